@@ -1,0 +1,51 @@
+"""What crosses a process: messages, tensors, model packages, settings and errors."""
+
+from headrace.contracts.errors import (
+    BrokerUnavailable,
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    HeadraceError,
+    InferenceFailed,
+    InvalidRequest,
+    PackageError,
+    PayloadTooLarge,
+    QueueFull,
+    ResultTimeout,
+    SignatureMismatch,
+    StoreUnavailable,
+    UnknownModel,
+)
+from headrace.contracts.package import ModelDirectory, ModelPackage, read_package
+from headrace.contracts.settings import Settings, load_settings
+from headrace.contracts.signature import Signature, TensorSpec
+from headrace.contracts.states import State
+from headrace.contracts.tensors import Tensors, decode_tensors, encode_tensors
+
+__all__ = [
+    "BrokerUnavailable",
+    "Cancelled",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "HeadraceError",
+    "InferenceFailed",
+    "InvalidRequest",
+    "ModelDirectory",
+    "ModelPackage",
+    "PackageError",
+    "PayloadTooLarge",
+    "QueueFull",
+    "ResultTimeout",
+    "Settings",
+    "Signature",
+    "SignatureMismatch",
+    "State",
+    "StoreUnavailable",
+    "TensorSpec",
+    "Tensors",
+    "UnknownModel",
+    "decode_tensors",
+    "encode_tensors",
+    "load_settings",
+    "read_package",
+]

@@ -1,0 +1,121 @@
+"""Every error a user of headrace can meet, as one tree.
+
+HeadraceError
+├── InvalidRequest              the request can never succeed as it is
+│   ├── UnknownModel
+│   ├── SignatureMismatch
+│   └── PayloadTooLarge
+├── QueueFull
+├── DeadlineExceeded
+├── Cancelled
+├── InferenceFailed
+├── ResultTimeout
+├── StoreUnavailable
+├── BrokerUnavailable
+├── PackageError
+└── ConfigurationError
+
+The docstring of a class is its default message and says what to do next. `type` is the name that is
+stored in `predictions.error` and sent in replies; `error_from_wire` turns it back into the class.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HeadraceError(Exception):
+    """headrace could not do what was asked."""
+
+    #: Whether the same request may succeed when it is submitted again unchanged.
+    retriable: ClassVar[bool] = False
+
+    def __init__(self, message: str | None = None, *, request_id: str | None = None) -> None:
+        """message: one line with cause and remedy; the class's docstring if None."""
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
+        self.request_id = request_id
+
+    @property
+    def message(self) -> str:
+        """The line for a person."""
+        return str(self.args[0])
+
+    @property
+    def type(self) -> str:
+        """The name under which this error is stored and sent."""
+        return type(self).__name__
+
+
+class InvalidRequest(HeadraceError):
+    """The request is not one that this model can answer; correct it and submit it again."""
+
+
+class UnknownModel(InvalidRequest):
+    """No worker serves this model; `headrace models list` shows those in the model directory."""
+
+
+class SignatureMismatch(InvalidRequest):
+    """The inputs do not fit the model's signature; `headrace models show MODEL` prints it."""
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The request is larger than HEADRACE_MAX_PAYLOAD_BYTES; split it into several requests."""
+
+
+class QueueFull(HeadraceError):
+    """The queue of this model is at its limit; submit again later or raise HEADRACE_QUEUE_LIMIT."""
+
+    retriable = True
+
+
+class DeadlineExceeded(HeadraceError):
+    """The deadline passed before the model ran; allow more time or add workers."""
+
+
+class Cancelled(HeadraceError):
+    """The request was cancelled."""
+
+
+class InferenceFailed(HeadraceError):
+    """The model's runtime failed on this request; the worker's log has the cause under its request id."""
+
+
+class ResultTimeout(HeadraceError, TimeoutError):
+    """No result within the time given; the request goes on, and `Client.get(request_id)` will find its row."""
+
+    retriable = True
+
+
+class StoreUnavailable(HeadraceError):
+    """Postgres can't be reached; check HEADRACE_DATABASE_URL and that the server runs."""
+
+    retriable = True
+
+
+class BrokerUnavailable(HeadraceError):
+    """Redis or Valkey can't be reached; check HEADRACE_BROKER_URL and that the server runs."""
+
+    retriable = True
+
+
+class PackageError(HeadraceError):
+    """The model package can't be used; `headrace models add FILE` makes a correct one."""
+
+
+class ConfigurationError(HeadraceError):
+    """A setting is missing or wrong; docs/settings.md lists them all."""
+
+
+def _tree(cls: type[HeadraceError]) -> dict[str, type[HeadraceError]]:
+    found = {cls.__name__: cls}
+    for sub in cls.__subclasses__():
+        found.update(_tree(sub))
+    return found
+
+
+_BY_NAME = _tree(HeadraceError)
+
+
+def error_from_wire(type_name: str, message: str, request_id: str | None = None) -> HeadraceError:
+    """Rebuild the error that a worker stored or sent; an unknown name becomes `InferenceFailed`."""
+    return _BY_NAME.get(type_name, InferenceFailed)(message, request_id=request_id)

@@ -1,0 +1,55 @@
+"""Request ids: UUIDv7 of our own, and the UUIDs that stand for the ids of foreign clients."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import Final
+
+#: Namespace under which a foreign id that is not a UUID becomes a UUIDv5. Never change it: rows are keyed by it.
+FOREIGN_NAMESPACE: Final = uuid.UUID("6f1a9d52-5e07-5d0c-9a3e-2f0f6f1c7b11")
+
+_UUID_LENGTH: Final = 36
+
+
+def uuid7(unix_ns: int, random: bytes) -> uuid.UUID:
+    """Make a UUIDv7 (RFC 9562, section 5.7, method 3: 12 bits of sub-millisecond time).
+
+    unix_ns: nanoseconds since 1970. random: 8 bytes.
+    """
+    millis, rest = divmod(unix_ns, 1_000_000)
+    fraction = rest * 4096 // 1_000_000
+    value = millis << 80 | 0x7000 << 64 | fraction << 64
+    return uuid.UUID(int=value | 0b10 << 62 | int.from_bytes(random, "big") >> 2)
+
+
+def new_id() -> str:
+    """Make a fresh request id, ordered by time."""
+    return str(uuid7(time.time_ns(), os.urandom(8)))
+
+
+def new_ids(count: int) -> list[str]:
+    """Make `count` fresh request ids with one call for time and randomness."""
+    now, noise = time.time_ns(), os.urandom(8 * count)
+    return [str(uuid7(now, noise[8 * i : 8 * i + 8])) for i in range(count)]
+
+
+def row_id(request_id: str) -> uuid.UUID:
+    """Give the key of a request's row: the id itself if it is a UUID, else a UUIDv5 of it.
+
+    Only the canonical spelling counts as a UUID, so that two different strings never share a row.
+    """
+    if len(request_id) == _UUID_LENGTH:
+        try:
+            parsed = uuid.UUID(request_id)
+        except ValueError:
+            return uuid.uuid5(FOREIGN_NAMESPACE, request_id)
+        if str(parsed) == request_id:
+            return parsed
+    return uuid.uuid5(FOREIGN_NAMESPACE, request_id)
+
+
+def unix_seconds(identity: uuid.UUID) -> float | None:
+    """Give the time a UUIDv7 was made at, in seconds since 1970; None for any other UUID."""
+    return (identity.int >> 80) / 1000 if identity.version == 7 else None

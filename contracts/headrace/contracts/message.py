@@ -1,0 +1,207 @@
+"""What crosses the queue: a request as a Celery message (protocol 2), and the reply to it.
+
+`encode_request` writes the JSON envelope that kombu's Redis transport reads and writes, so that any
+Celery worker, client or Flower understands it. A request body is either tensors (`encode_tensors`) or
+plain Celery JSON, `[[], {"inputs": {name: nested lists}}, {...}]`.
+
+Source: https://docs.celeryq.dev/en/stable/internals/protocol.html (version 2).
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from headrace.contracts.errors import InvalidRequest
+from headrace.contracts.tensors import CONTENT_TYPE, Tensors, decode_tensors
+
+#: Task names and queue names are this prefix and the model's name.
+TASK_PREFIX: Final = "infer."
+
+#: Version of the `headrace` header. A worker refuses a newer one rather than guess.
+PROTOCOL: Final = 1
+
+#: Priorities are 0 (default) to 9 (most urgent), as in AMQP.
+MAX_PRIORITY: Final = 9
+
+JSON_CONTENT_TYPE: Final = "application/json"
+
+
+class RequestHeader(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The `headrace` header: what Celery's own headers have no place for.
+
+    version: model version or alias, "" for the default. inbox: key of the list the reply goes to, "" for none.
+    submitted_at: seconds since 1970. job_id, row_index: the bulk job and the row in it that this request is.
+    """
+
+    v: int = PROTOCOL
+    version: str = ""
+    rows: int = 0
+    inbox: str = ""
+    submitted_at: float = 0.0
+    job_id: str = ""
+    row_index: int = -1
+    tenant: str = ""
+    trace: str = ""
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """One request before it is encoded.
+
+    body: `encode_tensors(...)`, or `json_body(...)` with `content_type` set to JSON.
+    expires_at: seconds since 1970, or None. note: a short human line, shown by Flower as the arguments.
+    """
+
+    id: str
+    model: str
+    body: bytes
+    header: RequestHeader
+    content_type: str = CONTENT_TYPE
+    priority: int = 0
+    expires_at: float | None = None
+    note: str = ""
+    origin: str = ""
+
+
+class Reply(msgspec.Struct, kw_only=True, array_like=True):
+    """The outcome of one request, as it goes to a client's inbox.
+
+    state: a terminal state of `predictions`. outputs: `encode_tensors(...)`; empty when they were too large to
+    travel inline (`stored` is then true: read the row) or when the request did not succeed.
+    """
+
+    id: str
+    state: str
+    outputs: bytes = b""
+    stored: bool = False
+    error_type: str = ""
+    error_message: str = ""
+
+
+_json_encode: Final = msgspec.json.Encoder().encode
+_replies_encode: Final = msgspec.msgpack.Encoder().encode
+_replies_decode: Final = msgspec.msgpack.Decoder(list[Reply]).decode
+
+
+def queue_name(model: str) -> str:
+    """Give the name of a model's queue, which is also its task name."""
+    return TASK_PREFIX + model
+
+
+def iso_time(unix_seconds: float) -> str:
+    """Write a time as Celery's headers do: ISO 8601 in UTC, with microseconds."""
+    return dt.datetime.fromtimestamp(unix_seconds, dt.UTC).isoformat(timespec="microseconds")
+
+
+def encode_request(request: Request) -> bytes:
+    """Write the envelope of one request, ready for `LPUSH` onto its queue."""
+    task = TASK_PREFIX + request.model
+    return _json_encode(
+        {
+            "body": base64.b64encode(request.body).decode("ascii"),
+            "content-encoding": "utf-8" if request.content_type == JSON_CONTENT_TYPE else "binary",
+            "content-type": request.content_type,
+            "headers": {
+                "lang": "py",
+                "task": task,
+                "id": request.id,
+                "shadow": None,
+                "eta": None,
+                "expires": None if request.expires_at is None else iso_time(request.expires_at),
+                "group": None,
+                "group_index": None,
+                "retries": 0,
+                "timelimit": [None, None],
+                "root_id": request.id,
+                "parent_id": None,
+                "argsrepr": request.note,
+                "kwargsrepr": "{}",
+                "origin": request.origin,
+                "ignore_result": False,
+                "headrace": request.header,
+            },
+            "properties": {
+                "correlation_id": request.id,
+                "reply_to": "",
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": task},
+                "priority": request.priority,
+                "body_encoding": "base64",
+                "delivery_tag": request.id,
+            },
+        }
+    )
+
+
+def json_body(inputs: Mapping[str, object]) -> bytes:
+    """Write inputs as the body of a plain Celery call, `kwargs={"inputs": inputs}`; nested lists of JSON values."""
+    try:
+        return _json_encode(
+            [[], {"inputs": inputs}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+        )
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidRequest(f"the inputs can't be written as JSON: {exc}; give numpy arrays or nested lists") from None
+
+
+def decode_header(raw: object) -> RequestHeader:
+    """Read the `headrace` header of a message; a missing one (a foreign client's) gives the defaults.
+
+    raw: what JSON made of the header. Raises InvalidRequest when it is malformed or of a newer protocol.
+    """
+    if raw is None:
+        return RequestHeader()
+    try:
+        header = msgspec.convert(raw, RequestHeader)
+    except msgspec.ValidationError as exc:
+        raise InvalidRequest(f"the headrace header is malformed: {exc}") from None
+    if header.v > PROTOCOL:
+        raise InvalidRequest(
+            f"the request speaks headrace protocol {header.v}, this worker {PROTOCOL}; upgrade the workers first"
+        )
+    return header
+
+
+def decode_inputs(body: bytes | memoryview, content_type: str | None) -> Tensors | dict[str, object]:
+    """Read the inputs out of a message body: arrays from tensors, nested lists from JSON.
+
+    Raises InvalidRequest for any other content type (pickle above all) and for a malformed body.
+    """
+    if content_type == CONTENT_TYPE:
+        return decode_tensors(body)
+    if content_type == JSON_CONTENT_TYPE:
+        return _inputs_of_json(body)
+    raise InvalidRequest(
+        f"content type {content_type!r} is refused; send {CONTENT_TYPE} or JSON kwargs={{'inputs': {{...}}}}"
+    )
+
+
+def _inputs_of_json(body: bytes | memoryview) -> dict[str, object]:
+    try:
+        document: Any = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(f"the body is not JSON: {exc}") from None
+    kwargs = document[1] if isinstance(document, list) and len(document) >= 2 else None
+    if not isinstance(kwargs, dict) or not isinstance(kwargs.get("inputs"), dict):
+        raise InvalidRequest("the JSON body must be a Celery call with kwargs={'inputs': {name: nested lists}}")
+    unknown = [name for name in kwargs if name != "inputs"]
+    if unknown or document[0]:
+        raise InvalidRequest("the call takes no arguments besides kwargs={'inputs': {name: nested lists}}")
+    inputs: dict[str, object] = kwargs["inputs"]
+    return inputs
+
+
+def encode_replies(replies: list[Reply]) -> bytes:
+    """Pack the replies of one batch to one client into one element of its inbox."""
+    return _replies_encode(replies)
+
+
+def decode_replies(raw: bytes) -> list[Reply]:
+    """Unpack one element of an inbox. Raises InvalidRequest when it is malformed."""
+    try:
+        return _replies_decode(raw)
+    except msgspec.MsgspecError as exc:
+        raise InvalidRequest(f"a reply in the inbox is malformed: {exc}") from exc

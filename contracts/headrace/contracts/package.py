@@ -1,0 +1,205 @@
+"""Model packages: a folder `models/NAME/VERSION/` with a `model.toml` and the model file it names."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from headrace.contracts.errors import PackageError, UnknownModel
+from headrace.contracts.signature import Signature, TensorSpec
+
+MANIFEST: Final = "model.toml"
+
+#: Names become queue names, folder names and SQL values; this keeps them safe in all three.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+#: Read files for their checksum in pieces of this size (1 MiB): large models never sit in memory twice.
+_CHUNK_BYTES: Final = 1 << 20
+
+
+class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a worker should batch this model.
+
+    max_rows: most rows in one batch. max_wait_ms: longest time a request may wait for company when a wait pays.
+    row_sizes: if given, batches are padded up to one of these row counts (for engines with fixed shapes).
+    seconds_fixed, seconds_per_row: a measured cost model to start from; 0 means learn it.
+    """
+
+    max_rows: int = 64
+    max_wait_ms: float = 2.0
+    row_sizes: tuple[int, ...] = ()
+    seconds_fixed: float = 0.0
+    seconds_per_row: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes."""
+        if self.max_rows < 1 or self.max_wait_ms < 0:
+            raise PackageError("[batching] needs max_rows of at least 1 and max_wait_ms of at least 0")
+        if list(self.row_sizes) != sorted(set(self.row_sizes)) or any(size < 1 for size in self.row_sizes):
+            raise PackageError("[batching] row_sizes must be rising whole numbers of at least 1")
+        if self.row_sizes and self.row_sizes[-1] < self.max_rows:
+            raise PackageError("[batching] the largest of row_sizes must be at least max_rows")
+
+
+class StoreAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where outputs go: "json" (readable in SQL) or "binary" (exact bytes, for large tensors)."""
+
+    outputs: Literal["json", "binary"] = "json"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of `model.toml`.
+
+    file: path of the model file, relative to the package's folder. sha256: its checksum, in hex.
+    labels: class names in the order of the output's last dimension. provenance: how the model came to be.
+    """
+
+    name: str
+    version: str
+    runtime: str
+    file: str
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    labels: tuple[str, ...] = ()
+    batching: BatchingAdvice = BatchingAdvice()
+    store: StoreAdvice = StoreAdvice()
+    provenance: dict[str, Any] = {}
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives."""
+        return Signature(inputs=self.inputs, outputs=self.outputs)
+
+
+class ModelPackage(msgspec.Struct, frozen=True, kw_only=True):
+    """A package on disk whose manifest was read and whose paths were checked."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return self.manifest.version
+
+    @property
+    def file(self) -> Path:
+        """The model file."""
+        return self.folder / self.manifest.file
+
+    def verify(self) -> None:
+        """Compare the model file with its checksum. Raises PackageError."""
+        found = sha256_of(self.file)
+        if found != self.manifest.sha256.lower():
+            raise PackageError(
+                f"{self.file} does not match its checksum: model.toml says {self.manifest.sha256[:12]}…, the file has "
+                f"{found[:12]}…; it was changed or damaged: add it again with `headrace models add`"
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """Give the SHA-256 of a file in hex. Raises PackageError when it can't be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as exc:
+        raise PackageError(f"model file {path} can't be read: {exc.strerror}") from exc
+    return digest.hexdigest()
+
+
+def check_name(kind: str, value: str) -> str:
+    """Refuse a model name or version that could leave its folder or confuse a queue. Raises PackageError."""
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise PackageError(
+            f"{kind} {value!r} is not allowed; use letters, digits, '_', '-' and single dots, at most 100 characters"
+        )
+    return value
+
+
+def read_package(folder: Path) -> ModelPackage:
+    """Read one package; the checksum is left to `ModelPackage.verify`, which reads the whole file.
+
+    Raises PackageError when the manifest is missing or wrong, or points outside its folder.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Manifest)
+    except OSError as exc:
+        raise PackageError(f"{path} can't be read: {exc.strerror}; make a package with `headrace models add`") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise PackageError(f"{path} is not TOML: {exc}") from exc
+    except msgspec.ValidationError as exc:
+        raise PackageError(f"{path} is wrong: {exc}") from exc
+    check_name("model name", manifest.name)
+    check_name("model version", manifest.version)
+    _check_tensors(path, manifest)
+    root = folder.resolve()
+    if not (root / manifest.file).resolve().is_relative_to(root) or Path(manifest.file).is_absolute():
+        raise PackageError(f"{path} names the file {manifest.file!r}, which is outside the package's folder")
+    return ModelPackage(folder=folder, manifest=manifest)
+
+
+def _check_tensors(path: Path, manifest: Manifest) -> None:
+    for kind, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
+        names = [spec.name for spec in specs]
+        if not names:
+            raise PackageError(f"{path} lists no {kind}")
+        if len(set(names)) != len(names):
+            raise PackageError(f"{path} lists the same name twice among its {kind}")
+
+
+def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Order versions as people do: numbers by value, so that 10 comes after 9; "2.1" after "2"."""
+    parts = re.findall(r"\d+|[^\d]+", version)
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+
+
+class ModelDirectory:
+    """A folder of packages, `ROOT/NAME/VERSION/model.toml`."""
+
+    def __init__(self, root: Path) -> None:
+        """root: need not exist; a directory that does not exist holds no model."""
+        self.root = root
+
+    def names(self) -> list[str]:
+        """List the models, in alphabetical order."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if any(path.glob(f"*/{MANIFEST}")))
+
+    def versions(self, name: str) -> list[str]:
+        """List the versions of a model, oldest first; empty when there is no such model."""
+        check_name("model name", name)
+        return sorted((path.parent.name for path in (self.root / name).glob(f"*/{MANIFEST}")), key=version_key)
+
+    def get(self, name: str, version: str = "") -> ModelPackage:
+        """Read one package; version "" or "latest" means the newest.
+
+        Raises UnknownModel when it isn't there, PackageError when it is wrong.
+        """
+        versions = self.versions(name)
+        if not versions:
+            known = ", ".join(self.names()) or "none"
+            raise UnknownModel(f"there is no model {name!r} in {self.root}; it holds: {known}")
+        chosen = versions[-1] if version in {"", "latest"} else version
+        if chosen not in versions:
+            raise UnknownModel(f"model {name!r} has no version {version!r}; it has: {', '.join(versions)}")
+        package = read_package(self.root / name / chosen)
+        if (package.name, package.version) != (name, chosen):
+            raise PackageError(
+                f"{package.folder / MANIFEST} says {package.name} {package.version}, but lies in {name}/{chosen}"
+            )
+        return package

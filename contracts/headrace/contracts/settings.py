@@ -1,0 +1,114 @@
+"""Settings from `HEADRACE_*` variables, or from the local stack when no URL is set. docs/settings.md lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from headrace.contracts.errors import ConfigurationError
+
+#: The running local stack writes its addresses here, in its home.
+STACK_FILE: Final = "stack.json"
+
+
+class StackAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the local stack listens: what `STACK_FILE` holds. pid: of the process that runs it."""
+
+    broker_url: str
+    database_url: str
+    pid: int
+    models: str = ""
+    flower_url: str = ""
+
+
+class Settings(BaseSettings):
+    """All settings. Times are in seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore", frozen=True)
+
+    broker_url: SecretStr | None = Field(
+        None,
+        description="Redis or Valkey: `redis://`, `rediss://`, or the same with `headrace://`, `headraces://`.",
+    )
+    database_url: SecretStr | None = Field(None, description="Postgres: `postgresql://user:password@host:port/name`.")
+    home: Path = Field(Path(".headrace"), description="Folder of the local stack's data.")
+    models: Path = Field(Path("models"), description="Folder of model packages, `NAME/VERSION/model.toml`.")
+    device: str = Field("cpu", description="Where workers run models: `cpu`, `cuda`, `cuda:1`, `tensorrt`.")
+    threads: int = Field(
+        1, ge=0, description="Threads one worker process gives to one model; 0 leaves it to the runtime."
+    )
+    lease_s: float = Field(60.0, gt=0, description="A dead worker's requests return to the queue after this time.")
+    grace_s: float = Field(30.0, ge=0, description="How long a worker that was told to stop may finish what runs.")
+    queue_limit: int = Field(
+        1_000_000, ge=0, description="Most requests waiting in one queue before QueueFull; 0 is no limit."
+    )
+    max_payload_bytes: int = Field(16 << 20, gt=0, description="Largest encoded request.")
+    inline_reply_bytes: int = Field(
+        64 << 10, ge=0, description="Larger outputs are read from the store, not sent in the reply."
+    )
+    inbox_ttl_s: int = Field(3600, gt=0, description="A client's inbox disappears after this time without traffic.")
+    celery_result_ttl_s: int = Field(
+        86_400, ge=0, description="How long results for plain Celery clients stay in Redis; 0 sends none."
+    )
+    events_per_s: float = Field(
+        50.0, ge=0, description="Requests shown one by one in Flower, per worker; batches always are."
+    )
+    outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
+    retention_days: int = Field(30, ge=0, description="`headrace store prune` drops older rows; 0 keeps all.")
+
+    def require_broker_url(self) -> str:
+        """Give the broker's URL. Raises ConfigurationError when neither a setting nor a local stack gives one."""
+        if self.broker_url is None:
+            raise ConfigurationError(_missing("HEADRACE_BROKER_URL", self.home))
+        return self.broker_url.get_secret_value()
+
+    def require_database_url(self) -> str:
+        """Give the database's URL. Raises ConfigurationError when neither a setting nor a local stack gives one."""
+        if self.database_url is None:
+            raise ConfigurationError(_missing("HEADRACE_DATABASE_URL", self.home))
+        return self.database_url.get_secret_value()
+
+
+def _missing(name: str, home: Path) -> str:
+    return f"{name} is not set and no local stack runs in {home}; set it, or start one with `headrace up`"
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment, and the URLs that it leaves open from the running local stack.
+
+    Raises ConfigurationError naming the variable that is wrong; the value is not repeated, it may be secret.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as exc:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        name = "HEADRACE_" + "_".join(map(str, first["loc"])).upper()
+        raise ConfigurationError(f"{name} is wrong: {first['msg']}; see docs/settings.md") from None
+    stack = read_stack(settings.home)
+    if stack is None:
+        return settings
+    return settings.model_copy(
+        update={
+            "broker_url": settings.broker_url or SecretStr(stack.broker_url),
+            "database_url": settings.database_url or SecretStr(stack.database_url),
+            "models": settings.models
+            if "models" in settings.model_fields_set or not stack.models
+            else Path(stack.models),
+        }
+    )
+
+
+def read_stack(home: Path) -> StackAddress | None:
+    """Give the addresses of the local stack in `home`, or None when none was started there."""
+    try:
+        return msgspec.json.decode((home / STACK_FILE).read_bytes(), type=StackAddress)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as exc:
+        raise ConfigurationError(
+            f"{home / STACK_FILE} can't be read ({type(exc).__name__}); stop the local stack and delete that file"
+        ) from exc
