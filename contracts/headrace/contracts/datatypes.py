@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from headrace.contracts.errors import SignatureMismatch
+from headrace.contracts.errors import SignatureMismatch, quoted
 
 #: OIP v2 name → little-endian numpy dtype. BYTES has no fixed width and is held as an object array of `bytes`.
 DTYPES: Final[dict[str, np.dtype]] = {
@@ -45,7 +45,7 @@ def dtype_of(datatype: str) -> np.dtype:
     try:
         return DTYPES[datatype]
     except (KeyError, TypeError):
-        raise SignatureMismatch(f"datatype {datatype!r} does not exist; use one of {', '.join(DTYPES)}") from None
+        raise SignatureMismatch(f"datatype {quoted(datatype)} does not exist; use one of {', '.join(DTYPES)}") from None
 
 
 def datatype_of(dtype: DTypeLike) -> str:
@@ -54,7 +54,7 @@ def datatype_of(dtype: DTypeLike) -> str:
     Raises SignatureMismatch for a dtype that OIP v2 cannot carry (complex, datetime, ...).
     """
     resolved = np.dtype(dtype)
-    if resolved.kind in "OSU":
+    if resolved.kind in "OSUT":
         return "BYTES"
     try:
         return _NAMES[resolved.newbyteorder("<") if resolved.byteorder == ">" else resolved]

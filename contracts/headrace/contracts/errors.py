@@ -21,7 +21,28 @@ stored in `predictions.error` and sent in replies; `error_from_wire` turns it ba
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: Messages are stored, sent and logged by the thousand, and may quote what a client sent; longer ones are cut.
+MAX_MESSAGE_CHARACTERS: Final = 1000
+
+#: How much of a client's text an error quotes: enough to recognise it.
+MAX_QUOTED_CHARACTERS: Final = 100
+
+
+def quoted(text: object) -> str:
+    """Quote what a client sent, for an error message: its repr, cut to a length that one line bears."""
+    if isinstance(text, str):
+        text = text[: MAX_QUOTED_CHARACTERS + 1]
+    written = repr(text)
+    return written if len(written) <= MAX_QUOTED_CHARACTERS else f"{written[:MAX_QUOTED_CHARACTERS]}…"
+
+
+def _one_line(text: str) -> str:
+    """Keep what a log line, a terminal and Postgres text can all hold: no control characters, no lone surrogates."""
+    if not text.isprintable():
+        text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:MAX_MESSAGE_CHARACTERS]}…"
 
 
 class HeadraceError(Exception):
@@ -31,8 +52,8 @@ class HeadraceError(Exception):
     retriable: ClassVar[bool] = False
 
     def __init__(self, message: str | None = None, *, request_id: str | None = None) -> None:
-        """message: one line with cause and remedy; the class's docstring if None."""
-        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
+        """message: one line with cause and remedy; the class's docstring if None or empty."""
+        super().__init__(_one_line(message or type(self).__doc__ or ""))
         self.request_id = request_id
 
     @property

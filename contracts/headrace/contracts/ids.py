@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import time
 import uuid
 from typing import Final
@@ -10,7 +12,13 @@ from typing import Final
 #: Namespace under which a foreign id that is not a UUID becomes a UUIDv5. Never change it: rows are keyed by it.
 FOREIGN_NAMESPACE: Final = uuid.UUID("6f1a9d52-5e07-5d0c-9a3e-2f0f6f1c7b11")
 
-_UUID_LENGTH: Final = 36
+_CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+
+#: Foreign ids are kept beside their rows up to this length.
+_MAX_FOREIGN_CHARACTERS: Final = 1000
+
+#: What Postgres text can't hold.
+_UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def uuid7(unix_ns: int, random: bytes) -> uuid.UUID:
@@ -24,9 +32,14 @@ def uuid7(unix_ns: int, random: bytes) -> uuid.UUID:
     return uuid.UUID(int=value | 0b10 << 62 | int.from_bytes(random, "big") >> 2)
 
 
+def new_uuid() -> uuid.UUID:
+    """Make a fresh UUIDv7."""
+    return uuid7(time.time_ns(), os.urandom(8))
+
+
 def new_id() -> str:
     """Make a fresh request id, ordered by time."""
-    return str(uuid7(time.time_ns(), os.urandom(8)))
+    return str(new_uuid())
 
 
 def new_ids(count: int) -> list[str]:
@@ -39,15 +52,28 @@ def row_id(request_id: str) -> uuid.UUID:
     """Give the key of a request's row: the id itself if it is a UUID, else a UUIDv5 of it.
 
     Only the canonical spelling counts as a UUID, so that two different strings never share a row.
+    Any string has a row, also one that UTF-8 can't carry.
     """
-    if len(request_id) == _UUID_LENGTH:
-        try:
-            parsed = uuid.UUID(request_id)
-        except ValueError:
-            return uuid.uuid5(FOREIGN_NAMESPACE, request_id)
-        if str(parsed) == request_id:
-            return parsed
-    return uuid.uuid5(FOREIGN_NAMESPACE, request_id)
+    if _CANONICAL_UUID(request_id):
+        return uuid.UUID(int=int(request_id.replace("-", ""), 16))
+    return _row_id_of_text(request_id)
+
+
+def _row_id_of_text(request_id: str) -> uuid.UUID:
+    # Given bytes, uuid5 would need Python 3.12; given the text, it fails on lone surrogates, which JSON can carry.
+    name = FOREIGN_NAMESPACE.bytes + request_id.encode("utf-8", "surrogatepass")
+    digest = hashlib.sha1(name, usedforsecurity=False).digest()
+    return uuid.UUID(bytes=digest[:16], version=5)
+
+
+def foreign_id(request_id: str) -> str | None:
+    """Give the id to keep beside a request's row: None where the row's key says it already.
+
+    What Postgres text can't hold (NUL, lone surrogates) becomes U+FFFD, and very long ids are cut.
+    """
+    if _CANONICAL_UUID(request_id):
+        return None
+    return _UNSTORABLE.sub("\ufffd", request_id[:_MAX_FOREIGN_CHARACTERS])
 
 
 def unix_seconds(identity: uuid.UUID) -> float | None:

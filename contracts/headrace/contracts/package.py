@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from headrace.contracts.errors import PackageError, UnknownModel
+from headrace.contracts.errors import PackageError, UnknownModel, quoted
 from headrace.contracts.signature import Signature, TensorSpec
 
 MANIFEST: Final = "model.toml"
+
+#: Asks for the newest version; no package may have it as its version.
+LATEST: Final = "latest"
 
 #: Names become queue names, folder names and SQL values; this keeps them safe in all three.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -38,8 +42,9 @@ class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes."""
-        if self.max_rows < 1 or self.max_wait_ms < 0:
-            raise PackageError("[batching] needs max_rows of at least 1 and max_wait_ms of at least 0")
+        times = (self.max_wait_ms, self.seconds_fixed, self.seconds_per_row)
+        if self.max_rows < 1 or not all(0 <= time < math.inf for time in times):
+            raise PackageError("[batching] needs max_rows of at least 1 and times of at least 0")
         if list(self.row_sizes) != sorted(set(self.row_sizes)) or any(size < 1 for size in self.row_sizes):
             raise PackageError("[batching] row_sizes must be rising whole numbers of at least 1")
         if self.row_sizes and self.row_sizes[-1] < self.max_rows:
@@ -122,11 +127,16 @@ def sha256_of(path: Path) -> str:
 
 def check_name(kind: str, value: str) -> str:
     """Refuse a model name or version that could leave its folder or confuse a queue. Raises PackageError."""
-    if not _NAME.fullmatch(value) or ".." in value:
+    if not isinstance(value, str) or not _allowed(value):
         raise PackageError(
-            f"{kind} {value!r} is not allowed; use letters, digits, '_', '-' and single dots, at most 100 characters"
+            f"{kind} {quoted(value)} is not allowed; use letters, digits, '_', '-' and single dots, "
+            "at most 100 characters"
         )
     return value
+
+
+def _allowed(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and ".." not in name
 
 
 def read_package(folder: Path) -> ModelPackage:
@@ -136,20 +146,37 @@ def read_package(folder: Path) -> ModelPackage:
     """
     path = folder / MANIFEST
     try:
-        manifest = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Manifest)
+        manifest = msgspec.convert(_parse(path), Manifest)
     except OSError as exc:
         raise PackageError(f"{path} can't be read: {exc.strerror}; make a package with `headrace models add`") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise PackageError(f"{path} is not TOML: {exc}") from exc
-    except msgspec.ValidationError as exc:
+    except (msgspec.ValidationError, PackageError) as exc:
         raise PackageError(f"{path} is wrong: {exc}") from exc
     check_name("model name", manifest.name)
     check_name("model version", manifest.version)
+    if manifest.version == LATEST:
+        raise PackageError(f"{path} has the version {LATEST!r}, which asks for the newest; name it otherwise")
     _check_tensors(path, manifest)
-    root = folder.resolve()
-    if not (root / manifest.file).resolve().is_relative_to(root) or Path(manifest.file).is_absolute():
-        raise PackageError(f"{path} names the file {manifest.file!r}, which is outside the package's folder")
+    _check_file(path, folder, manifest.file)
     return ModelPackage(folder=folder, manifest=manifest)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    # tomllib also raises plain ValueErrors, for dates that don't exist and numbers of thousands of digits.
+    except (ValueError, RecursionError) as exc:
+        raise PackageError(f"not TOML: {exc}") from exc
+
+
+def _check_file(path: Path, folder: Path, file: str) -> None:
+    try:
+        root = folder.resolve()
+        inside = (root / file).resolve().is_relative_to(root) and not Path(file).is_absolute()
+    # NUL is a ValueError, a circle of symbolic links an OSError or, before Python 3.13, a RuntimeError.
+    except (ValueError, OSError, RuntimeError) as exc:
+        raise PackageError(f"{path} names the file {quoted(file)}, which can't be one: {exc}") from exc
+    if not inside:
+        raise PackageError(f"{path} names the file {quoted(file)}, which is outside the package's folder")
 
 
 def _check_tensors(path: Path, manifest: Manifest) -> None:
@@ -163,12 +190,19 @@ def _check_tensors(path: Path, manifest: Manifest) -> None:
 
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     """Order versions as people do: numbers by value, so that 10 comes after 9; "2.1" after "2"."""
-    parts = re.findall(r"\d+|[^\d]+", version)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+    parts = re.findall(r"[0-9]+|[^0-9]+", version)
+    return tuple((1, int(part), "") if part[0] in "0123456789" else (0, 0, part) for part in parts)
+
+
+def _versions_in(folder: Path) -> list[str]:
+    return [path.parent.name for path in folder.glob(f"*/{MANIFEST}") if _allowed(path.parent.name)]
 
 
 class ModelDirectory:
-    """A folder of packages, `ROOT/NAME/VERSION/model.toml`."""
+    """A folder of packages, `ROOT/NAME/VERSION/model.toml`.
+
+    Folders whose names no model can have, such as `.partial`, are passed over.
+    """
 
     def __init__(self, root: Path) -> None:
         """root: need not exist; a directory that does not exist holds no model."""
@@ -178,25 +212,26 @@ class ModelDirectory:
         """List the models, in alphabetical order."""
         if not self.root.is_dir():
             return []
-        return sorted(path.name for path in self.root.iterdir() if any(path.glob(f"*/{MANIFEST}")))
+        return sorted(path.name for path in self.root.iterdir() if _allowed(path.name) and _versions_in(path))
 
     def versions(self, name: str) -> list[str]:
         """List the versions of a model, oldest first; empty when there is no such model."""
         check_name("model name", name)
-        return sorted((path.parent.name for path in (self.root / name).glob(f"*/{MANIFEST}")), key=version_key)
+        # The version itself decides between "1" and "01".
+        return sorted(_versions_in(self.root / name), key=lambda version: (version_key(version), version))
 
     def get(self, name: str, version: str = "") -> ModelPackage:
         """Read one package; version "" or "latest" means the newest.
 
         Raises UnknownModel when it isn't there, PackageError when it is wrong.
         """
-        versions = self.versions(name)
+        versions = self.versions(name) if isinstance(name, str) and _allowed(name) else []
         if not versions:
             known = ", ".join(self.names()) or "none"
-            raise UnknownModel(f"there is no model {name!r} in {self.root}; it holds: {known}")
-        chosen = versions[-1] if version in {"", "latest"} else version
+            raise UnknownModel(f"there is no model {quoted(name)} in {self.root}; it holds: {known}")
+        chosen = versions[-1] if version in {"", LATEST} else version
         if chosen not in versions:
-            raise UnknownModel(f"model {name!r} has no version {version!r}; it has: {', '.join(versions)}")
+            raise UnknownModel(f"model {name!r} has no version {quoted(version)}; it has: {', '.join(versions)}")
         package = read_package(self.root / name / chosen)
         if (package.name, package.version) != (name, chosen):
             raise PackageError(

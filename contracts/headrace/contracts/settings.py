@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 from pydantic import Field, SecretStr, ValidationError
@@ -28,7 +29,14 @@ class StackAddress(msgspec.Struct, frozen=True, kw_only=True):
 class Settings(BaseSettings):
     """All settings. Times are in seconds unless the name says otherwise."""
 
-    model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="HEADRACE_",
+        # Compose files and CI systems set a variable to nothing where they mean that it isn't set.
+        env_ignore_empty=True,
+        allow_inf_nan=False,
+        extra="ignore",
+        frozen=True,
+    )
 
     broker_url: SecretStr | None = Field(
         None,
@@ -103,12 +111,26 @@ def load_settings() -> Settings:
 
 
 def read_stack(home: Path) -> StackAddress | None:
-    """Give the addresses of the local stack in `home`, or None when none was started there."""
+    """Give the addresses of the local stack that runs in `home`, or None when none does.
+
+    A running stack keeps its file locked; one that is not locked was left behind by a crash and says nothing.
+    """
+    path = home / STACK_FILE
     try:
-        return msgspec.json.decode((home / STACK_FILE).read_bytes(), type=StackAddress)
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(), type=StackAddress) if _is_locked(file) else None
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as exc:
         raise ConfigurationError(
-            f"{home / STACK_FILE} can't be read ({type(exc).__name__}); stop the local stack and delete that file"
+            f"{path} can't be read ({type(exc).__name__}); stop the local stack and delete that file"
         ) from exc
+
+
+def _is_locked(file: IO[bytes]) -> bool:
+    """Whether another open file description holds the lock. Ours, if we get it, ends with the file's closing."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

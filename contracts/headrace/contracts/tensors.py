@@ -17,29 +17,50 @@ import orjson
 from numpy.typing import NDArray
 
 from headrace.contracts.datatypes import DTYPES, all_finite, datatype_of, dtype_of
-from headrace.contracts.errors import InvalidRequest, SignatureMismatch
+from headrace.contracts.errors import InvalidRequest, PayloadTooLarge, SignatureMismatch, quoted
 
 CONTENT_TYPE: Final = "application/x-headrace-tensors"
 
 #: A dict of named arrays, rows first.
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
-#: numpy's own limit; a forged shape with more dimensions is refused before numpy sees it.
+#: More than any model has, and what every numpy can hold; more are refused before numpy sees them.
 MAX_DIMENSIONS: Final = 32
+
+#: numpy's kinds of arrays that are BYTES: object, bytes, str and variable-width str.
+_TEXT_KINDS: Final = "OSUT"
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict[str, tuple[str, tuple[int, ...], memoryview]]).decode
 
+#: What leaves of nested lists may be without a look at each: numpy finds their common type.
+_NUMBER_TYPES: Final = frozenset({int, float, bool})
+
 
 def encode_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """Pack named arrays into bytes; any memory order, any byte order."""
-    return _encode({name: _to_wire(array) for name, array in tensors.items()})
+    """Pack named arrays into bytes; any memory order, any byte order.
+
+    Raises SignatureMismatch for what is no named array with rows first, PayloadTooLarge for 4 GiB in one array.
+    """
+    wire = {name: _to_wire(name, array) for name, array in tensors.items()}
+    try:
+        return _encode(wire)
+    except UnicodeEncodeError:
+        raise SignatureMismatch("an input's name holds a lone surrogate, which no encoding carries") from None
+    except (ValueError, OverflowError) as exc:
+        raise PayloadTooLarge(f"an input is too large for one request ({exc}); split it into several") from None
 
 
-def _to_wire(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes | memoryview]:
+def _to_wire(name: str, array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes | memoryview]:
+    if type(name) is not str or not isinstance(array, np.ndarray):
+        raise SignatureMismatch(f"input {quoted(name)} must be a numpy array under a name, not {type(array).__name__}")
+    if not 0 < array.ndim <= MAX_DIMENSIONS:
+        raise SignatureMismatch(
+            f"input {quoted(name)} has {array.ndim} dimensions; 1 to {MAX_DIMENSIONS} are possible, rows first"
+        )
     datatype = datatype_of(array.dtype)
     if datatype == "BYTES":
-        return datatype, array.shape, _pack_bytes(array.reshape(-1).tolist())
+        return datatype, array.shape, _pack_bytes(name, array.reshape(-1).tolist())
     little = np.ascontiguousarray(array, dtype=DTYPES[datatype])
     # tobytes() is faster than a memoryview for the small arrays of single-row requests.
     return datatype, array.shape, little.tobytes()
@@ -52,62 +73,93 @@ def decode_tensors(body: bytes | memoryview) -> Tensors:
     """
     try:
         wire = _decode(body)
-    except (msgspec.MsgspecError, RecursionError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidRequest(f"the body is not {CONTENT_TYPE}: {exc}; encode it with headrace.contracts") from exc
+    if len(wire) != _declared_names(body):
+        raise InvalidRequest("the body names an input twice; it is forged or was not made by headrace.contracts")
     return {name: _from_wire(name, *parts) for name, parts in wire.items()}
+
+
+def _declared_names(body: bytes | memoryview) -> int:
+    """Give the number of entries that the head of a msgpack map announces."""
+    first = body[0]
+    if first < 0xDE:
+        return first & 0x0F
+    return int.from_bytes(body[1:3] if first == 0xDE else body[1:5], "big")
 
 
 def _from_wire(name: str, datatype: str, shape: tuple[int, ...], data: memoryview) -> NDArray[Any]:
     dtype = dtype_of(datatype)
     count = _element_count(name, shape)
     if datatype == "BYTES":
-        return _unpack_bytes(name, data, count).reshape(shape)
-    if len(data) != count * dtype.itemsize:
-        raise InvalidRequest(
-            f"input {name!r} carries {len(data)} bytes, but {datatype} of shape {list(shape)} needs "
-            f"{count * dtype.itemsize}; the body is truncated or forged"
-        )
-    return np.frombuffer(data, dtype).reshape(shape)
+        array = _unpack_bytes(name, data, count)
+    else:
+        if len(data) != count * dtype.itemsize:
+            raise InvalidRequest(
+                f"input {quoted(name)} carries {len(data)} bytes, but {datatype} of shape {list(shape)} needs "
+                f"{count * dtype.itemsize}; the body is truncated or forged"
+            )
+        array = np.frombuffer(data, dtype)
+        if datatype == "BOOL" and array.view(np.uint8).max(initial=0) > 1:
+            raise InvalidRequest(f"input {quoted(name)} holds bytes other than 0 and 1, which no BOOL tensor does")
+    try:
+        return array.reshape(shape)
+    except ValueError:
+        # With a size of 0 in it, a shape of any other sizes holds no element, but numpy multiplies those sizes.
+        raise InvalidRequest(f"input {quoted(name)} has the impossible shape {list(shape)}") from None
 
 
 def _element_count(name: str, shape: tuple[int, ...]) -> int:
-    if len(shape) > MAX_DIMENSIONS:
-        raise InvalidRequest(f"input {name!r} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are possible")
+    if not 0 < len(shape) <= MAX_DIMENSIONS:
+        raise InvalidRequest(
+            f"input {quoted(name)} has {len(shape)} dimensions; 1 to {MAX_DIMENSIONS} are possible, rows first"
+        )
     count = 1
     for size in shape:
         if size < 0:
-            raise InvalidRequest(f"input {name!r} has a negative size in its shape {list(shape)}")
+            raise InvalidRequest(f"input {quoted(name)} has a negative size in its shape {list(shape)}")
         count *= size
     return count
 
 
-def _pack_bytes(elements: Iterable[Any]) -> bytes:
+def _pack_bytes(name: str, elements: Iterable[Any]) -> bytes:
     parts: list[bytes] = []
     for element in elements:
-        raw = element.encode() if isinstance(element, str) else element
-        if not isinstance(raw, bytes):
-            raise SignatureMismatch(f"a BYTES tensor holds str or bytes, not {type(element).__name__}")
-        parts.append(struct.pack("<I", len(raw)))
+        raw = _bytes_element(name, element)
+        parts.append(len(raw).to_bytes(4, "little"))
         parts.append(raw)
     return b"".join(parts)
 
 
+def _bytes_element(name: str, element: object) -> bytes:
+    if isinstance(element, str):
+        try:
+            return element.encode()
+        except UnicodeEncodeError:
+            raise SignatureMismatch(f"input {quoted(name)} holds a string with a lone surrogate; mend it") from None
+    if not isinstance(element, bytes):
+        raise SignatureMismatch(f"input {quoted(name)} must be BYTES (strings), but holds {type(element).__name__}")
+    return element
+
+
 def _unpack_bytes(name: str, data: memoryview, count: int) -> NDArray[Any]:
     if count * 4 > len(data):
-        raise InvalidRequest(f"input {name!r} is truncated: {count} BYTES elements don't fit into {len(data)} bytes")
+        raise InvalidRequest(
+            f"input {quoted(name)} is truncated: {count} BYTES elements don't fit into {len(data)} bytes"
+        )
     array = np.empty(count, dtype=object)
     at = 0
     for index in range(count):
         if at + 4 > len(data):
-            raise InvalidRequest(f"input {name!r} is truncated in BYTES element {index}")
+            raise InvalidRequest(f"input {quoted(name)} is truncated in BYTES element {index}")
         (size,) = struct.unpack_from("<I", data, at)
         at += 4
         if at + size > len(data):
-            raise InvalidRequest(f"input {name!r} is truncated in BYTES element {index}")
+            raise InvalidRequest(f"input {quoted(name)} is truncated in BYTES element {index}")
         array[index] = bytes(data[at : at + size])
         at += size
     if at != len(data):
-        raise InvalidRequest(f"input {name!r} carries {len(data) - at} bytes too many")
+        raise InvalidRequest(f"input {quoted(name)} carries {len(data) - at} bytes too many")
     return array
 
 
@@ -120,59 +172,108 @@ def as_array(value: object, datatype: str, name: str = "input") -> NDArray[Any]:
     dtype = dtype_of(datatype)
     if datatype == "BYTES":
         return _bytes_array(value, name)
-    try:
-        raw = np.asarray(value)
-    except (ValueError, TypeError, OverflowError) as exc:
-        raise SignatureMismatch(f"input {name!r} is not a regular array of {datatype}: {exc}") from None
+    raw = _number_array(value, datatype, name)
     if raw.dtype == dtype:
         return raw
     if raw.size == 0:
         return raw.astype(dtype)
-    allowed = {"b": "b", "u": "iu", "i": "iu", "f": "iuf", "V": "iuf"}["V" if datatype == "BF16" else dtype.kind]
-    if raw.dtype.kind not in allowed:
-        found = "a mix of lengths or types" if raw.dtype.kind == "O" else f"values of numpy type {raw.dtype}"
-        raise SignatureMismatch(f"input {name!r} must be {datatype}, but holds {found}")
+    if dtype.kind in "iu" and raw.dtype.kind == "f":
+        raw = _whole_numbers(value, raw)
+    if raw.dtype.kind not in _CASTS["V" if datatype == "BF16" else dtype.kind]:
+        raise SignatureMismatch(f"input {quoted(name)} must be {datatype}, but holds {_describe(raw)}")
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if raw.min() < limits.min or raw.max() > limits.max:
-            raise SignatureMismatch(f"input {name!r} has values outside {datatype} ({limits.min} to {limits.max})")
+            raise SignatureMismatch(
+                f"input {quoted(name)} has values outside {datatype} ({limits.min} to {limits.max})"
+            )
     with np.errstate(over="ignore"):
         cast = raw.astype(dtype)
     if all_finite(raw) and not all_finite(cast):
-        raise SignatureMismatch(f"input {name!r} has values outside {datatype}")
+        raise SignatureMismatch(f"input {quoted(name)} has values outside {datatype}")
     return cast
 
 
+#: Kind of a datatype → kinds of numbers that may become it ("V" is BF16).
+_CASTS: Final = {"b": "b", "u": "iu", "i": "iu", "f": "iuf", "V": "iuf"}
+
+
+def _number_array(value: object, datatype: str, name: str) -> NDArray[Any]:
+    # numpy gives every element the width of the longest string: one long and many short ones would take all memory.
+    if _holds_text(value, MAX_DIMENSIONS):
+        raise SignatureMismatch(f"input {quoted(name)} must be {datatype}, but holds text")
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, OverflowError, RecursionError) as exc:
+        raise SignatureMismatch(f"input {quoted(name)} is not a regular array of {datatype}: {exc}") from None
+
+
+def _holds_text(value: object, depth: int) -> bool:
+    if isinstance(value, list | tuple):
+        if depth == 0 or _NUMBER_TYPES.issuperset(map(type, value)):
+            return False
+        return any(_holds_text(element, depth - 1) for element in value)
+    return isinstance(value, str | bytes)
+
+
+def _whole_numbers(value: object, floats: NDArray[Any]) -> NDArray[Any]:
+    """Undo what numpy does to lists of integers of which some need 64 unsigned bits: it makes floats of them."""
+    if isinstance(value, np.ndarray):
+        return floats
+    exact = np.array(value, dtype=object)
+    flat = exact.reshape(-1).tolist()
+    if exact.shape != floats.shape or any(type(element) is not int for element in flat):
+        return floats
+    return exact if min(flat) < 0 else exact.astype(np.uint64)
+
+
+def _describe(raw: NDArray[Any]) -> str:
+    if raw.dtype.kind != "O":
+        return f"values of numpy type {raw.dtype}"
+    kinds = sorted({type(element).__name__ for element in raw.reshape(-1).tolist()})
+    if kinds == ["int"]:
+        return "whole numbers of more than 64 bits"
+    return f"elements of type {', '.join(kinds[:4])}"
+
+
 def _bytes_array(value: object, name: str) -> NDArray[Any]:
-    raw = np.asarray(value, dtype=object)
+    try:
+        raw = np.asarray(value, dtype=object)
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise SignatureMismatch(f"input {quoted(name)} is not a regular array of BYTES: {exc}") from None
+    elements = raw.reshape(-1).tolist()
+    if raw is value and all(type(element) is bytes for element in elements):
+        return raw
     flat = np.empty(raw.size, dtype=object)
-    for index, element in enumerate(raw.reshape(-1).tolist()):
-        if isinstance(element, str):
-            flat[index] = element.encode()
-        elif isinstance(element, bytes):
-            flat[index] = element
-        else:
-            raise SignatureMismatch(f"input {name!r} must be BYTES (strings), but holds {type(element).__name__}")
+    for index, element in enumerate(elements):
+        flat[index] = _bytes_element(name, element)
     return flat.reshape(raw.shape)
 
 
 def datatypes_line(tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Describe the datatypes of named arrays in one line, such as `label:INT64,scores:FP32`."""
-    return ",".join(f"{name}:{datatype_of(array.dtype)}" for name, array in tensors.items())
+    """Describe the datatypes of named arrays in one line, such as `label:INT64,scores:FP32`.
+
+    A comma or percent sign in a name is written as in URLs.
+    """
+    return ",".join(f"{_escaped(name)}:{datatype_of(array.dtype)}" for name, array in tensors.items())
+
+
+def _escaped(name: str) -> str:
+    return name.replace("%", "%25").replace(",", "%2C") if "%" in name or "," in name else name
 
 
 def can_be_json(tensors: Mapping[str, NDArray[Any]]) -> bool:
-    """Say whether `tensors_to_json` keeps these arrays exactly: no NaN, no infinity, no empty dimension."""
+    """Say whether `tensors_to_json` keeps these arrays exactly: no NaN, no infinity, no empty dimension, no binary."""
     return all(array.size > 0 and all_finite(array) and _is_text(array) for array in tensors.values())
 
 
 def _is_text(array: NDArray[Any]) -> bool:
-    if array.dtype.kind != "O":
+    if array.dtype.kind not in _TEXT_KINDS:
         return True
     try:
-        # JSON text in Postgres can't hold NUL.
-        return not any("\0" in _text(element) for element in array.reshape(-1).tolist())
-    except (UnicodeDecodeError, AttributeError):
+        # JSON text in Postgres can hold neither NUL nor lone surrogates.
+        return not any(b"\0" in _text(element).encode() for element in array.reshape(-1).tolist())
+    except (UnicodeError, AttributeError):
         return False
 
 
@@ -186,11 +287,11 @@ def tensors_to_json(tensors: Mapping[str, NDArray[Any]]) -> bytes:
 
 def _jsonable(array: NDArray[Any]) -> object:
     kind = array.dtype.kind
-    if kind == "O":
-        return np.vectorize(_text, otypes=[object])(array).tolist()
+    if kind in _TEXT_KINDS:
+        return np.vectorize(_text, otypes=[object])(array.astype(object)).tolist()
     if kind == "V" or (kind == "f" and array.dtype.itemsize == 2):
         array = array.astype(np.float32)
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
 def _text(element: bytes | str) -> str:
@@ -198,6 +299,14 @@ def _text(element: bytes | str) -> str:
 
 
 def tensors_from_json(document: Mapping[str, object], datatypes: str) -> Tensors:
-    """Read back what `tensors_to_json` wrote, given its `datatypes_line`."""
-    kinds = dict(part.rsplit(":", 1) for part in datatypes.split(",") if part)
+    """Read back what `tensors_to_json` wrote, given its `datatypes_line`.
+
+    Raises SignatureMismatch if the two don't fit.
+    """
+    kinds: dict[str, str] = {}
+    for part in filter(None, datatypes.split(",")):
+        name, _, kind = part.rpartition(":")
+        kinds[name.replace("%2C", ",").replace("%25", "%")] = kind
+    if kinds.keys() != document.keys():
+        raise SignatureMismatch(f"the datatypes {quoted(datatypes)} are not those of {quoted(list(document))}")
     return {name: as_array(value, kinds[name], name) for name, value in document.items()}

@@ -1,1 +1,45 @@
-"""headrace.producers."""
+"""Submitting requests and getting their results, blocking (`Client`) or with asyncio (`AsyncClient`)."""
+
+from headrace.contracts.errors import (
+    BrokerUnavailable,
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    HeadraceError,
+    InferenceFailed,
+    InvalidRequest,
+    PackageError,
+    PayloadTooLarge,
+    QueueFull,
+    ResultTimeout,
+    SignatureMismatch,
+    StoreUnavailable,
+    UnknownModel,
+)
+from headrace.producers.async_client import AsyncClient
+from headrace.producers.async_handle import AsyncHandle
+from headrace.producers.client import Client
+from headrace.producers.handle import Handle
+from headrace.producers.refusal import PartlySubmitted
+
+__all__ = [
+    "AsyncClient",
+    "AsyncHandle",
+    "BrokerUnavailable",
+    "Cancelled",
+    "Client",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "Handle",
+    "HeadraceError",
+    "InferenceFailed",
+    "InvalidRequest",
+    "PackageError",
+    "PartlySubmitted",
+    "PayloadTooLarge",
+    "QueueFull",
+    "ResultTimeout",
+    "SignatureMismatch",
+    "StoreUnavailable",
+    "UnknownModel",
+]

@@ -1,1 +1,68 @@
-"""headrace.queueing."""
+"""The queues: a kombu transport with atomic claims of batches, leases, dead letters and statistics.
+
+Names are loaded when they are first used: kombu imports `headrace.queueing.registration` while it is itself being
+imported, so importing this package must stay light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from headrace.queueing import registration as _registration  # noqa: F401  # for those who use kombu without Celery
+
+if TYPE_CHECKING:
+    from headrace.queueing.channel import Channel
+    from headrace.queueing.claims import ClaimingConsumer, Delivery
+    from headrace.queueing.connection import connect, headrace_url, redis_url, translate_errors
+    from headrace.queueing.dead import DeadLetter, dead_letters, dead_message
+    from headrace.queueing.lease import LeaseKeeper
+    from headrace.queueing.message import OVERSIZE_HEADER
+    from headrace.queueing.stats import QueueStats, queue_stats
+    from headrace.queueing.transport import Transport
+
+__all__ = [
+    "OVERSIZE_HEADER",
+    "Channel",
+    "ClaimingConsumer",
+    "DeadLetter",
+    "Delivery",
+    "LeaseKeeper",
+    "QueueStats",
+    "Transport",
+    "connect",
+    "dead_letters",
+    "dead_message",
+    "headrace_url",
+    "queue_stats",
+    "redis_url",
+    "translate_errors",
+]
+
+_HOMES: Final = {
+    "OVERSIZE_HEADER": "message",
+    "Channel": "channel",
+    "ClaimingConsumer": "claims",
+    "DeadLetter": "dead",
+    "Delivery": "claims",
+    "LeaseKeeper": "lease",
+    "QueueStats": "stats",
+    "Transport": "transport",
+    "connect": "connection",
+    "dead_letters": "dead",
+    "dead_message": "dead",
+    "headrace_url": "connection",
+    "queue_stats": "stats",
+    "redis_url": "connection",
+    "translate_errors": "connection",
+}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value

@@ -1,4 +1,4 @@
-"""The Redis keys of headrace, besides the queue lists themselves (which are kombu's: `QUEUE` and `QUEUE\\x06\\x16STEP`)."""
+"""The Redis keys of headrace, besides the queue lists (which are kombu's: `QUEUE` and `QUEUE\\x06\\x16STEP`)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,32 @@ LEASES: Final = "headrace:leases"
 #: Hash: SHA-1 of a message → how many consumers died or lost their lease while they held it.
 DELIVERIES: Final = "headrace:deliveries"
 
-#: Sorted set of dead letters: dead-letter id → time of burial in seconds; and the hash that holds them.
+#: Dead letters. Sorted set: dead-letter id → time of burial in seconds; hash: id → JSON of what happened
+#: (`DeadLetter`); hash: id → the message as it was in its list; hash: queue → how many of its messages are buried.
 DEAD_INDEX: Final = "headrace:dead:index"
 DEAD_LETTERS: Final = "headrace:dead:letters"
+DEAD_MESSAGES: Final = "headrace:dead:messages"
+DEAD_COUNTS: Final = "headrace:dead:counts"
+
+#: What the key of every doorbell starts with.
+BELL_PREFIX: Final = "headrace:bell:"
+
+#: What the key of every in-flight hash starts with.
+IN_FLIGHT_PREFIX: Final = "headrace:inflight:"
+
+#: Seconds after which a token that nobody took disappears, so that queues that come and go (those for the replies of
+#: remote control) leave nothing behind. A consumer that finds no token still looks every 50 ms.
+BELL_TTL_S: Final = 60
 
 
 def queue_list(queue: str, step: int) -> str:
     """Give the list that holds a queue's messages of one priority step."""
     return f"{queue}{SEPARATOR}{step}" if step else queue
+
+
+def queue_of(list_key: str) -> str:
+    """Give the queue that a list of `queue_list` belongs to."""
+    return list_key.partition(SEPARATOR)[0]
 
 
 def priority_step(priority: int) -> int:
@@ -33,12 +51,12 @@ def priority_step(priority: int) -> int:
 
 def doorbell(queue: str) -> str:
     """Give the list that holds at most one token while a queue has news; idle consumers block on it."""
-    return f"headrace:bell:{queue}"
+    return BELL_PREFIX + queue
 
 
 def in_flight(consumer: str) -> str:
     """Give the hash of the messages that a consumer holds: `SEQUENCE:QUEUE_LIST` → message as it was in the list."""
-    return f"headrace:inflight:{consumer}"
+    return IN_FLIGHT_PREFIX + consumer
 
 
 def inbox(client: str) -> str:

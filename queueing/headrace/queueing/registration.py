@@ -1,3 +1,40 @@
-"""Makes kombu know our content type and `headrace://` URLs, as soon as kombu itself is imported."""
+"""Makes kombu know our content type and `headrace://` URLs, as soon as kombu itself is imported.
 
-SERIALIZER = (lambda x: x, lambda x: x, "application/x-headrace-tensors", "binary")
+kombu loads this module through the entry point group `kombu.serializers` while it imports `kombu.serialization`. So
+nothing here may import kombu's other parts, except the table of transports, or anything heavy. Every Celery app imports
+`kombu.serialization` before it connects; a program that uses kombu alone may have to import `headrace.queueing` first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kombu.transport import TRANSPORT_ALIASES
+
+if TYPE_CHECKING:
+    from headrace.contracts.tensors import Tensors
+
+#: What tensors travel as; the same as `headrace.contracts.tensors.CONTENT_TYPE`, which is too heavy to import here.
+CONTENT_TYPE: Final = "application/x-headrace-tensors"
+
+_TRANSPORT: Final = "headrace.queueing.transport:Transport"
+
+
+def encode(tensors: Tensors) -> bytes:
+    """Write tensors as the body of a message."""
+    from headrace.contracts.tensors import encode_tensors
+
+    return encode_tensors(tensors)
+
+
+def decode(body: bytes | memoryview) -> Tensors:
+    """Read tensors from the body of a message."""
+    from headrace.contracts.tensors import decode_tensors
+
+    return decode_tensors(body)
+
+
+#: The arguments of `kombu.serialization.register` after the name.
+SERIALIZER: Final = (encode, decode, CONTENT_TYPE, "binary")
+
+TRANSPORT_ALIASES.update(headrace=_TRANSPORT, headraces=_TRANSPORT)

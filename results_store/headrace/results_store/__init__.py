@@ -1,1 +1,28 @@
-"""headrace.results_store."""
+"""Where results live: the table `predictions`, its migrations, bulk writes, reads and retention."""
+
+from headrace.results_store.errors import StoreRejected
+from headrace.results_store.migration import check_schema, current_revision, migrate
+from headrace.results_store.partitions import ensure_partitions, prune
+from headrace.results_store.prediction import Prediction
+from headrace.results_store.reader import StoreReader
+from headrace.results_store.rows import BatchRows, Row, error_json
+from headrace.results_store.statistics import ModelCount, PartitionSize, StoreStats
+from headrace.results_store.writer import StoreWriter
+
+__all__ = [
+    "BatchRows",
+    "ModelCount",
+    "PartitionSize",
+    "Prediction",
+    "Row",
+    "StoreReader",
+    "StoreRejected",
+    "StoreStats",
+    "StoreWriter",
+    "check_schema",
+    "current_revision",
+    "ensure_partitions",
+    "error_json",
+    "migrate",
+    "prune",
+]

@@ -1,0 +1,84 @@
+# Everything runs in .venv, which is made on demand: a fresh machine needs Python 3.11 or newer and make, nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first Python that is new enough; `make PYTHON=/path/to/python …` chooses another.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; exit; }; \
+	done; echo python3)
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# Named one by one: from `packages = ["headrace"]` mypy would see the first portion of the namespace only.
+ROOMS := contracts queueing results_store producers workers compression cli
+# pip runs again only when one of these is newer than the stamp it left.
+INSTALL_INPUTS := pyproject.toml constraints.txt
+
+# Words after the command of a target: make test ARGS="-k batcher", make demo ARGS=--exit
+ARGS ?=
+
+.PHONY: help demo test test-browser check format bench train clean
+
+help: ## Show this list
+	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed-local ## Score real images through Celery, Valkey, ONNX Runtime and Postgres, with Flower beside
+	@$(VENV)/bin/headrace demo $(ARGS)
+
+test: $(VENV)/.installed-dev ## Run every test that needs no browser, against a real Valkey and a real Postgres
+	@$(RUN) -m pytest -m "not browser" $(ARGS)
+
+test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chromium (installs Debian's chromium when root)
+	@bash deploy/ensure_chromium.sh
+	@$(RUN) -m pytest -m browser $(ARGS)
+
+check: $(VENV)/.installed-dev ## Formatting, lint, types and the direction of imports
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/mypy $(ROOMS)
+	@$(VENV)/bin/lint-imports
+
+format: $(VENV)/.installed-dev ## Lay out the code and mend what ruff can mend
+	@$(VENV)/bin/ruff format
+	@$(VENV)/bin/ruff check --fix
+
+bench: $(VENV)/.installed-dev ## Measure headrace against plain Celery on this machine
+	@$(RUN) benchmarks/online.py $(ARGS)
+
+train: $(VENV)/.installed-examples ## Train the demo's digits model anew (downloads torch)
+	@$(RUN) examples/digits/train.py $(ARGS)
+
+clean: ## Remove .venv, caches and build products; data in .headrace stays
+	@rm -rf $(VENV) build dist .coverage htmlcov .hypothesis
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@find . -name .headrace -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "headrace needs Python 3.11 or newer, and '$(PYTHON)' is not: $$("$(PYTHON)" --version 2>&1 || true)." >&2; \
+		echo "Install one, or name it: make PYTHON=/path/to/python3.13 …" >&2; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv --clear $(VENV) || { \
+		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu the package python3-venv brings it." >&2; \
+		rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed-local: $(INSTALL_INPUTS) | $(VENV)/bin/python
+	@echo "Installing headrace with its worker and the local stack into $(VENV)"
+	@$(PIP_INSTALL) ".[worker,local]"
+	@touch $@
+
+# The development set-up holds the local one, so that `make demo` after it installs nothing.
+$(VENV)/.installed-dev: $(INSTALL_INPUTS) | $(VENV)/bin/python
+	@echo "Installing headrace and its development tools into $(VENV)"
+	@$(PIP_INSTALL) ".[dev]"
+	@touch $(VENV)/.installed-local $@
+
+$(VENV)/.installed-examples: $(INSTALL_INPUTS) | $(VENV)/bin/python
+	@echo "Installing headrace and what the examples need into $(VENV)"
+	@$(PIP_INSTALL) ".[worker,local,examples]"
+	@touch $(VENV)/.installed-local $@

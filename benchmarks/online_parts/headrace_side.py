@@ -1,0 +1,116 @@
+"""headrace as a side: its own worker command, rows in Postgres."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import psycopg
+import redis
+
+from headrace.queueing import keys
+from online_parts import servers
+from online_parts.agent import Agent, agent
+from online_parts.models import BenchModel
+from online_parts.probe import Probe
+from online_parts.processes import running
+from online_parts.reference import Reference
+from online_parts.side import WrongResult, check_count
+
+#: What waits in the priority lists (KEYS from 2) and what consumers hold (KEYS 1 lists them), read at one moment.
+#: headrace acknowledges last: a request that is in neither has its row committed.
+OPEN_LUA = f"""
+local open = 0
+for at = 2, #KEYS do open = open + redis.call('LLEN', KEYS[at]) end
+for _, consumer in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  open = open + redis.call('HLEN', '{keys.in_flight("")}' .. consumer)
+end
+return open
+"""
+
+
+@dataclass(frozen=True)
+class HeadraceConfig:
+    """processes: worker processes."""
+
+    processes: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.processes} process{'es' if self.processes > 1 else ''}"
+
+
+class HeadraceSide:
+    """headrace: `headrace worker`, `Client`, Valkey as the broker, results in Postgres."""
+
+    name = "headrace"
+
+    def __init__(self, at: servers.Servers, models: Path, model: BenchModel, config: HeadraceConfig) -> None:
+        self.config = config
+        self._at, self._models, self._model = at, models, model
+        self._env = {
+            "HEADRACE_BROKER_URL": at.valkey_database(servers.HEADRACE_BROKER),
+            "HEADRACE_DATABASE_URL": at.database_url,
+            "HEADRACE_MODELS": str(models),
+            "HEADRACE_HOME": str(at.folder / "home"),
+            "BENCH_MODEL": model.name,
+        }
+        queue = f"infer.{model.name}"
+        self._lists = [keys.queue_list(queue, step) for step in keys.PRIORITY_STEPS]
+        self._broker = redis.Redis.from_url(self._env["HEADRACE_BROKER_URL"])
+        self.probe = Probe(self._env["HEADRACE_BROKER_URL"])
+        self._store = psycopg.connect(at.database_url, autocommit=True)
+        self._reference = Reference(models, model)
+
+    def with_config(self, **changes: object) -> HeadraceSide:
+        """Make the same side with another configuration."""
+        return HeadraceSide(self._at, self._models, self._model, dataclasses.replace(self.config, **changes))  # type: ignore[arg-type]
+
+    def describe(self) -> str:
+        return str(self.config)
+
+    def clear(self) -> None:
+        self._broker.flushdb()
+        self._store.execute("TRUNCATE predictions")
+
+    @contextlib.contextmanager
+    def worker(self) -> Iterator[psutil.Process]:
+        command = ["-m", "headrace.cli", "worker"]
+        options = ["--models", str(self._models), "--processes", str(self.config.processes)]
+        with running([*command, *options], self._env, self._at.folder / "headrace.log") as process:
+            yield process
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Agent]:
+        with agent("headrace", self._env, self._at.folder / "headrace-client.log") as client:
+            yield client
+
+    def keep_queue(self) -> None:
+        self._broker.copy(self._lists[0], self._lists[0], destination_db=str(servers.HEADRACE_TEMPLATE), replace=True)
+
+    def refill_queue(self) -> None:
+        with redis.Redis.from_url(self._at.valkey_database(servers.HEADRACE_TEMPLATE)) as kept:
+            kept.copy(self._lists[0], self._lists[0], destination_db=str(servers.HEADRACE_BROKER), replace=True)
+
+    def done(self, total: int) -> int:
+        (waiting,) = self.probe.run(("EVAL", OPEN_LUA, 1 + len(self._lists), keys.LEASES, *self._lists))
+        return total - int(waiting)
+
+    def verify(self, sample: list[tuple[int, str]], total: int) -> None:
+        counted = self._store.execute("SELECT count(*) FROM predictions WHERE state = 'succeeded'").fetchone()
+        check_count(self.name, counted[0] if counted else 0, total)
+        for index, request_id in sample:
+            row = self._store.execute("SELECT outputs FROM predictions WHERE id = %s", [request_id]).fetchone()
+            if row is None or row[0] is None:
+                raise WrongResult(f"headrace's request {index} ({request_id}) has no outputs in Postgres")
+            self._reference.check(index, np.array(row[0]["scores"][0], dtype=np.float32))
+
+    def close(self) -> None:
+        """Close connections."""
+        self._broker.close()
+        self.probe.close()
+        self._store.close()

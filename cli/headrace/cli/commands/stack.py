@@ -1,0 +1,122 @@
+"""`headrace up`, `headrace worker` and `headrace flower`: what runs until it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli.commands.options import Models, settings_with
+from headrace.cli.console import Json, print_fields, print_json, say
+from headrace.cli.errors import StackError
+from headrace.cli.flower import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from headrace.cli.stack import LocalStack
+
+Processes = Annotated[
+    int, typer.Option("--processes", "-n", min=1, help="Worker processes; one a device, several on CPU.")
+]
+FlowerPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of Flower; another is found if it is taken.")]
+
+
+def up(
+    models: Models = None,
+    processes: Processes = 1,
+    flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Start Flower, the dashboard.")] = True,
+    flower_port: FlowerPort = DEFAULT_PORT,
+    as_json: Json = False,
+) -> None:
+    """Start Valkey, Postgres, a worker and Flower here, until Ctrl-C.
+
+    Everything lives in the folder .headrace (HEADRACE_HOME) and listens on this machine only. Clients and the other
+    commands find it by themselves when they run in the same folder. Data stay for the next time.
+    """
+    from headrace.cli.stack import LocalStack, StackOptions, stop_signals_interrupt
+
+    settings = settings_with(models=models)
+    options = StackOptions(processes=processes, flower_port=flower_port if flower else None)
+    stop_signals_interrupt()
+    _warn_of_foreign_urls()
+    with LocalStack(settings.home, settings.models, options, report=say) as stack:
+        if as_json:
+            print_json({"address": stack.address, "parts": stack.parts()})
+        else:
+            _show(stack)
+        with suppress(KeyboardInterrupt):
+            stack.wait()
+        say("stopping")
+
+
+def _show(stack: LocalStack) -> None:
+    address = stack.address
+    print_fields(
+        [
+            ("home", stack.home),
+            ("broker", address.broker_url),
+            ("database", address.database_url),
+            ("models", address.models),
+            ("Flower", address.flower_url or "off"),
+            *((part.name, f"{part.state}, pid {part.pid}, log {part.log}") for part in stack.parts()),
+        ]
+    )
+    say("ready; Ctrl-C stops it")
+
+
+def _warn_of_foreign_urls() -> None:
+    for name in ("HEADRACE_BROKER_URL", "HEADRACE_DATABASE_URL"):
+        if os.environ.get(name):
+            say(f"note: {name} is set, so clients started with it use that server, not this stack")
+
+
+def worker(
+    models: Models = None,
+    processes: Processes = 1,
+    device: Annotated[str | None, typer.Option(show_default="cpu", help="cpu, cuda, cuda:1 or tensorrt.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=0, show_default="1", help="Threads for one model; 0 leaves it to the runtime.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name in Flower and in the rows it writes.")] = "headrace",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run models on the requests in the queues, until Ctrl-C.
+
+    The broker and the database are those of HEADRACE_BROKER_URL and HEADRACE_DATABASE_URL, or of the local stack. The
+    first Ctrl-C lets what runs finish and gives the rest back to the queue.
+    """
+    settings = settings_with(models=models, device=device, threads=threads)
+    if log_level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise typer.BadParameter(f"{log_level!r} is not debug, info, warning or error", param_hint="--log-level")
+    from headrace.workers.supervisor import run_workers
+
+    raise typer.Exit(run_workers(settings, processes=processes, name=name, log_level=log_level.upper()))
+
+
+def flower(port: FlowerPort = DEFAULT_PORT) -> None:
+    """Open Flower, the dashboard of Celery, until Ctrl-C.
+
+    It listens on this machine only. FLOWER_* variables reach it, FLOWER_BASIC_AUTH for one.
+    """
+    from headrace.cli.flower import flower_command, flower_environment, flower_url
+    from headrace.cli.ports import free_port
+    from headrace.cli.stack import stop_signals_interrupt
+
+    broker_url = settings_with().require_broker_url()
+    command = flower_command()
+    chosen = free_port(port)
+    if chosen != port:
+        say(f"port {port} is taken; Flower gets port {chosen}")
+    say(f"Flower: {flower_url(chosen)}; Ctrl-C stops it")
+    stop_signals_interrupt()
+    process = subprocess.Popen(command, env=flower_environment(broker_url, chosen), start_new_session=True)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        return
+    raise StackError(f"Flower ended with exit code {code}")

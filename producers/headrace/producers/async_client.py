@@ -1,0 +1,173 @@
+"""The asyncio client: submits requests and gives their results."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from headrace.contracts.errors import InvalidRequest
+from headrace.contracts.message import queue_name
+from headrace.contracts.settings import Settings, load_settings
+from headrace.contracts.tensors import Tensors
+from headrace.producers.async_handle import AsyncHandle
+from headrace.producers.async_inbox import AsyncInbox
+from headrace.producers.broker import broker_errors, connect_for_calls_async
+from headrace.producers.forks import renew_after_fork
+from headrace.producers.lookup import RowLookup
+from headrace.producers.refusal import PartlySubmitted, queue_is_full
+from headrace.producers.request import Block, Options, RequestFactory
+from headrace.producers.revocation import cancel
+from headrace.queueing import keys
+from headrace.queueing.submission import AsyncSubmitter
+
+if TYPE_CHECKING:
+    from headrace.results_store import Prediction
+
+#: Submissions on the way to Redis at once; each has a connection, and more would not be faster.
+_SUBMISSIONS_AT_ONCE: Final = 8
+
+
+class AsyncClient:
+    """The asyncio twin of `Client`. One client serves many tasks of one event loop.
+
+    Connections are made when first needed. Use it as an async context manager, or await `close`.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """settings: see `Client`. May be called outside of an event loop."""
+        self._settings = settings or load_settings()
+        self._url = self._settings.require_broker_url()
+        self._rows = RowLookup(self._settings)
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Start afresh in the child after a fork, or in a new event loop after the end of the last."""
+        self._rows.renew()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._submitting = asyncio.Semaphore(_SUBMISSIONS_AT_ONCE)
+        self._broker = connect_for_calls_async(self._url)
+        self._submitter = AsyncSubmitter(self._broker)
+        self._inbox = AsyncInbox(self._url, keys.inbox(uuid.uuid4().hex), self._rows.replies)
+        self._factory = RequestFactory(self._settings, self._inbox.key)
+
+    def _bind(self) -> None:
+        """Keep to the event loop of the first use; connections can't leave it."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            if not self._loop.is_closed():
+                raise InvalidRequest("an AsyncClient belongs to the event loop of its first use; make one for each")
+            self.renew()
+        self._loop = loop
+
+    async def submit(
+        self,
+        model: str,
+        inputs: Mapping[str, object],
+        *,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        version: str = "",
+        request_id: str | None = None,
+    ) -> AsyncHandle:
+        """Submit one request; see `Client.submit`."""
+        self._bind()
+        block = self._factory.one(model, inputs, Options(priority, deadline_s, version), request_id)
+        known = None if request_id is None else self._inbox.find(request_id, model)
+        handle = known if isinstance(known, AsyncHandle) else AsyncHandle(self, block.ids[0], model)
+        if not await self._send(model, priority, block, [handle]):
+            raise queue_is_full(model, self._settings.queue_limit, handle.id)
+        return handle
+
+    async def submit_many(
+        self,
+        model: str,
+        inputs: Mapping[str, object],
+        *,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        version: str = "",
+    ) -> list[AsyncHandle]:
+        """Submit each row as a request of its own; see `Client.submit_many`."""
+        self._bind()
+        handles: list[AsyncHandle] = []
+        for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
+            new = [AsyncHandle(self, request_id, model) for request_id in block.ids]
+            accepted = await self._send(model, priority, block, new)
+            handles += new[:accepted]
+            if accepted < len(new):
+                raise PartlySubmitted(model, self._settings.queue_limit, handles)
+        return handles
+
+    async def _send(self, model: str, priority: int, block: Block, handles: Sequence[AsyncHandle]) -> int:
+        if self.closed:
+            raise InvalidRequest("the client is closed; make a new one")
+        self._inbox.expect(handles)
+        async with self._submitting:
+            with broker_errors():
+                return await self._submitter.submit(
+                    queue_name(model), priority, block.messages, self._settings.queue_limit
+                )
+
+    async def predict(
+        self,
+        model: str,
+        inputs: Mapping[str, object],
+        *,
+        timeout_s: float | None = 30.0,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        version: str = "",
+    ) -> Tensors:
+        """Submit one request and wait for its outputs; see `Client.predict`."""
+        handle = await self.submit(model, inputs, priority=priority, deadline_s=deadline_s, version=version)
+        return await handle.result(timeout_s)
+
+    async def get(self, request_id: str) -> Prediction | None:
+        """Read a request's row, whoever submitted it; see `Client.get`."""
+        return await asyncio.to_thread(self._rows.get, request_id)
+
+    def read_row(self, request_id: str) -> Prediction | None:
+        """Read a row, blocking; `AsyncHandle.result` calls it in a thread."""
+        return self._rows.get(request_id)
+
+    async def wait(self, handle: AsyncHandle, timeout_s: float | None) -> None:
+        """Wait until a handle has its reply or the time is up; `AsyncHandle.result` calls it."""
+        self._bind()
+        await self._inbox.wait(handle, timeout_s)
+
+    async def look_up(self, handle: AsyncHandle) -> None:
+        """Look for a handle's row; `AsyncHandle.status` calls it."""
+        self._inbox.settle(handle, await asyncio.to_thread(self._rows.replies, [handle.id]))
+
+    async def cancel(self, handle: AsyncHandle) -> bool:
+        """Cancel a request; `AsyncHandle.cancel` calls it."""
+        won, replies = await asyncio.to_thread(cancel, self._rows, self._url, handle)
+        self._inbox.settle(handle, replies)
+        return won
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._inbox.closed
+
+    async def close(self) -> None:
+        """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
+        await self._inbox.close()
+        await self._broker.aclose()
+        await asyncio.to_thread(self._rows.close)
+
+    async def __aenter__(self) -> Self:
+        """Give the client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        await self.close()

@@ -1,0 +1,58 @@
+"""A request that was submitted, as its sender sees it in asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from headrace.contracts.states import PENDING, State
+from headrace.contracts.tensors import Tensors
+from headrace.producers.handle import timed_out
+from headrace.producers.outcome import outputs_of, reads_store
+from headrace.producers.pending import Waiting
+from headrace.producers.request import check_timeout
+
+if TYPE_CHECKING:
+    from headrace.producers.async_client import AsyncClient
+
+
+class AsyncHandle(Waiting):
+    """One request: await its result or status, or cancel it. Cancelling a task that awaits it leaves the request be."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: AsyncClient, request_id: str, model: str) -> None:
+        """Made by `AsyncClient.submit`."""
+        super().__init__(request_id, model)
+        self._client = client
+
+    def __repr__(self) -> str:
+        """Name the request and its state as known here, without asking anybody."""
+        return f"<AsyncHandle {self.id} {self.model} {self.reply.state if self.reply else PENDING}>"
+
+    async def result(self, timeout_s: float | None = None) -> Tensors:
+        """Wait for the outputs; see `Handle.result`."""
+        check_timeout(timeout_s)
+        if self.reply is None:
+            await self._client.wait(self, timeout_s)
+        if self.reply is None:
+            raise timed_out(self, timeout_s, closed=self._client.closed)
+        if reads_store(self.reply):
+            return await asyncio.to_thread(outputs_of, self.reply, self._client.read_row)
+        return outputs_of(self.reply, self._client.read_row)
+
+    def done(self) -> bool:
+        """Say whether the request is known to have ended, well or not."""
+        return self.reply is not None
+
+    async def status(self) -> str:
+        """Give "pending", or how the request ended; see `Handle.status`."""
+        if self.reply is None:
+            await self._client.look_up(self)
+        return PENDING if self.reply is None else str(self.reply.state)
+
+    async def cancel(self) -> bool:
+        """Cancel the request; see `Handle.cancel`."""
+        if self.reply is not None:
+            return self.reply.state == State.CANCELLED
+        return await self._client.cancel(self)

@@ -1,0 +1,152 @@
+"""Where the replies to one asyncio client arrive: one task reads while requests are unanswered, and ends with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
+from headrace.contracts.message import Reply, decode_replies
+from headrace.producers.broker import (
+    PATIENCE_S,
+    READ_S,
+    RECONNECT_FIRST_S,
+    RECONNECT_MAX_S,
+    SHORTEST_READ_S,
+    broker_errors,
+    connect_for_reading_async,
+)
+from headrace.producers.pending import Pending, Waiting
+
+_log: Final = logging.getLogger(__name__)
+
+
+class AsyncInbox:
+    """Reads the replies to one asyncio client; belongs to one event loop."""
+
+    def __init__(self, url: str, key: str, look_up: Callable[[Sequence[str]], list[Reply]]) -> None:
+        """key: the list to read. look_up: gives replies for those of these requests that have a row; may block."""
+        self.key = key
+        self.closed = False
+        self._client = connect_for_reading_async(url)
+        self._look_up = look_up
+        self._pending = Pending()
+        self._reader: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._down_since: float | None = None
+
+    def expect(self, handles: Sequence[Waiting]) -> None:
+        """Take replies to these requests from now on; call it before they are sent."""
+        self._pending.add(handles)
+        self._read_on()
+
+    def find(self, request_id: str, model: str) -> Waiting | None:
+        """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
+        return self._pending.find(request_id, model)
+
+    def settle(self, handle: Waiting, replies: Sequence[Reply]) -> None:
+        """Give a request the reply that came another way."""
+        self._pending.adopt(handle)
+        self._pending.settle(replies)
+
+    async def wait(self, handle: Waiting, timeout_s: float | None) -> None:
+        """Wait until a request has its reply, the time is up or the inbox is closed.
+
+        Raises BrokerUnavailable when the broker was away for PATIENCE_S.
+        """
+        woken = asyncio.Event()
+        self._pending.watch(handle, woken.set, time.monotonic())
+        self._read_on()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    while handle.reply is None and not self.closed and self._failure is None:
+                        await woken.wait()
+                        woken.clear()
+        finally:
+            self._pending.unwatch(handle, woken.set)
+        if handle.reply is None and self._failure is not None:
+            raise self._failure
+
+    def _read_on(self) -> None:
+        if not self.closed and (self._reader is None or self._reader.done()):
+            self._failure = None
+            self._reader = asyncio.create_task(self._read_all(), name="headrace-inbox")
+            self._reader.add_done_callback(self._reader_ended)
+
+    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+        """Let those who wait know of a failure."""
+        if not reader.cancelled():
+            self._failure = reader.exception()
+        self._pending.wake_all()
+
+    async def _read_all(self) -> None:
+        while len(self._pending):
+            self._look_up_what_is_due()
+            await self._read(min(READ_S, self._pending.next_lookup - time.monotonic()))
+
+    async def _read(self, timeout_s: float) -> None:
+        try:
+            with broker_errors():
+                found = await self._client.blpop([self.key], max(timeout_s, SHORTEST_READ_S))
+        except BrokerUnavailable:
+            away_s = self._note_break()
+            if away_s > PATIENCE_S:
+                raise
+            self._look_up_what_is_due()
+            await asyncio.sleep(min(max(away_s, RECONNECT_FIRST_S), RECONNECT_MAX_S))
+            return
+        self._down_since = None
+        if found:
+            self._take(found[1])
+
+    def _note_break(self) -> float:
+        """Note that the connection broke; give the seconds since the broker was last seen."""
+        now = time.monotonic()
+        if self._down_since is None:
+            self._down_since = now
+            self._pending.connection_broke(now)
+        return now - self._down_since
+
+    def _take(self, element: bytes | str) -> None:
+        try:
+            self._pending.settle(decode_replies(element))  # type: ignore[arg-type]  # the client doesn't decode to str
+        except InvalidRequest as exc:
+            _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
+
+    def _look_up_what_is_due(self) -> None:
+        if self._looking is None or self._looking.done():
+            ids = self._pending.due(time.monotonic())
+            if ids:
+                self._looking = asyncio.create_task(self._find_rows(ids), name="headrace-lookup")
+
+    async def _find_rows(self, ids: list[str]) -> None:
+        try:
+            self._pending.settle(await asyncio.to_thread(self._look_up, ids))
+        except (StoreUnavailable, ConfigurationError) as exc:
+            # The reply may still come through the inbox, and the next lookup finds the row if it doesn't.
+            _log.warning("lookup_failed requests=%d error=%r", len(ids), exc.message)
+
+    async def close(self) -> None:
+        """Stop all waiting, delete the list and close the connection. May be called again."""
+        if self.closed:
+            return
+        self.closed = True
+        self._pending.wake_all()
+        for task in (self._reader, self._looking):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        try:
+            with broker_errors():
+                await self._client.delete(self.key)
+        except BrokerUnavailable:
+            # The workers gave the list a time to live.
+            _log.debug("inbox_not_deleted inbox=%s", self.key)
+        await self._client.aclose()

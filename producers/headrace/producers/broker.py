@@ -1,0 +1,73 @@
+"""A client's connections to Redis or Valkey: some for short calls, one for the blocking read of its inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+from redis.backoff import ExponentialBackoff
+
+from headrace.contracts.errors import BrokerUnavailable
+from headrace.queueing.connection import CONNECT_TIMEOUT_S, connect, redis_url, translate_errors
+
+#: A call that fails because the server restarted is tried this often again, 0.05 and 0.1 s later; then the user hears
+#: of it. Submitting twice is harmless: rows are keyed by request id.
+_RETRIES: Final = 2
+_BACKOFF_S: Final = 0.05
+
+#: A short call that takes longer means that the server or the way to it is broken.
+_CALL_TIMEOUT_S: Final = 10.0
+
+#: Longest single blocking read of an inbox, and how much later than its end the silence means a dead connection.
+READ_S: Final = 5.0
+_SILENCE_S: Final = 5.0
+
+#: Redis before 7 may take a shorter time for "forever".
+SHORTEST_READ_S: Final = 0.01
+
+#: Between attempts to read from a broker that is away: first, and longest.
+RECONNECT_FIRST_S: Final = 0.05
+RECONNECT_MAX_S: Final = 1.0
+
+#: A waiter is told BrokerUnavailable when the broker was away for this long: time enough for a restart or a failover.
+PATIENCE_S: Final = 60.0
+
+
+def connect_for_calls(url: str) -> redis.Redis:
+    """Give a client for short calls; usable from several threads."""
+    retry = redis.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), _RETRIES)
+    return connect(url, socket_timeout=_CALL_TIMEOUT_S, retry=retry)
+
+
+def connect_for_reading(url: str) -> redis.Redis:
+    """Give a client for blocking reads; it doesn't retry, so that its user learns of every break."""
+    return connect(url, socket_timeout=READ_S + _SILENCE_S, retry=redis.retry.Retry(ExponentialBackoff(), 0))
+
+
+def _async_options(timeout_s: float, retries: int) -> dict[str, Any]:
+    retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), retries)
+    return {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": timeout_s, "retry": retry}
+
+
+def connect_for_calls_async(url: str) -> redis.asyncio.Redis:
+    """Give an asyncio client for short calls."""
+    return redis.asyncio.Redis.from_url(redis_url(url), **_async_options(_CALL_TIMEOUT_S, _RETRIES))
+
+
+def connect_for_reading_async(url: str) -> redis.asyncio.Redis:
+    """Give an asyncio client for blocking reads; it doesn't retry."""
+    return redis.asyncio.Redis.from_url(redis_url(url), **_async_options(READ_S + _SILENCE_S, 0))
+
+
+@contextmanager
+def broker_errors() -> Iterator[None]:
+    """Turn every error of redis-py into BrokerUnavailable, also those by which the server refuses a command."""
+    try:
+        with translate_errors():
+            yield
+    except redis.RedisError as exc:
+        line = " ".join(str(exc).split())
+        raise BrokerUnavailable(f"Redis or Valkey refused the call ({line}); check HEADRACE_BROKER_URL") from exc

@@ -1,0 +1,79 @@
+"""A request that was submitted, as its sender sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.contracts.errors import ResultTimeout
+from headrace.contracts.states import PENDING, State
+from headrace.contracts.tensors import Tensors
+from headrace.producers.outcome import outputs_of
+from headrace.producers.pending import Waiting
+from headrace.producers.request import check_timeout
+
+if TYPE_CHECKING:
+    from headrace.producers.client import Client
+
+
+def timed_out(handle: Waiting, timeout_s: float | None, *, closed: bool) -> ResultTimeout:
+    """Give the error for a wait that ended without a result."""
+    why = "the client was closed" if closed else f"no result within {timeout_s:g} s"
+    return ResultTimeout(
+        f"{why} for request {handle.id} to model {handle.model}; the request goes on: wait again, or read its row "
+        "with Client.get(request_id)",
+        request_id=handle.id,
+    )
+
+
+class Handle(Waiting):
+    """One request: ask for its result, its status, or that it be cancelled. Usable from several threads."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: Client, request_id: str, model: str) -> None:
+        """Made by `Client.submit`."""
+        super().__init__(request_id, model)
+        self._client = client
+
+    def __repr__(self) -> str:
+        """Name the request and its state as known here, without asking anybody."""
+        return f"<Handle {self.id} {self.model} {self.reply.state if self.reply else PENDING}>"
+
+    def result(self, timeout_s: float | None = None) -> Tensors:
+        """Wait for the outputs: a dict of arrays, rows first, read-only.
+
+        timeout_s: None waits until the request ends. A request past its deadline still waits for the worker's
+        verdict. Raises the error the request ended with (SignatureMismatch, DeadlineExceeded, Cancelled,
+        InferenceFailed, ...) with its `request_id`; ResultTimeout, after which it may be called again;
+        BrokerUnavailable when the broker is away for a minute.
+        """
+        check_timeout(timeout_s)
+        if self.reply is None:
+            self._client.wait(self, timeout_s)
+        if self.reply is None:
+            raise timed_out(self, timeout_s, closed=self._client.closed)
+        return outputs_of(self.reply, self._client.get)
+
+    def done(self) -> bool:
+        """Say whether the request has ended, well or not. Doesn't wait."""
+        if self.reply is None:
+            self._client.poll()
+        return self.reply is not None
+
+    def status(self) -> str:
+        """Give "pending", or how the request ended: "succeeded", "failed", "expired" or "cancelled".
+
+        Looks for the row when no reply came and a database is configured.
+        """
+        if not self.done():
+            self._client.look_up(self)
+        return PENDING if self.reply is None else str(self.reply.state)
+
+    def cancel(self) -> bool:
+        """Cancel the request; False when it had ended before. What runs already isn't interrupted, but has no effect.
+
+        May be called again. Raises ConfigurationError when no database is configured.
+        """
+        if self.reply is not None:
+            return self.reply.state == State.CANCELLED
+        return self._client.cancel(self)

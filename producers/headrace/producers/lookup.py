@@ -1,0 +1,57 @@
+"""A client's way to the store: opened when first needed, and absent when no database is configured."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headrace.contracts.message import Reply
+from headrace.contracts.settings import Settings
+from headrace.producers.outcome import reply_of_row
+
+if TYPE_CHECKING:
+    from headrace.results_store import Prediction, StoreReader
+
+
+class RowLookup:
+    """Reads the rows of requests; usable from several threads and after a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        """settings: without a database URL, `replies` finds nothing and all else raises ConfigurationError."""
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._reader: StoreReader | None = None
+
+    def renew(self) -> None:
+        """Start afresh in a forked child: a thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
+    def get(self, request_id: str) -> Prediction | None:
+        """Read one row. Raises ConfigurationError, StoreUnavailable."""
+        return self._open().get(request_id)
+
+    def cancel(self, request_id: str, model: str) -> bool:
+        """Insert the row of a cancelled request; False when it had ended. Raises like `get`."""
+        return self._open().cancel(request_id, model)
+
+    def replies(self, request_ids: Sequence[str]) -> list[Reply]:
+        """Give replies for those requests that have a row; none without a database. Raises like `get` otherwise."""
+        if self._settings.database_url is None:
+            return []
+        return [reply_of_row(key, row) for key, row in self._open().get_many(request_ids).items()]
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            if self._reader is not None:
+                self._reader.close()
+
+    def _open(self) -> StoreReader:
+        with self._lock:
+            if self._reader is None:
+                # Imported here: SQLAlchemy takes longer to import than all else, and most processes never read rows.
+                from headrace.results_store import StoreReader
+
+                self._reader = StoreReader(self._settings.require_database_url())
+            return self._reader

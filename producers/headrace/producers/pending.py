@@ -1,0 +1,155 @@
+"""The requests that wait for their replies, and when to look for their rows instead. No I/O, no clock, no lock."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+from weakref import WeakValueDictionary
+
+from headrace.contracts.errors import InvalidRequest
+from headrace.contracts.message import Reply
+
+#: A reply can be lost with a connection, so a request that is waited for is looked up in the store this often.
+LOOKUP_EVERY_S: Final = 5.0
+
+#: Lookups that are due within this time of each other share one query.
+LOOKUP_TOGETHER_S: Final = 1.0
+
+#: Most requests looked up in one query; the others follow in the next.
+LOOKUP_REQUESTS: Final = 1000
+
+#: Called when a request that somebody waits for has its reply; must not block.
+Wake: TypeAlias = Callable[[], None]
+
+#: Numbers the times between two breaks of any connection in this process.
+_eras: Final = itertools.count()
+
+
+class Waiting:
+    """A request of this client; the base of its handles.
+
+    reply: how it ended, or None. era: the one in which it was submitted; after a break its reply may be lost.
+    """
+
+    __slots__ = ("__weakref__", "era", "id", "model", "reply")
+
+    def __init__(self, request_id: str, model: str) -> None:
+        """request_id: as submitted. model: its model's name."""
+        self.id = request_id
+        self.model = model
+        self.era = -1
+        self.reply: Reply | None = None
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Those who wait for one request. look_up_at: when to look for its row, on the caller's clock."""
+
+    handle: Waiting
+    look_up_at: float
+    wakes: list[Wake] = field(default_factory=list)
+
+
+class Pending:
+    """The unanswered requests by id. It holds them weakly: whoever drops a handle leaves nothing behind."""
+
+    def __init__(self) -> None:
+        """Start empty, in a new era."""
+        self._era = next(_eras)
+        self._handles: WeakValueDictionary[str, Waiting] = WeakValueDictionary()
+        self._watches: dict[str, _Watch] = {}
+        self._next_lookup = math.inf
+
+    def __len__(self) -> int:
+        """Count the unanswered requests that somebody still holds."""
+        return len(self._handles)
+
+    def find(self, request_id: str, model: str) -> Waiting | None:
+        """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
+        handle = self._handles.get(request_id)
+        if handle is not None and handle.model != model:
+            raise InvalidRequest(f"request_id {request_id!r} already waits for model {handle.model}; use another id")
+        return handle
+
+    def add(self, handles: Iterable[Waiting]) -> None:
+        """Expect replies to these requests, which are submitted now."""
+        era = self._era
+        for handle in handles:
+            handle.era = era
+            self._handles[handle.id] = handle
+
+    def adopt(self, handle: Waiting) -> None:
+        """Expect a reply to a request that was submitted earlier, perhaps before a fork."""
+        if handle.reply is None:
+            self._handles.setdefault(handle.id, handle)
+
+    def settle(self, replies: Iterable[Reply]) -> None:
+        """Give replies to their requests and wake those who wait; a reply that nobody waits for is dropped."""
+        for reply in replies:
+            handle = self._handles.pop(reply.id, None)
+            if handle is not None:
+                handle.reply = reply
+            watch = self._watches.get(reply.id)
+            if watch is not None and watch.handle.reply is not None:
+                for wake in watch.wakes:
+                    wake()
+
+    def watch(self, handle: Waiting, wake: Wake, now: float) -> None:
+        """Somebody waits for this request from now on: wake them, and look for its row from time to time."""
+        self.adopt(handle)
+        watch = self._watches.get(handle.id)
+        if watch is None:
+            doubtful = handle.era != self._era
+            watch = self._watches[handle.id] = _Watch(handle, now if doubtful else now + LOOKUP_EVERY_S)
+            self._next_lookup = min(self._next_lookup, watch.look_up_at)
+        watch.wakes.append(wake)
+
+    def unwatch(self, handle: Waiting, wake: Wake) -> None:
+        """Whoever was to be woken like this waits no more."""
+        watch = self._watches[handle.id]
+        watch.wakes.remove(wake)
+        if not watch.wakes:
+            del self._watches[handle.id]
+            if not self._watches:
+                self._next_lookup = math.inf
+
+    def wake_one(self) -> None:
+        """Wake one of those who wait for a request without a reply."""
+        for watch in self._watches.values():
+            if watch.handle.reply is None:
+                watch.wakes[0]()
+                return
+
+    def wake_all(self) -> None:
+        """Wake all who wait."""
+        for watch in self._watches.values():
+            for wake in watch.wakes:
+                wake()
+
+    @property
+    def next_lookup(self) -> float:
+        """When `due` may have something, on the caller's clock; infinity if nobody waits."""
+        return self._next_lookup
+
+    def due(self, now: float) -> list[str]:
+        """Take the ids that are to be looked up now; their next turn is LOOKUP_EVERY_S later."""
+        if now < self._next_lookup:
+            return []
+        waiting = [watch for watch in self._watches.values() if watch.handle.reply is None]
+        found = [watch for watch in waiting if watch.look_up_at <= now + LOOKUP_TOGETHER_S][:LOOKUP_REQUESTS]
+        for watch in found:
+            watch.look_up_at = now + LOOKUP_EVERY_S
+            watch.handle.era = self._era
+        self._next_lookup = min((watch.look_up_at for watch in waiting), default=math.inf)
+        return [watch.handle.id for watch in found]
+
+    def connection_broke(self, now: float) -> None:
+        """Replies may be lost: look up at once what is waited for, and the rest as soon as somebody waits for it."""
+        self._era = next(_eras)
+        for watch in self._watches.values():
+            watch.look_up_at = now
+        if self._watches:
+            self._next_lookup = now

@@ -1,0 +1,36 @@
+"""What a full queue answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from headrace.contracts.errors import QueueFull
+from headrace.producers.pending import Waiting
+
+W_co = TypeVar("W_co", bound=Waiting, covariant=True)
+
+
+def queue_is_full(model: str, limit: int, request_id: str) -> QueueFull:
+    """Give the error for one request that was not accepted."""
+    return QueueFull(
+        f"the queue of model {model} is at its limit of {limit:,}; submit again later or raise HEADRACE_QUEUE_LIMIT",
+        request_id=request_id,
+    )
+
+
+class PartlySubmitted(QueueFull, Generic[W_co]):
+    """The queue was full before all rows were submitted; `handles` are those of the first rows, which were accepted."""
+
+    def __init__(self, model: str, limit: int, handles: Sequence[W_co]) -> None:
+        """handles: of the accepted rows, in order; perhaps none."""
+        super().__init__(
+            f"the queue of model {model} is at its limit of {limit:,}; the first {len(handles):,} rows were accepted "
+            "and go on: submit the rest later or raise HEADRACE_QUEUE_LIMIT"
+        )
+        self.handles = tuple(handles)
+
+    @property
+    def type(self) -> str:
+        """The name under which this error is stored and sent."""
+        return QueueFull.__name__

@@ -1,0 +1,355 @@
+"""A channel of the transport: what it consumes, holds, acknowledges and publishes; see `transport` for the idea."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from queue import Empty
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
+
+from headrace.contracts.errors import ConfigurationError
+from headrace.queueing import keys, message
+from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
+from headrace.queueing.envelope import NotAnEnvelope
+from headrace.queueing.lease import LeaseKeeper
+from headrace.queueing.logs import logger
+from headrace.queueing.publishing import RingingBatch, ring
+from headrace.queueing.qos import QoS as LeasedQoS
+
+if TYPE_CHECKING:
+    from headrace.queueing.poller import Waker
+    from headrace.queueing.transport import Transport
+
+#: Messages a claim takes when there is no prefetch count: in an event loop, and for one `drain_events`, whose caller
+#: may never come back for the others.
+UNLIMITED_IN_LOOP: Final = 64
+UNLIMITED_IN_DRAIN: Final = 1
+
+DEFAULT_LEASE_S: Final = 60.0
+
+
+class Channel(kombu_redis.Channel):
+    """A channel that claims. Transport options besides kombu's: `lease_s`, `max_message_bytes` (0: no limit)."""
+
+    QoS = LeasedQoS
+    Message = message.Message
+    connection: Transport
+    qos: LeasedQoS
+
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lease_s", "max_message_bytes")
+
+    lease_s: float = DEFAULT_LEASE_S
+    max_message_bytes: int = 0
+
+    #: How many messages of a queue may be claimed now; None goes by the prefetch count. Called by the consuming thread.
+    window: Callable[[str], int] | None = None
+
+    if TYPE_CHECKING:  # what kombu's stubs leave out
+        connection_errors: tuple[type[Exception], ...]
+        _qos: LeasedQoS | None
+        _in_poll: Any
+        _active_queues: list[str]
+        _expires: dict[str, int]
+
+        def _create_client(self) -> redis.Redis: ...
+        def _disconnect_pools(self) -> None: ...
+        def _close_clients(self) -> None: ...
+        def _flush_brpop_reauth(self) -> None: ...
+        def _maybe_update_queues_expire(self, client: redis.Redis, queue: str) -> None: ...
+        def _get_message_priority(self, message: Any, reverse: bool = ...) -> int: ...
+        def _q_for_pri(self, queue: str, pri: int) -> str: ...
+
+    def __init__(self, connection: Transport, **kwargs: Any) -> None:
+        """Raises ConfigurationError for transport options that can't be supported."""
+        self._pending: deque[Delivery] = deque()
+        self._acks: deque[str] = deque()
+        self._no_ack: set[str] = set()
+        self._eager = False
+        self._consumer: ClaimingConsumer | None = None
+        self._keeper: LeaseKeeper | None = None
+        self.waker: Waker | None = None
+        super().__init__(connection, **kwargs)
+        self.handlers["WAKE"] = self._wake_read
+        self.__dict__.pop("QoS", None)  # ack_emulation=False would put in kombu's, which holds nothing
+
+    # -- consuming ---------------------------------------------------------------------------------------------------
+
+    @property
+    def consumer(self) -> ClaimingConsumer:
+        """The consumer that holds what this channel has claimed."""
+        if self._consumer is None:
+            self._consumer = ClaimingConsumer(
+                self._create_client(),
+                lease_s=float(self.lease_s),
+                max_message_bytes=int(self.max_message_bytes),
+            )
+        return self._consumer
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Consume from a queue; the lease keeper starts with the first that is acknowledged."""
+        answer = super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
+        if queue in self.active_fanout_queues:
+            return answer
+        if no_ack:
+            self._no_ack.add(queue)
+        else:
+            self._no_ack.discard(queue)
+            self._keep_lease()
+        self.connection._callbacks[queue] = partial(self._receive_message, callback, no_ack)
+        self._eager = True
+        self.claim_soon()
+        return answer
+
+    def _receive_message(
+        self, callback: Callable[[message.Message], Any], no_ack: bool, received: message.Message
+    ) -> Any:
+        if not no_ack:
+            self.qos.append(received, received.delivery_tag or "")
+        return callback(received)
+
+    def _keep_lease(self) -> None:
+        if self._keeper is None:
+            pool = redis.ConnectionPool(**self._connparams() | {"socket_timeout": max(self.lease_s / 4, 1.0)})
+            self._keeper = LeaseKeeper(self.consumer, redis.Redis(connection_pool=pool))
+            self._keeper.start()
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002
+        """Take one message of a queue, or give None when it is empty."""
+        if not no_ack:
+            self._keep_lease()
+        found = self.consumer.claim({queue: 1}, no_ack=(queue,) if no_ack else ())
+        if queue in self._expires:
+            with self.conn_or_acquire() as client:
+                self._maybe_update_queues_expire(client, queue)
+        opened = self._open(found[0]) if found else None
+        if opened is not None and not no_ack:
+            self.qos.append(opened, opened.delivery_tag or "")
+        return opened
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        queue = self._tag_to_queue.get(consumer_tag)
+        answer = super()._basic_cancel(consumer_tag)  # type: ignore[misc]
+        if queue is not None and queue not in self._active_queues:
+            self._no_ack.discard(queue)
+            self._release_pending(queue)
+        return answer
+
+    def _release_pending(self, queue: str) -> None:
+        back = [delivery for delivery in self._pending if delivery.queue == queue]
+        for delivery in back:
+            self._pending.remove(delivery)
+        if back:
+            self.consumer.release(delivery.tag for delivery in back)
+
+    def claim_soon(self) -> None:
+        """Make the consuming thread claim as soon as it can, because there may be room now; safe in any thread."""
+        waker = self.waker
+        if waker is not None:
+            waker.wake()
+
+    def prepare_wait(self) -> None:
+        """Before the consuming thread waits: see that it wakes at once, or when the doorbell rings, or not at all."""
+        if self._pending:
+            self.claim_soon()
+            return
+        if not self._wishes()[0]:
+            self._eager = True  # claim at once when room returns
+        elif self._eager:
+            self.claim_soon()
+        else:
+            self.connection.cycle._register_BRPOP(self)
+
+    def look(self) -> None:
+        """Look for messages of senders that don't ring, if the channel waits for the doorbell."""
+        if self._in_poll:
+            self.claim_soon()
+
+    def _wishes(self) -> tuple[dict[str, int], int]:
+        """How many messages may be claimed now: of each queue, and in all."""
+        limit = self.qos.room(UNLIMITED_IN_LOOP if self.connection.in_loop else UNLIMITED_IN_DRAIN)
+        if limit <= 0:
+            return {}, 0
+        queues: list[str] = self.active_queues  # type: ignore[assignment]
+        if self.window is None:
+            return dict.fromkeys(queues, limit), min(limit, MAX_CLAIM)
+        return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Wait for the doorbells of all queues that may be claimed; takes the place of BRPOP on the queues."""
+        wants, _ = self._wishes()
+        if not wants:
+            return
+        connection = self.client.connection
+        self._in_poll = connection
+        self._brpop_sent_at = time.monotonic()
+        connection.send_command("BLPOP", *map(keys.doorbell, wants), timeout or self.brpop_timeout)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        rang = self._read_bell(**options)
+        wants, _ = self._wishes()
+        if rang is not None and rang not in wants:
+            # The token was taken in vain (the window filled up meanwhile); another worker may want it.
+            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+                ring(pipe, rang)
+                pipe.execute()
+        return self._claim_and_deliver()
+
+    def _read_bell(self, **options: Any) -> str | None:
+        try:
+            answer = self.client.parse_response(self.client.connection, "BLPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+        self._flush_brpop_reauth()
+        return answer[0].decode().removeprefix(keys.BELL_PREFIX) if answer else None
+
+    def _wake_read(self) -> bool:
+        if self.waker is not None:
+            self.waker.drain()
+        return self._claim_and_deliver()
+
+    def _claim_and_deliver(self) -> bool:
+        if not self._pending:
+            wants, limit = self._wishes()
+            if wants:
+                found = self.consumer.claim(wants, limit=limit, no_ack=self._no_ack)
+                wish = min(limit, sum(1 if queue in self._no_ack else wants[queue] for queue in wants))
+                self._eager = len(found) >= wish
+                self._pending.extend(found)
+        delivered = 0
+        while self._pending and (self.connection.in_loop or not delivered):
+            delivered += self._deliver(self._pending.popleft())
+        if not delivered:
+            raise Empty
+        return True
+
+    def _deliver(self, delivery: Delivery) -> int:
+        callback = self.connection._callbacks.get(delivery.queue)
+        if callback is None:
+            self.consumer.release([delivery.tag])
+            return 0
+        opened = self._open(delivery)
+        if opened is None:
+            return 0
+        callback(opened)
+        return 1
+
+    def _open(self, delivery: Delivery) -> message.Message | None:
+        """Make a kombu message of a delivery; garbage goes to the dead letters."""
+        try:
+            return message.open_delivery(delivery, self)
+        except NotAnEnvelope as exc:
+            logger.error("queueing.buried queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, exc)
+            if delivery.tag:
+                self.consumer.bury(delivery.tag, f"not a Celery message: {exc}", [])
+            return None
+
+    # -- acknowledging -----------------------------------------------------------------------------------------------
+
+    def ack_soon(self, tag: str) -> None:
+        """Acknowledge with all others of this turn of the event loop; at once where there is none."""
+        self._acks.append(tag)
+        cycle = self.connection.cycle if self.connection is not None else None
+        if cycle is None or not self.connection.in_loop or cycle.thread != get_ident():
+            self.flush_acks()
+            self.claim_soon()
+
+    def flush_acks(self) -> None:
+        """Send the acknowledgements that were gathered."""
+        if not self._acks:
+            return
+        tags: list[str] = []
+        with suppress(IndexError):  # another thread may flush too
+            while True:
+                tags.append(self._acks.popleft())
+        if self._consumer is not None:
+            self._consumer.ack(tags)
+
+    def release(self, tags: Iterable[str]) -> None:
+        """Put messages back at the head of their queues."""
+        if self._consumer is not None:
+            self._consumer.release(tags)
+            self.claim_soon()
+
+    # -- publishing --------------------------------------------------------------------------------------------------
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        batch = kwargs.get("_publish_batch")
+        if batch is not None:
+            super()._put(queue, message, **kwargs)
+            batch.ring(queue)
+            return
+        step = self._get_message_priority(message, reverse=False)
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
+            for each in self.priority_steps if queue in self._expires else ():
+                pipe.pexpire(self._q_for_pri(queue, each), self._expires[queue])
+            ring(pipe, queue)
+            pipe.execute()
+
+    def create_publish_batch(self, max_size: int) -> RingingBatch:
+        """Give a batch that sends many messages in few round trips."""
+        return RingingBatch(self, max_size)
+
+    # -- opening and closing -----------------------------------------------------------------------------------------
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        for option, value in (("global_keyprefix", ""), ("sep", keys.SEPARATOR)):
+            if getattr(self, option) != value:
+                raise ConfigurationError(f"headrace:// doesn't support the transport option {option}; leave it out")
+        if tuple(self.priority_steps) != keys.PRIORITY_STEPS:
+            raise ConfigurationError("headrace:// doesn't support the transport option priority_steps; leave it out")
+        params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
+        return params
+
+    def close(self) -> None:
+        """Acknowledge what is to be acknowledged, put back the rest, and close."""
+        self._give_back()
+        try:
+            self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for
+            super().close()
+        finally:
+            self._disconnect_pools()
+            self._close_clients()
+            self._forget_waker()
+
+    def _give_back(self) -> None:
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+        self._pending.clear()
+        if self._qos is not None:
+            self._qos._delivered.clear()
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        tags = list(self._acks)
+        self._acks.clear()
+        try:
+            consumer.ack(tags)
+        except (redis.ConnectionError, redis.TimeoutError) as exc:
+            logger.warning("queueing.acks_lost consumer=%s messages=%d error=%s", consumer.id, len(tags), exc)
+        consumer.close()
+
+    def _forget_waker(self) -> None:
+        waker, self.waker = self.waker, None
+        if waker is not None:
+            waker.close()
+
+    def _after_fork(self) -> None:
+        # The parent's thread does not exist here, and its sockets and messages are not ours.
+        self._keeper = self._consumer = None
+        self._pending.clear()
+        self._acks.clear()
+        self._forget_waker()
+        super()._after_fork()  # type: ignore[misc]

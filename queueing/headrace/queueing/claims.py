@@ -1,0 +1,301 @@
+"""Claiming messages in batches, and giving them back, acknowledging or burying them: one round trip each."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import redis.exceptions
+
+from headrace.contracts.ids import new_id
+from headrace.queueing import keys, scripts
+from headrace.queueing.dead import DeadLetter
+from headrace.queueing.logs import logger
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+#: Most messages one claim takes, however many are wanted: bounds how long the server is busy with one call.
+MAX_CLAIM: Final = 1024
+
+#: Most tags in one command.
+_CHUNK: Final = 500
+
+_json_encode: Final = msgspec.json.Encoder().encode
+
+
+class Delivery(msgspec.Struct, gc=False, weakref=False):
+    """A message that this consumer holds.
+
+    tag: what to acknowledge it by; "" when the queue is consumed without acknowledgement. raw: the message as it was
+    in its list, or its last 8 KiB when it is `oversize`. deliveries: how many consumers died while they held it.
+    message_bytes: the length of the whole message.
+    """
+
+    tag: str
+    queue: str
+    priority_step: int
+    raw: bytes
+    deliveries: int
+    oversize: bool
+    message_bytes: int
+
+
+class ClaimingConsumer:
+    """Takes messages out of queues and holds them under a lease until they are acknowledged, put back or buried.
+
+    Safe to use from several threads; a forked child gets an empty consumer of its own. Methods raise the errors of
+    `redis.exceptions`; `translate_errors()` makes them ours. Somebody must call `renew` in time: a LeaseKeeper.
+    """
+
+    def __init__(self, client: Redis, *, lease_s: float, max_message_bytes: int = 0) -> None:
+        """client: returns bytes (`connect`). lease_s: how long what it holds stays its own without `renew`.
+
+        max_message_bytes: of longer messages only the end is read; 0 is no limit.
+        """
+        self.client = client
+        self.lease_s = lease_s
+        self.max_message_bytes = max_message_bytes
+        self._lease_ms = max(1, round(lease_s * 1000))
+        self._claim = scripts.script(client, scripts.CLAIM)
+        self._release = scripts.script(client, scripts.RELEASE)
+        self._release_all = scripts.script(client, scripts.RELEASE_ALL)
+        self._renew = scripts.script(client, scripts.RENEW)
+        self._bury = scripts.script(client, scripts.BURY)
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._id = uuid.uuid4().hex
+        self._sequence = 1
+        self._turn = 0
+        #: tag → SHA-1 of the message if its deliveries are being counted, else "".
+        self._held: dict[str, str] = {}
+        self._strays: set[str] = set()
+
+    @property
+    def id(self) -> str:
+        """The name under which the server knows what this consumer holds."""
+        self._notice_fork()
+        return self._id
+
+    @property
+    def held(self) -> int:
+        """How many messages this consumer holds."""
+        self._notice_fork()
+        return len(self._held)
+
+    def holds(self, tag: str) -> bool:
+        """Say whether a message is still this consumer's to acknowledge."""
+        self._notice_fork()
+        return tag in self._held
+
+    def claim(
+        self, wants: Mapping[str, int], *, limit: int = MAX_CLAIM, no_ack: Collection[str] = ()
+    ) -> list[Delivery]:
+        """Take up to `wants[queue]` messages of each queue, the most urgent first, and hold them; one round trip.
+
+        limit: most messages in all; the queue that is served first changes from call to call. no_ack: queues whose
+        messages are not held: of these at most one a call, because nothing brings it back when this process dies.
+        """
+        self._notice_fork()
+        names = [name for name, wanted in wants.items() if wanted > 0]
+        if not names or limit <= 0:
+            return []
+        limit = min(limit, MAX_CLAIM)
+        names = self._rotated(names)
+        args: list[Any] = []
+        for name in names:
+            plain = name in no_ack
+            args += (name, 1 if plain else wants[name], int(plain))
+        with self._lock:
+            first = self._sequence
+            self._sequence += limit
+        groups = self._claim(args=[self._id, self._lease_ms, self.max_message_bytes, first, limit, *args])
+        return self._deliveries(groups, names, no_ack) if groups else []
+
+    def _rotated(self, names: list[str]) -> list[str]:
+        if len(names) == 1:
+            return names
+        self._turn += 1
+        at = self._turn % len(names)
+        return names[at:] + names[:at]
+
+    def _deliveries(self, groups: list[Any], names: list[str], no_ack: Collection[str]) -> list[Delivery]:
+        found: list[Delivery] = []
+        held: dict[str, str] = {}
+        for index, step, sequence, messages, notes in groups:
+            queue = names[index]
+            plain = queue in no_ack
+            suffix = ":" + keys.queue_list(queue, step)
+            start = len(found)
+            found += [
+                Delivery("" if plain else f"{number}{suffix}", queue, step, raw, 0, False, len(raw))
+                for number, raw in enumerate(messages, sequence)
+            ]
+            if not plain:
+                held.update(dict.fromkeys([delivery.tag for delivery in found[start:]], ""))
+            for at in range(0, len(notes), 4):
+                delivery = found[start + notes[at]]
+                delivery.deliveries = notes[at + 1]
+                delivery.message_bytes = notes[at + 3]
+                delivery.oversize = delivery.message_bytes > len(delivery.raw)
+                if delivery.deliveries and not plain:
+                    held[delivery.tag] = notes[at + 2].decode()
+        with self._lock:
+            self._held.update(held)
+        return found
+
+    def ack(self, tags: Iterable[str], pipe: Pipeline | None = None) -> None:
+        """Forget messages that are done; tags that are not held are passed over.
+
+        pipe: a pipeline that gets the commands and is executed by its owner; None does it at once.
+        """
+        self._notice_fork()
+        with self._lock:
+            done = [(tag, sha) for tag in tags if (sha := self._held.pop(tag, None)) is not None]
+        if not done:
+            return
+        target: Any = self.client.pipeline(transaction=False) if pipe is None else pipe
+        for at in range(0, len(done), _CHUNK):
+            chunk = done[at : at + _CHUNK]
+            target.hdel(keys.in_flight(self._id), *[tag for tag, _ in chunk])
+            if counted := [sha for _, sha in chunk if sha]:
+                target.hdel(keys.DELIVERIES, *counted)
+        if pipe is None:
+            self._run_acks(target, dict(done))
+
+    def _run_acks(self, pipe: Pipeline, done: dict[str, str]) -> None:
+        try:
+            with pipe:
+                pipe.execute()
+        except redis.exceptions.RedisError:
+            with self._lock:
+                self._held.update(done)  # still ours, so that the caller may try again
+            raise
+
+    def release(self, tags: Iterable[str] | None = None) -> None:
+        """Put messages back at the head of their queues, in the order in which they came, and ring.
+
+        tags: those that are not held are passed over; None puts back all that is held.
+        """
+        self._notice_fork()
+        with self._lock:
+            chosen = list(self._held) if tags is None else [tag for tag in tags if tag in self._held]
+            for tag in chosen:
+                del self._held[tag]
+        self._put_back(chosen)
+
+    def _put_back(self, tags: list[str]) -> None:
+        tags.sort(key=_sequence_of, reverse=True)
+        while tags:
+            settled = int(self._release(args=[self._id, *tags[:_CHUNK]]))
+            del tags[: max(settled, 1)]
+
+    def bury(self, tag: str, reason: str, history: Iterable[str] = ()) -> None:
+        """Move a message to the dead letters, where a person can look at it and send it again.
+
+        reason: one line. history: what happened before, oldest first.
+        """
+        self._notice_fork()
+        letter = DeadLetter(
+            id=new_id(),
+            queue=keys.queue_of(tag.partition(":")[2]),
+            step=_step_of(tag),
+            reason=reason,
+            history=list(history),
+            buried_at=time.time(),
+        )
+        self._bury(args=[self._id, tag, letter.id, _json_encode(letter)])
+        with self._lock:
+            self._held.pop(tag, None)
+
+    def renew(self, client: Redis | None = None) -> None:
+        """Extend the lease on all that is held, by one command.
+
+        Also finds strays: messages that the server holds for us and we don't know of, because the answer to a claim
+        or the pipeline of an acknowledgement was lost with its connection. Those seen twice in a row go back.
+        client: a connection of the caller's own, or None for the consumer's.
+        """
+        self._notice_fork()
+        if not self._held and not self._strays:
+            in_flight = int((client or self.client).hlen(keys.in_flight(self._id)))
+        else:
+            in_flight = int(self._renew(args=[self._id, self._lease_ms], client=client))
+        if in_flight <= len(self._held):
+            self._strays = set()
+            return
+        self._return_strays(client or self.client)
+
+    def _return_strays(self, client: Redis) -> None:
+        fields: list[bytes] = client.hkeys(keys.in_flight(self._id))  # type: ignore[assignment]
+        strays = {tag for field in fields if (tag := field.decode()) not in self._held}
+        old = strays & self._strays
+        self._strays = strays - old
+        if old:
+            logger.warning("queueing.strays_put_back consumer=%s messages=%d", self._id, len(old))
+            self._put_back(list(old))
+
+    def reap(self, client: Redis | None = None) -> int:
+        """Put back what consumers hold whose lease has ended, and count the delivery; give how many messages that were.
+
+        Several may reap at once; a consumer that wakes up meanwhile keeps what was not put back yet.
+        """
+        reaper = client or self.client
+        seconds, micros = reaper.time()
+        now_ms = seconds * 1000 + micros // 1000
+        expired: list[bytes] = reaper.zrange(keys.LEASES, "-inf", now_ms, byscore=True)  # type: ignore[assignment]
+        return sum(self._reap_one(consumer.decode(), reaper) for consumer in expired)
+
+    def _reap_one(self, consumer: str, client: Redis) -> int:
+        total = 0
+        try:
+            while moved := int(self._release_all(args=[consumer, 1], client=client)):
+                total += moved
+        except redis.exceptions.ResponseError as exc:
+            # A list that is no list any more must not keep the others from being reaped.
+            logger.error("queueing.reap_failed consumer=%s error=%s", consumer, exc)
+        if total:
+            logger.warning("queueing.reaped consumer=%s messages=%d", consumer, total)
+        return total
+
+    def close(self) -> None:
+        """Put back all that is held, strays included, and give up the lease.
+
+        When the server can't be reached, what is held comes back when the lease ends.
+        """
+        self._notice_fork()
+        with self._lock:
+            count = len(self._held)
+            self._held.clear()
+        try:
+            while self._release_all(args=[self._id, 0]):
+                pass
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
+            if count:
+                logger.warning(
+                    "queueing.release_failed consumer=%s messages=%d back_within_s=%g error=%s",
+                    self._id,
+                    count,
+                    self.lease_s + 15,
+                    exc,
+                )
+
+    def _notice_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._start_anew()
+
+
+def _sequence_of(tag: str) -> int:
+    return int(tag.partition(":")[0])
+
+
+def _step_of(tag: str) -> int:
+    return int(tag.rpartition(keys.SEPARATOR)[2]) if keys.SEPARATOR in tag else 0

@@ -1,0 +1,110 @@
+"""Connections to Redis or Valkey by URL, and the one place where the driver's errors become ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
+
+if TYPE_CHECKING:
+    import redis
+
+#: Seconds to wait for a TCP connection; a server that needs longer is treated as away.
+CONNECT_TIMEOUT_S: Final = 5.0
+
+#: Seconds after which an idle connection is checked before it is used again.
+HEALTH_CHECK_S: Final = 25
+
+_TO_REDIS: Final = {
+    "redis": "redis",
+    "rediss": "rediss",
+    "headrace": "redis",
+    "headraces": "rediss",
+    "unix": "unix",
+    "redis+socket": "unix",
+    "headrace+socket": "unix",
+}
+_TO_HEADRACE: Final = {"redis": "headrace", "rediss": "headraces", "unix": "headrace+socket"}
+
+#: kombu accepts `CERT_REQUIRED` and `required`, redis-py only the latter.
+_CERT_REQS: Final = re.compile(r"(ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
+
+_REMEDY: Final = "check HEADRACE_BROKER_URL and that the server runs"
+
+
+def redis_url(url: str) -> str:
+    """Write a broker URL the way redis-py and Flower read it: `redis://`, `rediss://` or `unix://`.
+
+    Raises ConfigurationError for any other scheme.
+    """
+    scheme, rest = _split(url)
+    plain = _CERT_REQS.sub(lambda m: m[1] + m[2].lower(), rest)
+    if scheme == "unix":
+        plain = plain.replace("virtual_host=", "db=")
+    return f"{scheme}://{plain}"
+
+
+def headrace_url(url: str) -> str:
+    """Write a broker URL so that Celery reaches the server through headrace's transport: `headrace://`, `headraces://`.
+
+    Raises ConfigurationError for any other scheme than those of `redis_url`.
+    """
+    scheme, rest = _split(url)
+    if scheme == "unix":
+        rest = rest.replace("db=", "virtual_host=")
+    return f"{_TO_HEADRACE[scheme]}://{rest}"
+
+
+def _split(url: str) -> tuple[str, str]:
+    scheme, found, rest = url.partition("://")
+    if not found or scheme not in _TO_REDIS:
+        # The URL itself may hold a password and stays out of the message.
+        shown = scheme if found else "none"
+        raise ConfigurationError(
+            f"the broker URL's scheme is {shown!r}; use redis://, rediss://, headrace:// or headraces://"
+        )
+    return _TO_REDIS[scheme], rest
+
+
+def connect(url: str, **options: Any) -> redis.Redis:
+    """Give a client for a broker URL; it connects when first used and returns bytes.
+
+    options: those of `redis.Redis.from_url`; they win over ours. Raises ConfigurationError when the URL is not one.
+    """
+    import redis
+
+    defaults: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "health_check_interval": HEALTH_CHECK_S,
+    }
+    plain = redis_url(url)
+    if not plain.startswith("unix:"):
+        defaults["socket_keepalive"] = True
+    try:
+        return redis.Redis.from_url(plain, **defaults | options)
+    except ValueError as exc:
+        raise ConfigurationError(f"the broker URL can't be read: {exc}") from None
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn the driver's errors about an unreachable or unwilling server into BrokerUnavailable, in one line."""
+    import redis.exceptions as errors
+
+    try:
+        yield
+    except errors.AuthenticationError as exc:
+        raise BrokerUnavailable(
+            f"Redis or Valkey refuses these credentials ({_one_line(exc)}); check HEADRACE_BROKER_URL"
+        ) from exc
+    except (errors.ConnectionError, errors.TimeoutError) as exc:
+        raise BrokerUnavailable(f"Redis or Valkey can't be reached ({_one_line(exc)}); {_REMEDY}") from exc
+    except (errors.OutOfMemoryError, errors.ReadOnlyError) as exc:
+        raise BrokerUnavailable(f"Redis or Valkey takes no writes ({_one_line(exc)})") from exc
+
+
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split()).rstrip(".") or type(exc).__name__

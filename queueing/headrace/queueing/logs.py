@@ -1,0 +1,7 @@
+"""The logger of this room."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("headrace.queueing")

@@ -1,0 +1,62 @@
+"""What a channel has delivered and not yet seen acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from kombu.transport import redis as kombu_redis
+
+if TYPE_CHECKING:
+    from headrace.queueing.channel import Channel
+
+
+class QoS(kombu_redis.QoS):
+    """Counts what is delivered; the messages themselves are held by the channel's ClaimingConsumer.
+
+    Acknowledging may happen in any thread.
+    """
+
+    channel: Channel
+    _delivered: dict[str, Any]  # type: ignore[assignment]
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Note a message that is being delivered."""
+        self._delivered[delivery_tag] = message
+
+    def can_consume(self) -> bool:
+        """Say whether the prefetch window has room."""
+        return not self.prefetch_count or len(self._delivered) < self.prefetch_count
+
+    def room(self, unlimited: int) -> int:
+        """Give how many more messages may be delivered; `unlimited` when there is no prefetch count."""
+        if not self.can_consume():  # celery's worker_disable_prefetch replaces this method
+            return 0
+        return self.prefetch_count - len(self._delivered) if self.prefetch_count else unlimited
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message; the command goes with those of the same turn of the event loop."""
+        self._delivered.pop(delivery_tag, None)
+        self.channel.ack_soon(delivery_tag)
+
+    def hand_over(self, delivery_tag: str) -> None:
+        """Forget a message whose taker acknowledges it through the channel's consumer, in its own time."""
+        self._delivered.pop(delivery_tag, None)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Drop a message, or put it back at the head of its queue."""
+        if not requeue:
+            self.ack(delivery_tag)
+            return
+        self._delivered.pop(delivery_tag, None)
+        self.channel.release([delivery_tag])
+
+    def restore_unacked(self, client: Any | None = None) -> Iterator[Any] | None:  # type: ignore[override]  # noqa: ARG002
+        """Put back all that is delivered and not acknowledged."""
+        tags = list(self._delivered)
+        self._delivered.clear()
+        self.channel.release(tags)
+        return None
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: leases take the place of kombu's visibility timeout."""

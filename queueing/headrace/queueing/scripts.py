@@ -1,0 +1,259 @@
+"""What runs inside the server: each function here is one atomic step.
+
+They run on Valkey and on Redis from 6.2 on. They name keys that they compute, which a cluster does not
+allow: cluster mode isn't supported. Every script first makes a write that can't grow memory, because a
+server at `maxmemory` refuses growing writes only until a script has made its first write; so claiming,
+renewing and putting back go on when memory is full, which is what empties it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from headrace.queueing import keys
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.commands.core import Script
+
+#: Of a message longer than a consumer wants, it gets the last bytes only: enough for the headers of an envelope.
+TAIL_BYTES: Final = 8192
+
+#: Most messages, and about the most bytes, that one call puts back; bounds how long the server is busy with it.
+RESTORE_MESSAGES: Final = 500
+RESTORE_BYTES: Final = 32 << 20
+
+#: Seconds after the last death of a consumer at which the counts of deliveries are forgotten.
+DELIVERIES_TTL_S: Final = 7 * 86_400
+
+_CONSTANTS: Final = rf"""
+local SEP, BELL, IN_FLIGHT = '\006\022', '{keys.BELL_PREFIX}', '{keys.IN_FLIGHT_PREFIX}'
+local LEASES, DELIVERIES = '{keys.LEASES}', '{keys.DELIVERIES}'
+local STEPS = {{9, 6, 3, 0}}
+"""
+
+_SHARED: Final = (
+    _CONSTANTS
+    + f"""
+local function list_of(queue, step)
+  if step == 0 then return queue end
+  return queue .. SEP .. step
+end
+
+local function queue_of(list)
+  local at = string.find(list, SEP, 1, true)
+  if at then return string.sub(list, 1, at - 1) end
+  return list
+end
+
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+local function ring(queue)
+  if redis.call('EXISTS', BELL .. queue) == 0 then
+    redis.call('LPUSH', BELL .. queue, '1')
+    redis.call('EXPIRE', BELL .. queue, {keys.BELL_TTL_S})
+  end
+end
+"""
+)
+
+#: ARGV: consumer, lease in ms, most bytes of a message (0: no limit), first sequence number, most messages in all,
+#: then for each queue its name, how many messages are wanted, and 1 if it is consumed without acknowledgement.
+#: Gives a list of [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of
+#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes] for those that are not ordinary.
+CLAIM: Final = (
+    _SHARED
+    + f"""
+local consumer, max_bytes, seq, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local held, groups, registered, failure = IN_FLIGHT .. consumer, {{}}, false, nil
+local counting = redis.call('EXISTS', DELIVERIES) == 1
+
+local function register(list, messages)
+  for from = 1, #messages, 500 do
+    local fields = {{}}
+    for i = from, math.min(from + 499, #messages) do
+      fields[#fields + 1] = (seq + i - 1) .. ':' .. list
+      fields[#fields + 1] = messages[i]
+    end
+    redis.call('HSET', held, unpack(fields))
+  end
+  registered = true
+end
+
+local function notes_on(messages)
+  local notes = {{}}
+  for i, message in ipairs(messages) do
+    local sha, count = '', 0
+    if counting then
+      sha = redis.sha1hex(message)
+      count = tonumber(redis.call('HGET', DELIVERIES, sha) or 0)
+    end
+    local oversize = max_bytes > 0 and #message > max_bytes
+    if count > 0 or oversize then
+      for _, note in ipairs({{i - 1, count, sha, #message}}) do notes[#notes + 1] = note end
+    end
+    if oversize then messages[i] = string.sub(message, -{TAIL_BYTES}) end
+  end
+  return notes
+end
+
+local function take(index, queue, wanted, no_ack)
+  for _, step in ipairs(STEPS) do
+    local count = math.min(wanted, left)
+    if count <= 0 then return end
+    local list = list_of(queue, step)
+    local messages = redis.pcall('RPOP', list, count)
+    if messages and messages.err then
+      failure = messages
+    elseif messages and #messages > 0 then
+      if not no_ack then register(list, messages) end
+      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages)}}
+      seq, wanted, left = seq + #messages, wanted - #messages, left - #messages
+    end
+  end
+end
+
+local function settle_bell(queue)
+  if redis.call('EXISTS', list_of(queue, 9), list_of(queue, 6), list_of(queue, 3), queue) > 0 then
+    ring(queue)
+  else
+    redis.call('DEL', BELL .. queue)
+  end
+end
+
+for at = 6, #ARGV, 3 do
+  take((at - 6) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')
+  settle_bell(ARGV[at])
+end
+if registered then redis.call('ZADD', LEASES, now_ms() + tonumber(ARGV[2]), consumer) end
+if failure and #groups == 0 then return failure end
+return groups
+"""
+)
+
+_PUT_BACK: Final = f"""
+-- Puts messages back at the head of their lists: the last claimed first, so that the first claimed is the next out.
+-- Stops early when it moved many bytes; gives how many it moved.
+local function put_back(held, tags, count_delivery)
+  local seq = {{}}
+  for _, tag in ipairs(tags) do seq[tag] = tonumber(string.match(tag, '^%d+')) end
+  table.sort(tags, function(a, b) return seq[a] > seq[b] end)
+  local bytes, moved, queues = 0, 0, {{}}
+  for i = 1, math.min(#tags, {RESTORE_MESSAGES}) do
+    local message = redis.call('HGET', held, tags[i])
+    if message then
+      local list = string.sub(tags[i], string.find(tags[i], ':', 1, true) + 1)
+      redis.call('RPUSH', list, message)
+      redis.call('HDEL', held, tags[i])
+      if count_delivery then
+        redis.call('HINCRBY', DELIVERIES, redis.sha1hex(message), 1)
+        redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S})
+      end
+      queues[queue_of(list)] = true
+      bytes = bytes + #message
+    end
+    moved = i
+    if bytes > {RESTORE_BYTES} then break end
+  end
+  for queue in pairs(queues) do ring(queue) end
+  return moved
+end
+"""
+
+#: ARGV: consumer, then tags in descending order of their sequence numbers. Gives how many of these tags are settled;
+#: call again with the rest.
+RELEASE: Final = (
+    _SHARED
+    + _PUT_BACK
+    + """
+redis.call('ZREM', LEASES, '')
+local tags = {}
+for i = 2, #ARGV do tags[#tags + 1] = ARGV[i] end
+return put_back(IN_FLIGHT .. ARGV[1], tags, false)
+"""
+)
+
+#: ARGV: consumer, '1' to do it only if its lease has ended and to count a delivery. Gives how many messages it put
+#: back; call again until that is 0.
+RELEASE_ALL: Final = (
+    _SHARED
+    + _PUT_BACK
+    + """
+local consumer, dead = ARGV[1], ARGV[2] == '1'
+redis.call('ZREM', LEASES, '')
+local lease_end = redis.call('ZSCORE', LEASES, consumer)
+if dead and (not lease_end or tonumber(lease_end) > now_ms()) then return 0 end
+local held = IN_FLIGHT .. consumer
+local moved = put_back(held, redis.call('HKEYS', held), dead)
+if redis.call('EXISTS', held) == 0 then redis.call('ZREM', LEASES, consumer) end
+return moved
+"""
+)
+
+#: ARGV: consumer, lease in ms. Gives how many messages the consumer holds.
+RENEW: Final = (
+    _SHARED
+    + """
+redis.call('ZREM', LEASES, '')
+redis.call('ZADD', LEASES, now_ms() + tonumber(ARGV[2]), ARGV[1])
+return redis.call('HLEN', IN_FLIGHT .. ARGV[1])
+"""
+)
+
+#: ARGV: consumer, tag, dead-letter id, JSON of what happened. Gives 1, or 0 when the consumer holds no such message.
+BURY: Final = (
+    _SHARED
+    + f"""
+local held, tag, id = IN_FLIGHT .. ARGV[1], ARGV[2], ARGV[3]
+redis.call('ZREM', LEASES, '')
+local message = redis.call('HGET', held, tag)
+if not message then return 0 end
+local queue = queue_of(string.sub(tag, string.find(tag, ':', 1, true) + 1))
+redis.call('HSET', '{keys.DEAD_MESSAGES}', id, message)
+redis.call('HSET', '{keys.DEAD_LETTERS}', id, ARGV[4])
+redis.call('HINCRBY', '{keys.DEAD_COUNTS}', queue, 1)
+redis.call('ZADD', '{keys.DEAD_INDEX}', redis.call('TIME')[1], id)
+redis.call('HDEL', held, tag)
+redis.call('HDEL', DELIVERIES, redis.sha1hex(message))
+return 1
+"""
+)
+
+#: ARGV: queues. Gives for each of them its four lengths (steps 9, 6, 3, 0), the ends of the oldest message of each
+#: list, and the number of its dead letters; and last a flat list of [queue, messages in flight].
+STATS: Final = (
+    _SHARED
+    + f"""
+local answer, in_flight = {{}}, {{}}
+for _, queue in ipairs(ARGV) do
+  local lengths, tails = {{}}, {{}}
+  for _, step in ipairs(STEPS) do
+    local list = list_of(queue, step)
+    lengths[#lengths + 1] = redis.call('LLEN', list)
+    tails[#tails + 1] = string.sub(redis.call('LINDEX', list, -1) or '', -{TAIL_BYTES})
+  end
+  answer[#answer + 1] = {{lengths, tails, tonumber(redis.call('HGET', '{keys.DEAD_COUNTS}', queue) or 0)}}
+end
+for _, consumer in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+  for _, tag in ipairs(redis.call('HKEYS', IN_FLIGHT .. consumer)) do
+    local queue = queue_of(string.sub(tag, string.find(tag, ':', 1, true) + 1))
+    in_flight[queue] = (in_flight[queue] or 0) + 1
+  end
+end
+local flat = {{}}
+for queue, count in pairs(in_flight) do
+  flat[#flat + 1] = queue
+  flat[#flat + 1] = count
+end
+answer[#answer + 1] = flat
+return answer
+"""
+)
+
+
+def script(client: Redis, text: str) -> Script:
+    """Give a script bound to a client; the server learns it when it is first called."""
+    return client.register_script(text)

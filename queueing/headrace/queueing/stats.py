@@ -1,0 +1,91 @@
+"""How full the queues are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from headrace.contracts.message import TASK_PREFIX
+from headrace.queueing import keys, scripts
+from headrace.queueing.envelope import NotAnEnvelope, read_tail
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+#: Keys looked at in one step when queues are searched for.
+_SCAN_STEP: Final = 1000
+
+#: The order in which the script gives the lists of a queue.
+_STEPS: Final = (9, 6, 3, 0)
+
+
+class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
+    """One queue at one moment.
+
+    waiting_by_step: priority step (9, 6, 3, 0) → messages waiting. oldest_age_s: age of the message that has waited
+    longest, of those that say when they were sent; None when none does. dead: messages in the dead letters.
+    """
+
+    queue: str
+    waiting: int
+    waiting_by_step: dict[int, int]
+    in_flight: int
+    oldest_age_s: float | None
+    dead: int
+
+
+def queue_stats(client: Redis, queues: Iterable[str] | None = None) -> list[QueueStats]:
+    """Look at queues, in one round trip; by their names.
+
+    queues: None looks at all queues of models in which anything waits, is in flight or is dead; finding them takes
+    more round trips. Raises the errors of `redis.exceptions`.
+    """
+    names = sorted(find_queues(client) if queues is None else set(queues))
+    if not names:
+        return []
+    *found, flat = scripts.script(client, scripts.STATS)(args=names)
+    in_flight = {flat[at].decode(): int(flat[at + 1]) for at in range(0, len(flat), 2)}
+    now = time.time()
+    return [_stats(name, row, in_flight.get(name, 0), now) for name, row in zip(names, found, strict=True)]
+
+
+def find_queues(client: Redis) -> set[str]:
+    """Find the queues of models in which anything waits, is in flight or is dead."""
+    with client.pipeline(transaction=False) as pipe:
+        pipe.zrange(keys.LEASES, 0, -1)
+        pipe.hkeys(keys.DEAD_COUNTS)
+        consumers, dead = pipe.execute()
+        for consumer in consumers:
+            pipe.hkeys(keys.in_flight(consumer.decode()))
+        tags = [tag for held in pipe.execute() for tag in held]
+    lists = [key.decode() for key in client.scan_iter(f"{TASK_PREFIX}*", count=_SCAN_STEP, _type="LIST")]
+    names = {keys.queue_of(key) for key in lists}
+    names.update(queue.decode() for queue in dead)
+    names.update(keys.queue_of(tag.decode().partition(":")[2]) for tag in tags)
+    return {name for name in names if name.startswith(TASK_PREFIX)}
+
+
+def _stats(name: str, row: list[Any], in_flight: int, now: float) -> QueueStats:
+    lengths, tails, dead = row
+    sent = [at for tail in tails if tail and (at := _submitted_at(tail))]
+    return QueueStats(
+        queue=name,
+        waiting=sum(lengths),
+        waiting_by_step=dict(zip(_STEPS, lengths, strict=True)),
+        in_flight=in_flight,
+        oldest_age_s=max(0.0, now - min(sent)) if sent else None,
+        dead=dead,
+    )
+
+
+def _submitted_at(tail: bytes) -> float | None:
+    try:
+        headers = read_tail(tail).headers or {}
+    except NotAnEnvelope:
+        return None
+    header = headers.get("headrace")
+    submitted_at = header.get("submitted_at") if isinstance(header, dict) else None
+    return float(submitted_at) if isinstance(submitted_at, int | float) else None

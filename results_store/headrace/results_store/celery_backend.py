@@ -1,0 +1,215 @@
+"""A Celery result backend over the store: `result_backend = "headrace+postgresql://user@host/name"`.
+
+`AsyncResult(request_id)` in any Celery app then answers for predictions:
+
+==========  =========  ===================================================================================
+our state   Celery's   result
+==========  =========  ===================================================================================
+(no row)    PENDING    None
+succeeded   SUCCESS    `{output name: nested lists}`
+failed      FAILURE    the error of headrace as it was stored, such as `InferenceFailed`
+expired     REVOKED    `TaskRevokedError("expired")`, as for any Celery task that expires
+cancelled   REVOKED    `TaskRevokedError("cancelled")`, as for any Celery task that is revoked
+==========  =========  ===================================================================================
+
+The backend only reads. Workers of headrace write rows themselves, in batches, so it ignores what Celery asks it to
+store for tasks named `infer.…`. Results of an app's other tasks have no place in `predictions`; to drop them in
+silence would leave their callers waiting forever, so storing one raises ConfigurationError. Give such tasks
+`ignore_result=True`, or read predictions through an app object of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NoReturn
+
+import numpy as np
+from celery import states
+from celery.backends.base import BaseBackend
+from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's callers expect its own
+from numpy.typing import NDArray
+
+from headrace.contracts.errors import ConfigurationError, StoreUnavailable
+from headrace.contracts.message import TASK_PREFIX, queue_name
+from headrace.contracts.states import State
+from headrace.results_store.prediction import Prediction
+from headrace.results_store.reader import StoreReader
+
+#: A waiting `get()` asks the store first after this time, and then after ever longer ones: a tenth of the time it has
+#: waited so far, at most Celery's `interval` (0.5 s). It so adds at most 10 % to the latency, at 40 primary key
+#: look-ups in the first second and two a second later on. NOTIFY would cost each commit of the writers instead.
+FIRST_POLL_S: Final = 0.005
+POLL_SHARE: Final = 0.1
+
+#: One query for many ids names at most this many.
+IDS_A_QUERY: Final = 1_000
+
+Meta = dict[str, Any]
+
+
+class PredictionBackend(BaseBackend):
+    """Answers `AsyncResult` from `predictions`; see the module for how states map."""
+
+    supports_native_join = True
+    #: `headrace store prune` ends old rows; Celery has nothing to clean up.
+    supports_autoexpire = True
+
+    def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
+        """url: `postgresql://…`, what follows `headrace+` in the setting. Raises ConfigurationError without one."""
+        super().__init__(app, url=url, **kwargs)
+        if not url:
+            raise ConfigurationError("result_backend must say where the store is: headrace+postgresql://user@host/name")
+        self._reader = StoreReader(url)
+        # Lets one instance, with its pool of connections, serve all threads of an app.
+        self.thread_safe = True
+
+    def store_result(
+        self,
+        task_id: str,
+        result: Any,
+        state: str,  # noqa: ARG002 - Celery's signature, here and below
+        traceback: str | None = None,  # noqa: ARG002
+        request: Any = None,
+        **kwargs: Any,  # noqa: ARG002
+    ) -> Any:
+        """Ignore predictions, whose rows their worker writes. Raises ConfigurationError for any other task."""
+        name = getattr(request, "task", None) or ""
+        if not name.startswith(TASK_PREFIX):
+            _refuse(f"can't store the result of task {name or task_id!r}")
+        return result
+
+    def get_many(  # noqa: PLR0913, PLR0917
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,  # noqa: ARG002
+        on_message: Callable[[Meta], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+        max_iterations: int | None = None,
+    ) -> Iterator[tuple[str, Meta]]:
+        """Give each task's id and outcome as it ends: what `GroupResult.get()` waits with, one query a poll."""
+        waiting = set(task_ids)
+        polls = _Polls(timeout, interval)
+        while waiting:
+            for task_id, meta in self._ended(sorted(waiting)):
+                waiting.discard(task_id)
+                if on_message is not None:
+                    on_message(meta)
+                yield task_id, meta
+            if not waiting or polls.count + 1 == max_iterations:
+                return
+            if on_interval is not None:
+                on_interval()
+            polls.wait()
+
+    def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,  # noqa: ARG002
+        on_interval: Callable[[], None] | None = None,
+    ) -> Meta:
+        """Give the task's outcome once it ended. Raises Celery's TimeoutError after `timeout` seconds."""
+        polls = _Polls(timeout, interval)
+        while True:
+            meta = self.get_task_meta(task_id)
+            if meta["status"] in states.READY_STATES:
+                return meta
+            if on_interval is not None:
+                on_interval()
+            polls.wait()
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Say which errors `result_backend_always_retry` may retry."""
+        return isinstance(exc, StoreUnavailable)
+
+    def _ended(self, task_ids: list[str]) -> Iterator[tuple[str, Meta]]:
+        for start in range(0, len(task_ids), IDS_A_QUERY):
+            for task_id, found in self._reader.get_many(task_ids[start : start + IDS_A_QUERY]).items():
+                yield task_id, _meta(found)
+
+    def _get_task_meta_for(self, task_id: str) -> Meta:
+        found = self._reader.get(task_id)
+        if found is None:
+            return {"task_id": task_id, "status": states.PENDING, "result": None, "traceback": None, "children": []}
+        return _meta(found)
+
+    def _forget(self, task_id: str) -> None:
+        """Keep the row: it is the record of the prediction, and ends with its partition."""
+
+    def _save_group(self, group_id: str, result: Any) -> NoReturn:  # noqa: ARG002
+        _refuse(f"can't save group {group_id!r}")
+
+    def _restore_group(self, group_id: str) -> NoReturn:
+        _refuse(f"can't restore group {group_id!r}")
+
+    def _delete_group(self, group_id: str) -> NoReturn:
+        _refuse(f"can't delete group {group_id!r}")
+
+
+class _Polls:
+    """When to ask again: soon at first, ever more rarely later, and never past the deadline."""
+
+    def __init__(self, timeout_s: float | None, longest_s: float) -> None:
+        self._started = time.monotonic()
+        self._timeout_s = timeout_s
+        self._longest_s = longest_s
+        self.count = 0
+
+    def wait(self) -> None:
+        """Sleep until the next poll. Raises Celery's TimeoutError when the time is over."""
+        waited = time.monotonic() - self._started
+        nap = min(self._longest_s, max(FIRST_POLL_S, waited * POLL_SHARE))
+        if self._timeout_s is not None:
+            if waited >= self._timeout_s:
+                raise TimeoutError(f"no prediction within {self._timeout_s} s; the request goes on")
+            nap = min(nap, self._timeout_s - waited)
+        self.count += 1
+        time.sleep(nap)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ConfigurationError(
+        f"the headrace result backend only reads predictions and {what}; give that task ignore_result=True, "
+        "or its app another result_backend"
+    )
+
+
+def _meta(found: Prediction) -> Meta:
+    status, result = _outcome(found)
+    name = queue_name(found.model)
+    return {
+        "task_id": found.id,
+        "status": status,
+        "result": result,
+        "traceback": None,
+        "children": [],
+        "date_done": found.finished_at,
+        "name": name,
+        "queue": name,
+        "worker": found.worker,
+        "retries": max(found.attempts - 1, 0),
+    }
+
+
+def _outcome(found: Prediction) -> tuple[str, Any]:
+    if found.state is State.SUCCEEDED:
+        return states.SUCCESS, {name: _nested(array) for name, array in (found.outputs or {}).items()}
+    if found.state is State.FAILED:
+        return states.FAILURE, found.error
+    return states.REVOKED, TaskRevokedError(found.state.value)
+
+
+def _nested(array: NDArray[Any]) -> Any:
+    if array.dtype.kind == "O":
+        return np.vectorize(_text, otypes=[object])(array).tolist() if array.size else array.tolist()
+    if array.dtype.kind == "V":
+        return array.astype(np.float32).tolist()
+    return array.tolist()
+
+
+def _text(element: bytes) -> str:
+    return element.decode("utf-8", "backslashreplace")

@@ -1,0 +1,55 @@
+"""What a worker hands to the store: finished batches and their rows, already encoded."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+import orjson
+
+from headrace.contracts.errors import HeadraceError
+
+
+class Row(msgspec.Struct, kw_only=True, gc=False):
+    """One finished request.
+
+    id: of `contracts.ids.row_id`; foreign_id: the request's own id where it is another string. state: a `State`.
+    outputs: JSON text of `tensors_to_json`; or blob: `encode_tensors`. datatypes: `datatypes_line` of the outputs.
+    error: JSON text of `error_json`. submitted_at: seconds since 1970.
+    """
+
+    id: uuid.UUID
+    state: str
+    outputs: bytes | None = None
+    datatypes: str = ""
+    blob: bytes | None = None
+    error: bytes | None = None
+    submitted_at: float | None = None
+    attempts: int = 1
+    job_id: str | None = None
+    row_index: int | None = None
+    foreign_id: str | None = None
+
+
+class BatchRows(msgspec.Struct, kw_only=True):
+    """The rows of one micro-batch, and what they have in common.
+
+    batch_id, batch_rows: the micro-batch that ran and how many rows it had; None for requests that never ran.
+    started_at, finished_at: seconds since 1970. cached: whether the outputs came from a cache.
+    """
+
+    model: str
+    version: str
+    rows: Sequence[Row]
+    finished_at: float
+    started_at: float | None = None
+    batch_id: uuid.UUID | None = None
+    batch_rows: int | None = None
+    worker: str | None = None
+    cached: bool = False
+
+
+def error_json(error: HeadraceError) -> bytes:
+    """Write an error as the column `error` holds it: `{"type": ..., "message": ...}`."""
+    return orjson.dumps({"type": error.type, "message": error.message})

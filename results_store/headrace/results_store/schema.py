@@ -1,0 +1,71 @@
+"""The table `predictions` as SQLAlchemy Core metadata. Migrations create it; a test compares the two."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from headrace.contracts.states import State
+
+#: Every revision of the schema, oldest first; the last is the one this release reads and writes.
+REVISIONS: Final = ("0001",)
+
+#: Alembic's table of this schema; a name of its own, so that an application may keep its tables in the same database.
+VERSION_TABLE: Final = "headrace_version"
+
+metadata = sa.MetaData()
+
+_TIME: Final = sa.DateTime(timezone=True)
+
+#: One row a request, written once, never updated. Fixed-width columns come first: Postgres then pads nothing
+#: between them and finds them without walking the row.
+predictions = sa.Table(
+    "predictions",
+    metadata,
+    sa.Column("id", sa.Uuid, nullable=False),
+    sa.Column("submitted_at", _TIME),
+    sa.Column("started_at", _TIME),
+    sa.Column("finished_at", _TIME, nullable=False),
+    sa.Column("row_index", sa.BigInteger),
+    sa.Column("batch_id", sa.Uuid),
+    sa.Column("batch_rows", sa.Integer),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("cached", sa.Boolean, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("outputs", pg.JSONB),
+    sa.Column("datatypes", sa.Text, nullable=False, server_default=""),
+    sa.Column("blob", sa.LargeBinary),
+    sa.Column("error", pg.JSONB),
+    sa.Column("worker", sa.Text),
+    sa.Column("job_id", sa.Text),
+    sa.Column("foreign_id", sa.Text),
+    sa.PrimaryKeyConstraint("id", name="predictions_pkey"),
+    sa.CheckConstraint(
+        "state IN ({})".format(", ".join(f"'{state}'" for state in State)),
+        name="predictions_state_check",
+    ),
+    postgresql_partition_by="RANGE (id)",
+)
+
+#: Reads: the newest predictions of a model, or of a model between two times.
+sa.Index("predictions_model_finished_at", predictions.c.model, predictions.c.finished_at)
+
+#: Reads: the rows of a bulk job, in order. Costs nothing for requests outside of jobs.
+sa.Index(
+    "predictions_job",
+    predictions.c.job_id,
+    predictions.c.row_index,
+    postgresql_where=predictions.c.job_id.is_not(None),
+)
+
+#: Reads: what went wrong lately. Costs nothing for successes.
+sa.Index(
+    "predictions_unsuccessful",
+    predictions.c.state,
+    predictions.c.finished_at,
+    postgresql_where=sa.text("state <> 'succeeded'"),
+)

@@ -1,0 +1,230 @@
+"""Writes finished batches: one statement, one round trip, one commit, whatever the number of rows."""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+import psycopg
+from psycopg import pq
+from psycopg.errors import UniqueViolation, error_from_result
+
+from headrace.results_store.address import connect, connection_info
+from headrace.results_store.columns import (
+    NAMES,
+    UNNEST,
+    Columns,
+    array_parameters,
+    copy_stream,
+    encode_columns,
+    encoded_bytes,
+    find_unencodable,
+    microseconds,
+    slice_columns,
+)
+from headrace.results_store.errors import StoreRejected, is_data_error, primary_message, translate
+from headrace.results_store.rows import BatchRows
+
+#: Above either of these a write goes by COPY: it is faster there, and Postgres takes no array beyond 1 GB.
+COPY_ROWS: Final = 1_000
+COPY_BYTES: Final = 32 << 20
+
+_COLUMN_LIST: Final = ", ".join(NAMES)
+_INSERT: Final = f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {UNNEST}"
+_SKIP_CONFLICTS: Final = "ON CONFLICT DO NOTHING"
+
+#: Prepared statements: name → text. An id that exists already is rare, and ON CONFLICT costs every row a quarter of
+#: its time (a second look into the index, a speculative insertion and its confirmation in the WAL); so rows go in
+#: plainly first, and only a write that meets a conflict goes in again with it.
+_PLAIN: Final = b"headrace_insert"
+_SKIPPING: Final = b"headrace_insert_new"
+_STATEMENTS: Final = {_PLAIN: _INSERT, _SKIPPING: f"{_INSERT} {_SKIP_CONFLICTS}"}
+_BINARY: Final = [pq.Format.BINARY] * len(NAMES)
+
+_COPY: Final = f"COPY predictions ({_COLUMN_LIST}) FROM STDIN (FORMAT binary)"
+_STAGE: Final = "CREATE TEMPORARY TABLE headrace_stage (LIKE predictions) ON COMMIT DROP"
+_COPY_STAGE: Final = f"COPY headrace_stage ({_COLUMN_LIST}) FROM STDIN (FORMAT binary)"
+_INSERT_STAGED: Final = (
+    f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM headrace_stage {_SKIP_CONFLICTS}"  # noqa: S608
+)
+_FIND: Final = (
+    "SELECT id, batch_id, (extract(epoch FROM finished_at) * 1000000)::bigint FROM predictions WHERE id = ANY(%s)"
+)
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+
+class StoreWriter:
+    """Stores batches over one connection, which it opens when first needed and again after it was lost.
+
+    For one thread at a time. Close it, or use it as a context manager.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        """database_url: `postgresql://…`; nothing is connected yet. Raises ConfigurationError when it can't be read."""
+        connection_info(database_url)
+        self._database_url = database_url
+        self._connection: Connection | None = None
+
+    def write(self, batches: Sequence[BatchRows]) -> list[uuid.UUID]:
+        """Store all rows of all batches and commit; all of them or none. The first row of an id wins.
+
+        Gives the ids of which another row was there already: of another batch (the request was delivered twice), or of
+        a cancel. To write the same batch again, after an error say, is no conflict and gives nothing.
+        Raises StoreUnavailable (the same write may succeed later; it may even have been stored: just repeat it),
+        StoreRejected (nothing was stored; Postgres will never take the rows it names), ConfigurationError.
+        """
+        try:
+            columns = encode_columns(batches)
+        except (struct.error, ValueError, OverflowError) as exc:
+            bad = find_unencodable(batches)
+            raise StoreRejected([row.id for row, _ in bad], f"a number does not fit its column: {bad[0][1]}") from exc
+        if not columns[0]:
+            return []
+        try:
+            connection = self._connected()
+            stored = self._insert_or_reject(connection, columns)
+            return [] if stored == len(columns[0]) else _find_conflicts(connection, batches)
+        except psycopg.Error as exc:
+            # Whatever went wrong, the next call starts with a fresh connection.
+            self.close()
+            raise translate(exc) from exc
+
+    def close(self) -> None:
+        """Close the connection; a later `write` opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        """Give the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            connection = connect(self._database_url)
+            try:
+                for name, statement in _STATEMENTS.items():
+                    _check(connection.pgconn.prepare(name, statement.encode()))
+            except psycopg.Error:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    @staticmethod
+    def _insert_or_reject(connection: Connection, columns: Columns) -> int:
+        try:
+            return _insert(connection, columns)
+        except psycopg.Error as exc:
+            if not is_data_error(exc):
+                raise
+            ids = _find_rejected(connection, columns)
+            raise StoreRejected(ids, f"Postgres refused {len(ids)} row(s): {primary_message(exc)}") from exc
+
+
+def _insert(connection: Connection, columns: Columns) -> int:
+    """Insert in one transaction, by the way that suits the size; give how many rows were new."""
+    if len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES:
+        plainly, skipping = _copy, _copy_skipping
+    else:
+        plainly, skipping = _insert_arrays, _insert_arrays_skipping
+    try:
+        return plainly(connection, columns)
+    except UniqueViolation:
+        return skipping(connection, columns)
+
+
+def _insert_arrays(connection: Connection, columns: Columns) -> int:
+    return _execute(connection, _PLAIN, columns)
+
+
+def _insert_arrays_skipping(connection: Connection, columns: Columns) -> int:
+    return _execute(connection, _SKIPPING, columns)
+
+
+def _execute(connection: Connection, statement: bytes, columns: Columns) -> int:
+    # libpq itself, below psycopg's cursors: one call that gives up the GIL once, at an eighth of the CPU.
+    result = connection.pgconn.exec_prepared(statement, array_parameters(columns), _BINARY, pq.Format.BINARY)
+    return _check(result).command_tuples or 0
+
+
+def _check(result: pq.abc.PGresult) -> pq.abc.PGresult:
+    if result.status != pq.ExecStatus.COMMAND_OK:
+        raise error_from_result(result)
+    return result
+
+
+def _copy(connection: Connection, columns: Columns) -> int:
+    with connection.transaction(), connection.cursor() as cursor:
+        _stream(cursor, _COPY, columns)
+        return cursor.rowcount
+
+
+def _copy_skipping(connection: Connection, columns: Columns) -> int:
+    """COPY knows no ON CONFLICT, so rows with a conflict among them go by a temporary table."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(_STAGE)
+        _stream(cursor, _COPY_STAGE, columns)
+        cursor.execute(_INSERT_STAGED)
+        stored = cursor.rowcount
+        cursor.execute("DROP TABLE headrace_stage")
+        return stored
+
+
+def _stream(cursor: psycopg.Cursor[tuple[Any, ...]], statement: str, columns: Columns) -> None:
+    with cursor.copy(statement) as copy:
+        for piece in copy_stream(columns):
+            copy.write(piece)
+
+
+def _find_rejected(connection: Connection, columns: Columns) -> list[uuid.UUID]:
+    """Find by bisection the rows that Postgres refuses; whatever it takes on the way is rolled back."""
+    rejected: list[uuid.UUID] = []
+    pending = [(0, len(columns[0]))]
+    with connection.transaction(force_rollback=True):
+        while pending:
+            start, stop = pending.pop()
+            if _is_accepted(connection, slice_columns(columns, start, stop)):
+                continue
+            if stop - start == 1:
+                rejected.append(uuid.UUID(bytes=columns[0][start][4:]))
+            else:
+                middle = (start + stop) // 2
+                pending += [(middle, stop), (start, middle)]
+    return rejected
+
+
+def _is_accepted(connection: Connection, columns: Columns) -> bool:
+    try:
+        with connection.transaction(force_rollback=True):
+            # Skipping, because a conflict in the middle of a transaction would end it.
+            if encoded_bytes(columns) > COPY_BYTES:
+                _copy_skipping(connection, columns)
+            else:
+                _insert_arrays_skipping(connection, columns)
+    except psycopg.Error as exc:
+        if not is_data_error(exc):
+            raise
+        return False
+    return True
+
+
+def _find_conflicts(connection: Connection, batches: Sequence[BatchRows]) -> list[uuid.UUID]:
+    ids = [row.id for batch in batches for row in batch.rows]
+    found = {identity: (batch, finished) for identity, batch, finished in connection.execute(_FIND, (ids,))}
+    return [
+        row.id
+        for batch in batches
+        for row in batch.rows
+        if found.get(row.id) != (batch.batch_id, microseconds(batch.finished_at))
+    ]

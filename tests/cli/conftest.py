@@ -1,0 +1,112 @@
+"""Tiny ONNX files, and the command line run in this process or as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from headrace.cli.main import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def line(self) -> str:
+        """What stderr says, without the line breaks of a box."""
+        return " ".join(self.err.replace("│", " ").split())
+
+
+@pytest.fixture
+def headrace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Run a command as the console script does, but in this process."""
+
+    def run(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["headrace", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return Outcome(int(left.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder with a space in its path, in which commands run; no HEADRACE_* variable is set."""
+    for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
+        monkeypatch.delenv(name)
+    with tempfile.TemporaryDirectory(prefix="headrace test ") as folder:
+        monkeypatch.chdir(folder)
+        yield Path(folder)
+
+
+def headrace_process(*words: object, **options: Any) -> subprocess.Popen[str]:
+    """Start `headrace` as a process of its own."""
+    command = [sys.executable, "-m", "headrace.cli", *map(str, words)]
+    return subprocess.Popen(
+        command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+    )
+
+
+@pytest.fixture
+def headrace_child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `headrace` processes that don't outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+        started.append(headrace_process(*words, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate()
+
+
+def save_model(
+    path: Path,
+    *,
+    rows: int | str = "rows",
+    columns: int | str = 4,
+    nodes: list[onnx.NodeProto] | None = None,
+    outputs: list[onnx.ValueInfoProto] | None = None,
+    initializer: list[onnx.TensorProto] | None = None,
+) -> Path:
+    """Write a model that doubles `x`, or one of the given nodes."""
+    graph = helper.make_graph(
+        nodes or [helper.make_node("Add", ["x", "x"], ["y"])],
+        "double",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, columns])],
+        outputs or [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, columns])],
+        initializer or [],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="headrace-tests")
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Path:
+    """A model file that doubles `x`, FP32 [rows, 4]."""
+    return save_model(tmp_path / "double.onnx")

@@ -1,0 +1,120 @@
+"""Who is woken by which reply, and when a request is looked up in the store: with a clock of the test's own."""
+
+from __future__ import annotations
+
+import math
+
+from headrace.contracts.message import Reply
+from headrace.producers.pending import LOOKUP_EVERY_S, LOOKUP_REQUESTS, Pending, Waiting
+
+
+def waiting(pending: Pending, *names: str) -> list[Waiting]:
+    handles = [Waiting(name, "digits") for name in names]
+    pending.add(handles)
+    return handles
+
+
+class Bell:
+    def __init__(self) -> None:
+        self.rings = 0
+
+    def __call__(self) -> None:
+        self.rings += 1
+
+
+def test_a_reply_wakes_those_who_wait_for_it() -> None:
+    pending, mine, also_mine, other = Pending(), Bell(), Bell(), Bell()
+    a, b = waiting(pending, "a", "b")
+    pending.watch(a, mine, 0)
+    pending.watch(a, also_mine, 0)
+    pending.watch(b, other, 0)
+    pending.settle([Reply(id="a", state="succeeded"), Reply(id="nobody's", state="succeeded")])
+    assert (mine.rings, also_mine.rings, other.rings) == (1, 1, 0)
+    assert a.reply is not None
+    assert b.reply is None
+
+
+def test_the_first_reply_counts() -> None:
+    pending = Pending()
+    (a,) = waiting(pending, "a")
+    pending.settle([Reply(id="a", state="succeeded"), Reply(id="a", state="failed")])
+    assert a.reply is not None
+    assert a.reply.state == "succeeded"
+
+
+def test_a_waiter_is_looked_up_from_time_to_time() -> None:
+    pending = Pending()
+    (a,) = waiting(pending, "a")
+    pending.watch(a, Bell(), 100.0)
+    assert pending.next_lookup == 100.0 + LOOKUP_EVERY_S
+    assert pending.due(pending.next_lookup - 0.01) == []
+    assert pending.due(pending.next_lookup) == ["a"]
+    assert pending.next_lookup == 100.0 + 2 * LOOKUP_EVERY_S
+
+
+def test_lookups_that_are_nearly_due_go_together() -> None:
+    pending = Pending()
+    a, b, c = waiting(pending, "a", "b", "c")
+    for handle, at in ((a, 100.0), (b, 100.5), (c, 104.0)):
+        pending.watch(handle, Bell(), at)
+    assert pending.due(100.0 + LOOKUP_EVERY_S) == ["a", "b"]
+    assert pending.next_lookup == 104.0 + LOOKUP_EVERY_S
+
+
+def test_a_break_makes_every_waiter_due_and_the_others_when_they_wait() -> None:
+    pending = Pending()
+    a, b = waiting(pending, "a", "b")
+    pending.watch(a, Bell(), 100.0)
+    pending.connection_broke(101.0)
+    assert pending.due(101.0) == ["a"]
+    (fresh,) = waiting(pending, "fresh")
+    pending.watch(b, Bell(), 102.0)
+    pending.watch(fresh, Bell(), 102.0)
+    assert pending.due(102.0) == ["b"]
+
+
+def test_a_handle_of_another_inbox_is_doubtful() -> None:
+    (old,) = waiting(Pending(), "old")
+    pending = Pending()
+    pending.watch(old, Bell(), 100.0)
+    assert pending.due(100.0) == ["old"]
+    pending.settle([Reply(id="old", state="succeeded")])
+    assert old.reply is not None
+
+
+def test_nobody_waiting_means_nothing_to_look_up() -> None:
+    pending, bell = Pending(), Bell()
+    (a,) = waiting(pending, "a")
+    pending.watch(a, bell, 100.0)
+    pending.unwatch(a, bell)
+    assert pending.next_lookup == math.inf
+    assert pending.due(1e9) == []
+
+
+def test_one_query_has_a_limit_and_the_rest_follows() -> None:
+    pending = Pending()
+    handles = waiting(pending, *map(str, range(LOOKUP_REQUESTS + 5)))
+    for handle in handles:
+        pending.watch(handle, Bell(), 100.0)
+    at = pending.next_lookup
+    assert len(pending.due(at)) == LOOKUP_REQUESTS
+    assert len(pending.due(at)) == 5
+    assert pending.due(at) == []
+
+
+def test_waking_one_chooses_somebody_without_a_reply() -> None:
+    pending, settled, open_ = Pending(), Bell(), Bell()
+    a, b = waiting(pending, "a", "b")
+    pending.watch(a, settled, 0)
+    pending.watch(b, open_, 0)
+    pending.settle([Reply(id="a", state="succeeded")])
+    pending.wake_one()
+    assert (settled.rings, open_.rings) == (1, 1)
+
+
+def test_a_dropped_handle_is_forgotten() -> None:
+    pending = Pending()
+    handles = waiting(pending, "a", "b")
+    assert len(pending) == 2
+    del handles
+    assert len(pending) == 0

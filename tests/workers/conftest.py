@@ -1,0 +1,165 @@
+"""Small real models, and real worker processes that serve them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from pydantic import SecretStr
+
+from headrace.contracts import Settings
+from headrace.contracts.package import sha256_of
+from headrace.results_store import migrate
+
+_KINDS = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
+
+
+def write_package(root: Path, name: str, nodes, inputs, outputs, constants=(), version="1", extra="") -> Path:
+    """Write `root/name/version` with an ONNX graph; inputs and outputs: name → (datatype, shape without rows)."""
+    folder = root / name / version
+    folder.mkdir(parents=True)
+
+    def info(specs):
+        return [
+            helper.make_tensor_value_info(key, _KINDS[kind], ["rows", *(None if s == -1 else s for s in shape)])
+            for key, (kind, shape) in specs.items()
+        ]
+
+    graph = helper.make_graph(
+        nodes,
+        name,
+        info(inputs),
+        info(outputs),
+        [numpy_helper.from_array(np.asarray(value), key) for key, value in constants],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, folder / "model.onnx")
+
+    def table(kind, specs):
+        return "\n".join(
+            f'[[{kind}]]\nname = "{key}"\ndatatype = "{datatype}"\nshape = {list(shape)}\nallow_nan = false'
+            for key, (datatype, shape) in specs.items()
+        )
+
+    checksum = sha256_of(folder / "model.onnx")
+    (folder / "model.toml").write_text(
+        f'name = "{name}"\nversion = "{version}"\nruntime = "onnxruntime"\nfile = "model.onnx"\n'
+        f'sha256 = "{checksum}"\n{table("inputs", inputs)}\n{table("outputs", outputs)}\n{extra}'
+    )
+    return folder
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """`double` (2·x), `lookup` (fails for 10 and more), `total` (any length), `echo` (strings), `slow` (row by row)."""
+    root = tmp_path / "models"
+    write_package(
+        root,
+        "double",
+        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        {"x": ("FP32", (4,))},
+        {"y": ("FP32", (4,))},
+        [("two", np.float32(2))],
+    )
+    write_package(
+        root,
+        "lookup",
+        [helper.make_node("Gather", ["table", "index"], ["y"])],
+        {"index": ("INT64", ())},
+        {"y": ("FP32", ())},
+        [("table", np.arange(10, dtype=np.float32))],
+    )
+    write_package(
+        root,
+        "total",
+        [helper.make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)],
+        {"x": ("FP32", (-1,))},
+        {"y": ("FP32", ())},
+        [("axes", np.array([1]))],
+    )
+    write_package(
+        root,
+        "echo",
+        [helper.make_node("Identity", ["text"], ["same"])],
+        {"text": ("BYTES", (1,))},
+        {"same": ("BYTES", (1,))},
+    )
+    write_package(
+        root,
+        "slow",
+        [
+            helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
+            helper.make_node("Add", ["matrix", "sum"], ["moved"]),
+            helper.make_node("MatMul", ["moved", "matrix"], ["product"]),
+            helper.make_node("ReduceMax", ["product"], ["largest"], keepdims=0),
+            helper.make_node("Mul", ["largest", "zero"], ["nothing"]),
+            helper.make_node("Add", ["x", "nothing"], ["y"]),
+        ],
+        {"x": ("FP32", (1,))},
+        {"y": ("FP32", (1,))},
+        [("matrix", np.ones((1200, 1200), np.float32)), ("zero", np.float32(0))],
+        extra="[batching]\nmax_rows = 1\n",
+    )
+    return root
+
+
+@pytest.fixture
+def settings(models: Path, broker_url: str, database_url: str, tmp_path: Path) -> Settings:
+    migrate(database_url)
+    return Settings(
+        broker_url=SecretStr(broker_url),
+        database_url=SecretStr(database_url),
+        models=models,
+        home=tmp_path / "home",
+        lease_s=4.0,
+        grace_s=10.0,
+    )
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    return {
+        **os.environ,
+        "HEADRACE_BROKER_URL": settings.require_broker_url(),
+        "HEADRACE_DATABASE_URL": settings.require_database_url(),
+        "HEADRACE_MODELS": str(settings.models),
+        "HEADRACE_HOME": str(settings.home),
+        "HEADRACE_LEASE_S": str(settings.lease_s),
+        "HEADRACE_GRACE_S": str(settings.grace_s),
+        "HEADRACE_MAX_PAYLOAD_BYTES": str(settings.max_payload_bytes),
+    }
+
+
+@contextmanager
+def running_worker(settings: Settings, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker as Celery's own command starts it."""
+    command = [sys.executable, "-m", "celery", "-A", "headrace.workers.app", "worker", "--loglevel", "INFO"]
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command, env={**worker_environment(settings), **environment}, stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+@pytest.fixture
+def start_worker(settings: Settings, tmp_path: Path) -> Callable[..., object]:
+    """`with start_worker() as process:` runs a worker; its log is `worker.log` in tmp_path."""
+    return lambda **environment: running_worker(settings, tmp_path / "worker.log", **environment)

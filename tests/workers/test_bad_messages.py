@@ -1,0 +1,137 @@
+"""Messages that nobody should send: each ends alone, with a row that says why, and the worker goes on."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import time
+
+import numpy as np
+import psycopg
+import pytest
+import redis
+
+from headrace.contracts import encode_tensors
+from headrace.contracts.ids import new_id
+from headrace.contracts.message import JSON_CONTENT_TYPE, Request, RequestHeader, encode_request, json_body
+from headrace.producers.client import Client
+from headrace.queueing import dead_letters
+
+FOUR = np.ones((1, 4), np.float32)
+
+
+def envelope(body=None, *, content_type="application/x-headrace-tensors", expires_at=None, **header):
+    request = Request(
+        id=new_id(),
+        model="double",
+        body=encode_tensors({"x": FOUR}) if body is None else body,
+        content_type=content_type,
+        header=RequestHeader(**header),
+        expires_at=expires_at,
+    )
+    return json.loads(encode_request(request))
+
+
+def changed(document, **headers):
+    document["headers"].update(headers)
+    return document
+
+
+BAD = {
+    "pickle": (
+        envelope(pickle.dumps(([], {"inputs": {}}, {})), content_type="application/x-python-serialize"),
+        "InvalidRequest",
+        "refused",
+    ),
+    "truncated": (envelope(encode_tensors({"x": FOUR})[:-3]), "InvalidRequest", "not application/x-headrace-tensors"),
+    "forged": (
+        envelope(b"\x81\xa1x\x93\xa4FP32\x92\xce\xff\xff\xff\xff\x04\xc4\x00"),
+        "InvalidRequest",
+        "truncated or",
+    ),
+    "json of the wrong form": (envelope(b"[1, 2]", content_type=JSON_CONTENT_TYPE), "InvalidRequest", "kwargs="),
+    "json with another argument": (
+        envelope(b'[[], {"inputs": {}, "x": 1}, {}]', content_type=JSON_CONTENT_TYPE),
+        "InvalidRequest",
+        "no arguments besides",
+    ),
+    "json with a wrong value": (
+        envelope(json_body({"x": [[1, 2, 3, "four"]]}), content_type=JSON_CONTENT_TYPE),
+        "SignatureMismatch",
+        "FP32",
+    ),
+    "unknown version": (envelope(version="77"), "UnknownModel", "77"),
+    "newer protocol": (changed(envelope(), headrace={"v": 99}), "InvalidRequest", "protocol 99"),
+    "header of the wrong form": (changed(envelope(), headrace=[1]), "InvalidRequest", "malformed"),
+    "expires that is no time": (changed(envelope(), expires="tomorrow"), "InvalidRequest", "ISO 8601"),
+    "too large": (envelope(encode_tensors({"x": np.ones((90_000, 4), np.float32)})), "PayloadTooLarge", "split"),
+}
+
+
+def wait_for_rows(url, count):
+    deadline = time.monotonic() + 30
+    with psycopg.connect(url, autocommit=True) as connection:
+        while True:
+            rows = connection.execute(
+                "SELECT coalesce(foreign_id, id::text), state, error->>'type', error->>'message' FROM predictions"
+            ).fetchall()
+            if len(rows) >= count or time.monotonic() > deadline:
+                return {row[0]: row[1:] for row in rows}
+            time.sleep(0.05)
+
+
+def test_each_bad_message_ends_as_a_failed_row_and_good_ones_go_on(settings, start_worker):
+    settings = settings.model_copy(update={"max_payload_bytes": 1 << 20})
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        for document, _, _ in BAD.values():
+            broker.lpush("infer.double", json.dumps(document))
+        with start_worker(HEADRACE_MAX_PAYLOAD_BYTES=str(1 << 20)), Client(settings) as client:
+            rows = wait_for_rows(settings.require_database_url(), len(BAD))
+            assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].tolist() == [[2, 2, 2, 2]]
+        for name, (document, error, words) in BAD.items():
+            state, kind, message = rows[document["headers"]["id"]]
+            assert (name, state, kind) == (name, "failed", error)
+            assert words in message, name
+        assert not broker.keys("headrace:inflight:*")
+
+
+def test_what_is_no_celery_message_goes_to_the_dead_letters(settings, start_worker):
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        garbage = [b"\xff\x00 nonsense", b"{}", b'{"body": 1}', json.dumps(envelope()).encode()[:-40]]
+        broker.lpush("infer.double", *garbage)
+        with start_worker(), Client(settings) as client:
+            assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].shape == (1, 4)
+        assert len(dead_letters(broker)) == len(garbage)
+
+
+def test_an_expired_request_never_runs(settings, start_worker):
+    document = envelope(expires_at=time.time() - 1)
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        broker.lpush("infer.double", json.dumps(document))
+        with start_worker():
+            rows = wait_for_rows(settings.require_database_url(), 1)
+    assert rows[document["headers"]["id"]][:2] == ("expired", "DeadlineExceeded")
+
+
+@pytest.mark.parametrize("identity", ["order-17", "ÄÖ", "x" * 255, 42])
+def test_ids_of_foreign_clients_may_be_any_string(settings, start_worker, identity):
+    document = changed(envelope(), id=identity)
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        broker.lpush("infer.double", json.dumps(document))
+        with start_worker(), Client(settings) as client:
+            rows = wait_for_rows(settings.require_database_url(), 1)
+            assert rows[str(identity)][0] == "succeeded"
+            assert client.get(str(identity)).id == str(identity)
+
+
+def test_a_compressed_body_is_read(settings, start_worker):
+    import zlib
+
+    document = changed(envelope(), compression="application/x-gzip")
+    document["body"] = base64.b64encode(zlib.compress(encode_tensors({"x": FOUR}))).decode()
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        broker.lpush("infer.double", json.dumps(document))
+        with start_worker():
+            rows = wait_for_rows(settings.require_database_url(), 1)
+    assert rows[document["headers"]["id"]][0] == "succeeded"

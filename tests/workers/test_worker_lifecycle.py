@@ -1,0 +1,161 @@
+"""How workers start, stop and die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psycopg
+import pytest
+import redis
+from tests.workers.conftest import worker_environment
+
+from headrace.contracts import Cancelled, DeadlineExceeded, PackageError
+from headrace.contracts.message import queue_name
+from headrace.producers.client import Client
+
+ONE = np.ones((1, 1), np.float32)
+FOUR = np.ones((1, 4), np.float32)
+
+
+def start_and_fail(settings, **environment):
+    """Start a worker that can't work; give its exit code and the line it ended with."""
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "headrace.workers.app", "worker"],
+        env={**worker_environment(settings), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def test_sigterm_finishes_what_runs_puts_back_the_rest_in_order_and_exits_0(settings, start_worker):
+    with redis.Redis.from_url(settings.require_broker_url()) as broker, Client(settings) as client:
+        with start_worker() as worker:
+            client.predict("slow", {"x": ONE}, timeout_s=30)
+            handles = [client.submit("slow", {"x": ONE}, request_id=f"r{n:02}") for n in range(12)]
+            handles[0].result(timeout_s=30)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(20) == 0
+        assert not broker.keys("headrace:inflight:*")
+        waiting = [raw.decode() for raw in reversed(broker.lrange(queue_name("slow"), 0, -1))]
+        left = [next(f"r{n:02}" for n in range(12) if f'"r{n:02}"' in raw) for raw in waiting]
+        with psycopg.connect(settings.require_database_url()) as connection:
+            done = [
+                row[0] for row in connection.execute("SELECT foreign_id FROM predictions WHERE foreign_id LIKE 'r%'")
+            ]
+        assert left == sorted(left)
+        assert left
+        assert sorted(done + left) == [f"r{n:02}" for n in range(12)]
+        with start_worker():
+            assert all(handle.result(timeout_s=30)["y"].tolist() == [[1.0]] for handle in handles)
+
+
+def test_a_killed_worker_loses_nothing(settings, start_worker):
+    with Client(settings) as client:
+        with start_worker() as worker:
+            client.predict("slow", {"x": ONE}, timeout_s=30)
+            handles = [client.submit("slow", {"x": ONE}) for _ in range(6)]
+            handles[0].result(timeout_s=30)
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.wait()
+        with start_worker():
+            assert all(handle.result(timeout_s=60)["y"].tolist() == [[1.0]] for handle in handles)
+        attempts = {client.get(handle.id).attempts for handle in handles}
+    assert 2 in attempts
+
+
+def test_a_worker_without_postgres_or_broker_ends_with_one_clear_line(settings):
+    code, errors = start_and_fail(settings, HEADRACE_DATABASE_URL="postgresql://nobody:secret@127.0.0.1:9/none")
+    assert code != 0
+    assert "HEADRACE_DATABASE_URL" in errors
+    assert "secret" not in errors
+    assert "Traceback" not in errors
+
+
+def test_a_worker_on_an_empty_database_names_the_migration(settings, postgres_uri):
+    code, errors = start_and_fail(settings, HEADRACE_DATABASE_URL=postgres_uri)
+    assert code != 0
+    assert "headrace store migrate" in errors
+
+
+def test_a_damaged_package_fails_its_requests_and_no_others(settings, start_worker):
+    with (settings.models / "double" / "1" / "model.onnx").open("ab") as file:
+        file.write(b"damage")
+    with start_worker(), Client(settings) as client:
+        with pytest.raises(PackageError, match="checksum"):
+            client.predict("double", {"x": FOUR}, timeout_s=30)
+        assert client.predict("total", {"x": FOUR}, timeout_s=30)["y"].tolist() == [4.0]
+
+
+def test_a_request_that_expires_while_it_waits_never_runs(settings, start_worker):
+    with start_worker(), Client(settings) as client:
+        busy = [client.submit("slow", {"x": ONE}) for _ in range(10)]
+        late = client.submit("slow", {"x": ONE}, deadline_s=0.01)
+        with pytest.raises(DeadlineExceeded):
+            late.result(timeout_s=30)
+        assert late.status() == "expired"
+        assert client.get(late.id).batch_id is None
+        assert busy[-1].result(timeout_s=30)["y"].shape == (1, 1)
+
+
+def test_a_cancelled_request_never_runs(settings, start_worker):
+    with start_worker(), Client(settings) as client:
+        client.predict("slow", {"x": ONE}, timeout_s=30)
+        busy = [client.submit("slow", {"x": ONE}) for _ in range(10)]
+        unwanted = client.submit("slow", {"x": ONE})
+        assert unwanted.cancel()
+        with pytest.raises(Cancelled):
+            unwanted.result(timeout_s=30)
+        assert busy[-1].result(timeout_s=30)["y"].shape == (1, 1)
+        assert client.get(unwanted.id).batch_id is None
+
+
+def test_urgent_requests_overtake_waiting_ones(settings, start_worker):
+    with Client(settings) as client:
+        later = [client.submit("slow", {"x": ONE}) for _ in range(10)]
+        urgent = client.submit("slow", {"x": ONE}, priority=9)
+        with start_worker():
+            urgent.result(timeout_s=30)
+            [handle.result(timeout_s=30) for handle in later]
+            order = sorted((client.get(h.id).finished_at, h is urgent) for h in [*later, urgent])
+        assert order[0][1]
+
+
+def test_results_wait_in_the_worker_while_postgres_is_away(settings, start_worker, database_url, postgres_uri):
+    """Locked out of its table, the worker holds what it computed and acknowledges nothing."""
+    with start_worker(), Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
+        client.predict("double", {"x": FOUR}, timeout_s=30)
+        with psycopg.connect(database_url) as blocker:
+            blocker.execute("LOCK TABLE predictions")
+            handle = client.submit("double", {"x": FOUR})
+            deadline = time.monotonic() + 10
+            while not broker.keys("headrace:inflight:*") and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert broker.keys("headrace:inflight:*")
+            assert not handle.done()
+        assert handle.result(timeout_s=30)["y"].shape == (1, 4)
+
+
+def test_inspect_and_remote_control_work_unmodified(settings, start_worker):
+    from celery import Celery
+
+    with (
+        Celery("peer", broker=settings.require_broker_url(), set_as_current=False) as app,
+        start_worker() as _,
+        Client(settings) as client,
+    ):
+        client.predict("double", {"x": FOUR}, timeout_s=30)
+        inspect = app.control.inspect(timeout=3)
+        ((node, stats),) = inspect.stats().items()
+        assert stats["total"]["infer.double"] == 1
+        assert "infer.double" in inspect.registered()[node]
+        assert {queue["name"] for queue in inspect.active_queues()[node]} >= {"infer.double", "infer.slow"}
+        assert inspect.active()[node] == []
+        assert app.control.ping(timeout=3) == [{node: {"ok": "pong"}}]

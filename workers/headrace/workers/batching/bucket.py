@@ -1,0 +1,222 @@
+"""The requests of one bucket, in the order in which they should run."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from headrace.workers.batching.batch import Item
+
+T = TypeVar("T")
+
+#: For each such time that a request has waited, it counts as one priority higher (without an upper end). So the
+#: lowest priority overtakes fresh requests of the highest after 10 s, and nothing waits forever; far longer than
+#: a healthy queue is, so that priorities alone decide in daily life.
+AGEING_S: Final = 1.0
+
+#: Keeps an item whose ageing is due at exactly `now` from missing it by a rounding error.
+_ROUNDING: Final = 1e-9
+
+_INF: Final = math.inf
+
+#: Deadline (infinite for none), arrival, a number that settles ties in the order of `add`, the item.
+Entry: TypeAlias = tuple[float, float, int, Item[T]]
+
+
+class Lane(Generic[T]):
+    """Requests of one level (priority plus ageing): by deadline, then arrival.
+
+    fifo: those without a deadline that came in order of arrival and have not aged, so that the common case is a
+    plain queue. heap: all others.
+    """
+
+    __slots__ = ("fifo", "heap")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.fifo: deque[Item[T]] = deque()
+        self.heap: list[Entry[T]] = []
+
+    def head(self) -> tuple[float, float]:
+        """Give deadline and arrival of the request that comes first; the lane must not be empty."""
+        first = (_INF, self.fifo[0].arrived) if self.fifo else (_INF, _INF)
+        return min(first, self.heap[0][:2]) if self.heap else first
+
+    def heap_is_first(self) -> bool:
+        """Say whether the next request is in the heap rather than in the fifo."""
+        return bool(self.heap) and (not self.fifo or self.heap[0][:2] <= (_INF, self.fifo[0].arrived))
+
+    def __iter__(self) -> Iterator[Item[T]]:
+        """Give all requests, in no particular order."""
+        yield from self.fifo
+        for entry in self.heap:
+            yield entry[3]
+
+
+class Bucket(Generic[T]):
+    """Waiting requests that may share a batch. rows: the sum of their rows."""
+
+    __slots__ = ("_lanes", "_numbers", "rows")
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.rows = 0
+        self._lanes: dict[int, Lane[T]] = {}
+        self._numbers = count()
+
+    def add(self, item: Item[T]) -> float:
+        """Queue a request; give the next moment at which it ages or expires, or infinity if others tell that."""
+        self.rows += item.rows
+        lane = self._lanes.get(item.priority)
+        if lane is None:
+            lane = self._lanes[item.priority] = Lane()
+        if item.deadline is None:
+            fifo = lane.fifo
+            if not fifo:
+                fifo.append(item)
+                return item.arrived + AGEING_S
+            if fifo[-1].arrived <= item.arrived:
+                fifo.append(item)
+                # The first of the queue ages first.
+                return _INF
+        self._push(item.priority, item)
+        return _due(item, item.priority)
+
+    def urgency(self) -> tuple[int, float, float]:
+        """Give the sorting key of the most urgent request: smaller is more urgent. The bucket must not be empty."""
+        level = max(self._lanes)
+        return (-level, *self._lanes[level].head())
+
+    def pop_all(self) -> list[Item[T]]:
+        """Take out all requests, most urgent first."""
+        if len(self._lanes) == 1:
+            (lane,) = self._lanes.values()
+            if not lane.heap:
+                self._lanes.clear()
+                self.rows = 0
+                return list(lane.fifo)
+        return self.pop_rows(self.rows)
+
+    def pop_rows(self, most: int) -> list[Item[T]]:
+        """Take out the most urgent requests that hold at most `most` rows together; the first in any case."""
+        items: list[Item[T]] = []
+        room = most
+        while self._lanes:
+            level = max(self._lanes)
+            room = _move(self._lanes[level], items, room)
+            if room < 0:
+                break
+            del self._lanes[level]
+        self.rows -= sum([item.rows for item in items])
+        return items
+
+    def put_back(self, items: list[Item[T]], now: float) -> None:
+        """Return requests that were taken out just now."""
+        for item in items:
+            self.rows += item.rows
+            self._push(_level(item, now), item)
+
+    def review(self, now: float) -> list[Item[T]]:
+        """Take out the requests whose deadline has passed, and move up those that have aged."""
+        expired: list[Item[T]] = []
+        for level in list(self._lanes):
+            lane = self._lanes[level]
+            while lane.heap and lane.heap[0][0] <= now:
+                expired.append(heappop(lane.heap)[3])
+            self._promote(lane, level, now)
+            if not lane.fifo and not lane.heap:
+                del self._lanes[level]
+        self.rows -= sum(item.rows for item in expired)
+        return expired
+
+    def next_review(self) -> float:
+        """Give the earliest moment at which a request ages or expires."""
+        due = _INF
+        for level, lane in self._lanes.items():
+            if lane.fifo:
+                due = min(due, lane.fifo[0].arrived + AGEING_S)
+            for entry in lane.heap:
+                due = min(due, _due(entry[3], level))
+        return due
+
+    def oldest(self) -> float:
+        """Give the earliest arrival. The bucket must not be empty."""
+        return min(item.arrived for item in self)
+
+    def earliest_deadline(self) -> float:
+        """Give the earliest deadline; infinity if there is none."""
+        return min((lane.heap[0][0] for lane in self._lanes.values() if lane.heap), default=_INF)
+
+    def remove(self, unwanted: Callable[[Item[T]], bool]) -> list[Item[T]]:
+        """Take out all requests for which `unwanted` is true."""
+        removed = [item for item in self if unwanted(item)]
+        if not removed:
+            return removed
+        gone = set(removed)
+        for level, lane in list(self._lanes.items()):
+            lane.fifo = deque(item for item in lane.fifo if item not in gone)
+            lane.heap = [entry for entry in lane.heap if entry[3] not in gone]
+            heapify(lane.heap)
+            if not lane.fifo and not lane.heap:
+                del self._lanes[level]
+        self.rows -= sum(item.rows for item in removed)
+        return removed
+
+    def __iter__(self) -> Iterator[Item[T]]:
+        """Give all requests, in no particular order."""
+        for lane in self._lanes.values():
+            yield from lane
+
+    def __len__(self) -> int:
+        """Give the number of requests."""
+        return sum(len(lane.fifo) + len(lane.heap) for lane in self._lanes.values())
+
+    def _push(self, level: int, item: Item[T]) -> None:
+        lane = self._lanes.get(level)
+        if lane is None:
+            lane = self._lanes[level] = Lane()
+        deadline = _INF if item.deadline is None else item.deadline
+        heappush(lane.heap, (deadline, item.arrived, next(self._numbers), item))
+
+    def _promote(self, lane: Lane[T], level: int, now: float) -> None:
+        aged: list[Item[T]] = []
+        while lane.fifo and _level(lane.fifo[0], now) > level:
+            aged.append(lane.fifo.popleft())
+        staying = [entry for entry in lane.heap if _level(entry[3], now) <= level]
+        if len(staying) < len(lane.heap):
+            aged += [entry[3] for entry in sorted(lane.heap) if _level(entry[3], now) > level]
+            lane.heap = staying
+            heapify(lane.heap)
+        for item in aged:
+            self._push(_level(item, now), item)
+
+
+def _move(lane: Lane[T], items: list[Item[T]], room: int) -> int:
+    """Move requests from the lane while they fit; give the room that is left, or -1 if one did not fit."""
+    fifo, heap = lane.fifo, lane.heap
+    while fifo or heap:
+        from_heap = bool(heap) and lane.heap_is_first()
+        item = heap[0][3] if from_heap else fifo[0]
+        if item.rows > room and items:
+            return -1
+        room = max(room - item.rows, 0)
+        items.append(item)
+        if from_heap:
+            heappop(heap)
+        else:
+            fifo.popleft()
+    return room
+
+
+def _level(item: Item[T], now: float) -> int:
+    return item.priority + max(int((now - item.arrived) / AGEING_S + _ROUNDING), 0)
+
+
+def _due(item: Item[T], level: int) -> float:
+    """Give the next moment at which an item of this level ages or expires."""
+    ages = item.arrived + (level - item.priority + 1) * AGEING_S
+    return ages if item.deadline is None else min(ages, item.deadline)

@@ -1,0 +1,97 @@
+"""Outputs of a whole batch, cut into one JSON text and one tensor body a request.
+
+Most traffic is requests of one row. For those the bytes of a batch are laid out as one matrix and cut, rather than
+encoded one by one: at 256 rows that is the difference between 8 and 0.5 microseconds a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from headrace.contracts import Tensors, encode_tensors
+from headrace.contracts.datatypes import DTYPES, all_finite, datatype_of
+from headrace.contracts.tensors import can_be_json, tensors_to_json
+
+#: The one-byte msgpack map header holds at most this many entries; models with more outputs take the general way.
+_FIXMAP_LIMIT: Final = 15
+
+#: JSON of a matrix is cut at its row boundaries; deeper nesting takes the general way.
+_MAX_JSON_DIMENSIONS: Final = 2
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+
+
+def cut(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
+    """Cut the outputs of a batch into those of its requests, which have `rows` rows each. Views, no copies."""
+    pieces = []
+    start = 0
+    for count in rows:
+        pieces.append({name: array[start : start + count] for name, array in outputs.items()})
+        start += count
+    return pieces
+
+
+def bodies(outputs: Tensors, rows: Sequence[int]) -> list[bytes]:
+    """Encode the outputs of each request as `encode_tensors` would."""
+    if len(rows) > 1 and all(count == 1 for count in rows) and _is_plain(outputs):
+        return _single_row_bodies(outputs, len(rows))
+    return [encode_tensors(piece) for piece in cut(outputs, rows)]
+
+
+def texts(outputs: Tensors, rows: Sequence[int]) -> list[bytes | None]:
+    """Encode the outputs of each request as `tensors_to_json` would; None where JSON can't hold them exactly."""
+    single = len(rows) > 1 and all(count == 1 for count in rows) and _is_plain(outputs)
+    if single and all(_splits(array) for array in outputs.values()):
+        return list(_single_row_texts(outputs))
+    return [tensors_to_json(piece) if can_be_json(piece) else None for piece in cut(outputs, rows)]
+
+
+def _is_plain(outputs: Tensors) -> bool:
+    return len(outputs) <= _FIXMAP_LIMIT and all(array.dtype.kind in "biuf" for array in outputs.values())
+
+
+def _splits(array: NDArray[Any]) -> bool:
+    return array.ndim <= _MAX_JSON_DIMENSIONS and array.size > 0 and all_finite(array)
+
+
+def _single_row_bodies(outputs: Tensors, rows: int) -> list[bytes]:
+    columns: list[NDArray[np.uint8]] = []
+    pending = bytes([0x80 | len(outputs)])
+    for name, array in outputs.items():
+        datatype = datatype_of(array.dtype)
+        little = np.ascontiguousarray(array, dtype=DTYPES[datatype]).reshape(rows, -1)
+        payload = little.view(np.uint8).reshape(rows, -1)
+        size = payload.shape[1]
+        # [datatype, shape, raw]: an array of three, whose last element is all header but for its `size` bytes.
+        header = _pack((datatype, (1, *array.shape[1:]), bytes(size)))
+        pending += _pack(name) + (header[:-size] if size else header)
+        columns += [_constant(pending, rows), payload]
+        pending = b""
+    joined = np.concatenate(columns, axis=1)
+    width = joined.shape[1]
+    raw = joined.tobytes()
+    return [raw[start : start + width] for start in range(0, rows * width, width)]
+
+
+def _constant(prefix: bytes, rows: int) -> NDArray[np.uint8]:
+    return np.broadcast_to(np.frombuffer(prefix, np.uint8), (rows, len(prefix)))
+
+
+def _single_row_texts(outputs: Tensors) -> list[bytes]:
+    parts: list[Sequence[bytes]] = []
+    separator = b"{"
+    for name, array in outputs.items():
+        key = separator + orjson.dumps(name) + b":"
+        text = orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
+        if array.ndim == 1:
+            parts.append([key + b"[" + value + b"]" for value in text[1:-1].split(b",")])
+        else:
+            parts.append([key + b"[[" + value + b"]]" for value in text[2:-2].split(b"],[")])
+        separator = b","
+    return [b"".join(row) + b"}" for row in zip(*parts, strict=True)]

@@ -1,0 +1,136 @@
+"""The engine: everything between Celery's consumer and the store, put together and taken down in order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Container
+from typing import Final
+
+from headrace.contracts import ModelDirectory, Settings
+from headrace.queueing import connect
+from headrace.results_store import StoreWriter, check_schema
+from headrace.workers.executor import Executor, not_run
+from headrace.workers.lane import Lane, Lanes
+from headrace.workers.monitor import Monitor
+from headrace.workers.outbox import Outbox
+from headrace.workers.request import Claim, FinishedBatch, InferenceRequest, Outcome
+
+logger = logging.getLogger(__name__)
+
+#: Requests for this many full batches are claimed ahead; more would keep them from other workers.
+BATCHES_AHEAD: Final = 2
+
+#: After the grace period the outbox has this long to commit what the last batch left.
+FLUSH_S: Final = 5.0
+
+
+class Engine:
+    """One worker process's engine. The main thread admits and asks for room; executor and outbox have their own."""
+
+    def __init__(self, settings: Settings, *, worker: str, revoked: Container[str]) -> None:
+        """worker: the Celery node name, stored with each row. revoked: the ids that were cancelled."""
+        self.settings = settings
+        self.models = ModelDirectory(settings.models)
+        self.lanes = Lanes(self.models, device=settings.device, threads=settings.threads)
+        self.monitor = Monitor(settings.events_per_s)
+        #: Runs a function on the main thread soon; set while Celery's event loop runs.
+        self.call_soon: Callable[[Callable[[], None]], None] | None = None
+        #: Makes the transport claim at once; set while there is a consumer.
+        self.claim_soon: Callable[[], None] | None = None
+        self._outbox = Outbox(
+            StoreWriter(settings.require_database_url()),
+            connect(settings.require_broker_url()),
+            settings,
+            worker=worker,
+            settled=self._on_settled,
+            room=self._on_room,
+        )
+        self._executor = Executor(self._outbox, self._on_taken, revoked)
+        self._arrived: list[InferenceRequest] = []
+        # By queue: rows and requests admitted (main thread) and taken for running (executor); no lock: one writer each.
+        self._admitted: dict[str, list[int]] = {}
+        self._taken: dict[str, list[int]] = {}
+        self._closed = False
+
+    def start(self) -> None:
+        """Check the store, load the models and start the threads. Raises HeadraceError with cause and remedy."""
+        check_schema(self.settings.require_database_url())
+        self.lanes.load_newest()
+        self._outbox.start()
+        self._executor.start()
+
+    def admit(self, request: InferenceRequest) -> None:
+        """Take a checked request; it is handed to the executor together with the others of this claim."""
+        assert request.lane is not None
+        if not self._arrived and self.call_soon is not None:
+            self.call_soon(self._flush)
+        self._arrived.append(request)
+        counts = self._admitted.setdefault(request.lane.queue, [0, 0])
+        counts[0] += request.rows
+        counts[1] += 1
+
+    def end(self, outcome: Outcome) -> None:
+        """End a request that never reaches a model."""
+        self._outbox.put(not_run(outcome.request.lane, [outcome]))
+
+    def room(self, queue: str) -> int:
+        """Give how many requests may be claimed now from a queue: what the next batches need, and no more."""
+        if self._closed or not self._outbox.available or not self._outbox.has_room:
+            return 0
+        admitted_rows, admitted = self._admitted.get(queue, (0, 0))
+        taken_rows, _ = self._taken.get(queue, (0, 0))
+        wanted_rows = BATCHES_AHEAD * self._max_rows(queue) - (admitted_rows - taken_rows)
+        rows_per_request = max(1.0, admitted_rows / admitted) if admitted else 1.0
+        return max(0, -int(-wanted_rows // rows_per_request))
+
+    def drain(self, grace_s: float) -> None:
+        """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads."""
+        if self._closed:
+            return
+        self._closed = True
+        self._flush()
+        deadline = time.monotonic() + grace_s
+        unstarted = self._executor.drain()
+        _release([request.claim for request in unstarted])
+        if unstarted:
+            logger.info("put back %d requests that had not started", len(unstarted))
+        if not self._executor.join(max(0.0, deadline - time.monotonic())):
+            logger.warning("a batch still ran after %.0f s of grace; its requests will be delivered again", grace_s)
+        elif not self._outbox.close(max(FLUSH_S, deadline - time.monotonic())):
+            logger.warning("results could not be stored in time; their requests will be delivered again")
+        self.lanes.close()
+
+    def _max_rows(self, queue: str) -> int:
+        return max((lane.max_rows for lane in self.lanes.all() if lane.queue == queue), default=1)
+
+    def _flush(self) -> None:
+        if not self._arrived:
+            return
+        requests, self._arrived = self._arrived, []
+        self.monitor.received(requests)
+        self._executor.submit(requests)
+
+    def _on_taken(self, lane: Lane, rows: int) -> None:
+        """On the executor's thread: rows left a batcher, so there is room for more."""
+        counts = self._taken.setdefault(lane.queue, [0, 0])
+        counts[0] += rows
+        self._on_room()
+
+    def _on_room(self) -> None:
+        self._executor.wake()
+        if self.claim_soon is not None:
+            self.claim_soon()
+
+    def _on_settled(self, batches: list[FinishedBatch]) -> None:
+        """On the outbox's thread: tell the monitor on the main thread."""
+        if self.call_soon is not None:
+            self.call_soon(lambda: self.monitor.settled(batches))
+
+
+def _release(claims: list[Claim]) -> None:
+    by_consumer: dict[int, list[Claim]] = {}
+    for claim in claims:
+        by_consumer.setdefault(id(claim.consumer), []).append(claim)
+    for group in by_consumer.values():
+        group[0].consumer.release([claim.tag for claim in group])

@@ -1,0 +1,206 @@
+"""The executor: one thread that owns the models and their batchers, and runs one batch after the other."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Container
+from typing import Final
+
+import msgspec
+
+from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, State
+from headrace.contracts.ids import new_uuid
+from headrace.workers.batching import Batch, Item
+from headrace.workers.inference import Runner
+from headrace.workers.lane import Lane
+from headrace.workers.outbox import Outbox
+from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
+
+logger = logging.getLogger(__name__)
+
+#: Reason code of what ends without a model: expired, cancelled or of a model that can't be loaded.
+NOT_RUN: Final = ""
+
+
+class _Drain(msgspec.Struct):
+    """Tells the executor to hand back what it has not started, and to end."""
+
+    unstarted: queue.SimpleQueue[list[InferenceRequest]]
+
+
+class Executor:
+    """Takes requests in, batches them lane by lane, runs them, and hands finished batches to the outbox.
+
+    taken: called on the executor's thread with a lane and a number of rows that left the lane's batcher.
+    revoked: ids that were cancelled; looked up just before a batch runs.
+    """
+
+    def __init__(self, outbox: Outbox, taken: Callable[[Lane, int], None], revoked: Container[str]) -> None:
+        """Create the executor; `start` starts its thread."""
+        self._outbox = outbox
+        self._taken = taken
+        self._revoked = revoked
+        self._arrivals: queue.SimpleQueue[list[InferenceRequest] | _Drain] = queue.SimpleQueue()
+        self._lanes: list[Lane] = []
+        self._turn = 0
+        self._draining: _Drain | None = None
+        self._thread = threading.Thread(target=self._loop, name="headrace-executor", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, requests: list[InferenceRequest]) -> None:
+        """Hand over checked requests; any thread."""
+        self._arrivals.put(requests)
+
+    def wake(self) -> None:
+        """Look again whether a batch may leave: the outbox has room. Any thread."""
+        self._arrivals.put([])
+
+    def drain(self) -> list[InferenceRequest]:
+        """Stop taking batches and give back what has not started; a batch that runs goes on. Any thread."""
+        reply: queue.SimpleQueue[list[InferenceRequest]] = queue.SimpleQueue()
+        self._arrivals.put(_Drain(reply))
+        return reply.get() if self._thread.is_alive() else []
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end after `drain`; False when it still runs."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        while True:
+            self._receive()
+            if self._draining is not None:
+                return
+            now = time.monotonic()
+            self._end_expired(now)
+            # While Postgres is away requests stay in the batcher, where they can still expire or be put back.
+            if self._outbox.has_room and (found := self._next_batch(now)) is not None:
+                self._run(*found)
+
+    def _receive(self) -> None:
+        """Move arrivals into the batchers; block only while there is nothing to run."""
+        timeout_s = self._idle_s()
+        try:
+            arrival = self._arrivals.get(timeout_s != 0, timeout_s)
+            while True:
+                self._accept(arrival)
+                arrival = self._arrivals.get_nowait()
+        except queue.Empty:
+            return
+
+    def _idle_s(self) -> float | None:
+        """Give how long there is nothing to do but to wait: None for ever, 0 when a batch may leave now."""
+        if not self._outbox.has_room:
+            return None
+        now = time.monotonic()
+        wakes = [wake for lane in self._lanes if (wake := lane.batcher.wake_at(now)) is not None]
+        return max(0.0, min(wakes) - now) if wakes else None
+
+    def _accept(self, arrival: list[InferenceRequest] | _Drain) -> None:
+        if isinstance(arrival, _Drain):
+            self._draining = arrival
+            arrival.unstarted.put(self._hand_back())
+            return
+        now = time.monotonic()
+        for request in arrival:
+            lane = request.lane
+            assert lane is not None
+            if lane not in self._lanes:
+                self._lanes.append(lane)
+            lane.batcher.put(request_item(request, now))
+
+    def _hand_back(self) -> list[InferenceRequest]:
+        unstarted = []
+        for lane in self._lanes:
+            while (batch := lane.batcher.take(time.monotonic(), drain=True)) is not None:
+                unstarted.extend(item.payload for item in batch.items)
+        return unstarted
+
+    def _next_batch(self, now: float) -> tuple[Lane, Batch[InferenceRequest]] | None:
+        """Take a batch from the next lane that has one; lanes take turns."""
+        for offset in range(len(self._lanes)):
+            index = (self._turn + offset) % len(self._lanes)
+            batch = self._lanes[index].batcher.take(now)
+            if batch is not None:
+                self._turn = index + 1
+                return self._lanes[index], batch
+        return None
+
+    def _end_expired(self, now: float) -> None:
+        for lane in self._lanes:
+            expired = [item.payload for item in lane.batcher.pop_expired(now)]
+            if expired:
+                self._taken(lane, sum(request.rows for request in expired))
+                self._end_unrun(lane, [_ended(r, State.EXPIRED, DeadlineExceeded()) for r in expired])
+
+    def _run(self, lane: Lane, batch: Batch[InferenceRequest]) -> None:
+        self._taken(lane, batch.rows)
+        requests = [item.payload for item in batch.items]
+        if self._revoked:
+            cancelled = [request for request in requests if request.id in self._revoked]
+            if cancelled:
+                self._end_unrun(lane, [_ended(r, State.CANCELLED, Cancelled()) for r in cancelled])
+                requests = [request for request in requests if request.id not in self._revoked]
+                if not requests:
+                    return
+        try:
+            model = lane.load()
+        except HeadraceError as exc:
+            logger.error("model can't be loaded: %r: %s", lane, exc.message)  # noqa: TRY400
+            self._end_unrun(lane, [_ended(request, State.FAILED, exc) for request in requests])
+            return
+        started_at, start = time.time(), time.perf_counter()
+        runs, outcomes = Runner(model, lane.signature, lane.max_rows).run(requests, batch.padded_rows)
+        seconds = time.perf_counter() - start
+        rows = sum(request.rows for request in requests)
+        if not outcomes:
+            lane.cost.observe(max(rows, batch.padded_rows), seconds)
+        self._outbox.put(
+            FinishedBatch(
+                lane=lane,
+                batch_id=new_uuid(),
+                rows=rows,
+                reason=batch.reason,
+                started_at=started_at,
+                finished_at=time.time(),
+                seconds=seconds,
+                runs=runs,
+                outcomes=outcomes,
+            )
+        )
+
+    def _end_unrun(self, lane: Lane, outcomes: list[Outcome]) -> None:
+        self._outbox.put(not_run(lane, outcomes))
+
+
+def request_item(request: InferenceRequest, now: float) -> Item[InferenceRequest]:
+    """Wrap a request for the batcher."""
+    lane = request.lane
+    assert lane is not None
+    return Item(request, request.rows, request.priority, request.deadline, now, lane.bucket_of(request.inputs))
+
+
+def not_run(lane: Lane | None, outcomes: list[Outcome]) -> FinishedBatch:
+    """Bundle requests that end without a model."""
+    now = time.time()
+    return FinishedBatch(
+        lane=lane,
+        batch_id=None,
+        rows=sum(outcome.request.rows for outcome in outcomes),
+        reason=NOT_RUN,
+        started_at=now,
+        finished_at=now,
+        seconds=0.0,
+        runs=[],
+        outcomes=outcomes,
+    )
+
+
+def _ended(request: InferenceRequest, state: State, error: HeadraceError) -> Outcome:
+    return Outcome(request=request, state=state, error=error)

@@ -1,0 +1,147 @@
+"""The intake: a Celery task Strategy that checks each message and admits it to the engine.
+
+A request that does not fit its model fails here, alone, before it could reach a batch.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from headrace.contracts import (
+    Cancelled,
+    DeadlineExceeded,
+    HeadraceError,
+    InvalidRequest,
+    PayloadTooLarge,
+    State,
+)
+from headrace.contracts.ids import row_id
+from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader, decode_header, decode_inputs
+from headrace.queueing import OVERSIZE_HEADER
+from headrace.workers.engine import Engine
+from headrace.workers.request import Claim, InferenceRequest, Outcome
+
+if TYPE_CHECKING:
+    from celery import Celery, Task
+    from kombu.message import Message
+
+logger = logging.getLogger(__name__)
+
+#: Ids of foreign clients longer than this are refused: they would be stored and indexed.
+MAX_ID_LENGTH: Final = 255
+
+Handler = Callable[..., None]
+
+
+class Intake:
+    """Reads messages into requests."""
+
+    def __init__(self, engine: Engine, revoked: Any) -> None:
+        """revoked: a container of cancelled ids."""
+        self._engine = engine
+        self._revoked = revoked
+
+    def receive(self, message: Message, *, protocol_1: bool = False) -> None:
+        """Admit one message to the engine, or end it with the error that says what is wrong with it."""
+        request = self._blank(message)
+        message.channel.qos.hand_over(message.delivery_tag)
+        try:
+            if protocol_1:
+                raise InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
+            self._fill(request, message)
+        except HeadraceError as exc:
+            self._engine.end(Outcome(request=request, state=_state_of(exc), error=exc))
+            return
+        self._engine.admit(request)
+
+    def _blank(self, message: Message) -> InferenceRequest:
+        """Make a request of what is safe to read, so that even a malformed message ends as a row."""
+        headers = message.headers
+        delivery = message.delivery_info
+        request_id = str(headers.get("id") or message.properties.get("correlation_id") or "")[:MAX_ID_LENGTH]
+        task = str(headers.get("task") or message.delivery_info.get("routing_key") or "")
+        return InferenceRequest(
+            id=request_id,
+            row_id=row_id(request_id),
+            model=task.removeprefix(TASK_PREFIX),
+            lane=None,
+            claim=Claim(consumer=message.channel.consumer, tag=message.delivery_tag),
+            header=RequestHeader(),
+            inputs={},
+            rows=0,
+            priority=0,
+            deadline=None,
+            submitted_at=time.time(),
+            attempts=delivery.get("deliveries", 0) + 1,
+            celery_result=False,
+            note=str(headers.get("argsrepr") or ""),
+        )
+
+    def _fill(self, request: InferenceRequest, message: Message) -> None:
+        headers = message.headers
+        raw_header = headers.get("headrace")
+        request.celery_result = (
+            raw_header is None and not headers.get("ignore_result") and self._engine.settings.celery_result_ttl_s > 0
+        )
+        request.header = header = decode_header(raw_header)
+        if header.submitted_at:
+            request.submitted_at = header.submitted_at
+        request.priority = _priority(message.properties.get("priority"))
+        self._check_time(request, headers.get("expires"))
+        if request.id in self._revoked:
+            raise Cancelled
+        oversize = headers.get(OVERSIZE_HEADER)
+        if oversize:
+            raise PayloadTooLarge(
+                f"the request has {oversize:,} bytes; HEADRACE_MAX_PAYLOAD_BYTES allows "
+                f"{self._engine.settings.max_payload_bytes:,}: split it into several requests"
+            )
+        request.lane = self._engine.lanes.get(request.model, header.version)
+        request.inputs = request.lane.check_inputs(decode_inputs(message.body, message.content_type))
+        request.rows = len(next(iter(request.inputs.values())))
+
+    def _check_time(self, request: InferenceRequest, expires: object) -> None:
+        if not expires:
+            return
+        try:
+            at = dt.datetime.fromisoformat(str(expires))
+        except ValueError:
+            raise InvalidRequest(f"the header expires={expires!r} is no ISO 8601 time") from None
+        left_s = (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp() - time.time()
+        if left_s <= 0:
+            raise DeadlineExceeded
+        request.deadline = time.monotonic() + left_s
+
+
+def _priority(value: object) -> int:
+    return min(max(value, 0), MAX_PRIORITY) if isinstance(value, int) else 0
+
+
+def _state_of(error: HeadraceError) -> State:
+    if isinstance(error, DeadlineExceeded):
+        return State.EXPIRED
+    return State.CANCELLED if isinstance(error, Cancelled) else State.FAILED
+
+
+def inference_strategy(task: Task[Any, Any], app: Celery, consumer: Any) -> Handler:  # noqa: ARG001 — Celery's interface
+    """Make the handler of one task's messages (Celery calls this once a task and connection)."""
+    receive = consumer.controller.headrace_intake.receive
+    call_at = consumer.timer.call_at
+
+    def handle(message: Message, body: object, ack: object, reject: object, callbacks: object, **_: object) -> None:  # noqa: ARG001
+        eta = message.headers.get("eta")
+        if eta:
+            try:
+                at = dt.datetime.fromisoformat(str(eta)).timestamp()
+            except (ValueError, OverflowError):
+                at = 0.0
+            if at > time.time():
+                call_at(at, receive, (message,))
+                return
+        receive(message, protocol_1=body is not None)
+
+    return handle

@@ -1,0 +1,137 @@
+"""A lane: one version of one model in this worker, with its batcher, its cost model and, once loaded, its model."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Final
+
+import numpy as np
+
+from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors
+from headrace.contracts.datatypes import dtype_of
+from headrace.contracts.message import queue_name
+from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
+from headrace.workers.input_check import InputCheck
+from headrace.workers.request import InferenceRequest
+from headrace.workers.runtimes import LoadedModel, find_runtime
+
+logger = logging.getLogger(__name__)
+
+#: Where an input's dimension varies, the warm-up uses this size.
+_WARM_UP_SIZE: Final = 8
+
+
+class Lane:
+    """One version of one model. The executor thread owns `batcher` and `model`; the rest never changes."""
+
+    def __init__(self, package: ModelPackage, *, device: str, threads: int) -> None:
+        """Prepare the lane; the model is loaded by `load`."""
+        advice = package.manifest.batching
+        self.package = package
+        self.signature = package.manifest.signature
+        self.check_inputs = InputCheck(self.signature)
+        self.queue = queue_name(package.name)
+        self.max_rows = advice.max_rows
+        self.cost = CostModel(seconds_fixed=advice.seconds_fixed, seconds_per_row=advice.seconds_per_row)
+        self.batcher: MicroBatcher[InferenceRequest] = MicroBatcher(
+            BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes), self.cost
+        )
+        self.varies = any(spec.varies for spec in self.signature.inputs)
+        self._device = device
+        self._threads = threads
+        self._model: LoadedModel | None = None
+
+    def __repr__(self) -> str:
+        """Name the lane as people do."""
+        return f"{self.package.name} {self.package.version}"
+
+    def load(self) -> LoadedModel:
+        """Give the model, loading it first if need be. Raises PackageError or ConfigurationError."""
+        if self._model is None:
+            self.package.verify()
+            runtime = find_runtime(self.package.manifest.runtime, self._device, self._threads)
+            self._model = runtime.load(self.package)
+            self._warm_up(self._model)
+            logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
+        return self._model
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._model is not None:
+            self._model.close()
+            self._model = None
+
+    def bucket_of(self, inputs: Tensors) -> tuple[tuple[int, ...], ...] | None:
+        """Give the shape key of a request; requests of different shapes can't share a batch. None when all are alike."""
+        if not self.varies:
+            return None
+        return tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
+
+    def _warm_up(self, model: LoadedModel) -> None:
+        """Run one row of zeros, so that the first request doesn't pay for lazy initialisation."""
+        inputs: Tensors = {}
+        for spec in self.signature.inputs:
+            shape = (1, *(_WARM_UP_SIZE if size == -1 else size for size in spec.shape))
+            empty = b"" if spec.datatype == "BYTES" else 0
+            inputs[spec.name] = np.full(shape, empty, dtype=dtype_of(spec.datatype))
+        try:
+            model.infer(inputs)
+        except Exception as exc:  # noqa: BLE001 — a model may rightly refuse zeros; real requests decide.
+            logger.warning("warm-up of %r on a row of zeros failed: %s", self, exc)
+
+
+class Lanes:
+    """All lanes of a worker, by model and version. Lanes are made by the intake and run by the executor."""
+
+    def __init__(self, models: ModelDirectory, *, device: str, threads: int) -> None:
+        """models: where packages are looked up, also such as are added while the worker runs."""
+        self._models = models
+        self._device = device
+        self._threads = threads
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._broken: dict[tuple[str, str], HeadraceError] = {}
+        self._lock = threading.Lock()
+
+    def load_newest(self) -> list[Lane]:
+        """Load the newest version of every model; one that can't be loaded is logged, and its requests will fail."""
+        loaded = []
+        for name in self._models.names():
+            try:
+                lane = self.get(name, "")
+                lane.load()
+            except HeadraceError as exc:
+                logger.error("model %s is not served: %s", name, exc.message)  # noqa: TRY400 — the message is the cause
+                self._broken[name, ""] = exc
+            else:
+                loaded.append(lane)
+        return loaded
+
+    def get(self, name: str, version: str) -> Lane:
+        """Give the lane of a model's version ("" is the newest at the time it was first asked for).
+
+        Raises UnknownModel or PackageError; a package found broken once stays so until the worker restarts.
+        """
+        lane = self._lanes.get((name, version))
+        if lane is not None:
+            return lane
+        broken = self._broken.get((name, version))
+        if broken is not None:
+            raise broken
+        with self._lock:
+            package = self._models.get(name, version)
+            lane = self._lanes.get((name, package.version))
+            if lane is None:
+                lane = Lane(package, device=self._device, threads=self._threads)
+                self._lanes[name, package.version] = lane
+            self._lanes[name, version] = lane
+            return lane
+
+    def all(self) -> list[Lane]:
+        """List the lanes, each once."""
+        return list(dict.fromkeys(self._lanes.values()))
+
+    def close(self) -> None:
+        """Free all models."""
+        for lane in self.all():
+            lane.close()

@@ -1,0 +1,232 @@
+"""The outbox: finished batches become committed rows, then replies, then acknowledgements, in this order."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import redis
+
+from headrace.contracts import BrokerUnavailable, InferenceFailed, Settings, State, StoreUnavailable
+from headrace.contracts.message import Reply, encode_replies
+from headrace.queueing import ClaimingConsumer, translate_errors
+from headrace.results_store import StoreRejected, StoreWriter
+from headrace.workers.replies import Answers
+from headrace.workers.request import Claim, FinishedBatch, Outcome
+from headrace.workers.storing import stored_form
+
+logger = logging.getLogger(__name__)
+
+#: While Postgres or Redis is away, the outbox tries again after this many seconds; its batches are safe meanwhile.
+RETRY_S: Final = 0.5
+
+#: Batches that finished while the last were being stored are stored together, up to this many rows.
+MAX_ROWS_TOGETHER: Final = 2_000
+
+
+class _Stop(msgspec.Struct):
+    """Ends the outbox's thread after what was put before it."""
+
+
+class Outbox:
+    """Holds finished batches until their rows are committed; one thread.
+
+    settled: called on the outbox's thread with batches whose requests are stored, answered and acknowledged.
+    room: called on the outbox's thread when there is room again after there was none.
+    """
+
+    def __init__(
+        self,
+        writer: StoreWriter,
+        client: redis.Redis,
+        settings: Settings,
+        *,
+        worker: str,
+        settled: Callable[[list[FinishedBatch]], None],
+        room: Callable[[], None],
+    ) -> None:
+        """Create the outbox; `start` starts its thread."""
+        self._writer = writer
+        self._client = client
+        self._settings = settings
+        self._worker = worker
+        self._settled = settled
+        self._room = room
+        self._finished: queue.SimpleQueue[FinishedBatch | _Stop] = queue.SimpleQueue()
+        # Each counter has one writing thread, so neither needs a lock.
+        self._rows_in = 0
+        self._rows_out = 0
+        self._available = True
+        self._abandon = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._loop, name="headrace-outbox", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, batch: FinishedBatch) -> None:
+        """Hand over a finished batch; any thread; never blocks."""
+        with self._lock:
+            self._rows_in += max(batch.rows, batch.requests)
+        self._finished.put(batch)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the executor may finish another batch."""
+        return self._rows_in - self._rows_out < self._settings.outbox_rows
+
+    @property
+    def available(self) -> bool:
+        """False while Postgres is away: then nothing new should be claimed."""
+        return self._available
+
+    def close(self, timeout_s: float) -> bool:
+        """Store what was put, then end; False when that took longer than `timeout_s` and was given up.
+
+        What is given up was not acknowledged: its lease brings it back.
+        """
+        self._finished.put(_Stop())
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._abandon.set()
+            self._thread.join(RETRY_S * 4)
+            return False
+        return True
+
+    def _loop(self) -> None:
+        while True:
+            batches, stop = self._collect()
+            if batches and not self._finish(batches):
+                return
+            if stop:
+                return
+
+    def _collect(self) -> tuple[list[FinishedBatch], bool]:
+        batches: list[FinishedBatch] = []
+        rows = 0
+        item = self._finished.get()
+        while not isinstance(item, _Stop):
+            batches.append(item)
+            rows += item.rows
+            if rows >= MAX_ROWS_TOGETHER:
+                return batches, False
+            try:
+                item = self._finished.get_nowait()
+            except queue.Empty:
+                return batches, False
+        return batches, True
+
+    def _finish(self, batches: list[FinishedBatch]) -> bool:
+        """Store, answer and acknowledge; False when given up at shutdown."""
+        answers, done = self._store(batches)
+        if not done or not self._answer(batches, answers):
+            return False
+        had_room = self.has_room
+        self._rows_out += sum(max(batch.rows, batch.requests) for batch in batches)
+        self._settled(batches)
+        if not had_room and self.has_room:
+            self._room()
+        return True
+
+    def _store(self, batches: list[FinishedBatch]) -> tuple[Answers, bool]:
+        """Commit the rows, however long Postgres is away."""
+        while True:
+            answers = Answers.empty()
+            forms = [stored_form(batch, self._worker, self._settings, answers) for batch in batches]
+            try:
+                existed = self._writer.write(forms)
+            except StoreUnavailable as exc:
+                if self._available:
+                    self._available = False
+                    logger.warning("store away, holding %d rows: %s", self._rows_in - self._rows_out, exc.message)
+                if self._abandon.wait(RETRY_S):
+                    return answers, False
+                continue
+            except StoreRejected as exc:
+                batches[:] = [_without(batch, set(map(str, exc.ids)), exc.message) for batch in batches]
+                continue
+            if not self._available:
+                self._available = True
+                logger.warning("store back")
+                self._room()
+            if existed:
+                _refer_to_rows(answers, batches, {str(identity) for identity in existed})
+            return answers, True
+
+    def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:
+        """Send replies and acknowledgements in one round trip, however long Redis is away."""
+        claims: dict[int, tuple[ClaimingConsumer, list[str]]] = {}
+        for claim in _claims(batches):
+            claims.setdefault(id(claim.consumer), (claim.consumer, []))[1].append(claim.tag)
+        away = False
+        while True:
+            try:
+                with translate_errors(), self._client.pipeline(transaction=False) as pipe:
+                    for key, replies in answers.by_inbox.items():
+                        pipe.rpush(key, encode_replies(replies))
+                        pipe.expire(key, self._settings.inbox_ttl_s)
+                    for key, meta in answers.celery.items():
+                        pipe.set(key, meta, ex=self._settings.celery_result_ttl_s)
+                        pipe.publish(key, meta)
+                    for consumer, tags in claims.values():
+                        consumer.ack(tags, pipe)
+                    pipe.execute()
+            except BrokerUnavailable as exc:
+                if not away:
+                    away = True
+                    logger.warning("broker away, holding answers: %s", exc.message)
+                if self._abandon.wait(RETRY_S):
+                    return False
+                continue
+            if away:
+                logger.warning("broker back")
+            return True
+
+
+def _claims(batches: list[FinishedBatch]) -> list[Claim]:
+    return [request.claim for batch in batches for run in batch.runs for request in run.requests] + [
+        outcome.request.claim for batch in batches for outcome in batch.outcomes
+    ]
+
+
+def _without(batch: FinishedBatch, rejected: set[str], why: str) -> FinishedBatch:
+    """Turn requests whose rows Postgres refuses into failures; their neighbours stay as they are."""
+    from headrace.workers.encoding import cut
+
+    runs = []
+    outcomes = list(batch.outcomes)
+    for run in batch.runs:
+        if not any(str(request.row_id) in rejected for request in run.requests):
+            runs.append(run)
+            continue
+        pieces = cut(run.outputs, [request.rows for request in run.requests])
+        for request, piece in zip(run.requests, pieces, strict=True):
+            if str(request.row_id) in rejected:
+                logger.error("outputs can't be stored: request=%s: %s", request.id, why)
+                error = InferenceFailed("the outputs of this request can't be stored; the worker's log has the cause")
+                outcomes.append(Outcome(request=request, state=State.FAILED, error=error))
+            else:
+                runs.append(msgspec.structs.replace(run, requests=[request], outputs=piece))
+    return msgspec.structs.replace(batch, runs=runs, outcomes=outcomes)
+
+
+def _refer_to_rows(answers: Answers, batches: list[FinishedBatch], existed: set[str]) -> None:
+    """Where a row was there before (a redelivery, a cancellation), the row is the answer, not what was computed now."""
+    ids = {
+        request.id: str(request.row_id)
+        for batch in batches
+        for request in (
+            *(request for run in batch.runs for request in run.requests),
+            *(outcome.request for outcome in batch.outcomes),
+        )
+        if str(request.row_id) in existed
+    }
+    for replies in answers.by_inbox.values():
+        for index, reply in enumerate(replies):
+            if reply.id in ids:
+                replies[index] = Reply(id=reply.id, state=reply.state, stored=True)

@@ -1,0 +1,65 @@
+"""What a runtime must do: load a package on a device, infer a dict of arrays, close.
+
+Runtimes are plug-ins of the entry point group `headrace.runtimes`; the name there is the `runtime` of `model.toml`.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Final, Protocol, runtime_checkable
+
+from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors
+
+ENTRY_POINT_GROUP: Final = "headrace.runtimes"
+
+
+class LoadedModel(Protocol):
+    """A model that is ready to run. Not thread-safe: one executor owns it."""
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """Run one batch.
+
+        inputs: as the package's signature says, rows first, all with the same number of rows.
+        Returns every output of the signature, rows first. Any exception means that the batch failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model's memory; it is not used afterwards."""
+        ...
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Loads packages on one device."""
+
+    def __init__(self, device: str, threads: int) -> None:
+        """device: as in `--device`. threads: for one model; 0 leaves it to the runtime.
+
+        Raises ConfigurationError when this machine or installation has no such device.
+        """
+        ...
+
+    def load(self, package: ModelPackage) -> LoadedModel:
+        """Load a package whose checksum was verified. Raises PackageError when the file is not one it can run."""
+        ...
+
+
+def find_runtime(name: str, device: str, threads: int) -> Runtime:
+    """Load the plug-in that runs packages of runtime `name`.
+
+    Raises PackageError for a name nobody provides, ConfigurationError when its library is not installed.
+    """
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    try:
+        entry_point = found[name]
+    except KeyError:
+        known = ", ".join(sorted(found.names))
+        raise PackageError(f"no runtime is called {name!r}; installed are: {known}") from None
+    try:
+        runtime: type[Runtime] = entry_point.load()
+    except ImportError as exc:
+        raise ConfigurationError(
+            f'runtime {name!r} needs {exc.name or "a library"}, which is not installed; pip install "headrace[worker]"'
+        ) from exc
+    return runtime(device, threads)

@@ -1,0 +1,76 @@
+"""Where the engine hooks into Celery's worker: one step for the process, one for each connection."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+from celery import bootsteps
+from celery.worker import state as celery_state
+
+from headrace.contracts import HeadraceError, Settings
+from headrace.workers.engine import Engine
+from headrace.workers.intake import Intake
+from headrace.workers.supervisor import end_with_supervisor
+
+#: Threads that hold the interpreter give it up after this time rather than Python's 5 ms: a batch passes through three
+#: threads, and each hand-over may have to wait that long.
+SWITCH_INTERVAL_S: Final = 0.0005
+
+
+class EngineStep(bootsteps.StartStopStep):
+    """Starts the engine before the consumer, and drains it after the consumer at the latest."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        """Celery calls this; parent: the worker."""
+        super().__init__(parent, **kwargs)
+        parent.headrace_engine = None
+
+    def create(self, parent: Any) -> None:
+        """Make and start the engine; a worker that can't serve ends with one clear line."""
+        settings: Settings = parent.app.headrace_settings
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        end_with_supervisor()
+        try:
+            engine = Engine(settings, worker=parent.hostname, revoked=celery_state.revoked)
+            engine.start()
+        except HeadraceError as exc:
+            raise SystemExit(f"headrace: {exc.message}") from exc
+        parent.headrace_engine = engine
+        parent.headrace_intake = Intake(engine, celery_state.revoked)
+
+    def start(self, parent: Any) -> None:
+        """Let the engine call back into the event loop."""
+        parent.headrace_engine.call_soon = parent.hub.call_soon
+
+    def stop(self, parent: Any) -> None:
+        """Drain, in case the consumer was never connected."""
+        parent.headrace_engine.drain(parent.app.headrace_settings.grace_s)
+
+    def terminate(self, parent: Any) -> None:
+        """Leave at once: what runs is not acknowledged and comes back with its lease."""
+
+
+class ConsumerHooks(bootsteps.StartStopStep):
+    """Connects the engine with the channel and the event dispatcher of the present connection."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """Give the channel our window."""
+        engine: Engine = parent.controller.headrace_engine
+        channel = parent.task_consumer.channel
+        channel.window = engine.room
+        engine.claim_soon = channel.claim_soon
+        engine.monitor.dispatcher = parent.event_dispatcher
+
+    def stop(self, parent: Any) -> None:
+        """On a lost connection let go of it; at shutdown drain while the channel can still put requests back."""
+        engine: Engine = parent.controller.headrace_engine
+        engine.claim_soon = None
+        if parent.blueprint.state == bootsteps.CLOSE:
+            parent.task_consumer.cancel()
+            engine.drain(parent.controller.app.headrace_settings.grace_s)
+        engine.monitor.dispatcher = None

@@ -1,0 +1,80 @@
+"""From a finished batch to the rows that are stored and the answers that are sent."""
+
+from __future__ import annotations
+
+from headrace.contracts import Settings, State
+from headrace.contracts.message import Reply
+from headrace.contracts.tensors import datatypes_line
+from headrace.results_store import BatchRows, Row, error_json
+from headrace.workers import encoding
+from headrace.workers.replies import Answers, celery_failure, celery_success
+from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
+
+
+def stored_form(batch: FinishedBatch, worker: str, settings: Settings, answers: Answers) -> BatchRows:
+    """Make the rows of a batch and add the answers to its requests to `answers`."""
+    rows: list[Row] = []
+    binary = batch.lane is not None and batch.lane.package.manifest.store.outputs == "binary"
+    for run in batch.runs:
+        _succeeded(run, rows, answers, binary=binary, inline_bytes=settings.inline_reply_bytes)
+    for outcome in batch.outcomes:
+        _ended(outcome, rows, answers)
+    package = batch.lane.package if batch.lane is not None else None
+    return BatchRows(
+        model=package.name if package else _model_of(batch),
+        version=package.version if package else "",
+        batch_id=batch.batch_id,
+        batch_rows=batch.rows,
+        worker=worker,
+        started_at=batch.started_at,
+        finished_at=batch.finished_at,
+        rows=rows,
+    )
+
+
+def _model_of(batch: FinishedBatch) -> str:
+    return batch.outcomes[0].request.model if batch.outcomes else ""
+
+
+def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inline_bytes: int) -> None:
+    counts = [request.rows for request in run.requests]
+    bodies = encoding.bodies(run.outputs, counts)
+    texts = [None] * len(counts) if binary else encoding.texts(run.outputs, counts)
+    datatypes = datatypes_line(run.outputs)
+    for request, body, text in zip(run.requests, bodies, texts, strict=True):
+        rows.append(_row(request, State.SUCCEEDED, outputs=text, datatypes=datatypes, blob=None if text else body))
+        inline = len(body) <= inline_bytes
+        reply = Reply(id=request.id, state=State.SUCCEEDED, outputs=body if inline else b"", stored=not inline)
+        answers.add(request, reply, celery_success(request, body, text) if request.celery_result else None)
+
+
+def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:
+    request, error = outcome.request, outcome.error
+    rows.append(_row(request, outcome.state, error=error_json(error)))
+    reply = Reply(id=request.id, state=outcome.state, error_type=error.type, error_message=error.message)
+    answers.add(request, reply, celery_failure(request, error) if request.celery_result else None)
+
+
+def _row(
+    request: InferenceRequest,
+    state: State,
+    *,
+    outputs: bytes | None = None,
+    datatypes: str = "",
+    blob: bytes | None = None,
+    error: bytes | None = None,
+) -> Row:
+    header = request.header
+    return Row(
+        id=request.row_id,
+        foreign_id=request.foreign_id,
+        state=state.value,
+        outputs=outputs,
+        datatypes=datatypes,
+        blob=blob,
+        error=error,
+        submitted_at=request.submitted_at,
+        attempts=request.attempts,
+        job_id=header.job_id or None,
+        row_index=header.row_index if header.row_index >= 0 else None,
+    )

@@ -1,0 +1,146 @@
+"""`headrace worker`: checks what a worker needs, starts its processes, and restarts those that die."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Final
+
+from headrace.contracts import ConfigurationError, ModelDirectory, Settings
+from headrace.queueing import connect, translate_errors
+from headrace.results_store import check_schema
+
+logger = logging.getLogger(__name__)
+
+#: A process that dies is started again after this time, doubled each time it dies young.
+RESTART_S: Final = 1.0
+MAX_RESTART_S: Final = 30.0
+
+#: A process that lived this long was well: its next restart is quick again.
+HEALTHY_S: Final = 60.0
+
+#: A first start that fails within this time is a mistake in the set-up, not an accident: the supervisor gives up.
+FIRST_START_S: Final = 5.0
+
+#: Tells a worker process who started it; it ends when that process is gone.
+SUPERVISOR_VARIABLE: Final = "HEADRACE_SUPERVISOR_PID"
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass
+class Supervisor:
+    """Keeps `processes` worker processes running until it is told to stop."""
+
+    settings: Settings
+    processes: int
+    name: str
+    log_level: str = "INFO"
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _exit_code: int = 0
+    _interrupts: int = 0
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT, and give the exit code. The main thread must call this."""
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        threads = [threading.Thread(target=self._keep, args=(index,)) for index in range(1, self.processes + 1)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return self._exit_code
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Pass the signal on: the first ends a worker after its batch, a second SIGINT ends it at once."""
+        self._stop.set()
+        self._interrupts += number == signal.SIGINT
+        self._signal_children(signal.SIGQUIT if self._interrupts > 1 else signal.SIGTERM)
+
+    def _signal_children(self, number: int) -> None:
+        for child in list(self._children.values()):
+            if child.poll() is None:
+                child.send_signal(number)
+
+    def _keep(self, index: int) -> None:
+        """Run one process again and again."""
+        delay_s, first = RESTART_S, True
+        while not self._stop.is_set():
+            started = time.monotonic()
+            child = self._children[index] = self._spawn(index)
+            if self._stop.is_set():
+                # The signal came between the check and the start, so the child did not get it.
+                child.send_signal(signal.SIGTERM)
+            code = child.wait()
+            lived_s = time.monotonic() - started
+            if self._stop.is_set():
+                self._exit_code = self._exit_code or (0 if code in (0, -signal.SIGQUIT) else 1)
+                return
+            if first and lived_s < FIRST_START_S and code > 0:
+                self._exit_code = code
+                self._stop.set()
+                self._signal_children(signal.SIGTERM)
+                return
+            first = False
+            delay_s = RESTART_S if lived_s >= HEALTHY_S else min(MAX_RESTART_S, delay_s * 2)
+            logger.error("worker process %d died with code %d; restarting in %.0f s", index, code, delay_s)
+            self._stop.wait(delay_s)
+
+    def _spawn(self, index: int) -> subprocess.Popen[bytes]:
+        node = self.name if self.processes == 1 else f"{self.name}-{index}"
+        command = [sys.executable, "-m", "celery", "--quiet", "-A", "headrace.workers.app", "worker"]
+        command += ["--hostname", f"{node}@%h", "--loglevel", self.log_level, "--pool", "solo", "--without-gossip"]
+        # A group of its own, so that Ctrl-C in a terminal reaches the supervisor alone, which passes it on once.
+        return subprocess.Popen(command, env=environment(self.settings), process_group=0)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Give the environment of a worker process: this one's, and the settings in force."""
+    values = {
+        "HEADRACE_" + name.upper(): value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        for name, value in settings
+        if value is not None
+    }
+    return {**os.environ, **values, SUPERVISOR_VARIABLE: str(os.getpid())}
+
+
+def run_workers(settings: Settings, *, processes: int = 1, name: str = "headrace", log_level: str = "INFO") -> int:
+    """Check the set-up, then run worker processes until SIGTERM or SIGINT; gives the exit code.
+
+    Raises HeadraceError when a worker could not work: no model, no broker, no database, an old schema.
+    """
+    if processes < 1:
+        raise ConfigurationError(f"--processes must be at least 1, not {processes}")
+    if not ModelDirectory(settings.models).names():
+        raise ConfigurationError(
+            f"there is no model in {settings.models.absolute()}; add one with `headrace models add FILE`, or name "
+            f"another folder with --models"
+        )
+    with translate_errors(), connect(settings.require_broker_url()) as client:
+        client.ping()
+    check_schema(settings.require_database_url())
+    return Supervisor(settings, processes, name, log_level).run()
+
+
+def end_with_supervisor() -> None:
+    """In a worker process: ask the kernel for SIGTERM when the supervisor dies, even if it was killed. Linux only."""
+    supervisor = os.environ.get(SUPERVISOR_VARIABLE)
+    if supervisor is None or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(supervisor):
+        # It died before the kernel was asked.
+        os.kill(os.getpid(), signal.SIGTERM)
