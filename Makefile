@@ -13,8 +13,6 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
-# Named one by one: from `packages = ["headrace"]` mypy would see the first portion of the namespace only.
-ROOMS := contracts queueing results_store producers workers compression cli
 # pip runs again only when one of these is newer than the stamp it left.
 INSTALL_INPUTS := pyproject.toml constraints.txt
 
@@ -40,7 +38,7 @@ test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chr
 check: $(VENV)/.installed-dev ## Formatting, lint, types and the direction of imports
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/ruff check
-	@$(VENV)/bin/mypy $(ROOMS)
+	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
 format: $(VENV)/.installed-dev ## Lay out the code and mend what ruff can mend

@@ -18,8 +18,8 @@ from online_parts.models import MLP, BenchModel
 from online_parts.plan import Plan
 from online_parts.servers import Servers
 
-#: Figures of a run that are per request.
-PER_REQUEST = ("worker_cpu_s", "valkey_cpu_s", "postgres_cpu_s", "round_trips")
+#: Figures of a run of which the median is given.
+FIGURES = ("per_s", "worker_cpu_s", "valkey_cpu_s", "postgres_cpu_s", "round_trips", "others_cpus")
 
 
 @dataclass
@@ -73,8 +73,7 @@ def summary(config: str, rates: Sequence[Rate]) -> dict[str, Any]:
     return {
         "config": config,
         "requests": rates[0].requests,
-        "per_s": statistics.median(rate.per_s for rate in rates),
-        **{name: statistics.median(getattr(rate, name) for rate in rates) for name in PER_REQUEST},
+        **{name: statistics.median(getattr(rate, name) for rate in rates) for name in FIGURES},
         "runs": [asdict(rate) for rate in rates],
     }
 

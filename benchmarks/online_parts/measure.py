@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from online_parts.agent import Agent
-from online_parts.processes import cpu_seconds
+from online_parts.processes import cpu_seconds, machine_cpu_seconds
 from online_parts.servers import Servers
 from online_parts.side import Side
 
@@ -28,7 +28,10 @@ class Stalled(Exception):
 
 @dataclass(frozen=True)
 class Rate:
-    """One run. Everything is per request, CPU in seconds by process tree."""
+    """One run. Everything is per request, CPU in seconds by process tree.
+
+    others_cpus: how many CPUs were busy with anything but this run; above 0.1 or so the rate is too low.
+    """
 
     requests: int
     per_s: float
@@ -36,6 +39,7 @@ class Rate:
     valkey_cpu_s: float
     postgres_cpu_s: float
     round_trips: float
+    others_cpus: float
     submit_per_s: float = 0.0
 
 
@@ -46,6 +50,7 @@ class Meter:
     servers: Servers
     side: Side
     worker_pid: int
+    client_pids: tuple[int, ...] = ()
 
     def read(self) -> tuple[float, ...]:
         counters = self.side.probe.counters()
@@ -56,11 +61,13 @@ class Meter:
             cpu_seconds(self.servers.postgres_pid),
             counters.reads,
             counters.writes,
+            machine_cpu_seconds(),
+            sum(cpu_seconds(pid) for pid in self.client_pids) + time.process_time(),
         )
 
 
 def _rate(requests: int, start: tuple[float, ...], end: tuple[float, ...], submit_per_s: float = 0.0) -> Rate:
-    seconds, worker, valkey, postgres, reads, writes = (b - a for a, b in zip(start, end, strict=True))
+    seconds, worker, valkey, postgres, reads, writes, busy, rest = (b - a for a, b in zip(start, end, strict=True))
     return Rate(
         requests=requests,
         per_s=requests / seconds,
@@ -68,6 +75,7 @@ def _rate(requests: int, start: tuple[float, ...], end: tuple[float, ...], submi
         valkey_cpu_s=valkey / requests,
         postgres_cpu_s=postgres / requests,
         round_trips=min(reads, writes) / requests,
+        others_cpus=max(0.0, busy - worker - valkey - postgres - rest) / seconds,
         submit_per_s=submit_per_s,
     )
 
@@ -127,7 +135,7 @@ def live(servers: Servers, side: Side, count: int, producers: int) -> Rate:
         warmed = warm_up(side, clients)
         share = count // producers
         total = warmed + share * producers
-        meter = Meter(servers, side, worker.pid)
+        meter = Meter(servers, side, worker.pid, tuple(client.pid for client in clients))
         start = meter.read()
         for number, client in enumerate(clients):
             client.begin(op="submit", first=number * share, count=share)

@@ -13,6 +13,9 @@ from typing import Any
 #: Packages whose versions belong to the figures.
 PACKAGES = ("celery", "kombu", "redis", "hiredis", "onnxruntime", "psycopg", "headrace")
 
+#: From this many CPUs busy with other work on, figures deserve a warning.
+BUSY_CPUS = 0.15
+
 
 def machine() -> dict[str, Any]:
     """Describe where the figures come from."""
@@ -67,7 +70,16 @@ def table(result: Mapping[str, Any]) -> str:
         found = raw["memory"]
         grown = f"{found['growth_mb']:+.1f} MB of {found['resident_mb']:.0f}"
         rows.append((f"worker memory over {found['requests']:,} requests", "", grown, ""))
-    return _align(rows)
+    return _align(rows) + _warning(raw)
+
+
+def _warning(raw: Mapping[str, Any]) -> str:
+    """Say so when the machine did other work meanwhile."""
+    sides = [side for name in ("drain", "live") if name in raw for side in raw[name]["sides"].values()]
+    others = max((side["others_cpus"] for side in sides), default=0.0)
+    if others < BUSY_CPUS:
+        return ""
+    return f"\n\nOther processes kept {others:.1f} CPUs busy during these runs: measure again on a quiet machine."
 
 
 def _rates(title: str, section: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

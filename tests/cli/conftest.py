@@ -49,14 +49,33 @@ def headrace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return run
 
 
+@pytest.fixture(scope="module")
+def used_home() -> Iterator[Path]:
+    """A folder that the stacks of one module share, so that only the first has to make a database."""
+    with tempfile.TemporaryDirectory(prefix="headrace test ") as folder:
+        yield Path(folder)
+
+
 @pytest.fixture
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder with a space in its path, in which commands run; no HEADRACE_* variable is set."""
-    for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
-        monkeypatch.delenv(name)
+    without_settings(monkeypatch)
     with tempfile.TemporaryDirectory(prefix="headrace test ") as folder:
         monkeypatch.chdir(folder)
         yield Path(folder)
+
+
+@pytest.fixture
+def shared_home(used_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As `home`, with the data that the tests of the module before left there."""
+    without_settings(monkeypatch)
+    monkeypatch.chdir(used_home)
+    return used_home
+
+
+def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
+        monkeypatch.delenv(name)
 
 
 def headrace_process(*words: object, **options: Any) -> subprocess.Popen[str]:
@@ -83,30 +102,11 @@ def headrace_child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def save_model(
-    path: Path,
-    *,
-    rows: int | str = "rows",
-    columns: int | str = 4,
-    nodes: list[onnx.NodeProto] | None = None,
-    outputs: list[onnx.ValueInfoProto] | None = None,
-    initializer: list[onnx.TensorProto] | None = None,
-) -> Path:
-    """Write a model that doubles `x`, or one of the given nodes."""
-    graph = helper.make_graph(
-        nodes or [helper.make_node("Add", ["x", "x"], ["y"])],
-        "double",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [rows, columns])],
-        outputs or [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, columns])],
-        initializer or [],
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="headrace-tests")
-    onnx.save(model, path)
-    return path
-
-
 @pytest.fixture
 def double(tmp_path: Path) -> Path:
     """A model file that doubles `x`, FP32 [rows, 4]."""
-    return save_model(tmp_path / "double.onnx")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
+    path = tmp_path / "double.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path

@@ -44,6 +44,13 @@ def test_every_command_of_the_design_exists() -> None:
     }
 
 
+def test_every_command_has_its_place_in_the_guide() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+    groups = {"models", "store", "queue"}
+    wanted = {" ".join(("headrace", *words)) for words in commands(app) if words[-1] not in groups}
+    assert {line for line in wanted if line not in guide} == set()
+
+
 @pytest.mark.parametrize("words", [(), *commands(app)], ids=" ".join)
 def test_every_command_has_help_that_begins_with_a_sentence(headrace: Run, words: tuple[str, ...]) -> None:
     found = headrace(*words, "--help")

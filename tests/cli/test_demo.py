@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 import uuid
@@ -83,7 +84,7 @@ def write(database_url: str, run: Run) -> None:
                         model="digits",
                         version="1",
                         rows=rows,
-                        started_at=now,
+                        started_at=now + 0.005,
                         finished_at=now + 0.02,
                         batch_id=uuid.uuid4(),
                         batch_rows=len(rows),
@@ -98,6 +99,7 @@ def test_the_rows_of_a_run_give_hits_latency_and_batches(store: str, finished: R
         rows = read_rows(connection, finished)
     assert (rows.succeeded, rows.hits, rows.batches) == (4, 2, {3: 1, 1: 1})
     assert rows.latency_s == pytest.approx((0.02, 0.02), abs=1e-4)
+    assert rows.queue_s == pytest.approx((0.005, 0.005), abs=1e-4)
     assert verdict(finished, rows) is None
 
 
@@ -109,7 +111,7 @@ def test_a_run_without_rows_is_read_and_refused(store: str, finished: Run) -> No
 
 def test_one_hit_more_or_less_than_stated_is_refused(finished: Run) -> None:
     for hits in (1, 3):
-        said = verdict(finished, Rows(succeeded=4, hits=hits, latency_s=(0, 0), batches={4: 1}))
+        said = verdict(finished, Rows(succeeded=4, hits=hits, latency_s=(0, 0), queue_s=(0, 0), batches={4: 1}))
         assert said == f"2 right answers are stated, but the clients got 2 and the rows hold {hits}"
 
 
@@ -136,6 +138,13 @@ def test_the_figures_fit_into_80_columns(store: str, finished: Run, terminal: bo
     assert "it took a 4 for 9." in plain
     assert EXAMPLE_SQL % finished.answers[0].id in plain
     assert max(map(len, plain.splitlines())) <= 80
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder; not pytest's, which another session may close to the user that Postgres becomes under root."""
+    with tempfile.TemporaryDirectory(prefix="headrace-demo-") as path:
+        yield Path(path)
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -180,13 +189,13 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"the demo ended without saying {words!r}")
 
 
-def test_the_demo_scores_every_image_says_so_in_plain_text_and_leaves_nothing_running(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_the_demo_scores_every_image_says_so_in_plain_text_and_leaves_nothing_running(folder: Path) -> None:
+    home = folder / "home"
     # Twice in the same home: what the first run left is no obstacle, and is not counted again.
     for _ in range(2):
         done = subprocess.run(
             demo_command("--exit", "--clients", "3"),
-            cwd=tmp_path,
+            cwd=folder,
             env=environment(home),
             capture_output=True,
             text=True,
@@ -208,12 +217,12 @@ def test_the_demo_scores_every_image_says_so_in_plain_text_and_leaves_nothing_ru
     assert not (home / "stack.json").exists()
 
 
-def test_a_demo_beside_another_in_the_same_home_is_a_clear_error_and_does_not_disturb_it(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_a_demo_beside_another_in_the_same_home_is_a_clear_error_and_does_not_disturb_it(folder: Path) -> None:
+    home = folder / "home"
     with running(home) as first:
         read_until(first, "starting Postgres")
         second = subprocess.run(
-            demo_command("--exit"), cwd=tmp_path, env=environment(home), capture_output=True, text=True, check=False
+            demo_command("--exit"), cwd=folder, env=environment(home), capture_output=True, text=True, check=False
         )
         assert second.returncode == 1
         assert f"a local stack already runs in {home} (pid {first.pid})" in " ".join(
@@ -230,10 +239,8 @@ def test_a_demo_beside_another_in_the_same_home_is_a_clear_error_and_does_not_di
     ("moment", "number"),
     [("starting Postgres", signal.SIGINT), ("starting Flower", signal.SIGTERM), ("clients submit", signal.SIGINT)],
 )
-def test_a_demo_stopped_at_any_moment_leaves_nothing_running(
-    tmp_path: Path, moment: str, number: signal.Signals
-) -> None:
-    home = tmp_path / "home"
+def test_a_demo_stopped_at_any_moment_leaves_nothing_running(folder: Path, moment: str, number: signal.Signals) -> None:
+    home = folder / "home"
     with running(home, "--repeat", "500") as process:
         assert process.stdout is not None
         read_until(process, moment)
@@ -243,14 +250,14 @@ def test_a_demo_stopped_at_any_moment_leaves_nothing_running(
     assert processes_of(home) == []
 
 
-def test_on_a_terminal_the_demo_draws_and_stays_up_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_on_a_terminal_the_demo_draws_and_stays_up_until_it_is_told_to_stop(folder: Path) -> None:
+    home = folder / "home"
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 80))
     env = {**environment(home), "TERM": "xterm-256color"}
     with (
         os.fdopen(ours, encoding="utf-8", newline="") as screen,
-        subprocess.Popen(demo_command(), cwd=tmp_path, env=env, stdout=theirs, start_new_session=True) as process,
+        subprocess.Popen(demo_command(), cwd=folder, env=env, stdout=theirs, start_new_session=True) as process,
     ):
         os.close(theirs)
         try:

@@ -42,11 +42,6 @@ def models(tmp_path: Path) -> ModelDirectory:
     return ModelDirectory(tmp_path / "models")
 
 
-@pytest.fixture
-def double(tmp_path: Path) -> Path:
-    return save(tmp_path / "double.onnx", [ADD], [X], [Y])
-
-
 def test_a_package_says_all_that_the_file_says(models: ModelDirectory, double: Path) -> None:
     package = add_model(double, models, labels=["a", "b", "c", "d"], max_rows=16, allow_nan=False, store="binary")
     manifest = package.manifest

@@ -157,6 +157,18 @@ def test_a_path_that_no_socket_can_have_is_no_obstacle(folder: Path, name: str) 
     assert not socket_folder.exists()
 
 
+def test_a_folder_whose_server_runs_is_left_alone(folder: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pids = parent.stdout.readline().split()
+        for server, pid in zip((Valkey(folder / "v"), Postgres(folder / "p")), pids, strict=True):
+            with pytest.raises(StackError, match=f"runs already .pid {pid}., started by process {parent.pid}"):
+                server.start()
+            assert psutil.pid_exists(int(pid))
+        parent.communicate()
+
+
 #: Starts both servers, says their process ids, and waits to be killed.
 PARENT = """
 import sys

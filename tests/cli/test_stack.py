@@ -19,45 +19,51 @@ from headrace.contracts.settings import STACK_FILE, load_settings, read_stack
 SERVERS_ONLY = StackOptions(processes=0, flower_port=None)
 
 
-def test_clients_find_a_running_stack_and_forget_a_stopped_one(home: Path) -> None:
-    with LocalStack(home / ".headrace", home / "models", SERVERS_ONLY) as stack:
+def assert_free(home: Path) -> None:
+    lock = HomeLock(home)
+    lock.acquire()
+    lock.release()
+
+
+def test_clients_find_a_running_stack_and_forget_a_stopped_one(shared_home: Path) -> None:
+    with LocalStack(shared_home / ".headrace", shared_home / "models", SERVERS_ONLY) as stack:
         settings = load_settings()
         assert settings.require_broker_url() == stack.address.broker_url
-        assert settings.models == home / "models"
+        assert settings.models == shared_home / "models"
         with psycopg.connect(settings.require_database_url()) as connection:
             assert connection.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
-        file = home / ".headrace" / STACK_FILE
+        file = shared_home / ".headrace" / STACK_FILE
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert json.loads(file.read_text())["pid"] == os.getpid()
         assert [part.state for part in stack.parts()] == ["running", "running"]
         pids = [part.pid for part in stack.parts()]
     assert not file.exists()
-    assert read_stack(home / ".headrace") is None
+    assert read_stack(shared_home / ".headrace") is None
     assert not any(map(psutil.pid_exists, pids))
 
 
-def test_a_second_stack_in_the_same_home_names_the_first(home: Path) -> None:
-    first = HomeLock(home / ".headrace")
+def test_a_second_stack_in_the_same_home_names_the_first(shared_home: Path) -> None:
+    first = HomeLock(shared_home / ".headrace")
     first.acquire()
     try:
         with pytest.raises(StackError, match=f"already runs in .* \\(pid {os.getpid()}\\)"):
-            LocalStack(home / ".headrace", home / "models", SERVERS_ONLY).start()
+            LocalStack(shared_home / ".headrace", shared_home / "models", SERVERS_ONLY).start()
     finally:
         first.release()
-    HomeLock(home / ".headrace").acquire()
+    assert_free(shared_home / ".headrace")
 
 
-def test_addresses_that_a_crashed_stack_left_behind_are_not_believed(home: Path) -> None:
-    with LocalStack(home / ".headrace", home / "models", SERVERS_ONLY):
-        content = (home / ".headrace" / STACK_FILE).read_bytes()
-    (home / ".headrace" / STACK_FILE).write_bytes(content)
-    assert read_stack(home / ".headrace") is None
-    with LocalStack(home / ".headrace", home / "models", SERVERS_ONLY) as stack:
-        assert read_stack(home / ".headrace") == stack.address
+def test_addresses_that_a_crashed_stack_left_behind_are_not_believed(shared_home: Path) -> None:
+    with LocalStack(shared_home / ".headrace", shared_home / "models", SERVERS_ONLY):
+        content = (shared_home / ".headrace" / STACK_FILE).read_bytes()
+    (shared_home / ".headrace" / STACK_FILE).write_bytes(content)
+    assert read_stack(shared_home / ".headrace") is None
+    with LocalStack(shared_home / ".headrace", shared_home / "models", SERVERS_ONLY) as stack:
+        assert read_stack(shared_home / ".headrace") == stack.address
 
 
-def test_a_server_that_dies_ends_the_wait_and_is_named(home: Path) -> None:
-    with LocalStack(home / ".headrace", home / "models", SERVERS_ONLY) as stack:
+def test_a_server_that_dies_ends_the_wait_and_is_named(shared_home: Path) -> None:
+    with LocalStack(shared_home / ".headrace", shared_home / "models", SERVERS_ONLY) as stack:
         stack.postgres.kill()
         with pytest.raises(
             StackError, match=r"Postgres is gone: it ended by SIGKILL; its log is .*postgres\.log"
@@ -66,9 +72,11 @@ def test_a_server_that_dies_ends_the_wait_and_is_named(home: Path) -> None:
         assert "ready to accept connections" in caught.value.log_lines
 
 
-def test_without_a_model_there_is_no_worker_but_a_hint(home: Path) -> None:
+def test_without_a_model_there_is_no_worker_but_a_hint(shared_home: Path) -> None:
     lines: list[str] = []
-    with LocalStack(home / ".headrace", home / "models", StackOptions(flower_port=None), lines.append) as stack:
+    with LocalStack(
+        shared_home / ".headrace", shared_home / "models", StackOptions(flower_port=None), lines.append
+    ) as stack:
         assert [part.name for part in stack.parts()] == ["Valkey", "Postgres"]
     assert any("headrace models add" in line for line in lines)
 
@@ -80,4 +88,4 @@ def test_a_start_that_fails_leaves_nothing_behind(home: Path, monkeypatch: pytes
         stack.start()
     assert not stack.valkey.running
     assert read_stack(stack.home) is None
-    HomeLock(stack.home).acquire()
+    assert_free(stack.home)

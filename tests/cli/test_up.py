@@ -90,7 +90,7 @@ def test_a_killed_up_leaves_nothing_running_and_the_next_one_has_the_data(
         assert connection.execute("SELECT x FROM kept").fetchone() == (42,)
 
 
-def test_up_ends_with_1_and_the_log_when_a_server_dies(home: Path, headrace_child: Start) -> None:
+def test_up_ends_with_1_and_the_log_when_a_server_dies(shared_home: Path, headrace_child: Start) -> None:
     up = headrace_child("up", "--json", "--no-flower")
     pids = {part["name"]: part["pid"] for part in first_document(up)["parts"]}
     psutil.Process(pids["Valkey"]).kill()
@@ -102,7 +102,7 @@ def test_up_ends_with_1_and_the_log_when_a_server_dies(home: Path, headrace_chil
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_every_way_of_stopping_is_clean(home: Path, headrace_child: Start, number: signal.Signals) -> None:
+def test_every_way_of_stopping_is_clean(shared_home: Path, headrace_child: Start, number: signal.Signals) -> None:
     up = headrace_child("up", "--json", "--no-flower")
     first_document(up)
     children = whole_tree(up)

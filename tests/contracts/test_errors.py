@@ -20,8 +20,9 @@ CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if 
 
 def drawn(cls: type[HeadraceError], lead: str = "") -> list[str]:
     lines = []
-    children = cls.__subclasses__()
-    for child in (child for child in children if child.__module__ == errors.__name__):
+    # Other rooms add errors of their own below the tree.
+    children = [child for child in cls.__subclasses__() if child.__module__ == errors.__name__]
+    for child in children:
         last = child is children[-1]
         lines.append(f"{lead}{'└── ' if last else '├── '}{child.__name__}")
         lines += drawn(child, lead + ("    " if last else "│   "))

@@ -147,13 +147,22 @@ class Service:
             )
 
     def check(self) -> subprocess.CompletedProcess[str]:
-        """Run the health check once."""
+        """Run the health check once; one that takes too long has failed."""
         kind, *words = map(self.local, self.definition["healthcheck"]["test"])
         command = ["/bin/sh", "-c", *words] if kind == "CMD-SHELL" else words
         timeout = seconds(self.definition["healthcheck"]["timeout"])
-        return subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        try:
+            return subprocess.run(
+                command,
+                env=self.environment,
+                cwd=self.folder,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 1, "", f"took more than {timeout} s")
 
     def wait_until_healthy(self) -> None:
         """Check at the file's interval until the service is well, as the engine does."""

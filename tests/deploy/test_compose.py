@@ -219,6 +219,7 @@ print(json.dumps({"id": result.id, "outputs": result.get(timeout=60)}))
 """
 
 
+@pytest.mark.timeout(600)  # Five services, one after the other.
 def test_every_service_runs_by_its_own_command_and_passes_its_own_health_check(stack: dict[str, Service]) -> None:
     valkey, postgres, migrate, worker, flower = (
         stack[name] for name in ("valkey", "postgres", "migrate", "worker", "flower")

@@ -87,6 +87,7 @@ PUBLIC = {
         "ResultTimeout",
         "SignatureMismatch",
         "StoreUnavailable",
+        "SubmissionInterrupted",
         "UnknownModel",
     ],
     "headrace.workers": ["run_workers"],

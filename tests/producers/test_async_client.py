@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 import pytest
-import redis
 from tests.producers.peer import MODEL, Peer, store, succeeded
 
 from headrace.contracts import Settings
@@ -248,8 +247,7 @@ def test_a_broker_that_stays_away_ends_every_wait(
         waiters = [asyncio.create_task(handle.result()) for _ in range(3)]
         await asyncio.to_thread(peer.client.client_kill_filter, _type="normal", skipme=True)
         for waiter in waiters:
-            with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
+            with pytest.raises(BrokerUnavailable, match="Redis or Valkey"):
                 await asyncio.wait_for(waiter, 30)
 
     run(settings, main)
-    assert isinstance(peer.client, redis.Redis)

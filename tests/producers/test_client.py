@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from tests.producers.peer import MODEL, Peer, Taken, store, succeeded
 
 from headrace.contracts import Settings
-from headrace.contracts.message import Reply, queue_name
+from headrace.contracts.message import Envelope, Reply, queue_name
 from headrace.contracts.tensors import Tensors
 from headrace.producers import (
     BrokerUnavailable,
@@ -35,9 +35,12 @@ from headrace.producers import (
     QueueFull,
     ResultTimeout,
     SignatureMismatch,
+    SubmissionInterrupted,
     UnknownModel,
     pending,
 )
+from headrace.producers.inputs import Checked
+from headrace.producers.request import Block, RequestFactory
 from headrace.results_store import Row, StoreReader, error_json
 
 X = np.arange(3, dtype=np.float32).reshape(1, 3)
@@ -417,6 +420,35 @@ def test_a_broker_that_is_down_is_one_clear_line_without_the_password() -> None:
                 assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_broker_that_is_lost_on_the_way_says_which_rows_go_on(
+    client: Client, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = RequestFactory._block
+    blocks: list[Block] = []
+
+    def break_before_the_third(self: RequestFactory, envelope: Envelope, checked: Checked, start: int) -> Block:
+        if len(blocks) == 2:
+            peer.client.rename(queue_name(MODEL), "aside")
+            peer.client.set(queue_name(MODEL), "no list")
+        blocks.append(encode(self, envelope, checked, start))
+        return blocks[-1]
+
+    monkeypatch.setattr(RequestFactory, "_block", break_before_the_third)
+    with pytest.raises(SubmissionInterrupted, match="first 2,048 rows") as caught:
+        client.submit_many(MODEL, {"x": np.zeros((5000, 3), np.float32)})
+    assert caught.value.type == "BrokerUnavailable"
+    assert [handle.id for handle in caught.value.handles] == blocks[0].ids + blocks[1].ids
+    assert peer.client.llen("aside") == 2048
+
+
+def test_a_broker_that_stays_away_ends_a_wait(client: Client, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.producers.inbox.PATIENCE_S", 0.0)
+    handle = client.submit(MODEL, {"x": X})
+    peer.client.set(client._inbox.key, "no list")
+    with pytest.raises(BrokerUnavailable, match="Redis or Valkey"):
+        handle.result()
+
+
 def test_a_broker_that_refuses_is_unavailable(client: Client, peer: Peer) -> None:
     peer.client.set(queue_name(MODEL), "no list")
     with pytest.raises(BrokerUnavailable, match="WRONGTYPE"):
@@ -443,6 +475,11 @@ def in_forked_child(run: Callable[[], None]) -> int:
     return process.exitcode if process.exitcode is not None else -1
 
 
+#: Python from 3.12 on warns of forks beside threads; prefork servers fork all the same, before they serve.
+_forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+@_forks
 def test_a_forked_child_has_an_inbox_and_connections_of_its_own(
     stored_client: Client, database_url: str, worker: Peer
 ) -> None:
@@ -469,6 +506,7 @@ def test_a_forked_child_has_an_inbox_and_connections_of_its_own(
     assert stored_client.get("lost") is not None
 
 
+@_forks
 def test_a_fork_while_a_thread_waits_does_not_block_the_child(client: Client, worker: Peer, peer: Peer) -> None:
     worker.answer = lambda taken: None if taken.id == "never" else taken.doubled()
     never = client.submit(MODEL, {"x": X}, request_id="never")

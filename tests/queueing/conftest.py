@@ -1,4 +1,4 @@
-"""For the tests of the queues: an old Redis beside the Valkey of all tests, and Celery workers in processes of their own."""
+"""For the tests of the queues: an old Redis beside the Valkey of all tests, a wire to cut, and programs to kill."""
 
 from __future__ import annotations
 

@@ -305,6 +305,15 @@ def test_a_message_too_long_is_held_whole_and_only_its_end_is_read(
     assert waiting(client) == [long]
 
 
+def test_a_claim_of_large_messages_takes_fewer_and_rings(client: redis.Redis, consumer: ClaimingConsumer) -> None:
+    for _ in range(12):
+        client.lpush(QUEUE, bytes(5 << 20))
+    found = consumer.claim({QUEUE: 12})
+    assert 4 <= len(found) <= 8
+    assert rings(client) == 1
+    assert client.llen(QUEUE) == 12 - len(found)
+
+
 def test_a_buried_message_is_kept_with_its_reason(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     send(client, "poison", "good")
     poison, good = consumer.claim({QUEUE: 2})

@@ -55,18 +55,24 @@ def test_a_client_is_had_by_either_url(broker_url: str, convert: object) -> None
 
 
 def test_a_server_that_is_away_is_one_clear_line() -> None:
-    with connect("redis://:secret@127.0.0.1:1/0") as client:
-        with pytest.raises(BrokerUnavailable) as caught, translate_errors():
-            client.ping()
+    with (
+        connect("redis://:secret@127.0.0.1:1/0") as client,
+        pytest.raises(BrokerUnavailable) as caught,
+        translate_errors(),
+    ):
+        client.ping()
     assert "HEADRACE_BROKER_URL" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_credentials_that_are_refused_are_said_to_be(broker_url: str) -> None:
-    with connect(broker_url.replace("://", "://nobody:secret@")) as client:
-        with pytest.raises(BrokerUnavailable, match="credentials") as caught, translate_errors():
-            client.ping()
+    with (
+        connect(broker_url.replace("://", "://nobody:secret@")) as client,
+        pytest.raises(BrokerUnavailable, match="credentials") as caught,
+        translate_errors(),
+    ):
+        client.ping()
     assert "secret" not in str(caught.value)
 
 

@@ -41,10 +41,8 @@ def test_what_kombu_writes_is_read(message: dict[str, Any]) -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_in_one_line(raw: bytes) -> None:
-    try:
+    with pytest.raises(NotAnEnvelope, match=r"\A.*\Z"):
         read_envelope(raw)
-    except NotAnEnvelope as exc:
-        assert "\n" not in str(exc)
 
 
 @given(envelopes, st.integers(0, 200))

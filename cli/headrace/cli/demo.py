@@ -69,6 +69,19 @@ WHERE model = 'digits' AND id >= '%s'
 GROUP BY digit ORDER BY mean_score;"""
 
 
+_FOUND_SQL: Final = """\
+CREATE TEMPORARY VIEW found AS
+SELECT *, extract(epoch FROM finished_at - submitted_at)::float AS latency_s,
+       extract(epoch FROM started_at - submitted_at)::float AS queue_s
+FROM asked JOIN predictions USING (id) WHERE state = 'succeeded'"""
+
+_FIGURES_SQL: Final = """\
+SELECT count(*), count(*) FILTER (WHERE (outputs->'label'->>0)::int = label),
+       percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY latency_s),
+       percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY queue_s)
+FROM found"""
+
+
 class Digits(msgspec.Struct, frozen=True):
     """The held-out images, and what the model's package says of them.
 
@@ -198,20 +211,26 @@ def _watch(console: Console, users: list[User], total: int) -> None:
     progress = Progress(*columns, console=console, auto_refresh=False, expand=True, disable=not console.is_terminal)
     with progress:
         task = progress.add_task("Scoring", total=total, per_s=0.0, right=0.0)
-        for user in users:
-            while user.is_alive():
-                user.join(_REDRAW_S if console.is_terminal else None)
-                done, hits = sum(len(each.answers) for each in users), sum(each.hits for each in users)
-                per_s = done / (time.perf_counter() - started)
-                progress.update(task, completed=done, per_s=per_s, right=hits / max(done, 1), refresh=True)
+        working = True
+        while working:
+            # Looked at before the answers are counted, so that the last drawing has them all.
+            working = any(user.is_alive() for user in users)
+            done, hits = sum(len(user.answers) for user in users), sum(user.hits for user in users)
+            per_s = done / (time.perf_counter() - started)
+            progress.update(task, completed=done, per_s=per_s, right=hits / max(done, 1), refresh=True)
+            next((user for user in users if user.is_alive()), users[0]).join(_REDRAW_S)
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """What the store holds of a run. latency_s: p50 and p99 of finished_at − submitted_at. batches: rows → how many."""
+    """What the store holds of a run. batches: size in rows → how many.
+
+    latency_s: p50 and p99 of finished_at − submitted_at. queue_s: p50 and p99 of started_at − submitted_at.
+    """
 
     succeeded: int
     hits: int
     latency_s: tuple[float, float]
+    queue_s: tuple[float, float]
     batches: dict[int, int]
 
 
@@ -222,21 +241,12 @@ def read_rows(connection: psycopg.Connection, run: Run) -> Rows:
         for answer in run.answers:
             copy.write_row((answer.id, run.digits.labels[answer.image]))
     connection.execute("ANALYZE asked")
-    connection.execute(
-        "CREATE TEMPORARY VIEW found AS SELECT * FROM asked JOIN predictions USING (id) WHERE state = 'succeeded'"
-    )
-    counts = connection.execute(
-        "SELECT count(*), count(*) FILTER (WHERE (outputs->'label'->>0)::int = label), "
-        "percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - submitted_at)) "
-        "FROM found"
-    ).fetchone()
-    batches = connection.execute(
-        "SELECT batch_rows, count(DISTINCT batch_id) FROM found GROUP BY batch_rows"
-    ).fetchall()
+    connection.execute(_FOUND_SQL)
+    counts = connection.execute(_FIGURES_SQL).fetchone()
+    sizes = connection.execute("SELECT batch_rows, count(DISTINCT batch_id) FROM found GROUP BY batch_rows").fetchall()
     assert counts is not None
-    succeeded, hits, latency_s = counts
-    p50, p99 = map(float, latency_s or (0, 0))
-    return Rows(succeeded, hits, (p50, p99), dict(batches))
+    succeeded, hits, latency_s, queue_s = counts
+    return Rows(succeeded, hits, tuple(latency_s or (0, 0)), tuple(queue_s or (0, 0)), dict(sizes))
 
 
 def verdict(run: Run, rows: Rows) -> str | None:
@@ -250,38 +260,31 @@ def verdict(run: Run, rows: Rows) -> str | None:
     return None
 
 
-def _percentiles_ms(seconds: list[float]) -> tuple[float, float]:
+def _percentiles(seconds: list[float]) -> tuple[float, float]:
     ordered = sorted(seconds)
-    return ordered[(len(ordered) - 1) // 2] * 1e3, ordered[(len(ordered) - 1) * 99 // 100] * 1e3
+    return ordered[(len(ordered) - 1) // 2], ordered[(len(ordered) - 1) * 99 // 100]
 
 
 def show_figures(console: Console, run: Run, rows: Rows) -> None:
     """Print accuracy, speed, latency and batch sizes."""
     images, hits = len(run.digits.labels), rows.hits / run.repeat
-    in_hand = _percentiles_ms([answer.seconds for answer in run.answers])
-    in_rows = tuple(seconds * 1e3 for seconds in rows.latency_s)
-    console.print()
-    _fact(
-        console,
-        "Accuracy",
-        f"{hits / images:.2%}: {hits:g} of {images} images right, in the rows of {run.repeat} "
-        f"pass{'es' if run.repeat > 1 else ''}; the package states {run.digits.hits} of {images}.",
+    in_hand, in_rows, in_queue = (
+        f"p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
+        for p50, p99 in (_percentiles([answer.seconds for answer in run.answers]), rows.latency_s, rows.queue_s)
     )
-    _fact(
-        console,
-        "Speed",
-        f"{run.requests / run.seconds:,.0f} requests/s: {run.requests:,} requests of one image "
-        f"each in {run.seconds:.1f} s, every one a row in Postgres.",
-    )
-    _fact(
-        console,
-        "Latency",
-        f"p50 {in_hand[0]:.1f} ms, p99 {in_hand[1]:.1f} ms from submit() until the client "
-        f"holds the answer; p50 {in_rows[0]:.1f} ms, p99 {in_rows[1]:.1f} ms from submitted_at to finished_at in "
-        f"the rows. Measured under load: {run.clients} clients with up to {IN_FLIGHT} requests unanswered each, "
-        "so most of it is waiting in the queue.",
-    )
-    _fact(console, "Batches", f"{sum(rows.batches.values()):,} in all; how many had how many rows:")
+    passes = "1 pass" if run.repeat == 1 else f"{run.repeat} passes"
+    facts = {
+        "Accuracy": f"{hits / images:.2%}: {hits:g} of {images} images right, in the rows of {passes}; the package "
+        f"states {run.digits.hits} of {images}.",
+        "Speed": f"{len(run.answers) / run.seconds:,.0f} requests/s: {len(run.answers):,} requests of one image each "
+        f"in {run.seconds:.1f} s; {rows.succeeded:,} rows in Postgres.",
+        "Latency": f"{in_hand} from submit() until the client has the answer. In the rows: {in_rows} from submitted_at "
+        f"to finished_at, of which {in_queue} before the model started. This is under load, and the clients share this "
+        "machine with all the rest.",
+        "Batches": f"{sum(rows.batches.values()):,} in all; how many had how many rows:",
+    }
+    for name, text in facts.items():
+        _fact(console, name, text)
     bar = "#" if console.options.ascii_only else "█"
     counts = Counter[int]()
     for size, count in rows.batches.items():
@@ -365,9 +368,10 @@ def _present(console: Console, stack: LocalStack, clients: int, repeat: int) -> 
     run = score(console, _settings(stack.address, stack.home), digits, clients, repeat)
     with connect(stack.address.database_url) as connection:
         rows = read_rows(connection, run)
-        show_figures(console, run, rows)
-        show_mistakes(console, run)
-        show_example(console, connection, run)
+        if rows.succeeded:
+            show_figures(console, run, rows)
+            show_mistakes(console, run)
+            show_example(console, connection, run)
     _fact(console, "Flower", f"{stack.address.flower_url} shows the worker, its queue and its batches.")
     return verdict(run, rows)
 
@@ -395,7 +399,8 @@ def demo(
         with LocalStack(home or load_settings().home, DATA / "models", report=console.print) as stack:
             wrong = _present(console, stack, clients, repeat)
             if terminal and not exit_ and wrong is None:
-                console.print("\nEverything stays up until Ctrl-C; Client() in this folder finds it.", style="bold")
+                where = "in this folder" if home is None else f"with HEADRACE_HOME={home}"
+                console.print(f"\nEverything stays up until Ctrl-C; Client() {where} finds it.", style="bold")
                 stack.wait()
     except KeyboardInterrupt:
         if wrong is not None:

@@ -9,7 +9,7 @@ import queue
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -235,15 +235,10 @@ class LocalStack:
     def stop(self) -> None:
         """Stop everything in reverse order, the worker before what it needs; does nothing if nothing runs.
 
-        A second Ctrl-C meanwhile kills the rest at once; the servers recover from their journals.
+        Another Ctrl-C meanwhile kills the part that is being waited for, so that a worker's grace can be cut short.
         """
         try:
             self._undo.close()
-        except KeyboardInterrupt:
-            for child in (self.worker, self.flower, self.postgres.child, self.valkey.child):
-                with suppress(StackError):
-                    child.kill()
-            raise
         finally:
             self._address = None
 

@@ -20,7 +20,7 @@ from headrace.producers.async_client import AsyncClient
 from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.client import Client
 from headrace.producers.handle import Handle
-from headrace.producers.refusal import PartlySubmitted
+from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted
 
 __all__ = [
     "AsyncClient",
@@ -41,5 +41,6 @@ __all__ = [
     "ResultTimeout",
     "SignatureMismatch",
     "StoreUnavailable",
+    "SubmissionInterrupted",
     "UnknownModel",
 ]

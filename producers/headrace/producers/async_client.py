@@ -6,18 +6,19 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from headrace.contracts.errors import InvalidRequest
+from headrace.contracts.errors import BrokerUnavailable, InvalidRequest
 from headrace.contracts.message import queue_name
 from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors import Tensors
 from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.async_inbox import AsyncInbox
-from headrace.producers.broker import broker_errors, connect_for_calls_async
+from headrace.producers.async_sender import AsyncSender
+from headrace.producers.broker import connect_for_calls_async
 from headrace.producers.forks import renew_after_fork
 from headrace.producers.lookup import RowLookup
-from headrace.producers.refusal import PartlySubmitted, queue_is_full
+from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
 from headrace.queueing import keys
@@ -25,9 +26,6 @@ from headrace.queueing.submission import AsyncSubmitter
 
 if TYPE_CHECKING:
     from headrace.results_store import Prediction
-
-#: Submissions on the way to Redis at once; each has a connection, and more would not be faster.
-_SUBMISSIONS_AT_ONCE: Final = 8
 
 
 class AsyncClient:
@@ -48,9 +46,8 @@ class AsyncClient:
         """Start afresh in the child after a fork, or in a new event loop after the end of the last."""
         self._rows.renew()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._submitting = asyncio.Semaphore(_SUBMISSIONS_AT_ONCE)
         self._broker = connect_for_calls_async(self._url)
-        self._submitter = AsyncSubmitter(self._broker)
+        self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
         self._inbox = AsyncInbox(self._url, keys.inbox(uuid.uuid4().hex), self._rows.replies)
         self._factory = RequestFactory(self._settings, self._inbox.key)
 
@@ -98,7 +95,10 @@ class AsyncClient:
         handles: list[AsyncHandle] = []
         for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
             new = [AsyncHandle(self, request_id, model) for request_id in block.ids]
-            accepted = await self._send(model, priority, block, new)
+            try:
+                accepted = await self._send(model, priority, block, new)
+            except BrokerUnavailable as exc:
+                raise SubmissionInterrupted(exc, handles) from exc
             handles += new[:accepted]
             if accepted < len(new):
                 raise PartlySubmitted(model, self._settings.queue_limit, handles)
@@ -108,11 +108,7 @@ class AsyncClient:
         if self.closed:
             raise InvalidRequest("the client is closed; make a new one")
         self._inbox.expect(handles)
-        async with self._submitting:
-            with broker_errors():
-                return await self._submitter.submit(
-                    queue_name(model), priority, block.messages, self._settings.queue_limit
-                )
+        return await self._sender.send(queue_name(model), priority, block.messages)
 
     async def predict(
         self,
@@ -159,6 +155,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
         await self._inbox.close()
+        await self._sender.close()
         await self._broker.aclose()
         await asyncio.to_thread(self._rows.close)
 

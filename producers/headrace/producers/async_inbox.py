@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -12,15 +13,18 @@ from typing import Final
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
 from headrace.contracts.message import Reply, decode_replies
 from headrace.producers.broker import (
+    NUDGE,
     PATIENCE_S,
     READ_S,
     RECONNECT_FIRST_S,
     RECONNECT_MAX_S,
-    SHORTEST_READ_S,
     broker_errors,
     connect_for_reading_async,
 )
 from headrace.producers.pending import Pending, Waiting
+
+#: How long a cancelled task may take to end before it is woken.
+_CANCEL_S: Final = 0.1
 
 _log: Final = logging.getLogger(__name__)
 
@@ -37,6 +41,8 @@ class AsyncInbox:
         self._pending = Pending()
         self._reader: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._failure: BaseException | None = None
         self._down_since: float | None = None
 
@@ -61,6 +67,7 @@ class AsyncInbox:
         """
         woken = asyncio.Event()
         self._pending.watch(handle, woken.set, time.monotonic())
+        self._set_timer()
         self._read_on()
         try:
             with contextlib.suppress(TimeoutError):
@@ -86,19 +93,18 @@ class AsyncInbox:
         self._pending.wake_all()
 
     async def _read_all(self) -> None:
-        while len(self._pending):
-            self._look_up_what_is_due()
-            await self._read(min(READ_S, self._pending.next_lookup - time.monotonic()))
+        while len(self._pending) and not self.closed:
+            await self._read()
 
-    async def _read(self, timeout_s: float) -> None:
+    async def _read(self) -> None:
         try:
             with broker_errors():
-                found = await self._client.blpop([self.key], max(timeout_s, SHORTEST_READ_S))
+                found = await self._client.blpop([self.key], READ_S)
         except BrokerUnavailable:
             away_s = self._note_break()
             if away_s > PATIENCE_S:
                 raise
-            self._look_up_what_is_due()
+            self._set_timer()
             await asyncio.sleep(min(max(away_s, RECONNECT_FIRST_S), RECONNECT_MAX_S))
             return
         self._down_since = None
@@ -119,11 +125,26 @@ class AsyncInbox:
         except InvalidRequest as exc:
             _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
 
+    def _set_timer(self) -> None:
+        """Have `_look_up_what_is_due` called when something is due."""
+        at = self._pending.next_lookup
+        if at < self._timer_at and not self.closed:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            wait_s = max(at - time.monotonic(), 0)
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._look_up_what_is_due)
+
     def _look_up_what_is_due(self) -> None:
-        if self._looking is None or self._looking.done():
-            ids = self._pending.due(time.monotonic())
-            if ids:
-                self._looking = asyncio.create_task(self._find_rows(ids), name="headrace-lookup")
+        self._timer, self._timer_at = None, math.inf
+        if self._looking is not None and not self._looking.done():
+            return
+        ids = self._pending.due(time.monotonic())
+        if not ids:
+            self._set_timer()
+            return
+        self._looking = asyncio.create_task(self._find_rows(ids), name="headrace-lookup")
+        self._looking.add_done_callback(lambda _: self._set_timer())
 
     async def _find_rows(self, ids: list[str]) -> None:
         try:
@@ -138,11 +159,9 @@ class AsyncInbox:
             return
         self.closed = True
         self._pending.wake_all()
-        for task in (self._reader, self._looking):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._end_tasks()
         try:
             with broker_errors():
                 await self._client.delete(self.key)
@@ -150,3 +169,15 @@ class AsyncInbox:
             # The workers gave the list a time to live.
             _log.debug("inbox_not_deleted inbox=%s", self.key)
         await self._client.aclose()
+
+    async def _end_tasks(self) -> None:
+        alive = {task for task in (self._reader, self._looking) if task is not None}
+        for task in alive:
+            task.cancel()
+        if alive:
+            _, alive = await asyncio.wait(alive, timeout=_CANCEL_S)
+        if alive:
+            # redis-py loses a cancellation that comes while it connects; then an empty element ends the read.
+            with contextlib.suppress(BrokerUnavailable), broker_errors():
+                await self._client.rpush(self.key, NUDGE)
+            await asyncio.wait(alive, timeout=READ_S)

@@ -11,6 +11,7 @@ import redis.asyncio
 from redis.backoff import ExponentialBackoff
 
 from headrace.contracts.errors import BrokerUnavailable
+from headrace.contracts.message import encode_replies
 from headrace.queueing.connection import CONNECT_TIMEOUT_S, connect, redis_url, translate_errors
 
 #: A call that fails because the server restarted is tried this often again, 0.05 and 0.1 s later; then the user hears
@@ -31,6 +32,9 @@ SHORTEST_READ_S: Final = 0.01
 #: Between attempts to read from a broker that is away: first, and longest.
 RECONNECT_FIRST_S: Final = 0.05
 RECONNECT_MAX_S: Final = 1.0
+
+#: An element without replies: whoever reads the inbox wakes and looks around.
+NUDGE: Final = encode_replies([])
 
 #: A waiter is told BrokerUnavailable when the broker was away for this long: time enough for a restart or a failover.
 PATIENCE_S: Final = 60.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from headrace.contracts.errors import InvalidRequest
+from headrace.contracts.errors import BrokerUnavailable, InvalidRequest
 from headrace.contracts.message import queue_name
 from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors import Tensors
@@ -16,7 +16,7 @@ from headrace.producers.forks import renew_after_fork
 from headrace.producers.handle import Handle
 from headrace.producers.inbox import Inbox
 from headrace.producers.lookup import RowLookup
-from headrace.producers.refusal import PartlySubmitted, queue_is_full
+from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
 from headrace.queueing import keys
@@ -94,12 +94,16 @@ class Client:
         """Submit each row as a request of its own, in order, many in one round trip.
 
         Like `submit` otherwise. When the queue's limit is reached on the way, PartlySubmitted (a QueueFull) is raised;
-        its `handles` are those of the first rows, which were accepted.
+        its `handles` are those of the first rows, which were accepted. So are those of SubmissionInterrupted (a
+        BrokerUnavailable) when the broker is lost on the way.
         """
         handles: list[Handle] = []
         for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
             new = [Handle(self, request_id, model) for request_id in block.ids]
-            accepted = self._send(model, priority, block, new)
+            try:
+                accepted = self._send(model, priority, block, new)
+            except BrokerUnavailable as exc:
+                raise SubmissionInterrupted(exc, handles) from exc
             handles += new[:accepted]
             if accepted < len(new):
                 raise PartlySubmitted(model, self._settings.queue_limit, handles)
@@ -112,7 +116,7 @@ class Client:
         inbox.expect(handles)
         with broker_errors():
             accepted = self._submitter.submit(queue_name(model), priority, block.messages, self._settings.queue_limit)
-        inbox.poll_sometimes()
+        inbox.tidy()
         return accepted
 
     def predict(

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies, encode_replies
+from headrace.contracts.message import Reply, decode_replies
 from headrace.producers.broker import (
+    NUDGE,
     PATIENCE_S,
     READ_S,
     RECONNECT_FIRST_S,
@@ -38,8 +39,6 @@ _CLOSE_S: Final = 1.0
 
 #: A client that submits and never waits takes its replies this often, while it submits.
 TIDY_EVERY_S: Final = 1.0
-
-_NUDGE: Final = encode_replies([])
 
 _log: Final = logging.getLogger(__name__)
 
@@ -89,11 +88,23 @@ class Inbox:
             self._nudge()
 
     def poll(self) -> None:
-        """Take what has arrived, without waiting, unless a waiter reads anyway. Raises BrokerUnavailable."""
-        now = time.monotonic()
-        if now - self._polled_at < POLL_EVERY_S or self.closed or not self._reading.acquire(blocking=False):
+        """Take what has arrived, without waiting, unless that was done just now. Raises BrokerUnavailable."""
+        if time.monotonic() - self._polled_at >= POLL_EVERY_S:
+            self._poll_now()
+
+    def tidy(self) -> None:
+        """Take what has arrived if that was last done long ago, so that replies nobody waits for don't pile up."""
+        if time.monotonic() - self._polled_at >= TIDY_EVERY_S:
+            try:
+                self._poll_now()
+            except BrokerUnavailable as exc:
+                # Nobody asked for these replies; who waits for them will read again.
+                _log.debug("tidy_failed inbox=%s error=%r", self.key, exc.message)
+
+    def _poll_now(self) -> None:
+        if self.closed or not self._reading.acquire(blocking=False):
             return
-        self._polled_at = now
+        self._polled_at = time.monotonic()
         try:
             taken = _POLL_ELEMENTS
             while taken == _POLL_ELEMENTS:
@@ -104,16 +115,11 @@ class Inbox:
                 taken = len(elements)
         except BrokerUnavailable:
             with self._lock:
-                self._pending.connection_broke(now)
+                self._pending.connection_broke(self._polled_at)
             raise
         finally:
             self._reading.release()
             self._call_next_leader()
-
-    def poll_sometimes(self) -> None:
-        """Take what has arrived if that was last done long ago, so that replies nobody waits for don't pile up."""
-        if time.monotonic() - self._polled_at > TIDY_EVERY_S:
-            self.poll()
 
     def wait(self, handle: Waiting, timeout_s: float | None) -> None:
         """Wait until a request has its reply, the time is up or the inbox is closed.
@@ -121,14 +127,14 @@ class Inbox:
         Raises BrokerUnavailable when the broker was away for PATIENCE_S.
         """
         if timeout_s is not None and timeout_s <= 0:
-            self.poll()
+            self._poll_now()
             return
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         with self._watching(handle) as woken:
             while handle.reply is None and not self.closed:
                 left_s = READ_S if ends_at is None else ends_at - time.monotonic()
                 if left_s <= 0:
-                    self.poll()
+                    self._poll_now()
                     return
                 if self._reading.acquire(blocking=False):
                     try:
@@ -136,7 +142,8 @@ class Inbox:
                     finally:
                         self._reading.release()
                         self._call_next_leader()
-                    self._look_up_what_is_due()
+                    if handle.reply is None:
+                        self._look_up_what_is_due()
                 else:
                     woken.wait(None if ends_at is None else left_s)
                     woken.clear()
@@ -226,7 +233,7 @@ class Inbox:
         """Wake the leader out of its blocking read."""
         try:
             with broker_errors():
-                self._client.rpush(self.key, _NUDGE)
+                self._client.rpush(self.key, NUDGE)
         except BrokerUnavailable:
             # Then the leader's own read fails too, or it ends after READ_S.
             _log.debug("nudge_failed inbox=%s", self.key)

@@ -1,11 +1,11 @@
-"""What a full queue answers."""
+"""What a sender of many rows learns when not all of them were accepted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from headrace.contracts.errors import QueueFull
+from headrace.contracts.errors import BrokerUnavailable, QueueFull
 from headrace.producers.pending import Waiting
 
 W_co = TypeVar("W_co", bound=Waiting, covariant=True)
@@ -34,3 +34,20 @@ class PartlySubmitted(QueueFull, Generic[W_co]):
     def type(self) -> str:
         """The name under which this error is stored and sent."""
         return QueueFull.__name__
+
+
+class SubmissionInterrupted(BrokerUnavailable, Generic[W_co]):
+    """The broker was lost before all rows were submitted; `handles` are those of the first rows, which were accepted.
+
+    Up to `BLOCK_REQUESTS` rows after them may have been accepted as well: their answer was lost.
+    """
+
+    def __init__(self, cause: BrokerUnavailable, handles: Sequence[W_co]) -> None:
+        """handles: of the rows that were surely accepted, in order; perhaps none."""
+        super().__init__(f"{cause.message}; the first {len(handles):,} rows were accepted and go on")
+        self.handles = tuple(handles)
+
+    @property
+    def type(self) -> str:
+        """The name under which this error is stored and sent."""
+        return BrokerUnavailable.__name__

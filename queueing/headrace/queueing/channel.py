@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 UNLIMITED_IN_LOOP: Final = 64
 UNLIMITED_IN_DRAIN: Final = 1
 
+#: How long messages are delivered before the event loop gets a turn, which sends acknowledgements and reads broadcasts.
+#: Matters where delivering means executing, as in Celery's solo pool.
+TURN_S: Final = 0.005
+
 DEFAULT_LEASE_S: Final = 60.0
 
 
@@ -49,7 +53,8 @@ class Channel(kombu_redis.Channel):
     lease_s: float = DEFAULT_LEASE_S
     max_message_bytes: int = 0
 
-    #: How many messages of a queue may be claimed now; None goes by the prefetch count. Called by the consuming thread.
+    #: How many messages of a queue may be claimed now; called by the consuming thread. None goes by the prefetch count.
+    #: Who sets it may acknowledge by `consumer.ack` instead of `message.ack`, and must `claim_soon` when there is room.
     window: Callable[[str], int] | None = None
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
@@ -111,7 +116,7 @@ class Channel(kombu_redis.Channel):
     def _receive_message(
         self, callback: Callable[[message.Message], Any], no_ack: bool, received: message.Message
     ) -> Any:
-        if not no_ack:
+        if not no_ack and self.window is None:  # who sets a window counts for itself
             self.qos.append(received, received.delivery_tag or "")
         return callback(received)
 
@@ -174,13 +179,13 @@ class Channel(kombu_redis.Channel):
 
     def _wishes(self) -> tuple[dict[str, int], int]:
         """How many messages may be claimed now: of each queue, and in all."""
+        queues: list[str] = self.active_queues  # type: ignore[assignment]
+        if self.window is not None:
+            return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
         limit = self.qos.room(UNLIMITED_IN_LOOP if self.connection.in_loop else UNLIMITED_IN_DRAIN)
         if limit <= 0:
             return {}, 0
-        queues: list[str] = self.active_queues  # type: ignore[assignment]
-        if self.window is None:
-            return dict.fromkeys(queues, limit), min(limit, MAX_CLAIM)
-        return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
+        return dict.fromkeys(queues, limit), min(limit, MAX_CLAIM)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Wait for the doorbells of all queues that may be claimed; takes the place of BRPOP on the queues."""
@@ -227,8 +232,11 @@ class Channel(kombu_redis.Channel):
                 self._eager = len(found) >= wish
                 self._pending.extend(found)
         delivered = 0
-        while self._pending and (self.connection.in_loop or not delivered):
+        turn_ends = time.monotonic() + (TURN_S if self.connection.in_loop else 0.0)
+        while self._pending:
             delivered += self._deliver(self._pending.popleft())
+            if delivered and time.monotonic() >= turn_ends:
+                break
         if not delivered:
             raise Empty
         return True
@@ -279,6 +287,14 @@ class Channel(kombu_redis.Channel):
         """Put messages back at the head of their queues."""
         if self._consumer is not None:
             self._consumer.release(tags)
+            self.claim_soon()
+
+    def release_all(self) -> None:
+        """Put back all that this channel holds."""
+        self.flush_acks()
+        self._pending.clear()
+        if self._consumer is not None:
+            self._consumer.release()
             self.claim_soon()
 
     # -- publishing --------------------------------------------------------------------------------------------------

@@ -72,10 +72,13 @@ def _body(envelope: Envelope) -> bytes:
 
 
 def _oversize(delivery: Delivery) -> Envelope:
-    envelope = read_tail(delivery.raw)
+    try:
+        envelope = read_tail(delivery.raw)
+    except NotAnEnvelope as exc:
+        raise NotAnEnvelope(f"its {delivery.message_bytes} bytes are too many, and {exc}") from None
     headers = envelope.headers
     if not headers or not isinstance(headers.get("id"), str):
-        raise NotAnEnvelope(f"its {delivery.message_bytes} bytes are too many, and its id is not in the last ones")
+        raise NotAnEnvelope(f"its {delivery.message_bytes} bytes are too many, and its id is not in its last bytes")
     headers[OVERSIZE_HEADER] = delivery.message_bytes
     headers.pop("compression", None)  # there is nothing to decompress
     return envelope

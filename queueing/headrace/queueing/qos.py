@@ -53,9 +53,8 @@ class QoS(kombu_redis.QoS):
 
     def restore_unacked(self, client: Any | None = None) -> Iterator[Any] | None:  # type: ignore[override]  # noqa: ARG002
         """Put back all that is delivered and not acknowledged."""
-        tags = list(self._delivered)
         self._delivered.clear()
-        self.channel.release(tags)
+        self.channel.release_all()
         return None
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Of a message longer than a consumer wants, it gets the last bytes only: enough for the headers of an envelope.
 TAIL_BYTES: Final = 8192
 
+#: About the most bytes that one claim takes, in which case it takes fewer messages than are wanted.
+CLAIM_BYTES: Final = 32 << 20
+
 #: Most messages, and about the most bytes, that one call puts back; bounds how long the server is busy with it.
 RESTORE_MESSAGES: Final = 500
 RESTORE_BYTES: Final = 32 << 20
@@ -68,7 +71,7 @@ CLAIM: Final = (
     _SHARED
     + f"""
 local consumer, max_bytes, seq, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local held, groups, registered, failure = IN_FLIGHT .. consumer, {{}}, false, nil
+local held, groups, registered, failure, bytes = IN_FLIGHT .. consumer, {{}}, false, nil, 0
 local counting = redis.call('EXISTS', DELIVERIES) == 1
 
 local function register(list, messages)
@@ -100,15 +103,29 @@ local function notes_on(messages)
   return notes
 end
 
+-- Pops a few messages first and then as many as fit the bytes by the size of those, so that a claim of many large
+-- messages does not fill the server's memory.
+local function pop(list, wanted)
+  local messages, run, longest = {{}}, 4, 1
+  while #messages < wanted and bytes < {CLAIM_BYTES} do
+    local some = redis.pcall('RPOP', list, math.min(run, wanted - #messages))
+    if some and some.err then failure = some end
+    if not some or some.err then break end
+    for _, message in ipairs(some) do
+      messages[#messages + 1] = message
+      bytes, longest = bytes + #message, math.max(longest, #message)
+    end
+    if #some < run then break end
+    run = math.max(1, math.floor(({CLAIM_BYTES} - bytes) / longest))
+  end
+  return messages
+end
+
 local function take(index, queue, wanted, no_ack)
   for _, step in ipairs(STEPS) do
-    local count = math.min(wanted, left)
-    if count <= 0 then return end
     local list = list_of(queue, step)
-    local messages = redis.pcall('RPOP', list, count)
-    if messages and messages.err then
-      failure = messages
-    elseif messages and #messages > 0 then
+    local messages = pop(list, math.min(wanted, left))
+    if #messages > 0 then
       if not no_ack then register(list, messages) end
       groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages)}}
       seq, wanted, left = seq + #messages, wanted - #messages, left - #messages

@@ -128,12 +128,12 @@ class Submitter:
     def _run(self, commands: list[_Command]) -> list[Any]:
         if len(commands) == 1:
             try:
-                return [self._client.execute_command(*commands[0])]
+                return [self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
             except NoScriptError as missing:
                 return [missing]
         with self._client.pipeline(transaction=True) as pipe:
             for command in commands:
-                pipe.execute_command(*command)
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
             return list(pipe.execute(raise_on_error=False))
 
 
@@ -157,7 +157,7 @@ class AsyncSubmitter:
     async def _run(self, commands: list[_Command]) -> list[Any]:
         if len(commands) == 1:
             try:
-                return [await self._client.execute_command(*commands[0])]
+                return [await self._client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
             except NoScriptError as missing:
                 return [missing]
         async with self._client.pipeline(transaction=True) as pipe:

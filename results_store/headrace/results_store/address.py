@@ -53,14 +53,15 @@ def connection_info(database_url: str) -> str:
 
 def connect(database_url: str) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a connection in autocommit mode. Raises psycopg.OperationalError, for `errors` to translate."""
-    return psycopg.connect(connection_info(database_url), autocommit=True)
+    # psycopg must not prepare statements by itself: after a ROLLBACK or DROP it deallocates all, the writer's too.
+    return psycopg.connect(connection_info(database_url), autocommit=True, prepare_threshold=None)
 
 
 def create_engine(database_url: str, *, pool_size: int = 5) -> sa.Engine:
     """Make a lazy SQLAlchemy engine in autocommit mode; libpq itself reads the URL, so nothing is lost on the way."""
     info = connection_info(database_url)
     adapters = AdaptersMap(psycopg.adapters)
-    # Unlike Python's own reader, it takes integers beyond 64 bits, as jsonb writes large floats, for the floats they are.
+    # jsonb writes large floats as integers; beyond 64 bits, this reader makes floats of them again.
     set_json_loads(orjson.loads, adapters)
     return sa.create_engine(
         "postgresql+psycopg://",

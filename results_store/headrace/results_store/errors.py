@@ -1,6 +1,7 @@
 """The one seam where errors of the Postgres driver become errors of headrace.
 
 HeadraceError
+├── InvalidRequest        a read names something that Postgres can't hold or compare
 ├── StoreUnavailable      no connection, or the server can't write now: the same call may succeed later
 ├── ConfigurationError    the schema is missing or of another release, or the URL is wrong
 └── StoreRejected         Postgres refuses some rows, and always will
@@ -16,7 +17,7 @@ from typing import Final
 import psycopg
 import sqlalchemy.exc
 
-from headrace.contracts.errors import ConfigurationError, HeadraceError, StoreUnavailable
+from headrace.contracts.errors import ConfigurationError, HeadraceError, InvalidRequest, StoreUnavailable
 
 MIGRATE_HINT: Final = "run `headrace store migrate`"
 
@@ -53,6 +54,8 @@ def translate(error: psycopg.Error) -> HeadraceError:
     """Give the error of headrace that stands for an error of the driver; neither holds values of rows or passwords."""
     code = error.sqlstate or ""
     said = primary_message(error)
+    if isinstance(error, psycopg.DataError):
+        return InvalidRequest(f"Postgres can't use a value that was given: {said}; correct it")
     if code == _NO_PRIVILEGE:
         return ConfigurationError(f"the database user of HEADRACE_DATABASE_URL lacks a privilege: {said}; grant it")
     if code.startswith(_SCHEMA_CLASSES):

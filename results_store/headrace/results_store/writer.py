@@ -12,6 +12,7 @@ import psycopg
 from psycopg import pq
 from psycopg.errors import UniqueViolation, error_from_result
 
+from headrace.contracts.errors import StoreUnavailable
 from headrace.results_store.address import connect, connection_info
 from headrace.results_store.columns import (
     NAMES,
@@ -28,8 +29,9 @@ from headrace.results_store.columns import (
 from headrace.results_store.errors import StoreRejected, is_data_error, primary_message, translate
 from headrace.results_store.rows import BatchRows
 
-#: Above either of these a write goes by COPY: it is faster there, and Postgres takes no array beyond 1 GB.
-COPY_ROWS: Final = 1_000
+#: Above either of these a write goes by COPY: beyond about 2,000 rows it is faster (benchmarks/store.py), and Postgres
+#: takes no array of more than 1 GB.
+COPY_ROWS: Final = 2_000
 COPY_BYTES: Final = 32 << 20
 
 _COLUMN_LIST: Final = ", ".join(NAMES)
@@ -129,6 +131,10 @@ class StoreWriter:
             if not is_data_error(exc):
                 raise
             ids = _find_rejected(connection, columns)
+            if not ids:
+                raise StoreUnavailable(
+                    f"Postgres refused a write, but none of its rows: {primary_message(exc)}; write it again"
+                ) from exc
             raise StoreRejected(ids, f"Postgres refused {len(ids)} row(s): {primary_message(exc)}") from exc
 
 
@@ -165,7 +171,7 @@ def _check(result: pq.abc.PGresult) -> pq.abc.PGresult:
 
 
 def _copy(connection: Connection, columns: Columns) -> int:
-    with connection.transaction(), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         _stream(cursor, _COPY, columns)
         return cursor.rowcount
 

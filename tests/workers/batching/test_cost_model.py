@@ -109,6 +109,13 @@ def test_what_cannot_be_a_run_is_ignored(rows: int, seconds: float) -> None:
     assert (cost.seconds_fixed, cost.seconds_per_row) == (0, 0)
 
 
+def test_runs_that_grow_faster_than_their_rows_give_no_negative_fixed_part() -> None:
+    cost = CostModel()
+    for rows in [*range(1, 65)] * 4:
+        cost.observe(rows, 1e-5 * rows * rows)
+        assert cost.seconds_fixed >= 0
+
+
 @given(st.lists(st.tuples(st.integers(1, 10_000), st.floats(1e-7, 1e4)), max_size=80))
 def test_it_is_never_negative_and_always_finite(runs: list[tuple[int, float]]) -> None:
     cost = CostModel()

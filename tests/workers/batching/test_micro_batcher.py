@@ -181,7 +181,7 @@ def test_single_requests_in_idle_traffic_never_wait() -> None:
 
 
 def test_a_client_that_asks_again_after_each_reply_is_not_taken_for_company() -> None:
-    batcher = MicroBatcher[int](POLICY, learned_cost())
+    batcher = MicroBatcher[int](BatchPolicy(max_rows=16, max_wait_s=1.0), learned_cost())
     now = 0.0
     for name in range(200):
         batcher.put(request(name, at=now))
@@ -203,8 +203,25 @@ def test_priority_then_deadline_then_arrival() -> None:
     assert names(take(batcher, 0.5)) == [5, 4, 3, 2, 1, 6]
 
 
+def test_arrivals_out_of_order_are_put_in_order() -> None:
+    assert names(take(batcher_of(request(1, at=0.2), request(2, at=0.1), request(3, at=0.2)), 0.3)) == [2, 1, 3]
+
+
+def test_waits_cease_soon_after_the_company_does() -> None:
+    batcher, now = expecting_batcher()
+    waits = 0
+    for second in range(100):
+        batcher.put(request(at=now + second))
+        if batcher.take(now + second) is None:
+            waits = second + 1
+            assert take(batcher, now + second + POLICY.max_wait_s).rows == 1
+    assert 0 < waits <= 25
+
+
 def test_the_bucket_of_the_most_urgent_request_goes_first() -> None:
     batcher = batcher_of(Item(1, 1, 0, None, 0.0, "a"), Item(2, 1, 3, None, 0.1, "b"))
+    assert take(batcher, 0.2).bucket == "b"
+    batcher.put_many([Item(3, 1, 0, None, 0.0, "b"), Item(4, 1, 5, None, 0.2, "b"), Item(5, 1, 3, None, 0.1, "a")])
     assert take(batcher, 0.2).bucket == "b"
 
 

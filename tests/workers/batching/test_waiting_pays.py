@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.workers.batching.simulation import Device, Outcome, Simulation, bursts, poisson
 
-from headrace.workers.batching import BatchPolicy
+from headrace.workers.batching import BatchPolicy, CostModel
+from headrace.workers.batching.waiting import Waiting
 
 WAITING = BatchPolicy()
 NOT_WAITING = BatchPolicy(max_wait_s=0)
@@ -28,6 +29,12 @@ class FixedChance:
 
 def under_poisson(device: Device, policy: BatchPolicy, load: float, seed: int) -> Outcome:
     return Simulation(device, policy).run(poisson(load * capacity(device), REQUESTS, seed))
+
+
+def test_a_stream_that_comes_anyway_pays_for_the_wait_too() -> None:
+    seconds = CostModel(0.010, 0.0).predict
+    assert Waiting(1, 1, 2.0, 2.0, 0.001, seconds).saves_s() == pytest.approx(2 * 0.010 - 3 * 0.001)
+    assert Waiting(1, 1, 2.0, 20.0, 0.001, seconds).saves_s() == pytest.approx(2 * 0.010 - 21 * 0.001)
 
 
 @pytest.mark.parametrize("device", DEVICES)

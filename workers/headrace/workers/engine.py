@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Container
 from typing import Final
 
+import psycopg
+
 from headrace.contracts import ModelDirectory, Settings
 from headrace.queueing import connect
-from headrace.results_store import StoreWriter, check_schema
+from headrace.results_store import StoreWriter, check_schema, ensure_partitions
 from headrace.workers.executor import Executor, not_run
 from headrace.workers.lane import Lane, Lanes
 from headrace.workers.monitor import Monitor
@@ -56,9 +58,18 @@ class Engine:
     def start(self) -> None:
         """Check the store, load the models and start the threads. Raises HeadraceError with cause and remedy."""
         check_schema(self.settings.require_database_url())
+        self.keep_partitions()
         self.lanes.load_newest()
         self._outbox.start()
         self._executor.start()
+
+    def keep_partitions(self) -> None:
+        """Make the partitions of the coming days; rows of a day without one go to the default partition meanwhile."""
+        try:
+            with psycopg.connect(self.settings.require_database_url(), autocommit=True) as connection:
+                ensure_partitions(connection)
+        except psycopg.Error as exc:
+            logger.warning("partitions of the coming days were not made; trying again later: %s", type(exc).__name__)
 
     def admit(self, request: InferenceRequest) -> None:
         """Take a checked request; it is handed to the executor together with the others of this claim."""

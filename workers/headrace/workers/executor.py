@@ -116,7 +116,7 @@ class Executor:
             lane.batcher.put(request_item(request, now))
 
     def _hand_back(self) -> list[InferenceRequest]:
-        unstarted = []
+        unstarted: list[InferenceRequest] = []
         for lane in self._lanes:
             while (batch := lane.batcher.take(time.monotonic(), drain=True)) is not None:
                 unstarted.extend(item.payload for item in batch.items)

@@ -9,7 +9,7 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace.contracts import (
     Cancelled,
@@ -19,7 +19,7 @@ from headrace.contracts import (
     PayloadTooLarge,
     State,
 )
-from headrace.contracts.ids import row_id
+from headrace.contracts.ids import new_id, row_id
 from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader, decode_header, decode_inputs
 from headrace.queueing import OVERSIZE_HEADER
 from headrace.workers.engine import Engine
@@ -28,6 +28,8 @@ from headrace.workers.request import Claim, InferenceRequest, Outcome
 if TYPE_CHECKING:
     from celery import Celery, Task
     from kombu.message import Message
+
+    from headrace.queueing import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +49,10 @@ class Intake:
 
     def receive(self, message: Message, *, protocol_1: bool = False) -> None:
         """Admit one message to the engine, or end it with the error that says what is wrong with it."""
-        request = self._blank(message)
-        message.channel.qos.hand_over(message.delivery_tag)
+        channel = cast("Channel", message.channel)
+        tag = cast("str", message.delivery_tag)
+        channel.qos.hand_over(tag)
+        request = self._blank(message, Claim(consumer=channel.consumer, tag=tag))
         try:
             if protocol_1:
                 raise InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
@@ -58,18 +62,19 @@ class Intake:
             return
         self._engine.admit(request)
 
-    def _blank(self, message: Message) -> InferenceRequest:
+    def _blank(self, message: Message, claim: Claim) -> InferenceRequest:
         """Make a request of what is safe to read, so that even a malformed message ends as a row."""
         headers = message.headers
         delivery = message.delivery_info
-        request_id = str(headers.get("id") or message.properties.get("correlation_id") or "")[:MAX_ID_LENGTH]
+        # A message without an id gets one, so that it has a row of its own.
+        request_id = str(headers.get("id") or message.properties.get("correlation_id") or "") or new_id()
         task = str(headers.get("task") or message.delivery_info.get("routing_key") or "")
         return InferenceRequest(
             id=request_id,
             row_id=row_id(request_id),
             model=task.removeprefix(TASK_PREFIX),
             lane=None,
-            claim=Claim(consumer=message.channel.consumer, tag=message.delivery_tag),
+            claim=claim,
             header=RequestHeader(),
             inputs={},
             rows=0,
@@ -87,6 +92,8 @@ class Intake:
         request.celery_result = (
             raw_header is None and not headers.get("ignore_result") and self._engine.settings.celery_result_ttl_s > 0
         )
+        if len(request.id) > MAX_ID_LENGTH:
+            raise InvalidRequest(f"the id has {len(request.id)} characters; at most {MAX_ID_LENGTH} are allowed")
         request.header = header = decode_header(raw_header)
         if header.submitted_at:
             request.submitted_at = header.submitted_at
@@ -101,7 +108,7 @@ class Intake:
                 f"{self._engine.settings.max_payload_bytes:,}: split it into several requests"
             )
         request.lane = self._engine.lanes.get(request.model, header.version)
-        request.inputs = request.lane.check_inputs(decode_inputs(message.body, message.content_type))
+        request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
         request.rows = len(next(iter(request.inputs.values())))
 
     def _check_time(self, request: InferenceRequest, expires: object) -> None:

@@ -17,6 +17,9 @@ from headrace.workers.supervisor import end_with_supervisor
 #: threads, and each hand-over may have to wait that long.
 SWITCH_INTERVAL_S: Final = 0.0005
 
+#: Partitions exist for two weeks ahead, so looking this often is plenty; a look is one short query.
+PARTITIONS_EVERY_S: Final = 6 * 3600
+
 
 class EngineStep(bootsteps.StartStopStep):
     """Starts the engine before the consumer, and drains it after the consumer at the latest."""
@@ -44,6 +47,8 @@ class EngineStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Let the engine call back into the event loop."""
         parent.headrace_engine.call_soon = parent.hub.call_soon
+        parent.headrace_engine.monitor.call_later = parent.hub.call_later
+        parent.hub.call_repeatedly(PARTITIONS_EVERY_S, parent.headrace_engine.keep_partitions)
 
     def stop(self, parent: Any) -> None:
         """Drain, in case the consumer was never connected."""
@@ -70,7 +75,8 @@ class ConsumerHooks(bootsteps.StartStopStep):
         """On a lost connection let go of it; at shutdown drain while the channel can still put requests back."""
         engine: Engine = parent.controller.headrace_engine
         engine.claim_soon = None
-        if parent.blueprint.state == bootsteps.CLOSE:
+        if parent.blueprint.state == bootsteps.CLOSE:  # type: ignore[attr-defined]  # missing from the stubs
             parent.task_consumer.cancel()
             engine.drain(parent.controller.app.headrace_settings.grace_s)
+        engine.monitor.flush()
         engine.monitor.dispatcher = None
