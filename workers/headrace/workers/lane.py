@@ -63,7 +63,7 @@ class Lane:
             self._model = None
 
     def bucket_of(self, inputs: Tensors) -> tuple[tuple[int, ...], ...] | None:
-        """Give the shape key of a request; requests of different shapes can't share a batch. None when all are alike."""
+        """Give the shape key of a request; different shapes can't share a batch. None when all are alike."""
         if not self.varies:
             return None
         return tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
