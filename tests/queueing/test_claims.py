@@ -90,10 +90,10 @@ def test_an_acknowledged_message_is_gone(client: redis.Redis, consumer: Claiming
     first, second = consumer.claim({QUEUE: 2})
     consumer.ack([first.tag, "77:never"])
     assert consumer.held == 1
-    with client.pipeline() as pipe:
-        consumer.ack([second.tag], pipe)
-        assert client.hlen(in_flight(consumer.id)) == 1
-        pipe.execute()
+    commands = consumer.ack_commands([second.tag])
+    assert (consumer.held, client.hlen(in_flight(consumer.id))) == (0, 1)
+    for command in commands:
+        client.execute_command(*command)
     assert not client.exists(in_flight(consumer.id))
 
 

@@ -339,9 +339,8 @@ def test_who_sets_a_window_may_acknowledge_in_a_pipeline_of_its_own(
     inbox.channel.window = lambda queue: 10
     publish(connection, *range(5))
     inbox.drain(5)
-    with client.pipeline() as pipe:
-        inbox.channel.consumer.ack([message.delivery_tag for message in inbox.messages[:3]], pipe)
-        pipe.execute()
+    for command in inbox.channel.consumer.ack_commands([message.delivery_tag for message in inbox.messages[:3]]):
+        client.execute_command(*command)
     assert len(held(client)) == inbox.channel.consumer.held == 2
     inbox.messages[3].ack()
     inbox.channel.basic_recover(requeue=True)

@@ -46,7 +46,7 @@ _Index: TypeAlias = Annotated[int, msgspec.Meta(ge=-1, le=2**63 - 1)]
 _Inbox: TypeAlias = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^(headrace:inbox:[!-~]+)?\Z")]
 
 
-class RequestHeader(msgspec.Struct, kw_only=True, omit_defaults=True):
+class RequestHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The `headrace` header: what Celery's own headers have no place for.
 
     version: model version or alias, "" for the default. inbox: key of the list the reply goes to, "" for none.

@@ -7,6 +7,7 @@ binary extension of the Open Inference Protocol v2. Every tensor has a leading r
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
@@ -114,12 +115,9 @@ def _element_count(name: str, shape: tuple[int, ...]) -> int:
         raise InvalidRequest(
             f"input {quoted(name)} has {len(shape)} dimensions; 1 to {MAX_DIMENSIONS} are possible, rows first"
         )
-    count = 1
-    for size in shape:
-        if size < 0:
-            raise InvalidRequest(f"input {quoted(name)} has a negative size in its shape {list(shape)}")
-        count *= size
-    return count
+    if min(shape) < 0:
+        raise InvalidRequest(f"input {quoted(name)} has a negative size in its shape {list(shape)}")
+    return math.prod(shape)
 
 
 def _pack_bytes(name: str, elements: Iterable[Any]) -> bytes:

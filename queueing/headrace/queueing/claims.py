@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,7 +19,6 @@ from headrace.queueing.logs import logger
 
 if TYPE_CHECKING:
     from redis import Redis
-    from redis.client import Pipeline
 
 #: Most messages one claim takes, however many are wanted: bounds how long the server is busy with one call.
 MAX_CLAIM: Final = 1024
@@ -153,33 +152,35 @@ class ClaimingConsumer:
             self._held.update(held)
         return found
 
-    def ack(self, tags: Iterable[str], pipe: Pipeline | None = None) -> None:
-        """Forget messages that are done; tags that are not held are passed over.
-
-        pipe: a pipeline that gets the commands and is executed by its owner; None does it at once.
-        """
+    def ack(self, tags: Iterable[str]) -> None:
+        """Forget messages that are done; tags that are not held are passed over. One round trip."""
         self._notice_fork()
-        with self._lock:
-            done = [(tag, sha) for tag in tags if (sha := self._held.pop(tag, None)) is not None]
-        if not done:
-            return
-        target: Any = self.client.pipeline(transaction=False) if pipe is None else pipe
-        for at in range(0, len(done), _CHUNK):
-            chunk = done[at : at + _CHUNK]
-            target.hdel(keys.in_flight(self._id), *[tag for tag, _ in chunk])
-            if counted := [sha for _, sha in chunk if sha]:
-                target.hdel(keys.DELIVERIES, *counted)
-        if pipe is None:
-            self._run_acks(target, dict(done))
-
-    def _run_acks(self, pipe: Pipeline, done: dict[str, str]) -> None:
+        done = self._settle(tags)
         try:
-            with pipe:
+            with self.client.pipeline(transaction=False) as pipe:
+                for command in self._acks(done):
+                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]
                 pipe.execute()
         except redis.exceptions.RedisError:
             with self._lock:
                 self._held.update(done)  # still ours, so that the caller may try again
             raise
+
+    def ack_commands(self, tags: Iterable[str]) -> list[tuple[str, ...]]:
+        """Give the commands that forget messages, for a pipeline of the caller's, who runs them until they succeed."""
+        self._notice_fork()
+        return list(self._acks(self._settle(tags)))
+
+    def _settle(self, tags: Iterable[str]) -> dict[str, str]:
+        with self._lock:
+            return {tag: sha for tag in tags if (sha := self._held.pop(tag, None)) is not None}
+
+    def _acks(self, done: dict[str, str]) -> Iterator[tuple[str, ...]]:
+        tags = list(done)
+        for at in range(0, len(tags), _CHUNK):
+            yield "HDEL", keys.in_flight(self._id), *tags[at : at + _CHUNK]
+        if counted := [sha for sha in done.values() if sha]:
+            yield "HDEL", keys.DELIVERIES, *counted
 
     def release(self, tags: Iterable[str] | None = None) -> None:
         """Put messages back at the head of their queues, in the order in which they came, and ring.

@@ -10,13 +10,13 @@ from typing import Final
 import psycopg
 
 from headrace.contracts import ModelDirectory, Settings
-from headrace.queueing import connect
+from headrace.queueing import ClaimingConsumer, connect
 from headrace.results_store import StoreWriter, check_schema, ensure_partitions
 from headrace.workers.executor import Executor, not_run
 from headrace.workers.lane import Lane, Lanes
 from headrace.workers.monitor import Monitor
 from headrace.workers.outbox import Outbox
-from headrace.workers.request import Claim, FinishedBatch, InferenceRequest, Outcome
+from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Engine:
         self._flush()
         deadline = time.monotonic() + grace_s
         unstarted = self._executor.drain()
-        _release([request.claim for request in unstarted])
+        _release(unstarted)
         if unstarted:
             logger.info("put back %d requests that had not started", len(unstarted))
         if not self._executor.join(max(0.0, deadline - time.monotonic())):
@@ -139,9 +139,9 @@ class Engine:
             self.call_soon(lambda: self.monitor.settled(batches))
 
 
-def _release(claims: list[Claim]) -> None:
-    by_consumer: dict[int, list[Claim]] = {}
-    for claim in claims:
-        by_consumer.setdefault(id(claim.consumer), []).append(claim)
-    for group in by_consumer.values():
-        group[0].consumer.release([claim.tag for claim in group])
+def _release(requests: list[InferenceRequest]) -> None:
+    by_consumer: dict[ClaimingConsumer, list[str]] = {}
+    for request in requests:
+        by_consumer.setdefault(request.consumer, []).append(request.tag)
+    for consumer, tags in by_consumer.items():
+        consumer.release(tags)

@@ -23,18 +23,20 @@ from headrace.contracts.ids import new_id, row_id
 from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader, decode_header, decode_inputs
 from headrace.queueing import OVERSIZE_HEADER
 from headrace.workers.engine import Engine
-from headrace.workers.request import Claim, InferenceRequest, Outcome
+from headrace.workers.request import InferenceRequest, Outcome
 
 if TYPE_CHECKING:
     from celery import Celery, Task
     from kombu.message import Message
 
-    from headrace.queueing import Channel
+    from headrace.queueing import Channel, ClaimingConsumer
 
 logger = logging.getLogger(__name__)
 
 #: Ids of foreign clients longer than this are refused: they would be stored and indexed.
 MAX_ID_LENGTH: Final = 255
+
+_NO_HEADER: Final = RequestHeader()
 
 Handler = Callable[..., None]
 
@@ -46,13 +48,13 @@ class Intake:
         """revoked: a container of cancelled ids."""
         self._engine = engine
         self._revoked = revoked
+        self._last_raw_header: object = None
+        self._last_header = _NO_HEADER
 
     def receive(self, message: Message, *, protocol_1: bool = False) -> None:
         """Admit one message to the engine, or end it with the error that says what is wrong with it."""
         channel = cast("Channel", message.channel)
-        tag = cast("str", message.delivery_tag)
-        channel.qos.hand_over(tag)
-        request = self._blank(message, Claim(consumer=channel.consumer, tag=tag))
+        request = self._blank(message, channel.consumer)
         try:
             if protocol_1:
                 raise InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
@@ -62,20 +64,20 @@ class Intake:
             return
         self._engine.admit(request)
 
-    def _blank(self, message: Message, claim: Claim) -> InferenceRequest:
+    def _blank(self, message: Message, consumer: ClaimingConsumer) -> InferenceRequest:
         """Make a request of what is safe to read, so that even a malformed message ends as a row."""
-        headers = message.headers
-        delivery = message.delivery_info
+        headers, delivery = message.headers, message.delivery_info
         # A message without an id gets one, so that it has a row of its own.
         request_id = str(headers.get("id") or message.properties.get("correlation_id") or "") or new_id()
-        task = str(headers.get("task") or message.delivery_info.get("routing_key") or "")
+        task = str(headers.get("task") or delivery.get("routing_key") or "")
         return InferenceRequest(
             id=request_id,
             row_id=row_id(request_id),
             model=task.removeprefix(TASK_PREFIX),
             lane=None,
-            claim=claim,
-            header=RequestHeader(),
+            consumer=consumer,
+            tag=cast("str", message.delivery_tag),
+            header=_NO_HEADER,
             inputs={},
             rows=0,
             priority=0,
@@ -94,7 +96,7 @@ class Intake:
         )
         if len(request.id) > MAX_ID_LENGTH:
             raise InvalidRequest(f"the id has {len(request.id)} characters; at most {MAX_ID_LENGTH} are allowed")
-        request.header = header = decode_header(raw_header)
+        request.header = header = self._header(raw_header)
         if header.submitted_at:
             request.submitted_at = header.submitted_at
         request.priority = _priority(message.properties.get("priority"))
@@ -110,6 +112,13 @@ class Intake:
         request.lane = self._engine.lanes.get(request.model, header.version)
         request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
         request.rows = len(next(iter(request.inputs.values())))
+
+    def _header(self, raw: object) -> RequestHeader:
+        """Decode a `headrace` header; those of requests that were submitted together are equal."""
+        if raw != self._last_raw_header:
+            self._last_header = decode_header(raw)
+            self._last_raw_header = raw
+        return self._last_header
 
     def _check_time(self, request: InferenceRequest, expires: object) -> None:
         if not expires:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 
 import msgspec
 import redis
@@ -16,7 +16,7 @@ from headrace.contracts.message import Reply, encode_replies
 from headrace.queueing import ClaimingConsumer, translate_errors
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.workers.replies import Answers
-from headrace.workers.request import Claim, FinishedBatch, Outcome
+from headrace.workers.request import FinishedBatch, Outcome
 from headrace.workers.storing import stored_form
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,10 @@ RETRY_S: Final = 0.5
 
 #: Batches that finished while the last were being stored are stored together, up to this many rows.
 MAX_ROWS_TOGETHER: Final = 2_000
+
+
+#: A Redis command and its arguments.
+Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 class _Stop(msgspec.Struct):
@@ -160,21 +164,13 @@ class Outbox:
 
     def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:
         """Send replies and acknowledgements in one round trip, however long Redis is away."""
-        claims: dict[int, tuple[ClaimingConsumer, list[str]]] = {}
-        for claim in _claims(batches):
-            claims.setdefault(id(claim.consumer), (claim.consumer, []))[1].append(claim.tag)
+        commands = [*self._reply_commands(answers), *_ack_commands(batches)]
         away = False
         while True:
             try:
                 with translate_errors(), self._client.pipeline(transaction=False) as pipe:
-                    for key, replies in answers.by_inbox.items():
-                        pipe.rpush(key, encode_replies(replies))
-                        pipe.expire(key, self._settings.inbox_ttl_s)
-                    for key, meta in answers.celery.items():
-                        pipe.set(key, meta, ex=self._settings.celery_result_ttl_s)
-                        pipe.publish(key, meta)
-                    for consumer, tags in claims.values():
-                        consumer.ack(tags, pipe)
+                    for command in commands:
+                        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
                     pipe.execute()
             except BrokerUnavailable as exc:
                 if not away:
@@ -187,11 +183,25 @@ class Outbox:
                 logger.warning("broker back")
             return True
 
+    def _reply_commands(self, answers: Answers) -> Iterator[Command]:
+        for key, replies in answers.by_inbox.items():
+            yield "RPUSH", key, encode_replies(replies)
+            yield "EXPIRE", key, self._settings.inbox_ttl_s
+        for key, meta in answers.celery.items():
+            yield "SET", key, meta, "EX", self._settings.celery_result_ttl_s
+            yield "PUBLISH", key, meta
 
-def _claims(batches: list[FinishedBatch]) -> list[Claim]:
-    return [request.claim for batch in batches for run in batch.runs for request in run.requests] + [
-        outcome.request.claim for batch in batches for outcome in batch.outcomes
-    ]
+
+def _ack_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
+    tags: dict[ClaimingConsumer, list[str]] = {}
+    for batch in batches:
+        for run in batch.runs:
+            for request in run.requests:
+                tags.setdefault(request.consumer, []).append(request.tag)
+        for outcome in batch.outcomes:
+            tags.setdefault(outcome.request.consumer, []).append(outcome.request.tag)
+    for consumer, held in tags.items():
+        yield from consumer.ack_commands(held)
 
 
 def _without(batch: FinishedBatch, rejected: set[str], why: str) -> FinishedBatch:

@@ -16,16 +16,10 @@ if TYPE_CHECKING:
     from headrace.workers.lane import Lane
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be acknowledged: the message's tag and the consumer that holds it."""
-
-    consumer: ClaimingConsumer
-    tag: str
-
-
 class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     """One claimed request.
 
+    consumer, tag: who holds the message, and what to acknowledge there.
     id: as the client wrote it; row_id: the key of its row. deadline: monotonic seconds, or None.
     submitted_at: seconds since 1970 (of arrival here, for clients that don't say). attempts: 1 for the first delivery.
     celery_result: whether a plain Celery client waits for a result in Redis. traced: shown in Flower one by one.
@@ -35,7 +29,8 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     row_id: uuid.UUID
     model: str
     lane: Lane | None
-    claim: Claim
+    consumer: ClaimingConsumer
+    tag: str
     header: RequestHeader
     inputs: Tensors
     rows: int
