@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from queue import Empty
@@ -78,6 +78,8 @@ class Channel(kombu_redis.Channel):
         self._acks: deque[str] = deque()
         self._no_ack: set[str] = set()
         self._eager = False
+        self._look_due = False
+        self._awaited: Mapping[str, int] = {}
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
         self.waker: Waker | None = None
@@ -180,6 +182,7 @@ class Channel(kombu_redis.Channel):
     def look(self) -> None:
         """Look for messages of senders that don't ring, if the channel waits for the doorbell."""
         if self._in_poll:
+            self._look_due = True
             self.claim_soon()
 
     def _wishes(self) -> tuple[dict[str, int], int]:
@@ -198,6 +201,7 @@ class Channel(kombu_redis.Channel):
         if not wants:
             return
         connection = self.client.connection
+        self._awaited = wants
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
         connection.send_command("BLPOP", *map(keys.doorbell, wants), timeout or self.brpop_timeout)
@@ -226,6 +230,14 @@ class Channel(kombu_redis.Channel):
     def _wake_read(self) -> bool:
         if self.waker is not None:
             self.waker.drain()
+        look_due, self._look_due = self._look_due, False
+        if (
+            self._in_poll
+            and not (look_due or self._eager or self._pending)
+            and self._wishes()[0].keys() <= self._awaited.keys()
+        ):
+            # Every queue with room was empty when it was last claimed, and its doorbell is being waited for.
+            raise Empty
         return self._claim_and_deliver()
 
     def _claim_and_deliver(self) -> bool:
