@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,13 +25,18 @@ FIGURES = ("per_s", "worker_cpu_s", "valkey_cpu_s", "postgres_cpu_s", "round_tri
 class Bench:
     """One run of the benchmark.
 
-    rivals: the best configuration found of each kind of plain Celery worker, fastest first.
+    rivals: plain Celery's best configuration of each pool under one worker command, fastest first.
+    two_workers: its best with two worker commands side by side. ours: headrace's best configuration with each number
+    of processes, fastest first. ours_64: its best with batches of up to 64 rows.
     """
 
     servers: Servers
     models: Path
     plan: Plan
-    rivals: list[CeleryConfig] = field(default_factory=list)
+    rivals: list[CeleryConfig] = field(default_factory=lambda: [CeleryConfig()])
+    two_workers: CeleryConfig = field(default_factory=lambda: CeleryConfig("solo", workers=2))
+    ours: list[HeadraceConfig] = field(default_factory=lambda: [HeadraceConfig()])
+    ours_64: HeadraceConfig = field(default_factory=HeadraceConfig)
     live_rates: dict[str, float] = field(default_factory=dict)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -42,19 +46,10 @@ class Bench:
         self._open.callback(side.close)
         return side
 
-    def rival_sides(self) -> dict[str, CelerySide]:
-        """Give plain Celery's best, and the best of a single worker command where that is another."""
-        best = self.rivals[0]
-        single = next(config for config in self.rivals if config.workers == 1)
-        chosen = {"celery": best} if single == best else {"celery": best, "celery_one_worker": single}
-        # One encoding, so that both drain the same preloaded queue.
-        return {
-            name: self.celery(dataclasses.replace(config, encoding=best.encoding)) for name, config in chosen.items()
-        }
-
-    def headrace(self, processes: int = 1, model: BenchModel = MLP) -> HeadraceSide:
-        """Make our side."""
-        side = HeadraceSide(self.servers, self.models, model, HeadraceConfig(processes))
+    def headrace(self, config: HeadraceConfig | None = None, model: BenchModel = MLP) -> HeadraceSide:
+        """Make our side; without a configuration, one process and the model's own batch size."""
+        chosen = config or HeadraceConfig(max_rows=model.max_rows)
+        side = HeadraceSide(self.servers, self.models, model, chosen)
         self._open.callback(side.close)
         return side
 
@@ -79,18 +74,15 @@ def summary(config: str, rates: Sequence[Rate]) -> dict[str, Any]:
 
 
 def ratios(rates: Mapping[str, Sequence[Rate]]) -> dict[str, Any]:
-    """Divide our rates by those of the rivals, round by round, and take medians: slow noise cancels.
+    """Divide our rates by the rivals', round by round, and take medians: slow noise cancels.
 
-    `ratio` is against plain Celery's very best, `ratio_to_...` against each kind of rival measured.
+    `ratio` is against plain Celery's best single worker command, `ratio_two_workers` against two side by side,
+    `ratio_at_64` is that of headrace with batches of up to 64 rows against the former, where they were run apart.
     """
-    found = {
-        f"ratio_to_{name}": statistics.median(a.per_s / b.per_s for a, b in zip(rates["headrace"], runs, strict=True))
-        for name, runs in rates.items()
-        if name != "headrace"
-    }
-    return {"ratio": min(found.values()), **found}
+    ours, celery = rates["headrace"], rates["celery"]
+    found = {"ratio": _ratio(ours, celery), "ratio_two_workers": _ratio(ours, rates["celery_two_workers"])}
+    return found | ({"ratio_at_64": _ratio(rates["headrace_64"], celery)} if "headrace_64" in rates else {})
 
 
-def fastest(rates: Mapping[Any, float]) -> Any:
-    """Give the key with the highest rate."""
-    return max(rates, key=lambda key: rates[key])
+def _ratio(ours: Sequence[Rate], theirs: Sequence[Rate]) -> float:
+    return statistics.median(a.per_s / b.per_s for a, b in zip(ours, theirs, strict=True))

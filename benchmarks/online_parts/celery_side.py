@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,10 +57,6 @@ class CelerySide:
         self.probe = Probe(self._env["RIVAL_RESULTS"])
         self._reference = Reference(models, MLP)
         self._at, self._models = at, models
-
-    def with_config(self, **changes: object) -> CelerySide:
-        """Make the same side with another configuration."""
-        return CelerySide(self._at, self._models, dataclasses.replace(self.config, **changes))  # type: ignore[arg-type]
 
     def describe(self) -> str:
         return str(self.config)

@@ -13,7 +13,7 @@ from online_parts.reference import Reference
 
 def run(bench: Bench) -> dict[str, Any]:
     """Alternate the bare loop and headrace with one worker process; both use one ONNX Runtime thread."""
-    plan, side = bench.plan, bench.headrace(1, CNN)
+    plan, side = bench.plan, bench.headrace(model=CNN)
     bare = Reference(bench.models, CNN)
     queue = Backlog(side, plan.compute_rows)
     loops, rates = [], []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import redis
 from headrace.queueing import keys
 from online_parts import servers
 from online_parts.agent import Agent, agent
-from online_parts.models import BenchModel
+from online_parts.models import BenchModel, models_folder
 from online_parts.probe import Probe
 from online_parts.processes import running
 from online_parts.reference import Reference
@@ -36,12 +35,13 @@ return open
 
 @dataclass(frozen=True)
 class HeadraceConfig:
-    """processes: worker processes."""
+    """processes: worker processes. max_rows: the largest batch of the model's package."""
 
     processes: int = 1
+    max_rows: int = 64
 
     def __str__(self) -> str:
-        return f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        return f"{self.processes} process{'es' if self.processes > 1 else ''}, batches ≤ {self.max_rows}"
 
 
 class HeadraceSide:
@@ -49,13 +49,14 @@ class HeadraceSide:
 
     name = "headrace"
 
-    def __init__(self, at: servers.Servers, models: Path, model: BenchModel, config: HeadraceConfig) -> None:
+    def __init__(self, at: servers.Servers, root: Path, model: BenchModel, config: HeadraceConfig) -> None:
+        """root: the folder in which `write_models` wrote a models folder for each batch size."""
         self.config = config
-        self._at, self._models, self._model = at, models, model
+        self._at, self._models = at, models_folder(root, config.max_rows)
         self._env = {
             "HEADRACE_BROKER_URL": at.valkey_database(servers.HEADRACE_BROKER),
             "HEADRACE_DATABASE_URL": at.database_url,
-            "HEADRACE_MODELS": str(models),
+            "HEADRACE_MODELS": str(self._models),
             "HEADRACE_HOME": str(at.folder / "home"),
             "BENCH_MODEL": model.name,
         }
@@ -64,11 +65,7 @@ class HeadraceSide:
         self._broker = redis.Redis.from_url(self._env["HEADRACE_BROKER_URL"])
         self.probe = Probe(self._env["HEADRACE_BROKER_URL"])
         self._store = psycopg.connect(at.database_url, autocommit=True)
-        self._reference = Reference(models, model)
-
-    def with_config(self, **changes: object) -> HeadraceSide:
-        """Make the same side with another configuration."""
-        return HeadraceSide(self._at, self._models, self._model, dataclasses.replace(self.config, **changes))  # type: ignore[arg-type]
+        self._reference = Reference(root, model)
 
     def describe(self) -> str:
         return str(self.config)
@@ -76,6 +73,7 @@ class HeadraceSide:
     def clear(self) -> None:
         self._broker.flushdb()
         self._store.execute("TRUNCATE predictions")
+        self._store.execute("VACUUM predictions")
 
     @contextlib.contextmanager
     def worker(self) -> Iterator[psutil.Process]:

@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from online_parts.bench import Bench, fastest, ratios, say, summary
+from online_parts.bench import Bench, ratios, say, summary
+from online_parts.celery_side import CeleryConfig
+from online_parts.headrace_side import HeadraceConfig
 from online_parts.measure import Rate, live
 from online_parts.side import Side
+from online_parts.tries import Tries
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Workers, and how many producer processes feed them."""
+
+    workers: CeleryConfig | HeadraceConfig
+    producers: int
+
+    def __str__(self) -> str:
+        return f"{self.workers}, {self.producers} producer{'s' if self.producers > 1 else ''}"
+
+    def side(self, bench: Bench) -> Side:
+        """Make the side."""
+        return bench.celery(self.workers) if isinstance(self.workers, CeleryConfig) else bench.headrace(self.workers)
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """Find each side's best number of producers and workers, then measure, alternating the sides."""
+    """Find each side's best number of workers and producers, then measure, alternating the sides."""
     plan = bench.plan
-    rivals = {config: bench.celery(config) for config in bench.rivals[: plan.kinds]}
-    ours = {count: bench.headrace(count) for count in plan.processes}
-    their_tries = _try(bench, rivals, plan.sweep_requests)
-    our_tries = _try(bench, ours, plan.headrace_requests // 2)
-    chosen = {"celery": fastest(their_tries), "headrace": fastest(our_tries)}
-    sides: dict[str, Side] = {"celery": rivals[chosen["celery"][0]], "headrace": ours[chosen["headrace"][0]]}
-    requests = {"celery": plan.celery_requests, "headrace": plan.headrace_requests}
+    tried = {
+        "celery": _try(bench, bench.rivals[: plan.kinds], plan.sweep_requests),
+        "celery_two_workers": _try(bench, [bench.two_workers], plan.sweep_requests),
+        "headrace": _try(bench, bench.ours, plan.headrace_sweep_requests),
+    }
+    chosen = {name: max(rates, key=rates.__getitem__) for name, rates in tried.items()}
+    sides = {name: cast.side(bench) for name, cast in chosen.items()}
     rates: dict[str, list[Rate]] = {name: [] for name in sides}
     for number in range(plan.rounds):
         for name, side in sides.items():
-            rates[name].append(live(bench.servers, side, requests[name], chosen[name][1]))
+            requests = plan.live_requests if name == "headrace" else plan.celery_requests
+            rates[name].append(live(bench.servers, side, requests, chosen[name].producers))
         say(f"  round {number + 1}: " + ", ".join(f"{name} {runs[-1].per_s:,.0f}/s" for name, runs in rates.items()))
-    described = {name: f"{side.describe()}, {chosen[name][1]} producers" for name, side in sides.items()}
-    bench.live_rates = {name: summary("", runs)["per_s"] for name, runs in rates.items()}
+    found = {name: summary(str(chosen[name]), runs) for name, runs in rates.items()}
+    bench.live_rates = {name: found[name]["per_s"] for name in ("celery", "headrace")}
     return {
         **ratios(rates),
-        "tried": {f"{key}, {producers} producers": rate for (key, producers), rate in their_tries.items()}
-        | {f"headrace, {key} worker processes, {count} producers": rate for (key, count), rate in our_tries.items()},
-        "sides": {name: summary(described[name], runs) for name, runs in rates.items()},
+        "tried": {name: {str(cast): rate for cast, rate in each.items()} for name, each in tried.items()},
+        "sides": found,
     }
 
 
-def _try(bench: Bench, sides: dict[Any, Any], requests: int) -> dict[tuple[Any, int], float]:
-    found = {}
-    for key, side in sides.items():
-        for producers in bench.plan.producers:
-            found[key, producers] = live(bench.servers, side, requests, producers).per_s
-            say(f"  {side.name}, {side.describe()}, {producers} producers: {found[key, producers]:,.0f}/s")
-    return found
+def _try(bench: Bench, workers: list[Any], requests: int) -> dict[Cast, float]:
+    """Try workers with every number of producers."""
+    casts = [Cast(config, producers) for config in workers for producers in bench.plan.producers]
+    if len(casts) < 2:
+        return dict.fromkeys(casts, 0.0)
+    sides = {cast: cast.side(bench) for cast in casts}
+
+    def attempt(cast: Cast, count: int) -> Rate:
+        return live(bench.servers, sides[cast], count, cast.producers)
+
+    return Tries(bench.plan, requests, say).rates(casts, attempt, sides[casts[0]].name)

@@ -42,6 +42,11 @@ class Rate:
     others_cpus: float
     submit_per_s: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """How long it lasted."""
+        return self.requests / self.per_s
+
 
 @dataclass(frozen=True)
 class Meter:
@@ -115,6 +120,7 @@ class Backlog:
         """Fill the queue, start the workers, and measure from the first tenth of the results to the last."""
         side = side or self._side
         side.clear()
+        servers.settle()
         side.refill_queue()
         with side.worker() as worker:
             meter = Meter(servers, side, worker.pid)
@@ -129,6 +135,7 @@ class Backlog:
 def live(servers: Servers, side: Side, count: int, producers: int) -> Rate:
     """Run producers and workers at once; measure from the word go to the last stored result."""
     side.clear()
+    servers.settle()
     with contextlib.ExitStack() as stack:
         worker = stack.enter_context(side.worker())
         clients = [stack.enter_context(side.client()) for _ in range(producers)]

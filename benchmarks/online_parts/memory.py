@@ -32,6 +32,7 @@ def run(bench: Bench) -> dict[str, Any]:
     kept = readings[int(len(readings) * WARM_UP) :]
     slope = statistics.linear_regression([done / 1e5 for done, _ in kept], [mb for _, mb in kept]).slope
     found = {
+        "config": side.describe(),
         "requests": sent,
         "growth_mb": _level(kept[-5:]) - _level(kept[:5]),
         "slope_mb_per_100k": slope,

@@ -19,7 +19,7 @@ THREADS = 1
 
 @dataclass(frozen=True)
 class BenchModel:
-    """One model: its input's name and shape (without rows), and the largest batch its package allows."""
+    """One model: its input's name and shape (without rows), and the largest batch of its package, unless told otherwise."""
 
     name: str
     input: str
@@ -37,6 +37,9 @@ MLP = BenchModel("mlp", "x", (64,), 64)
 
 #: Six 3×3 convolutions on 3×32×32, about 5 ms a row on one core: what is measured is how full the batches are.
 CNN = BenchModel("cnn", "image", (3, 32, 32), 16)
+
+#: Packages that are written: the same MLP with two batch sizes, under one name and so one queue, in folders apart.
+PACKAGES = ((MLP, 64), (MLP, 256), (CNN, 16))
 
 
 def mlp_file() -> bytes:
@@ -98,11 +101,12 @@ def _file(model: BenchModel, nodes: list[Any], weights: list[Any]) -> bytes:
 
 
 def write_models(root: Path) -> None:
-    """Write both models as packages, `ROOT/NAME/1/`; the rival reads the same model files."""
+    """Write the packages, `ROOT/models-MAX_ROWS/NAME/1/`; the rival reads the same model files."""
     import tomli_w
 
-    for model, content in ((MLP, mlp_file()), (CNN, cnn_file())):
-        folder = root / model.name / "1"
+    files = {MLP: mlp_file(), CNN: cnn_file()}
+    for model, max_rows in PACKAGES:
+        content, folder = files[model], models_folder(root, max_rows) / model.name / "1"
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(content)
         manifest = {
@@ -113,14 +117,19 @@ def write_models(root: Path) -> None:
             "sha256": hashlib.sha256(content).hexdigest(),
             "inputs": [{"name": model.input, "datatype": "FP32", "shape": list(model.shape)}],
             "outputs": [{"name": "scores", "datatype": "FP32", "shape": [10]}],
-            "batching": {"max_rows": model.max_rows},
+            "batching": {"max_rows": max_rows},
         }
         (folder / "model.toml").write_text(tomli_w.dumps(manifest))
 
 
+def models_folder(root: Path, max_rows: int) -> Path:
+    """Give the models folder that holds the packages of one batch size."""
+    return root / f"models-{max_rows}"
+
+
 def model_file(root: Path, model: BenchModel) -> Path:
     """Give the ONNX file that `write_models` wrote."""
-    return root / model.name / "1" / "model.onnx"
+    return models_folder(root, model.max_rows) / model.name / "1" / "model.onnx"
 
 
 def open_session(file: Path) -> Any:

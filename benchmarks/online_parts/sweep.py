@@ -1,4 +1,4 @@
-"""Finds the fastest configuration of each kind of plain Celery worker, so that headrace meets it at its best."""
+"""Finds the fastest configurations of both sides on a preloaded queue, so that each meets the other at its best."""
 
 from __future__ import annotations
 
@@ -6,41 +6,57 @@ from typing import Any
 
 from online_parts.bench import Bench, say
 from online_parts.celery_side import CeleryConfig
-from online_parts.measure import Backlog
+from online_parts.headrace_side import HeadraceConfig
+from online_parts.measure import Backlog, Rate
+from online_parts.side import Side
+from online_parts.tries import Tries, best_of_each
 
-#: One worker in each pool, and two solo workers side by side: as many processes as headrace may have.
+#: One worker command in each pool, and two solo workers side by side: as many processes as headrace may have.
 KINDS = (("prefork", 1), ("solo", 1), ("threads", 1), ("solo", 2))
 
-#: Each candidate is tried so often, and counts by its best: noise only slows.
-PASSES = 2
 
-
-def sweep(bench: Bench) -> list[dict[str, Any]]:
-    """Try every kind with every prefetch multiplier and encoding on a preloaded queue; fill `bench.rivals`."""
+def sweep_celery(bench: Bench) -> dict[str, float]:
+    """Try every kind with every prefetch multiplier and encoding; fill `bench.rivals` and `bench.two_workers`."""
     plan = bench.plan
     if not plan.sweep_prefetch:
-        bench.rivals = [CeleryConfig()]
-        return []
+        return {}
+    tries = Tries(plan, plan.sweep_requests, say)
     found: dict[CeleryConfig, float] = {}
     for encoding in plan.sweep_encodings:
-        candidates = [
-            CeleryConfig(pool, prefetch, encoding, workers)
-            for pool, workers in KINDS
-            # JSON lists only cost time elsewhere: one prefetch shows it.
-            for prefetch in (plan.sweep_prefetch if encoding == plan.sweep_encodings[0] else (64,))
-        ]
-        found.update(_try(bench, encoding, candidates))
-    best = {kind: max((c for c in found if (c.pool, c.workers) == kind), key=found.__getitem__) for kind in KINDS}
-    bench.rivals = sorted(best.values(), key=found.__getitem__, reverse=True)
-    return [{"config": str(config), "drain_per_s": rate} for config, rate in found.items()]
+        # JSON lists only cost time elsewhere: one prefetch shows it.
+        prefetches = plan.sweep_prefetch if encoding == plan.sweep_encodings[0] else (64,)
+        candidates = [CeleryConfig(pool, prefetch, encoding, workers) for pool, workers in KINDS for prefetch in prefetches]
+        queue = _Queue(bench, bench.celery(CeleryConfig(encoding=encoding)))
+        found |= tries.rates(candidates, lambda config, count: queue.drain(bench.celery(config), count), "plain Celery")  # noqa: B023
+    best = best_of_each(found, lambda config: (config.pool, config.workers))
+    bench.rivals = [config for config in best if config.workers == 1]
+    (bench.two_workers,) = (config for config in best if config.workers == 2)
+    return {str(config): rate for config, rate in found.items()}
 
 
-def _try(bench: Bench, encoding: str, candidates: list[CeleryConfig]) -> dict[CeleryConfig, float]:
-    backlog = Backlog(bench.celery(CeleryConfig(encoding=encoding)), bench.plan.sweep_requests)
-    rates = dict.fromkeys(candidates, 0.0)
-    for _ in range(PASSES):
-        for config in candidates:
-            rate = backlog.drain(bench.servers, bench.celery(config)).per_s
-            rates[config] = max(rates[config], rate)
-            say(f"  plain Celery, {config}: {rate:,.0f}/s")
-    return rates
+def sweep_headrace(bench: Bench) -> dict[str, float]:
+    """Try every number of worker processes with every batch size; fill `bench.ours` and `bench.ours_64`."""
+    plan = bench.plan
+    candidates = [HeadraceConfig(processes, rows) for processes in plan.processes for rows in plan.max_rows]
+    if len(candidates) < 2:
+        bench.ours = candidates
+        return {}
+    queue = _Queue(bench, bench.headrace())
+    tries = Tries(plan, plan.headrace_sweep_requests, say)
+    found = tries.rates(candidates, lambda config, count: queue.drain(bench.headrace(config), count), "headrace")
+    bench.ours = best_of_each(found, lambda config: config.processes)
+    bench.ours_64 = max((config for config in candidates if config.max_rows == 64), key=found.__getitem__)
+    return {str(config): rate for config, rate in found.items()}
+
+
+class _Queue:
+    """A preloaded queue that is filled anew when a longer one is asked for."""
+
+    def __init__(self, bench: Bench, filler: Side) -> None:
+        self._servers, self._filler = bench.servers, filler
+        self._backlog: Backlog | None = None
+
+    def drain(self, side: Side, count: int) -> Rate:
+        if self._backlog is None or self._backlog.count < count:
+            self._backlog = Backlog(self._filler, count)
+        return self._backlog.drain(self._servers, side)
