@@ -1,7 +1,7 @@
 """One request at a time through plain Celery and through headrace: the same model, rows, Valkey and machine.
 
     python benchmarks/online.py            # up to twelve minutes; prints a table
-    python benchmarks/online.py --quick    # about two minutes
+    python benchmarks/online.py --quick    # up to three minutes
     python benchmarks/online.py --json     # one JSON object on standard output
 
 docs/benchmarks.md says what is measured, and how.
@@ -19,7 +19,7 @@ from online_parts.bench import Bench, say
 from online_parts.models import write_models
 from online_parts.plan import FULL, QUICK, TINY, Plan
 from online_parts.servers import started
-from online_parts.sweep import sweep
+from online_parts.sweep import sweep_celery, sweep_headrace
 
 SECTIONS = {
     "drain": drain.run,
@@ -29,8 +29,9 @@ SECTIONS = {
     "memory": memory.run,
 }
 
-#: Sections in which plain Celery runs too, at the best that the sweep finds.
+#: Sections in which plain Celery runs too, and those in which headrace's configuration is chosen, by a sweep.
 WITH_RIVAL = {"drain", "live", "latency"}
+WITH_OUR_BEST = {"drain", "live"}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -38,7 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_const", const=QUICK, dest="plan", help="about two minutes")
+    size.add_argument("--quick", action="store_const", const=QUICK, dest="plan", help="up to three minutes")
     size.add_argument("--tiny", action="store_const", const=TINY, dest="plan", help="only see that it runs")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="run this section (may be repeated)")
     parser.add_argument("--memory-requests", type=int, metavar="N", help="requests of the memory section")
@@ -52,13 +53,15 @@ def measure(plan: Plan, names: list[str]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     with started() as servers:
-        write_models(servers.folder / "models")
+        write_models(servers.folder)
         migrate(servers.database_url)
-        bench = Bench(servers, servers.folder / "models", plan)
+        bench = Bench(servers, servers.folder, plan)
         try:
             if WITH_RIVAL & set(names):
-                say("sweep: plain Celery's best configuration")
-                found["sweep"] = sweep(bench)
+                say("sweep: the best configurations")
+                found["sweep"] = {"celery": sweep_celery(bench)}
+            if WITH_OUR_BEST & set(names):
+                found["sweep"]["headrace"] = sweep_headrace(bench)
             for name in names:
                 say(name)
                 found[name] = SECTIONS[name](bench)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from online_parts.celery_side import CeleryConfig, CelerySide
 from online_parts.headrace_side import HeadraceConfig, HeadraceSide
@@ -16,9 +16,12 @@ from online_parts.measure import Rate
 from online_parts.models import MLP, BenchModel
 from online_parts.plan import Plan
 from online_parts.servers import Servers
+from online_parts.side import Side
 
 #: Figures of a run of which the median is given.
 FIGURES = ("per_s", "worker_cpu_s", "valkey_cpu_s", "postgres_cpu_s", "round_trips", "others_cpus")
+
+AnySide = TypeVar("AnySide", CelerySide, HeadraceSide)
 
 
 @dataclass
@@ -38,19 +41,28 @@ class Bench:
     ours: list[HeadraceConfig] = field(default_factory=lambda: [HeadraceConfig()])
     ours_64: HeadraceConfig = field(default_factory=HeadraceConfig)
     live_rates: dict[str, float] = field(default_factory=dict)
+    _sides: dict[object, Any] = field(default_factory=dict)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def celery(self, config: CeleryConfig) -> CelerySide:
-        """Make a rival."""
-        side = CelerySide(self.servers, self.models, config)
-        self._open.callback(side.close)
-        return side
+        """Give a rival."""
+        return self._kept(config, lambda: CelerySide(self.servers, self.models, config))
 
     def headrace(self, config: HeadraceConfig | None = None, model: BenchModel = MLP) -> HeadraceSide:
-        """Make our side; without a configuration, one process and the model's own batch size."""
+        """Give our side; without a configuration, one process and the model's own batch size."""
         chosen = config or HeadraceConfig(max_rows=model.max_rows)
-        side = HeadraceSide(self.servers, self.models, model, chosen)
-        self._open.callback(side.close)
+        return self._kept((chosen, model), lambda: HeadraceSide(self.servers, self.models, model, chosen))
+
+    def side(self, config: CeleryConfig | HeadraceConfig) -> Side:
+        """Give the side of a configuration."""
+        return self.celery(config) if isinstance(config, CeleryConfig) else self.headrace(config)
+
+    def _kept(self, key: object, make: Callable[[], AnySide]) -> AnySide:
+        """Make each side once, for each holds connections."""
+        side: AnySide | None = self._sides.get(key)
+        if side is None:
+            side = self._sides[key] = make()
+            self._open.callback(side.close)
         return side
 
     def close(self) -> None:
@@ -63,10 +75,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def summary(config: str, rates: Sequence[Rate]) -> dict[str, Any]:
+def summary(config: CeleryConfig | HeadraceConfig, rates: Sequence[Rate]) -> dict[str, Any]:
     """Give the medians of several runs, and the runs."""
     return {
-        "config": config,
+        "config": str(config),
+        "max_rows": config.max_rows if isinstance(config, HeadraceConfig) else 1,
         "requests": rates[0].requests,
         **{name: statistics.median(getattr(rate, name) for rate in rates) for name in FIGURES},
         "runs": [asdict(rate) for rate in rates],

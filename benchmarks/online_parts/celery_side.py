@@ -45,6 +45,8 @@ class CelerySide:
     def __init__(self, at: servers.Servers, models: Path, config: CeleryConfig) -> None:
         self.config = config
         self._folder = at.folder
+        #: Where the copy of the preloaded queue lies; one for each encoding.
+        self._kept = f"{QUEUE}-{config.encoding}"
         self._env = {
             "RIVAL_BROKER": at.valkey_database(servers.CELERY_BROKER),
             "RIVAL_RESULTS": at.valkey_database(servers.CELERY_RESULTS),
@@ -77,11 +79,12 @@ class CelerySide:
             yield client
 
     def keep_queue(self) -> None:
-        self._broker.copy(QUEUE, QUEUE, destination_db=str(servers.CELERY_TEMPLATE), replace=True)
+        self._broker.copy(QUEUE, self._kept, destination_db=str(servers.CELERY_TEMPLATE), replace=True)
 
-    def refill_queue(self) -> None:
+    def refill_queue(self, count: int) -> None:
         with redis.Redis.from_url(self._at.valkey_database(servers.CELERY_TEMPLATE)) as kept:
-            kept.copy(QUEUE, QUEUE, destination_db=str(servers.CELERY_BROKER), replace=True)
+            kept.copy(self._kept, QUEUE, destination_db=str(servers.CELERY_BROKER), replace=True)
+        self._broker.ltrim(QUEUE, -count, -1)
 
     def done(self, total: int) -> int:  # noqa: ARG002
         (size,) = self.probe.run(("DBSIZE",))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from online_parts.bench import Bench, ratios, say, summary
+from online_parts.celery_side import CeleryConfig
+from online_parts.headrace_side import HeadraceConfig
 from online_parts.measure import Backlog, Rate
-from online_parts.side import Side
 
 
 def run(bench: Bench) -> dict[str, Any]:
     """Measure the configurations that won the sweep, alternating the sides."""
-    sides = _sides(bench)
+    configs = _configs(bench)
+    sides = {name: bench.side(config) for name, config in configs.items()}
     queues = _queues(bench)
     rates: dict[str, list[Rate]] = {name: [] for name in sides}
     for number in range(bench.plan.rounds):
@@ -22,7 +24,7 @@ def run(bench: Bench) -> dict[str, Any]:
         **ratios(rates),
         "sides": {
             name: {
-                **summary(sides[name].describe(), runs),
+                **summary(configs[name], runs),
                 "submit_per_s": queues[name].submit_per_s,
                 "submit_round_trips": queues[name].submit_round_trips,
             }
@@ -31,16 +33,16 @@ def run(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _sides(bench: Bench) -> dict[str, Side]:
+def _configs(bench: Bench) -> dict[str, CeleryConfig | HeadraceConfig]:
     """Both rivals and headrace at its best; beside it at batches of 64, where it is faster with larger ones."""
-    sides: dict[str, Side] = {
-        "celery": bench.celery(bench.rivals[0]),
-        "celery_two_workers": bench.celery(bench.two_workers),
-        "headrace": bench.headrace(bench.ours[0]),
+    configs: dict[str, CeleryConfig | HeadraceConfig] = {
+        "celery": bench.rivals[0],
+        "celery_two_workers": bench.two_workers,
+        "headrace": bench.ours[0],
     }
     if bench.ours[0].max_rows != bench.ours_64.max_rows:
-        sides["headrace_64"] = bench.headrace(bench.ours_64)
-    return sides
+        configs["headrace_64"] = bench.ours_64
+    return configs
 
 
 def _queues(bench: Bench) -> dict[str, Backlog]:

@@ -90,9 +90,10 @@ class HeadraceSide:
     def keep_queue(self) -> None:
         self._broker.copy(self._lists[0], self._lists[0], destination_db=str(servers.HEADRACE_TEMPLATE), replace=True)
 
-    def refill_queue(self) -> None:
+    def refill_queue(self, count: int) -> None:
         with redis.Redis.from_url(self._at.valkey_database(servers.HEADRACE_TEMPLATE)) as kept:
             kept.copy(self._lists[0], self._lists[0], destination_db=str(servers.HEADRACE_BROKER), replace=True)
+        self._broker.ltrim(self._lists[0], -count, -1)
 
     def done(self, total: int) -> int:
         (waiting,) = self.probe.run(("EVAL", OPEN_LUA, 1 + len(self._lists), keys.LEASES, *self._lists))

@@ -9,7 +9,6 @@ from online_parts.bench import Bench, ratios, say, summary
 from online_parts.celery_side import CeleryConfig
 from online_parts.headrace_side import HeadraceConfig
 from online_parts.measure import Rate, live
-from online_parts.side import Side
 from online_parts.tries import Tries
 
 
@@ -23,10 +22,6 @@ class Cast:
     def __str__(self) -> str:
         return f"{self.workers}, {self.producers} producer{'s' if self.producers > 1 else ''}"
 
-    def side(self, bench: Bench) -> Side:
-        """Make the side."""
-        return bench.celery(self.workers) if isinstance(self.workers, CeleryConfig) else bench.headrace(self.workers)
-
 
 def run(bench: Bench) -> dict[str, Any]:
     """Find each side's best number of workers and producers, then measure, alternating the sides."""
@@ -37,14 +32,14 @@ def run(bench: Bench) -> dict[str, Any]:
         "headrace": _try(bench, bench.ours, plan.headrace_sweep_requests),
     }
     chosen = {name: max(rates, key=rates.__getitem__) for name, rates in tried.items()}
-    sides = {name: cast.side(bench) for name, cast in chosen.items()}
+    sides = {name: bench.side(cast.workers) for name, cast in chosen.items()}
     rates: dict[str, list[Rate]] = {name: [] for name in sides}
     for number in range(plan.rounds):
         for name, side in sides.items():
             requests = plan.live_requests if name == "headrace" else plan.celery_requests
             rates[name].append(live(bench.servers, side, requests, chosen[name].producers))
         say(f"  round {number + 1}: " + ", ".join(f"{name} {runs[-1].per_s:,.0f}/s" for name, runs in rates.items()))
-    found = {name: summary(str(chosen[name]), runs) for name, runs in rates.items()}
+    found = {name: {**summary(chosen[name].workers, runs), "config": str(chosen[name])} for name, runs in rates.items()}
     bench.live_rates = {name: found[name]["per_s"] for name in ("celery", "headrace")}
     return {
         **ratios(rates),
@@ -58,7 +53,7 @@ def _try(bench: Bench, workers: list[Any], requests: int) -> dict[Cast, float]:
     casts = [Cast(config, producers) for config in workers for producers in bench.plan.producers]
     if len(casts) < 2:
         return dict.fromkeys(casts, 0.0)
-    sides = {cast: cast.side(bench) for cast in casts}
+    sides = {cast: bench.side(cast.workers) for cast in casts}
 
     def attempt(cast: Cast, count: int) -> Rate:
         return live(bench.servers, sides[cast], count, cast.producers)

@@ -19,7 +19,7 @@ THREADS = 1
 
 @dataclass(frozen=True)
 class BenchModel:
-    """One model: its input's name and shape (without rows), and the largest batch of its package, unless told otherwise."""
+    """One model: its input's name and shape (without rows), and the usual largest batch of its package."""
 
     name: str
     input: str

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import redis
@@ -43,13 +42,18 @@ class Servers:
         with psycopg.connect(self.database_url, autocommit=True) as postgres:
             postgres.execute("CHECKPOINT")
         with redis.Redis.from_url(self.valkey_database(0)) as valkey:
+            _wait_for_rewrite(valkey)
             valkey.bgrewriteaof()
-            while _rewrites(valkey.info("persistence")):
-                time.sleep(SETTLE_POLL_S)
+            _wait_for_rewrite(valkey)
 
 
-def _rewrites(persistence: Mapping[str, Any]) -> bool:
-    return bool(persistence["aof_rewrite_in_progress"] or persistence["aof_rewrite_scheduled"])
+def _wait_for_rewrite(valkey: redis.Redis) -> None:
+    """Wait until no rewrite of the append-only file runs or is due."""
+    while True:
+        about = valkey.info("persistence")
+        if not about["aof_rewrite_in_progress"] and not about["aof_rewrite_scheduled"]:
+            return
+        time.sleep(SETTLE_POLL_S)
 
 
 @contextlib.contextmanager

@@ -32,8 +32,8 @@ class Side(Protocol):
     def keep_queue(self) -> None:
         """Keep a copy of the queue as it is now."""
 
-    def refill_queue(self) -> None:
-        """Put the copy back onto the queue."""
+    def refill_queue(self, count: int) -> None:
+        """Put the copy's oldest `count` requests back onto the queue."""
 
     def done(self, total: int) -> int:
         """Count how many of `total` submitted requests have their result stored; one exchange with Valkey."""

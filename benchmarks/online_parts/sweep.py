@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from online_parts.bench import Bench, say
 from online_parts.celery_side import CeleryConfig
@@ -13,6 +14,8 @@ from online_parts.tries import Tries, best_of_each
 
 #: One worker command in each pool, and two solo workers side by side: as many processes as headrace may have.
 KINDS = (("prefork", 1), ("solo", 1), ("threads", 1), ("solo", 2))
+
+Config = TypeVar("Config", CeleryConfig, HeadraceConfig)
 
 
 def sweep_celery(bench: Bench) -> dict[str, float]:
@@ -25,9 +28,11 @@ def sweep_celery(bench: Bench) -> dict[str, float]:
     for encoding in plan.sweep_encodings:
         # JSON lists only cost time elsewhere: one prefetch shows it.
         prefetches = plan.sweep_prefetch if encoding == plan.sweep_encodings[0] else (64,)
-        candidates = [CeleryConfig(pool, prefetch, encoding, workers) for pool, workers in KINDS for prefetch in prefetches]
+        candidates = [
+            CeleryConfig(pool, prefetch, encoding, workers) for pool, workers in KINDS for prefetch in prefetches
+        ]
         queue = _Queue(bench, bench.celery(CeleryConfig(encoding=encoding)))
-        found |= tries.rates(candidates, lambda config, count: queue.drain(bench.celery(config), count), "plain Celery")  # noqa: B023
+        found |= _drained(tries, queue, candidates, bench.celery)
     best = best_of_each(found, lambda config: (config.pool, config.workers))
     bench.rivals = [config for config in best if config.workers == 1]
     (bench.two_workers,) = (config for config in best if config.workers == 2)
@@ -43,10 +48,16 @@ def sweep_headrace(bench: Bench) -> dict[str, float]:
         return {}
     queue = _Queue(bench, bench.headrace())
     tries = Tries(plan, plan.headrace_sweep_requests, say)
-    found = tries.rates(candidates, lambda config, count: queue.drain(bench.headrace(config), count), "headrace")
+    found = _drained(tries, queue, candidates, bench.headrace)
     bench.ours = best_of_each(found, lambda config: config.processes)
     bench.ours_64 = max((config for config in candidates if config.max_rows == 64), key=found.__getitem__)
     return {str(config): rate for config, rate in found.items()}
+
+
+def _drained(
+    tries: Tries, queue: _Queue, candidates: Sequence[Config], make: Callable[[Config], Side]
+) -> dict[Config, float]:
+    return tries.rates(candidates, lambda config, count: queue.drain(make(config), count), make(candidates[0]).name)
 
 
 class _Queue:
@@ -59,4 +70,4 @@ class _Queue:
     def drain(self, side: Side, count: int) -> Rate:
         if self._backlog is None or self._backlog.count < count:
             self._backlog = Backlog(self._filler, count)
-        return self._backlog.drain(self._servers, side)
+        return self._backlog.drain(self._servers, side, count)

@@ -14,18 +14,20 @@ BUSY_CPUS = 0.3
 #: So often at most: on a machine that never rests the best of what there is must do.
 REPEATS = 3
 
-#: A try that turned out too short is made so much longer, at least and at most: a short one tells little about the rate.
-LEAST_GROWTH, MOST_GROWTH = 1.25, 4.0
+#: A try that turned out too short is made longer: by a little more than it lacked, and at most by so much, for
+#: a short one tells little about the rate.
+MARGIN, MOST_GROWTH = 1.25, 4.0
 
 Candidate = TypeVar("Candidate", bound=Hashable)
 
 
 class Tries:
-    """Runs of one kind, all of the same number of requests; the number grows until a run lasts `plan.try_s`."""
+    """Runs of one kind; each candidate's number of requests grows until a run of it lasts `plan.try_s`."""
 
     def __init__(self, plan: Plan, requests: int, say: Callable[[str], None]) -> None:
         """requests: the number to begin with. say: told of every try that counts."""
-        self._plan, self.requests, self._say = plan, requests, say
+        self._plan, self._requests, self._say = plan, requests, say
+        self._grown: dict[Hashable, int] = {}
 
     def rates(
         self, candidates: Sequence[Candidate], run: Callable[[Candidate, int], Rate], title: str
@@ -50,9 +52,10 @@ class Tries:
         return best
 
     def _long_enough(self, candidate: Candidate, run: Callable[[Candidate, int], Rate]) -> Rate:
-        while (rate := run(candidate, self.requests)).seconds < self._plan.try_s:
-            growth = LEAST_GROWTH * self._plan.try_s / rate.seconds
-            self.requests = int(self.requests * min(MOST_GROWTH, growth)) + 1
+        count = self._grown.get(candidate, self._requests)
+        while (rate := run(candidate, count)).seconds < self._plan.try_s:
+            count = int(count * min(MOST_GROWTH, MARGIN * self._plan.try_s / rate.seconds)) + 1
+            self._grown[candidate] = count
         return rate
 
 

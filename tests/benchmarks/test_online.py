@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +14,9 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 HEADLINES = {
     "drain_ratio",
+    "drain_ratio_two_workers",
     "live_ratio",
+    "live_ratio_two_workers",
     "idle_latency_ratio",
     "batch_efficiency",
     "round_trips_per_request",
@@ -31,23 +32,19 @@ def run_online(*options: str) -> dict[str, object]:
     return found
 
 
-@pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import online_parts.measure
-    import online_parts.report
-
-    yield online_parts
-    for name in [name for name in sys.modules if name.startswith("online_parts")]:
-        del sys.modules[name]
-
-
 @pytest.mark.timeout(600)
 def test_one_run_gives_every_headline_figure_and_the_raw_ones() -> None:
     found = run_online()
     assert set(found) == {*HEADLINES, "raw", "machine"}
     assert all(found[name] is not None for name in HEADLINES)
     assert set(found["raw"]) == {"sweep", "drain", "live", "latency", "compute", "memory"}  # type: ignore[call-overload]
+    sides = found["raw"]["drain"]["sides"]  # type: ignore[index]
+    assert {name: side["max_rows"] for name, side in sides.items() if name.startswith("headrace")} == {
+        "headrace": 256,
+        "headrace_64": 64,
+    }
+    at_64 = sides["headrace_64"]
+    assert found["round_trips_per_request"] == at_64["round_trips"] + at_64["submit_round_trips"]
 
 
 @pytest.mark.timeout(600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,10 @@ from headrace.cli.ports import LOOPBACK
 
 #: Flower's own default.
 DEFAULT_PORT: Final = 5555
+
+#: Tasks that Flower keeps, 6 kB each. A busy worker shows it some 100 a second: its own default of 100,000 would fill
+#: 600 MB within the hour.
+MAX_TASKS: Final = 20_000
 
 
 def plain_broker_url(broker_url: str) -> str:
@@ -35,17 +40,31 @@ def flower_command() -> list[str]:
     return [sys.executable, "-m", "celery", "-A", "headrace.workers.app", "flower"]
 
 
-def flower_environment(broker_url: str, port: int, base: Mapping[str, str] | None = None) -> dict[str, str]:
+def flower_environment(
+    broker_url: str, port: int, base: Mapping[str, str] | None = None, *, address: str = LOOPBACK
+) -> dict[str, str]:
     """Give the environment for `flower_command`; FLOWER_* variables of the user stay, but for address and port."""
     return {
+        "FLOWER_MAX_TASKS": str(MAX_TASKS),
         **(os.environ if base is None else base),
         "HEADRACE_BROKER_URL": broker_url,
         "CELERY_BROKER_URL": plain_broker_url(broker_url),
-        "FLOWER_ADDRESS": LOOPBACK,
+        "FLOWER_ADDRESS": address,
         "FLOWER_PORT": str(port),
     }
 
 
-def flower_url(port: int) -> str:
-    """Give the address for a browser."""
-    return f"http://{LOOPBACK}:{port}"
+def flower_url(port: int, address: str = LOOPBACK) -> str:
+    """Give the address for a browser; one on this machine where Flower listens on all addresses."""
+    host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(address, address)  # noqa: S104 — listening is the caller's choice
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_open(address: str, environment: Mapping[str, str]) -> bool:
+    """Say whether others than the users of this machine reach Flower, and without a password."""
+    if any(environment.get(name) for name in ("FLOWER_BASIC_AUTH", "FLOWER_AUTH")):
+        return False
+    try:
+        return not ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address != "localhost"

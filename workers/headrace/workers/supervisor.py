@@ -32,6 +32,12 @@ FIRST_START_S: Final = 5.0
 #: Tells a worker process who started it; it ends when that process is gone.
 SUPERVISOR_VARIABLE: Final = "HEADRACE_SUPERVISOR_PID"
 
+#: How a process ends that was told to: by itself, at once, or while it was still starting.
+_STOPPED: Final = (0, -signal.SIGQUIT, -signal.SIGTERM)
+
+#: What a keeper thread tells the main thread, which otherwise hears numbers of signals.
+_KEEPER_ENDED: Final = 0
+
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -50,20 +56,38 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT, and give the exit code. The main thread must call this."""
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        threads = [threading.Thread(target=self._keep, args=(index,)) for index in range(1, self.processes + 1)]
+        news, tell = os.pipe()
+
+        def on_signal(number: int, _: FrameType | None) -> None:
+            # Nothing here may take a lock: another signal can interrupt this very function.
+            os.write(tell, bytes([number]))
+
+        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        threads = [
+            threading.Thread(target=self._keep, args=(index, tell), name=f"headrace-keeper-{index}")
+            for index in range(1, self.processes + 1)
+        ]
         try:
             for thread in threads:
                 thread.start()
-            for thread in threads:
-                thread.join()
+            running = len(threads)
+            while running:
+                (number,) = os.read(news, 1)
+                if number == _KEEPER_ENDED:
+                    running -= 1
+                else:
+                    self._pass_on(number)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            for thread in threads:
+                thread.join()
+            os.close(news)
+            os.close(tell)
         return self._exit_code
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Pass the signal on: the first ends a worker after its batch, a second SIGINT ends it at once."""
+    def _pass_on(self, number: int) -> None:
+        """Pass a signal on: the first ends a worker after its batch, a second SIGINT ends it at once."""
         self._stop.set()
         self._interrupts += number == signal.SIGINT
         self._signal_children(signal.SIGQUIT if self._interrupts > 1 else signal.SIGTERM)
@@ -73,8 +97,14 @@ class Supervisor:
             if child.poll() is None:
                 child.send_signal(number)
 
-    def _keep(self, index: int) -> None:
-        """Run one process again and again."""
+    def _keep(self, index: int, tell: int) -> None:
+        """Run one process again and again; at the end, say so."""
+        try:
+            self._restart_until_stopped(index)
+        finally:
+            os.write(tell, bytes([_KEEPER_ENDED]))
+
+    def _restart_until_stopped(self, index: int) -> None:
         delay_s, first = RESTART_S, True
         while not self._stop.is_set():
             started = time.monotonic()
@@ -85,7 +115,7 @@ class Supervisor:
             code = child.wait()
             lived_s = time.monotonic() - started
             if self._stop.is_set():
-                self._exit_code = self._exit_code or (0 if code in (0, -signal.SIGQUIT) else 1)
+                self._exit_code = self._exit_code or int(code not in _STOPPED)
                 return
             if first and lived_s < FIRST_START_S and code > 0:
                 self._exit_code = code

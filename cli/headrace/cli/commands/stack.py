@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +10,8 @@ import typer
 
 from headrace.cli.commands.options import Models, settings_with
 from headrace.cli.console import Json, print_fields, print_json, say
-from headrace.cli.errors import StackError
 from headrace.cli.flower import DEFAULT_PORT
+from headrace.cli.ports import LOOPBACK
 
 if TYPE_CHECKING:
     from headrace.cli.stack import LocalStack
@@ -96,27 +94,28 @@ def worker(
     raise typer.Exit(run_workers(settings, processes=processes, name=name, log_level=log_level.upper()))
 
 
-def flower(port: FlowerPort = DEFAULT_PORT) -> None:
+def flower(
+    port: FlowerPort = DEFAULT_PORT,
+    address: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one, as in a container.")] = (
+        LOOPBACK
+    ),
+) -> None:
     """Open Flower, the dashboard of Celery, until Ctrl-C.
 
-    It listens on this machine only. FLOWER_* variables reach it, FLOWER_BASIC_AUTH for one.
+    It listens on this machine only, unless --address says otherwise. FLOWER_* variables reach it, FLOWER_BASIC_AUTH
+    for one.
     """
-    from headrace.cli.flower import flower_command, flower_environment, flower_url
+    from headrace.cli.flower import flower_command, flower_environment, flower_url, is_open
     from headrace.cli.ports import free_port
-    from headrace.cli.stack import stop_signals_interrupt
 
     broker_url = settings_with().require_broker_url()
     command = flower_command()
     chosen = free_port(port)
     if chosen != port:
         say(f"port {port} is taken; Flower gets port {chosen}")
-    say(f"Flower: {flower_url(chosen)}; Ctrl-C stops it")
-    stop_signals_interrupt()
-    process = subprocess.Popen(command, env=flower_environment(broker_url, chosen), start_new_session=True)
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        return
-    raise StackError(f"Flower ended with exit code {code}")
+    environment = flower_environment(broker_url, chosen, address=address)
+    if is_open(address, environment):
+        say("note: whoever reaches this address sees everything; FLOWER_BASIC_AUTH=user:password asks for a password")
+    say(f"Flower: {flower_url(chosen, address)}; Ctrl-C stops it")
+    # In place of this process: signals reach Flower itself, and nothing outlives anything.
+    os.execve(command[0], command, environment)  # noqa: S606

@@ -1,0 +1,74 @@
+"""`headrace worker`: several processes, kept running, stopped together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import psutil
+import pytest
+
+from headrace.producers import Client
+from tests.workers.conftest import worker_environment
+
+FOUR = np.ones((1, 4), np.float32)
+
+
+@pytest.fixture
+def supervisor(settings, tmp_path):
+    with (tmp_path / "worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.cli", "worker", "--processes", "2"],
+            env=worker_environment(settings),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        yield process
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def workers_of(client, count):
+    """Ask until `count` different workers answered; give their names."""
+    seen = set()
+    for _ in range(2000):
+        handle = client.submit("double", {"x": FOUR})
+        handle.result(timeout_s=30)
+        seen.add(client.get(handle.id).worker)
+        if len(seen) == count:
+            break
+    return seen
+
+
+def test_processes_share_the_work_are_restarted_when_they_die_and_stop_together(settings, supervisor):
+    with Client(settings) as client:
+        names = workers_of(client, 2)
+        assert {name.partition("@")[0] for name in names} == {"headrace-1", "headrace-2"}
+        (first, _) = children = psutil.Process(supervisor.pid).children()
+        first.kill()
+        psutil.wait_procs([first], timeout=10)
+        assert workers_of(client, 2) == names
+        for _ in range(20):
+            os.kill(supervisor.pid, signal.SIGTERM)
+        assert supervisor.wait(30) == 0
+        assert not any(child.is_running() for child in children)
+
+
+def test_workers_end_when_their_supervisor_was_killed(settings, supervisor):
+    with Client(settings) as client:
+        workers_of(client, 2)
+    children = psutil.Process(supervisor.pid).children()
+    supervisor.kill()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+
+
+def test_a_signal_while_everything_starts_ends_it(settings, supervisor):
+    threading.Event().wait(0.5)  # any moment will do
+    supervisor.send_signal(signal.SIGTERM)
+    assert supervisor.wait(30) in (0, -signal.SIGTERM)
