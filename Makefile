@@ -60,23 +60,23 @@ $(VENV)/bin/python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "headrace needs Python 3.11 or newer, and '$(PYTHON)' is not: $$("$(PYTHON)" --version 2>&1 || true)." >&2; \
 		echo "Install one, or name it: make PYTHON=/path/to/python3.13 …" >&2; exit 1; }
-	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version)" >&2
 	@"$(PYTHON)" -m venv --clear $(VENV) || { \
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu the package python3-venv brings it." >&2; \
 		rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed-local: $(INSTALL_INPUTS) | $(VENV)/bin/python
-	@echo "Installing headrace with its worker and the local stack into $(VENV)"
+	@echo "Installing headrace with its worker and the local stack into $(VENV)" >&2
 	@$(PIP_INSTALL) ".[worker,local]"
 	@touch $@
 
 # The development set-up holds the local one, so that `make demo` after it installs nothing.
 $(VENV)/.installed-dev: $(INSTALL_INPUTS) | $(VENV)/bin/python
-	@echo "Installing headrace and its development tools into $(VENV)"
+	@echo "Installing headrace and its development tools into $(VENV)" >&2
 	@$(PIP_INSTALL) ".[dev]"
 	@touch $(VENV)/.installed-local $@
 
 $(VENV)/.installed-examples: $(INSTALL_INPUTS) | $(VENV)/bin/python
-	@echo "Installing headrace and what the examples need into $(VENV)"
+	@echo "Installing headrace and what the examples need into $(VENV)" >&2
 	@$(PIP_INSTALL) ".[worker,local,examples]"
 	@touch $(VENV)/.installed-local $@

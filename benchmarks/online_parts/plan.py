@@ -76,14 +76,14 @@ FULL = Plan(
     max_rows=(64, 256),
     producers=(1, 2),
     celery_requests=5_000,
-    headrace_requests=100_000,
+    headrace_requests=80_000,
     live_requests=80_000,
     latency_blocks=8,
     latency_block=200,
-    half_load_s=5.0,
-    compute_rows=1_000,
-    bare_s=4.0,
-    memory_requests=200_000,
+    half_load_s=4.0,
+    compute_rows=800,
+    bare_s=3.0,
+    memory_requests=150_000,
 )
 
 #: Seconds: only to see that everything runs. Its figures mean nothing. It sweeps nothing.

@@ -11,9 +11,9 @@ import threading
 import numpy as np
 import psutil
 import pytest
+from tests.workers.conftest import worker_environment
 
 from headrace.producers import Client
-from tests.workers.conftest import worker_environment
 
 FOUR = np.ones((1, 4), np.float32)
 
