@@ -37,6 +37,7 @@ PUBLIC = {
     "headrace.queueing": [
         "Channel",
         "ClaimingConsumer",
+        "Command",
         "DeadLetter",
         "Delivery",
         "LeaseKeeper",
@@ -49,6 +50,7 @@ PUBLIC = {
         "headrace_url",
         "queue_stats",
         "redis_url",
+        "run_commands",
         "translate_errors",
     ],
     "headrace.results_store": [

@@ -14,7 +14,7 @@ from headrace.queueing import registration as _registration  # noqa: F401  # for
 if TYPE_CHECKING:
     from headrace.queueing.channel import Channel
     from headrace.queueing.claims import ClaimingConsumer, Delivery
-    from headrace.queueing.connection import connect, headrace_url, redis_url, translate_errors
+    from headrace.queueing.connection import Command, connect, headrace_url, redis_url, run_commands, translate_errors
     from headrace.queueing.dead import DeadLetter, dead_letters, dead_message
     from headrace.queueing.lease import LeaseKeeper
     from headrace.queueing.message import OVERSIZE_HEADER
@@ -25,6 +25,7 @@ __all__ = [
     "OVERSIZE_HEADER",
     "Channel",
     "ClaimingConsumer",
+    "Command",
     "DeadLetter",
     "Delivery",
     "LeaseKeeper",
@@ -36,6 +37,7 @@ __all__ = [
     "headrace_url",
     "queue_stats",
     "redis_url",
+    "run_commands",
     "translate_errors",
 ]
 
@@ -48,7 +50,9 @@ _HOMES: Final = {
     "LeaseKeeper": "lease",
     "QueueStats": "stats",
     "Transport": "transport",
+    "Command": "connection",
     "connect": "connection",
+    "run_commands": "connection",
     "dead_letters": "dead",
     "dead_message": "dead",
     "headrace_url": "connection",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable, Container
 from typing import Final
@@ -18,6 +17,7 @@ from headrace.workers.inference import Runner
 from headrace.workers.lane import Lane
 from headrace.workers.outbox import Outbox
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
+from headrace.workers.vital import vital_thread
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Executor:
         self._lanes: list[Lane] = []
         self._turn = 0
         self._draining: _Drain | None = None
-        self._thread = threading.Thread(target=self._loop, name="headrace-executor", daemon=True)
+        self._thread = vital_thread("headrace-executor", self._loop)
 
     def start(self) -> None:
         """Start the thread."""
