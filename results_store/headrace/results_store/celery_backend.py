@@ -64,6 +64,10 @@ class PredictionBackend(BaseBackend):
         # Lets one instance, with its pool of connections, serve all threads of an app.
         self.thread_safe = True
 
+    def close(self) -> None:
+        """Close the connections; they are opened again when needed."""
+        self._reader.close()
+
     def store_result(
         self,
         task_id: str,
