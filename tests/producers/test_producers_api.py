@@ -24,6 +24,7 @@ def test_public_names() -> None:
         "PackageError",
         "PartlySubmitted",
         "PayloadTooLarge",
+        "PoisonRequest",
         "QueueFull",
         "ResultTimeout",
         "SignatureMismatch",

@@ -15,9 +15,20 @@ if TYPE_CHECKING:
     from headrace.queueing.channel import Channel
     from headrace.queueing.claims import ClaimingConsumer, Delivery
     from headrace.queueing.connection import connect, headrace_url, redis_url, translate_errors
-    from headrace.queueing.dead import DeadLetter, dead_letters, dead_message
+    from headrace.queueing.dead import (
+        DeadLetter,
+        Death,
+        LetterFilter,
+        dead_letter,
+        dead_letters,
+        dead_message,
+        drop_letter,
+        find_letters,
+        retry_letter,
+    )
     from headrace.queueing.lease import LeaseKeeper
     from headrace.queueing.message import OVERSIZE_HEADER
+    from headrace.queueing.running import RunningMark
     from headrace.queueing.stats import QueueStats, queue_stats
     from headrace.queueing.transport import Transport
 
@@ -26,16 +37,23 @@ __all__ = [
     "Channel",
     "ClaimingConsumer",
     "DeadLetter",
+    "Death",
     "Delivery",
     "LeaseKeeper",
+    "LetterFilter",
     "QueueStats",
+    "RunningMark",
     "Transport",
     "connect",
+    "dead_letter",
     "dead_letters",
     "dead_message",
+    "drop_letter",
+    "find_letters",
     "headrace_url",
     "queue_stats",
     "redis_url",
+    "retry_letter",
     "translate_errors",
 ]
 
@@ -44,16 +62,23 @@ _HOMES: Final = {
     "Channel": "channel",
     "ClaimingConsumer": "claims",
     "DeadLetter": "dead",
+    "Death": "dead",
     "Delivery": "claims",
     "LeaseKeeper": "lease",
+    "LetterFilter": "dead",
     "QueueStats": "stats",
+    "RunningMark": "running",
     "Transport": "transport",
     "connect": "connection",
+    "dead_letter": "dead",
     "dead_letters": "dead",
     "dead_message": "dead",
+    "drop_letter": "dead",
+    "find_letters": "dead",
     "headrace_url": "connection",
     "queue_stats": "stats",
     "redis_url": "connection",
+    "retry_letter": "dead",
     "translate_errors": "connection",
 }
 

@@ -21,7 +21,7 @@ OVERSIZE_HEADER: Final = "headrace_oversize"
 class Message(virtual.Message):
     """A message of a `headrace://` channel. delivery: what was claimed, or None for a broadcast.
 
-    `delivery_info["deliveries"]` says how many consumers died while they held it.
+    `delivery_info["deliveries"]` says how often it came back from a consumer that died or lost its lease.
     """
 
     delivery: Delivery | None = None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
     from kombu.message import Message
 
-    from headrace.queueing import Channel, ClaimingConsumer
+    from headrace.queueing import Channel, ClaimingConsumer, Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +60,21 @@ class Intake:
                 raise InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
             self._fill(request, message)
         except HeadraceError as exc:
-            self._engine.end(Outcome(request=request, state=_state_of(exc), error=exc))
+            ending = Outcome(request=request, state=_state_of(exc), error=exc)
+            if request.redelivered:
+                self._engine.resolve(request, ending)
+            else:
+                self._engine.end(ending)
             return
-        self._engine.admit(request)
+        if request.redelivered:
+            self._engine.resolve(request)
+        else:
+            self._engine.admit(request)
 
     def _blank(self, message: Message, consumer: ClaimingConsumer) -> InferenceRequest:
         """Make a request of what is safe to read, so that even a malformed message ends as a row."""
         headers, delivery = message.headers, message.delivery_info
+        claimed: Delivery | None = message.delivery  # type: ignore[attr-defined]  # channels of headrace:// add it
         # A message without an id gets one, so that it has a row of its own.
         request_id = str(headers.get("id") or message.properties.get("correlation_id") or "") or new_id()
         task = str(headers.get("task") or delivery.get("routing_key") or "")
@@ -83,7 +91,10 @@ class Intake:
             priority=0,
             deadline=None,
             submitted_at=time.time(),
-            attempts=delivery.get("deliveries", 0) + 1,
+            attempts=1 + (claimed.deliveries + claimed.retries if claimed else 0),
+            redelivered=bool(claimed and claimed.deliveries),
+            deaths=claimed.deaths if claimed else (),
+            retries=claimed.retries if claimed else 0,
             celery_result=False,
             note=str(headers.get("argsrepr") or ""),
         )

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 import redis
@@ -14,9 +14,10 @@ import redis
 from headrace.contracts import BrokerUnavailable, InferenceFailed, Settings, State, StoreUnavailable
 from headrace.contracts.message import Reply, encode_replies
 from headrace.queueing import ClaimingConsumer, translate_errors
+from headrace.queueing.claims import Command
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.workers.replies import Answers
-from headrace.workers.request import FinishedBatch, Outcome
+from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
 from headrace.workers.storing import stored_form
 
 logger = logging.getLogger(__name__)
@@ -26,10 +27,6 @@ RETRY_S: Final = 0.5
 
 #: Batches that finished while the last were being stored are stored together, up to this many rows.
 MAX_ROWS_TOGETHER: Final = 2_000
-
-
-#: A Redis command and its arguments.
-Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 class _Stop(msgspec.Struct):
@@ -164,7 +161,7 @@ class Outbox:
 
     def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:
         """Send replies and acknowledgements in one round trip, however long Redis is away."""
-        commands = [*self._reply_commands(answers), *_ack_commands(batches)]
+        commands = [*self._reply_commands(answers), *_settling_commands(batches)]
         away = False
         while True:
             try:
@@ -179,6 +176,9 @@ class Outbox:
                 if self._abandon.wait(RETRY_S):
                     return False
                 continue
+            except redis.ResponseError as exc:
+                # One key is not what it should be. All other commands were run; who waits for this one asks the store.
+                logger.error("an answer was refused: %s", exc)  # noqa: TRY400 — the message is the cause
             if away:
                 logger.warning("broker back")
             return True
@@ -192,14 +192,27 @@ class Outbox:
             yield "PUBLISH", key, meta
 
 
-def _ack_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
+def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
+    """Acknowledge, put off or bury, after all replies."""
     tags: dict[ClaimingConsumer, list[str]] = {}
+
+    def settle(request: InferenceRequest) -> None:
+        tags.setdefault(request.consumer, []).append(request.tag)
+
     for batch in batches:
         for run in batch.runs:
             for request in run.requests:
                 tags.setdefault(request.consumer, []).append(request.tag)
+        for known in batch.known:
+            settle(known.request)
+        for deferred in batch.deferred:
+            yield deferred.request.consumer.defer_command(deferred.request.tag, deferred.delay_s)
         for outcome in batch.outcomes:
-            tags.setdefault(outcome.request.consumer, []).append(outcome.request.tag)
+            if outcome.burial is None:
+                settle(outcome.request)
+            else:
+                request, burial = outcome.request, outcome.burial
+                yield request.consumer.bury_command(request.tag, burial.reason, burial.history)
     for consumer, held in tags.items():
         yield from consumer.ack_commands(held)
 
