@@ -19,7 +19,11 @@ INSTALL_INPUTS := pyproject.toml constraints.txt
 # Words after the command of a target: make test ARGS="-k batcher", make demo ARGS=--exit
 ARGS ?=
 
-.PHONY: help demo test test-browser check format bench train clean
+# How large a `make chaos` is, and which of its schedules.
+REQUESTS ?= 1000000
+SEED ?= 1
+
+.PHONY: help demo test test-browser chaos check format bench train clean
 
 help: ## Show this list
 	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
@@ -34,6 +38,9 @@ test: $(VENV)/.installed-dev ## Run every test that needs no browser, against a 
 test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chromium (installs Debian's chromium when root)
 	@bash deploy/ensure_chromium.sh
 	@$(RUN) -m pytest -m browser $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## Break workers, servers and connections under load, and check every request (REQUESTS=1000000 SEED=1)
+	@$(RUN) -m tests.chaos.run --requests $(REQUESTS) --seed $(SEED) $(ARGS)
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types and the direction of imports
 	@$(VENV)/bin/ruff format --check
