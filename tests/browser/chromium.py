@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from playwright.sync_api import Browser, sync_playwright
-
-CHROMIUM: Final = "/usr/bin/chromium"
 
 #: Root may not use the sandbox; the rest keeps the browser from the network.
 FLAGS: Final = (
@@ -25,8 +24,10 @@ FLAGS: Final = (
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser with a profile of its own, which is gone afterwards."""
+    program = shutil.which("chromium")
+    assert program, "there is no chromium; `make test-browser` installs it"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS], headless=True)
+        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS], headless=True)
         try:
             yield browser
         finally:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +173,12 @@ class Service:
             assert self.running, f"{self.name} ended:\n{self.log.read_text()}"
             assert time.monotonic() < deadline, f"{self.name} is not well: {done}\n{self.log.read_text()}"
             time.sleep(seconds(health["start_interval"]))
+
+    def command_line(self) -> str:
+        """What `ps` shows of the process and of those that it started."""
+        assert self.process
+        process = psutil.Process(self.process.pid)
+        return " ".join(word for each in (process, *process.children(recursive=True)) for word in each.cmdline())
 
     @property
     def running(self) -> bool:

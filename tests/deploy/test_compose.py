@@ -237,6 +237,10 @@ def test_every_service_runs_by_its_own_command_and_passes_its_own_health_check(s
     flower.start()
     worker.wait_until_healthy()
     flower.wait_until_healthy()
+    for service in (worker, flower):
+        command = service.command_line()
+        assert "headrace" in command
+        assert not any(password in command for password in PASSWORDS.values()), f"{service.name} shows a password to ps"
 
     (image,) = ModelDirectory(MODELS).get("digits").manifest.inputs
     zeros: Any = 0.0

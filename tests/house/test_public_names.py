@@ -38,6 +38,7 @@ PUBLIC = {
     "headrace.queueing": [
         "Channel",
         "ClaimingConsumer",
+        "Command",
         "DeadLetter",
         "Death",
         "Delivery",
@@ -57,6 +58,7 @@ PUBLIC = {
         "queue_stats",
         "redis_url",
         "retry_letter",
+        "run_commands",
         "translate_errors",
     ],
     "headrace.results_store": [

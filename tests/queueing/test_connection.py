@@ -10,7 +10,6 @@ import pytest
 import redis
 from kombu import Connection
 
-import headrace.queueing
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 from headrace.queueing import connect, headrace_url, redis_url, translate_errors
 
@@ -99,31 +98,3 @@ def test_importing_kombu_stays_light_and_knows_us() -> None:
         "import headrace.queueing.transport\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
-
-
-def test_the_public_names_are_these() -> None:
-    assert set(headrace.queueing.__all__) == {
-        "OVERSIZE_HEADER",
-        "Channel",
-        "ClaimingConsumer",
-        "DeadLetter",
-        "Death",
-        "Delivery",
-        "LeaseKeeper",
-        "LetterFilter",
-        "QueueStats",
-        "RunningMark",
-        "Transport",
-        "connect",
-        "dead_letter",
-        "dead_letters",
-        "dead_message",
-        "drop_letter",
-        "find_letters",
-        "retry_letter",
-        "headrace_url",
-        "queue_stats",
-        "redis_url",
-        "translate_errors",
-    }
-    assert all(getattr(headrace.queueing, name) is not None for name in headrace.queueing.__all__)

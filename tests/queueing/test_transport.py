@@ -194,6 +194,33 @@ def test_the_token_of_a_burst_wakes_one(connection: kombu.Connection, broker_url
     assert sorted(key for key, _ in woken) == sorted([doorbell("q").encode(), b"stop", b"stop"])
 
 
+def test_a_consumer_that_is_cancelled_while_it_waits_takes_nothing_any_more(
+    connection: kombu.Connection, plain: kombu.Connection, client: redis.Redis
+) -> None:
+    inbox = Inbox(connection)
+    with event_loop(connection) as turn_until:
+        publish(plain, "first")
+        turn_until(lambda: inbox.payloads == ["first"])
+        turn_until(lambda: bool(inbox.channel._in_poll))
+        inbox.consumer.cancel()
+        client.lpush(doorbell("q"), "1")
+        publish(plain, "second")
+        assert client.llen("q") == 1
+        assert len(held(client)) == 1
+
+
+def test_scripts_that_were_flushed_while_it_waits_come_back(
+    connection: kombu.Connection, plain: kombu.Connection, client: redis.Redis
+) -> None:
+    inbox = Inbox(connection)
+    with event_loop(connection) as turn_until:
+        turn_until(lambda: bool(inbox.channel._in_poll))
+        client.script_flush()
+        publish(plain, "found")
+        client.lpush(doorbell("q"), "1")
+        turn_until(lambda: inbox.payloads == ["found"])
+
+
 def test_a_message_of_a_sender_that_does_not_ring_is_found(
     connection: kombu.Connection, plain: kombu.Connection
 ) -> None:

@@ -142,3 +142,20 @@ def test_a_plain_celery_client_gets_its_prediction(settings, start_worker):
     first, second = done.stdout.splitlines()
     assert first == "{'y': [[2.0, 4.0, 6.0, 8.0]]}"
     assert second.startswith("SignatureMismatch input 'x' must be FP32")
+
+
+def test_async_result_in_any_celery_app_gives_our_result(settings, start_worker):
+    from celery import Celery
+
+    backend = "headrace+" + settings.require_database_url()
+    with (
+        Celery("peer", broker=settings.require_broker_url(), backend=backend, set_as_current=False) as app,
+        start_worker(),
+        Client(settings) as client,
+    ):
+        handle = client.submit("double", {"x": FOUR})
+        assert app.AsyncResult(handle.id).get(timeout=20) == {"y": [[0.0, 2.0, 4.0, 6.0]]}
+        sent = app.send_task("infer.double", queue="infer.double", kwargs={"inputs": {"x": [[1, 2, 3, 4]]}})
+        assert sent.get(timeout=20) == {"y": [[2.0, 4.0, 6.0, 8.0]]}
+        assert app.AsyncResult(handle.id).state == "SUCCESS"
+        app.backend.close()

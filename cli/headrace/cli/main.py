@@ -88,7 +88,8 @@ def _headrace(
 def main() -> None:
     """Run the command line and exit; errors of headrace become one line on stderr."""
     try:
-        app()
+        # However it was started, `python -m headrace.cli` included, it is called headrace.
+        app(prog_name="headrace")
     except HeadraceError as error:
         _fail(error)
     except ModuleNotFoundError as error:

@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         description="How long results for plain Celery clients stay in Redis; 0 sends none.",
     )
     events_per_s: float = Field(
-        50.0, ge=0, description="Requests shown one by one in Flower, per worker; batches always are."
+        50.0, ge=0, description="Requests a second that a worker shows one by one in Flower; batches always are shown."
     )
     outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
     retention_days: int = Field(

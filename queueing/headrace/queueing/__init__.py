@@ -14,7 +14,7 @@ from headrace.queueing import registration as _registration  # noqa: F401  # for
 if TYPE_CHECKING:
     from headrace.queueing.channel import Channel
     from headrace.queueing.claims import ClaimingConsumer, Delivery
-    from headrace.queueing.connection import connect, headrace_url, redis_url, translate_errors
+    from headrace.queueing.connection import Command, connect, headrace_url, redis_url, run_commands, translate_errors
     from headrace.queueing.dead import (
         DeadLetter,
         Death,
@@ -36,6 +36,7 @@ __all__ = [
     "OVERSIZE_HEADER",
     "Channel",
     "ClaimingConsumer",
+    "Command",
     "DeadLetter",
     "Death",
     "Delivery",
@@ -54,6 +55,7 @@ __all__ = [
     "queue_stats",
     "redis_url",
     "retry_letter",
+    "run_commands",
     "translate_errors",
 ]
 
@@ -69,8 +71,10 @@ _HOMES: Final = {
     "QueueStats": "stats",
     "RunningMark": "running",
     "Transport": "transport",
+    "Command": "connection",
     "connect": "connection",
     "dead_letter": "dead",
+    "run_commands": "connection",
     "dead_letters": "dead",
     "dead_message": "dead",
     "drop_letter": "dead",

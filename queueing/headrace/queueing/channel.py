@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
+from redis.exceptions import NoScriptError
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import keys, message
-from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
+from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery, Ticket
 from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.lease import LeaseKeeper
 from headrace.queueing.logs import logger
@@ -36,6 +37,9 @@ UNLIMITED_IN_DRAIN: Final = 1
 #: How long messages are delivered before the event loop gets a turn, which sends acknowledgements and reads broadcasts.
 #: Matters where delivering means executing, as in Celery's solo pool.
 TURN_S: Final = 0.005
+
+#: How long a server may take to end a wait before its connection is cut.
+END_WAIT_S: Final = 2.0
 
 DEFAULT_LEASE_S: Final = 60.0
 
@@ -80,6 +84,9 @@ class Channel(kombu_redis.Channel):
         self._eager = False
         self._look_due = False
         self._awaited: Mapping[str, int] = {}
+        self._ticket: Ticket | None = None
+        self._client_id = 0
+        self._identified: object = None
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
         self.waker: Waker | None = None
@@ -112,7 +119,7 @@ class Channel(kombu_redis.Channel):
             self._keep_lease()
         self.connection._callbacks[queue] = partial(self._receive_message, callback, no_ack)
         self._eager = True
-        self.claim_soon()
+        self._wake()
         return answer
 
     def _receive_message(
@@ -147,6 +154,7 @@ class Channel(kombu_redis.Channel):
         return opened
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
+        self._end_wait()
         queue = self._tag_to_queue.get(consumer_tag)
         answer = super()._basic_cancel(consumer_tag)  # type: ignore[misc]
         if queue is not None and queue not in self._active_queues:
@@ -162,7 +170,15 @@ class Channel(kombu_redis.Channel):
             self.consumer.release(delivery.tag for delivery in back)
 
     def claim_soon(self) -> None:
-        """Make the consuming thread claim as soon as it can, because there may be room now; safe in any thread."""
+        """Make the consuming thread claim as soon as it can, because there may be room now; safe in any thread.
+
+        Does nothing while that thread waits for the doorbells of all queues: it had room for each, and they were empty.
+        """
+        if self._in_poll and not self._eager and len(self._awaited) == len(self._active_queues):
+            return
+        self._wake()
+
+    def _wake(self) -> None:
         waker = self.waker
         if waker is not None:
             waker.wake()
@@ -170,20 +186,23 @@ class Channel(kombu_redis.Channel):
     def prepare_wait(self) -> None:
         """Before the consuming thread waits: see that it wakes at once, or when the doorbell rings, or not at all."""
         if self._pending:
-            self.claim_soon()
+            self._wake()
             return
+        # Said before looking for room: another thread that makes room meanwhile must find that it has to call.
+        eager, self._eager = self._eager, True
         if not self._wishes()[0]:
-            self._eager = True  # claim at once when room returns
-        elif self._eager:
-            self.claim_soon()
+            return  # claim at once when room returns
+        if eager:
+            self._wake()
         else:
+            self._eager = False
             self.connection.cycle._register_BRPOP(self)
 
     def look(self) -> None:
         """Look for messages of senders that don't ring, if the channel waits for the doorbell."""
         if self._in_poll:
             self._look_due = True
-            self.claim_soon()
+            self._wake()
 
     def _wishes(self) -> tuple[dict[str, int], int]:
         """How many messages may be claimed now: of each queue, and in all."""
@@ -197,17 +216,30 @@ class Channel(kombu_redis.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Wait for the doorbells of all queues that may be claimed; takes the place of BRPOP on the queues."""
-        wants, _ = self._wishes()
+        wants, limit = self._wishes()
         if not wants:
             return
         connection = self.client.connection
         self._awaited = wants
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
-        connection.send_command("BLPOP", *map(keys.doorbell, wants), timeout or self.brpop_timeout)
+        commands: list[tuple[Any, ...]] = [("BLPOP", *map(keys.doorbell, wants), timeout or self.brpop_timeout)]
+        # In an event loop, whose thread surely comes back for it, the claim is sent along: the server runs it as soon
+        # as the doorbell rings, which saves a round trip when that counts most.
+        self._ticket = (
+            self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack) if self.connection.in_loop else None
+        )
+        if self._ticket is not None:
+            self._learn_client_id(connection)
+            commands.append(self.consumer.command(self._ticket))
+        connection.send_packed_command(connection.pack_commands(commands))
 
     def _brpop_read(self, **options: Any) -> bool:
+        if self._ticket is not None:
+            self._read_claim(**options)
+            return self._deliver_pending()
         rang = self._read_bell(**options)
+        self._flush_brpop_reauth()
         wants, _ = self._wishes()
         if rang is not None and rang not in wants:
             # The token was taken in vain (the window filled up meanwhile); another worker may want it.
@@ -224,8 +256,47 @@ class Channel(kombu_redis.Channel):
             raise
         finally:
             self._in_poll = None
-        self._flush_brpop_reauth()
         return answer[0].decode().removeprefix(keys.BELL_PREFIX) if answer else None
+
+    def _read_claim(self, **options: Any) -> None:
+        """Read the answers to a doorbell and to the claim that was sent with it."""
+        ticket, self._ticket = self._ticket, None
+        assert ticket is not None
+        self._read_bell(**options)
+        try:
+            found = self.consumer.take(ticket, self.client.parse_response(self.client.connection, "EVALSHA"))
+        except NoScriptError:
+            # Somebody flushed the server's scripts; the next claim brings ours back.
+            self._eager = True
+            return
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        self._eager = len(found) >= ticket.wish
+        self._pending.extend(found)
+        self._flush_brpop_reauth()
+
+    def _learn_client_id(self, connection: Any) -> None:
+        """Ask the server for this connection's id, once for each time it was connected; `_end_wait` needs it."""
+        if self._identified is not connection._sock:
+            connection.send_command("CLIENT", "ID")
+            self._client_id = int(connection.read_response())
+            self._identified = connection._sock
+
+    def _end_wait(self) -> None:
+        """End a wait whose claim may still run, so that no message comes to a channel that wants none any more."""
+        connection = self._in_poll
+        if not connection or self._ticket is None:
+            return
+        try:
+            self.consumer.client.client_unblock(self._client_id)
+            if connection.can_read(timeout=END_WAIT_S):
+                self._read_claim()
+            else:
+                connection.disconnect()
+        except self.connection_errors as exc:
+            # What the claim may have taken comes back with its lease.
+            logger.warning("queueing.wait_cut consumer=%s error=%s", self.consumer.id, exc)
 
     def _wake_read(self) -> bool:
         if self.waker is not None:
@@ -243,11 +314,14 @@ class Channel(kombu_redis.Channel):
     def _claim_and_deliver(self) -> bool:
         if not self._pending:
             wants, limit = self._wishes()
-            if wants:
-                found = self.consumer.claim(wants, limit=limit, no_ack=self._no_ack)
-                wish = min(limit, sum(1 if queue in self._no_ack else wants[queue] for queue in wants))
-                self._eager = len(found) >= wish
+            ticket = self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack)
+            if ticket is not None:
+                found = self.consumer.run(ticket)
+                self._eager = len(found) >= ticket.wish
                 self._pending.extend(found)
+        return self._deliver_pending()
+
+    def _deliver_pending(self) -> bool:
         delivered = 0
         turn_ends = time.monotonic() + (TURN_S if self.connection.in_loop else 0.0)
         while self._pending:
@@ -347,6 +421,7 @@ class Channel(kombu_redis.Channel):
 
     def close(self) -> None:
         """Acknowledge what is to be acknowledged, put back the rest, and close."""
+        self._end_wait()
         self._give_back()
         try:
             self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for

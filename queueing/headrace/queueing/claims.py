@@ -14,6 +14,7 @@ import redis.exceptions
 
 from headrace.contracts.ids import new_id
 from headrace.queueing import keys, scripts
+from headrace.queueing.connection import Command, run_commands
 from headrace.queueing.dead import DeadLetter, Death, read_deaths
 from headrace.queueing.logs import logger
 
@@ -28,9 +29,6 @@ _CHUNK: Final = 500
 
 #: What a claim says of a message that is not ordinary: so many values.
 _NOTE: Final = 6
-
-#: A command and its arguments.
-Command: TypeAlias = tuple[str | bytes | int, ...]
 
 _json_encode: Final = msgspec.json.Encoder().encode
 
@@ -53,6 +51,15 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     message_bytes: int
     deaths: tuple[Death, ...] = ()
     retries: int = 0
+
+
+class Ticket(msgspec.Struct, kw_only=True):
+    """A claim that was prepared. wish: how many messages it asks for."""
+
+    names: list[str]
+    no_ack: frozenset[str]
+    wish: int
+    args: list[Any]
 
 
 class ClaimingConsumer:
@@ -113,21 +120,46 @@ class ClaimingConsumer:
         limit: most messages in all; the queue that is served first changes from call to call. no_ack: queues whose
         messages are not held: of these at most one a call, because nothing brings it back when this process dies.
         """
+        ticket = self.prepare(wants, limit=limit, no_ack=no_ack)
+        return [] if ticket is None else self.run(ticket)
+
+    def run(self, ticket: Ticket) -> list[Delivery]:
+        """Run a prepared claim; one round trip."""
+        return self.take(ticket, self._claim(args=ticket.args))
+
+    def prepare(
+        self, wants: Mapping[str, int], *, limit: int = MAX_CLAIM, no_ack: Collection[str] = ()
+    ) -> Ticket | None:
+        """Prepare a claim that the caller runs: `command` gives what to send, `take` reads the answer.
+
+        None when nothing is wanted. Parameters as of `claim`.
+        """
         self._notice_fork()
         names = [name for name, wanted in wants.items() if wanted > 0]
         if not names or limit <= 0:
-            return []
+            return None
         limit = min(limit, MAX_CLAIM)
         names = self._rotated(names)
         args: list[Any] = []
+        total = 0
         for name in names:
             plain = name in no_ack
-            args += (name, 1 if plain else wants[name], int(plain))
+            wanted = 1 if plain else wants[name]
+            total += wanted
+            args += (name, wanted, int(plain))
         with self._lock:
             first = self._sequence
             self._sequence += limit
-        groups = self._claim(args=[self._id, self._lease_ms, self.max_message_bytes, first, limit, *args])
-        return self._deliveries(groups, names, no_ack) if groups else []
+        args[:0] = (self._id, self._lease_ms, self.max_message_bytes, first, limit)
+        return Ticket(names=names, no_ack=frozenset(no_ack), wish=min(limit, total), args=args)
+
+    def command(self, ticket: Ticket) -> Command:
+        """Give the Redis command of a prepared claim. The server knows the script once `claim` was called."""
+        return ("EVALSHA", self._claim.sha, 0, *ticket.args)
+
+    def take(self, ticket: Ticket, groups: list[Any] | None) -> list[Delivery]:
+        """Read the answer to the command of a prepared claim: what was claimed is held from now on."""
+        return self._deliveries(groups, ticket.names, ticket.no_ack) if groups else []
 
     def _rotated(self, names: list[str]) -> list[str]:
         if len(names) == 1:
@@ -165,11 +197,12 @@ class ClaimingConsumer:
         """Forget messages that are done; tags that are not held are passed over. One round trip."""
         self._notice_fork()
         done = self._settle(tags)
+        if not done:
+            return
         try:
-            with self.client.pipeline(transaction=False) as pipe:
-                for command in self._acks(done):
-                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-                pipe.execute()
+            for answer in run_commands(self.client, list(self._acks(done))):
+                if isinstance(answer, redis.exceptions.ResponseError):
+                    raise answer
         except redis.exceptions.RedisError:
             with self._lock:
                 self._held.update(done)  # still ours, so that the caller may try again

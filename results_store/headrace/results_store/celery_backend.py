@@ -23,6 +23,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NoReturn
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import numpy as np
 from celery import states
@@ -48,6 +49,23 @@ IDS_A_QUERY: Final = 1_000
 Meta = dict[str, Any]
 
 
+def backend_url(database_url: str) -> str:
+    """Write a database URL as a `result_backend`, with its password where Celery masks it when it shows its settings.
+
+    libpq takes `?password=…` too, which `celery inspect conf` and Flower would show.
+    """
+    parts = urlsplit(database_url)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    passwords = [value for name, value in options if name == "password"]
+    if not passwords:
+        return "headrace+" + database_url
+    user = parts.netloc.rpartition("@")[0].partition(":")[0]
+    place = parts.netloc.rpartition("@")[2]
+    rest = urlencode([(name, value) for name, value in options if name != "password"], safe="/")
+    netloc = f"{user}:{quote(passwords[-1], safe='')}@{place}"
+    return "headrace+" + urlunsplit((parts.scheme, netloc, parts.path, rest, ""))
+
+
 class PredictionBackend(BaseBackend):
     """Answers `AsyncResult` from `predictions`; see the module for how states map."""
 
@@ -63,6 +81,10 @@ class PredictionBackend(BaseBackend):
         self._reader = StoreReader(url)
         # Lets one instance, with its pool of connections, serve all threads of an app.
         self.thread_safe = True
+
+    def close(self) -> None:
+        """Close the connections; they are opened again when needed."""
+        self._reader.close()
 
     def store_result(
         self,

@@ -15,6 +15,7 @@ from headrace.contracts import ModelDirectory, Settings, load_settings
 from headrace.contracts.message import MAX_PRIORITY, queue_name
 from headrace.contracts.tensors import CONTENT_TYPE
 from headrace.queueing import headrace_url
+from headrace.results_store.celery_backend import backend_url
 from headrace.workers.steps import ConsumerHooks, EngineStep
 
 
@@ -41,7 +42,7 @@ def make_app(settings: Settings) -> Celery:
             "lease_s": settings.lease_s,
             "max_message_bytes": message_bytes(settings.max_payload_bytes),
         },
-        result_backend="headrace+" + settings.require_database_url(),
+        result_backend=backend_url(settings.require_database_url()),
         accept_content=["json", CONTENT_TYPE],
         task_serializer="json",
         task_default_queue="headrace",

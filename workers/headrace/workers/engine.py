@@ -151,12 +151,16 @@ class Engine:
         """On the executor's thread: rows left a batcher, so there is room for more."""
         counts = self._taken.setdefault(lane.queue, [0, 0])
         counts[0] += rows
-        self._on_room()
+        claim_soon = self.claim_soon
+        if claim_soon is not None:
+            claim_soon()
 
     def _on_room(self) -> None:
+        """On the outbox's thread: the executor may go on, and claiming with it."""
         self._executor.wake()
-        if self.claim_soon is not None:
-            self.claim_soon()
+        claim_soon = self.claim_soon
+        if claim_soon is not None:
+            claim_soon()
 
     def _on_resolved(self, resolved: Resolved) -> None:
         """On the resolver's thread: go on with these requests on the main thread."""

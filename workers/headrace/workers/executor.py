@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import random
-import threading
 import time
 from collections.abc import Callable, Container
 from typing import Final
@@ -22,6 +21,7 @@ from headrace.workers.outbox import Outbox
 from headrace.workers.request import Deferred, FinishedBatch, InferenceRequest, Known, Outcome
 from headrace.workers.retries import retry_delay_s
 from headrace.workers.runtimes import TransientFailure
+from headrace.workers.vital import vital_thread
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Executor:
         self._lanes: list[Lane] = []
         self._turn = 0
         self._draining: _Drain | None = None
-        self._thread = threading.Thread(target=self._loop, name="headrace-executor", daemon=True)
+        self._thread = vital_thread("headrace-executor", self._loop)
 
     def start(self) -> None:
         """Start the thread."""

@@ -10,15 +10,16 @@ from typing import Final
 
 import msgspec
 import redis
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from headrace.contracts import BrokerUnavailable, InferenceFailed, Settings, State, StoreUnavailable
 from headrace.contracts.message import Reply, encode_replies
-from headrace.queueing import ClaimingConsumer, translate_errors
-from headrace.queueing.claims import Command
+from headrace.queueing import ClaimingConsumer, Command, run_commands, translate_errors
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.workers.replies import Answers
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
 from headrace.workers.storing import stored_form
+from headrace.workers.vital import vital_thread
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Outbox:
         self._available = True
         self._abandon = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._loop, name="headrace-outbox", daemon=True)
+        self._thread = vital_thread("headrace-outbox", self._loop)
 
     def start(self) -> None:
         """Start the thread."""
@@ -165,10 +166,8 @@ class Outbox:
         away = False
         while True:
             try:
-                with translate_errors(), self._client.pipeline(transaction=False) as pipe:
-                    for command in commands:
-                        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-                    pipe.execute()
+                with translate_errors():
+                    _log_refusals(run_commands(self._client, commands))
             except BrokerUnavailable as exc:
                 if not away:
                     away = True
@@ -176,9 +175,6 @@ class Outbox:
                 if self._abandon.wait(RETRY_S):
                     return False
                 continue
-            except redis.ResponseError as exc:
-                # One key is not what it should be. All other commands were run; who waits for this one asks the store.
-                logger.error("an answer was refused: %s", exc)  # noqa: TRY400 — the message is the cause
             if away:
                 logger.warning("broker back")
             return True
@@ -190,6 +186,19 @@ class Outbox:
         for key, meta in answers.celery.items():
             yield "SET", key, meta, "EX", self._settings.celery_result_ttl_s
             yield "PUBLISH", key, meta
+
+
+def _log_refusals(answers: list[object]) -> None:
+    """Log what the server refused; a reply that can't be delivered is no loss, its client finds the row.
+
+    Raises OutOfMemoryError, which passes.
+    """
+    refused = [answer for answer in answers if isinstance(answer, ResponseError)]
+    for refusal in refused:
+        if isinstance(refusal, OutOfMemoryError):
+            raise refusal
+    if refused:
+        logger.error("broker refused %d of %d answers: %s", len(refused), len(answers), refused[0])
 
 
 def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
