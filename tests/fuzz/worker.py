@@ -24,6 +24,7 @@ from headrace.workers.intake import Intake, inference_strategy
 from headrace.workers.replies import Answers
 from headrace.workers.request import InferenceRequest, Outcome
 from headrace.workers.storing import stored_form
+from headrace.workers.unreadable import keep_unreadable
 
 #: As workers set it: longer messages are read from their end only.
 MAX_PAYLOAD_BYTES: Final = 4096
@@ -38,7 +39,8 @@ class _Channel:
     no_ack_consumers = None
 
     def __init__(self) -> None:
-        self.consumer = SimpleNamespace(id="c")
+        self.consumer = SimpleNamespace(id="c", bury=lambda tag, _reason, _history: self.settled.append(tag))
+        self.max_message_bytes = MAX_PAYLOAD_BYTES * 4 // 3
         self.settled: list[str] = []
 
     def basic_ack(self, tag: str, multiple: bool = False) -> None:
@@ -90,7 +92,8 @@ class FuzzedWorker:
 
     def __init__(self, signature: Signature) -> None:
         """signature: of the model `double`."""
-        logging.getLogger("celery").setLevel(logging.CRITICAL + 1)
+        for name in ("celery", "headrace.workers.unreadable"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._channel = _Channel()
         self._engine = _Engine(signature)
         self._later: list[object] = []
@@ -105,6 +108,8 @@ class FuzzedWorker:
         consumer.controller = SimpleNamespace(headrace_intake=Intake(self._engine, revoked=()))  # type: ignore[arg-type]
         consumer.timer = SimpleNamespace(call_at=lambda *args: self._later.append(args))
         consumer.strategies[_QUEUE] = inference_strategy(None, app, consumer)  # type: ignore[arg-type]
+        consumer.task_consumer = SimpleNamespace()
+        keep_unreadable(consumer)
         self._receive = object.__new__(MessageConsumer)
         self._receive.channel = self._channel
         self._receive.accept = {"application/json", CONTENT_TYPE}

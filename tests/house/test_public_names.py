@@ -59,6 +59,7 @@ PUBLIC = {
         "redis_url",
         "retry_letter",
         "run_commands",
+        "tls_options",
         "translate_errors",
     ],
     "headrace.results_store": [

@@ -14,7 +14,15 @@ from headrace.queueing import registration as _registration  # noqa: F401  # for
 if TYPE_CHECKING:
     from headrace.queueing.channel import Channel
     from headrace.queueing.claims import ClaimingConsumer, Delivery
-    from headrace.queueing.connection import Command, connect, headrace_url, redis_url, run_commands, translate_errors
+    from headrace.queueing.connection import (
+        Command,
+        connect,
+        headrace_url,
+        redis_url,
+        run_commands,
+        tls_options,
+        translate_errors,
+    )
     from headrace.queueing.dead import (
         DeadLetter,
         Death,
@@ -56,6 +64,7 @@ __all__ = [
     "redis_url",
     "retry_letter",
     "run_commands",
+    "tls_options",
     "translate_errors",
 ]
 
@@ -83,6 +92,7 @@ _HOMES: Final = {
     "queue_stats": "stats",
     "redis_url": "connection",
     "retry_letter": "dead",
+    "tls_options": "connection",
     "translate_errors": "connection",
 }
 

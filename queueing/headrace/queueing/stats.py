@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Keys looked at in one step when queues are searched for.
 _SCAN_STEP: Final = 1000
 
+#: The end of the year 9999 in seconds since 1970.
+_LAST_SECOND: Final = 253_402_300_799
+
 #: The order in which the script gives the lists of a queue.
 _STEPS: Final = (9, 6, 3, 0)
 
@@ -101,4 +104,7 @@ def _submitted_at(tail: bytes) -> float | None:
         return None
     header = headers.get("headrace")
     submitted_at = header.get("submitted_at") if isinstance(header, dict) else None
-    return float(submitted_at) if isinstance(submitted_at, int | float) else None
+    # Anybody may write anything there, such as a whole number beyond all floats.
+    if not isinstance(submitted_at, int | float) or not 0 < submitted_at < _LAST_SECOND:
+        return None
+    return float(submitted_at)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,6 +20,7 @@ from headrace.contracts import (
     PayloadTooLarge,
     State,
 )
+from headrace.contracts.errors import quoted
 from headrace.contracts.ids import new_id, row_id
 from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader, decode_header, decode_inputs
 from headrace.queueing import OVERSIZE_HEADER
@@ -76,8 +78,8 @@ class Intake:
         headers, delivery = message.headers, message.delivery_info
         claimed: Delivery | None = message.delivery  # type: ignore[attr-defined]  # channels of headrace:// add it
         # A message without an id gets one, so that it has a row of its own.
-        request_id = str(headers.get("id") or message.properties.get("correlation_id") or "") or new_id()
-        task = str(headers.get("task") or delivery.get("routing_key") or "")
+        request_id = _text(headers.get("id") or message.properties.get("correlation_id")) or new_id()
+        task = _text(headers.get("task") or delivery.get("routing_key"))
         return InferenceRequest(
             id=request_id,
             row_id=row_id(request_id),
@@ -96,12 +98,14 @@ class Intake:
             deaths=claimed.deaths if claimed else (),
             retries=claimed.retries if claimed else 0,
             celery_result=False,
-            note=str(headers.get("argsrepr") or ""),
+            note=_text(headers.get("argsrepr")),
         )
 
     def _fill(self, request: InferenceRequest, message: Message) -> None:
         headers = message.headers
         raw_header = headers.get("headrace")
+        if not _is_storable(request.id):
+            raise InvalidRequest("the id holds NUL or lone surrogates, which can't be stored")
         request.celery_result = (
             raw_header is None and not headers.get("ignore_result") and self._engine.settings.celery_result_ttl_s > 0
         )
@@ -126,22 +130,40 @@ class Intake:
 
     def _header(self, raw: object) -> RequestHeader:
         """Decode a `headrace` header; those of requests that were submitted together are equal."""
-        if raw != self._last_raw_header:
-            self._last_header = decode_header(raw)
-            self._last_raw_header = raw
+        try:
+            if raw != self._last_raw_header:
+                self._last_header = decode_header(raw)
+                self._last_raw_header = raw
+        except RecursionError:
+            raise InvalidRequest("the headrace header is nested too deeply") from None
         return self._last_header
 
     def _check_time(self, request: InferenceRequest, expires: object) -> None:
         if not expires:
             return
         try:
-            at = dt.datetime.fromisoformat(str(expires))
+            at = dt.datetime.fromisoformat(_text(expires))
         except ValueError:
-            raise InvalidRequest(f"the header expires={expires!r} is no ISO 8601 time") from None
-        left_s = (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp() - time.time()
+            raise InvalidRequest(f"the header expires={quoted(_text(expires))} is no ISO 8601 time") from None
+        left_s = _utc(at).timestamp() - time.time()
         if left_s <= 0:
             raise DeadlineExceeded
         request.deadline = time.monotonic() + left_s
+
+
+def _utc(time_: dt.datetime) -> dt.datetime:
+    """Read a time without a zone as Celery does."""
+    return time_ if time_.tzinfo else time_.replace(tzinfo=dt.UTC)
+
+
+def _text(value: object) -> str:
+    """Write what stands in a header as text; lists and objects, which may be nested deeply, count as nothing."""
+    return str(value) if value and isinstance(value, str | int | float | dt.datetime | uuid.UUID) else ""
+
+
+def _is_storable(text: str) -> bool:
+    """Say whether Redis, JSON and Postgres can all hold a text."""
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _priority(value: object) -> int:
@@ -163,7 +185,7 @@ def inference_strategy(task: Task[Any, Any], app: Celery, consumer: Any) -> Hand
         eta = message.headers.get("eta")
         if eta:
             try:
-                at = dt.datetime.fromisoformat(str(eta)).timestamp()
+                at = _utc(dt.datetime.fromisoformat(_text(eta))).timestamp()
             except (ValueError, OverflowError):
                 at = 0.0
             if at > time.time():
