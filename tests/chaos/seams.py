@@ -89,11 +89,11 @@ def _around(owner: type, name: str, before: Callable[[], None] | None, after: Ca
 def _wrap_claim(trigger: Trigger, tell: Callable[[str], None]) -> None:
     from headrace.queueing import ClaimingConsumer
 
-    inner = ClaimingConsumer.claim
+    inner = ClaimingConsumer.take
     known: set[str] = set()
 
     @functools.wraps(inner)
-    def claim(self: ClaimingConsumer, *args: Any, **kwargs: Any) -> Any:
+    def take(self: ClaimingConsumer, *args: Any, **kwargs: Any) -> Any:
         if self.id not in known:
             known.add(self.id)
             tell(f"consumer {self.id}")
@@ -102,7 +102,7 @@ def _wrap_claim(trigger: Trigger, tell: Callable[[str], None]) -> None:
             trigger.passed("claimed")
         return found
 
-    ClaimingConsumer.claim = claim  # type: ignore[method-assign]
+    ClaimingConsumer.take = take  # type: ignore[method-assign]
 
 
 def _wrap_engine(trigger: Trigger) -> None:

@@ -31,6 +31,15 @@ ROWS = [
 ANSWERS = [("a", "3"), ("b", "InferenceFailed"), ("c", "Cancelled"), ("d", "9")]
 
 
+@pytest.mark.timeout(600)
+def test_no_accepted_request_is_lost_doubled_or_wrong_whatever_is_broken():
+    """Every kind of fault and every point between two steps, at a fixed seed and a rate that leaves them time."""
+    command = [sys.executable, "-m", "tests.chaos.run", "--requests", "5000", "--rate", "120", "--seed", "3"]
+    done = subprocess.run([*command, "--lease", "2"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED" in done.stdout
+
+
 def test_what_the_harness_started_ends_with_it_even_when_it_is_killed():
     command = [sys.executable, "-m", "tests.chaos.run", "--requests", "100000", "--rate", "100"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as harness:
