@@ -163,7 +163,8 @@ def _text(value: object) -> str:
 
 def _is_storable(text: str) -> bool:
     """Say whether Redis, JSON and Postgres can all hold a text."""
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+    # Nearly all ids are ASCII, which is known without looking at each character.
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text))
 
 
 def _priority(value: object) -> int:
