@@ -12,6 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+FUZZ_VENV := .venv-fuzz
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 # pip runs again only when one of these is newer than the stamp it left.
 INSTALL_INPUTS := pyproject.toml constraints.txt
@@ -19,7 +20,11 @@ INSTALL_INPUTS := pyproject.toml constraints.txt
 # Words after the command of a target: make test ARGS="-k batcher", make demo ARGS=--exit
 ARGS ?=
 
-.PHONY: help demo test test-browser check format bench train clean
+# How large a `make chaos` is, and which of its schedules.
+REQUESTS ?= 1000000
+SEED ?= 1
+
+.PHONY: help demo test test-browser chaos fuzz check format bench train clean
 
 help: ## Show this list
 	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
@@ -34,6 +39,12 @@ test: $(VENV)/.installed-dev ## Run every test that needs no browser, against a 
 test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chromium (installs Debian's chromium when root)
 	@bash deploy/ensure_chromium.sh
 	@$(RUN) -m pytest -m browser $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## Break workers, servers and connections under load, and check every request (REQUESTS=1000000 SEED=1)
+	@$(RUN) -m tests.chaos.run --requests $(REQUESTS) --seed $(SEED) $(ARGS)
+
+fuzz: $(FUZZ_VENV)/.installed ## Feed a million malformed messages, bodies and manifests to what reads them (INPUTS=1000000 SEED=1)
+	@$(FUZZ_VENV)/bin/python -m tests.fuzz.run --inputs $(or $(INPUTS),1000000) --seed $(or $(SEED),1) $(ARGS)
 
 check: $(VENV)/.installed-dev ## Formatting, lint, types and the direction of imports
 	@$(VENV)/bin/ruff format --check
@@ -52,7 +63,7 @@ train: $(VENV)/.installed-examples ## Train the demo's digits model anew (downlo
 	@$(RUN) examples/digits/train.py $(ARGS)
 
 clean: ## Remove .venv, caches and build products; data in .headrace stays
-	@rm -rf $(VENV) build dist .coverage htmlcov .hypothesis
+	@rm -rf $(VENV) $(FUZZ_VENV) build dist .coverage htmlcov .hypothesis
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name .headrace -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
@@ -80,3 +91,12 @@ $(VENV)/.installed-examples: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@echo "Installing headrace and what the examples need into $(VENV)" >&2
 	@$(PIP_INSTALL) ".[worker,local,examples]"
 	@touch $(VENV)/.installed-local $@
+
+# An environment of its own: atheris comes as a wheel for some platforms only, and nothing else needs it.
+$(FUZZ_VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
+	@echo "Installing headrace and atheris into $(FUZZ_VENV)" >&2
+	@$(RUN) -m venv --clear $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary atheris "atheris>=3" \
+		|| echo "no atheris for this platform: fuzzing without coverage" >&2
+	@touch $@

@@ -105,6 +105,18 @@ def test_what_is_no_celery_message_goes_to_the_dead_letters(settings, start_work
         assert len(dead_letters(broker)) == len(garbage)
 
 
+def test_an_inbox_that_is_no_list_keeps_no_other_request_from_its_answer(settings, start_worker):
+    document = envelope(inbox="headrace:inbox:occupied")
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        broker.set("headrace:inbox:occupied", "something else")
+        broker.lpush("infer.double", json.dumps(document))
+        with start_worker(), Client(settings) as client:
+            assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].shape == (1, 4)
+            assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].shape == (1, 4)
+            assert wait_for_rows(settings.require_database_url(), 3)[document["headers"]["id"]][0] == "succeeded"
+        assert not broker.keys("headrace:inflight:*")
+
+
 def test_an_expired_request_never_runs(settings, start_worker):
     document = envelope(expires_at=time.time() - 1)
     with redis.Redis.from_url(settings.require_broker_url()) as broker:

@@ -58,7 +58,8 @@ def request(values):
 @given(st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=3), min_size=1, max_size=12), st.integers(1, 6))
 def test_each_request_gets_its_own_rows_and_only_culprits_fail(values, max_rows):
     requests = [request(each) for each in values]
-    runs, outcomes = Runner(Doubler(), SIGNATURE, max_rows).run(requests, 0)
+    verdict = Runner(Doubler(), SIGNATURE, max_rows).run(requests, 0)
+    runs, outcomes = verdict.runs, verdict.outcomes
     got = {}
     for run in runs:
         start = 0
@@ -78,8 +79,8 @@ def test_each_request_gets_its_own_rows_and_only_culprits_fail(values, max_rows)
 
 def test_one_culprit_among_many_costs_few_runs():
     model = Doubler()
-    runs, outcomes = Runner(model, SIGNATURE, 64).run([request([n if n != 37 else -1]) for n in range(64)], 0)
-    assert (sum(len(run.requests) for run in runs), len(outcomes)) == (63, 1)
+    verdict = Runner(model, SIGNATURE, 64).run([request([n if n != 37 else -1]) for n in range(64)], 0)
+    assert (sum(len(run.requests) for run in verdict.runs), len(verdict.outcomes)) == (63, 1)
     assert len(model.sizes) <= 2 * 6 + 1
 
 

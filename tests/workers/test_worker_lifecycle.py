@@ -16,7 +16,8 @@ from tests.workers.conftest import worker_environment
 
 from headrace.contracts import Cancelled, DeadlineExceeded, PackageError
 from headrace.contracts.message import queue_name
-from headrace.producers.client import Client
+from headrace.producers import Client
+from headrace.results_store import StoreReader
 
 ONE = np.ones((1, 1), np.float32)
 FOUR = np.ones((1, 4), np.float32)
@@ -159,3 +160,28 @@ def test_inspect_and_remote_control_work_unmodified(settings, start_worker):
         assert {queue["name"] for queue in inspect.active_queues()[node]} >= {"infer.double", "infer.slow"}
         assert inspect.active()[node] == []
         assert app.control.ping(timeout=3) == [{node: {"ok": "pong"}}]
+
+
+def test_a_request_that_was_cancelled_behind_the_clients_back_is_told_so(settings, start_worker):
+    with Client(settings) as client, StoreReader(settings.require_database_url()) as reader:
+        handle = client.submit("double", {"x": FOUR})
+        assert reader.cancel(handle.id, "double")
+        with start_worker(), pytest.raises(Cancelled):
+            handle.result(timeout_s=30)
+
+
+def test_a_worker_connects_again_when_the_broker_that_was_full_has_room(settings, start_worker):
+    with (
+        start_worker() as worker,
+        Client(settings) as client,
+        redis.Redis.from_url(settings.require_broker_url()) as broker,
+    ):
+        client.predict("double", {"x": FOUR}, timeout_s=30)
+        broker.config_set("maxmemory", 1)
+        try:
+            broker.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.wait(6)
+        finally:
+            broker.config_set("maxmemory", 0)
+        assert client.predict("double", {"x": FOUR}, timeout_s=60)["y"].shape == (1, 4)

@@ -2,6 +2,7 @@
 
 HeadraceError
 ├── StackError
+├── NoSuchLetter
 └── MissingExtra
 """
 
@@ -17,6 +18,10 @@ class StackError(HeadraceError):
         """log_lines: the end of a part's log, shown below the message."""
         super().__init__(message)
         self.log_lines = log_lines
+
+
+class NoSuchLetter(HeadraceError):
+    """There is no dead letter of this id; `headrace dead list` shows them."""
 
 
 class MissingExtra(HeadraceError):

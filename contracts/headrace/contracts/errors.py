@@ -9,6 +9,7 @@ HeadraceError
 ├── DeadlineExceeded
 ├── Cancelled
 ├── InferenceFailed
+│   └── PoisonRequest
 ├── ResultTimeout
 ├── StoreUnavailable
 ├── BrokerUnavailable
@@ -99,6 +100,10 @@ class Cancelled(HeadraceError):
 
 class InferenceFailed(HeadraceError):
     """The model's runtime failed on this request; the worker's log has the cause under its request id."""
+
+
+class PoisonRequest(InferenceFailed):
+    """Workers died whenever they ran this request; `headrace dead list` shows it and what happened."""
 
 
 class ResultTimeout(HeadraceError, TimeoutError):

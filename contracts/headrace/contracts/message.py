@@ -208,7 +208,7 @@ def decode_header(raw: object) -> RequestHeader:
         return RequestHeader()
     try:
         header = msgspec.convert(raw, RequestHeader)
-    except (msgspec.ValidationError, RecursionError) as exc:
+    except (msgspec.ValidationError, RecursionError, UnicodeEncodeError) as exc:  # the last for lone surrogates
         raise InvalidRequest(f"the headrace header is malformed: {exc}") from None
     if header.v > PROTOCOL:
         raise InvalidRequest(

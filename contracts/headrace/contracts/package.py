@@ -26,6 +26,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _CHUNK_BYTES: Final = 1 << 20
 
 
+#: tomllib takes minutes for a dotted key (a.b.c…) of ten thousand parts; a line of text may have some hundred dots.
+_MAX_KEY_PARTS: Final = 1000
+_KEY_ENDS: Final = re.compile(r"[\n=,{\[]")
+
+
 class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a worker should batch this model.
 
@@ -162,7 +167,10 @@ def read_package(folder: Path) -> ModelPackage:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        if any(piece.count(".") > _MAX_KEY_PARTS for piece in _KEY_ENDS.split(text)):
+            raise PackageError(f"a key has more than {_MAX_KEY_PARTS} parts")
+        return tomllib.loads(text)
     # tomllib also raises plain ValueErrors, for dates that don't exist and numbers of thousands of digits.
     except (ValueError, RecursionError) as exc:
         raise PackageError(f"not TOML: {exc}") from exc

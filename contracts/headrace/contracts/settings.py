@@ -12,6 +12,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.contracts.errors import ConfigurationError
 
+#: The lease is renewed every quarter of it. Below a second, a worker that a busy machine holds up for a moment loses
+#: what it holds; above a day, a dead one's requests are as good as lost.
+_LEASE_S: Final = (1, 86_400)
+
+#: A time that is longer than ten years is a mistake of units, and Redis, Postgres or a thread would fail on it later.
+_LONGEST_S: Final = 3650 * 86_400
+
+#: Redis takes no longer strings by default (`proto-max-bulk-len`).
+_LONGEST_STRING: Final = 512 << 20
+
 #: The running local stack writes its addresses here, in its home.
 STACK_FILE: Final = "stack.json"
 
@@ -49,24 +59,47 @@ class Settings(BaseSettings):
     threads: int = Field(
         1, ge=0, description="Threads one worker process gives to one model; 0 leaves it to the runtime."
     )
-    lease_s: float = Field(60.0, gt=0, description="A dead worker's requests return to the queue after this time.")
-    grace_s: float = Field(30.0, ge=0, description="How long a worker that was told to stop may finish what runs.")
+    lease_s: float = Field(
+        60.0,
+        ge=_LEASE_S[0],
+        le=_LEASE_S[1],
+        description="A dead worker's requests return to the queue after this time.",
+    )
+    grace_s: float = Field(
+        30.0, ge=0, le=_LONGEST_S, description="How long a worker that was told to stop may finish what runs."
+    )
+    max_deliveries: int = Field(
+        3, ge=1, le=100, description="A request goes to the dead letters after this many workers died running it."
+    )
+    max_retries: int = Field(
+        5,
+        ge=0,
+        le=100,
+        description="How often a request runs again after a failure that may pass, such as out of memory.",
+    )
     queue_limit: int = Field(
         1_000_000, ge=0, description="Most requests waiting in one queue before QueueFull; 0 is no limit."
     )
-    max_payload_bytes: int = Field(16 << 20, gt=0, description="Largest encoded request.")
+    max_payload_bytes: int = Field(16 << 20, gt=0, le=_LONGEST_STRING, description="Largest encoded request.")
     inline_reply_bytes: int = Field(
         64 << 10, ge=0, description="Larger outputs are read from the store, not sent in the reply."
     )
-    inbox_ttl_s: int = Field(3600, gt=0, description="A client's inbox disappears after this time without traffic.")
+    inbox_ttl_s: int = Field(
+        3600, gt=0, le=_LONGEST_S, description="A client's inbox disappears after this time without traffic."
+    )
     celery_result_ttl_s: int = Field(
-        86_400, ge=0, description="How long results for plain Celery clients stay in Redis; 0 sends none."
+        86_400,
+        ge=0,
+        le=_LONGEST_S,
+        description="How long results for plain Celery clients stay in Redis; 0 sends none.",
     )
     events_per_s: float = Field(
         50.0, ge=0, description="Requests a second that a worker shows one by one in Flower; batches always are shown."
     )
     outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
-    retention_days: int = Field(30, ge=0, description="`headrace store prune` drops older rows; 0 keeps all.")
+    retention_days: int = Field(
+        30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
+    )
 
     def require_broker_url(self) -> str:
         """Give the broker's URL. Raises ConfigurationError when neither a setting nor a local stack gives one."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import redis
 import redis.asyncio
 from redis.backoff import ExponentialBackoff
 
-from headrace.contracts.errors import BrokerUnavailable
+from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 from headrace.contracts.message import encode_replies
 from headrace.queueing.connection import CONNECT_TIMEOUT_S, connect, redis_url, translate_errors
 
@@ -36,6 +36,10 @@ RECONNECT_MAX_S: Final = 1.0
 #: An element without replies: whoever reads the inbox wakes and looks around.
 NUDGE: Final = encode_replies([])
 
+_UNREADABLE: Final = (
+    "the broker URL can't be read; check HEADRACE_BROKER_URL, and percent-encode special characters in its password"
+)
+
 #: A waiter is told BrokerUnavailable when the broker was away for this long: time enough for a restart or a failover.
 PATIENCE_S: Final = 60.0
 
@@ -51,19 +55,25 @@ def connect_for_reading(url: str) -> redis.Redis:
     return connect(url, socket_timeout=READ_S + _SILENCE_S, retry=redis.retry.Retry(ExponentialBackoff(), 0))
 
 
-def _async_options(timeout_s: float, retries: int) -> dict[str, Any]:
+def _connect_async(url: str, timeout_s: float, retries: int) -> redis.asyncio.Redis:
     retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), retries)
-    return {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": timeout_s, "retry": retry}
+    try:
+        return redis.asyncio.Redis.from_url(
+            redis_url(url), socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=timeout_s, retry=retry
+        )
+    except ValueError:
+        # The cause may quote a part of the password.
+        raise ConfigurationError(_UNREADABLE) from None
 
 
 def connect_for_calls_async(url: str) -> redis.asyncio.Redis:
     """Give an asyncio client for short calls."""
-    return redis.asyncio.Redis.from_url(redis_url(url), **_async_options(_CALL_TIMEOUT_S, _RETRIES))
+    return _connect_async(url, _CALL_TIMEOUT_S, _RETRIES)
 
 
 def connect_for_reading_async(url: str) -> redis.asyncio.Redis:
     """Give an asyncio client for blocking reads; it doesn't retry."""
-    return redis.asyncio.Redis.from_url(redis_url(url), **_async_options(READ_S + _SILENCE_S, 0))
+    return _connect_async(url, READ_S + _SILENCE_S, 0)
 
 
 @contextmanager

@@ -62,6 +62,9 @@ def outputs_of(reply: Reply, read_row: Callable[[str], Prediction | None]) -> Te
     if not reply.stored:
         return decode_tensors(reply.outputs)
     row = read_row(reply.id)
+    if row is not None:
+        # The row was there before the reply: a cancellation, say, that came while the request ran.
+        raise_error(reply_of_row(reply.id, row))
     if row is None or row.outputs is None:
         raise ConfigurationError(
             "the outputs are not in the store: either the row was pruned, or HEADRACE_DATABASE_URL names another "

@@ -14,10 +14,29 @@ from headrace.queueing import registration as _registration  # noqa: F401  # for
 if TYPE_CHECKING:
     from headrace.queueing.channel import Channel
     from headrace.queueing.claims import ClaimingConsumer, Delivery
-    from headrace.queueing.connection import Command, connect, headrace_url, redis_url, run_commands, translate_errors
-    from headrace.queueing.dead import DeadLetter, dead_letters, dead_message
+    from headrace.queueing.connection import (
+        Command,
+        connect,
+        headrace_url,
+        redis_url,
+        run_commands,
+        tls_options,
+        translate_errors,
+    )
+    from headrace.queueing.dead import (
+        DeadLetter,
+        Death,
+        LetterFilter,
+        dead_letter,
+        dead_letters,
+        dead_message,
+        drop_letter,
+        find_letters,
+        retry_letter,
+    )
     from headrace.queueing.lease import LeaseKeeper
     from headrace.queueing.message import OVERSIZE_HEADER
+    from headrace.queueing.running import RunningMark
     from headrace.queueing.stats import QueueStats, queue_stats
     from headrace.queueing.transport import Transport
 
@@ -27,17 +46,25 @@ __all__ = [
     "ClaimingConsumer",
     "Command",
     "DeadLetter",
+    "Death",
     "Delivery",
     "LeaseKeeper",
+    "LetterFilter",
     "QueueStats",
+    "RunningMark",
     "Transport",
     "connect",
+    "dead_letter",
     "dead_letters",
     "dead_message",
+    "drop_letter",
+    "find_letters",
     "headrace_url",
     "queue_stats",
     "redis_url",
+    "retry_letter",
     "run_commands",
+    "tls_options",
     "translate_errors",
 ]
 
@@ -46,18 +73,26 @@ _HOMES: Final = {
     "Channel": "channel",
     "ClaimingConsumer": "claims",
     "DeadLetter": "dead",
+    "Death": "dead",
     "Delivery": "claims",
     "LeaseKeeper": "lease",
+    "LetterFilter": "dead",
     "QueueStats": "stats",
+    "RunningMark": "running",
     "Transport": "transport",
     "Command": "connection",
     "connect": "connection",
+    "dead_letter": "dead",
     "run_commands": "connection",
     "dead_letters": "dead",
     "dead_message": "dead",
+    "drop_letter": "dead",
+    "find_letters": "dead",
     "headrace_url": "connection",
     "queue_stats": "stats",
     "redis_url": "connection",
+    "retry_letter": "dead",
+    "tls_options": "connection",
     "translate_errors": "connection",
 }
 

@@ -15,7 +15,7 @@ import redis.exceptions
 from headrace.contracts.ids import new_id
 from headrace.queueing import keys, scripts
 from headrace.queueing.connection import Command, run_commands
-from headrace.queueing.dead import DeadLetter
+from headrace.queueing.dead import DeadLetter, Death, read_deaths
 from headrace.queueing.logs import logger
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ MAX_CLAIM: Final = 1024
 #: Most tags in one command.
 _CHUNK: Final = 500
 
+#: What a claim says of a message that is not ordinary: so many values.
+_NOTE: Final = 6
+
 _json_encode: Final = msgspec.json.Encoder().encode
 
 
@@ -34,8 +37,9 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     """A message that this consumer holds.
 
     tag: what to acknowledge it by; "" when the queue is consumed without acknowledgement. raw: the message as it was
-    in its list, or its last 8 KiB when it is `oversize`. deliveries: how many consumers died while they held it.
-    message_bytes: the length of the whole message.
+    in its list, or its last 8 KiB when it is `oversize`. deliveries: how often it came back from a consumer that died,
+    lost its lease or lost track of it, so that it may have been served already. deaths: the consumers among them that
+    were running it. retries: how often it was deferred. message_bytes: the length of the whole message.
     """
 
     tag: str
@@ -45,6 +49,8 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     deliveries: int
     oversize: bool
     message_bytes: int
+    deaths: tuple[Death, ...] = ()
+    retries: int = 0
 
 
 class Ticket(msgspec.Struct, kw_only=True):
@@ -176,13 +182,13 @@ class ClaimingConsumer:
             ]
             if not plain:
                 held.update(dict.fromkeys([delivery.tag for delivery in found[start:]], ""))
-            for at in range(0, len(notes), 4):
+            for at in range(0, len(notes), _NOTE):
                 delivery = found[start + notes[at]]
-                delivery.deliveries = notes[at + 1]
-                delivery.message_bytes = notes[at + 3]
+                _, delivery.deliveries, sha, delivery.message_bytes, deaths, delivery.retries = notes[at : at + _NOTE]
+                delivery.deaths = read_deaths(deaths)
                 delivery.oversize = delivery.message_bytes > len(delivery.raw)
-                if delivery.deliveries and not plain:
-                    held[delivery.tag] = notes[at + 2].decode()
+                if sha and not plain:
+                    held[delivery.tag] = sha.decode()
         with self._lock:
             self._held.update(held)
         return found
@@ -216,7 +222,8 @@ class ClaimingConsumer:
         for at in range(0, len(tags), _CHUNK):
             yield "HDEL", keys.in_flight(self._id), *tags[at : at + _CHUNK]
         if counted := [sha for sha in done.values() if sha]:
-            yield "HDEL", keys.DELIVERIES, *counted
+            for counts in (keys.DELIVERIES, keys.DEATHS, keys.RETRIES):
+                yield "HDEL", counts, *counted
 
     def release(self, tags: Iterable[str] | None = None) -> None:
         """Put messages back at the head of their queues, in the order in which they came, and ring.
@@ -230,10 +237,10 @@ class ClaimingConsumer:
                 del self._held[tag]
         self._put_back(chosen)
 
-    def _put_back(self, tags: list[str]) -> None:
+    def _put_back(self, tags: list[str], *, redelivered: int = 0) -> None:
         tags.sort(key=_sequence_of, reverse=True)
         while tags:
-            settled = int(self._release(args=[self._id, *tags[:_CHUNK]]))
+            settled = int(self._release(args=[self._id, redelivered, *tags[:_CHUNK]]))
             del tags[: max(settled, 1)]
 
     def bury(self, tag: str, reason: str, history: Iterable[str] = ()) -> None:
@@ -242,6 +249,18 @@ class ClaimingConsumer:
         reason: one line. history: what happened before, oldest first.
         """
         self._notice_fork()
+        self._bury(args=self._burial(tag, reason, history))
+        with self._lock:
+            self._held.pop(tag, None)
+
+    def bury_command(self, tag: str, reason: str, history: Iterable[str] = ()) -> Command:
+        """Give the command of `bury`, for a pipeline of the caller's, who runs it until it succeeds."""
+        self._notice_fork()
+        with self._lock:
+            self._held.pop(tag, None)
+        return "EVAL", scripts.BURY, 0, *self._burial(tag, reason, history)
+
+    def _burial(self, tag: str, reason: str, history: Iterable[str]) -> tuple[str | bytes, ...]:
         letter = DeadLetter(
             id=new_id(),
             queue=keys.queue_of(tag.partition(":")[2]),
@@ -250,9 +269,17 @@ class ClaimingConsumer:
             history=list(history),
             buried_at=time.time(),
         )
-        self._bury(args=[self._id, tag, letter.id, _json_encode(letter)])
+        return self._id, tag, letter.id, _json_encode(letter)
+
+    def defer_command(self, tag: str, delay_s: float) -> Command:
+        """Give the command that lets a message wait in the server, for a pipeline of the caller's.
+
+        It counts a retry. After `delay_s` whoever claims next puts the message back at the head of its queue.
+        """
+        self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
+        return "EVAL", scripts.DEFER, 0, self._id, tag, max(0, round(delay_s * 1000))
 
     def renew(self, client: Redis | None = None) -> None:
         """Extend the lease on all that is held, by one command.
@@ -278,11 +305,13 @@ class ClaimingConsumer:
         self._strays = strays - old
         if old:
             logger.warning("queueing.strays_put_back consumer=%s messages=%d", self._id, len(old))
-            self._put_back(list(old))
+            # Those of a lost acknowledgement were served.
+            self._put_back(list(old), redelivered=1)
 
     def reap(self, client: Redis | None = None) -> int:
         """Put back what consumers hold whose lease has ended, and count the delivery; give how many messages that were.
 
+        Of those that a consumer was running when it died (`RunningMark`), the death is noted too.
         Several may reap at once; a consumer that wakes up meanwhile keeps what was not put back yet.
         """
         reaper = client or self.client

@@ -61,6 +61,20 @@ def headrace_url(url: str) -> str:
     return f"{_TO_HEADRACE[scheme]}://{rest}"
 
 
+def tls_options(url: str) -> dict[str, Any] | None:
+    """Give what Celery calls `broker_use_ssl` for a broker URL: None without TLS, else the server is checked.
+
+    kombu's own `rediss://` and Flower's check nothing unless they are told to.
+    """
+    if _split(url)[0] != "rediss":
+        return None
+    import ssl
+
+    from kombu.utils.url import parse_url
+
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **parse_url(headrace_url(url)).get("ssl", {})}
+
+
 def _split(url: str) -> tuple[str, str]:
     scheme, found, rest = url.partition("://")
     if not found or scheme not in _TO_REDIS:
@@ -88,8 +102,11 @@ def connect(url: str, **options: Any) -> redis.Redis:
         defaults["socket_keepalive"] = True
     try:
         return redis.Redis.from_url(plain, **defaults | options)
-    except ValueError as exc:
-        raise ConfigurationError(f"the broker URL can't be read: {exc}") from None
+    except ValueError:
+        # The cause may quote a part of the password.
+        raise ConfigurationError(
+            "the broker URL can't be read; check HEADRACE_BROKER_URL, and percent-encode special characters in it"
+        ) from None
 
 
 def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:

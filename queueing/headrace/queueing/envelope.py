@@ -44,7 +44,8 @@ def read_envelope(raw: bytes) -> Envelope:
             pass  # Python's JSON takes a little more (NaN, lone surrogates), and clients write it.
     try:
         return msgspec.convert(loads(raw), Envelope)
-    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+    # The last two: kombu makes decimals, dates and UUIDs of whatever stands where their text should.
+    except (ValueError, TypeError, KeyError, RecursionError, ArithmeticError, AttributeError) as exc:
         raise NotAnEnvelope(" ".join(str(exc).split())[:200]) from None
 
 

@@ -13,8 +13,22 @@ PRIORITY_STEPS: Final = (0, 3, 6, 9)
 #: Sorted set: consumer id → end of its lease, in milliseconds of the server's clock.
 LEASES: Final = "headrace:leases"
 
-#: Hash: SHA-1 of a message → how many consumers died or lost their lease while they held it.
+#: Hash: SHA-1 of a message → how often it came back because its consumer died, lost its lease or lost track of it.
 DELIVERIES: Final = "headrace:deliveries"
+
+#: Hash: SHA-1 of a message → a line for each consumer that died while it *ran* it: `MILLISECONDS WORKER`.
+DEATHS: Final = "headrace:deaths"
+
+#: Hash: SHA-1 of a message → how often its run was put off (`DELAYED`).
+RETRIES: Final = "headrace:retries"
+
+#: Messages that wait before they are tried again. Sorted set: `CONSUMER:SEQUENCE:QUEUE_LIST` → when they are due, in
+#: milliseconds of the server's clock; hash: the same → the message as it was in its list.
+DELAYED: Final = "headrace:delayed"
+DELAYED_MESSAGES: Final = "headrace:delayed:messages"
+
+#: Hash: `MODEL VERSION DEVICE` → the most rows of a batch since one ran out of memory.
+CEILINGS: Final = "headrace:ceilings"
 
 #: Dead letters. Sorted set: dead-letter id → time of burial in seconds; hash: id → JSON of what happened
 #: (`DeadLetter`); hash: id → the message as it was in its list; hash: queue → how many of its messages are buried.
@@ -23,11 +37,20 @@ DEAD_LETTERS: Final = "headrace:dead:letters"
 DEAD_MESSAGES: Final = "headrace:dead:messages"
 DEAD_COUNTS: Final = "headrace:dead:counts"
 
+#: What the key of the dead letters of one queue starts with; a sorted set like `DEAD_INDEX`.
+DEAD_QUEUE_PREFIX: Final = "headrace:dead:queue:"
+
 #: What the key of every doorbell starts with.
 BELL_PREFIX: Final = "headrace:bell:"
 
 #: What the key of every in-flight hash starts with.
 IN_FLIGHT_PREFIX: Final = "headrace:inflight:"
+
+#: What the key of the mark of what a consumer runs at present starts with: the worker's name, then tags, one a line.
+RUNNING_PREFIX: Final = "headrace:running:"
+
+#: Seconds after which a mark that nobody took away disappears; longer than any batch runs.
+RUNNING_TTL_S: Final = 86_400
 
 #: Seconds after which a token that nobody took disappears, so that queues that come and go (those for the replies of
 #: remote control) leave nothing behind. A consumer that finds no token still looks every 50 ms.
@@ -57,6 +80,11 @@ def doorbell(queue: str) -> str:
 def in_flight(consumer: str) -> str:
     """Give the hash of the messages that a consumer holds: `SEQUENCE:QUEUE_LIST` → message as it was in the list."""
     return IN_FLIGHT_PREFIX + consumer
+
+
+def running(consumer: str) -> str:
+    """Give the mark of what a consumer runs at present."""
+    return RUNNING_PREFIX + consumer
 
 
 def inbox(client: str) -> str:

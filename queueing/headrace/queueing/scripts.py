@@ -26,12 +26,20 @@ CLAIM_BYTES: Final = 32 << 20
 RESTORE_MESSAGES: Final = 500
 RESTORE_BYTES: Final = 32 << 20
 
-#: Seconds after the last death of a consumer at which the counts of deliveries are forgotten.
+#: Most deaths whose time and worker are kept of one message; more than any setting asks for.
+DEATHS_KEPT: Final = 100
+
+#: Most delayed messages that one claim moves back to their queues.
+DUE_MESSAGES: Final = 200
+
+#: Seconds after the last event at which the counts of deliveries, deaths and retries are forgotten.
 DELIVERIES_TTL_S: Final = 7 * 86_400
 
 _CONSTANTS: Final = rf"""
 local SEP, BELL, IN_FLIGHT = '\006\022', '{keys.BELL_PREFIX}', '{keys.IN_FLIGHT_PREFIX}'
 local LEASES, DELIVERIES = '{keys.LEASES}', '{keys.DELIVERIES}'
+local DEATHS, RETRIES, RUNNING = '{keys.DEATHS}', '{keys.RETRIES}', '{keys.RUNNING_PREFIX}'
+local DELAYED, DELAYED_MESSAGES = '{keys.DELAYED}', '{keys.DELAYED_MESSAGES}'
 local STEPS = {{9, 6, 3, 0}}
 """
 
@@ -54,6 +62,11 @@ local function now_ms()
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
+local function forget_counts(message)
+  local sha = redis.sha1hex(message)
+  for _, counts in ipairs({{DELIVERIES, DEATHS, RETRIES}}) do redis.call('HDEL', counts, sha) end
+end
+
 local function ring(queue)
   if redis.call('EXISTS', BELL .. queue) == 0 then
     redis.call('LPUSH', BELL .. queue, '1')
@@ -65,14 +78,30 @@ end
 
 #: ARGV: consumer, lease in ms, most bytes of a message (0: no limit), first sequence number, most messages in all,
 #: then for each queue its name, how many messages are wanted, and 1 if it is consumed without acknowledgement.
+#: First moves delayed messages that are due to the head of their queues.
 #: Gives a list of [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of
-#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes] for those that are not ordinary.
+#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries] for those that
+#: are not ordinary.
 CLAIM: Final = (
     _SHARED
     + f"""
 local consumer, max_bytes, seq, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local held, groups, registered, failure, bytes = IN_FLIGHT .. consumer, {{}}, false, nil, 0
-local counting = redis.call('EXISTS', DELIVERIES) == 1
+local counting = redis.call('EXISTS', DELIVERIES, RETRIES) > 0
+
+local function move_due()
+  redis.call('ZREM', LEASES, '')
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', now_ms(), 'LIMIT', 0, {DUE_MESSAGES})) do
+    local message = redis.call('HGET', DELAYED_MESSAGES, name)
+    if message then
+      local list = string.match(name, '^[^:]*:%d+:(.*)$')
+      redis.call('RPUSH', list, message)
+      ring(queue_of(list))
+    end
+    redis.call('HDEL', DELAYED_MESSAGES, name)
+    redis.call('ZREM', DELAYED, name)
+  end
+end
 
 local function register(list, messages)
   for from = 1, #messages, 500 do
@@ -89,14 +118,16 @@ end
 local function notes_on(messages)
   local notes = {{}}
   for i, message in ipairs(messages) do
-    local sha, count = '', 0
+    local sha, count, deaths, retries = '', 0, '', 0
     if counting then
       sha = redis.sha1hex(message)
       count = tonumber(redis.call('HGET', DELIVERIES, sha) or 0)
+      retries = tonumber(redis.call('HGET', RETRIES, sha) or 0)
+      if count > 0 then deaths = redis.call('HGET', DEATHS, sha) or '' end
     end
     local oversize = max_bytes > 0 and #message > max_bytes
-    if count > 0 or oversize then
-      for _, note in ipairs({{i - 1, count, sha, #message}}) do notes[#notes + 1] = note end
+    if count > 0 or retries > 0 or oversize then
+      for _, note in ipairs({{i - 1, count, sha, #message, deaths, retries}}) do notes[#notes + 1] = note end
     end
     if oversize then messages[i] = string.sub(message, -{TAIL_BYTES}) end
   end
@@ -141,6 +172,7 @@ local function settle_bell(queue)
   end
 end
 
+if redis.call('EXISTS', DELAYED) == 1 then move_due() end
 for at = 6, #ARGV, 3 do
   take((at - 6) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')
   settle_bell(ARGV[at])
@@ -152,9 +184,18 @@ return groups
 )
 
 _PUT_BACK: Final = f"""
+local function note_death(sha, line)
+  local lines = (redis.call('HGET', DEATHS, sha) or '') .. line .. '\\n'
+  local _, count = string.gsub(lines, '\\n', '')
+  if count > {DEATHS_KEPT} then lines = string.sub(lines, string.find(lines, '\\n', 1, true) + 1) end
+  redis.call('HSET', DEATHS, sha, lines)
+  redis.call('EXPIRE', DEATHS, {DELIVERIES_TTL_S})
+end
+
 -- Puts messages back at the head of their lists: the last claimed first, so that the first claimed is the next out.
--- Stops early when it moved many bytes; gives how many it moved.
-local function put_back(held, tags, count_delivery)
+-- Stops early when it moved many bytes; gives how many it moved. redelivered: count a delivery. running: a set of tags
+-- whose run ended with the consumer, and line, what to note of that.
+local function put_back(held, tags, redelivered, running, line)
   local seq = {{}}
   for _, tag in ipairs(tags) do seq[tag] = tonumber(string.match(tag, '^%d+')) end
   table.sort(tags, function(a, b) return seq[a] > seq[b] end)
@@ -165,9 +206,11 @@ local function put_back(held, tags, count_delivery)
       local list = string.sub(tags[i], string.find(tags[i], ':', 1, true) + 1)
       redis.call('RPUSH', list, message)
       redis.call('HDEL', held, tags[i])
-      if count_delivery then
-        redis.call('HINCRBY', DELIVERIES, redis.sha1hex(message), 1)
+      if redelivered then
+        local sha = redis.sha1hex(message)
+        redis.call('HINCRBY', DELIVERIES, sha, 1)
         redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S})
+        if running and running[tags[i]] then note_death(sha, line) end
       end
       queues[queue_of(list)] = true
       bytes = bytes + #message
@@ -180,21 +223,21 @@ local function put_back(held, tags, count_delivery)
 end
 """
 
-#: ARGV: consumer, then tags in descending order of their sequence numbers. Gives how many of these tags are settled;
-#: call again with the rest.
+#: ARGV: consumer, '1' if these messages may have been served already and count as delivered again, then tags in
+#: descending order of their sequence numbers. Gives how many of these tags are settled; call again with the rest.
 RELEASE: Final = (
     _SHARED
     + _PUT_BACK
     + """
 redis.call('ZREM', LEASES, '')
 local tags = {}
-for i = 2, #ARGV do tags[#tags + 1] = ARGV[i] end
-return put_back(IN_FLIGHT .. ARGV[1], tags, false)
+for i = 3, #ARGV do tags[#tags + 1] = ARGV[i] end
+return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1')
 """
 )
 
-#: ARGV: consumer, '1' to do it only if its lease has ended and to count a delivery. Gives how many messages it put
-#: back; call again until that is 0.
+#: ARGV: consumer, '1' to do it only if its lease has ended, and to count a delivery, and a death of what it ran.
+#: Gives how many messages it put back; call again until that is 0.
 RELEASE_ALL: Final = (
     _SHARED
     + _PUT_BACK
@@ -203,9 +246,18 @@ local consumer, dead = ARGV[1], ARGV[2] == '1'
 redis.call('ZREM', LEASES, '')
 local lease_end = redis.call('ZSCORE', LEASES, consumer)
 if dead and (not lease_end or tonumber(lease_end) > now_ms()) then return 0 end
-local held = IN_FLIGHT .. consumer
-local moved = put_back(held, redis.call('HKEYS', held), dead)
-if redis.call('EXISTS', held) == 0 then redis.call('ZREM', LEASES, consumer) end
+local held, running, line = IN_FLIGHT .. consumer, {}, ''
+local mark = dead and redis.call('GET', RUNNING .. consumer)
+if mark then
+  local worker, tags = string.match(mark, '^([^\\n]*)(.*)$')
+  for tag in string.gmatch(tags, '[^\\n]+') do running[tag] = true end
+  line = string.format('%d %s', now_ms(), worker)
+end
+local moved = put_back(held, redis.call('HKEYS', held), dead, running, line)
+if redis.call('EXISTS', held) == 0 then
+  redis.call('ZREM', LEASES, consumer)
+  redis.call('DEL', RUNNING .. consumer)
+end
 return moved
 """
 )
@@ -232,19 +284,78 @@ local queue = queue_of(string.sub(tag, string.find(tag, ':', 1, true) + 1))
 redis.call('HSET', '{keys.DEAD_MESSAGES}', id, message)
 redis.call('HSET', '{keys.DEAD_LETTERS}', id, ARGV[4])
 redis.call('HINCRBY', '{keys.DEAD_COUNTS}', queue, 1)
-redis.call('ZADD', '{keys.DEAD_INDEX}', redis.call('TIME')[1], id)
+local now = redis.call('TIME')[1]
+redis.call('ZADD', '{keys.DEAD_INDEX}', now, id)
+redis.call('ZADD', '{keys.DEAD_QUEUE_PREFIX}' .. queue, now, id)
 redis.call('HDEL', held, tag)
-redis.call('HDEL', DELIVERIES, redis.sha1hex(message))
+forget_counts(message)
+return 1
+"""
+)
+
+#: ARGV: dead-letter id, '1' to put the message back on its queue as if it had never been delivered. Gives 1, or 0 when
+#: there is no such letter.
+UNBURY: Final = (
+    _SHARED
+    + f"""
+local id = ARGV[1]
+redis.call('ZREM', LEASES, '')
+local message = redis.call('HGET', '{keys.DEAD_MESSAGES}', id)
+local letter = redis.call('HGET', '{keys.DEAD_LETTERS}', id)
+if not message or not letter then return 0 end
+letter = cjson.decode(letter)
+forget_counts(message)
+if ARGV[2] == '1' then
+  redis.call('LPUSH', list_of(letter.queue, letter.step), message)
+  ring(letter.queue)
+end
+redis.call('HDEL', '{keys.DEAD_MESSAGES}', id)
+redis.call('HDEL', '{keys.DEAD_LETTERS}', id)
+redis.call('ZREM', '{keys.DEAD_INDEX}', id)
+redis.call('ZREM', '{keys.DEAD_QUEUE_PREFIX}' .. letter.queue, id)
+if redis.call('HINCRBY', '{keys.DEAD_COUNTS}', letter.queue, -1) <= 0 then
+  redis.call('HDEL', '{keys.DEAD_COUNTS}', letter.queue)
+end
+return 1
+"""
+)
+
+#: ARGV: consumer, tag, milliseconds. Takes a message from what the consumer holds and keeps it for that long before a
+#: claim puts it back at the head of its queue. Gives 1, or 0 when the consumer holds no such message.
+DEFER: Final = (
+    _SHARED
+    + f"""
+local held, tag = IN_FLIGHT .. ARGV[1], ARGV[2]
+redis.call('ZREM', LEASES, '')
+local message = redis.call('HGET', held, tag)
+if not message then return 0 end
+local name = ARGV[1] .. ':' .. tag
+redis.call('HSET', DELAYED_MESSAGES, name, message)
+redis.call('ZADD', DELAYED, now_ms() + tonumber(ARGV[3]), name)
+redis.call('HDEL', held, tag)
+redis.call('HINCRBY', RETRIES, redis.sha1hex(message), 1)
+redis.call('EXPIRE', RETRIES, {DELIVERIES_TTL_S})
 return 1
 """
 )
 
 #: ARGV: queues. Gives for each of them its four lengths (steps 9, 6, 3, 0), the ends of the oldest message of each
-#: list, and the number of its dead letters; and last a flat list of [queue, messages in flight].
+#: list, the number of its dead letters and the time of the oldest in seconds ('' for none); and last flat lists of
+#: [queue, messages in flight] and [queue, messages delayed].
 STATS: Final = (
     _SHARED
     + f"""
-local answer, in_flight = {{}}, {{}}
+local answer, in_flight, delayed = {{}}, {{}}, {{}}
+
+local function flattened(counts)
+  local flat = {{}}
+  for queue, count in pairs(counts) do
+    flat[#flat + 1] = queue
+    flat[#flat + 1] = count
+  end
+  return flat
+end
+
 for _, queue in ipairs(ARGV) do
   local lengths, tails = {{}}, {{}}
   for _, step in ipairs(STEPS) do
@@ -252,7 +363,9 @@ for _, queue in ipairs(ARGV) do
     lengths[#lengths + 1] = redis.call('LLEN', list)
     tails[#tails + 1] = string.sub(redis.call('LINDEX', list, -1) or '', -{TAIL_BYTES})
   end
-  answer[#answer + 1] = {{lengths, tails, tonumber(redis.call('HGET', '{keys.DEAD_COUNTS}', queue) or 0)}}
+  local oldest = redis.call('ZRANGE', '{keys.DEAD_QUEUE_PREFIX}' .. queue, 0, 0, 'WITHSCORES')[2] or ''
+  local dead = tonumber(redis.call('HGET', '{keys.DEAD_COUNTS}', queue) or 0)
+  answer[#answer + 1] = {{lengths, tails, dead, oldest}}
 end
 for _, consumer in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
   for _, tag in ipairs(redis.call('HKEYS', IN_FLIGHT .. consumer)) do
@@ -260,12 +373,12 @@ for _, consumer in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     in_flight[queue] = (in_flight[queue] or 0) + 1
   end
 end
-local flat = {{}}
-for queue, count in pairs(in_flight) do
-  flat[#flat + 1] = queue
-  flat[#flat + 1] = count
+for _, name in ipairs(redis.call('ZRANGE', DELAYED, 0, -1)) do
+  local queue = queue_of(string.match(name, '^[^:]*:%d+:(.*)$'))
+  delayed[queue] = (delayed[queue] or 0) + 1
 end
-answer[#answer + 1] = flat
+answer[#answer + 1] = flattened(in_flight)
+answer[#answer + 1] = flattened(delayed)
 return answer
 """
 )

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 #: Keys looked at in one step when queues are searched for.
 _SCAN_STEP: Final = 1000
 
+#: The end of the year 9999 in seconds since 1970.
+_LAST_SECOND: Final = 253_402_300_799
+
 #: The order in which the script gives the lists of a queue.
 _STEPS: Final = (9, 6, 3, 0)
 
@@ -26,7 +29,8 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     """One queue at one moment.
 
     waiting_by_step: priority step (9, 6, 3, 0) → messages waiting. oldest_age_s: age of the message that has waited
-    longest, of those that say when they were sent; None when none does. dead: messages in the dead letters.
+    longest, of those that say when they were sent; None when none does. delayed: messages that wait to be tried again.
+    dead: messages in the dead letters; dead_oldest_age_s: since when the first of them is there, None without any.
     """
 
     queue: str
@@ -35,6 +39,8 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     oldest_age_s: float | None
     dead: int
+    delayed: int = 0
+    dead_oldest_age_s: float | None = None
 
 
 def queue_stats(client: Redis, queues: Iterable[str] | None = None) -> list[QueueStats]:
@@ -46,21 +52,29 @@ def queue_stats(client: Redis, queues: Iterable[str] | None = None) -> list[Queu
     names = sorted(find_queues(client) if queues is None else set(queues))
     if not names:
         return []
-    *found, flat = scripts.script(client, scripts.STATS)(args=names)
-    in_flight = {flat[at].decode(): int(flat[at + 1]) for at in range(0, len(flat), 2)}
+    *found, in_flight, delayed = scripts.script(client, scripts.STATS)(args=names)
+    held, put_off = _counts(in_flight), _counts(delayed)
     now = time.time()
-    return [_stats(name, row, in_flight.get(name, 0), now) for name, row in zip(names, found, strict=True)]
+    return [
+        _stats(name, row, held.get(name, 0), put_off.get(name, 0), now) for name, row in zip(names, found, strict=True)
+    ]
+
+
+def _counts(flat: list[Any]) -> dict[str, int]:
+    return {flat[at].decode(): int(flat[at + 1]) for at in range(0, len(flat), 2)}
 
 
 def find_queues(client: Redis) -> set[str]:
-    """Find the queues of models in which anything waits, is in flight or is dead."""
+    """Find the queues of models in which anything waits, is in flight, delayed or dead."""
     with client.pipeline(transaction=False) as pipe:
         pipe.zrange(keys.LEASES, 0, -1)
         pipe.hkeys(keys.DEAD_COUNTS)
-        consumers, dead = pipe.execute()
+        pipe.zrange(keys.DELAYED, 0, -1)
+        consumers, dead, delayed = pipe.execute()
         for consumer in consumers:
             pipe.hkeys(keys.in_flight(consumer.decode()))
         tags = [tag for held in pipe.execute() for tag in held]
+    tags += [name.partition(b":")[2] for name in delayed]
     lists = [key.decode() for key in client.scan_iter(f"{TASK_PREFIX}*", count=_SCAN_STEP, _type="LIST")]
     names = {keys.queue_of(key) for key in lists}
     names.update(queue.decode() for queue in dead)
@@ -68,8 +82,8 @@ def find_queues(client: Redis) -> set[str]:
     return {name for name in names if name.startswith(TASK_PREFIX)}
 
 
-def _stats(name: str, row: list[Any], in_flight: int, now: float) -> QueueStats:
-    lengths, tails, dead = row
+def _stats(name: str, row: list[Any], in_flight: int, delayed: int, now: float) -> QueueStats:
+    lengths, tails, dead, dead_since = row
     sent = [at for tail in tails if tail and (at := _submitted_at(tail))]
     return QueueStats(
         queue=name,
@@ -78,6 +92,8 @@ def _stats(name: str, row: list[Any], in_flight: int, now: float) -> QueueStats:
         in_flight=in_flight,
         oldest_age_s=max(0.0, now - min(sent)) if sent else None,
         dead=dead,
+        delayed=delayed,
+        dead_oldest_age_s=max(0.0, now - float(dead_since)) if dead_since else None,
     )
 
 
@@ -88,4 +104,7 @@ def _submitted_at(tail: bytes) -> float | None:
         return None
     header = headers.get("headrace")
     submitted_at = header.get("submitted_at") if isinstance(header, dict) else None
-    return float(submitted_at) if isinstance(submitted_at, int | float) else None
+    # Anybody may write anything there, such as a whole number beyond all floats.
+    if not isinstance(submitted_at, int | float) or not 0 < submitted_at < _LAST_SECOND:
+        return None
+    return float(submitted_at)

@@ -1,4 +1,4 @@
-"""Reads predictions by id, by filter and by job, and inserts the row of a cancelled request."""
+"""Reads predictions by id, by filter and by job; inserts the row of a cancel, removes that of a retried dead letter."""
 
 from __future__ import annotations
 
@@ -122,6 +122,16 @@ class StoreReader:
         """Insert the row of a cancelled request; True unless the request had ended before. Raises StoreUnavailable."""
         with self._reading() as connection:
             return connection.execute(_cancelled(request_id, model)).first() is not None
+
+    def remove_failed(self, request_id: str, *, until: dt.datetime) -> bool:
+        """Remove the row of a request that failed until then (aware), so that it may run anew; True if there was one.
+
+        Raises StoreUnavailable.
+        """
+        key = row_id(request_id)
+        row = sa.delete(predictions).where(_table.id == key, _table.state == State.FAILED, _table.finished_at <= until)
+        with self._reading() as connection:
+            return connection.execute(row).rowcount > 0
 
     def stats(self) -> StoreStats:
         """Count what the store holds; scans the table, so it takes seconds on tens of millions of rows."""

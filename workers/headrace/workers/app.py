@@ -14,7 +14,7 @@ from kombu import Exchange, Queue
 from headrace.contracts import ModelDirectory, Settings, load_settings
 from headrace.contracts.message import MAX_PRIORITY, queue_name
 from headrace.contracts.tensors import CONTENT_TYPE
-from headrace.queueing import headrace_url
+from headrace.queueing import headrace_url, tls_options
 from headrace.results_store.celery_backend import backend_url
 from headrace.workers.steps import ConsumerHooks, EngineStep
 
@@ -37,6 +37,7 @@ def make_app(settings: Settings) -> Celery:
     names = ModelDirectory(settings.models).names()
     app.conf.update(
         broker_url=headrace_url(settings.require_broker_url()),
+        broker_use_ssl=tls_options(settings.require_broker_url()) or False,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
             "lease_s": settings.lease_s,

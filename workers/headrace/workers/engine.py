@@ -10,13 +10,15 @@ from typing import Final
 import psycopg
 
 from headrace.contracts import ModelDirectory, Settings
-from headrace.queueing import ClaimingConsumer, connect
-from headrace.results_store import StoreWriter, check_schema, ensure_partitions
-from headrace.workers.executor import Executor, not_run
+from headrace.queueing import ClaimingConsumer, RunningMark, connect
+from headrace.results_store import StoreReader, StoreWriter, check_schema, ensure_partitions
+from headrace.workers.ceilings import Ceilings
+from headrace.workers.executor import Executor, answered, not_run
 from headrace.workers.lane import Lane, Lanes
 from headrace.workers.monitor import Monitor
 from headrace.workers.outbox import Outbox
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
+from headrace.workers.resolver import Resolved, Resolver
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,10 @@ class Engine:
         """worker: the Celery node name, stored with each row. revoked: the ids that were cancelled."""
         self.settings = settings
         self.models = ModelDirectory(settings.models)
-        self.lanes = Lanes(self.models, device=settings.device, threads=settings.threads)
+        self._client = connect(settings.require_broker_url())
+        mark = RunningMark(self._client, worker)
+        self._ceilings = Ceilings(settings.device, mark)
+        self.lanes = Lanes(self.models, device=settings.device, threads=settings.threads, ceilings=self._ceilings)
         self.monitor = Monitor(settings.events_per_s)
         #: Runs a function on the main thread soon; set while Celery's event loop runs.
         self.call_soon: Callable[[Callable[[], None]], None] | None = None
@@ -42,13 +47,18 @@ class Engine:
         self.claim_soon: Callable[[], None] | None = None
         self._outbox = Outbox(
             StoreWriter(settings.require_database_url()),
-            connect(settings.require_broker_url()),
+            self._client,
             settings,
             worker=worker,
             settled=self._on_settled,
             room=self._on_room,
         )
-        self._executor = Executor(self._outbox, self._on_taken, revoked)
+        self._executor = Executor(self._outbox, self._on_taken, revoked, mark, settings.max_retries)
+        self._resolver = Resolver(
+            StoreReader(settings.require_database_url(), pool_size=1),
+            max_deliveries=settings.max_deliveries,
+            resolved=self._on_resolved,
+        )
         self._arrived: list[InferenceRequest] = []
         # By queue: rows and requests admitted (main thread) and taken for running (executor); no lock: one writer each.
         self._admitted: dict[str, list[int]] = {}
@@ -59,8 +69,10 @@ class Engine:
         """Check the store, load the models and start the threads. Raises HeadraceError with cause and remedy."""
         check_schema(self.settings.require_database_url())
         self.keep_partitions()
+        self._ceilings.load(self._client)
         self.lanes.load_newest()
         self._outbox.start()
+        self._resolver.start()
         self._executor.start()
 
     def keep_partitions(self) -> None:
@@ -73,13 +85,25 @@ class Engine:
 
     def admit(self, request: InferenceRequest) -> None:
         """Take a checked request; it is handed to the executor together with the others of this claim."""
-        assert request.lane is not None
+        self._count(request, 1)
+        self._gather(request)
+
+    def resolve(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
+        """Take a request that was delivered before: it runs, or ends as `ending` says, only if it has no row."""
+        if request.rows:
+            self._count(request, 1)
+        self._resolver.ask(request, ending)
+
+    def _gather(self, request: InferenceRequest) -> None:
         if not self._arrived and self.call_soon is not None:
             self.call_soon(self._flush)
         self._arrived.append(request)
+
+    def _count(self, request: InferenceRequest, sign: int) -> None:
+        assert request.lane is not None
         counts = self._admitted.setdefault(request.lane.queue, [0, 0])
-        counts[0] += request.rows
-        counts[1] += 1
+        counts[0] += sign * request.rows
+        counts[1] += sign
 
     def end(self, outcome: Outcome) -> None:
         """End a request that never reaches a model."""
@@ -102,6 +126,7 @@ class Engine:
         self._closed = True
         self._flush()
         deadline = time.monotonic() + grace_s
+        self._resolver.close(FLUSH_S)
         unstarted = self._executor.drain()
         _release(unstarted)
         if unstarted:
@@ -136,6 +161,29 @@ class Engine:
         claim_soon = self.claim_soon
         if claim_soon is not None:
             claim_soon()
+
+    def _on_resolved(self, resolved: Resolved) -> None:
+        """On the resolver's thread: go on with these requests on the main thread."""
+        if self.call_soon is not None:
+            self.call_soon(lambda: self._resume(resolved))
+
+    def _resume(self, resolved: Resolved) -> None:
+        if self._closed:
+            return  # they are still held, and go back with the consumer
+        for request in resolved.to_run:
+            self._gather(request)
+        for outcome in (*resolved.poison, *resolved.ended):
+            if outcome.request.rows:
+                self._count(outcome.request, -1)
+                self.monitor.received([outcome.request])
+            self.end(outcome)
+        if resolved.known:
+            for known in resolved.known:
+                if known.request.rows:
+                    self._count(known.request, -1)
+            logger.info("answered %d redelivered requests from their rows", len(resolved.known))
+            self._outbox.put(answered(resolved.known))
+        self._on_room()
 
     def _on_settled(self, batches: list[FinishedBatch]) -> None:
         """On the outbox's thread: tell the monitor on the main thread."""

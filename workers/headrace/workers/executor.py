@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 import queue
+import random
 import time
 from collections.abc import Callable, Container
 from typing import Final
 
 import msgspec
 
-from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, State
+from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, InferenceFailed, State
 from headrace.contracts.ids import new_uuid
+from headrace.queueing import RunningMark
 from headrace.workers.batching import Batch, Item
-from headrace.workers.inference import Runner
+from headrace.workers.inference import Runner, Verdict
 from headrace.workers.lane import Lane
 from headrace.workers.outbox import Outbox
-from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
+from headrace.workers.request import Deferred, FinishedBatch, InferenceRequest, Known, Outcome
+from headrace.workers.retries import retry_delay_s
+from headrace.workers.runtimes import TransientFailure
 from headrace.workers.vital import vital_thread
 
 logger = logging.getLogger(__name__)
+
+#: Below all others, so that what may kill the worker runs last; ageing sees to it that this takes seconds at most.
+SUSPECT_PRIORITY: Final = -1
 
 #: Reason code of what ends without a model: expired, cancelled or of a model that can't be loaded.
 NOT_RUN: Final = ""
@@ -35,11 +42,21 @@ class Executor:
     """Takes requests in, batches them lane by lane, runs them, and hands finished batches to the outbox.
 
     taken: called on the executor's thread with a lane and a number of rows that left the lane's batcher.
-    revoked: ids that were cancelled; looked up just before a batch runs.
+    revoked: ids that were cancelled; looked up just before a batch runs. mark: told what runs; the executor's own.
+    max_retries: how often a request is put off when its failure may pass.
     """
 
-    def __init__(self, outbox: Outbox, taken: Callable[[Lane, int], None], revoked: Container[str]) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        taken: Callable[[Lane, int], None],
+        revoked: Container[str],
+        mark: RunningMark,
+        max_retries: int,
+    ) -> None:
         """Create the executor; `start` starts its thread."""
+        self._mark = mark
+        self._max_retries = max_retries
         self._outbox = outbox
         self._taken = taken
         self._revoked = revoked
@@ -76,6 +93,8 @@ class Executor:
         while True:
             self._receive()
             if self._draining is not None:
+                self._mark.clear()
+                self._mark.close()
                 return
             now = time.monotonic()
             self._end_expired(now)
@@ -86,6 +105,8 @@ class Executor:
     def _receive(self) -> None:
         """Move arrivals into the batchers; block only while there is nothing to run."""
         timeout_s = self._idle_s()
+        if timeout_s != 0:
+            self._mark.clear()
         try:
             arrival = self._arrivals.get(timeout_s != 0, timeout_s)
             while True:
@@ -141,26 +162,24 @@ class Executor:
 
     def _run(self, lane: Lane, batch: Batch[InferenceRequest]) -> None:
         self._taken(lane, batch.rows)
-        requests = [item.payload for item in batch.items]
-        if self._revoked:
-            cancelled = [request for request in requests if request.id in self._revoked]
-            if cancelled:
-                self._end_unrun(lane, [_ended(r, State.CANCELLED, Cancelled()) for r in cancelled])
-                requests = [request for request in requests if request.id not in self._revoked]
-                if not requests:
-                    return
+        requests = self._wanted(lane, [item.payload for item in batch.items])
+        if not requests:
+            return
+        self._mark.set(_by_consumer(requests))
+        started_at, start = time.time(), time.perf_counter()
         try:
-            model = lane.load()
+            verdict = self._infer(lane, requests, batch.padded_rows)
         except HeadraceError as exc:
             logger.error("model can't be loaded: %r: %s", lane, exc.message)  # noqa: TRY400
             self._end_unrun(lane, [_ended(request, State.FAILED, exc) for request in requests])
             return
-        started_at, start = time.time(), time.perf_counter()
-        runs, outcomes = Runner(model, lane.signature, lane.max_rows).run(requests, batch.padded_rows)
         seconds = time.perf_counter() - start
         rows = sum(request.rows for request in requests)
-        if not outcomes:
+        if verdict.out_of_memory_rows is not None:
+            lane.ran_out_at(verdict.out_of_memory_rows)
+        elif not verdict.outcomes and not verdict.passing:
             lane.cost.observe(max(rows, batch.padded_rows), seconds)
+            lane.succeeded_with(rows)
         self._outbox.put(
             FinishedBatch(
                 lane=lane,
@@ -170,10 +189,47 @@ class Executor:
                 started_at=started_at,
                 finished_at=time.time(),
                 seconds=seconds,
-                runs=runs,
-                outcomes=outcomes,
+                runs=verdict.runs,
+                outcomes=verdict.outcomes,
+                deferred=self._put_off(lane, verdict) if verdict.passing else [],
             )
         )
+
+    def _wanted(self, lane: Lane, requests: list[InferenceRequest]) -> list[InferenceRequest]:
+        """End those that were cancelled; give the others."""
+        if not self._revoked:
+            return requests
+        cancelled = [request for request in requests if request.id in self._revoked]
+        if not cancelled:
+            return requests
+        self._end_unrun(lane, [_ended(request, State.CANCELLED, Cancelled()) for request in cancelled])
+        return [request for request in requests if request.id not in self._revoked]
+
+    @staticmethod
+    def _infer(lane: Lane, requests: list[InferenceRequest], padded_rows: int) -> Verdict:
+        try:
+            model = lane.load()
+        except TransientFailure as exc:
+            return Verdict([], [], [(request, exc) for request in requests])
+        batcher = lane.batcher
+        return Runner(model, lane.signature, batcher.max_rows, batcher.policy.padded).run(requests, padded_rows)
+
+    def _put_off(self, lane: Lane, verdict: Verdict) -> list[Deferred]:
+        """Let requests whose failure may pass wait in the queue; add those that waited too often to the outcomes."""
+        logger.warning("failed for now: %r, %d requests: %s", lane, len(verdict.passing), verdict.passing[0][1])
+        deferred = []
+        now = time.monotonic()
+        for request, exc in verdict.passing:
+            if request.retries >= self._max_retries:
+                logger.error("given up after %d retries: request=%s: %s", request.retries, request.id, exc)
+                tries = f"the model's runtime failed {request.retries + 1} times for a reason that should have passed"
+                error = InferenceFailed(f"{tries}; the worker's log has it under the request id")
+                verdict.outcomes.append(_ended(request, State.FAILED, error))
+            else:
+                left_s = None if request.deadline is None else request.deadline - now
+                delay_s = retry_delay_s(request.retries, random.random(), left_s)  # noqa: S311 — no secret
+                deferred.append(Deferred(request=request, delay_s=delay_s))
+        return deferred
 
     def _end_unrun(self, lane: Lane, outcomes: list[Outcome]) -> None:
         self._outbox.put(not_run(lane, outcomes))
@@ -183,6 +239,9 @@ def request_item(request: InferenceRequest, now: float) -> Item[InferenceRequest
     """Wrap a request for the batcher."""
     lane = request.lane
     assert lane is not None
+    if request.deaths:
+        # A bucket of its own: nobody shares a batch with a request that was running when a worker died.
+        return Item(request, request.rows, SUSPECT_PRIORITY, request.deadline, now, request)
     return Item(request, request.rows, request.priority, request.deadline, now, lane.bucket_of(request.inputs))
 
 
@@ -200,6 +259,26 @@ def not_run(lane: Lane | None, outcomes: list[Outcome]) -> FinishedBatch:
         runs=[],
         outcomes=outcomes,
     )
+
+
+def answered(known: list[Known]) -> FinishedBatch:
+    """Bundle requests that had ended before they were delivered again."""
+    batch = not_run(None, [])
+    batch.known = known
+    batch.rows = len(known)
+    return batch
+
+
+def _by_consumer(requests: list[InferenceRequest]) -> dict[str, list[str]]:
+    """Give the tags of requests by who holds them: nearly always one consumer, two after a reconnection."""
+    first = requests[0].consumer
+    tags = [request.tag for request in requests if request.consumer is first]
+    found = {first.id: tags}
+    if len(tags) < len(requests):
+        for request in requests:
+            if request.consumer is not first:
+                found.setdefault(request.consumer.id, []).append(request.tag)
+    return found
 
 
 def _ended(request: InferenceRequest, state: State, error: HeadraceError) -> Outcome:

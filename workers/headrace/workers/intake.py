@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,6 +20,7 @@ from headrace.contracts import (
     PayloadTooLarge,
     State,
 )
+from headrace.contracts.errors import quoted
 from headrace.contracts.ids import new_id, row_id
 from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader, decode_header, decode_inputs
 from headrace.queueing import OVERSIZE_HEADER
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from celery import Celery, Task
     from kombu.message import Message
 
-    from headrace.queueing import Channel, ClaimingConsumer
+    from headrace.queueing import Channel, ClaimingConsumer, Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +62,24 @@ class Intake:
                 raise InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
             self._fill(request, message)
         except HeadraceError as exc:
-            self._engine.end(Outcome(request=request, state=_state_of(exc), error=exc))
+            ending = Outcome(request=request, state=_state_of(exc), error=exc)
+            if request.redelivered:
+                self._engine.resolve(request, ending)
+            else:
+                self._engine.end(ending)
             return
-        self._engine.admit(request)
+        if request.redelivered:
+            self._engine.resolve(request)
+        else:
+            self._engine.admit(request)
 
     def _blank(self, message: Message, consumer: ClaimingConsumer) -> InferenceRequest:
         """Make a request of what is safe to read, so that even a malformed message ends as a row."""
         headers, delivery = message.headers, message.delivery_info
+        claimed: Delivery | None = message.delivery  # type: ignore[attr-defined]  # channels of headrace:// add it
         # A message without an id gets one, so that it has a row of its own.
-        request_id = str(headers.get("id") or message.properties.get("correlation_id") or "") or new_id()
-        task = str(headers.get("task") or delivery.get("routing_key") or "")
+        request_id = _text(headers.get("id") or message.properties.get("correlation_id")) or new_id()
+        task = _text(headers.get("task") or delivery.get("routing_key"))
         return InferenceRequest(
             id=request_id,
             row_id=row_id(request_id),
@@ -83,14 +93,19 @@ class Intake:
             priority=0,
             deadline=None,
             submitted_at=time.time(),
-            attempts=delivery.get("deliveries", 0) + 1,
+            attempts=1 + (claimed.deliveries + claimed.retries if claimed else 0),
+            redelivered=bool(claimed and claimed.deliveries),
+            deaths=claimed.deaths if claimed else (),
+            retries=claimed.retries if claimed else 0,
             celery_result=False,
-            note=str(headers.get("argsrepr") or ""),
+            note=_text(headers.get("argsrepr")),
         )
 
     def _fill(self, request: InferenceRequest, message: Message) -> None:
         headers = message.headers
         raw_header = headers.get("headrace")
+        if not _is_storable(request.id):
+            raise InvalidRequest("the id holds NUL or lone surrogates, which can't be stored")
         request.celery_result = (
             raw_header is None and not headers.get("ignore_result") and self._engine.settings.celery_result_ttl_s > 0
         )
@@ -115,22 +130,41 @@ class Intake:
 
     def _header(self, raw: object) -> RequestHeader:
         """Decode a `headrace` header; those of requests that were submitted together are equal."""
-        if raw != self._last_raw_header:
-            self._last_header = decode_header(raw)
-            self._last_raw_header = raw
+        try:
+            if raw != self._last_raw_header:
+                self._last_header = decode_header(raw)
+                self._last_raw_header = raw
+        except RecursionError:
+            raise InvalidRequest("the headrace header is nested too deeply") from None
         return self._last_header
 
     def _check_time(self, request: InferenceRequest, expires: object) -> None:
         if not expires:
             return
         try:
-            at = dt.datetime.fromisoformat(str(expires))
+            at = dt.datetime.fromisoformat(_text(expires))
         except ValueError:
-            raise InvalidRequest(f"the header expires={expires!r} is no ISO 8601 time") from None
-        left_s = (at if at.tzinfo else at.replace(tzinfo=dt.UTC)).timestamp() - time.time()
+            raise InvalidRequest(f"the header expires={quoted(_text(expires))} is no ISO 8601 time") from None
+        left_s = _utc(at).timestamp() - time.time()
         if left_s <= 0:
             raise DeadlineExceeded
         request.deadline = time.monotonic() + left_s
+
+
+def _utc(time_: dt.datetime) -> dt.datetime:
+    """Read a time without a zone as Celery does."""
+    return time_ if time_.tzinfo else time_.replace(tzinfo=dt.UTC)
+
+
+def _text(value: object) -> str:
+    """Write what stands in a header as text; lists and objects, which may be nested deeply, count as nothing."""
+    return str(value) if value and isinstance(value, str | int | float | dt.datetime | uuid.UUID) else ""
+
+
+def _is_storable(text: str) -> bool:
+    """Say whether Redis, JSON and Postgres can all hold a text."""
+    # Nearly all ids are ASCII, which is known without looking at each character.
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text))
 
 
 def _priority(value: object) -> int:
@@ -152,7 +186,7 @@ def inference_strategy(task: Task[Any, Any], app: Celery, consumer: Any) -> Hand
         eta = message.headers.get("eta")
         if eta:
             try:
-                at = dt.datetime.fromisoformat(str(eta)).timestamp()
+                at = _utc(dt.datetime.fromisoformat(_text(eta))).timestamp()
             except (ValueError, OverflowError):
                 at = 0.0
             if at > time.time():

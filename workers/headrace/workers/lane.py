@@ -12,9 +12,11 @@ from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tens
 from headrace.contracts.datatypes import dtype_of
 from headrace.contracts.message import queue_name
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
+from headrace.workers.ceiling import Ceiling
+from headrace.workers.ceilings import Ceilings
 from headrace.workers.input_check import InputCheck
 from headrace.workers.request import InferenceRequest
-from headrace.workers.runtimes import LoadedModel, find_runtime
+from headrace.workers.runtimes import LoadedModel, TransientFailure, find_runtime
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,8 @@ _WARM_UP_SIZE: Final = 8
 class Lane:
     """One version of one model. The executor thread owns `batcher` and `model`; the rest never changes."""
 
-    def __init__(self, package: ModelPackage, *, device: str, threads: int) -> None:
-        """Prepare the lane; the model is loaded by `load`."""
+    def __init__(self, package: ModelPackage, *, device: str, threads: int, ceiling: Ceiling | None = None) -> None:
+        """Prepare the lane; the model is loaded by `load`. ceiling: of its batches, if it is known from before."""
         advice = package.manifest.batching
         self.package = package
         self.signature = package.manifest.signature
@@ -37,6 +39,8 @@ class Lane:
         self.batcher: MicroBatcher[InferenceRequest] = MicroBatcher(
             BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes), self.cost
         )
+        self._ceiling = ceiling or Ceiling(advice.max_rows, None, lambda _: None)
+        self.batcher.lower_ceiling(self._ceiling.rows)
         self.varies = any(spec.varies for spec in self.signature.inputs)
         self._device = device
         self._threads = threads
@@ -55,6 +59,16 @@ class Lane:
             self._warm_up(self._model)
             logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
         return self._model
+
+    def ran_out_at(self, rows: int) -> None:
+        """Make batches smaller, because one of `rows` rows needed more memory than there is."""
+        self._ceiling.ran_out_at(rows)
+        self.batcher.set_max_rows(self._ceiling.rows)
+
+    def succeeded_with(self, rows: int) -> None:
+        """Note a batch that succeeded; after enough of them batches may become larger again."""
+        if self._ceiling.succeeded_with(rows):
+            self.batcher.set_max_rows(self._ceiling.rows)
 
     def close(self) -> None:
         """Free the model."""
@@ -84,8 +98,12 @@ class Lane:
 class Lanes:
     """All lanes of a worker, by model and version. Lanes are made by the intake and run by the executor."""
 
-    def __init__(self, models: ModelDirectory, *, device: str, threads: int) -> None:
-        """models: where packages are looked up, also such as are added while the worker runs."""
+    def __init__(self, models: ModelDirectory, *, device: str, threads: int, ceilings: Ceilings | None = None) -> None:
+        """models: where packages are looked up, also such as are added while the worker runs.
+
+        ceilings: what is known of the device's memory.
+        """
+        self._ceilings = ceilings
         self._models = models
         self._device = device
         self._threads = threads
@@ -100,6 +118,8 @@ class Lanes:
             try:
                 lane = self.get(name, "")
                 lane.load()
+            except TransientFailure as exc:
+                logger.error("model %s can't be loaded at present: %s", name, exc)  # noqa: TRY400 — its requests try again
             except HeadraceError as exc:
                 logger.error("model %s is not served: %s", name, exc.message)  # noqa: TRY400 — the message is the cause
                 self._broken[name, ""] = exc
@@ -122,7 +142,8 @@ class Lanes:
             package = self._models.get(name, version)
             lane = self._lanes.get((name, package.version))
             if lane is None:
-                lane = Lane(package, device=self._device, threads=self._threads)
+                ceiling = self._ceilings.of(package) if self._ceilings is not None else None
+                lane = Lane(package, device=self._device, threads=self._threads, ceiling=ceiling)
                 self._lanes[name, package.version] = lane
             self._lanes[name, version] = lane
             return lane

@@ -232,7 +232,7 @@ class Monitor:
             return
         if batch.batch_id is not None:
             celery_state.total_count[BATCH_PREFIX + batch.lane.package.name] += 1
-            self._held(batch.lane, -batch.requests)
+            self._held(batch.lane, -batch.requests - len(batch.deferred))
         else:
             # Those that the intake refused were never held; they have no rows.
             self._held(batch.lane, -sum(outcome.request.rows > 0 for outcome in batch.outcomes))

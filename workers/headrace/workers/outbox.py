@@ -17,7 +17,7 @@ from headrace.contracts.message import Reply, encode_replies
 from headrace.queueing import ClaimingConsumer, Command, run_commands, translate_errors
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.workers.replies import Answers
-from headrace.workers.request import FinishedBatch, Outcome
+from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
 from headrace.workers.storing import stored_form
 from headrace.workers.vital import vital_thread
 
@@ -162,7 +162,7 @@ class Outbox:
 
     def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:
         """Send replies and acknowledgements in one round trip, however long Redis is away."""
-        commands = [*self._reply_commands(answers), *_ack_commands(batches)]
+        commands = [*self._reply_commands(answers), *_settling_commands(batches)]
         away = False
         while True:
             try:
@@ -201,14 +201,27 @@ def _log_refusals(answers: list[object]) -> None:
         logger.error("broker refused %d of %d answers: %s", len(refused), len(answers), refused[0])
 
 
-def _ack_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
+def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
+    """Acknowledge, put off or bury, after all replies."""
     tags: dict[ClaimingConsumer, list[str]] = {}
+
+    def settle(request: InferenceRequest) -> None:
+        tags.setdefault(request.consumer, []).append(request.tag)
+
     for batch in batches:
         for run in batch.runs:
             for request in run.requests:
                 tags.setdefault(request.consumer, []).append(request.tag)
+        for known in batch.known:
+            settle(known.request)
+        for deferred in batch.deferred:
+            yield deferred.request.consumer.defer_command(deferred.request.tag, deferred.delay_s)
         for outcome in batch.outcomes:
-            tags.setdefault(outcome.request.consumer, []).append(outcome.request.tag)
+            if outcome.burial is None:
+                settle(outcome.request)
+            else:
+                request, burial = outcome.request, outcome.burial
+                yield request.consumer.bury_command(request.tag, burial.reason, burial.history)
     for consumer, held in tags.items():
         yield from consumer.ack_commands(held)
 
@@ -248,4 +261,5 @@ def _refer_to_rows(answers: Answers, batches: list[FinishedBatch], existed: set[
     for replies in answers.by_inbox.values():
         for index, reply in enumerate(replies):
             if reply.id in ids:
-                replies[index] = Reply(id=reply.id, state=reply.state, stored=True)
+                # Whatever the row says: its reader finds out.
+                replies[index] = Reply(id=reply.id, state=State.SUCCEEDED, stored=True)

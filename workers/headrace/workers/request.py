@@ -12,7 +12,8 @@ from headrace.contracts.ids import foreign_id
 from headrace.contracts.message import RequestHeader
 
 if TYPE_CHECKING:
-    from headrace.queueing import ClaimingConsumer
+    from headrace.queueing import ClaimingConsumer, Death
+    from headrace.results_store import Prediction
     from headrace.workers.lane import Lane
 
 
@@ -22,6 +23,9 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     consumer, tag: who holds the message, and what to acknowledge there.
     id: as the client wrote it; row_id: the key of its row. deadline: monotonic seconds, or None.
     submitted_at: seconds since 1970 (of arrival here, for clients that don't say). attempts: 1 for the first delivery.
+    redelivered: it came back from a worker that died or lost its lease, and may have ended there.
+    deaths: workers that died while they ran it; with any, it is a suspect and runs alone. retries: how often it was put
+    off after a failure that may pass.
     celery_result: whether a plain Celery client waits for a result in Redis. traced: shown in Flower one by one.
     """
 
@@ -41,6 +45,9 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     celery_result: bool
     note: str
     traced: bool = False
+    redelivered: bool = False
+    deaths: tuple[Death, ...] = ()
+    retries: int = 0
 
     @property
     def foreign_id(self) -> str | None:
@@ -48,12 +55,37 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
         return foreign_id(self.id)
 
 
+class Burial(msgspec.Struct, kw_only=True, eq=False):
+    """Why a message goes to the dead letters, and what happened before, oldest first."""
+
+    reason: str
+    history: list[str]
+
+
 class Outcome(msgspec.Struct, kw_only=True, eq=False):
-    """How one request ended without outputs: failed, expired or cancelled."""
+    """How one request ended without outputs: failed, expired or cancelled.
+
+    burial: its message is not forgotten but goes to the dead letters.
+    """
 
     request: InferenceRequest
     state: State
     error: HeadraceError
+    burial: Burial | None = None
+
+
+class Known(msgspec.Struct, kw_only=True, eq=False):
+    """A request that was delivered again after it had ended, and its row."""
+
+    request: InferenceRequest
+    prediction: Prediction
+
+
+class Deferred(msgspec.Struct, kw_only=True, eq=False):
+    """A request that failed for a reason that may pass, and how long it waits before it is tried again."""
+
+    request: InferenceRequest
+    delay_s: float
 
 
 class Run(msgspec.Struct, kw_only=True, eq=False):
@@ -79,6 +111,8 @@ class FinishedBatch(msgspec.Struct, kw_only=True, eq=False):
     seconds: float
     runs: list[Run]
     outcomes: list[Outcome]
+    deferred: list[Deferred] = []
+    known: list[Known] = []
 
     @property
     def requests(self) -> int:

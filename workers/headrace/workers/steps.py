@@ -13,6 +13,7 @@ from headrace.contracts import HeadraceError, Settings
 from headrace.workers.engine import Engine
 from headrace.workers.intake import Intake
 from headrace.workers.supervisor import end_with_supervisor
+from headrace.workers.unreadable import keep_unreadable
 
 #: Threads that hold the interpreter give it up after this time rather than Python's 5 ms: a batch passes through three
 #: threads, and each hand-over may have to wait that long.
@@ -77,6 +78,7 @@ class ConsumerHooks(bootsteps.StartStopStep):
         engine: Engine = parent.controller.headrace_engine
         channel = parent.task_consumer.channel
         channel.window = engine.room
+        keep_unreadable(parent)
         engine.claim_soon = channel.claim_soon
         engine.monitor.dispatcher = parent.event_dispatcher
 

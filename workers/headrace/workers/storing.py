@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from headrace.contracts import Settings, State
+from headrace.contracts import Settings, State, encode_tensors
 from headrace.contracts.message import Reply
 from headrace.contracts.tensors import datatypes_line
 from headrace.results_store import BatchRows, Row, error_json
 from headrace.workers import encoding
 from headrace.workers.replies import Answers, celery_failure, celery_success
-from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
+from headrace.workers.request import FinishedBatch, InferenceRequest, Known, Outcome, Run
 
 
 def stored_form(batch: FinishedBatch, worker: str, settings: Settings, answers: Answers) -> BatchRows:
@@ -19,6 +19,8 @@ def stored_form(batch: FinishedBatch, worker: str, settings: Settings, answers: 
         _succeeded(run, rows, answers, binary=binary, inline_bytes=settings.inline_reply_bytes)
     for outcome in batch.outcomes:
         _ended(outcome, rows, answers)
+    for known in batch.known:
+        _answered(known, answers)
     package = batch.lane.package if batch.lane is not None else None
     return BatchRows(
         model=package.name if package else _model_of(batch),
@@ -53,6 +55,17 @@ def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:
     rows.append(_row(request, outcome.state, error=error_json(error)))
     reply = Reply(id=request.id, state=outcome.state, error_type=error.type, error_message=error.message)
     answers.add(request, reply, celery_failure(request, error) if request.celery_result else None)
+
+
+def _answered(known: Known, answers: Answers) -> None:
+    """Answer from the row that is there; nothing is stored."""
+    request, prediction = known.request, known.prediction
+    meta = None
+    if request.celery_result and prediction.error is not None:
+        meta = celery_failure(request, prediction.error)
+    elif request.celery_result:
+        meta = celery_success(request, encode_tensors(prediction.outputs or {}), None)
+    answers.add(request, Reply(id=request.id, state=prediction.state, stored=True), meta)
 
 
 def _row(

@@ -27,6 +27,16 @@ def stats(as_json: Json = False) -> None:
         print_json(found)
         return
     rows = (
-        (one.queue.removeprefix(TASK_PREFIX), one.waiting, one.in_flight, one.oldest_age_s, one.dead) for one in found
+        (
+            one.queue.removeprefix(TASK_PREFIX),
+            one.waiting,
+            one.in_flight,
+            one.delayed,
+            one.oldest_age_s,
+            one.dead,
+            one.dead_oldest_age_s,
+        )
+        for one in found
     )
-    print_table(("model", "waiting", "running", "oldest (s)", "dead"), rows, "nothing waits, runs or is dead")
+    columns = ("model", "waiting", "running", "delayed", "oldest (s)", "dead", "oldest dead (s)")
+    print_table(columns, rows, "nothing waits, runs or is dead")

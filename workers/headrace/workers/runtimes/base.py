@@ -13,6 +13,14 @@ from headrace.contracts import ConfigurationError, ModelPackage, PackageError, T
 ENTRY_POINT_GROUP: Final = "headrace.runtimes"
 
 
+class TransientFailure(Exception):
+    """A run or a loading failed for a reason that may pass, such as a lost device: it is tried again later."""
+
+
+class OutOfMemory(TransientFailure):
+    """A run needed more memory than the device has: smaller batches are tried. MemoryError means the same."""
+
+
 class LoadedModel(Protocol):
     """A model that is ready to run. Not thread-safe: one executor owns it."""
 
@@ -20,7 +28,8 @@ class LoadedModel(Protocol):
         """Run one batch.
 
         inputs: as the package's signature says, rows first, all with the same number of rows.
-        Returns every output of the signature, rows first. Any exception means that the batch failed.
+        Returns every output of the signature, rows first. Any exception means that the batch failed; TransientFailure,
+        that the same batch may succeed later.
         """
         ...
 
@@ -41,7 +50,10 @@ class Runtime(Protocol):
         ...
 
     def load(self, package: ModelPackage) -> LoadedModel:
-        """Load a package whose checksum was verified. Raises PackageError when the file is not one it can run."""
+        """Load a package whose checksum was verified. Raises PackageError when the file is not one it can run.
+
+        Raises TransientFailure when the device can't be used at present.
+        """
         ...
 
 

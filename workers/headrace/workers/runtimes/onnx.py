@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors
 from headrace.contracts.datatypes import DTYPES
+from headrace.workers.runtimes.base import OutOfMemory, TransientFailure
 
 #: `--device` name → execution provider, and the provider operators fall back to that it can't run.
 _PROVIDERS: Final = {
@@ -23,6 +25,22 @@ _ONNX_BFLOAT16: Final = 16
 
 #: ONNX Runtime's severity "error": its warnings about graph details help nobody who runs a worker.
 _LOG_ERRORS_ONLY: Final = 3
+
+
+#: ONNX Runtime raises the same few classes for everything; only the text tells what happened. Its own arenas ("Failed
+#: to allocate memory"), C++ (bad_alloc), CUDA and cuDNN/cuBLAS say that there is not enough memory in these words.
+_OUT_OF_MEMORY: Final = re.compile(
+    r"failed to allocate|bad_alloc|out of memory|OUT_OF_MEMORY|MemoryAllocation|ALLOC_FAILED|not enough memory",
+    re.IGNORECASE,
+)
+
+#: What CUDA says when the device is gone or its context broken; another process, or this one restarted, may succeed.
+_DEVICE_LOST: Final = re.compile(
+    r"device[- ]lost|DEVICE_REMOVED|CUDA failure (?:46|100|101|700|709|710|719|999)\b|"
+    r"cudaError(?:DevicesUnavailable|NoDevice|IllegalAddress|LaunchFailure|ECCUncorrectable|Unknown)|"
+    r"uncorrectable ECC error|unspecified launch failure|device is (?:busy|not ready|unavailable)",
+    re.IGNORECASE,
+)
 
 
 class OnnxRuntime:
@@ -44,6 +62,8 @@ class OnnxRuntime:
         try:
             session = ort.InferenceSession(str(package.file), options, providers=self._providers)
         except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+            if (passing := passing_failure(exc)) is not None:
+                raise passing from exc
             raise PackageError(f"{package.file} can't be loaded by ONNX Runtime: {_first_line(exc)}") from exc
         return OnnxModel(package, session)
 
@@ -73,7 +93,12 @@ class OnnxModel:
         if self._session is None:
             raise RuntimeError("the model was closed")
         feed: dict[str, Any] = inputs if self._plain else {name: _to_ort(array) for name, array in inputs.items()}
-        values = self._session.run(self._outputs, feed)
+        try:
+            values = self._session.run(self._outputs, feed)
+        except Exception as exc:
+            if (passing := passing_failure(exc)) is not None:
+                raise passing from exc
+            raise
         if not self._plain:
             values = [_from_ort(value) for value in values]
         return dict(zip(self._outputs, values, strict=True))
@@ -99,6 +124,14 @@ def providers_for(device: str, available: list[str]) -> list[str | tuple[str, di
         for name in wanted
         if name in available
     ]
+
+
+def passing_failure(exc: Exception) -> TransientFailure | None:
+    """Give the TransientFailure that an error of ONNX Runtime stands for; None if it will fail again."""
+    text = str(exc)
+    if isinstance(exc, MemoryError) or _OUT_OF_MEMORY.search(text):
+        return OutOfMemory(_first_line(exc))
+    return TransientFailure(_first_line(exc)) if _DEVICE_LOST.search(text) else None
 
 
 def _to_ort(array: NDArray[Any]) -> object:

@@ -1,0 +1,224 @@
+"""`headrace dead`: requests that no worker could serve, to look at, to try again or to remove."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+import typer
+
+from headrace.cli.commands.options import settings_with
+from headrace.cli.console import Json, print_fields, print_json, print_table, say, sized
+from headrace.cli.errors import NoSuchLetter
+from headrace.contracts.message import TASK_PREFIX, queue_name
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from headrace.queueing import DeadLetter, LetterFilter
+
+app = typer.Typer(no_args_is_help=True, help="Look at requests that no worker could serve; try again or remove them.")
+
+#: Letters that `list` shows unless told otherwise.
+_SHOWN: Final = 100
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+
+
+def _seconds(text: str) -> float:
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no age; write 90s, 15m, 12h or 7d")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False, help="Ids of `dead list`.")]
+Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", show_default=False, help="Only of this model.")]
+Queue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", show_default=False, help="Only of this queue.")]
+Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", show_default=False, help="Only with this text in the reason.")
+]
+Older = Annotated[
+    float | None,
+    typer.Option("--older", metavar="AGE", parser=_seconds, show_default=False, help="Only older: 90s, 15m, 12h, 7d."),
+]
+Newer = Annotated[
+    float | None,
+    typer.Option("--newer", metavar="AGE", parser=_seconds, show_default=False, help="Only newer: 90s, 15m, 12h, 7d."),
+]
+All = Annotated[bool, typer.Option("--all", help="All that the other options leave.")]
+
+
+@app.command(name="list")
+def list_(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
+    model: Model = None,
+    queue: Queue = None,
+    reason: Reason = None,
+    older: Older = None,
+    newer: Newer = None,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = _SHOWN,
+    as_json: Json = False,
+) -> None:
+    """List dead letters, the youngest first."""
+    from headrace.queueing import find_letters
+
+    with _broker() as client:
+        letters = find_letters(client, _filter(model, queue, reason, older, newer))
+        found = [letter for letter, _ in zip(letters, range(limit), strict=False)]
+    if as_json:
+        print_json(found)
+        return
+    now = time.time()
+    rows = ((one.id, _model_of(one), now - one.buried_at, len(one.history), one.reason) for one in found)
+    print_table(("id", "model", "age (s)", "deaths", "reason"), rows, "no dead letters")
+
+
+@app.command()
+def show(
+    letter_id: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="Id of `dead list`.")],
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter, what happened before, and what its message says of itself."""
+    from headrace.queueing import dead_letter, dead_message
+
+    with _broker() as client:
+        letter, message = dead_letter(client, letter_id), dead_message(client, letter_id)
+    if letter is None or message is None:
+        raise NoSuchLetter(f"there is no dead letter {letter_id}; `headrace dead list` shows them")
+    headers = _headers(message)
+    if as_json:
+        about: dict[str, Any] = {"message_bytes": len(message), "headers": headers}
+        print_json({**msgspec.to_builtins(letter), **about})
+        return
+    print_fields(
+        [
+            ("id", letter.id),
+            ("queue", letter.queue),
+            ("request", headers.get("id") or "unreadable"),
+            ("reason", letter.reason),
+            ("buried", dt.datetime.fromtimestamp(letter.buried_at, dt.UTC).isoformat(timespec="seconds")),
+            *(("history", line) for line in letter.history),
+            ("message", sized(len(message))),
+            ("arguments", headers.get("argsrepr") or ""),
+        ]
+    )
+
+
+@app.command()
+def retry(  # noqa: PLR0913, PLR0917
+    ids: Ids = None,
+    model: Model = None,
+    queue: Queue = None,
+    reason: Reason = None,
+    older: Older = None,
+    newer: Newer = None,
+    everything: All = False,
+    as_json: Json = False,
+) -> None:
+    """Put dead letters back on their queues, as if they had never been delivered.
+
+    The row that says how the request failed is removed first, so that the row of the new run counts.
+    """
+    from headrace.queueing import retry_letter
+    from headrace.results_store import StoreReader
+
+    wanted = _filter(model, queue, reason, older, newer)
+    with _broker() as client, StoreReader(settings_with().require_database_url()) as store:
+        done = []
+        for letter in _chosen(client, ids, wanted, everything=everything):
+            _remove_row(client, store, letter)
+            if retry_letter(client, letter.id):
+                done.append(letter.id)
+    _report("put back", done, as_json)
+
+
+@app.command()
+def drop(  # noqa: PLR0913, PLR0917
+    ids: Ids = None,
+    model: Model = None,
+    queue: Queue = None,
+    reason: Reason = None,
+    older: Older = None,
+    newer: Newer = None,
+    everything: All = False,
+    as_json: Json = False,
+) -> None:
+    """Remove dead letters for good; the rows that say how the requests failed stay."""
+    from headrace.queueing import drop_letter
+
+    wanted = _filter(model, queue, reason, older, newer)
+    with _broker() as client:
+        letters = _chosen(client, ids, wanted, everything=everything)
+        done = [letter.id for letter in letters if drop_letter(client, letter.id)]
+    _report("removed", done, as_json)
+
+
+@contextmanager
+def _broker() -> Iterator[Redis]:
+    from headrace.queueing import connect, translate_errors
+
+    with translate_errors(), connect(settings_with().require_broker_url()) as client:
+        yield client
+
+
+def _filter(
+    model: str | None, queue: str | None, reason: str | None, older: float | None, newer: float | None
+) -> LetterFilter:
+    from headrace.queueing import LetterFilter
+
+    if model is not None and queue is not None:
+        raise typer.BadParameter("a model's queue has its name; give one of the two", param_hint="--queue")
+    queue = queue_name(model) if model is not None else queue
+    return LetterFilter(queue=queue, reason=reason, older_s=older, newer_s=newer)
+
+
+def _chosen(client: Redis, ids: list[str] | None, wanted: LetterFilter, *, everything: bool) -> list[DeadLetter]:
+    """Give the letters that a command is meant for. Raises NoSuchLetter for an id that is not there."""
+    from headrace.queueing import LetterFilter, dead_letter, find_letters
+
+    if not ids:
+        if not everything and wanted == LetterFilter():
+            raise typer.BadParameter("name dead letters by id, choose them by --model and the like, or say --all")
+        return list(find_letters(client, wanted))
+    if everything or wanted != LetterFilter():
+        raise typer.BadParameter("give either ids or options that choose, not both")
+    found = {letter_id: dead_letter(client, letter_id) for letter_id in ids}
+    missing = [letter_id for letter_id, letter in found.items() if letter is None]
+    if missing:
+        raise NoSuchLetter(f"there is no dead letter {', '.join(missing)}; nothing was done")
+    return [letter for letter in found.values() if letter is not None]
+
+
+def _remove_row(client: Redis, store: Any, letter: DeadLetter) -> None:
+    """Remove the row that was written when the letter was buried; one of a later run stays."""
+    from headrace.queueing import dead_message
+
+    request_id = _headers(dead_message(client, letter.id) or b"").get("id")
+    if request_id:
+        store.remove_failed(str(request_id), until=dt.datetime.fromtimestamp(letter.buried_at, dt.UTC))
+
+
+def _headers(message: bytes) -> dict[str, Any]:
+    try:
+        document = msgspec.json.decode(message)
+        headers = document["headers"]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, KeyError):
+        return {}
+    return headers if isinstance(headers, dict) else {}
+
+
+def _model_of(letter: DeadLetter) -> str:
+    return letter.queue.removeprefix(TASK_PREFIX)
+
+
+def _report(what: str, ids: list[str], as_json: bool) -> None:
+    if as_json:
+        print_json({"ids": ids})
+    else:
+        say(f"{what} {len(ids):,} dead letter{'' if len(ids) == 1 else 's'}")

@@ -1,0 +1,103 @@
+"""The mark of what a consumer runs at present, so that a death is blamed on that and not on all that was held."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import redis.exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from headrace.queueing import keys
+from headrace.queueing.logs import logger
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.connection import AbstractConnection
+
+#: After a failure nothing is sent for this time, so that a server that is away holds up no batch.
+PAUSE_S: Final = 1.0
+
+#: Longest time that one connection attempt or one send may hold up a batch.
+TIMEOUT_S: Final = 0.5
+
+
+class RunningMark:
+    """Tells the server what runs, without waiting for answers; for one thread.
+
+    Costs one small write to a socket a batch: the connection is told to give no answers (CLIENT REPLY OFF), and what
+    was handed to the kernel arrives even if the process is killed right after. A mark that gets lost (the server is
+    away, or its memory full) only means that a death goes uncounted.
+    """
+
+    def __init__(self, client: Redis, worker: str) -> None:
+        """client: gives the address; connects when first needed. worker: who runs, for the history of a death."""
+        self._pool = client.connection_pool
+        self._worker = " ".join(worker.split())
+        self._connection: AbstractConnection | None = None
+        self._marked: tuple[str, ...] = ()
+        self._silent_until = 0.0
+        self._away = False
+
+    def set(self, running: Mapping[str, Sequence[str]]) -> None:
+        """Say what runs from now on: the tags of each consumer; what was said before holds no more."""
+        for consumer in self._marked:
+            if consumer not in running:
+                self.send("DEL", keys.running(consumer))
+        self._marked = tuple(running)
+        for consumer, tags in running.items():
+            mark = "\n".join((self._worker, *tags))
+            self.send("SET", keys.running(consumer), mark, "EX", keys.RUNNING_TTL_S)
+
+    def clear(self) -> None:
+        """Say that nothing runs."""
+        if self._marked:
+            self.set({})
+
+    def send(self, *command: str | int) -> None:
+        """Send any command whose answer does not matter, after those sent before; may get lost."""
+        if self._silent_until and time.monotonic() < self._silent_until:
+            return
+        try:
+            connection = self._connection or self._connect()
+            connection.send_command(*command, check_health=False)  # type: ignore[no-untyped-call]
+        except (redis.exceptions.RedisError, OSError) as exc:
+            self._lose(exc)
+        else:
+            self._silent_until = 0.0
+            if self._away:
+                self._away = False
+                logger.warning("queueing.marks_kept_again worker=%s", self._worker)
+
+    def close(self) -> None:
+        """Close the connection; marks stay as they are."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(redis.exceptions.RedisError, OSError):
+                connection.disconnect()  # type: ignore[no-untyped-call]
+
+    def _connect(self) -> AbstractConnection:
+        # Not from the pool, which has no use for a connection that gives no answers.
+        options = {
+            **self._pool.connection_kwargs,
+            "socket_timeout": TIMEOUT_S,
+            "socket_connect_timeout": TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if "path" in options:
+            del options["socket_connect_timeout"]  # a Unix socket knows no such thing
+        connection: AbstractConnection = self._pool.connection_class(**options)
+        connection.connect()  # type: ignore[no-untyped-call]
+        connection.send_command("CLIENT", "REPLY", "OFF", check_health=False)  # type: ignore[no-untyped-call]
+        self._connection = connection
+        return connection
+
+    def _lose(self, exc: Exception) -> None:
+        self.close()
+        self._silent_until = time.monotonic() + PAUSE_S
+        if not self._away:
+            self._away = True
+            logger.warning("queueing.marks_lost worker=%s error=%s", self._worker, exc)

@@ -1,0 +1,130 @@
+"""The verdict: every accepted request against its row, its answer and the model. Pure; `read_rows` reads the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import psycopg
+from tests.chaos.ledger import Accepted, Expect
+from tests.chaos.models import answer_to
+
+#: Problems of one sort that are shown; the counts are of all.
+SHOWN: Final = 5
+
+_ROWS: Final = """
+    SELECT coalesce(foreign_id, id::text), state, (outputs->'y'->0->>0)::bigint, coalesce(error->>'type', ''), attempts,
+           extract(epoch FROM finished_at)::float8
+    FROM predictions
+"""
+
+#: How a request that has no value must end: state of the row, and error of row and handle.
+_WITHOUT_VALUE: Final = {
+    Expect.FAILURE: ("failed", "InferenceFailed"),
+    Expect.MAYBE_CANCELLED: ("cancelled", "Cancelled"),
+    Expect.MAYBE_EXPIRED: ("expired", "DeadlineExceeded"),
+}
+
+
+class StoredRow(NamedTuple):
+    """What the check needs of a row. y: None without outputs. finished_at: seconds since 1970."""
+
+    id: str
+    state: str
+    y: int | None
+    error: str
+    attempts: int
+    finished_at: float
+
+
+@dataclass
+class Verdict:
+    """What was found. Every list but `accepted` and `redelivered` must be empty."""
+
+    accepted: int = 0
+    rows: int = 0
+    redelivered: int = 0
+    without_value: int = 0
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+    finished_at: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.lost or self.doubled or self.wrong or self.unanswered)
+
+    def problems(self) -> Iterator[str]:
+        """Say what is wrong, some of each sort."""
+        for sort in ("lost", "doubled", "wrong", "unanswered"):
+            found: list[str] = getattr(self, sort)
+            yield from (f"{sort}: {line}" for line in found[:SHOWN])
+            if len(found) > SHOWN:
+                yield f"{sort}: … and {len(found) - SHOWN} more"
+
+
+def read_rows(database_url: str) -> Iterator[StoredRow]:
+    """Read every row of the table."""
+    with psycopg.connect(database_url) as connection, connection.cursor("chaos_rows") as cursor:
+        cursor.itersize = 20_000
+        for row in cursor.execute(_ROWS):
+            yield StoredRow(*row)
+
+
+def judge(accepted: Iterable[Accepted], answered: Iterable[tuple[str, str]], rows: Iterable[StoredRow]) -> Verdict:
+    """Compare what was accepted with what was stored and answered."""
+    verdict = Verdict()
+    stored = _by_id(rows, verdict)
+    answers = _answers_by_id(answered, verdict)
+    for request in accepted:
+        verdict.accepted += 1
+        row, answer = stored.get(request.id), answers.get(request.id)
+        if row is None:
+            verdict.lost.append(f"{request.id} has no row; its handle gave {answer}")
+            continue
+        verdict.finished_at[request.id] = row.finished_at
+        if answer is None:
+            verdict.unanswered.append(f"{request.id} is {row.state}, but its handle gave nothing")
+        elif (fault := _mistake(request, row, answer)) is not None:
+            verdict.wrong.append(f"{request.id}: {fault}")
+        verdict.redelivered += row.attempts > 1
+        verdict.without_value += row.y is None
+    return verdict
+
+
+def _by_id(rows: Iterable[StoredRow], verdict: Verdict) -> dict[str, StoredRow]:
+    """Index the rows. Inputs are unique, so a value that is there twice belongs to a request that ran as two."""
+    stored: dict[str, StoredRow] = {}
+    values: dict[int, str] = {}
+    for row in rows:
+        verdict.rows += 1
+        if row.id in stored:
+            verdict.doubled.append(f"{row.id} has two rows")
+        stored[row.id] = row
+        if row.y is not None and values.setdefault(row.y, row.id) != row.id:
+            verdict.doubled.append(f"{row.id} and {values[row.y]} have the same value {row.y}")
+    return stored
+
+
+def _answers_by_id(answered: Iterable[tuple[str, str]], verdict: Verdict) -> dict[str, str]:
+    answers: dict[str, str] = {}
+    for request_id, answer in answered:
+        if answers.setdefault(request_id, answer) != answer:
+            verdict.doubled.append(f"{request_id} was answered {answers[request_id]} and {answer}")
+    return answers
+
+
+def _mistake(request: Accepted, row: StoredRow, answer: str) -> str | None:
+    """Say what is wrong with the end of a request, if anything is."""
+    value = answer_to(request.x)
+    if request.expect is not Expect.FAILURE and row.state == "succeeded":
+        if row.y != value:
+            return f"the row has {row.y} for {request.x}"
+        return None if answer == str(value) else f"the handle gave {answer}, the row has {row.y}"
+    wanted = _WITHOUT_VALUE.get(request.expect)
+    if wanted is None or (row.state, row.error) != wanted:
+        return f"{request.expect} was expected, but the row is {row.state} {row.error}".rstrip()
+    return None if answer == row.error else f"the handle gave {answer}, the row is {row.state}"

@@ -1,0 +1,159 @@
+"""How each fault is done to a world."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from tests.chaos.proxy import Proxy
+from tests.chaos.schedule import Fault, Kind
+from tests.chaos.world import World
+
+from headrace.cli.servers import Server
+
+#: How long things last, in seconds: shortest and longest.
+AWAY_S: Final = (0.5, 4.0)
+STALL_S: Final = (0.5, 3.0)
+FULL_S: Final = (0.3, 2.0)
+POSTGRES_AWAY_S: Final = (3.0, 6.0)
+
+#: A stopped worker sleeps for its lease and this.
+BEYOND_LEASE_S: Final = (0.5, 2.5)
+
+#: Connections that lose a reply at one time.
+REPLIES_CUT: Final = 3
+
+#: A restarted worker that isn't ready by then is left to itself; the end of the run tells.
+READY_S: Final = 60.0
+
+
+class Injector:
+    """Does faults in the background: those of one server one after the other, all others at the same time.
+
+    done: what was done, by kind; kills of workers are counted where they are seen.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.done: Counter[Kind] = Counter()
+        self.errors: list[str] = []
+        self._world = world
+        self._lock = threading.Lock()
+        self._on_workers = ThreadPoolExecutor(world.options.workers + 1, "chaos-workers")
+        self._rolling = threading.Lock()
+        self._ways = self._make_ways()
+
+    def inject(self, fault: Fault) -> None:
+        """Begin a fault; returns at once."""
+        target = fault.kind.partition(":")[0]
+        threads = {"Valkey": self._world.on_valkey, "Postgres": self._world.on_postgres, "worker": self._on_workers}
+        threads[target].submit(self._do, fault)
+
+    def finish(self) -> None:
+        """Return when all that was begun is done, and both servers are well."""
+        self._on_workers.shutdown()
+        for thread in (self._world.on_valkey, self._world.on_postgres):
+            thread.submit(lambda: None).result()
+
+    def _do(self, fault: Fault) -> None:
+        try:
+            if self._ways[fault.kind](fault):
+                with self._lock:
+                    self.done[fault.kind] += 1
+        except Exception as exc:  # noqa: BLE001 — the run goes on, and its report says so.
+            self.errors.append(f"{fault.kind}: {type(exc).__name__}: {exc}")
+
+    def _make_ways(self) -> dict[Kind, Callable[[Fault], bool]]:
+        world = self._world
+        valkey, postgres = world.valkey, world.postgres
+        to_valkey, to_postgres = world.valkey_proxy, world.postgres_proxy
+        return {
+            Kind.KILL: self._kill,
+            Kind.KILL_AT: self._kill_at,
+            Kind.PAUSE: self._pause,
+            Kind.ROLL: self._roll,
+            Kind.VALKEY_TERM: lambda _: _restart(valkey, signal.SIGTERM),
+            Kind.VALKEY_KILL: lambda _: _restart(valkey, signal.SIGKILL),
+            Kind.VALKEY_CUT: lambda _: _cut(to_valkey),
+            Kind.VALKEY_CUT_REPLY: lambda fault: _cut_replies(to_valkey),
+            Kind.VALKEY_STALL: lambda fault: _stall(to_valkey, _between(STALL_S, fault)),
+            Kind.VALKEY_REFUSE: lambda fault: _refuse(to_valkey, _between(AWAY_S, fault)),
+            Kind.VALKEY_FULL: self._fill_valkey,
+            Kind.POSTGRES_FAST: lambda _: _restart(postgres, signal.SIGINT),
+            Kind.POSTGRES_IMMEDIATE: lambda _: _restart(postgres, signal.SIGQUIT),
+            Kind.POSTGRES_AWAY: lambda fault: _restart(postgres, signal.SIGINT, _between(POSTGRES_AWAY_S, fault)),
+            Kind.POSTGRES_CUT: lambda _: _cut(to_postgres),
+            Kind.POSTGRES_CUT_REPLY: lambda fault: _cut_replies(to_postgres),
+            Kind.POSTGRES_STALL: lambda fault: _stall(to_postgres, _between(STALL_S, fault)),
+        }
+
+    def _kill(self, fault: Fault) -> bool:
+        return self._world.slots[fault.worker].kill()
+
+    def _kill_at(self, fault: Fault) -> bool:
+        self._world.slots[fault.worker].arm(fault.point, fault.nth)
+        return True
+
+    def _pause(self, fault: Fault) -> bool:
+        lease_s = self._world.options.lease_s
+        return self._world.slots[fault.worker].pause(lease_s + _between(BEYOND_LEASE_S, fault))
+
+    def _roll(self, fault: Fault) -> bool:
+        with self._rolling:
+            for slot in self._world.slots:
+                slot.roll(self._world.options.grace_s, READY_S)
+        return True
+
+    def _fill_valkey(self, fault: Fault) -> bool:
+        """Let the server find its memory full for a while, as when other applications fill it."""
+        with self._world.broker() as broker:
+            broker.config_set("maxmemory", 1)
+            time.sleep(_between(FULL_S, fault))
+            broker.config_set("maxmemory", 0)
+        return True
+
+
+def _between(span: tuple[float, float], fault: Fault) -> float:
+    shortest, longest = span
+    return shortest + (longest - shortest) * fault.fraction
+
+
+def _restart(server: Server, number: signal.Signals, away_s: float = 0.0) -> bool:
+    """End a server by a signal, wait, and start it again on the same data, as its supervisor would."""
+    if number == signal.SIGKILL:
+        server.kill()
+    else:
+        os.kill(server.pid, number)
+        server.child.exited.wait()
+    time.sleep(away_s)
+    server.start()
+    return True
+
+
+def _cut(proxy: Proxy) -> bool:
+    proxy.cut()
+    return True
+
+
+def _cut_replies(proxy: Proxy) -> bool:
+    proxy.cut_replies(REPLIES_CUT)
+    return True
+
+
+def _stall(proxy: Proxy, seconds: float) -> bool:
+    proxy.stall()
+    time.sleep(seconds)
+    proxy.flow()
+    return True
+
+
+def _refuse(proxy: Proxy, seconds: float) -> bool:
+    proxy.refuse()
+    time.sleep(seconds)
+    proxy.flow()
+    return True

@@ -1,0 +1,120 @@
+"""What a run says: figures for people, and whether anything was wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.chaos.check import Verdict
+from tests.chaos.schedule import Kind
+from tests.chaos.seams import POINTS
+from tests.chaos.slot import Death, Slot
+
+#: A killed worker's requests must be running again within the lease and this, by the promise of the queue.
+REAP_S: Final = 15.0
+
+
+@dataclass
+class Report:
+    """Figures of one run."""
+
+    requests: int
+    seed: int
+    workers: int
+    lease_s: float
+    seconds: float = 0.0
+    verdict: Verdict = field(default_factory=Verdict)
+    faults: Counter[Kind] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    settled: Mapping[str, int] = field(default_factory=dict)
+    left_over: Mapping[str, int] = field(default_factory=dict)
+    left_behind: int = 0
+    unmet_points: int = 0
+    failed_starts: int = 0
+    held_by_the_dead: int = 0
+    recoveries_s: list[float] = field(default_factory=list)
+
+    @staticmethod
+    def say(line: str) -> None:
+        """Tell people where the run is."""
+        print(line, file=sys.stderr, flush=True)
+
+    def add_slots(self, slots: Sequence[Slot]) -> None:
+        """Take what the workers' places have seen; kills count where they were seen, not where they were ordered."""
+        self.faults[Kind.KILL] = sum(slot.random_kills for slot in slots)
+        for slot in slots:
+            self.points += slot.points
+            self.problems += slot.surprises
+            self.failed_starts += slot.failed_starts
+        self.faults[Kind.KILL_AT] = self.points.total()
+
+    def add_deaths(self, deaths: Sequence[Death]) -> None:
+        """Measure, for each request that a killed worker held, when it had run elsewhere.
+
+        One that the next worker held when it was killed too counts from the last of these kills.
+        """
+        killed_at: dict[str, float] = {}
+        for death in sorted(deaths, key=lambda death: death.at):
+            self.held_by_the_dead += len(death.held)
+            for request_id in death.held:
+                if self.verdict.finished_at.get(request_id, 0.0) > death.at:
+                    killed_at[request_id] = death.at
+        self.recoveries_s = [self.verdict.finished_at[each] - at for each, at in killed_at.items()]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether all that was promised was kept."""
+        return not list(self.faults_found())
+
+    def faults_found(self) -> Iterator[str]:
+        """Say everything that is wrong."""
+        yield from self.problems
+        yield from self.verdict.problems()
+        if self.verdict.accepted < self.requests:
+            yield f"only {self.verdict.accepted:,} of {self.requests:,} requests were accepted"
+        if self.left_behind:
+            yield f"{self.left_behind} waiters were left behind"
+        for when, left in (("after the last answer", self.settled), ("after the workers' end", self.left_over)):
+            yield from (f"{when}: {count} {what}" for what, count in left.items() if count)
+        yield from (f"never happened: {kind}" for kind in Kind if not self.faults[kind])
+        yield from (f"no worker died at: {point}" for point in POINTS if not self.points[point])
+        if self.unmet_points:
+            yield f"{self.unmet_points} times no worker came to the point at which it was to die"
+        if max(self.recoveries_s, default=0.0) > self.lease_s + REAP_S:
+            yield f"a killed worker's requests ran again only after {max(self.recoveries_s):.1f} s"
+
+    def text(self) -> str:
+        """Give the whole report."""
+        return "\n".join([*self._figures(), *self._outcome()])
+
+    def _figures(self) -> Iterator[str]:
+        verdict = self.verdict
+        rate = verdict.accepted / self.seconds if self.seconds else 0.0
+        yield f"requests         {verdict.accepted:,} accepted in {self.seconds:.0f} s, {rate:,.0f}/s; seed {self.seed}"
+        yield f"workers          {self.workers}, lease {self.lease_s:g} s"
+        yield f"faults           {self.faults.total():,}"
+        for kind in Kind:
+            yield f"  {self.faults[kind]:>5}  {kind}"
+            if kind is Kind.KILL_AT:
+                yield from (f"         {self.points[point]:>5}  {point}" for point in POINTS)
+        yield f"failed starts    {self.failed_starts} (a server was away; started again)"
+        yield f"held by the dead {self.held_by_the_dead:,} requests at the moment their worker was killed"
+        yield f"redelivered      {verdict.redelivered:,} rows with more than one attempt"
+        yield f"other ends       {verdict.without_value:,} failed, cancelled or expired as they should"
+        slowest = max(self.recoveries_s, default=0.0)
+        yield f"slowest recovery {slowest:.1f} s from the kill of a worker until what it held had run elsewhere"
+
+    def _outcome(self) -> Iterator[str]:
+        verdict = self.verdict
+        yield f"lost             {len(verdict.lost)}"
+        yield f"doubled          {len(verdict.doubled)}"
+        yield f"wrong            {len(verdict.wrong)}"
+        yield f"no answer        {len(verdict.unanswered)}; {self.left_behind} waiters left behind"
+        yield "left over        " + ", ".join(f"{count} {what}" for what, count in self.left_over.items())
+        found = list(self.faults_found())
+        yield "PASSED" if not found else "FAILED"
+        yield from (f"  {line}" for line in found)

@@ -1,0 +1,103 @@
+"""What is broken, and when: a pure function of the seed.
+
+Faults are placed by progress (requests answered so far), not by the clock, so that a slow machine meets the same
+faults at the same places as a fast one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from tests.chaos.seams import POINTS
+
+
+class Kind(StrEnum):
+    """The faults, as the report names them."""
+
+    KILL = "worker: kill -9 at a random moment"
+    KILL_AT = "worker: kill -9 between two steps"
+    PAUSE = "worker: SIGSTOP longer than its lease"
+    ROLL = "worker: SIGTERM, rolling restart of all"
+    VALKEY_TERM = "Valkey: restart (SIGTERM)"
+    VALKEY_KILL = "Valkey: restart (SIGKILL)"
+    VALKEY_CUT = "Valkey: every connection cut"
+    VALKEY_CUT_REPLY = "Valkey: replies cut in the middle"
+    VALKEY_STALL = "Valkey: silent for a while"
+    VALKEY_REFUSE = "Valkey: connections refused for a while"
+    VALKEY_FULL = "Valkey: maxmemory reached for a while"
+    POSTGRES_FAST = "Postgres: restart (fast)"
+    POSTGRES_IMMEDIATE = "Postgres: restart (immediate)"
+    POSTGRES_AWAY = "Postgres: away for some seconds"
+    POSTGRES_CUT = "Postgres: every connection cut"
+    POSTGRES_CUT_REPLY = "Postgres: replies cut in the middle"
+    POSTGRES_STALL = "Postgres: silent for a while"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault. at: requests answered when it is due. worker: slot it hits. point, nth: for KILL_AT.
+
+    fraction: where in its range a duration lies, 0 to 1; `faults.py` knows the ranges.
+    """
+
+    at: int
+    kind: Kind
+    worker: int = 0
+    point: str = ""
+    nth: int = 0
+    fraction: float = 0.0
+
+
+#: One kill of a worker for so many requests; three of four are at an exact point.
+REQUESTS_PER_KILL: Final = 4_500
+
+#: Other faults: one of each kind for so many requests, and at least one.
+REQUESTS_PER_OTHER: Final = 250_000
+
+#: No fault before and behind these parts of the run: it begins whole, and what is done last is still seen to end.
+FIRST, LAST = 0.02, 0.97
+
+#: An armed point is passed at most so often before the worker dies there.
+MAX_NTH: Final = 4
+
+
+def counts_for(requests: int) -> dict[Kind, int]:
+    """Give how often each fault happens in a run of so many requests; every kind and every point at least once."""
+    kills = max(requests // REQUESTS_PER_KILL, len(POINTS) + 2)
+    at_points = max(len(POINTS), kills * 3 // 4)
+    counts = dict.fromkeys(Kind, max(1, requests // REQUESTS_PER_OTHER))
+    counts[Kind.KILL_AT] = at_points
+    counts[Kind.KILL] = kills - at_points
+    return counts
+
+
+def make_schedule(seed: int, requests: int, workers: int, counts: Mapping[Kind, int] | None = None) -> list[Fault]:
+    """Spread faults over a run, in the order in which they are due. The same arguments give the same schedule."""
+    rng = random.Random(seed)
+    faults: list[Fault] = []
+    for kind, count in (counts or counts_for(requests)).items():
+        points = _shuffled_points(rng, count) if kind is Kind.KILL_AT else [""] * count
+        for index, point in enumerate(points):
+            part = FIRST + (LAST - FIRST) * (index + rng.random()) / count
+            faults.append(
+                Fault(
+                    at=int(part * requests),
+                    kind=kind,
+                    worker=rng.randrange(workers),
+                    point=point,
+                    nth=rng.randint(1, MAX_NTH) if point else 0,
+                    fraction=rng.random(),
+                )
+            )
+    return sorted(faults, key=lambda fault: fault.at)
+
+
+def _shuffled_points(rng: random.Random, count: int) -> list[str]:
+    """Every point equally often, in random order."""
+    points = [POINTS[index % len(POINTS)] for index in range(count)]
+    rng.shuffle(points)
+    return points

@@ -1,0 +1,174 @@
+"""A worker's place: keeps one worker process in it, as a supervisor would, and knows how each of them died."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.chaos.nursery import Nursery, WorkerProcess
+
+#: A worker that can't start (a server is away) is started again after this time.
+RESTART_S: Final = 0.5
+
+#: A worker that was told to end has its grace and this to do it.
+END_MARGIN_S: Final = 20.0
+
+
+@dataclass
+class Death:
+    """A worker that was killed. point: "" for a random moment. consumers: the names under which it held messages."""
+
+    at: float
+    slot: int
+    point: str
+    consumers: list[str]
+    held: set[str] = field(default_factory=set)
+
+
+class Slot:
+    """One worker process after the other. on_death: called in the slot's thread, before the next is started."""
+
+    def __init__(
+        self,
+        index: int,
+        nursery: Nursery,
+        log: Path,
+        on_death: Callable[[Death], None],
+    ) -> None:
+        self.index = index
+        self.ready = threading.Event()
+        self.points: Counter[str] = Counter()
+        self.random_kills = 0
+        self.surprises: list[str] = []
+        self.failed_starts = 0
+        self._nursery = nursery
+        self._log = log
+        self._on_death = on_death
+        self._orders: deque[tuple[str, int]] = deque()
+        self._lock = threading.Lock()
+        self._process: WorkerProcess | None = None
+        self._killed = self._ending = self._closing = False
+        self._thread = threading.Thread(target=self._keep, name=f"chaos-slot-{index}", daemon=True)
+
+    def start(self) -> None:
+        """Start the first process."""
+        self._thread.start()
+
+    def arm(self, point: str, nth: int) -> None:
+        """Have the worker die at the n-th passage of a point; if it dies before of something else, its successor."""
+        with self._lock:
+            self._orders.append((point, nth))
+            if len(self._orders) == 1:
+                self._send_order()
+
+    @property
+    def armed(self) -> int:
+        """How many orders to die are still open."""
+        return len(self._orders)
+
+    def kill(self) -> bool:
+        """Kill whatever runs now; False when nothing runs."""
+        with self._lock:
+            if self._process is None or not self._process.signal(signal.SIGKILL):
+                return False
+            self._killed = True
+            return True
+
+    def pause(self, seconds: float) -> bool:
+        """Stop the process for some time, as a frozen machine would; False when nothing runs."""
+        process = self._process
+        if process is None or not process.signal(signal.SIGSTOP):
+            return False
+        time.sleep(seconds)
+        process.signal(signal.SIGCONT)
+        return True
+
+    def roll(self, grace_s: float, ready_s: float) -> None:
+        """Tell the process to end, and return when its successor is ready."""
+        with self._lock:
+            process = self._process
+            self._ending = True
+            self.ready.clear()
+        self._end(process, grace_s)
+        self.ready.wait(ready_s)
+
+    def close(self, grace_s: float) -> None:
+        """End the process for good."""
+        with self._lock:
+            self._closing = self._ending = True
+        self._end(self._process, grace_s)
+        self._thread.join(END_MARGIN_S)
+
+    def _end(self, process: WorkerProcess | None, grace_s: float) -> None:
+        if process is None or not process.signal(signal.SIGTERM):
+            return
+        if not process.ended.wait(grace_s + END_MARGIN_S):
+            self.surprises.append(f"worker {self.index} (pid {process.pid}) did not end after SIGTERM")
+            process.signal(signal.SIGKILL)
+            process.ended.wait()
+
+    def _keep(self) -> None:
+        while not self._closing:
+            process = self._spawn()
+            consumers, point, was_ready = self._listen(process.news)
+            code = process.reap()
+            if point or self._killed:
+                self._note_kill(Death(time.time(), self.index, point, consumers))
+            elif not (self._ending and code == 0):
+                self._note_end(process, code, was_ready=was_ready)
+
+    def _spawn(self) -> WorkerProcess:
+        with self._lock:
+            self._killed = self._ending = False
+            process = self._process = self._nursery.spawn(f"chaos-{self.index}", self._log)
+            if self._closing:
+                process.signal(signal.SIGKILL)
+            if self._orders:
+                self._send_order()
+        return process
+
+    def _send_order(self) -> None:
+        point, nth = self._orders[0]
+        if self._process is not None:
+            self._process.order(f"{nth} {point}")  # if it is dead, its successor gets the order
+
+    def _listen(self, news: int) -> tuple[list[str], str, bool]:
+        """Read what the worker says until it ends."""
+        consumers, point, was_ready = [], "", False
+        with open(news) as lines:
+            for line in lines:
+                word, _, rest = line.strip().partition(" ")
+                if word == "ready":
+                    was_ready = True
+                    self.ready.set()
+                elif word == "consumer":
+                    consumers.append(rest)
+                elif word == "died":
+                    point = rest
+        self.ready.clear()
+        return consumers, point, was_ready
+
+    def _note_end(self, process: WorkerProcess, code: int, *, was_ready: bool) -> None:
+        """A worker ended that was not killed: while it started, or asked to with a wrong code, or unasked."""
+        if was_ready:
+            why = "though asked to end" if self._ending else "unasked"
+            self.surprises.append(f"worker {self.index} (pid {process.pid}) ended with code {code}, {why}")
+        elif not self._ending:
+            self.failed_starts += 1
+            time.sleep(RESTART_S)
+
+    def _note_kill(self, death: Death) -> None:
+        if death.point:
+            self.points[death.point] += 1
+            with self._lock:
+                if self._orders and self._orders[0][0] == death.point:
+                    self._orders.popleft()
+        else:
+            self.random_kills += 1
+        self._on_death(death)

@@ -1,0 +1,111 @@
+"""Nothing is lost, doubled or wrong, whatever dies: a short run of the harness, and its own parts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.chaos.check import StoredRow, judge
+from tests.chaos.ledger import Accepted, Expect
+from tests.chaos.schedule import Kind, counts_for, make_schedule
+from tests.chaos.seams import POINTS
+from tests.chaos.world import ROOT
+
+ACCEPTED = [
+    Accepted("a", Expect.VALUE, 1),
+    Accepted("b", Expect.FAILURE, 2),
+    Accepted("c", Expect.MAYBE_CANCELLED, 3),
+    Accepted("d", Expect.MAYBE_EXPIRED, 4),
+]
+ROWS = [
+    StoredRow("a", "succeeded", 3, "", 1, 0.0),
+    StoredRow("b", "failed", None, "InferenceFailed", 2, 0.0),
+    StoredRow("c", "cancelled", None, "Cancelled", 1, 0.0),
+    StoredRow("d", "succeeded", 9, "", 1, 0.0),
+]
+ANSWERS = [("a", "3"), ("b", "InferenceFailed"), ("c", "Cancelled"), ("d", "9")]
+
+
+@pytest.mark.timeout(600)
+def test_no_accepted_request_is_lost_doubled_or_wrong_whatever_is_broken():
+    """Every kind of fault and every point between two steps, at a fixed seed and a rate that leaves them time."""
+    command = [sys.executable, "-m", "tests.chaos.run", "--requests", "5000", "--rate", "120", "--seed", "3"]
+    done = subprocess.run([*command, "--lease", "2"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PASSED" in done.stdout
+
+
+def test_what_the_harness_started_ends_with_it_even_when_it_is_killed():
+    command = [sys.executable, "-m", "tests.chaos.run", "--requests", "100000", "--rate", "100"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as harness:
+        assert harness.stderr is not None
+        assert "faults in" in harness.stderr.readline()
+        children = psutil.Process(harness.pid).children(recursive=True)
+        harness.kill()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert len(children) >= 5
+    assert alive == []
+
+
+@given(st.integers(), st.integers(1, 3_000_000), st.integers(1, 8))
+def test_a_schedule_is_a_function_of_its_seed_and_holds_every_fault_and_every_point(seed, requests, workers):
+    schedule = make_schedule(seed, requests, workers)
+    assert schedule == make_schedule(seed, requests, workers)
+    assert Counter(fault.kind for fault in schedule) == counts_for(requests)
+    assert {fault.point for fault in schedule if fault.kind is Kind.KILL_AT} == set(POINTS)
+    assert [fault.at for fault in schedule] == sorted(fault.at for fault in schedule)
+    assert all(0 <= fault.at < requests and 0 <= fault.worker < workers for fault in schedule)
+
+
+def test_a_million_requests_meet_what_was_promised():
+    counts = counts_for(1_000_000)
+    assert counts[Kind.KILL] + counts[Kind.KILL_AT] >= 200
+    assert counts[Kind.VALKEY_TERM] + counts[Kind.VALKEY_KILL] >= 5
+    assert counts[Kind.POSTGRES_FAST] + counts[Kind.POSTGRES_IMMEDIATE] >= 5
+
+
+def test_what_ends_as_it_should_is_clean():
+    verdict = judge(ACCEPTED, ANSWERS, ROWS)
+    assert verdict.is_clean
+    assert (verdict.accepted, verdict.rows, verdict.redelivered, verdict.without_value) == (4, 4, 1, 2)
+
+
+def test_a_request_without_a_row_is_lost():
+    assert len(judge(ACCEPTED, ANSWERS, ROWS[1:]).lost) == 1
+
+
+def test_a_request_without_an_answer_is_noticed():
+    assert len(judge(ACCEPTED, ANSWERS[1:], ROWS).unanswered) == 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        StoredRow("a", "succeeded", 5, "", 1, 0.0),
+        StoredRow("a", "failed", None, "InferenceFailed", 1, 0.0),
+        StoredRow("a", "cancelled", None, "Cancelled", 1, 0.0),
+    ],
+)
+def test_a_row_that_is_not_the_models_answer_is_wrong(row):
+    assert len(judge(ACCEPTED, ANSWERS, [row, *ROWS[1:]]).wrong) == 1
+
+
+@pytest.mark.parametrize("answer", ["5", "Cancelled", "InferenceFailed"])
+def test_an_answer_that_is_not_the_rows_is_wrong(answer):
+    assert len(judge(ACCEPTED, [("a", answer), *ANSWERS[1:]], ROWS).wrong) == 1
+
+
+def test_swapped_answers_are_wrong_both():
+    swapped = [ROWS[0]._replace(y=9), *ROWS[1:3], ROWS[3]._replace(y=3)]
+    assert len(judge(ACCEPTED, [("a", "9"), *ANSWERS[1:3], ("d", "3")], swapped).wrong) == 2
+
+
+def test_a_second_row_a_second_answer_and_a_value_of_two_requests_are_doubled():
+    assert len(judge(ACCEPTED, ANSWERS, [*ROWS, ROWS[0]]).doubled) == 1
+    assert len(judge(ACCEPTED, [*ANSWERS, ("a", "5")], ROWS).doubled) == 1
+    assert len(judge(ACCEPTED, ANSWERS, [*ROWS, StoredRow("stranger", "succeeded", 3, "", 1, 0.0)]).doubled) == 1

@@ -1,0 +1,192 @@
+"""All that a run is made of: Valkey, Postgres, the proxies before them, worker processes and client processes.
+
+Valkey syncs its append-only file before it answers (`appendfsync always`). That is what the guarantee needs against the
+loss of a machine, and also against a `kill -9` of the server alone: with `everysec` Valkey may keep acknowledged
+writes in its own memory for up to two seconds while an earlier sync is still under way. A clean restart (SIGTERM)
+loses nothing with either.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+import redis.backoff
+import redis.retry
+from tests.chaos.models import write_models
+from tests.chaos.nursery import Nursery
+from tests.chaos.proxy import Proxy, ProxyLoop, tcp, unix
+from tests.chaos.slot import Death, Slot
+
+from headrace.cli.servers import Postgres, Valkey
+from headrace.queueing import keys
+
+ROOT: Final = Path(__file__).parents[2]
+DATABASE: Final = "chaos"
+
+#: While Valkey restarts, what a dead worker held can't be read; it is tried so often for about a lease.
+HELD_TRIES: Final = 10
+
+_REQUEST_ID: Final = re.compile(rb'"id": ?"([^"]+)"')
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """How large the world is. lease_s, grace_s: of the workers. outbox_rows: small, so that an outage fills it."""
+
+    workers: int = 3
+    lease_s: float = 3.0
+    grace_s: float = 10.0
+    outbox_rows: int = 2_000
+
+
+class SyncingValkey(Valkey):
+    """Valkey that syncs each write before it answers."""
+
+    def _options(self) -> Sequence[str]:
+        return [*super()._options(), "--appendfsync", "always"]
+
+
+class World:
+    """Starts everything; use it as a context manager.
+
+    Servers are bound to the thread that starts them, so each has a thread of its own: `on_valkey`, `on_postgres`.
+    """
+
+    def __init__(self, folder: Path, options: WorldOptions) -> None:
+        self.folder = folder
+        self.options = options
+        self.models = folder / "models"
+        self.ledger = folder / "ledger"
+        self.valkey = SyncingValkey(folder / "valkey")
+        self.postgres = Postgres(folder / "postgres")
+        self.on_valkey = ThreadPoolExecutor(1, "chaos-valkey")
+        self.on_postgres = ThreadPoolExecutor(1, "chaos-postgres")
+        self.deaths: list[Death] = []
+        self.slots: list[Slot] = []
+        self._undo = ExitStack()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._undo.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._undo.close()
+
+    def _start(self) -> None:
+        from headrace.results_store import migrate
+
+        self.ledger.mkdir(parents=True)
+        write_models(self.models)
+        for server, thread in ((self.valkey, self.on_valkey), (self.postgres, self.on_postgres)):
+            self._undo.callback(thread.shutdown)
+            self._undo.callback(lambda server=server, thread=thread: thread.submit(server.stop).result())
+            thread.submit(server.start).result()
+        self.postgres.create_database(DATABASE)
+        migrate(self.database_url)
+        self._start_proxies()
+        nursery = Nursery(self.environment())
+        self._undo.callback(nursery.close)
+        for index in range(self.options.workers):
+            slot = Slot(index, nursery, self.folder / f"worker-{index}.log", self._note_death)
+            self.slots.append(slot)
+            self._undo.callback(slot.close, self.options.grace_s)
+            slot.start()
+        for slot in self.slots:
+            if not slot.ready.wait(120):
+                raise RuntimeError(f"worker {slot.index} did not start; see {self.folder}")
+
+    def _start_proxies(self) -> None:
+        loop = self._undo.enter_context(ProxyLoop())
+        socket = parse_qs(urlsplit(self.database_url).query)["host"][0]
+        self.valkey_proxy = Proxy(loop, tcp(self.valkey.host, self.valkey.port))
+        self.postgres_proxy = Proxy(loop, unix(f"{socket}/.s.PGSQL.5432"))
+        for proxy in (self.valkey_proxy, self.postgres_proxy):
+            proxy.start()
+            self._undo.callback(proxy.stop)
+
+    @property
+    def database_url(self) -> str:
+        """The database, past the proxy."""
+        return self.postgres.url_of(DATABASE)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of workers and clients, who reach both servers through the proxies only."""
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+            "HEADRACE_BROKER_URL": f"redis://127.0.0.1:{self.valkey_proxy.port}/0",
+            "HEADRACE_DATABASE_URL": f"postgresql://{self.postgres.user}@127.0.0.1:{self.postgres_proxy.port}/{DATABASE}",
+            "HEADRACE_MODELS": str(self.models),
+            "HEADRACE_HOME": str(self.folder / "home"),
+            "HEADRACE_LEASE_S": str(self.options.lease_s),
+            "HEADRACE_GRACE_S": str(self.options.grace_s),
+            "HEADRACE_OUTBOX_ROWS": str(self.options.outbox_rows),
+            # Random kills hit some request three times in a large run, though it is no poison.
+            "HEADRACE_MAX_DELIVERIES": "50",
+        }
+
+    def broker(self) -> redis.Redis:
+        """A connection past the proxy, which does not retry; close it."""
+        retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
+        return redis.Redis(host=self.valkey.host, port=self.valkey.port, retry=retry, socket_timeout=5)
+
+    def _note_death(self, death: Death) -> None:
+        """In the slot's thread, while the dead worker's lease still runs: see what it held."""
+        for _ in range(HELD_TRIES):
+            try:
+                death.held = self._held_by(death.consumers)
+                break
+            except redis.RedisError:
+                time.sleep(self.options.lease_s / HELD_TRIES)
+        with self._lock:
+            self.deaths.append(death)
+
+    def _held_by(self, consumers: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        with self.broker() as broker:
+            for consumer in consumers:
+                messages: list[bytes] = broker.hvals(keys.in_flight(consumer))  # type: ignore[assignment]
+                found.update(match[1].decode() for message in messages if (match := _REQUEST_ID.search(message)))
+        return found
+
+    def leftovers(self) -> dict[str, int]:
+        """Count what a settled queue must not hold: waiting messages, messages in flight or put off, leases."""
+        with self.broker() as broker:
+            waiting = sum(broker.llen(key) for key in broker.scan_iter("infer.*", _type="LIST"))  # type: ignore[misc]
+            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.IN_FLIGHT_PREFIX}*"))  # type: ignore[misc]
+            sets = {"leases": keys.LEASES, "delayed": keys.DELAYED, "dead letters": keys.DEAD_INDEX}
+            sizes = {name: int(broker.zcard(key)) for name, key in sets.items()}  # type: ignore[arg-type]
+        return {"waiting": waiting, "in flight": in_flight, **sizes}
+
+    def settle(self, patience_s: float) -> dict[str, int]:
+        """Wait until nothing is left over, or the time is up; give what is."""
+        ends_at = time.monotonic() + patience_s
+        while any((left := self.leftovers()).values()) and time.monotonic() < ends_at:
+            time.sleep(0.5)
+        return left
+
+
+def client_command(index: int, count: int, rate: float, seed: int, folder: Path) -> list[str]:
+    """Give the command of a client process."""
+    words = (index, count, rate, seed, folder)
+    return [sys.executable, "-m", "tests.chaos.client", *map(str, words)]

@@ -1,0 +1,89 @@
+"""Dead letters: finding, trying again, dropping."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from headrace.queueing import (
+    ClaimingConsumer,
+    LetterFilter,
+    dead_letter,
+    dead_message,
+    drop_letter,
+    find_letters,
+    keys,
+    queue_stats,
+    retry_letter,
+)
+
+A, B = "infer.a", "infer.b"
+
+
+@pytest.fixture
+def consumer(client: redis.Redis) -> ClaimingConsumer:
+    return ClaimingConsumer(client, lease_s=60)
+
+
+def bury(client: redis.Redis, consumer: ClaimingConsumer, queue: str, message: str, reason: str, step: int = 0) -> str:
+    client.lpush(keys.queue_list(queue, step), message)
+    (found,) = consumer.claim({queue: 1})
+    assert client.execute_command(*consumer.bury_command(found.tag, reason, ["once", "twice"])) == 1
+    return next(find_letters(client)).id
+
+
+def test_letters_are_found_by_queue_reason_and_age(client: redis.Redis, consumer: ClaimingConsumer) -> None:
+    one, two, three = (
+        bury(client, consumer, A, "1", "poison: it killed"),
+        bury(client, consumer, B, "2", "not a Celery message"),
+        bury(client, consumer, A, "3", "not a Celery message"),
+    )
+    for index in (keys.DEAD_INDEX, keys.DEAD_QUEUE_PREFIX + A):
+        client.zincrby(index, -1000, one)
+
+    def ids(**wanted: object) -> list[str]:
+        return sorted(letter.id for letter in find_letters(client, LetterFilter(**wanted)))  # type: ignore[arg-type]
+
+    assert ids() == [one, two, three]
+    assert ids(queue=A) == [one, three]
+    assert ids(reason="CELERY") == [two, three]
+    assert ids(queue=A, reason="poison") == [one]
+    assert ids(older_s=500) == [one]
+    assert ids(newer_s=500) == [two, three]
+    assert ids(queue=A, newer_s=500) == [three]
+    assert ids(queue="infer.c") == []
+
+
+def test_a_retried_letter_is_a_fresh_message_of_its_queue(client: redis.Redis, consumer: ClaimingConsumer) -> None:
+    identity = bury(client, consumer, A, "x", "poison", step=6)
+    letter = dead_letter(client, identity)
+    assert letter is not None
+    assert (letter.queue, letter.step, letter.history) == (A, 6, ["once", "twice"])
+    assert retry_letter(client, identity)
+    assert not retry_letter(client, identity)
+    (found,) = consumer.claim({A: 5})
+    assert (found.raw, found.priority_step, found.deliveries, found.deaths) == (b"x", 6, 0, ())
+    assert dead_letter(client, identity) is None
+    assert dead_message(client, identity) is None
+    assert client.keys("headrace:dead:*") == []
+
+
+def test_a_dropped_letter_is_gone(client: redis.Redis, consumer: ClaimingConsumer) -> None:
+    identity = bury(client, consumer, A, "x", "poison")
+    kept = bury(client, consumer, A, "y", "poison")
+    assert drop_letter(client, identity)
+    assert not drop_letter(client, identity)
+    assert [letter.id for letter in find_letters(client)] == [kept]
+    (stats,) = queue_stats(client)
+    assert stats.dead == 1
+    assert consumer.claim({A: 1}) == []
+
+
+def test_the_statistics_tell_number_and_age_of_dead_letters(client: redis.Redis, consumer: ClaimingConsumer) -> None:
+    first = bury(client, consumer, A, "x", "poison")
+    bury(client, consumer, A, "y", "poison")
+    client.zincrby(keys.DEAD_QUEUE_PREFIX + A, -1000, first)
+    (stats,) = queue_stats(client)
+    assert stats.dead == 2
+    assert stats.dead_oldest_age_s is not None
+    assert 1000 <= stats.dead_oldest_age_s < 1100

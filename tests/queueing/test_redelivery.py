@@ -1,0 +1,171 @@
+"""What is remembered of messages that come back: deliveries, deaths of those that ran, retries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import pytest
+import redis
+
+from headrace.queueing import ClaimingConsumer, RunningMark, connect, keys, queue_stats
+
+QUEUE = "infer.digits"
+
+NewConsumer = Callable[[], ClaimingConsumer]
+
+
+class Wire(Protocol):
+    def cut(self) -> None: ...
+    def mend(self) -> None: ...
+
+
+@pytest.fixture
+def new_consumer(client: redis.Redis) -> NewConsumer:
+    return lambda: ClaimingConsumer(client, lease_s=60)
+
+
+@pytest.fixture
+def mark(any_url: str) -> Iterator[RunningMark]:
+    with connect(any_url) as client:
+        mark = RunningMark(client, "worker@host")
+        yield mark
+        mark.close()
+
+
+def settle(mark: RunningMark, client: redis.Redis) -> None:
+    """Wait until the server has read what the mark sent: it gives no answers, so ask it to leave a token."""
+    mark.send("RPUSH", "settled", "1")
+    assert client.blpop(["settled"], timeout=10)
+
+
+def die(client: redis.Redis, consumer: ClaimingConsumer) -> None:
+    client.zadd(keys.LEASES, {consumer.id: 1}, xx=True)
+
+
+def test_a_death_is_blamed_on_what_was_running_alone(
+    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMark
+) -> None:
+    client.lpush(QUEUE, "a", "b", "c", "d")
+    dead, alive = new_consumer(), new_consumer()
+    found = dead.claim({QUEUE: 4})
+    mark.set({dead.id: [found[0].tag]})
+    mark.set({dead.id: [found[1].tag, found[2].tag]})
+    settle(mark, client)
+    die(client, dead)
+    assert alive.reap() == 4
+    again = alive.claim({QUEUE: 4})
+    assert [(d.raw, d.deliveries, len(d.deaths)) for d in again] == [
+        (b"a", 1, 0),
+        (b"b", 1, 1),
+        (b"c", 1, 1),
+        (b"d", 1, 0),
+    ]
+    (death,) = again[1].deaths
+    seconds, _ = client.time()
+    assert death.worker == "worker@host"
+    assert abs(death.at - seconds) < 60
+    assert not client.exists(keys.running(dead.id))
+    alive.ack(delivery.tag for delivery in again)
+    assert not client.exists(keys.DELIVERIES, keys.DEATHS)
+
+
+def test_nothing_is_blamed_after_the_mark_was_cleared(
+    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMark
+) -> None:
+    client.lpush(QUEUE, "a")
+    dead, alive = new_consumer(), new_consumer()
+    mark.set({dead.id: [dead.claim({QUEUE: 1})[0].tag]})
+    mark.clear()
+    settle(mark, client)
+    die(client, dead)
+    alive.reap()
+    (again,) = alive.claim({QUEUE: 1})
+    assert (again.deliveries, again.deaths) == (1, ())
+
+
+def test_deaths_are_kept_in_order_and_not_without_end(
+    client: redis.Redis, new_consumer: NewConsumer, any_url: str
+) -> None:
+    client.lpush(QUEUE, "a")
+    with connect(any_url) as own:
+        for number in range(103):
+            dead = new_consumer()
+            mark = RunningMark(own, f"worker {number}")
+            mark.set({dead.id: [dead.claim({QUEUE: 1})[0].tag]})
+            settle(mark, client)
+            mark.close()
+            die(client, dead)
+            assert new_consumer().reap() == 1
+    (again,) = new_consumer().claim({QUEUE: 1})
+    assert again.deliveries == 103
+    assert [death.worker for death in again.deaths] == [f"worker {number}" for number in range(3, 103)]
+
+
+def test_a_mark_survives_the_cut_of_its_connection(broker_url: str, wired_url: str, wire: Wire) -> None:
+    with redis.Redis.from_url(broker_url) as client, connect(wired_url) as own:
+        mark = RunningMark(own, "worker")
+        mark.set({"one": ["1:q"]})
+        settle(mark, client)
+        wire.cut()
+        for _ in range(3):
+            mark.set({"one": ["2:q"]})
+        wire.mend()
+        mark._silent_until = 0.0
+        mark.set({"one": ["3:q"]})
+        settle(mark, client)
+        assert client.get(keys.running("one")) == b"worker\n3:q"
+        assert 0 < client.ttl(keys.running("one")) <= keys.RUNNING_TTL_S
+        mark.close()
+
+
+def test_a_lost_acknowledgement_counts_as_a_delivery(client: redis.Redis, new_consumer: NewConsumer) -> None:
+    consumer = new_consumer()
+    client.hset(keys.in_flight(consumer.id), "900:" + QUEUE, "served")
+    consumer.renew()
+    consumer.renew()
+    (again,) = consumer.claim({QUEUE: 1})
+    assert (again.raw, again.deliveries, again.deaths) == (b"served", 1, ())
+
+
+def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis, new_consumer: NewConsumer) -> None:
+    consumer, other = new_consumer(), new_consumer()
+    client.lpush(keys.queue_list(QUEUE, 6), "first")
+    client.lpush(QUEUE, "a", "b")
+    first, a, b = consumer.claim({QUEUE: 3})
+    for delivery, delay_s in ((first, 0), (a, 0), (b, 3600)):
+        assert client.execute_command(*consumer.defer_command(delivery.tag, delay_s)) == 1
+    assert consumer.held == client.hlen(keys.in_flight(consumer.id)) == 0
+    (stats,) = queue_stats(client)
+    assert (stats.queue, stats.waiting, stats.in_flight, stats.delayed) == (QUEUE, 0, 0, 3)
+    client.lpush(QUEUE, "c")
+    found = other.claim({QUEUE: 5})
+    assert [(d.raw, d.priority_step, d.deliveries, d.retries) for d in found] == [
+        (b"first", 6, 0, 1),
+        (b"a", 0, 0, 1),
+        (b"c", 0, 0, 0),
+    ]
+    assert client.zcard(keys.DELAYED) == client.hlen(keys.DELAYED_MESSAGES) == 1
+    other.ack(delivery.tag for delivery in found)
+    assert client.hlen(keys.RETRIES) == 1
+
+
+def test_a_message_is_deferred_only_by_who_holds_it(client: redis.Redis, new_consumer: NewConsumer) -> None:
+    client.lpush(QUEUE, "a")
+    sleeper, other = new_consumer(), new_consumer()
+    (found,) = sleeper.claim({QUEUE: 1})
+    die(client, sleeper)
+    other.reap()
+    assert client.execute_command(*sleeper.defer_command(found.tag, 0)) == 0
+    assert client.llen(QUEUE) == 1
+    assert not client.exists(keys.DELAYED)
+
+
+def test_any_claim_wakes_the_delayed_of_other_queues(client: redis.Redis, new_consumer: NewConsumer) -> None:
+    client.lpush("infer.a", "a")
+    consumer = new_consumer()
+    (found,) = consumer.claim({"infer.a": 1})
+    client.execute_command(*consumer.defer_command(found.tag, 0))
+    assert consumer.claim({"infer.b": 1}) == []
+    assert client.llen("infer.a") == 1
+    assert client.llen(keys.doorbell("infer.a")) == 1

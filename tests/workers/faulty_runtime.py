@@ -1,0 +1,52 @@
+"""A runtime that breaks in every way a test asks for; a worker finds it as an entry point on its PYTHONPATH.
+
+y = 2·x, but: KILLER ends the process, BUSY fails for a while, NEVER always fails for now, and more rows than
+FAULTY_MEMORY_ROWS need more memory than there is. Each run leaves its rows as a line in FAULTY_FOLDER/runs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from headrace.workers.runtimes import OutOfMemory, TransientFailure
+
+KILLER, BUSY, NEVER = 666.0, 555.0, 444.0
+
+FOLDER = Path(os.environ.get("FAULTY_FOLDER", "."))
+
+
+class FaultyModel:
+    def infer(self, inputs):
+        x = inputs["x"]
+        with (FOLDER / "runs").open("a") as file:
+            file.write(",".join(f"{value:g}" for value in x[:, 0]) + "\n")
+        if KILLER in x and not (FOLDER / "cured").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if BUSY in x and failures_left():
+            raise TransientFailure("the device is busy")
+        if NEVER in x:
+            raise TransientFailure("the device is lost")
+        if len(x) > int(os.environ.get("FAULTY_MEMORY_ROWS", "1000")):
+            raise OutOfMemory(f"no memory for {len(x)} rows")
+        return {"y": 2 * x}
+
+    def close(self):
+        pass
+
+
+class FaultyRuntime:
+    def __init__(self, device, threads):
+        pass
+
+    def load(self, package):
+        return FaultyModel()
+
+
+def failures_left() -> bool:
+    """Take one of the failures that FAULTY_FOLDER/failures counts."""
+    path = FOLDER / "failures"
+    left = int(path.read_text()) if path.exists() else 0
+    path.write_text(str(left - 1))
+    return left > 0

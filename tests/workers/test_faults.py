@@ -1,0 +1,216 @@
+"""Requests that end their worker, fail for a while or need too much memory; and those that come again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+import redis
+from celery import Celery
+from tests.workers.conftest import worker_environment
+from tests.workers.faulty_runtime import BUSY, KILLER, NEVER
+
+from headrace.contracts import InferenceFailed, PoisonRequest
+from headrace.contracts.ids import row_id
+from headrace.contracts.package import sha256_of
+from headrace.producers.client import Client
+from headrace.queueing import ClaimingConsumer, dead_letters, keys
+from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter
+
+MAX_ROWS = 8
+
+
+@pytest.fixture
+def folder(settings, tmp_path: Path) -> Path:
+    """Where the faulty runtime keeps its notes; adds the model `faulty`."""
+    package = settings.models / "faulty" / "1"
+    package.mkdir(parents=True)
+    (package / "model.bin").write_bytes(b"anything")
+    specs = "\n".join(
+        f'[[{kind}]]\nname = "{name}"\ndatatype = "FP32"\nshape = [1]'
+        for kind, name in (("inputs", "x"), ("outputs", "y"))
+    )
+    (package / "model.toml").write_text(
+        f'name = "faulty"\nversion = "1"\nruntime = "faulty"\nfile = "model.bin"\n'
+        f'sha256 = "{sha256_of(package / "model.bin")}"\n{specs}\n[batching]\nmax_rows = {MAX_ROWS}\n'
+    )
+    plugin = tmp_path / "plugin"
+    (plugin / "faulty-1.dist-info").mkdir(parents=True)
+    (plugin / "faulty-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
+    (plugin / "faulty-1.dist-info" / "entry_points.txt").write_text(
+        "[headrace.runtimes]\nfaulty = faulty_runtime:FaultyRuntime\n"
+    )
+    (plugin / "faulty_runtime.py").write_text(Path(__file__).with_name("faulty_runtime.py").read_text())
+    return plugin
+
+
+@pytest.fixture
+def start(start_worker, folder):
+    def start(**environment: str):
+        return start_worker(
+            **{"PYTHONPATH": str(folder), "FAULTY_FOLDER": str(folder), "HEADRACE_LEASE_S": "1"} | environment
+        )
+
+    return start
+
+
+@pytest.fixture
+def broker(settings):
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        yield broker
+
+
+def runs(folder: Path) -> list[list[float]]:
+    """What the model was given, run by run, warm-ups left out."""
+    lines = (folder / "runs").read_text().split()
+    return [values for line in lines if (values := [float(value) for value in line.split(",")]) != [0.0]]
+
+
+def column(values) -> np.ndarray:
+    return np.asarray(values, np.float32)[:, None]
+
+
+def command(settings, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace.cli", *words],
+        env=worker_environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, start, folder, broker):
+    values = [float(n) for n in range(1, 41)]
+    values[17] = KILLER
+    with Client(settings) as client:
+        handles = client.submit_many("faulty", {"x": column(values)})
+        for _ in range(3):
+            with start() as worker:
+                assert worker.wait(60) == -signal.SIGKILL
+        with start():
+            for value, handle in zip(values, handles, strict=True):
+                if value != KILLER:
+                    assert handle.result(timeout_s=60)["y"].tolist() == [[2 * value]]
+            with pytest.raises(PoisonRequest, match="3 workers died"):
+                handles[17].result(timeout_s=60)
+            deadly = [run for run in runs(folder) if KILLER in run]
+            assert [len(run) for run in deadly] == [MAX_ROWS, 1, 1]
+            # Those that ran with it when it first killed a worker share no batch any more; the others do.
+            later = runs(folder)[runs(folder).index(deadly[0]) + 1 :]
+            assert all(len(run) == 1 for run in later if set(run) & set(deadly[0]))
+            assert any(len(run) > 1 for run in later)
+            (letter,) = dead_letters(broker)
+            assert len(letter.history) == 3
+            assert all("died while it ran this request" in line and "@" in line for line in letter.history)
+            assert letter.queue == "infer.faulty"
+            assert client.get(handles[17].id).attempts == 4
+            assert not broker.keys("headrace:deaths")
+
+            assert "3 workers died" in command(settings, "dead", "list", "--model", "faulty")
+            assert handles[17].id in command(settings, "dead", "show", letter.id)
+            (folder / "cured").touch()
+            assert "put back 1 dead letter" in command(settings, "dead", "retry", letter.id)
+            for _ in wait_until(lambda: client.get(handles[17].id) is not None):
+                pass
+            assert client.get(handles[17].id).outputs["y"].tolist() == [[2 * KILLER]]
+            assert dead_letters(broker) == []
+
+
+def wait_until(done, timeout_s: float = 30):
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < deadline
+        yield time.sleep(0.05)
+
+
+def test_a_redelivered_request_that_has_a_row_is_answered_from_it(settings, start, folder, broker):
+    dead = ClaimingConsumer(broker, lease_s=60)
+    with Client(settings) as client, StoreReader(settings.require_database_url()) as store:
+        ended, open_ = client.submit("faulty", {"x": column([1])}), client.submit("faulty", {"x": column([2])})
+        assert len(dead.claim({"infer.faulty": 5})) == 2
+        broker.zadd(keys.LEASES, {dead.id: 1})
+        store.cancel(ended.id, "faulty")
+        with start():
+            assert open_.result(timeout_s=30)["y"].tolist() == [[4.0]]
+            for _ in wait_until(ended.done):
+                pass
+            assert ended.status() == "cancelled"
+            assert client.get(open_.id).attempts == 2
+        assert runs(folder) == [[2.0]]
+        assert not broker.keys("headrace:inflight:*")
+        assert not broker.exists(keys.DELIVERIES)
+
+
+def test_a_redelivered_request_of_a_plain_celery_client_is_answered_from_its_row(settings, start, folder, broker):
+    """Its worker died after the commit. The row says 9, which no run gives, so the answer tells its source."""
+    app = Celery(broker=settings.require_broker_url(), backend=settings.require_broker_url(), set_as_current=False)
+    result = app.send_task("infer.faulty", kwargs={"inputs": {"x": [[1]]}}, queue="infer.faulty")
+    dead = ClaimingConsumer(broker, lease_s=60)
+    assert dead.claim({"infer.faulty": 1})
+    broker.zadd(keys.LEASES, {dead.id: 1})
+    row = Row(id=row_id(result.id), state="succeeded", outputs=b'{"y":[[9.0]]}', datatypes="y:FP32")
+    with StoreWriter(settings.require_database_url()) as writer:
+        writer.write([BatchRows(model="faulty", version="1", rows=[row], finished_at=time.time())])
+    with start():
+        assert result.get(timeout=30) == {"y": [[9.0]]}
+    assert runs(folder) == []
+    app.close()
+
+
+def test_a_failure_that_passes_is_tried_again_while_others_run(settings, start, folder, broker):
+    (folder / "failures").write_text("3")
+    with start(), Client(settings) as client:
+        busy = client.submit("faulty", {"x": column([BUSY])})
+        for _ in wait_until(lambda: broker.zcard(keys.DELAYED)):
+            pass
+        assert client.predict("faulty", {"x": column([7])}, timeout_s=30)["y"].tolist() == [[14.0]]
+        assert busy.result(timeout_s=60)["y"].tolist() == [[2 * BUSY]]
+        assert client.get(busy.id).attempts == 4
+        assert runs(folder).count([BUSY]) == 4
+        assert runs(folder).index([7.0]) < len(runs(folder)) - 1
+    assert not broker.keys("headrace:delayed*")
+    assert not broker.exists(keys.RETRIES)
+
+
+def test_a_failure_that_does_not_pass_ends_after_the_last_retry(settings, start, folder, broker):
+    with start(HEADRACE_MAX_RETRIES="1"), Client(settings) as client:
+        handle = client.submit("faulty", {"x": column([NEVER])})
+        with pytest.raises(InferenceFailed, match="failed 2 times"):
+            handle.result(timeout_s=60)
+    assert not broker.keys("headrace:delayed*")
+    assert not broker.keys("headrace:inflight:*")
+
+
+def test_out_of_memory_makes_batches_smaller_also_for_the_next_process(settings, start, folder, broker):
+    inputs = column(range(1, 21))
+    with Client(settings) as client:
+        for _ in range(2):
+            (folder / "runs").unlink(missing_ok=True)
+            handles = client.submit_many("faulty", {"x": inputs})
+            with start(FAULTY_MEMORY_ROWS="3"):
+                found = np.concatenate([handle.result(timeout_s=60)["y"] for handle in handles])
+                np.testing.assert_array_equal(found, 2 * inputs)
+            assert broker.hgetall(keys.CEILINGS) == {b"faulty 1 cpu": b"2"}
+        assert max(map(len, runs(folder))) == 2
+
+
+def test_no_row_is_lost_or_doubled_by_all_this(settings, start, folder):
+    (folder / "failures").write_text("2")
+    values = [*range(1, 30), BUSY]
+    with start(FAULTY_MEMORY_ROWS="5"), Client(settings) as client:
+        handles = client.submit_many("faulty", {"x": column(values)})
+        found = [float(handle.result(timeout_s=60)["y"][0, 0]) for handle in handles]
+        assert found == [2.0 * value for value in values]
+    with psycopg.connect(settings.require_database_url()) as connection:
+        (counts,) = connection.execute("SELECT count(*), count(DISTINCT id) FROM predictions").fetchall()
+    assert counts == (30, 30)

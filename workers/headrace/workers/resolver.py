@@ -1,0 +1,137 @@
+"""Requests that were delivered before: those that have ended are answered, poison is set aside, the others run."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from headrace.contracts import PoisonRequest, State, StoreUnavailable
+from headrace.results_store import Prediction, StoreReader
+from headrace.workers.request import Burial, InferenceRequest, Known, Outcome
+
+logger = logging.getLogger(__name__)
+
+#: While Postgres is away, the look-up is repeated after so long; the requests stay held meanwhile.
+RETRY_S: Final = 0.5
+
+#: Most ids in one look-up.
+MAX_IDS: Final = 500
+
+
+#: A request that was delivered before, and how it ends if it has no row; None if it can run.
+Question: TypeAlias = tuple[InferenceRequest, Outcome | None]
+
+
+class Resolved(msgspec.Struct):
+    """What became of requests that were delivered before.
+
+    to_run: those without a row. known: those whose row exists. poison: those that no worker should run any more.
+    ended: those without a row that can't run for what the intake found.
+    """
+
+    to_run: list[InferenceRequest]
+    known: list[Known]
+    poison: list[Outcome]
+    ended: list[Outcome]
+
+
+class Resolver:
+    """Looks up the rows of requests, many at once, in a thread of its own.
+
+    resolved: called on that thread.
+    """
+
+    def __init__(self, reader: StoreReader, *, max_deliveries: int, resolved: Callable[[Resolved], None]) -> None:
+        """max_deliveries: a request goes to the dead letters when so many workers died while they ran it."""
+        self._reader = reader
+        self._max_deliveries = max_deliveries
+        self._resolved = resolved
+        self._asked: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="headrace-resolver", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def ask(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
+        """Look up a request; any thread. ending: how it ends if it has no row."""
+        self._asked.put((request, ending))
+
+    def close(self, timeout_s: float) -> None:
+        """End the thread; what it has not looked up stays held, and goes back with its consumer."""
+        self._stopped.set()
+        self._asked.put(None)
+        self._thread.join(timeout_s)
+        self._reader.close()
+
+    def _loop(self) -> None:
+        while (questions := self._collect()) and not self._stopped.is_set():
+            rows = self._look_up([request.id for request, _ in questions])
+            if rows is not None:
+                self._resolved(sorted_out(questions, rows, self._max_deliveries))
+
+    def _collect(self) -> list[Question]:
+        questions: list[Question] = []
+        asked = self._asked.get()
+        while asked is not None:
+            questions.append(asked)
+            if len(questions) == MAX_IDS:
+                break
+            try:
+                asked = self._asked.get_nowait()
+            except queue.Empty:
+                break
+        return questions
+
+    def _look_up(self, ids: list[str]) -> dict[str, Prediction] | None:
+        """Find rows, however long Postgres is away; None when stopped meanwhile."""
+        away = False
+        while True:
+            try:
+                found = self._reader.get_many(ids)
+            except StoreUnavailable as exc:
+                if not away:
+                    away = True
+                    logger.warning("store away, %d redelivered requests wait for a look-up: %s", len(ids), exc.message)
+                if self._stopped.wait(RETRY_S):
+                    return None
+                continue
+            return found
+
+
+def sorted_out(questions: Sequence[Question], rows: Mapping[str, Prediction], max_deliveries: int) -> Resolved:
+    """Decide what becomes of requests, given the rows of those that have one."""
+    resolved = Resolved([], [], [], [])
+    for request, ending in questions:
+        row = rows.get(request.id)
+        deadly = len(request.deaths) >= max_deliveries
+        # A poison's own row may be there without its letter: the worker died between the two.
+        if row is not None and not (deadly and isinstance(row.error, PoisonRequest)):
+            resolved.known.append(Known(request=request, prediction=row))
+        elif row is None and ending is not None:
+            resolved.ended.append(ending)
+        elif deadly:
+            resolved.poison.append(_poison(request))
+        else:
+            resolved.to_run.append(request)
+    return resolved
+
+
+def _poison(request: InferenceRequest) -> Outcome:
+    deaths = len(request.deaths)
+    logger.error(
+        "poison: request=%s model=%s ended %d workers; it is a dead letter now", request.id, request.model, deaths
+    )
+    what = f"{deaths} workers died while they ran this request"
+    return Outcome(
+        request=request,
+        state=State.FAILED,
+        error=PoisonRequest(f"{what}; `headrace dead list` shows it and what happened", request_id=request.id),
+        burial=Burial(reason=f"poison: {what}", history=[str(death) for death in request.deaths]),
+    )
