@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import psycopg
 import pytest
 import redis
+from onnx import TensorProto, helper
 
 from headrace.cli.servers import Postgres, Valkey
 
@@ -56,3 +58,13 @@ def database_url(postgres_uri: str) -> Iterator[str]:
         admin.execute(f"CREATE DATABASE {name}")
         yield postgres_uri.replace("/postgres?", f"/{name}?", 1)
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Path:
+    """A model file that doubles `x`, FP32 [rows, 4]."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
+    path = tmp_path / "double.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path

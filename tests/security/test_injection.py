@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from tests.fuzz import seeds
 
 from headrace.cli.stack import LocalStack, StackOptions
+from headrace.compression.packaging import add_model
 from headrace.contracts import InvalidRequest, ModelDirectory, PackageError, Settings, UnknownModel, read_package
 from headrace.contracts.ids import row_id
 from headrace.contracts.message import decode_header
@@ -27,7 +28,6 @@ from headrace.contracts.package import sha256_of
 from headrace.contracts.tensors import datatypes_line
 from headrace.producers import Client
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter
-from headrace.workers.packaging import add_model
 from headrace.workers.runtimes.onnx import OnnxRuntime
 
 SQL = [

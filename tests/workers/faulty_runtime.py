@@ -10,7 +10,7 @@ import os
 import signal
 from pathlib import Path
 
-from headrace.workers.runtimes import OutOfMemory, TransientFailure
+from headrace.contracts.runtime import OutOfMemory, TransientFailure
 
 KILLER, BUSY, NEVER = 666.0, 555.0, 444.0
 

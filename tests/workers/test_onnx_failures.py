@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from headrace.workers.runtimes import OutOfMemory
+from headrace.contracts.runtime import OutOfMemory
 from headrace.workers.runtimes.onnx import passing_failure
 
 

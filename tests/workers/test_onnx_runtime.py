@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from tests.workers.conftest import write_package
 
 from headrace.contracts import ConfigurationError, PackageError, read_package
-from headrace.workers.runtimes import find_runtime
+from headrace.contracts.runtime import find_runtime
 from headrace.workers.runtimes.onnx import OnnxRuntime, providers_for
 
 CPU = ["CPUExecutionProvider"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
+import tomli_w
 
 from headrace.contracts.errors import PackageError, UnknownModel, quoted
 from headrace.contracts.signature import Signature, TensorSpec
@@ -66,6 +67,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The content of `model.toml`.
 
     file: path of the model file, relative to the package's folder. sha256: its checksum, in hex.
+    files: what the model file needs beside it, such as weights: path → checksum.
     labels: class names in the order of the output's last dimension. provenance: how the model came to be.
     """
 
@@ -76,6 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    files: dict[str, str] = {}
     labels: tuple[str, ...] = ()
     batching: BatchingAdvice = BatchingAdvice()
     store: StoreAdvice = StoreAdvice()
@@ -108,14 +111,20 @@ class ModelPackage(msgspec.Struct, frozen=True, kw_only=True):
         """The model file."""
         return self.folder / self.manifest.file
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the model file and of what lies beside it."""
+        return sum((self.folder / name).stat().st_size for name in (self.manifest.file, *self.manifest.files))
+
     def verify(self) -> None:
-        """Compare the model file with its checksum. Raises PackageError."""
-        found = sha256_of(self.file)
-        if found != self.manifest.sha256.lower():
-            raise PackageError(
-                f"{self.file} does not match its checksum: model.toml says {self.manifest.sha256[:12]}…, the file has "
-                f"{found[:12]}…; it was changed or damaged: add it again with `headrace models add`"
-            )
+        """Compare the package's files with their checksums. Raises PackageError."""
+        for name, sha256 in {self.manifest.file: self.manifest.sha256, **self.manifest.files}.items():
+            found = sha256_of(self.folder / name)
+            if found != sha256.lower():
+                raise PackageError(
+                    f"{self.folder / name} does not match its checksum: model.toml says {sha256[:12]}…, the file has "
+                    f"{found[:12]}…; it was changed or damaged: add it again with `headrace models add`"
+                )
 
 
 def sha256_of(path: Path) -> str:
@@ -161,8 +170,25 @@ def read_package(folder: Path) -> ModelPackage:
     if manifest.version == LATEST:
         raise PackageError(f"{path} has the version {LATEST!r}, which asks for the newest; name it otherwise")
     _check_tensors(path, manifest)
-    _check_file(path, folder, manifest.file)
+    for file in (manifest.file, *manifest.files):
+        _check_file(path, folder, file)
     return ModelPackage(folder=folder, manifest=manifest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `model.toml` into a package's folder, whole or not at all: a worker may be reading the old one."""
+    partial = folder / f".{MANIFEST}"
+    partial.write_text(tomli_w.dumps(_without_none(msgspec.to_builtins(manifest))), "utf-8")
+    partial.replace(folder / MANIFEST)
+
+
+def _without_none(value: Any) -> Any:
+    """Leave out of a record what is None, for which TOML has no word."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_none(item) for item in value if item is not None]
+    return value
 
 
 def _parse(path: Path) -> dict[str, Any]:

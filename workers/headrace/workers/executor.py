@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, InferenceFailed, State
 from headrace.contracts.ids import new_uuid
+from headrace.contracts.runtime import TransientFailure
 from headrace.queueing import RunningMark
 from headrace.workers.batching import Batch, Item
 from headrace.workers.inference import Runner, Verdict
@@ -20,7 +21,6 @@ from headrace.workers.lane import Lane
 from headrace.workers.outbox import Outbox
 from headrace.workers.request import Deferred, FinishedBatch, InferenceRequest, Known, Outcome
 from headrace.workers.retries import retry_delay_s
-from headrace.workers.runtimes import TransientFailure
 from headrace.workers.vital import vital_thread
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import numpy as np
 
 from headrace.contracts import HeadraceError, InferenceFailed, Signature, State, Tensors
 from headrace.contracts.datatypes import dtype_of
+from headrace.contracts.runtime import LoadedModel, OutOfMemory, TransientFailure
 from headrace.workers.batching import pad_rows
 from headrace.workers.request import InferenceRequest, Outcome, Run
-from headrace.workers.runtimes import LoadedModel, OutOfMemory, TransientFailure
 
 logger = logging.getLogger(__name__)
 

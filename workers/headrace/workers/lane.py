@@ -11,12 +11,12 @@ import numpy as np
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors
 from headrace.contracts.datatypes import dtype_of
 from headrace.contracts.message import queue_name
+from headrace.contracts.runtime import LoadedModel, TransientFailure, find_runtime
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
 from headrace.workers.ceiling import Ceiling
 from headrace.workers.ceilings import Ceilings
 from headrace.workers.input_check import InputCheck
 from headrace.workers.request import InferenceRequest
-from headrace.workers.runtimes import LoadedModel, TransientFailure, find_runtime
 
 logger = logging.getLogger(__name__)
 

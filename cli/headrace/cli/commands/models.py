@@ -46,7 +46,7 @@ def add(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
     Inputs and outputs are read from the file, whose first dimension must be the rows of a batch, of any number.
     Versions never change: each `add` makes a new one.
     """
-    from headrace.workers.packaging import add_model
+    from headrace.compression.packaging import add_model
 
     package = add_model(
         file,
@@ -116,7 +116,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
     """Remove one version of a model."""
-    from headrace.workers.packaging import remove_model
+    from headrace.compression.packaging import remove_model
 
     directory = _directory(models)
     package = directory.get(name, version)

@@ -1,5 +1,1 @@
-"""Runtimes: one module for each library that runs models."""
-
-from headrace.workers.runtimes.base import LoadedModel, OutOfMemory, Runtime, TransientFailure, find_runtime
-
-__all__ = ["LoadedModel", "OutOfMemory", "Runtime", "TransientFailure", "find_runtime"]
+"""Runtimes: one module for each library that runs models, each a plug-in that `headrace.contracts.runtime` finds."""

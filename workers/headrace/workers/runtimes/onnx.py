@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors
 from headrace.contracts.datatypes import DTYPES
-from headrace.workers.runtimes.base import OutOfMemory, TransientFailure
+from headrace.contracts.runtime import OutOfMemory, TransientFailure
 
 #: `--device` name → execution provider, and the provider operators fall back to that it can't run.
 _PROVIDERS: Final = {

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from headrace.compression.packaging import add_model, remove_model
 from headrace.contracts import ModelDirectory, PackageError, UnknownModel
-from headrace.workers.packaging import add_model, remove_model
 from headrace.workers.runtimes.onnx import OnnxRuntime
 
 

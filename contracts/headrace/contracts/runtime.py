@@ -8,7 +8,9 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Final, Protocol, runtime_checkable
 
-from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors
+from headrace.contracts.errors import ConfigurationError, PackageError
+from headrace.contracts.package import ModelPackage
+from headrace.contracts.tensors import Tensors
 
 ENTRY_POINT_GROUP: Final = "headrace.runtimes"
 

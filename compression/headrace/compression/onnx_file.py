@@ -1,37 +1,23 @@
-"""Makes a model package of an ONNX file: reads its signature, proves that rows in are rows out, puts it in place."""
+"""Reads an ONNX file: its signature, its weights, and the proof by a trial run that rows in are rows out."""
 
 from __future__ import annotations
 
 import datetime as dt
-import os
-import re
-import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-import tomli_w
 
-from headrace.contracts import (
-    ModelDirectory,
-    ModelPackage,
-    PackageError,
-    Tensors,
-    TensorSpec,
-    UnknownModel,
-    read_package,
-)
+from headrace.contracts import PackageError, Tensors, TensorSpec, read_package
 from headrace.contracts.datatypes import FLOATS, dtype_of
-from headrace.contracts.package import MANIFEST, BatchingAdvice, Manifest, StoreAdvice, check_name, sha256_of
+from headrace.contracts.package import Manifest, write_manifest
+from headrace.contracts.runtime import find_runtime
 
 if TYPE_CHECKING:
     import onnx
-
-MODEL_FILE: Final = "model.onnx"
 
 #: ONNX Runtime's names of tensor types → OIP v2 datatypes.
 _DATATYPES: Final = {
@@ -60,112 +46,8 @@ _TRIAL_SIZES: Final = (16, 64, 224)
 #: protobuf, which ONNX files are, can't write more into one file.
 _MAX_FILE_BYTES: Final = 2**31 - 1
 
-#: Packages in the making, or on their way out, lie under a name that no model can have.
-_PARTIAL: Final = ".partial-"
 
-
-class PackageOptions(TypedDict, total=False):
-    """What `add_model` can't read from the file, and what it takes when nothing is said.
-
-    name: of the model (the file's name). version: (the highest whole number so far, plus one). labels: class names
-    in the order of an output's last dimension (none). max_rows: most rows of a batch (64). max_wait_ms: longest wait
-    for company (2). allow_nan: whether inputs may hold NaN and infinity (yes). store: "json" or "binary" (json).
-    provenance: how the model came to be; added to what the file says of itself.
-    """
-
-    name: str | None
-    version: str | None
-    labels: Sequence[str]
-    max_rows: int
-    max_wait_ms: float
-    allow_nan: bool
-    store: Literal["json", "binary"]
-    provenance: dict[str, Any]
-
-
-def add_model(file: Path, models: ModelDirectory, **options: Unpack[PackageOptions]) -> ModelPackage:
-    """Make a package of an ONNX file and put it into the model directory, whole or not at all.
-
-    The signature is read from the file, and the model is run on random rows as a worker would. Weights that lie beside
-    the file are taken into it. Never replaces a version that is there.
-    Raises PackageError naming what is wrong with the file and how to mend it.
-    """
-    name = check_name("model name", options.get("name") or _name_from(file))
-    with _partial_folder(models.root) as folder:
-        manifest = _describe(file, folder, name, options)
-        while True:
-            version = options.get("version") or _next_version(models, name)
-            manifest = msgspec.structs.replace(manifest, version=check_name("model version", version))
-            _write_manifest(folder, manifest)
-            read_package(folder)
-            if _put_in_place(folder, models.root / name / version):
-                return models.get(name, version)
-            # An automatic number was taken by somebody else between our look and the rename: there is a next one.
-            if options.get("version"):
-                raise PackageError(
-                    f"model {name!r} has a version {version!r} already, and versions never change; leave --version out "
-                    f"for the next one, or remove it with `headrace models rm {name} {version}`"
-                )
-
-
-def _describe(file: Path, folder: Path, name: str, options: PackageOptions) -> Manifest:
-    """Take the file into `folder` and find out all that its manifest says, but for the version."""
-    facts = _take_in(file, folder / MODEL_FILE)
-    inputs, outputs = _signature_of(folder / MODEL_FILE, allow_nan=options.get("allow_nan", True))
-    draft = Manifest(
-        name=name,
-        version="0",
-        runtime="onnxruntime",
-        file=MODEL_FILE,
-        sha256=sha256_of(folder / MODEL_FILE),
-        inputs=inputs,
-        outputs=outputs,
-        labels=tuple(options.get("labels", ())),
-        batching=BatchingAdvice(max_rows=options.get("max_rows", 64), max_wait_ms=options.get("max_wait_ms", 2.0)),
-        store=StoreAdvice(outputs=options.get("store", "json")),
-        provenance={**facts, **options.get("provenance", {})},
-    )
-    manifest = msgspec.structs.replace(draft, outputs=_try_out(folder, draft))
-    _check_labels(manifest)
-    return manifest
-
-
-def remove_model(models: ModelDirectory, name: str, version: str) -> None:
-    """Remove one version. Workers that have it loaded keep it. Raises UnknownModel when it isn't there."""
-    if version not in models.versions(name):
-        known = ", ".join(models.versions(name)) or "none"
-        raise UnknownModel(f"model {name!r} has no version {version!r} in {models.root}; it has: {known}")
-    folder = models.root / name / version
-    # Out of sight first: nobody may read half a package.
-    gone = models.root / f"{_PARTIAL}{secrets.token_hex(8)}"
-    folder.rename(gone)
-    shutil.rmtree(gone)
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
-
-
-def _name_from(file: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem).strip("-_") or "model"
-
-
-def _next_version(models: ModelDirectory, name: str) -> str:
-    return str(1 + max((int(version) for version in models.versions(name) if version.isdecimal()), default=0))
-
-
-@contextmanager
-def _partial_folder(root: Path) -> Iterator[Path]:
-    """Make a folder on the file system of the model directory, to be renamed from; what is left of it goes."""
-    folder = root / f"{_PARTIAL}{secrets.token_hex(8)}"
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-    except OSError as exc:
-        raise PackageError(f"{exc.filename or root} can't be written: {exc.strerror}") from exc
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _take_in(file: Path, target: Path) -> dict[str, Any]:
+def take_in(file: Path, target: Path) -> dict[str, Any]:
     """Copy an ONNX file with all its weights into one; gives what it says of its origin."""
     import onnx
     from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
@@ -206,7 +88,7 @@ def _has_external_data(graph: onnx.GraphProto) -> bool:
     return any(map(uses_external_data, tensors)) or any(map(_has_external_data, graphs))
 
 
-def _signature_of(path: Path, *, allow_nan: bool) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def signature_of(path: Path, *, allow_nan: bool) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Read inputs and outputs as the file declares them. Raises PackageError when headrace can't serve them."""
     import onnxruntime as ort
 
@@ -215,7 +97,7 @@ def _signature_of(path: Path, *, allow_nan: bool) -> tuple[tuple[TensorSpec, ...
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-        raise PackageError(f"ONNX Runtime can't load the file: {_first_line(exc)}; export the model again") from exc
+        raise PackageError(f"ONNX Runtime can't load the file: {first_line(exc)}; export the model again") from exc
     inputs = session.get_inputs()
     if not inputs:
         raise PackageError("the model has no inputs, so there is nothing to ask it")
@@ -250,17 +132,15 @@ def _spec_of(kind: str, node: Any, *, allow_nan: bool) -> TensorSpec:
     return TensorSpec(name=node.name, datatype=datatype, shape=shape, allow_nan=allow_nan or datatype not in FLOATS)
 
 
-def _try_out(folder: Path, draft: Manifest) -> tuple[TensorSpec, ...]:
+def try_out(folder: Path, draft: Manifest) -> tuple[TensorSpec, ...]:
     """Run the model as a worker does, and give its outputs with what the run taught of their shapes."""
-    from headrace.workers.runtimes.onnx import OnnxRuntime
-
-    _write_manifest(folder, draft)
-    model = OnnxRuntime("cpu", 1).load(read_package(folder))
+    write_manifest(folder, draft)
+    model = find_runtime("onnxruntime", "cpu", 1).load(read_package(folder))
     sizes = _TRIAL_SIZES if any(spec.varies for spec in draft.inputs) else (1,)
     try:
         for size in sizes:
             try:
-                results = [model.infer(_random_rows(draft.inputs, rows, size)) for rows in _TRIAL_ROWS]
+                results = [model.infer(random_rows(draft.inputs, rows, size)) for rows in _TRIAL_ROWS]
             except Exception as exc:  # noqa: BLE001  (ONNX Runtime's exceptions share no base; the last is reported)
                 failure = exc
             else:
@@ -270,7 +150,7 @@ def _try_out(folder: Path, draft: Manifest) -> tuple[TensorSpec, ...]:
     finally:
         model.close()
     raise PackageError(
-        f"the model fails on random rows: {_first_line(failure)}; it must run batches of {_TRIAL_ROWS[-1]} rows"
+        f"the model fails on random rows: {first_line(failure)}; it must run batches of {_TRIAL_ROWS[-1]} rows"
     ) from failure
 
 
@@ -291,7 +171,7 @@ def _learn(spec: TensorSpec, inputs: Sequence[TensorSpec], values: Sequence[np.n
     return msgspec.structs.replace(spec, shape=declared)
 
 
-def _random_rows(specs: Sequence[TensorSpec], rows: int, size: int) -> Tensors:
+def random_rows(specs: Sequence[TensorSpec], rows: int, size: int) -> Tensors:
     """Make a batch that most models can run: normal numbers; zeros and ones for indices; short strings."""
     random = np.random.default_rng(rows)
     batch: Tensors = {}
@@ -306,32 +186,14 @@ def _random_rows(specs: Sequence[TensorSpec], rows: int, size: int) -> Tensors:
     return batch
 
 
-def _check_labels(manifest: Manifest) -> None:
+def check_labels(manifest: Manifest) -> None:
+    """Refuse labels whose number no output has as its last dimension. Raises PackageError."""
     count = len(manifest.labels)
     if count and not any(spec.shape and spec.shape[-1] in {-1, count} for spec in manifest.outputs):
         outputs = "; ".join(spec.describe() for spec in manifest.outputs)
         raise PackageError(f"{count} labels fit no output, whose last dimension would be {count}; outputs: {outputs}")
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    document = msgspec.to_builtins(manifest)
-    (folder / MANIFEST).write_text(tomli_w.dumps(document), "utf-8")
-
-
-def _put_in_place(folder: Path, target: Path) -> bool:
-    """Rename a complete package to its place; false when that place is taken."""
-    target.parent.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    try:
-        folder.rename(target)
-    except OSError:
-        if target.exists():
-            return False
-        raise
-    return True
-
-
-def _first_line(exc: Exception) -> str:
+def first_line(exc: Exception) -> str:
+    """Give what an error says first; libraries add pages of their own call stack."""
     return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
