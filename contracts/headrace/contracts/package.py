@@ -38,6 +38,7 @@ class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_rows: most rows in one batch. max_wait_ms: longest time a request may wait for company when a wait pays.
     row_sizes: if given, batches are padded up to one of these row counts (for engines with fixed shapes).
     seconds_fixed, seconds_per_row: a measured cost model to start from; 0 means learn it.
+    threads: those the figures were measured with; 0 is unknown. measured_on: where, as `processor.place_of` names it.
     """
 
     max_rows: int = 64
@@ -45,16 +46,24 @@ class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     row_sizes: tuple[int, ...] = ()
     seconds_fixed: float = 0.0
     seconds_per_row: float = 0.0
+    threads: int = 0
+    measured_on: str = ""
 
     def __post_init__(self) -> None:
         """Refuse impossible sizes."""
         times = (self.max_wait_ms, self.seconds_fixed, self.seconds_per_row)
         if self.max_rows < 1 or not all(0 <= time < math.inf for time in times):
             raise PackageError("[batching] needs max_rows of at least 1 and times of at least 0")
+        if self.threads < 0:
+            raise PackageError("[batching] threads must be a whole number of at least 1, or 0 when it is unknown")
         if list(self.row_sizes) != sorted(set(self.row_sizes)) or any(size < 1 for size in self.row_sizes):
             raise PackageError("[batching] row_sizes must be rising whole numbers of at least 1")
         if self.row_sizes and self.row_sizes[-1] < self.max_rows:
             raise PackageError("[batching] the largest of row_sizes must be at least max_rows")
+
+    def unmeasured(self) -> BatchingAdvice:
+        """Give the advice without the figures, for a model that was made of the one they were measured with."""
+        return msgspec.structs.replace(self, seconds_fixed=0.0, seconds_per_row=0.0, threads=0, measured_on="")
 
 
 class StoreAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

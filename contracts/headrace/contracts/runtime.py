@@ -5,7 +5,7 @@ Runtimes are plug-ins of the entry point group `headrace.runtimes`; the name the
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Protocol, runtime_checkable
 
 from headrace.contracts.errors import ConfigurationError, PackageError
@@ -13,6 +13,9 @@ from headrace.contracts.package import ModelPackage
 from headrace.contracts.tensors import Tensors
 
 ENTRY_POINT_GROUP: Final = "headrace.runtimes"
+
+#: Runtime → extra of headrace that brings its library.
+_EXTRAS: Final = {"onnxruntime": "worker", "torch": "torch", "openvino": "openvino", "litert": "litert", "tvm": "tvm"}
 
 
 class TransientFailure(Exception):
@@ -73,7 +76,16 @@ def find_runtime(name: str, device: str, threads: int) -> Runtime:
     try:
         runtime: type[Runtime] = entry_point.load()
     except ImportError as exc:
-        raise ConfigurationError(
-            f'runtime {name!r} needs {exc.name or "a library"}, which is not installed; pip install "headrace[worker]"'
-        ) from exc
+        raise ConfigurationError(_missing(name, entry_point, exc)) from exc
     return runtime(device, threads)
+
+
+def _missing(name: str, entry_point: EntryPoint, exc: ImportError) -> str:
+    library = exc.name or "a library"
+    # A library that is there but can't be loaded, for want of a system library or its own version of another.
+    state = "is not installed" if isinstance(exc, ModuleNotFoundError) else f"can't be loaded ({exc})"
+    if name in _EXTRAS:
+        remedy = f'pip install "headrace[{_EXTRAS[name]}]"'
+    else:
+        remedy = f"install what {entry_point.dist.name if entry_point.dist else entry_point.value} needs"
+    return f"runtime {name!r} needs {library}, which {state}; {remedy}"

@@ -11,6 +11,8 @@ import numpy as np
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors
 from headrace.contracts.datatypes import dtype_of
 from headrace.contracts.message import queue_name
+from headrace.contracts.package import BatchingAdvice
+from headrace.contracts.processor import place_of
 from headrace.contracts.runtime import LoadedModel, TransientFailure, find_runtime
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
 from headrace.workers.ceiling import Ceiling
@@ -24,6 +26,30 @@ logger = logging.getLogger(__name__)
 _WARM_UP_SIZE: Final = 8
 
 
+def starting_cost(advice: BatchingAdvice, *, place: str, threads: int) -> CostModel:
+    """Make a lane's cost model of what `headrace models profile` measured.
+
+    Measured in this place (processor and kind of device) with as many threads, the figures decide on waits from the
+    first request on. Measured otherwise, or it isn't known how, they are only the first predictions: a fixed part that
+    is too large would make requests wait for nothing, so waits begin when the worker has told both parts apart itself.
+
+    place: as `place_of` names it. threads: of this worker; 0, which leaves it to the runtime, equals no other number.
+    """
+    if advice.measured_on == place and advice.threads == threads > 0:
+        return CostModel.measured(advice.seconds_fixed, advice.seconds_per_row)
+    return CostModel(advice.seconds_fixed, advice.seconds_per_row)
+
+
+def profiled_otherwise(advice: BatchingAdvice, *, place: str, threads: int) -> str:
+    """Say in what the measurement of a package differs from how it runs here; empty if in nothing, or unknown."""
+    differences = []
+    if advice.threads not in {0, threads}:
+        differences.append(f"threads={threads} profiled_threads={advice.threads}")
+    if advice.measured_on not in {"", place}:
+        differences.append(f"place={place!r} profiled_place={advice.measured_on!r}")
+    return " ".join(differences)
+
+
 class Lane:
     """One version of one model. The executor thread owns `batcher` and `model`; the rest never changes."""
 
@@ -35,7 +61,7 @@ class Lane:
         self.check_inputs = InputCheck(self.signature)
         self.queue = queue_name(package.name)
         self.max_rows = advice.max_rows
-        self.cost = CostModel(seconds_fixed=advice.seconds_fixed, seconds_per_row=advice.seconds_per_row)
+        self.cost = starting_cost(advice, place=place_of(device), threads=threads)
         self.batcher: MicroBatcher[InferenceRequest] = MicroBatcher(
             BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes), self.cost
         )
@@ -58,6 +84,11 @@ class Lane:
             self._model = runtime.load(self.package)
             self._warm_up(self._model)
             logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
+            difference = profiled_otherwise(
+                self.package.manifest.batching, place=place_of(self._device), threads=self._threads
+            )
+            if difference:
+                logger.info("model was profiled otherwise, so it learns its times anew: %r %s", self, difference)
         return self._model
 
     def ran_out_at(self, rows: int) -> None:

@@ -10,10 +10,11 @@ import msgspec
 import typer
 
 from headrace.cli.commands.options import Models, settings_with
+from headrace.cli.commands.profile import profile
 from headrace.cli.console import Json, print_fields, print_json, print_table, say, sized
 from headrace.contracts.package import ModelDirectory, ModelPackage
 
-app = typer.Typer(no_args_is_help=True, help="Add, list, show and remove models.")
+app = typer.Typer(no_args_is_help=True, help="Add, list, show, profile and remove models.")
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Name of the model.")]
 
@@ -108,6 +109,9 @@ def show(
         _show(package)
 
 
+app.command()(profile)
+
+
 @app.command()
 def rm(
     name: Name,
@@ -150,6 +154,15 @@ def _show(package: ModelPackage) -> None:
             ("outputs in rows", manifest.store.outputs),
             ("file", f"{package.file} ({sized(package.file.stat().st_size)})"),
             ("sha256", manifest.sha256),
-            *((f"{key}", value) for key, value in manifest.provenance.items()),
+            *((f"{key}", value) for key, value in manifest.provenance.items() if key != "profile"),
+            *_profiled(manifest.provenance.get("profile")),
         ]
     )
+
+
+def _profiled(record: object) -> list[tuple[str, object]]:
+    """Give the line on how a package was profiled; `--json` has the figures."""
+    if not isinstance(record, dict):
+        return []
+    where = f"{record.get('processor', 'unknown')}, {record.get('device', 'unknown')}"
+    return [("profiled", f"on {where}, {record.get('measured_at', 'at an unknown time')}")]

@@ -23,6 +23,16 @@ MIN_DEVIATION: Final = 0.02
 #: Row counts must vary by this share of their mean (one standard deviation) to tell a from b.
 MIN_SPREAD: Final = 0.1
 
+#: Figures that were measured in advance count as this many runs: about two warm-ups.
+_MEASURED_RUNS: Final = 4 * (1, 4, 16, 64)
+
+#: A worker's runs differ from those of a quiet measurement by this much, to begin with.
+_MEASURED_DEVIATION: Final = 0.1
+
+#: Seconds of a run of one row, and of a thousand, that can be believed of figures from a file.
+_SHORTEST_RUN_S: Final = 1e-9
+_LONGEST_RUN_S: Final = 1e6
+
 #: Below this share the two equations of the fit are one.
 _SINGULAR: Final = 1e-9
 
@@ -36,14 +46,20 @@ class CostModel:
     and the proportion of a to b stays as it was (at the start: all of it per row, which never makes waiting look good).
 
     seconds_fixed, seconds_per_row: measured elsewhere, a start for `predict`; they don't make the model `confident`.
+    `CostModel.measured` takes such as were measured where the model will run, and is confident from the start.
     """
 
     __slots__ = ("_deviation", "_sums", "_told_apart", "_warm_up", "seconds_fixed", "seconds_per_row")
 
     def __init__(self, seconds_fixed: float = 0.0, seconds_per_row: float = 0.0) -> None:
-        """Both default to unknown (0): then `predict` gives 0 until the first run was observed."""
+        """Both default to unknown (0): then `predict` gives 0 until the first run was observed.
+
+        Figures that no run can have count as unknown.
+        """
         self.seconds_fixed = max(seconds_fixed, 0.0)
         self.seconds_per_row = max(seconds_per_row, 0.0)
+        if not (self.predict(1) >= _SHORTEST_RUN_S and self.predict(1000) <= _LONGEST_RUN_S):
+            self.seconds_fixed = self.seconds_per_row = 0.0
         self._warm_up: list[tuple[float, float]] | None = []
         self._deviation = MIN_DEVIATION
         #: Decayed sums over runs, weighted by 1/seconds²: of 1, rows, rows², seconds, rows·seconds; then, for the
@@ -51,9 +67,24 @@ class CostModel:
         self._sums: tuple[float, ...] = (0.0,) * 8
         self._told_apart = False
 
+    @classmethod
+    def measured(cls, seconds_fixed: float, seconds_per_row: float) -> CostModel:
+        """Start from figures that were measured where this model will run, with both parts told apart.
+
+        They count as some runs that went by, so that real ones correct them within some tens of runs.
+        """
+        cost = cls(seconds_fixed, seconds_per_row)
+        if cost.predict(1):
+            cost._warm_up = None
+            cost._deviation = _MEASURED_DEVIATION
+            for rows in _MEASURED_RUNS:
+                cost._learn(rows, cost.predict(rows))
+            cost._fit()
+        return cost
+
     @property
     def confident(self) -> bool:
-        """Whether enough runs of different sizes were seen to tell the fixed seconds from those per row."""
+        """Whether enough runs of different sizes were seen or measured to tell the fixed seconds from those per row."""
         return self._warm_up is None and self._told_apart
 
     def predict(self, rows: float) -> float:
