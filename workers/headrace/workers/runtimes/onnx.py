@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors
 from headrace.contracts.datatypes import DTYPES
-from headrace.contracts.runtime import OutOfMemory, TransientFailure
+from headrace.workers.runtimes.failures import first_line, passing_failure
 
 #: `--device` name → execution provider, and the provider operators fall back to that it can't run.
 _PROVIDERS: Final = {
@@ -25,22 +24,6 @@ _ONNX_BFLOAT16: Final = 16
 
 #: ONNX Runtime's severity "error": its warnings about graph details help nobody who runs a worker.
 _LOG_ERRORS_ONLY: Final = 3
-
-
-#: ONNX Runtime raises the same few classes for everything; only the text tells what happened. Its own arenas ("Failed
-#: to allocate memory"), C++ (bad_alloc), CUDA and cuDNN/cuBLAS say that there is not enough memory in these words.
-_OUT_OF_MEMORY: Final = re.compile(
-    r"failed to allocate|bad_alloc|out of memory|OUT_OF_MEMORY|MemoryAllocation|ALLOC_FAILED|not enough memory",
-    re.IGNORECASE,
-)
-
-#: What CUDA says when the device is gone or its context broken; another process, or this one restarted, may succeed.
-_DEVICE_LOST: Final = re.compile(
-    r"device[- ]lost|DEVICE_REMOVED|CUDA failure (?:46|100|101|700|709|710|719|999)\b|"
-    r"cudaError(?:DevicesUnavailable|NoDevice|IllegalAddress|LaunchFailure|ECCUncorrectable|Unknown)|"
-    r"uncorrectable ECC error|unspecified launch failure|device is (?:busy|not ready|unavailable)",
-    re.IGNORECASE,
-)
 
 
 class OnnxRuntime:
@@ -64,7 +47,7 @@ class OnnxRuntime:
         except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
             if (passing := passing_failure(exc)) is not None:
                 raise passing from exc
-            raise PackageError(f"{package.file} can't be loaded by ONNX Runtime: {_first_line(exc)}") from exc
+            raise PackageError(f"{package.file} can't be loaded by ONNX Runtime: {first_line(exc)}") from exc
         return OnnxModel(package, session)
 
 
@@ -126,14 +109,6 @@ def providers_for(device: str, available: list[str]) -> list[str | tuple[str, di
     ]
 
 
-def passing_failure(exc: Exception) -> TransientFailure | None:
-    """Give the TransientFailure that an error of ONNX Runtime stands for; None if it will fail again."""
-    text = str(exc)
-    if isinstance(exc, MemoryError) or _OUT_OF_MEMORY.search(text):
-        return OutOfMemory(_first_line(exc))
-    return TransientFailure(_first_line(exc)) if _DEVICE_LOST.search(text) else None
-
-
 def _to_ort(array: NDArray[Any]) -> object:
     if array.dtype == DTYPES["BF16"]:
         return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _ONNX_BFLOAT16)
@@ -148,7 +123,3 @@ def _from_ort(value: NDArray[Any]) -> NDArray[Any]:
         flat[:] = [element.encode() if isinstance(element, str) else bytes(element) for element in value.reshape(-1)]
         return flat.reshape(value.shape)
     return value
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
