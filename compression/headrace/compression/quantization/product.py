@@ -1,0 +1,139 @@
+"""Makes a package of the ONNX model that a step made, and proves that it serves as the one before it did."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from headrace.compression.errors import CompressionError, DataError
+from headrace.compression.onnx_file import first_line, random_rows
+from headrace.compression.packaging import MODEL_FILE, derive_package
+from headrace.compression.quantization.source import name_nodes, sort_nodes
+from headrace.compression.recipe import Workshop
+from headrace.contracts import ModelPackage, PackageError, SignatureMismatch, Tensors
+from headrace.contracts.runtime import LoadedModel, find_runtime
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Row counts of the proof: one, few, and a full batch.
+PROOF_ROWS: Final = (1, 3, 64)
+
+#: Sizes tried for dimensions that vary when there are no real rows: a short sequence, then what image models need.
+_TRIAL_SIZES: Final = (16, 64, 224)
+
+
+def finish(
+    model: onnx.ModelProto, source: ModelPackage, workshop: Workshop, room: Path, record: dict[str, Any]
+) -> ModelPackage:
+    """Write a step's model into its room as a package, load it and compare what it gives with the source.
+
+    record: of the step. Raises CompressionError when it can't be served as the source; the room is then empty.
+    """
+    name_nodes(model.graph)
+    sort_nodes(model.graph)
+    file = room / MODEL_FILE
+    file.write_bytes(model.SerializeToString(deterministic=True))
+    product = derive_package(source, room, [file], runtime="onnxruntime", step=record)
+    try:
+        prove(product, source, workshop)
+    except CompressionError:
+        shutil.rmtree(room)
+        raise
+    return product
+
+
+def prove(product: ModelPackage, source: ModelPackage, workshop: Workshop) -> None:
+    """Run both on the same rows: names, datatypes and shapes must be the same, and finite what was finite.
+
+    Raises CompressionError naming the output that isn't.
+    """
+    before = load(source, workshop.threads)
+    try:
+        after = load(product, workshop.threads)
+    except PackageError as exc:
+        before.close()
+        raise CompressionError(f"the compressed model can't be loaded: {exc}") from exc
+    try:
+        for batch in proof_batches(source, workshop, before):
+            _compare(run(before, batch, "the model"), run(after, batch, "the compressed model"))
+    finally:
+        before.close()
+        after.close()
+
+
+def load(package: ModelPackage, threads: int) -> LoadedModel:
+    """Load a package with the runtime that serves it."""
+    return find_runtime(package.manifest.runtime, "cpu", threads).load(package)
+
+
+def run(model: LoadedModel, batch: Tensors, whose: str) -> Tensors:
+    """Run one batch. Raises CompressionError with the cause."""
+    try:
+        return model.infer(batch)
+    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+        raise CompressionError(f"{whose} fails on its own rows: {first_line(exc)}") from exc
+
+
+def checked_rows(package: ModelPackage, workshop: Workshop, minimum: int) -> Tensors:
+    """Give the calibration rows, checked.
+
+    Raises DataError when they are fewer than `minimum`, don't fit the model's inputs, or hold NaN or infinity.
+    """
+    rows = workshop.data.calibration.inputs
+    count = len(next(iter(rows.values()), ()))
+    if count < minimum:
+        raise DataError(
+            f"calibration needs at least {minimum} rows, but there are {count}; give more data, such as the rows that "
+            "trained the model"
+        )
+    checked = _fitting_rows(package, rows)
+    for name, array in checked.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"the calibration rows hold NaN or infinity in {name!r}; leave those rows out")
+    return checked
+
+
+def _fitting_rows(package: ModelPackage, rows: Tensors) -> Tensors:
+    try:
+        return package.manifest.signature.check_inputs(rows)
+    except SignatureMismatch as exc:
+        raise DataError(f"the calibration rows don't fit {package.name} {package.version}: {exc}") from exc
+
+
+def proof_batches(source: ModelPackage, workshop: Workshop, model: LoadedModel) -> list[Tensors]:
+    """Give batches to prove with: of real rows, repeated if there are few; of random ones if there are none."""
+    inputs = source.manifest.inputs
+    if len(workshop.data.calibration):
+        rows = _fitting_rows(source, workshop.data.calibration.inputs)
+        return [
+            {name: np.resize(array, (count, *array.shape[1:])) for name, array in rows.items()} for count in PROOF_ROWS
+        ]
+    sizes = _TRIAL_SIZES if any(spec.varies for spec in inputs) else (1,)
+    fitting = next((size for size in sizes if _runs(model, random_rows(inputs, 1, size))), sizes[-1])
+    return [random_rows(inputs, count, fitting) for count in PROOF_ROWS]
+
+
+def _runs(model: LoadedModel, batch: Tensors) -> bool:
+    try:
+        model.infer(batch)
+    except Exception:  # noqa: BLE001  (ONNX Runtime's exceptions share no base; another size is tried)
+        return False
+    return True
+
+
+def _compare(before: Tensors, after: Tensors) -> None:
+    if before.keys() != after.keys():
+        raise CompressionError(f"the compressed model gives {', '.join(after)} instead of {', '.join(before)}")
+    for name, want in before.items():
+        have = after[name]
+        if (have.dtype, have.shape) != (want.dtype, want.shape):
+            raise CompressionError(
+                f"output {name!r} of the compressed model is {have.dtype} {list(have.shape)}, but was {want.dtype} "
+                f"{list(want.shape)}"
+            )
+        if want.dtype.kind == "f" and bool((np.isfinite(want) & ~np.isfinite(have)).any()):
+            raise CompressionError(f"output {name!r} of the compressed model is NaN or infinite where it was a number")

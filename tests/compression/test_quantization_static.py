@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from tests.compression.onnx_models import answers, bytes_of, model_of, operators_of, package_of, random, workshop_of
+
+from headrace.compression.dataset import Dataset, Splits
+from headrace.compression.errors import CompressionError, DataError, NotApplicable
+from headrace.compression.quantization import StaticInt8
+from headrace.compression.quantization.calibration import Method, find_ranges, split
+from headrace.compression.recipe import Workshop
+from headrace.contracts import ModelPackage
+
+METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_int8_digits_are_smaller_and_as_right(
+    digits_package: ModelPackage, workshop: Workshop, splits: Splits, method: Method
+) -> None:
+    product = StaticInt8(method=method).convert(digits_package, workshop)
+    product.verify()
+    assert product.size_bytes < 0.4 * digits_package.size_bytes
+    right = [
+        int((answers(package, splits.test.inputs)["label"] == splits.test.labels).sum())
+        for package in (digits_package, product)
+    ]
+    assert right[1] >= right[0] - 3
+    record = product.manifest.provenance["steps"][-1]
+    assert (record["step"], record["method"], record["calibration_rows"]) == ("StaticInt8", method, 256)
+
+
+def test_labels_stay_the_largest_scores(digits_package: ModelPackage, workshop: Workshop, splits: Splits) -> None:
+    outputs = answers(StaticInt8().convert(digits_package, workshop), splits.test.inputs)
+    assert outputs["label"].dtype == np.int64
+    assert np.array_equal(outputs["label"], outputs["scores"].argmax(axis=1))
+    # With logits of 255 steps there would be a few hundred different scores at most.
+    assert len(np.unique(outputs["scores"])) > 1000
+
+
+@pytest.mark.parametrize(
+    "step", [StaticInt8(per_channel=False), StaticInt8(activations="int8"), StaticInt8(weight_bits=7)]
+)
+def test_other_forms_of_int8_are_as_right(
+    digits_package: ModelPackage, workshop: Workshop, splits: Splits, step: StaticInt8
+) -> None:
+    outputs = answers(step.convert(digits_package, workshop), splits.test.inputs)
+    assert np.mean(outputs["label"] == splits.test.labels) > 0.97
+
+
+def test_seven_bits_stay_within_seven_bits(digits_package: ModelPackage, workshop: Workshop) -> None:
+    product = StaticInt8(weight_bits=7).convert(digits_package, workshop)
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(product.file).graph.initializer]
+    assert max(int(np.abs(array.astype(int)).max()) for array in weights if array.dtype == np.int8) <= 64
+
+
+def test_the_same_data_gives_the_same_bytes(digits_package: ModelPackage, workshop: Workshop, tmp_path: Path) -> None:
+    again = dataclasses.replace(workshop, folder=tmp_path / "again")
+    products = [StaticInt8().convert(digits_package, place) for place in (workshop, again)]
+    assert products[0].file.read_bytes() == products[1].file.read_bytes()
+
+
+def test_excluded_layers_stay_in_float(digits_package: ModelPackage, workshop: Workshop) -> None:
+    product = StaticInt8(exclude=("Gemm", "node_Conv_53")).convert(digits_package, workshop)
+    weights = {tensor.name: tensor for tensor in onnx.load(product.file).graph.initializer}
+    assert weights["network.features.3.weight"].data_type == onnx.TensorProto.FLOAT
+    assert "network.classify.2.weight" in weights
+    assert "network.features.7.weight" not in weights
+
+
+def test_a_share_of_sensitive_layers_stays_in_float(digits_package: ModelPackage, workshop: Workshop) -> None:
+    product = StaticInt8(sensitive_share=0.3).convert(digits_package, workshop)
+    record = product.manifest.provenance["steps"][-1]
+    assert record["layers"] == 2
+    assert len(record["left_in_float"]) == 1
+
+
+def test_thin_convolutions_stay_in_float_unless_asked_for(digits_package: ModelPackage, workshop: Workshop) -> None:
+    layers = [
+        StaticInt8(min_channels=count).convert(digits_package, workshop).manifest.provenance["steps"][-1]["layers"]
+        for count in (4, 1)
+    ]
+    assert layers == [3, 4]
+
+
+def test_unknown_names_to_exclude_are_refused(digits_package: ModelPackage, workshop: Workshop) -> None:
+    with pytest.raises(CompressionError, match=r"neither a node nor an operator named 'Konv'.*Conv, Gemm"):
+        StaticInt8(exclude=("Konv",)).convert(digits_package, workshop)
+
+
+def test_everything_excluded_leaves_nothing_to_do(digits_package: ModelPackage, workshop: Workshop) -> None:
+    with pytest.raises(NotApplicable, match="is left for StaticInt8"):
+        StaticInt8(exclude=("Conv", "Gemm")).convert(digits_package, workshop)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (lambda rows: {"image": rows["image"][:31]}, "at least 32 rows, but there are 31"),
+        (lambda rows: {"image": rows["image"][:0]}, "at least 32 rows, but there are 0"),
+        (lambda rows: {"picture": rows["image"]}, "'image' is missing"),
+        (lambda rows: {"image": rows["image"].astype(np.float64)}, "must be FP32"),
+        (lambda rows: {"image": rows["image"][:, :, :7]}, "must have the shape"),
+        (lambda rows: {"image": rows["image"] * np.float32("nan")}, "NaN or infinity"),
+    ],
+)
+def test_wrong_calibration_rows_are_refused_and_the_source_is_untouched(
+    digits_package: ModelPackage, workshop: Workshop, rows, message: str
+) -> None:
+    before = bytes_of(digits_package)
+    wrong = Dataset(rows(workshop.data.calibration.inputs))
+    with pytest.raises(DataError, match=message):
+        StaticInt8().convert(digits_package, dataclasses.replace(workshop, data=Splits(wrong, wrong, wrong, wrong)))
+    assert bytes_of(digits_package) == before
+
+
+def test_nan_in_calibration_rows_is_named_where_the_model_allows_it(tmp_path: Path) -> None:
+    package = package_of(
+        model_of("g (float[rows,4] x) => (float[rows,4] y) { y = MatMul(x, w) }", {"w": random(4, 4)}), tmp_path
+    )
+    rows = random(64, 4)
+    rows[3, 2] = np.nan
+    with pytest.raises(DataError, match="NaN or infinity in 'x'"):
+        StaticInt8().convert(package, workshop_of(tmp_path, {"x": rows}))
+
+
+def test_a_model_that_makes_nan_of_calibration_rows_is_named(tmp_path: Path) -> None:
+    text = "g (float[rows,4] x) => (float[rows,4] y) { z = MatMul(x, w) root = Sqrt(z) y = MatMul(root, w) }"
+    package = package_of(model_of(text, {"w": random(4, 4)}), tmp_path)
+    with pytest.raises(CompressionError, match="NaN or infinity in 'root'"):
+        StaticInt8().convert(package, workshop_of(tmp_path, {"x": random(64, 4)}))
+
+
+def test_a_quantized_model_is_not_quantized_again(digits_package: ModelPackage, workshop: Workshop) -> None:
+    product = StaticInt8().convert(digits_package, workshop)
+    with pytest.raises(NotApplicable, match="quantized already"):
+        StaticInt8(per_channel=False).convert(product, workshop)
+
+
+def test_logits_as_output_keep_their_name_and_stay_float(tmp_path: Path) -> None:
+    text = "g (float[rows,8] x) => (float[rows,4] y) { h = Gemm(x, w, b) r = Relu(h) y = Gemm(r, v) }"
+    package = package_of(model_of(text, {"w": random(8, 16), "b": random(16), "v": random(16, 4)}), tmp_path)
+    rows = {"x": random(64, 8)}
+    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    assert operators_of(product)[-1] == "Gemm"
+    want, have = (answers(each, rows)["y"] for each in (package, product))
+    assert np.abs(have - want).max() < 0.05 * np.abs(want).max()
+    assert len(np.unique(have)) > 200
+
+
+def test_products_of_two_activations_stay_in_float(tmp_path: Path) -> None:
+    text = """g (float[rows,8,8] x) => (float[rows,8,8] y) {
+        q = MatMul(x, w) k = Transpose<perm=[0,2,1]>(q) s = MatMul(q, k) p = Softmax(s) y = MatMul(p, x)
+    }"""
+    package = package_of(model_of(text, {"w": random(8, 8, scale=0.3)}), tmp_path)
+    product = StaticInt8().convert(package, workshop_of(tmp_path, {"x": random(64, 8, 8)}))
+    assert product.manifest.provenance["steps"][-1]["layers"] == 1
+
+
+def test_calibration_runs_few_rows_at_a_time_and_all_of_them() -> None:
+    batches = list(split({"x": np.arange(100)}))
+    assert max(len(batch["x"]) for batch in batches) <= 16
+    assert np.array_equal(np.concatenate([batch["x"] for batch in batches]), np.arange(100))
+
+
+def test_ranges_without_outliers_lose_a_rare_peak(tmp_path: Path) -> None:
+    model = onnx.shape_inference.infer_shapes(model_of("g (float[rows,100] x) => (float[rows,100] y) { y = Relu(x) }"))
+    rows = random(64, 100)
+    rows[0, 0] = 1000
+    workshop = workshop_of(tmp_path, {"x": rows})
+    ranges = {method: find_ranges(model, {"x": rows}, workshop, method, 99.9) for method in METHODS}
+    assert ranges["minmax"]["y"] == (0, 1000)
+    assert ranges["entropy"]["y"][1] <= 250
+    assert ranges["percentile"]["y"][1] < 10
+    assert ranges["percentile"]["x"][0] == pytest.approx(rows.min(), abs=1.5)
