@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import psycopg
+from tests.chaos.disk import FILLER
 from tests.chaos.ledger import Accepted, Expect
 from tests.chaos.models import answer_to
 
@@ -16,7 +17,7 @@ SHOWN: Final = 5
 _ROWS: Final = """
     SELECT coalesce(foreign_id, id::text), state, (outputs->'y'->0->>0)::bigint, coalesce(error->>'type', ''), attempts,
            extract(epoch FROM finished_at)::float8
-    FROM predictions
+    FROM predictions WHERE model <> %s
 """
 
 #: How a request that has no value must end: state of the row, and error of row and handle.
@@ -70,7 +71,7 @@ def read_rows(database_url: str) -> Iterator[StoredRow]:
     """Read every row of the table."""
     with psycopg.connect(database_url) as connection, connection.cursor("chaos_rows") as cursor:
         cursor.itersize = 20_000
-        for row in cursor.execute(_ROWS):
+        for row in cursor.execute(_ROWS, [FILLER]):
             yield StoredRow(*row)
 
 

@@ -36,7 +36,7 @@ BLOCK: Final = 256
 SPAN: Final = 10**9
 
 #: A request without an answer after this time has a waiter left behind.
-PATIENCE_S: Final = 240.0
+PATIENCE_S: Final = 300.0
 
 #: Requests a second behind the last that were asked for, so that workers still meet the points at which they must die.
 EXTRA_RATE: Final = 100.0

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from tests.chaos import disk
 from tests.chaos.proxy import Proxy
-from tests.chaos.schedule import Fault, Kind
+from tests.chaos.schedule import LONG, Fault, Kind
+from tests.chaos.seams import HOLDING, OF_REDELIVERED
 from tests.chaos.world import World
 
 from headrace.cli.servers import Server
@@ -22,12 +24,18 @@ AWAY_S: Final = (0.5, 4.0)
 STALL_S: Final = (0.5, 3.0)
 FULL_S: Final = (0.3, 2.0)
 POSTGRES_AWAY_S: Final = (3.0, 6.0)
+DISK_FULL_S: Final = (2.0, 5.0)
+WAL_FULL_S: Final = (0.5, 3.0)
+MINUTE_S: Final = (60.0, 65.0)
 
 #: A stopped worker sleeps for its lease and this.
 BEYOND_LEASE_S: Final = (0.5, 2.5)
 
 #: Connections that lose a reply at one time.
 REPLIES_CUT: Final = 3
+
+#: A full disk is meant to be met; so long is waited for it at most.
+REFUSED_S: Final = 120.0
 
 #: A restarted worker that isn't ready by then is left to itself; the end of the run tells.
 READY_S: Final = 60.0
@@ -36,12 +44,14 @@ READY_S: Final = 60.0
 class Injector:
     """Does faults in the background: those of one server one after the other, all others at the same time.
 
-    done: what was done, by kind; kills of workers are counted where they are seen.
+    done: what was done, by kind; kills of workers are counted where they are seen. minutes: when those faults began and
+    ended (wall time) that are longer than any recovery may take.
     """
 
     def __init__(self, world: World) -> None:
         self.done: Counter[Kind] = Counter()
         self.errors: list[str] = []
+        self.minutes: list[tuple[float, float]] = []
         self._world = world
         self._lock = threading.Lock()
         self._on_workers = ThreadPoolExecutor(world.options.workers + 1, "chaos-workers")
@@ -61,10 +71,13 @@ class Injector:
             thread.submit(lambda: None).result()
 
     def _do(self, fault: Fault) -> None:
+        began = time.time()
         try:
             if self._ways[fault.kind](fault):
                 with self._lock:
                     self.done[fault.kind] += 1
+                    if fault.kind in LONG:
+                        self.minutes.append((began, time.time()))
         except Exception as exc:  # noqa: BLE001 — the run goes on, and its report says so.
             self.errors.append(f"{fault.kind}: {type(exc).__name__}: {exc}")
 
@@ -83,13 +96,18 @@ class Injector:
             Kind.VALKEY_CUT_REPLY: lambda fault: _cut_replies(to_valkey),
             Kind.VALKEY_STALL: lambda fault: _stall(to_valkey, _between(STALL_S, fault)),
             Kind.VALKEY_REFUSE: lambda fault: _refuse(to_valkey, _between(AWAY_S, fault)),
-            Kind.VALKEY_FULL: self._fill_valkey,
+            Kind.VALKEY_FULL: lambda fault: self._fill_valkey(_between(FULL_S, fault)),
+            Kind.VALKEY_FULL_LONG: lambda fault: self._fill_valkey(_between(MINUTE_S, fault)),
+            Kind.VALKEY_AWAY_LONG: lambda fault: _restart(valkey, signal.SIGTERM, _between(MINUTE_S, fault)),
             Kind.POSTGRES_FAST: lambda _: _restart(postgres, signal.SIGINT),
             Kind.POSTGRES_IMMEDIATE: lambda _: _restart(postgres, signal.SIGQUIT),
             Kind.POSTGRES_AWAY: lambda fault: _restart(postgres, signal.SIGINT, _between(POSTGRES_AWAY_S, fault)),
+            Kind.POSTGRES_AWAY_LONG: lambda fault: _restart(postgres, signal.SIGINT, _between(MINUTE_S, fault)),
             Kind.POSTGRES_CUT: lambda _: _cut(to_postgres),
             Kind.POSTGRES_CUT_REPLY: lambda fault: _cut_replies(to_postgres),
             Kind.POSTGRES_STALL: lambda fault: _stall(to_postgres, _between(STALL_S, fault)),
+            Kind.POSTGRES_FULL: self._fill_disk,
+            Kind.POSTGRES_WAL_FULL: self._fill_disk_of_wal,
         }
 
     def _kill(self, fault: Fault) -> bool:
@@ -97,7 +115,17 @@ class Injector:
 
     def _kill_at(self, fault: Fault) -> bool:
         self._world.slots[fault.worker].arm(fault.point, fault.nth)
+        if fault.point in OF_REDELIVERED:
+            self.let_others_die()
         return True
+
+    def let_others_die(self) -> None:
+        """Where a worker is to die over what was delivered before, have others leave something to deliver again."""
+        slots = self._world.slots
+        if any(slot.next_point in OF_REDELIVERED for slot in slots):
+            for slot in slots:
+                if not slot.armed:
+                    slot.arm(HOLDING, 1)
 
     def _pause(self, fault: Fault) -> bool:
         lease_s = self._world.options.lease_s
@@ -109,12 +137,29 @@ class Injector:
                 slot.roll(self._world.options.grace_s, READY_S)
         return True
 
-    def _fill_valkey(self, fault: Fault) -> bool:
+    def _fill_valkey(self, seconds: float) -> bool:
         """Let the server find its memory full for a while, as when other applications fill it."""
         with self._world.broker() as broker:
             broker.config_set("maxmemory", 1)
-            time.sleep(_between(FULL_S, fault))
+            time.sleep(seconds)
+        with self._world.broker() as broker:
             broker.config_set("maxmemory", 0)
+        return True
+
+    def _fill_disk(self, fault: Fault) -> bool:
+        with disk.tables_full(self._world.postgres, self._world.database_url) as refusals:
+            # Nobody writes while Valkey is away too.
+            ends_at = time.monotonic() + REFUSED_S
+            while not refusals() and time.monotonic() < ends_at:
+                time.sleep(0.1)
+            time.sleep(_between(DISK_FULL_S, fault))
+            return refusals() > 0
+
+    def _fill_disk_of_wal(self, fault: Fault) -> bool:
+        """Without room for its WAL the server ends; there is room again before its supervisor starts it."""
+        disk.end_for_lack_of_wal(self._world.postgres, self._world.database_url)
+        time.sleep(_between(WAL_FULL_S, fault))
+        self._world.postgres.start()
         return True
 
 

@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.chaos.check import Verdict
-from tests.chaos.schedule import Kind
+from tests.chaos.logs import SPAN_S
+from tests.chaos.schedule import Kind, counts_for
 from tests.chaos.seams import POINTS
 from tests.chaos.slot import Death, Slot
 
 #: A killed worker's requests must be running again within the lease and this, by the promise of the queue.
 REAP_S: Final = 15.0
+
+#: A worker may grow by so much after it has become warm: what it holds is bounded, however long a server is away.
+MOST_GROWTH_BYTES: Final = 32 << 20
+
+#: A worker may log so many warnings in 10 s; all that is broken in this time says so once.
+MOST_WARNINGS: Final = 60
 
 
 @dataclass
@@ -36,6 +43,10 @@ class Report:
     unmet_points: int = 0
     failed_starts: int = 0
     held_by_the_dead: int = 0
+    minutes: Sequence[tuple[float, float]] = ()
+    most_bytes: int = 0
+    grown_bytes: int = 0
+    warnings: int = 0
     recoveries_s: list[float] = field(default_factory=list)
 
     @staticmethod
@@ -55,7 +66,8 @@ class Report:
     def add_deaths(self, deaths: Sequence[Death]) -> None:
         """Measure, for each request that a killed worker held, when it had run elsewhere.
 
-        One that the next worker held when it was killed too counts from the last of these kills.
+        One that the next worker held when it was killed too counts from the last of these kills. The minutes in
+        which a server was away, so that nothing could recover, don't count.
         """
         killed_at: dict[str, float] = {}
         for death in sorted(deaths, key=lambda death: death.at):
@@ -63,7 +75,9 @@ class Report:
             for request_id in death.held:
                 if self.verdict.finished_at.get(request_id, 0.0) > death.at:
                     killed_at[request_id] = death.at
-        self.recoveries_s = [self.verdict.finished_at[each] - at for each, at in killed_at.items()]
+        self.recoveries_s = [
+            _without(self.minutes, at, self.verdict.finished_at[each]) for each, at in killed_at.items()
+        ]
 
     @property
     def is_clean(self) -> bool:
@@ -80,12 +94,20 @@ class Report:
             yield f"{self.left_behind} waiters were left behind"
         for when, left in (("after the last answer", self.settled), ("after the workers' end", self.left_over)):
             yield from (f"{when}: {count} {what}" for what, count in left.items() if count)
-        yield from (f"never happened: {kind}" for kind in Kind if not self.faults[kind])
+        yield from (
+            f"never happened: {kind}"
+            for kind, count in counts_for(self.requests).items()
+            if count and not self.faults[kind]
+        )
         yield from (f"no worker died at: {point}" for point in POINTS if not self.points[point])
         if self.unmet_points:
             yield f"{self.unmet_points} times no worker came to the point at which it was to die"
         if max(self.recoveries_s, default=0.0) > self.lease_s + REAP_S:
             yield f"a killed worker's requests ran again only after {max(self.recoveries_s):.1f} s"
+        if self.grown_bytes > MOST_GROWTH_BYTES:
+            yield f"a worker grew by {self.grown_bytes / 1e6:.0f} MB"
+        if self.warnings > MOST_WARNINGS:
+            yield f"a worker logged {self.warnings} warnings in {SPAN_S:.0f} s"
 
     def text(self) -> str:
         """Give the whole report."""
@@ -106,6 +128,9 @@ class Report:
         yield f"redelivered      {verdict.redelivered:,} rows with more than one attempt"
         yield f"other ends       {verdict.without_value:,} failed, cancelled or expired as they should"
         slowest = max(self.recoveries_s, default=0.0)
+        most_mb, grown_mb = self.most_bytes / 1e6, self.grown_bytes / 1e6
+        yield f"memory           a worker takes {most_mb:.0f} MB at most, {grown_mb:.1f} MB more than when it was new"
+        yield f"busiest log      {self.warnings} warnings and errors of a worker in {SPAN_S:.0f} s"
         yield f"slowest recovery {slowest:.1f} s from the kill of a worker until what it held had run elsewhere"
 
     def _outcome(self) -> Iterator[str]:
@@ -118,3 +143,8 @@ class Report:
         found = list(self.faults_found())
         yield "PASSED" if not found else "FAILED"
         yield from (f"  {line}" for line in found)
+
+
+def _without(minutes: Sequence[tuple[float, float]], start: float, end: float) -> float:
+    """Give the seconds between two times that lie in none of these spans, which don't overlap."""
+    return end - start - sum(max(0.0, min(end, last) - max(start, first)) for first, last in minutes)

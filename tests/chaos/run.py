@@ -19,12 +19,14 @@ from typing import Final
 from tests.chaos.check import judge, read_rows
 from tests.chaos.faults import Injector
 from tests.chaos.ledger import read_accepted, read_answered
+from tests.chaos.logs import most_warnings
+from tests.chaos.memory import MemoryWatch
 from tests.chaos.report import Report
 from tests.chaos.schedule import Fault, make_schedule
 from tests.chaos.world import ROOT, World, WorldOptions, client_command
 
 #: A run in which nothing is answered for so long is over; the check tells what was lost.
-STALLED_S: Final = 150.0
+STALLED_S: Final = 240.0
 
 #: How long behind the schedule workers may take to come to the points at which they must die.
 POINTS_S: Final = 90.0
@@ -124,7 +126,7 @@ def break_things(world: World, options: argparse.Namespace, schedule: Sequence[F
     progress, injector = Progress(options.clients), Injector(world)
     began = time.monotonic()
     said_at = began
-    with running_clients(world, options, progress) as threads:
+    with running_clients(world, options, progress) as threads, MemoryWatch(world.slots) as memory:
         for fault in schedule:
             if not progress.wait_for(fault.at):
                 break
@@ -133,7 +135,7 @@ def break_things(world: World, options: argparse.Namespace, schedule: Sequence[F
                 said_at = time.monotonic()
                 report.say(f"{said_at - began:6.0f} s  {progress.answered:>9,} answered, {len(world.deaths)} kills")
         injector.finish()
-        _await_points(world, report)
+        _await_points(world, injector, report)
         progress.enough()
         report.say(f"{time.monotonic() - began:6.0f} s  all faults are done; {progress.answered:,} answered")
         if not progress.wait_for_end():
@@ -145,13 +147,16 @@ def break_things(world: World, options: argparse.Namespace, schedule: Sequence[F
     report.left_behind = progress.left_behind
     report.problems += injector.errors
     report.faults = injector.done
+    report.minutes = injector.minutes
+    report.most_bytes, report.grown_bytes = memory.most_bytes, memory.grown_bytes
 
 
-def _await_points(world: World, report: Report) -> None:
+def _await_points(world: World, injector: Injector, report: Report) -> None:
     """Wait until the workers have died wherever they were told to, for a while."""
     ends_at = time.monotonic() + POINTS_S
     while any(slot.armed for slot in world.slots) and time.monotonic() < ends_at:
-        time.sleep(0.2)
+        injector.let_others_die()
+        time.sleep(world.options.lease_s / 10)
     report.unmet_points = sum(slot.armed for slot in world.slots)
 
 
@@ -166,6 +171,7 @@ def run(options: argparse.Namespace, folder: Path) -> Report:
         for slot in world.slots:
             slot.close(world.options.grace_s)
         report.add_slots(world.slots)
+        report.warnings = most_warnings(folder.glob("worker-*.log"))
         report.left_over = world.leftovers()
         report.verdict = judge(read_accepted(world.ledger), read_answered(world.ledger), read_rows(world.database_url))
         report.add_deaths(world.deaths)

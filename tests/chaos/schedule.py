@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from tests.chaos.seams import POINTS
+from tests.chaos.seams import OF_REDELIVERED, POINTS
 
 
 class Kind(StrEnum):
@@ -29,12 +29,17 @@ class Kind(StrEnum):
     VALKEY_STALL = "Valkey: silent for a while"
     VALKEY_REFUSE = "Valkey: connections refused for a while"
     VALKEY_FULL = "Valkey: maxmemory reached for a while"
+    VALKEY_FULL_LONG = "Valkey: maxmemory reached for a minute"
+    VALKEY_AWAY_LONG = "Valkey: away for a minute"
     POSTGRES_FAST = "Postgres: restart (fast)"
     POSTGRES_IMMEDIATE = "Postgres: restart (immediate)"
     POSTGRES_AWAY = "Postgres: away for some seconds"
+    POSTGRES_AWAY_LONG = "Postgres: away for a minute"
     POSTGRES_CUT = "Postgres: every connection cut"
     POSTGRES_CUT_REPLY = "Postgres: replies cut in the middle"
     POSTGRES_STALL = "Postgres: silent for a while"
+    POSTGRES_FULL = "Postgres: disk full, no table can grow"
+    POSTGRES_WAL_FULL = "Postgres: disk full, no WAL can be written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,10 @@ REQUESTS_PER_KILL: Final = 4_500
 #: Other faults: one of each kind for so many requests, and at least one.
 REQUESTS_PER_OTHER: Final = 250_000
 
+#: These last a minute, so they happen once, and only in a run of at least LONG_RUN requests.
+LONG: Final = (Kind.VALKEY_FULL_LONG, Kind.VALKEY_AWAY_LONG, Kind.POSTGRES_AWAY_LONG)
+LONG_RUN: Final = 50_000
+
 #: No fault before and behind these parts of the run: it begins whole, and what is done last is still seen to end.
 FIRST, LAST = 0.02, 0.97
 
@@ -66,10 +75,11 @@ MAX_NTH: Final = 4
 
 
 def counts_for(requests: int) -> dict[Kind, int]:
-    """Give how often each fault happens in a run of so many requests; every kind and every point at least once."""
+    """Give how often each fault happens in so many requests: every point, and every kind, LONG in a long run only."""
     kills = max(requests // REQUESTS_PER_KILL, len(POINTS) + 2)
     at_points = max(len(POINTS), kills * 3 // 4)
     counts = dict.fromkeys(Kind, max(1, requests // REQUESTS_PER_OTHER))
+    counts.update(dict.fromkeys(LONG, int(requests >= LONG_RUN)))
     counts[Kind.KILL_AT] = at_points
     counts[Kind.KILL] = kills - at_points
     return counts
@@ -89,7 +99,7 @@ def make_schedule(seed: int, requests: int, workers: int, counts: Mapping[Kind, 
                     kind=kind,
                     worker=rng.randrange(workers),
                     point=point,
-                    nth=rng.randint(1, MAX_NTH) if point else 0,
+                    nth=rng.randint(1, 1 if point in OF_REDELIVERED else MAX_NTH) if point else 0,
                     fraction=rng.random(),
                 )
             )

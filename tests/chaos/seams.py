@@ -1,4 +1,7 @@
-"""The places between two steps of a request's way where a worker can be made to die: claim, run, commit, reply, ack."""
+"""The places between two steps of a request's way where a worker can be made to die: claim, run, commit, reply, ack.
+
+And beside that way: the look-up of what was delivered before, and the mark of what runs.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,13 @@ from typing import Any, Final
 POINTS: Final = (
     "answer of Valkey unread",
     "claimed",
+    "before look-up",
+    "after look-up",
+    "look-up acted on",
     "before admit",
     "after admit",
+    "before mark",
+    "after mark",
     "before run",
     "after run",
     "before commit",
@@ -25,7 +33,15 @@ POINTS: Final = (
     "between reply and ack",
     "in the middle of acks",
     "after ack",
+    "before unmark",
+    "after unmark",
 )
+
+#: These are passed only by requests that were delivered before, so another worker must die first.
+OF_REDELIVERED: Final = ("before look-up", "after look-up", "look-up acted on")
+
+#: Where a worker surely holds messages, so that its death makes them be delivered again.
+HOLDING: Final = "claimed"
 
 
 class Trigger:
@@ -65,7 +81,9 @@ class Trigger:
 def install(trigger: Trigger, tell: Callable[[str], None]) -> None:
     """Wrap the product's functions at the seams."""
     _wrap_claim(trigger, tell)
+    _wrap_look_up(trigger)
     _wrap_engine(trigger)
+    _wrap_mark(trigger)
     _wrap_store(trigger)
     _wrap_outbox(trigger)
     _wrap_reading(trigger)
@@ -103,6 +121,31 @@ def _wrap_claim(trigger: Trigger, tell: Callable[[str], None]) -> None:
         return found
 
     ClaimingConsumer.take = take  # type: ignore[method-assign]
+
+
+def _wrap_look_up(trigger: Trigger) -> None:
+    from headrace.workers.engine import Engine
+    from headrace.workers.resolver import Resolver
+
+    passed = trigger.passed
+    _around(Resolver, "_look_up", lambda: passed("before look-up"), lambda: passed("after look-up"))
+    _around(Engine, "_resume", None, lambda: passed("look-up acted on"))
+
+
+def _wrap_mark(trigger: Trigger) -> None:
+    from headrace.queueing import RunningMark
+
+    inner = RunningMark.set
+
+    @functools.wraps(inner)
+    def set_(self: RunningMark, running: Any) -> None:
+        # A mark is taken away by setting one of nothing.
+        name = "mark" if running else "unmark"
+        trigger.passed(f"before {name}")
+        inner(self, running)
+        trigger.passed(f"after {name}")
+
+    RunningMark.set = set_  # type: ignore[method-assign]
 
 
 def _wrap_engine(trigger: Trigger) -> None:

@@ -72,6 +72,18 @@ class Slot:
         """How many orders to die are still open."""
         return len(self._orders)
 
+    @property
+    def next_point(self) -> str:
+        """The point at which the process, or its successor, is to die next; empty without orders."""
+        with self._lock:
+            return self._orders[0][0] if self._orders else ""
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of a worker that is ready."""
+        process = self._process
+        return process.pid if process is not None and self.ready.is_set() else None
+
     def kill(self) -> bool:
         """Kill whatever runs now; False when nothing runs."""
         with self._lock:

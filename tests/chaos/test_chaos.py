@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.chaos.check import StoredRow, judge
 from tests.chaos.ledger import Accepted, Expect
-from tests.chaos.schedule import Kind, counts_for, make_schedule
+from tests.chaos.logs import most_warnings
+from tests.chaos.report import Report
+from tests.chaos.schedule import LONG, Kind, counts_for, make_schedule
 from tests.chaos.seams import POINTS
+from tests.chaos.slot import Death
 from tests.chaos.world import ROOT
 
 ACCEPTED = [
@@ -34,7 +37,7 @@ ANSWERS = [("a", "3"), ("b", "InferenceFailed"), ("c", "Cancelled"), ("d", "9")]
 @pytest.mark.timeout(600)
 def test_no_accepted_request_is_lost_doubled_or_wrong_whatever_is_broken():
     """Every kind of fault and every point between two steps, at a fixed seed and a rate that leaves them time."""
-    command = [sys.executable, "-m", "tests.chaos.run", "--requests", "5000", "--rate", "120", "--seed", "3"]
+    command = [sys.executable, "-m", "tests.chaos.run", "--requests", "5000", "--rate", "140", "--seed", "3"]
     done = subprocess.run([*command, "--lease", "2"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASSED" in done.stdout
@@ -56,7 +59,7 @@ def test_what_the_harness_started_ends_with_it_even_when_it_is_killed():
 def test_a_schedule_is_a_function_of_its_seed_and_holds_every_fault_and_every_point(seed, requests, workers):
     schedule = make_schedule(seed, requests, workers)
     assert schedule == make_schedule(seed, requests, workers)
-    assert Counter(fault.kind for fault in schedule) == counts_for(requests)
+    assert Counter(fault.kind for fault in schedule) == Counter(counts_for(requests))
     assert {fault.point for fault in schedule if fault.kind is Kind.KILL_AT} == set(POINTS)
     assert [fault.at for fault in schedule] == sorted(fault.at for fault in schedule)
     assert all(0 <= fault.at < requests and 0 <= fault.worker < workers for fault in schedule)
@@ -67,6 +70,14 @@ def test_a_million_requests_meet_what_was_promised():
     assert counts[Kind.KILL] + counts[Kind.KILL_AT] >= 200
     assert counts[Kind.VALKEY_TERM] + counts[Kind.VALKEY_KILL] >= 5
     assert counts[Kind.POSTGRES_FAST] + counts[Kind.POSTGRES_IMMEDIATE] >= 5
+    assert [counts[kind] for kind in LONG] == [1, 1, 1]
+
+
+def test_a_recovery_does_not_count_the_minute_in_which_a_server_was_away():
+    report = Report(1, seed=1, workers=3, lease_s=3.0, minutes=[(100.0, 160.0)])
+    report.verdict.finished_at = {"before": 99.0, "across": 165.0, "after": 172.0}
+    report.add_deaths([Death(95.0, 0, "", [], {"before", "across"}), Death(170.0, 1, "", [], {"after"})])
+    assert sorted(report.recoveries_s) == [2.0, 4.0, 10.0]
 
 
 def test_what_ends_as_it_should_is_clean():
@@ -109,3 +120,10 @@ def test_a_second_row_a_second_answer_and_a_value_of_two_requests_are_doubled():
     assert len(judge(ACCEPTED, ANSWERS, [*ROWS, ROWS[0]]).doubled) == 1
     assert len(judge(ACCEPTED, [*ANSWERS, ("a", "5")], ROWS).doubled) == 1
     assert len(judge(ACCEPTED, ANSWERS, [*ROWS, StoredRow("stranger", "succeeded", 3, "", 1, 0.0)]).doubled) == 1
+
+
+def test_a_flood_of_warnings_is_seen_but_not_that_each_failing_request_has_its_line(tmp_path):
+    lines = [f"[2026-01-01 10:00:{second:02},500: WARNING/MainProcess] store away" for second in (0, 8, 10, 12, 30)]
+    wanted = ["[2026-01-01 10:00:30,500: ERROR/MainProcess] inference failed: request=a model=b 1"] * 5
+    (tmp_path / "worker.log").write_text("\n".join([*lines, *wanted, "headrace: Postgres can't be reached"]))
+    assert most_warnings([tmp_path / "worker.log"]) == 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -41,6 +43,8 @@ def main() -> None:
         str(corpus),
     ]
     limit_memory()
+    # The fuzzer's clock ticks on while Python ends, when nobody handles its signal any more.
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
     atheris.Setup(words, target.run, custom_mutator=mutate)
     atheris.Fuzz()
 

@@ -67,6 +67,7 @@ class _Engine:
         self.lanes = self
         self.admitted: list[InferenceRequest] = []
         self.ended: list[Outcome] = []
+        self.postponed: list[InferenceRequest] = []
         self._lane = _Lane(signature)
 
     def get(self, model: str, version: str) -> _Lane:
@@ -79,6 +80,11 @@ class _Engine:
 
     def end(self, outcome: Outcome) -> None:
         self.ended.append(outcome)
+
+    def postpone(self, request: InferenceRequest, delay_s: float) -> None:
+        if not delay_s > 0:
+            raise AssertionError("what waits has something to wait for")
+        self.postponed.append(request)
 
     def resolve(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
         if ending is None:
@@ -96,7 +102,6 @@ class FuzzedWorker:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._channel = _Channel()
         self._engine = _Engine(signature)
-        self._later: list[object] = []
         app = Celery("fuzz", set_as_current=False)
         app.conf.accept_content = ["json", CONTENT_TYPE]
         app.conf.result_backend = "headrace+postgresql://nobody@/nowhere"
@@ -106,7 +111,6 @@ class FuzzedWorker:
         consumer._maximum_prefetch_restored, consumer.restart_count = True, 0
         consumer.connection_errors = ()
         consumer.controller = SimpleNamespace(headrace_intake=Intake(self._engine, revoked=()))  # type: ignore[arg-type]
-        consumer.timer = SimpleNamespace(call_at=lambda *args: self._later.append(args))
         consumer.strategies[_QUEUE] = inference_strategy(None, app, consumer)  # type: ignore[arg-type]
         consumer.task_consumer = SimpleNamespace()
         keep_unreadable(consumer)
@@ -132,10 +136,10 @@ class FuzzedWorker:
             message = open_delivery(delivery, self._channel)  # type: ignore[arg-type]
         except NotAnEnvelope:
             return
-        for queue in (self._channel.settled, self._engine.admitted, self._engine.ended, self._later):
+        for queue in (self._channel.settled, self._engine.admitted, self._engine.ended, self._engine.postponed):
             queue.clear()
         self._receive._receive_callback(message)
-        told = [*self._channel.settled, *self._engine.admitted, *self._engine.ended, *self._later]
+        told = [*self._channel.settled, *self._engine.admitted, *self._engine.ended, *self._engine.postponed]
         if len(told) != 1:
             raise AssertionError(f"a message is settled once, not {len(told)} times")
         if message.headers.get(OVERSIZE_HEADER) and self._engine.admitted:

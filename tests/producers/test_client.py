@@ -307,8 +307,10 @@ def test_without_a_database_only_the_store_is_missing(client: Client, peer: Peer
 
 
 def test_cancel_writes_the_row_tells_the_workers_and_wakes_the_waiter(
-    stored_client: Client, stored_settings: Settings, database_url: str, peer: Peer
+    stored_client: Client, database_url: str, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What Celery itself would go by.
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")
     handle = stored_client.submit(MODEL, {"x": X})
     with ThreadPoolExecutor(1) as pool, peer.client.pubsub() as broadcasts:
         broadcasts.psubscribe("*celery.pidbox*")

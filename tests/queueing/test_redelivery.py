@@ -150,6 +150,19 @@ def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis,
     assert client.hlen(keys.RETRIES) == 1
 
 
+def test_a_message_that_waits_for_its_time_counts_no_retry(client: redis.Redis, new_consumer: NewConsumer) -> None:
+    client.lpush(QUEUE, "next year", "now")
+    consumer, other = new_consumer(), new_consumer()
+    year, now = consumer.claim({QUEUE: 2})
+    client.execute_command(*consumer.postpone_command(year.tag, 365 * 86_400.0))
+    client.execute_command(*consumer.postpone_command(now.tag, 0.0))
+    (found,) = other.claim({QUEUE: 2})
+    assert (found.raw, found.deliveries, found.retries) == (b"now", 0, 0)
+    assert not client.exists(keys.RETRIES)
+    ((_, due_ms),) = client.zrange(keys.DELAYED, 0, -1, withscores=True)
+    assert abs(due_ms / 1000 - client.time()[0] - 365 * 86_400) < 60
+
+
 def test_a_message_is_deferred_only_by_who_holds_it(client: redis.Redis, new_consumer: NewConsumer) -> None:
     client.lpush(QUEUE, "a")
     sleeper, other = new_consumer(), new_consumer()

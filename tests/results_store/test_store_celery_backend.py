@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import ml_dtypes
 import numpy as np
-import psycopg
 import pytest
 from celery import Celery, states
 from celery.exceptions import TaskRevokedError
@@ -188,26 +187,3 @@ def test_a_backend_without_an_address_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"headrace\+postgresql"):
         PredictionBackend(app)
     app.close()
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("postgresql://ann@db/scores", "headrace+postgresql://ann@db/scores"),
-        (
-            "postgresql://ann@db/scores?password=a%2Fb&sslmode=require",
-            "headrace+postgresql://ann:a%2Fb@db/scores?sslmode=require",
-        ),
-        ("postgresql:///scores?password=x&host=/run/pg", "headrace+postgresql://:x@/scores?host=/run/pg"),
-    ],
-)
-def test_a_password_in_the_query_moves_to_where_celery_masks_it(url: str, expected: str) -> None:
-    from kombu.utils.url import maybe_sanitize_url
-
-    from headrace.results_store.celery_backend import backend_url
-
-    assert backend_url(url) == expected
-    assert "a%2Fb" not in maybe_sanitize_url(backend_url(url).removeprefix("headrace+"))
-    assert psycopg.conninfo.conninfo_to_dict(url) == psycopg.conninfo.conninfo_to_dict(
-        expected.removeprefix("headrace+")
-    )

@@ -234,7 +234,7 @@ def test_a_cancel_wins_only_when_it_is_first(
     with pytest.raises(Cancelled):
         found.result()
     row = make_row(id=row_id(request_id))
-    assert writer.write([make_batch(rows=[row])]) == [row.id]
+    assert [conflict.id for conflict in writer.write([make_batch(rows=[row])])] == [row.id]
     ended = make_row()
     writer.write([make_batch(rows=[ended])])
     assert reader.cancel(str(ended.id), "digits") is False

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.cli.servers import Postgres
-from headrace.contracts.errors import ConfigurationError, InferenceFailed, StoreUnavailable
+from headrace.contracts.errors import Cancelled, ConfigurationError, InferenceFailed, StoreUnavailable
 from headrace.contracts.ids import row_id
 from headrace.results_store import BatchRows, Row, StoreRejected, StoreWriter, error_json, migrate
 from headrace.results_store import writer as writer_module
+from headrace.results_store.rows import Conflict
 
 MakeRow = Callable[..., Row]
 MakeBatch = Callable[..., BatchRows]
@@ -196,7 +197,7 @@ def test_the_first_row_wins_and_the_conflict_is_reported(
     first, fresh = make_batch(3, worker="first"), make_batch(2)
     writer.write([first])
     second = make_batch(rows=[*fresh.rows, first.rows[1], first.rows[2]], worker="second")
-    assert writer.write([second]) == [first.rows[1].id, first.rows[2].id]
+    assert [conflict.id for conflict in writer.write([second])] == [first.rows[1].id, first.rows[2].id]
     assert store.execute("SELECT worker, count(*) FROM predictions GROUP BY 1 ORDER BY 1").fetchall() == [
         ("first", 3),
         ("second", 2),
@@ -206,9 +207,13 @@ def test_the_first_row_wins_and_the_conflict_is_reported(
 def test_a_conflict_between_rows_that_never_ran_is_reported_too(
     writer: StoreWriter, make_row: MakeRow, make_batch: MakeBatch
 ) -> None:
-    row = make_row(state="cancelled", outputs=None)
+    row = make_row(state="cancelled", outputs=None, error=error_json(Cancelled("by hand")))
     writer.write([make_batch(rows=[row], batch_id=None, finished_at=1_790_000_000.0)])
-    assert writer.write([make_batch(rows=[row], batch_id=None, finished_at=1_790_000_001.0)]) == [row.id]
+    late = make_batch(rows=[make_row(id=row.id)], batch_id=None, finished_at=1_790_000_001.0)
+    # What is reported is the row that is there.
+    assert writer.write([late]) == [
+        Conflict(id=row.id, state="cancelled", error_type="Cancelled", error_message="by hand")
+    ]
 
 
 def test_an_id_twice_in_one_write_is_stored_once(
@@ -218,7 +223,7 @@ def test_an_id_twice_in_one_write_is_stored_once(
     batch.rows = [*batch.rows, batch.rows[0]]
     assert writer.write([batch]) == []
     again = make_batch(rows=[batch.rows[0]])
-    assert writer.write([make_batch(1), again]) == [batch.rows[0].id]
+    assert [conflict.id for conflict in writer.write([make_batch(1), again])] == [batch.rows[0].id]
     assert count(store) == 3
 
 
@@ -315,7 +320,7 @@ def test_conflicts_and_refusals_leave_the_prepared_statements_in_place(
     writer.write([known])
     connection = writer._connection
     for _ in range(10):
-        assert writer.write([make_batch(rows=known.rows)]) == [known.rows[0].id]
+        assert [conflict.id for conflict in writer.write([make_batch(rows=known.rows)])] == [known.rows[0].id]
         with pytest.raises(StoreRejected):
             writer.write([make_batch(rows=[make_row(outputs=b"{")])])
         assert writer.write([make_batch()]) == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from tests.security.conftest import Command
 from headrace.cli.demo import DATA
 from headrace.contracts import ConfigurationError, Settings, load_settings
 from headrace.producers import Client
+from headrace.queueing import dead_letters
 from headrace.results_store import StoreReader, check_schema
 from headrace.results_store.schema import REVISIONS, VERSION_TABLE
 
@@ -78,6 +81,37 @@ def start_worker(settings: Settings, tmp_path: Path) -> Iterator[StartWorker]:
         process.send_signal(signal.SIGTERM)
     for process in started:
         process.wait(30)
+
+
+@pytest.fixture
+def headrace_worker(settings: Settings, tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Start `headrace worker` with more variables; gives its log. It is stopped after the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**environment: str) -> Path:
+        log = tmp_path / f"supervised-{len(started)}.log"
+        own = {
+            "HEADRACE_BROKER_URL": settings.require_broker_url(),
+            "HEADRACE_DATABASE_URL": settings.require_database_url(),
+            "HEADRACE_MODELS": str(settings.models),
+            "HEADRACE_HOME": str(tmp_path),
+        }
+        with log.open("wb") as file:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "headrace.cli", "worker", "--log-level", "info"],
+                    env={**os.environ, **own, **environment},
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+        return log
+
+    yield start
+    for process in started:
+        process.send_signal(signal.SIGTERM)
+    for process in started:
+        assert process.wait(30) == 0
 
 
 def wait_for_workers(folder: Path, count: int) -> None:
@@ -146,6 +180,65 @@ def test_the_shortest_lease_is_renewed_before_it_ends(settings: Settings, start_
         assert client.predict("digits", {"image": IMAGE}, timeout_s=60)
 
 
+CLOCK_THAT_JUMPS = """
+import sys, time
+right, jumps_at, shift_s = time.time, time.monotonic() + 5, 0.0
+def jumping():
+    # Forward by two hours, back by two, and so on, as often as it is asked after the first seconds.
+    global shift_s
+    if time.monotonic() > jumps_at:
+        shift_s = 7200.0 if shift_s <= 0 else -7200.0
+    return right() + shift_s
+time.time = jumping
+from celery.__main__ import main
+main()
+"""
+
+
+def test_a_clock_that_jumps_while_the_worker_runs_loses_and_doubles_nothing(
+    settings: Settings, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker("jumping@here", "-c", CLOCK_THAT_JUMPS)
+    wait_for_workers(tmp_path, 1)
+    with Client(settings) as client:
+        for _ in range(3):
+            handles = client.submit_many("digits", {"image": np.repeat(IMAGE, 300, axis=0)})
+            assert all(handle.result(timeout_s=60) for handle in handles)
+            threading.Event().wait(settings.lease_s)  # held through a lease, whatever the clock says
+    with psycopg.connect(settings.require_database_url()) as connection:
+        rows = connection.execute("SELECT count(*), max(attempts) FROM predictions").fetchone()
+    assert rows == (900, 1)
+
+
+def test_garbage_in_a_queue_is_buried_and_those_behind_it_are_served(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    garbage = [b"", b"garbage", b"\x00\xff", b"[]", b"{}", b'{"body": 1}', b"null", b"1e999", b'"x"' * 1000]
+    with redis.Redis.from_url(settings.require_broker_url()) as broker, Client(settings) as client:
+        broker.lpush("infer.digits", *garbage)
+        handles = client.submit_many("digits", {"image": np.repeat(IMAGE, 50, axis=0)})
+        start_worker("cleaner@here")
+        assert all(handle.result(timeout_s=60) for handle in handles)
+        assert len(list(dead_letters(broker))) == len(garbage)
+        assert broker.llen("infer.digits") == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "BROKER_URL"]
+)
+def test_celerys_own_variables_lead_no_worker_to_another_broker(
+    settings: Settings, headrace_worker: Callable[..., Path], name: str
+) -> None:
+    elsewhere = "redis://127.0.0.1:1/0"
+    log = headrace_worker(**{name: elsewhere, "CELERY_RESULT_BACKEND": elsewhere, "CELERY_LOADER": "default"})
+    with Client(settings) as client:
+        assert client.predict("digits", {"image": IMAGE}, timeout_s=60)
+    text = log.read_text()
+    assert "127.0.0.1:1/" not in text
+    assert f"ignoring {'CELERY_' if name == 'BROKER_URL' else ''}{name}: HEADRACE_BROKER_URL" in text
+    assert "ignoring CELERY_RESULT_BACKEND: " in text
+
+
 def revise(url: str, revision: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = %s", [revision])
@@ -174,6 +267,32 @@ def test_a_store_of_an_older_release_is_refused_until_it_is_migrated(
         check_schema(migrated_url)
 
 
+def test_a_worker_refuses_a_store_of_an_older_release(
+    broker_url: str, migrated_url: str, tmp_path: Path
+) -> None:
+    newer = (
+        "import headrace.results_store.migration as m; m.REVISIONS = (*m.REVISIONS, '9999');"
+        "from headrace.cli.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", newer, "worker"],
+        env={
+            **os.environ,
+            "HEADRACE_BROKER_URL": broker_url,
+            "HEADRACE_DATABASE_URL": migrated_url,
+            "HEADRACE_MODELS": str(DATA / "models"),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "this release needs 9999" in done.stderr
+    assert "headrace store migrate" in done.stderr
+
+
 def test_a_store_of_a_newer_release_is_refused_by_worker_and_migration(
     broker_url: str, migrated_url: str, headrace: Command
 ) -> None:
@@ -186,6 +305,25 @@ def test_a_store_of_a_newer_release_is_refused_by_worker_and_migration(
         assert "headrace store migrate" in done.stderr
     with psycopg.connect(migrated_url) as connection:
         assert connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone() == ("9999",)
+
+
+def test_a_message_goes_to_the_worker_that_has_its_model(
+    settings: Settings, start_worker: StartWorker, headrace_worker: Callable[..., Path], tmp_path: Path
+) -> None:
+    start_worker("only-digits@here")
+    wait_for_workers(tmp_path, 1)
+    other = tmp_path / "other-models"
+    shutil.copytree(DATA / "models" / "digits", other / "numerals")
+    for manifest in other.rglob("model.toml"):
+        manifest.write_text(manifest.read_text().replace('name = "digits"', 'name = "numerals"', 1))
+    with Client(settings.model_copy(update={"models": other})) as client:
+        handle = client.submit("numerals", {"image": IMAGE})
+        headrace_worker(HEADRACE_MODELS=str(other))
+        assert handle.result(timeout_s=60)
+        row = client.get(handle.id)
+    assert row is not None
+    assert row.attempts == 1
+    assert str(row.worker).startswith("headrace@")
 
 
 def test_a_message_for_a_model_that_no_worker_has_waits(settings: Settings, start_worker: StartWorker) -> None:

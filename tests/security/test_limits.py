@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -51,6 +54,35 @@ def test_what_a_body_announces_is_believed_only_as_far_as_it_is_there(body: byte
     for read in (decode_tensors, decode_replies):
         with pytest.raises(InvalidRequest):
             read(body)
+
+
+#: What JSON makes most of: per element, and nested as deeply as is read.
+GREEDY = {
+    "lists": b"[],",
+    "objects": b"{},",
+    "numbers": b"-9,",
+    "keys": b'{"":1},',
+    "nested lists": b"[" * 900 + b"]" * 900 + b",",
+    "nested objects": b'{"":' * 900 + b"1" + b"}" * 900 + b",",
+}
+
+#: What docs/security.md tells to plan a worker's memory by.
+MOST_GROWTH = 50
+
+
+@pytest.mark.parametrize("unit", GREEDY.values(), ids=GREEDY)
+def test_json_grows_no_more_than_the_page_says(unit: bytes) -> None:
+    body = b'[[],{"inputs":{"x":[' + (unit * (1_000_000 // len(unit)))[:-1] + b"]}},{}]"
+    tracemalloc.start()
+    try:
+        inputs = decode_inputs(body, JSON_CONTENT_TYPE)
+        grown = tracemalloc.get_traced_memory()[1] / len(body)
+    finally:
+        tracemalloc.stop()
+    assert inputs.keys() == {"x"}
+    assert grown < MOST_GROWTH
+    page = Path(__file__).parents[2] / "docs" / "security.md"
+    assert f"{MOST_GROWTH} \N{MULTIPLICATION SIGN} `HEADRACE_MAX_PAYLOAD_BYTES`" in page.read_text()
 
 
 def test_tensors_take_no_more_memory_than_they_announce() -> None:

@@ -2,17 +2,31 @@
 
 y = 2·x, but: KILLER ends the process, BUSY fails for a while, NEVER always fails for now, and more rows than
 FAULTY_MEMORY_ROWS need more memory than there is. Each run leaves its rows as a line in FAULTY_FOLDER/runs.
+
+With FAULTY_READERS (names of READERS) the process dies of reading a message that holds DEADLY, whose bytes are those
+of a float too. Each such reading leaves the name of its thread in FAULTY_FOLDER/readings.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
+from importlib import import_module
 from pathlib import Path
 
 from headrace.contracts.runtime import OutOfMemory, TransientFailure
 
 KILLER, BUSY, NEVER = 666.0, 555.0, 444.0
+
+DEADLY = b"dead"
+
+#: Reader → its module and its function, whose first argument is what it reads.
+READERS = {
+    "envelope": ("headrace.queueing.message", "read_envelope"),
+    "end": ("headrace.queueing.message", "read_tail"),
+    "body": ("headrace.workers.intake", "decode_inputs"),
+}
 
 FOLDER = Path(os.environ.get("FAULTY_FOLDER", "."))
 
@@ -38,10 +52,26 @@ class FaultyModel:
 
 class FaultyRuntime:
     def __init__(self, device, threads):
-        pass
+        for name in filter(None, os.environ.get("FAULTY_READERS", "").split(",")):
+            make_deadly(*READERS[name])
 
     def load(self, package):
         return FaultyModel()
+
+
+def make_deadly(module_name: str, function_name: str) -> None:
+    module = import_module(module_name)
+    read = getattr(module, function_name)
+
+    def deadly(raw, *rest):
+        if DEADLY in bytes(raw):
+            with (FOLDER / "readings").open("a") as file:
+                file.write(threading.current_thread().name + "\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+            threading.Event().wait()  # the signal may be delivered a moment later
+        return read(raw, *rest)
+
+    setattr(module, function_name, deadly)
 
 
 def failures_left() -> bool:

@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery import Celery
 from tests.workers.conftest import worker_environment
-from tests.workers.faulty_runtime import BUSY, KILLER, NEVER
+from tests.workers.faulty_runtime import BUSY, DEADLY, KILLER, NEVER
 
 from headrace.contracts import InferenceFailed, PoisonRequest
 from headrace.contracts.ids import row_id
@@ -124,6 +124,44 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
                 pass
             assert client.get(handles[17].id).outputs["y"].tolist() == [[2 * KILLER]]
             assert dead_letters(broker) == []
+
+
+@pytest.mark.parametrize(
+    ("readers", "deaths"), [("body", 2), ("envelope", 2), ("envelope,end", 3)], ids=["body", "envelope", "even its end"]
+)
+def test_a_message_that_kills_whoever_reads_it_ends_as_a_dead_letter_and_no_other_does(
+    settings, start, folder, broker, readers, deaths
+):
+    limits = {"HEADRACE_MAX_DELIVERIES": "2"}
+    deadly_value = np.frombuffer(DEADLY, "<f4")[0]
+    with Client(settings) as client:
+        before = client.submit_many("faulty", {"x": column(range(1, 31))})
+        deadly = client.submit("faulty", {"x": column([deadly_value])}, request_id=f"{DEADLY.decode()}ly")
+        after = client.submit_many("faulty", {"x": column(range(31, 61))})
+        # Its first death is nobody's, for first deliveries are read without a mark.
+        for _ in range(1 + deaths):
+            with start(FAULTY_READERS=readers, **limits) as worker:
+                assert worker.wait(60) == -signal.SIGKILL
+        # What ran when the first delivery was read died with it, once; after that, nothing did but the culprit, whose
+        # last death isn't noted yet.
+        *others, culprit = sorted(lines.count(b"\n") for lines in broker.hvals(keys.DEATHS))
+        assert culprit == deaths - 1
+        assert all(count == 1 for count in others)
+        with start(FAULTY_READERS=readers, **limits):
+            for value, handle in enumerate([*before, *after], 1):
+                assert handle.result(timeout_s=60)["y"].tolist() == [[2 * value]]
+            for _ in wait_until(lambda: dead_letters(broker)):
+                pass
+            (letter,) = dead_letters(broker)
+            assert letter.reason == f"poison: {deaths} workers died while they ran this request"
+            assert len(letter.history) == deaths
+            if "end" not in readers:
+                with pytest.raises(PoisonRequest, match="2 workers died"):
+                    deadly.result(timeout_s=60)
+        threads = (folder / "readings").read_text().split()
+        assert threads == ["MainThread", *["headrace-executor"] * deaths]
+    assert not broker.keys("headrace:inflight:*")
+    assert not broker.keys("headrace:deaths")
 
 
 def wait_until(done, timeout_s: float = 30):

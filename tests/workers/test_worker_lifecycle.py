@@ -22,6 +22,11 @@ from headrace.results_store import StoreReader
 ONE = np.ones((1, 1), np.float32)
 FOUR = np.ones((1, 4), np.float32)
 
+PARTITIONS = (
+    "SELECT inhrelid::regclass::text FROM pg_inherits"
+    " WHERE inhparent = 'predictions'::regclass AND inhrelid <> 'predictions_default'::regclass"
+)
+
 
 def start_and_fail(settings, **environment):
     """Start a worker that can't work; give its exit code and the line it ended with."""
@@ -78,6 +83,18 @@ def test_a_worker_without_postgres_or_broker_ends_with_one_clear_line(settings):
     assert "HEADRACE_DATABASE_URL" in errors
     assert "secret" not in errors
     assert "Traceback" not in errors
+
+
+def test_a_worker_makes_partitions_over_a_url_as_sqlalchemy_writes_it(settings, start_worker, tmp_path):
+    url = settings.require_database_url()
+    with psycopg.connect(url, autocommit=True) as connection:
+        for (name,) in connection.execute(PARTITIONS).fetchall():
+            connection.execute(f"DROP TABLE {name}")
+        sqlalchemy_url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+        with start_worker(HEADRACE_DATABASE_URL=sqlalchemy_url), Client(settings) as client:
+            client.predict("double", {"x": FOUR}, timeout_s=30)
+        assert len(connection.execute(PARTITIONS).fetchall()) > 7
+    assert "partitions" not in (tmp_path / "worker.log").read_text()
 
 
 def test_a_worker_on_an_empty_database_names_the_migration(settings, postgres_uri):

@@ -18,7 +18,7 @@ import msgspec
 
 from headrace.cli.child import Child
 from headrace.cli.errors import StackError
-from headrace.cli.flower import DEFAULT_PORT, flower_command, flower_environment, flower_url, plain_broker_url
+from headrace.cli.flower import DEFAULT_PORT, flower_command, flower_environment, flower_url
 from headrace.cli.lock import HomeLock
 from headrace.cli.ports import LOOPBACK, free_port
 from headrace.cli.servers import Postgres, Valkey
@@ -173,11 +173,10 @@ class LocalStack:
 
     def _worker_answers(self) -> bool:
         """Ask over the broker, as `celery inspect ping` does: every process must answer."""
-        from celery import Celery
+        from headrace.queueing.control import ask_workers
 
-        with Celery(broker=plain_broker_url(self.address.broker_url), set_as_current=False) as app:
-            answers = app.control.ping(timeout=_PING_S, limit=self.options.processes) or []
-            return len(answers) >= self.options.processes
+        count = self.options.processes
+        return len(ask_workers(self.address.broker_url, "ping", timeout_s=_PING_S, limit=count)) >= count
 
     def _start_flower(self) -> None:
         if self.options.flower_port is None:

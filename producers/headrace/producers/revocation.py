@@ -11,7 +11,6 @@ from headrace.producers.broker import broker_errors, connect_for_calls
 from headrace.producers.lookup import RowLookup
 from headrace.producers.outcome import cancelled_reply
 from headrace.producers.pending import Waiting
-from headrace.queueing.connection import redis_url
 
 _log: Final = logging.getLogger(__name__)
 
@@ -29,14 +28,14 @@ def cancel(rows: RowLookup, broker_url: str, handle: Waiting) -> tuple[bool, lis
 
 def revoke(broker_url: str, request_id: str) -> None:
     """Broadcast Celery's `revoke`. A broker that is away is logged, not raised: the row already says "cancelled"."""
-    from celery import Celery
     from kombu.exceptions import OperationalError
 
+    from headrace.queueing.control import tell_workers
+
     try:
-        # Celery publishes broadcasts with endless retries; so first see that the broker is there.
+        # kombu publishes broadcasts with endless retries; so first see that the broker is there.
         with broker_errors(), connect_for_calls(broker_url) as connection:
             connection.ping()
-        with Celery("headrace", broker=redis_url(broker_url), set_as_current=False) as app:
-            app.control.revoke(request_id)
+        tell_workers(broker_url, "revoke", {"task_id": request_id, "terminate": False, "signal": "SIGTERM"})
     except (BrokerUnavailable, OperationalError) as exc:
         _log.warning("revoke_failed request=%s error=%r", request_id, str(exc))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from queue import Empty
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
-from redis.exceptions import NoScriptError
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import keys, message
-from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery, Ticket
+from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
+from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.lease import LeaseKeeper
 from headrace.queueing.logs import logger
@@ -37,9 +37,6 @@ UNLIMITED_IN_DRAIN: Final = 1
 #: How long messages are delivered before the event loop gets a turn, which sends acknowledgements and reads broadcasts.
 #: Matters where delivering means executing, as in Celery's solo pool.
 TURN_S: Final = 0.005
-
-#: How long a server may take to end a wait before its connection is cut.
-END_WAIT_S: Final = 2.0
 
 DEFAULT_LEASE_S: Final = 60.0
 
@@ -60,6 +57,11 @@ class Channel(kombu_redis.Channel):
     #: How many messages of a queue may be claimed now; called by the consuming thread. None goes by the prefetch count.
     #: Who sets it may acknowledge by `consumer.ack` instead of `message.ack`, and must `claim_soon` when there is room.
     window: Callable[[str], int] | None = None
+
+    #: Takes messages that came back from a consumer that died or lost its lease, unopened: opening one may be what
+    #: killed it. Called by the consuming thread, on which `pass_on` or `bury_garbage` must follow. None opens them like
+    #: all others.
+    returned: Callable[[Delivery], None] | None = None
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
         connection_errors: tuple[type[Exception], ...]
@@ -83,13 +85,10 @@ class Channel(kombu_redis.Channel):
         self._no_ack: set[str] = set()
         self._eager = False
         self._look_due = False
-        self._awaited: Mapping[str, int] = {}
-        self._ticket: Ticket | None = None
-        self._client_id = 0
-        self._identified: object = None
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
         self.waker: Waker | None = None
+        self._bell = DoorbellWait(connection.connection_errors)
         super().__init__(connection, **kwargs)
         self.handlers["WAKE"] = self._wake_read
         self.__dict__.pop("QoS", None)  # ack_emulation=False would put in kombu's, which holds nothing
@@ -174,7 +173,7 @@ class Channel(kombu_redis.Channel):
 
         Does nothing while that thread waits for the doorbells of all queues: it had room for each, and they were empty.
         """
-        if self._in_poll and not self._eager and len(self._awaited) == len(self._active_queues):
+        if self._in_poll and not self._eager and len(self._bell.awaited) == len(self._active_queues):
             return
         self._wake()
 
@@ -220,25 +219,24 @@ class Channel(kombu_redis.Channel):
         if not wants:
             return
         connection = self.client.connection
-        self._awaited = wants
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
-        commands: list[tuple[Any, ...]] = [("BLPOP", *map(keys.doorbell, wants), timeout or self.brpop_timeout)]
-        # In an event loop, whose thread surely comes back for it, the claim is sent along: the server runs it as soon
-        # as the doorbell rings, which saves a round trip when that counts most.
-        self._ticket = (
-            self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack) if self.connection.in_loop else None
-        )
-        if self._ticket is not None:
-            self._learn_client_id(connection)
-            commands.append(self.consumer.command(self._ticket))
-        connection.send_packed_command(connection.pack_commands(commands))
+        timeout_s = timeout or self.brpop_timeout
+        ticket = None
+        if self.connection.in_loop:
+            # Only a thread that surely comes back for the answer may have a claim sent along.
+            ticket = self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack)
+        if ticket is None:
+            self._bell.begin(connection, wants, timeout_s)
+        else:
+            self._bell.begin_claiming(connection, wants, timeout_s, self.consumer, ticket)
 
     def _brpop_read(self, **options: Any) -> bool:
-        if self._ticket is not None:
+        if self._bell.claims:
             self._read_claim(**options)
             return self._deliver_pending()
-        rang = self._read_bell(**options)
+        self._in_poll = None
+        rang = self._bell.read_bell(self.client, **options)
         self._flush_brpop_reauth()
         wants, _ = self._wishes()
         if rang is not None and rang not in wants:
@@ -248,55 +246,23 @@ class Channel(kombu_redis.Channel):
                 pipe.execute()
         return self._claim_and_deliver()
 
-    def _read_bell(self, **options: Any) -> str | None:
-        try:
-            answer = self.client.parse_response(self.client.connection, "BLPOP", **options)
-        except self.connection_errors:
-            self.client.connection.disconnect()
-            raise
-        finally:
-            self._in_poll = None
-        return answer[0].decode().removeprefix(keys.BELL_PREFIX) if answer else None
-
     def _read_claim(self, **options: Any) -> None:
         """Read the answers to a doorbell and to the claim that was sent with it."""
-        ticket, self._ticket = self._ticket, None
-        assert ticket is not None
-        self._read_bell(**options)
-        try:
-            found = self.consumer.take(ticket, self.client.parse_response(self.client.connection, "EVALSHA"))
-        except NoScriptError:
-            # Somebody flushed the server's scripts; the next claim brings ours back.
-            self._eager = True
-            return
-        except self.connection_errors:
-            self.client.connection.disconnect()
-            raise
-        self._eager = len(found) >= ticket.wish
+        self._in_poll = None
+        found, self._eager = self._bell.read_claim(self.client, **options)
         self._pending.extend(found)
         self._flush_brpop_reauth()
 
-    def _learn_client_id(self, connection: Any) -> None:
-        """Ask the server for this connection's id, once for each time it was connected; `_end_wait` needs it."""
-        if self._identified is not connection._sock:
-            connection.send_command("CLIENT", "ID")
-            self._client_id = int(connection.read_response())
-            self._identified = connection._sock
-
     def _end_wait(self) -> None:
         """End a wait whose claim may still run, so that no message comes to a channel that wants none any more."""
-        connection = self._in_poll
-        if not connection or self._ticket is None:
+        if not self._in_poll or not self._bell.claims:
             return
         try:
-            self.consumer.client.client_unblock(self._client_id)
-            if connection.can_read(timeout=END_WAIT_S):
+            if self._bell.end(self.client):
                 self._read_claim()
-            else:
-                connection.disconnect()
         except self.connection_errors as exc:
-            # What the claim may have taken comes back with its lease.
-            logger.warning("queueing.wait_cut consumer=%s error=%s", self.consumer.id, exc)
+            # What the claim may have taken comes back with its lease. That the connection broke is said elsewhere.
+            logger.info("queueing.wait_cut consumer=%s error=%s", self.consumer.id, exc)
 
     def _wake_read(self) -> bool:
         if self.waker is not None:
@@ -305,7 +271,7 @@ class Channel(kombu_redis.Channel):
         if (
             self._in_poll
             and not (look_due or self._eager or self._pending)
-            and self._wishes()[0].keys() <= self._awaited.keys()
+            and self._wishes()[0].keys() <= self._bell.awaited.keys()
         ):
             # Every queue with room was empty when it was last claimed, and its doorbell is being waited for.
             raise Empty
@@ -337,21 +303,36 @@ class Channel(kombu_redis.Channel):
         if callback is None:
             self.consumer.release([delivery.tag])
             return 0
+        if delivery.deliveries and delivery.tag and self.returned is not None:
+            self.returned(delivery)
+            return 1
         opened = self._open(delivery)
         if opened is None:
             return 0
         callback(opened)
         return 1
 
+    def pass_on(self, delivery: Delivery, opened: message.Message) -> None:
+        """Deliver what `returned` took and has opened."""
+        callback = self.connection._callbacks.get(delivery.queue)
+        if callback is None:
+            self.consumer.release([delivery.tag])
+        else:
+            callback(opened)
+
     def _open(self, delivery: Delivery) -> message.Message | None:
         """Make a kombu message of a delivery; garbage goes to the dead letters."""
         try:
             return message.open_delivery(delivery, self)
         except NotAnEnvelope as exc:
-            logger.error("queueing.buried queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, exc)
-            if delivery.tag:
-                self.consumer.bury(delivery.tag, f"not a Celery message: {exc}", [])
+            self.bury_garbage(delivery, exc)
             return None
+
+    def bury_garbage(self, delivery: Delivery, cause: NotAnEnvelope) -> None:
+        """Move a delivery that is no message to the dead letters."""
+        logger.error("queueing.buried queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, cause)
+        if delivery.tag:
+            self.consumer.bury(delivery.tag, f"not a Celery message: {cause}", [])
 
     # -- acknowledging -----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -51,6 +52,10 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     message_bytes: int
     deaths: tuple[Death, ...] = ()
     retries: int = 0
+
+    def end_only(self) -> Delivery:
+        """Give the same delivery as if it were `oversize`, so that who opens it reads no more than its last 8 KiB."""
+        return msgspec.structs.replace(self, raw=self.raw[-scripts.TAIL_BYTES :], oversize=True)
 
 
 class Ticket(msgspec.Struct, kw_only=True):
@@ -276,10 +281,18 @@ class ClaimingConsumer:
 
         It counts a retry. After `delay_s` whoever claims next puts the message back at the head of its queue.
         """
+        return self._delay(tag, delay_s, retries=1)
+
+    def postpone_command(self, tag: str, delay_s: float) -> Command:
+        """Give the command that lets a message wait that isn't due yet; like `defer_command`, but counts nothing."""
+        return self._delay(tag, delay_s, retries=0)
+
+    def _delay(self, tag: str, delay_s: float, retries: int) -> Command:
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
-        return "EVAL", scripts.DEFER, 0, self._id, tag, max(0, round(delay_s * 1000))
+        # Rounded up: what comes back before its time would be sent away once more.
+        return "EVAL", scripts.DEFER, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
 
     def renew(self, client: Redis | None = None) -> None:
         """Extend the lease on all that is held, by one command.

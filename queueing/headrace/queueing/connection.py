@@ -35,6 +35,8 @@ _TO_HEADRACE: Final = {"redis": "headrace", "rediss": "headraces", "unix": "head
 #: kombu accepts `CERT_REQUIRED` and `required`, redis-py only the latter.
 _CERT_REQS: Final = re.compile(r"(ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
 
+_LOGIN_IN_QUERY: Final = re.compile(r"\?(?:[^#]*&)?(?:username|password)=")
+
 _REMEDY: Final = "check HEADRACE_BROKER_URL and that the server runs"
 
 
@@ -82,6 +84,11 @@ def _split(url: str) -> tuple[str, str]:
         shown = scheme if found else "none"
         raise ConfigurationError(
             f"the broker URL's scheme is {shown!r}; use redis://, rediss://, headrace:// or headraces://"
+        )
+    if _LOGIN_IN_QUERY.search(rest):
+        raise ConfigurationError(
+            "the broker URL names its user or password after the question mark, where Celery doesn't read it; write "
+            "HEADRACE_BROKER_URL as redis://user:password@host"
         )
     return _TO_REDIS[scheme], rest
 

@@ -320,8 +320,9 @@ return 1
 """
 )
 
-#: ARGV: consumer, tag, milliseconds. Takes a message from what the consumer holds and keeps it for that long before a
-#: claim puts it back at the head of its queue. Gives 1, or 0 when the consumer holds no such message.
+#: ARGV: consumer, tag, milliseconds, '1' to count a retry. Takes a message from what the consumer holds and keeps it
+#: for that long before a claim puts it back at the head of its queue. Gives 1, or 0 when the consumer holds no such
+#: message.
 DEFER: Final = (
     _SHARED
     + f"""
@@ -333,8 +334,10 @@ local name = ARGV[1] .. ':' .. tag
 redis.call('HSET', DELAYED_MESSAGES, name, message)
 redis.call('ZADD', DELAYED, now_ms() + tonumber(ARGV[3]), name)
 redis.call('HDEL', held, tag)
-redis.call('HINCRBY', RETRIES, redis.sha1hex(message), 1)
-redis.call('EXPIRE', RETRIES, {DELIVERIES_TTL_S})
+if ARGV[4] == '1' then
+  redis.call('HINCRBY', RETRIES, redis.sha1hex(message), 1)
+  redis.call('EXPIRE', RETRIES, {DELIVERIES_TTL_S})
+end
 return 1
 """
 )

@@ -23,17 +23,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NoReturn
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import numpy as np
 from celery import states
+from celery.app.utils import sanitize_url  # type: ignore[attr-defined]  # missing from the stubs
 from celery.backends.base import BaseBackend
 from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's callers expect its own
 from numpy.typing import NDArray
+from psycopg.conninfo import conninfo_to_dict
 
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
 from headrace.contracts.message import TASK_PREFIX, queue_name
 from headrace.contracts.states import State
+from headrace.results_store.address import connection_info
 from headrace.results_store.prediction import Prediction
 from headrace.results_store.reader import StoreReader
 
@@ -46,41 +49,68 @@ POLL_SHARE: Final = 0.1
 #: One query for many ids names at most this many.
 IDS_A_QUERY: Final = 1_000
 
+#: What libpq takes in a URL that nobody may see, and what Celery writes in its place.
+_SECRETS: Final = ("password", "sslpassword", "oauth_client_secret")
+_MASK: Final = "********"
+
 Meta = dict[str, Any]
 
 
-def backend_url(database_url: str) -> str:
-    """Write a database URL as a `result_backend`, with its password where Celery masks it when it shows its settings.
+def shown_url(database_url: str) -> str:
+    """Write a database URL for people, as a `result_backend`: who, where and which database, and nothing secret.
 
-    libpq takes `?password=…` too, which `celery inspect conf` and Flower would show.
+    libpq reads it, since Celery's readers of URLs trip over several hosts and over what libpq takes unquoted.
+    Raises ConfigurationError when it can't be read.
     """
-    parts = urlsplit(database_url)
-    options = parse_qsl(parts.query, keep_blank_values=True)
-    passwords = [value for name, value in options if name == "password"]
-    if not passwords:
-        return "headrace+" + database_url
-    user = parts.netloc.rpartition("@")[0].partition(":")[0]
-    place = parts.netloc.rpartition("@")[2]
-    rest = urlencode([(name, value) for name, value in options if name != "password"], safe="/")
-    netloc = f"{user}:{quote(passwords[-1], safe='')}@{place}"
-    return "headrace+" + urlunsplit((parts.scheme, netloc, parts.path, rest, ""))
+    found = conninfo_to_dict(connection_info(database_url))
+    hosts, ports = (str(found.get(name) or "").split(",") for name in ("host", "port"))
+    # One port may stand for all hosts. A socket's folder has slashes, which have to be quoted here.
+    places = [
+        (f"[{host}]" if ":" in host else quote(host, safe="")) + (f":{port}" if port else "")
+        for host, port in zip(hosts, ports if len(ports) == len(hosts) else ports[:1] * len(hosts), strict=True)
+    ]
+    who = quote(str(found.get("user") or ""), safe="") + (":**" if found.get("password") else "")
+    name = quote(str(found.get("dbname") or ""), safe="")
+    return f"headrace+postgresql://{who}{'@' if who else ''}{','.join(places)}/{name}"
+
+
+def _check_masking(result_backend: str) -> None:
+    """Refuse a setting that Celery would show with its password, in `inspect conf`, `report` and so in Flower."""
+    shown = sanitize_url(result_backend, mask=_MASK).removeprefix("headrace+")
+    found = conninfo_to_dict(connection_info(shown))
+    if any(found.get(name, _MASK) != _MASK for name in _SECRETS):
+        raise ConfigurationError(
+            "Celery would show the password in this result_backend; write it as headrace+postgresql://user:PASSWORD@host/"
+            "name with special characters percent-encoded (`#` is %23, `,` is %2C), or set PGPASSWORD instead"
+        )
 
 
 class PredictionBackend(BaseBackend):
     """Answers `AsyncResult` from `predictions`; see the module for how states map."""
 
     supports_native_join = True
+    url: str
     #: `headrace store prune` ends old rows; Celery has nothing to clean up.
     supports_autoexpire = True
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
-        """url: `postgresql://…`, what follows `headrace+` in the setting. Raises ConfigurationError without one."""
+        """url: `postgresql://…`, what follows `headrace+` in the setting.
+
+        Raises ConfigurationError without one, and when Celery would show its password wherever it shows its settings.
+        """
         super().__init__(app, url=url, **kwargs)
         if not url:
             raise ConfigurationError("result_backend must say where the store is: headrace+postgresql://user@host/name")
+        if str(app.conf.result_backend).endswith(url):
+            _check_masking(app.conf.result_backend)
         self._reader = StoreReader(url)
+        self._shown = shown_url(url)
         # Lets one instance, with its pool of connections, serve all threads of an app.
         self.thread_safe = True
+
+    def as_uri(self, include_password: bool = False) -> str:
+        """Give the address for people, without the password unless told to."""
+        return f"headrace+{self.url}" if include_password else self._shown
 
     def close(self) -> None:
         """Close the connections; they are opened again when needed."""

@@ -32,6 +32,15 @@ class Row(msgspec.Struct, kw_only=True, gc=False):
     foreign_id: str | None = None
 
 
+class Conflict(msgspec.Struct, kw_only=True):
+    """A row that was there before: how its request ended. error_type, error_message: "" when it succeeded."""
+
+    id: uuid.UUID
+    state: str
+    error_type: str = ""
+    error_message: str = ""
+
+
 class BatchRows(msgspec.Struct, kw_only=True):
     """The rows of one micro-batch, and what they have in common.
 

@@ -27,7 +27,7 @@ from headrace.results_store.columns import (
     slice_columns,
 )
 from headrace.results_store.errors import StoreRejected, is_data_error, primary_message, translate
-from headrace.results_store.rows import BatchRows
+from headrace.results_store.rows import BatchRows, Conflict
 
 #: Above either of these a write goes by COPY: beyond about 2,000 rows it is faster (benchmarks/store.py), and Postgres
 #: takes no array of more than 1 GB.
@@ -53,7 +53,8 @@ _INSERT_STAGED: Final = (
     f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM headrace_stage {_SKIP_CONFLICTS}"  # noqa: S608
 )
 _FIND: Final = (
-    "SELECT id, batch_id, (extract(epoch FROM finished_at) * 1000000)::bigint FROM predictions WHERE id = ANY(%s)"
+    "SELECT id, batch_id, (extract(epoch FROM finished_at) * 1000000)::bigint, state,"
+    " coalesce(error->>'type', ''), coalesce(error->>'message', '') FROM predictions WHERE id = ANY(%s)"
 )
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -71,11 +72,11 @@ class StoreWriter:
         self._database_url = database_url
         self._connection: Connection | None = None
 
-    def write(self, batches: Sequence[BatchRows]) -> list[uuid.UUID]:
+    def write(self, batches: Sequence[BatchRows]) -> list[Conflict]:
         """Store all rows of all batches and commit; all of them or none. The first row of an id wins.
 
-        Gives the ids of which another row was there already: of another batch (the request was delivered twice), or of
-        a cancel. To write the same batch again, after an error say, is no conflict and gives nothing.
+        Gives the rows that were there already under an id of these: of another batch (the request was delivered twice),
+        or of a cancel. To write the same batch again, after an error say, is no conflict and gives nothing.
         Raises StoreUnavailable (the same write may succeed later; it may even have been stored: just repeat it),
         StoreRejected (nothing was stored; Postgres will never take the rows it names), ConfigurationError.
         """
@@ -225,12 +226,16 @@ def _is_accepted(connection: Connection, columns: Columns) -> bool:
     return True
 
 
-def _find_conflicts(connection: Connection, batches: Sequence[BatchRows]) -> list[uuid.UUID]:
+def _find_conflicts(connection: Connection, batches: Sequence[BatchRows]) -> list[Conflict]:
     ids = [row.id for batch in batches for row in batch.rows]
-    found = {identity: (batch, finished) for identity, batch, finished in connection.execute(_FIND, (ids,))}
-    return [
-        row.id
-        for batch in batches
-        for row in batch.rows
-        if found.get(row.id) != (batch.batch_id, microseconds(batch.finished_at))
-    ]
+    found = {row[0]: row[1:] for row in connection.execute(_FIND, (ids,))}
+    conflicts = []
+    for batch in batches:
+        ours = (batch.batch_id, microseconds(batch.finished_at))
+        for row in batch.rows:
+            # None: it was pruned or removed between the two statements.
+            there = found.get(row.id)
+            if there is not None and there[:2] != ours:
+                state, error_type, error_message = there[2:]
+                conflicts.append(Conflict(id=row.id, state=state, error_type=error_type, error_message=error_message))
+    return conflicts

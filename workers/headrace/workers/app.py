@@ -6,7 +6,8 @@ of the same name, `infer.MODEL`.
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Final
 
 from celery import Celery, Task
 from kombu import Exchange, Queue
@@ -14,9 +15,39 @@ from kombu import Exchange, Queue
 from headrace.contracts import ModelDirectory, Settings, load_settings
 from headrace.contracts.message import MAX_PRIORITY, queue_name
 from headrace.contracts.tensors import CONTENT_TYPE
-from headrace.queueing import headrace_url, tls_options
-from headrace.results_store.celery_backend import backend_url
+from headrace.queueing import connect, headrace_url, tls_options
+from headrace.queueing.connection import CONNECT_TIMEOUT_S
+from headrace.results_store.celery_backend import PredictionBackend, shown_url
 from headrace.workers.steps import ConsumerHooks, EngineStep
+
+#: Variables by which Celery would take another broker or result backend than the settings'. `celery -b` sets the first.
+DIVERTING: Final = (
+    "CELERY_BROKER_URL",
+    "CELERY_BROKER_READ_URL",
+    "CELERY_BROKER_WRITE_URL",
+    "CELERY_RESULT_BACKEND",
+)
+
+#: A server that vanished without a word is noticed after this time: by a call that waits for it, or by the kernel.
+SILENCE_S: Final = 30.0
+
+
+class App(Celery):
+    """A Celery app whose result backend is the store, and whose workers serve the broker of the settings only."""
+
+    headrace_settings: Settings
+    #: Variables that a worker found and took no notice of.
+    ignored_variables: tuple[str, ...] = ()
+
+    def _get_backend(self) -> PredictionBackend:
+        """Give the store's backend; what `result_backend` says is for people, and holds no password."""
+        return PredictionBackend(self, url=self.headrace_settings.require_database_url())
+
+    @property
+    def Worker(self) -> Any:  # noqa: N802 — Celery's name
+        """Give the class of this app's worker. Flower, another process of this app, may go by Celery's variables."""
+        self.ignored_variables += tuple(name for name in DIVERTING if os.environ.pop(name, None))
+        return self.subclass_with_self("celery.apps.worker:Worker")  # type: ignore[arg-type]  # takes names too
 
 
 class InferenceTask(Task[Any, Any]):
@@ -31,19 +62,26 @@ class InferenceTask(Task[Any, Any]):
         raise NotImplementedError(f"{self.name} runs in a headrace worker; submit it, don't call it")
 
 
-def make_app(settings: Settings) -> Celery:
-    """Make the app that serves the models of `settings.models`."""
-    app = Celery("headrace", set_as_current=False)
+def make_app(settings: Settings) -> App:
+    """Make the app that serves the models of `settings.models`. Raises ConfigurationError for URLs that can't be read.
+
+    Of Celery's ways to take tasks off a lost connection none is needed: the engine holds requests, not Celery.
+    """
+    app = App("headrace", set_as_current=False, loader="app")
+    app.headrace_settings = settings
+    connect(settings.require_broker_url()).close()  # Celery's error about a URL that can't be read may quote it
     names = ModelDirectory(settings.models).names()
     app.conf.update(
         broker_url=headrace_url(settings.require_broker_url()),
         broker_use_ssl=tls_options(settings.require_broker_url()) or False,
-        broker_connection_retry_on_startup=True,
         broker_transport_options={
             "lease_s": settings.lease_s,
             "max_message_bytes": message_bytes(settings.max_payload_bytes),
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "socket_timeout": SILENCE_S,
+            "socket_keepalive": True,
         },
-        result_backend=backend_url(settings.require_database_url()),
+        result_backend=shown_url(settings.require_database_url()),
         accept_content=["json", CONTENT_TYPE],
         task_serializer="json",
         task_default_queue="headrace",
@@ -52,18 +90,17 @@ def make_app(settings: Settings) -> Celery:
             Queue(queue_name(name), Exchange(""), routing_key=queue_name(name), max_priority=MAX_PRIORITY)
             for name in names
         ],
+        worker_consumer="headrace.workers.consumer:Consumer",
         worker_pool="solo",
         worker_send_task_events=True,
         # One process a device: the executor is its thread, so the pool only runs what remote control asks for.
         worker_concurrency=1,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=True,
     )
     for name in names:
         app.register_task(type(name, (InferenceTask,), {"name": queue_name(name), "abstract": False})())
     app.steps["worker"].add(EngineStep)
     app.steps["consumer"].add(ConsumerHooks)
-    app.headrace_settings = settings  # type: ignore[attr-defined]  # read by the steps
     return app
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Container
 from typing import Final
 
@@ -11,12 +12,13 @@ import psycopg
 
 from headrace.contracts import ModelDirectory, Settings
 from headrace.queueing import ClaimingConsumer, RunningMark, connect
-from headrace.results_store import StoreReader, StoreWriter, check_schema, ensure_partitions
+from headrace.results_store import StoreReader, StoreWriter, address, check_schema, ensure_partitions
 from headrace.workers.ceilings import Ceilings
-from headrace.workers.executor import Executor, answered, not_run
+from headrace.workers.executor import Executor, answered, not_run, postponed
 from headrace.workers.lane import Lane, Lanes
 from headrace.workers.monitor import Monitor
 from headrace.workers.outbox import Outbox
+from headrace.workers.probation import Returned
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
 from headrace.workers.resolver import Resolved, Resolver
 
@@ -53,13 +55,14 @@ class Engine:
             settled=self._on_settled,
             room=self._on_room,
         )
-        self._executor = Executor(self._outbox, self._on_taken, revoked, mark, settings.max_retries)
+        self._executor = Executor(self._outbox, self._on_taken, revoked, mark, settings.max_retries, self._on_opened)
         self._resolver = Resolver(
             StoreReader(settings.require_database_url(), pool_size=1),
             max_deliveries=settings.max_deliveries,
             resolved=self._on_resolved,
         )
         self._arrived: list[InferenceRequest] = []
+        self._opened: deque[Returned] = deque()
         # By queue: rows and requests admitted (main thread) and taken for running (executor); no lock: one writer each.
         self._admitted: dict[str, list[int]] = {}
         self._taken: dict[str, list[int]] = {}
@@ -78,7 +81,7 @@ class Engine:
     def keep_partitions(self) -> None:
         """Make the partitions of the coming days; rows of a day without one go to the default partition meanwhile."""
         try:
-            with psycopg.connect(self.settings.require_database_url(), autocommit=True) as connection:
+            with address.connect(self.settings.require_database_url()) as connection:
                 ensure_partitions(connection)
         except psycopg.Error as exc:
             logger.warning("partitions of the coming days were not made; trying again later: %s", type(exc).__name__)
@@ -93,6 +96,33 @@ class Engine:
         if request.rows:
             self._count(request, 1)
         self._resolver.ask(request, ending)
+
+    def postpone(self, request: InferenceRequest, delay_s: float) -> None:
+        """Let a request whose time has not come wait in the server, where any worker finds it."""
+        self._outbox.put(postponed(request, delay_s))
+
+    def probe(self, returned: Returned) -> None:
+        """Have a message that came back opened by the executor; then it goes on, on the main thread."""
+        self._count_unopened(returned, 1)
+        self._executor.probe(returned)
+
+    def _count_unopened(self, returned: Returned, sign: int) -> None:
+        """Let a message that waits to be opened take a row's place in the window."""
+        counts = self._admitted.setdefault(returned.delivery.queue, [0, 0])
+        counts[0] += sign
+        counts[1] += sign
+
+    def _on_opened(self, returned: Returned) -> None:
+        """On the executor's thread: go on with this message on the main thread, after those opened before."""
+        self._opened.append(returned)
+        if self.call_soon is not None:
+            self.call_soon(self._let_go_on)
+
+    def _let_go_on(self) -> None:
+        while self._opened and not self._closed:
+            returned = self._opened.popleft()
+            self._count_unopened(returned, -1)
+            returned.go_on()
 
     def _gather(self, request: InferenceRequest) -> None:
         if not self._arrived and self.call_soon is not None:

@@ -19,6 +19,7 @@ from headrace.workers.batching import Batch, Item
 from headrace.workers.inference import Runner, Verdict
 from headrace.workers.lane import Lane
 from headrace.workers.outbox import Outbox
+from headrace.workers.probation import Returned
 from headrace.workers.request import Deferred, FinishedBatch, InferenceRequest, Known, Outcome
 from headrace.workers.retries import retry_delay_s
 from headrace.workers.vital import vital_thread
@@ -43,7 +44,8 @@ class Executor:
 
     taken: called on the executor's thread with a lane and a number of rows that left the lane's batcher.
     revoked: ids that were cancelled; looked up just before a batch runs. mark: told what runs; the executor's own.
-    max_retries: how often a request is put off when its failure may pass.
+    max_retries: how often a request is put off when its failure may pass. opened: called on the executor's thread with
+    a message that `probe` was given, and that was opened.
     """
 
     def __init__(
@@ -53,14 +55,17 @@ class Executor:
         revoked: Container[str],
         mark: RunningMark,
         max_retries: int,
+        opened: Callable[[Returned], None],
     ) -> None:
         """Create the executor; `start` starts its thread."""
+        self._opened = opened
+        self._probing = False
         self._mark = mark
         self._max_retries = max_retries
         self._outbox = outbox
         self._taken = taken
         self._revoked = revoked
-        self._arrivals: queue.SimpleQueue[list[InferenceRequest] | _Drain] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[list[InferenceRequest] | Returned | _Drain] = queue.SimpleQueue()
         self._lanes: list[Lane] = []
         self._turn = 0
         self._draining: _Drain | None = None
@@ -73,6 +78,13 @@ class Executor:
     def submit(self, requests: list[InferenceRequest]) -> None:
         """Hand over checked requests; any thread."""
         self._arrivals.put(requests)
+
+    def probe(self, returned: Returned) -> None:
+        """Open a message that came back, between two batches and under a mark of its own; any thread.
+
+        After `drain` it isn't opened any more, and stays held.
+        """
+        self._arrivals.put(returned)
 
     def wake(self) -> None:
         """Look again whether a batch may leave: the outbox has room. Any thread."""
@@ -113,7 +125,9 @@ class Executor:
                 self._accept(arrival)
                 arrival = self._arrivals.get_nowait()
         except queue.Empty:
-            return
+            if self._probing:
+                self._probing = False
+                self._mark.clear()
 
     def _idle_s(self) -> float | None:
         """Give how long there is nothing to do but to wait: None for ever, 0 when a batch may leave now."""
@@ -123,10 +137,14 @@ class Executor:
         wakes = [wake for lane in self._lanes if (wake := lane.batcher.wake_at(now)) is not None]
         return max(0.0, min(wakes) - now) if wakes else None
 
-    def _accept(self, arrival: list[InferenceRequest] | _Drain) -> None:
+    def _accept(self, arrival: list[InferenceRequest] | Returned | _Drain) -> None:
         if isinstance(arrival, _Drain):
             self._draining = arrival
             arrival.unstarted.put(self._hand_back())
+            return
+        if isinstance(arrival, Returned):
+            if self._draining is None:
+                self._probe(arrival)
             return
         now = time.monotonic()
         for request in arrival:
@@ -135,6 +153,12 @@ class Executor:
             if lane not in self._lanes:
                 self._lanes.append(lane)
             lane.batcher.put(request_item(request, now))
+
+    def _probe(self, returned: Returned) -> None:
+        self._probing = True
+        self._mark.set({returned.consumer.id: [returned.delivery.tag]})
+        returned.open()
+        self._opened(returned)
 
     def _hand_back(self) -> list[InferenceRequest]:
         unstarted: list[InferenceRequest] = []
@@ -259,6 +283,14 @@ def not_run(lane: Lane | None, outcomes: list[Outcome]) -> FinishedBatch:
         runs=[],
         outcomes=outcomes,
     )
+
+
+def postponed(request: InferenceRequest, delay_s: float) -> FinishedBatch:
+    """Bundle a request whose time has not come."""
+    batch = not_run(None, [])
+    batch.deferred = [Deferred(request=request, delay_s=delay_s, is_retry=False)]
+    batch.rows = 1
+    return batch
 
 
 def answered(known: list[Known]) -> FinishedBatch:

@@ -6,10 +6,10 @@ A request that does not fit its model fails here, alone, before it could reach a
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from headrace.contracts import (
@@ -26,14 +26,13 @@ from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader,
 from headrace.queueing import OVERSIZE_HEADER
 from headrace.workers.engine import Engine
 from headrace.workers.request import InferenceRequest, Outcome
+from headrace.workers.resolver import Question
 
 if TYPE_CHECKING:
     from celery import Celery, Task
     from kombu.message import Message
 
     from headrace.queueing import Channel, ClaimingConsumer, Delivery
-
-logger = logging.getLogger(__name__)
 
 #: Ids of foreign clients longer than this are refused: they would be stored and indexed.
 MAX_ID_LENGTH: Final = 255
@@ -50,28 +49,51 @@ class Intake:
         """revoked: a container of cancelled ids."""
         self._engine = engine
         self._revoked = revoked
-        self._last_raw_header: object = None
-        self._last_header = _NO_HEADER
+        self._last_header: tuple[object, RequestHeader] = (None, _NO_HEADER)
+        self._known: Question | None = None
 
     def receive(self, message: Message, *, protocol_1: bool = False) -> None:
         """Admit one message to the engine, or end it with the error that says what is wrong with it."""
-        channel = cast("Channel", message.channel)
-        request = self._blank(message, channel.consumer)
+        request, ending = self._known or self.read(message, _consumer_of(message), protocol_1=protocol_1)
+        if request.redelivered:
+            self._engine.resolve(request, ending)
+        elif ending is not None:
+            self._engine.end(ending)
+        else:
+            self._engine.admit(request)
+
+    @contextmanager
+    def knowing(self, reading: Question | None) -> Iterator[None]:
+        """Within the block, the message that is received was read before, which gave this."""
+        self._known = reading
+        try:
+            yield
+        finally:
+            self._known = None
+
+    def read(self, message: Message, consumer: ClaimingConsumer, *, protocol_1: bool = False) -> Question:
+        """Make a request of a message, and say how it ends if it can't run; any thread."""
+        request = self._blank(message, consumer)
         try:
             if protocol_1:
                 raise InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
-            self._fill(request, message)
+            self._read_headers(request, message)
+            if len(request.deaths) < self._engine.settings.max_deliveries:
+                self._read_body(request, message)
         except HeadraceError as exc:
-            ending = Outcome(request=request, state=_state_of(exc), error=exc)
-            if request.redelivered:
-                self._engine.resolve(request, ending)
-            else:
-                self._engine.end(ending)
-            return
-        if request.redelivered:
-            self._engine.resolve(request)
-        else:
-            self._engine.admit(request)
+            return request, Outcome(request=request, state=_state_of(exc), error=exc)
+        return request, None
+
+    def postpone_until(self, message: Message, at: float) -> bool:
+        """Let a message wait until a time in seconds since 1970, or until it expires; False when that has come."""
+        with suppress(InvalidRequest):
+            at = min(at, _time(message.headers.get("expires")) or at)
+        left_s = at - time.time()
+        request = self._blank(message, _consumer_of(message))
+        if left_s <= 0 or request.id in self._revoked:
+            return False
+        self._engine.postpone(request, left_s)
+        return True
 
     def _blank(self, message: Message, consumer: ClaimingConsumer) -> InferenceRequest:
         """Make a request of what is safe to read, so that even a malformed message ends as a row."""
@@ -101,7 +123,7 @@ class Intake:
             note=_text(headers.get("argsrepr")),
         )
 
-    def _fill(self, request: InferenceRequest, message: Message) -> None:
+    def _read_headers(self, request: InferenceRequest, message: Message) -> None:
         headers = message.headers
         raw_header = headers.get("headrace")
         if not _is_storable(request.id):
@@ -118,42 +140,60 @@ class Intake:
         self._check_time(request, headers.get("expires"))
         if request.id in self._revoked:
             raise Cancelled
-        oversize = headers.get(OVERSIZE_HEADER)
+        request.lane = self._engine.lanes.get(request.model, header.version)
+
+    def _read_body(self, request: InferenceRequest, message: Message) -> None:
+        assert request.lane is not None
+        oversize = message.headers.get(OVERSIZE_HEADER)
         if oversize:
             raise PayloadTooLarge(
                 f"the request has {oversize:,} bytes; HEADRACE_MAX_PAYLOAD_BYTES allows "
                 f"{self._engine.settings.max_payload_bytes:,}: split it into several requests"
             )
-        request.lane = self._engine.lanes.get(request.model, header.version)
         request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
         request.rows = len(next(iter(request.inputs.values())))
 
     def _header(self, raw: object) -> RequestHeader:
         """Decode a `headrace` header; those of requests that were submitted together are equal."""
+        # One pair, for two threads may read messages at once.
+        last_raw, last = self._last_header
         try:
-            if raw != self._last_raw_header:
-                self._last_header = decode_header(raw)
-                self._last_raw_header = raw
+            if raw != last_raw:
+                last = decode_header(raw)
+                self._last_header = raw, last
         except RecursionError:
             raise InvalidRequest("the headrace header is nested too deeply") from None
-        return self._last_header
+        return last
 
-    def _check_time(self, request: InferenceRequest, expires: object) -> None:
-        if not expires:
+    @staticmethod
+    def _check_time(request: InferenceRequest, expires: object) -> None:
+        at = _time(expires)
+        if at is None:
             return
-        try:
-            at = dt.datetime.fromisoformat(_text(expires))
-        except ValueError:
-            raise InvalidRequest(f"the header expires={quoted(_text(expires))} is no ISO 8601 time") from None
-        left_s = _utc(at).timestamp() - time.time()
+        left_s = at - time.time()
         if left_s <= 0:
             raise DeadlineExceeded
         request.deadline = time.monotonic() + left_s
 
 
-def _utc(time_: dt.datetime) -> dt.datetime:
-    """Read a time without a zone as Celery does."""
-    return time_ if time_.tzinfo else time_.replace(tzinfo=dt.UTC)
+def _consumer_of(message: Message) -> ClaimingConsumer:
+    return cast("Channel", message.channel).consumer
+
+
+def _time(expires: object) -> float | None:
+    """Read the header `expires` as seconds since 1970; None when there is none. Raises InvalidRequest."""
+    if not expires:
+        return None
+    try:
+        return _seconds(_text(expires))
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"the header expires={quoted(_text(expires))} is no ISO 8601 time") from None
+
+
+def _seconds(text: str) -> float:
+    """Read a time as Celery writes it, in UTC if it names no zone. Raises ValueError or OverflowError."""
+    time_ = dt.datetime.fromisoformat(text)
+    return (time_ if time_.tzinfo else time_.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _text(value: object) -> str:
@@ -179,18 +219,17 @@ def _state_of(error: HeadraceError) -> State:
 
 def inference_strategy(task: Task[Any, Any], app: Celery, consumer: Any) -> Handler:  # noqa: ARG001 — Celery's interface
     """Make the handler of one task's messages (Celery calls this once a task and connection)."""
-    receive = consumer.controller.headrace_intake.receive
-    call_at = consumer.timer.call_at
+    intake: Intake = consumer.controller.headrace_intake
+    receive = intake.receive
 
     def handle(message: Message, body: object, ack: object, reject: object, callbacks: object, **_: object) -> None:  # noqa: ARG001
         eta = message.headers.get("eta")
         if eta:
             try:
-                at = _utc(dt.datetime.fromisoformat(_text(eta))).timestamp()
+                at = _seconds(_text(eta))
             except (ValueError, OverflowError):
                 at = 0.0
-            if at > time.time():
-                call_at(at, receive, (message,))
+            if at > time.time() and intake.postpone_until(message, at):
                 return
         receive(message, protocol_1=body is not None)
 

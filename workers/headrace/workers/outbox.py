@@ -12,12 +12,14 @@ import msgspec
 import redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from headrace.contracts import BrokerUnavailable, InferenceFailed, Settings, State, StoreUnavailable
+from headrace.contracts import BrokerUnavailable, Settings, StoreUnavailable
 from headrace.contracts.message import Reply, encode_replies
 from headrace.queueing import ClaimingConsumer, Command, run_commands, translate_errors
 from headrace.results_store import StoreRejected, StoreWriter
+from headrace.results_store.rows import Conflict
+from headrace.workers.refusal import without
 from headrace.workers.replies import Answers
-from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
+from headrace.workers.request import FinishedBatch, InferenceRequest
 from headrace.workers.storing import stored_form
 from headrace.workers.vital import vital_thread
 
@@ -150,14 +152,14 @@ class Outbox:
                     return answers, False
                 continue
             except StoreRejected as exc:
-                batches[:] = [_without(batch, set(map(str, exc.ids)), exc.message) for batch in batches]
+                batches[:] = [without(batch, set(exc.ids), exc.message) for batch in batches]
                 continue
             if not self._available:
                 self._available = True
                 logger.warning("store back")
                 self._room()
             if existed:
-                _refer_to_rows(answers, batches, {str(identity) for identity in existed})
+                _refer_to_rows(answers, batches, existed)
             return answers, True
 
     def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:
@@ -215,7 +217,9 @@ def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
         for known in batch.known:
             settle(known.request)
         for deferred in batch.deferred:
-            yield deferred.request.consumer.defer_command(deferred.request.tag, deferred.delay_s)
+            consumer, tag = deferred.request.consumer, deferred.request.tag
+            delay = consumer.defer_command if deferred.is_retry else consumer.postpone_command
+            yield delay(tag, deferred.delay_s)
         for outcome in batch.outcomes:
             if outcome.burial is None:
                 settle(outcome.request)
@@ -226,40 +230,23 @@ def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
         yield from consumer.ack_commands(held)
 
 
-def _without(batch: FinishedBatch, rejected: set[str], why: str) -> FinishedBatch:
-    """Turn requests whose rows Postgres refuses into failures; their neighbours stay as they are."""
-    from headrace.workers.encoding import cut
-
-    runs = []
-    outcomes = list(batch.outcomes)
-    for run in batch.runs:
-        if not any(str(request.row_id) in rejected for request in run.requests):
-            runs.append(run)
-            continue
-        pieces = cut(run.outputs, [request.rows for request in run.requests])
-        for request, piece in zip(run.requests, pieces, strict=True):
-            if str(request.row_id) in rejected:
-                logger.error("outputs can't be stored: request=%s: %s", request.id, why)
-                error = InferenceFailed("the outputs of this request can't be stored; the worker's log has the cause")
-                outcomes.append(Outcome(request=request, state=State.FAILED, error=error))
-            else:
-                runs.append(msgspec.structs.replace(run, requests=[request], outputs=piece))
-    return msgspec.structs.replace(batch, runs=runs, outcomes=outcomes)
-
-
-def _refer_to_rows(answers: Answers, batches: list[FinishedBatch], existed: set[str]) -> None:
+def _refer_to_rows(answers: Answers, batches: list[FinishedBatch], conflicts: list[Conflict]) -> None:
     """Where a row was there before (a redelivery, a cancellation), the row is the answer, not what was computed now."""
-    ids = {
-        request.id: str(request.row_id)
+    rows = {conflict.id: conflict for conflict in conflicts}
+    found = {
+        request.id: rows[request.row_id]
         for batch in batches
         for request in (
             *(request for run in batch.runs for request in run.requests),
             *(outcome.request for outcome in batch.outcomes),
         )
-        if str(request.row_id) in existed
+        if request.row_id in rows
     }
     for replies in answers.by_inbox.values():
-        for index, reply in enumerate(replies):
-            if reply.id in ids:
-                # Whatever the row says: its reader finds out.
-                replies[index] = Reply(id=reply.id, state=State.SUCCEEDED, stored=True)
+        replies[:] = [_reply_of(row, reply.id) if (row := found.get(reply.id)) else reply for reply in replies]
+
+
+def _reply_of(row: Conflict, request_id: str) -> Reply:
+    return Reply(
+        id=request_id, state=row.state, stored=True, error_type=row.error_type, error_message=row.error_message
+    )

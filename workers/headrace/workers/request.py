@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import uuid
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,16 @@ class Burial(msgspec.Struct, kw_only=True, eq=False):
     history: list[str]
 
 
+class RowForm(enum.Enum):
+    """How much of an outcome its row holds; less each time that the store refused it."""
+
+    FULL = enum.auto()
+    #: State and error, the latter as plain text; nothing that the client chose but the id.
+    REDUCED = enum.auto()
+    #: There is no row.
+    NONE = enum.auto()
+
+
 class Outcome(msgspec.Struct, kw_only=True, eq=False):
     """How one request ended without outputs: failed, expired or cancelled.
 
@@ -72,6 +83,7 @@ class Outcome(msgspec.Struct, kw_only=True, eq=False):
     state: State
     error: HeadraceError
     burial: Burial | None = None
+    form: RowForm = RowForm.FULL
 
 
 class Known(msgspec.Struct, kw_only=True, eq=False):
@@ -82,10 +94,14 @@ class Known(msgspec.Struct, kw_only=True, eq=False):
 
 
 class Deferred(msgspec.Struct, kw_only=True, eq=False):
-    """A request that failed for a reason that may pass, and how long it waits before it is tried again."""
+    """A request that waits in the server before it is tried again.
+
+    is_retry: it failed for a reason that may pass, which counts; else its time has not come.
+    """
 
     request: InferenceRequest
     delay_s: float
+    is_retry: bool = True
 
 
 class Run(msgspec.Struct, kw_only=True, eq=False):

@@ -6,13 +6,16 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
 from headrace.contracts import PoisonRequest, State, StoreUnavailable
 from headrace.results_store import Prediction, StoreReader
 from headrace.workers.request import Burial, InferenceRequest, Known, Outcome
+
+if TYPE_CHECKING:
+    from headrace.queueing import Death
 
 logger = logging.getLogger(__name__)
 
@@ -128,10 +131,19 @@ def _poison(request: InferenceRequest) -> Outcome:
     logger.error(
         "poison: request=%s model=%s ended %d workers; it is a dead letter now", request.id, request.model, deaths
     )
-    what = f"{deaths} workers died while they ran this request"
+    what = _what_happened(request.deaths)
     return Outcome(
         request=request,
         state=State.FAILED,
         error=PoisonRequest(f"{what}; `headrace dead list` shows it and what happened", request_id=request.id),
-        burial=Burial(reason=f"poison: {what}", history=[str(death) for death in request.deaths]),
+        burial=burial_of(request.deaths),
     )
+
+
+def burial_of(deaths: Sequence[Death]) -> Burial:
+    """Say why a message that killed its workers goes to the dead letters."""
+    return Burial(reason=f"poison: {_what_happened(deaths)}", history=[str(death) for death in deaths])
+
+
+def _what_happened(deaths: Sequence[Death]) -> str:
+    return f"{len(deaths)} workers died while they ran this request"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from typing import Any, Final
 
@@ -10,10 +11,14 @@ from celery import bootsteps
 from celery.worker import state as celery_state
 
 from headrace.contracts import HeadraceError, Settings
+from headrace.workers.consumer import learn_revocations
 from headrace.workers.engine import Engine
 from headrace.workers.intake import Intake
+from headrace.workers.probation import Probation
 from headrace.workers.supervisor import end_with_supervisor
 from headrace.workers.unreadable import keep_unreadable
+
+logger = logging.getLogger(__name__)
 
 #: Threads that hold the interpreter give it up after this time rather than Python's 5 ms: a batch passes through three
 #: threads, and each hand-over may have to wait that long.
@@ -39,6 +44,8 @@ class EngineStep(bootsteps.StartStopStep):
     def create(self, parent: Any) -> None:
         """Make and start the engine; a worker that can't serve ends with one clear line."""
         settings: Settings = parent.app.headrace_settings
+        for name in parent.app.ignored_variables:
+            logger.warning("ignoring %s: HEADRACE_BROKER_URL and HEADRACE_DATABASE_URL say where things are", name)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         end_with_supervisor()
         try:
@@ -78,9 +85,13 @@ class ConsumerHooks(bootsteps.StartStopStep):
         engine: Engine = parent.controller.headrace_engine
         channel = parent.task_consumer.channel
         channel.window = engine.room
+        intake, most = parent.controller.headrace_intake, engine.settings.max_deliveries
+        channel.returned = Probation(channel, intake, engine.probe, most).take
         keep_unreadable(parent)
         engine.claim_soon = channel.claim_soon
         engine.monitor.dispatcher = parent.event_dispatcher
+        if parent.restart_count > 0:
+            learn_revocations(parent)
 
     def stop(self, parent: Any) -> None:
         """On a lost connection let go of it; at shutdown drain while the channel can still put requests back."""

@@ -8,7 +8,7 @@ from headrace.contracts.tensors import datatypes_line
 from headrace.results_store import BatchRows, Row, error_json
 from headrace.workers import encoding
 from headrace.workers.replies import Answers, celery_failure, celery_success
-from headrace.workers.request import FinishedBatch, InferenceRequest, Known, Outcome, Run
+from headrace.workers.request import FinishedBatch, InferenceRequest, Known, Outcome, RowForm, Run
 
 
 def stored_form(batch: FinishedBatch, worker: str, settings: Settings, answers: Answers) -> BatchRows:
@@ -52,7 +52,10 @@ def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inl
 
 def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:
     request, error = outcome.request, outcome.error
-    rows.append(_row(request, outcome.state, error=error_json(error)))
+    if outcome.form is RowForm.FULL:
+        rows.append(_row(request, outcome.state, error=error_json(error)))
+    elif outcome.form is RowForm.REDUCED:
+        rows.append(Row(id=request.row_id, state=outcome.state.value, error=error_json(error)))
     reply = Reply(id=request.id, state=outcome.state, error_type=error.type, error_message=error.message)
     answers.add(request, reply, celery_failure(request, error) if request.celery_result else None)
 
@@ -65,7 +68,12 @@ def _answered(known: Known, answers: Answers) -> None:
         meta = celery_failure(request, prediction.error)
     elif request.celery_result:
         meta = celery_success(request, encode_tensors(prediction.outputs or {}), None)
-    answers.add(request, Reply(id=request.id, state=prediction.state, stored=True), meta)
+    error = prediction.error
+    error_type, error_message = ("", "") if error is None else (error.type, error.message)
+    reply = Reply(
+        id=request.id, state=prediction.state, stored=True, error_type=error_type, error_message=error_message
+    )
+    answers.add(request, reply, meta)
 
 
 def _row(

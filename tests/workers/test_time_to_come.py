@@ -1,0 +1,82 @@
+"""Messages whose time has not come (Celery's `eta` and `countdown`) wait in the server and not in a worker."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+import redis
+from celery import Celery
+
+from headrace.queueing import keys, queue_stats
+from headrace.results_store import StoreReader
+
+QUEUE = "infer.double"
+ARGUMENTS = {"inputs": {"x": [[1, 2, 3, 4]]}}
+MANY = 3_000
+
+
+@pytest.fixture
+def app(settings):
+    url = settings.require_broker_url()
+    with Celery("peer", broker=url, backend=url, set_as_current=False) as app:
+        yield app
+
+
+@pytest.fixture
+def broker(settings):
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        yield broker
+
+
+def send(app: Celery, **options):
+    return app.send_task(QUEUE, kwargs=ARGUMENTS, queue=QUEUE, **options)
+
+
+def test_a_request_runs_when_its_time_has_come_and_not_before(settings, app, start_worker, broker):
+    eta = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=12)
+    late, now = send(app, eta=eta), send(app)
+    with start_worker():
+        assert now.get(timeout=30) == {"y": [[2, 4, 6, 8]]}
+        assert late.get(timeout=60) == {"y": [[2, 4, 6, 8]]}
+    with StoreReader(settings.require_database_url()) as store:
+        row = store.get(late.id)
+    assert row.started_at >= eta
+    assert row.attempts == 1
+    assert not broker.keys("headrace:delayed*")
+    assert not broker.exists(keys.RETRIES)
+
+
+def test_many_that_wait_for_days_wait_in_the_server_and_no_other_waits_for_them(app, start_worker, broker):
+    first = send(app, countdown=3 * 86_400)
+    (message,) = broker.lrange(QUEUE, 0, -1)
+    for number in range(1, MANY):
+        broker.lpush(QUEUE, message.replace(first.id.encode(), f"{first.id[:-4]}{number:04x}".encode()))
+    now = send(app)
+    with start_worker():
+        assert now.get(timeout=60) == {"y": [[2, 4, 6, 8]]}
+        (stats,) = [stats for stats in queue_stats(broker) if stats.queue == QUEUE]
+        assert (stats.waiting, stats.in_flight) == (0, 0)
+        assert stats.delayed == MANY
+        ((_, due_ms),) = broker.zrange(keys.DELAYED, 0, 0, withscores=True)
+        assert abs(due_ms / 1000 - broker.time()[0] - 3 * 86_400) < 600
+
+
+def test_a_request_that_waits_outlives_its_worker(app, start_worker, broker):
+    late = send(app, countdown=10)
+    with start_worker():
+        assert send(app).get(timeout=30)
+    with start_worker():
+        assert late.get(timeout=60) == {"y": [[2, 4, 6, 8]]}
+
+
+def test_a_deadline_before_its_time_ends_a_request(settings, app, start_worker, broker):
+    late = send(app, countdown=86_400, expires=8)
+    with start_worker():
+        assert send(app).get(timeout=30)
+        assert broker.zcard(keys.DELAYED) == 1
+        with pytest.raises(Exception, match="deadline"):
+            late.get(timeout=60)
+    with StoreReader(settings.require_database_url()) as store:
+        assert store.get(late.id).state == "expired"
+    assert not broker.keys("headrace:delayed*")

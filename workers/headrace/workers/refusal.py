@@ -1,0 +1,60 @@
+"""What becomes of requests whose rows Postgres refuses for good: they end with less and less in them, but they end."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Collection
+
+import msgspec
+
+from headrace.contracts import HeadraceError, InferenceFailed, State
+from headrace.contracts.errors import error_from_wire
+from headrace.workers.encoding import cut
+from headrace.workers.request import Burial, FinishedBatch, Outcome, RowForm, Run
+
+logger = logging.getLogger(__name__)
+
+
+def without(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> FinishedBatch:
+    """Give a batch whose refused rows are replaced; their neighbours stay as they are.
+
+    Outputs become a failure, a failure (or what else ended the request) a reduced one, and that no row at all but a
+    dead letter. So a batch is whole after three refusals of each of its rows at most.
+    """
+    runs: list[Run] = []
+    outcomes = [_reduced(outcome, why) if outcome.request.row_id in refused else outcome for outcome in batch.outcomes]
+    for run in batch.runs:
+        if any(request.row_id in refused for request in run.requests):
+            _take_apart(run, refused, why, runs, outcomes)
+        else:
+            runs.append(run)
+    return msgspec.structs.replace(batch, runs=runs, outcomes=outcomes)
+
+
+def _take_apart(run: Run, refused: Collection[uuid.UUID], why: str, runs: list[Run], outcomes: list[Outcome]) -> None:
+    pieces = cut(run.outputs, [request.rows for request in run.requests])
+    for request, piece in zip(run.requests, pieces, strict=True):
+        if request.row_id in refused:
+            logger.error("outputs can't be stored: request=%s: %s", request.id, why)
+            error = InferenceFailed("the outputs of this request can't be stored; the worker's log has the cause")
+            outcomes.append(Outcome(request=request, state=State.FAILED, error=error))
+        else:
+            runs.append(msgspec.structs.replace(run, requests=[request], outputs=piece))
+
+
+def _reduced(outcome: Outcome, why: str) -> Outcome:
+    """Give an outcome whose row holds less than the one that was refused."""
+    request = outcome.request
+    if outcome.form is RowForm.FULL:
+        logger.error("a row can't be stored, only a part of it: request=%s: %s", request.id, why)
+        return msgspec.structs.replace(outcome, error=_plain(outcome.error), form=RowForm.REDUCED)
+    logger.error("not even a part of a row can be stored; a dead letter now: request=%s: %s", request.id, why)
+    history = [f"{outcome.state.value}: {outcome.error.type}: {outcome.error.message}"]
+    burial = outcome.burial or Burial(reason=f"unstorable: {why}", history=history)
+    return msgspec.structs.replace(outcome, burial=burial, form=RowForm.NONE)
+
+
+def _plain(error: HeadraceError) -> HeadraceError:
+    """Give an error of the same type whose message every database encoding can hold."""
+    return error_from_wire(error.type, error.message.encode("ascii", "backslashreplace").decode("ascii"))
