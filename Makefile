@@ -13,6 +13,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 FUZZ_VENV := .venv-fuzz
+# Environments of converters, gigabytes each; HEADRACE_CONVERTERS names another folder for them.
+export HEADRACE_CONVERTERS ?= $(CURDIR)/.venv-litert
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 # pip runs again only when one of these is newer than the stamp it left.
 INSTALL_INPUTS := pyproject.toml constraints.txt
@@ -24,7 +26,7 @@ ARGS ?=
 REQUESTS ?= 1000000
 SEED ?= 1
 
-.PHONY: help demo test test-browser chaos fuzz check format bench train clean
+.PHONY: help demo test test-browser test-converters chaos fuzz check format bench train clean
 
 help: ## Show this list
 	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
@@ -33,12 +35,16 @@ help: ## Show this list
 demo: $(VENV)/.installed-local ## Score real images through Celery, Valkey, ONNX Runtime and Postgres, with Flower beside
 	@$(VENV)/bin/headrace demo $(ARGS)
 
-test: $(VENV)/.installed-dev ## Run every test that needs no browser, against a real Valkey and a real Postgres
-	@$(RUN) -m pytest -m "not browser" $(ARGS)
+test: $(VENV)/.installed-dev ## Run every test that needs no browser and no converter, against a real Valkey and a real Postgres
+	@$(RUN) -m pytest -m "not browser and not converters" $(ARGS)
 
 test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chromium (installs Debian's chromium when root)
 	@bash deploy/ensure_chromium.sh
 	@$(RUN) -m pytest -m browser $(ARGS)
+
+test-converters: $(VENV)/.installed-dev ## Run the tests of litert-torch, in an environment of its own that it makes first (2 GB)
+	@$(RUN) -c "from headrace.compression.conversion.environment import *; set_up_litert(converters_folder(), print)"
+	@$(RUN) -m pytest -m converters $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## Break workers, servers and connections under load, and check every request (REQUESTS=1000000 SEED=1)
 	@$(RUN) -m tests.chaos.run --requests $(REQUESTS) --seed $(SEED) $(ARGS)
@@ -63,7 +69,7 @@ train: $(VENV)/.installed-examples ## Train the demo's digits model anew (downlo
 	@$(RUN) examples/digits/train.py $(ARGS)
 
 clean: ## Remove .venv, caches and build products; data in .headrace stays
-	@rm -rf $(VENV) $(FUZZ_VENV) build dist .coverage htmlcov .hypothesis
+	@rm -rf $(VENV) $(FUZZ_VENV) .venv-litert build dist .coverage htmlcov .hypothesis
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name .headrace -prune -o -name __pycache__ -type d -exec rm -rf {} +
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from headrace.cli.commands import dead, models, predict, queue, stack, store
+from headrace.cli.commands import compress, dead, models, predict, queue, stack, store
 from headrace.cli.console import err
 from headrace.cli.errors import MissingExtra, StackError
 from headrace.contracts.errors import HeadraceError
@@ -62,6 +62,7 @@ def demo(context: typer.Context) -> None:
 app.command(rich_help_panel=_RUN)(stack.worker)
 app.command(rich_help_panel=_RUN)(stack.flower)
 app.command(rich_help_panel=_USE)(predict.predict)
+app.command(rich_help_panel=_CARE)(compress.compress)
 app.add_typer(models.app, name="models", rich_help_panel=_CARE)
 app.add_typer(queue.app, name="queue", rich_help_panel=_CARE)
 app.add_typer(dead.app, name="dead", rich_help_panel=_CARE)

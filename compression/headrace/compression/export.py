@@ -88,7 +88,12 @@ class OnnxExport:
         write_manifest(room, manifest)
         model = find_runtime("onnxruntime", "cpu", workshop.threads).load(package)
         try:
-            _compare(network, workshop, model.infer, (self.tolerance, f"the ONNX file of {network.name!r}"))
+            _compare(
+                network,
+                workshop,
+                model.infer,
+                (max(self.tolerance, network.tolerance), f"the ONNX file of {network.name!r}"),
+            )
         finally:
             model.close()
         return read_package(room)
@@ -145,7 +150,9 @@ class TorchExport:
                 outputs = loaded(*network.arguments(inputs))
             return {name: as_array(tensor) for name, tensor in zip(network.outputs, outputs, strict=True)}
 
-        _compare(network, workshop, run, (self.tolerance, f"the .pt2 program of {network.name!r}"))
+        _compare(
+            network, workshop, run, (max(self.tolerance, network.tolerance), f"the .pt2 program of {network.name!r}")
+        )
         write_manifest(room, _describe_program(network, room, _provenance(network, self)))
         return read_package(room)
 

@@ -27,7 +27,8 @@ class Network:
     arguments. outputs: their names, in order. labels, batching, store: for the package. provenance: what was done so
     far; `steps` in it lists the recipe's steps. origin: the reference `module:factory` it came from.
     shapes: of every input in their order, without rows, -1 where an exported model must take any size; if empty, only
-    the number of rows varies.
+    the number of rows varies. tolerance: by how much exports may differ more than float arithmetic does, in units of
+    1 + the output's largest absolute value: integer kernels round ties in their own ways.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Network:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     origin: str = ""
     shapes: tuple[tuple[int, ...], ...] = ()
+    tolerance: float = 0.0
 
     def copy(self) -> Network:
         """Give a network of its own weights, for a step to change."""

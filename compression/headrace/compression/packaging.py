@@ -88,16 +88,21 @@ def derive_package(
 
     folder: of the new package. files: in it, the model file first, then what it needs beside it.
     runtime: that runs it. step: what was done, for the record; it follows the steps of the source.
-    The signature, labels and advice are those of the source: a step may change neither.
+    The signature, labels and advice are those of the source: a step may change neither. What the source's runs were
+    measured to take is not its product's.
     """
     model_file, *others = files
+    record = {key: value for key, value in source.manifest.provenance.items() if key not in {"profile", "steps"}}
+    # What the original says of itself, such as its accuracy, isn't true of what is made of it.
+    record = record if "original" in record else {"original": record}
     manifest = msgspec.structs.replace(
         source.manifest,
         runtime=runtime,
         file=str(model_file.relative_to(folder)),
         sha256=sha256_of(model_file),
         files={str(file.relative_to(folder)): sha256_of(file) for file in others},
-        provenance={**source.manifest.provenance, "steps": [*source.manifest.provenance.get("steps", []), dict(step)]},
+        batching=source.manifest.batching.unmeasured(),
+        provenance={**record, "steps": [*source.manifest.provenance.get("steps", []), dict(step)]},
     )
     write_manifest(folder, manifest)
     return read_package(folder)

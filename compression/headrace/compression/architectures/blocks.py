@@ -120,6 +120,8 @@ class Attention(nn.Module):
         """Map [rows, tokens, width] to the same shape; bias: added to the scores, broadcast to [rows, heads, t, t]."""
         rows, count, width = tokens.shape
         split = self.inputs(tokens).reshape(rows, count, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        attended = nn.functional.scaled_dot_product_attention(split[0], split[1], split[2], attn_mask=bias)
+        # Written out: torch's fused attention has kernels of different memory layouts, which exporters stumble over.
+        scores = (split[0] * (width // self.heads) ** -0.5) @ split[1].transpose(-2, -1)
+        attended = (scores if bias is None else scores + bias).softmax(dim=-1) @ split[2]
         result: Tensor = self.output(attended.transpose(1, 2).reshape(rows, count, width))
         return result

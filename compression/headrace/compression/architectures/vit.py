@@ -39,7 +39,8 @@ class VisionTransformer(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Give logits [rows, classes]."""
         tokens = self.patches(image).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.positions
+        # Not len(tokens), which a trace would freeze.
+        tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.positions
         logits: Tensor = self.classify(self.norm(self.layers(tokens))[:, 0])
         return logits
 

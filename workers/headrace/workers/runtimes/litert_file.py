@@ -94,6 +94,9 @@ class LiteRtModel(PositionalModel):
         self._lay_out(shapes)
         interpreter = self._interpreter
         assert interpreter is not None
+        # Memory that nobody wrote holds ids that no embedding table has.
+        for detail, shape in zip(self._inputs, shapes, strict=True):
+            interpreter.set_tensor(detail["index"], np.zeros(shape, detail["dtype"]))
         interpreter.invoke()
         return all(interpreter.get_tensor(detail["index"]).shape[:1] == (rows,) for detail in self._results)
 

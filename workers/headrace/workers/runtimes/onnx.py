@@ -31,6 +31,8 @@ class OnnxRuntime:
 
     def __init__(self, device: str, threads: int) -> None:
         """device: `cpu`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`. Raises ConfigurationError when absent."""
+        # Official builds tell their maker of the models that are loaded.
+        ort.disable_telemetry_events()
         self._providers = providers_for(device, ort.get_available_providers())
         self._threads = threads
 

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError
 from headrace.contracts.runtime import LoadedModel
+from headrace.contracts.telemetry import untracked
 from headrace.workers.runtimes.devices import split_device
 from headrace.workers.runtimes.failures import passing_failure
 from headrace.workers.runtimes.fixed_rows import serve_fixed
 from headrace.workers.runtimes.ports import Port, match_ports, refuse_datatypes
 from headrace.workers.runtimes.positional import PositionalModel
+
+with untracked():
+    import openvino as ov
 
 _DEVICES: Final = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 

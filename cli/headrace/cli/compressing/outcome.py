@@ -1,0 +1,91 @@
+"""Tells what a search found: a table of all that was measured, and what became of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace.cli.console import print_fields, print_json, print_table, say, sized
+from headrace.compression.errors import CompressionError
+from headrace.contracts import ModelPackage
+
+if TYPE_CHECKING:
+    from headrace.compression.attempts import Attempt, Verdict
+    from headrace.compression.search import Found
+
+
+def refuse_unmeasured(found: Found) -> None:
+    """Raise CompressionError if the only recipe that was asked for could not be measured; the report tells of more."""
+    if len(found.attempts) == 1 and found.attempts[0].figures is None:
+        raise CompressionError(f"{found.attempts[0].recipe}: {found.attempts[0].reason}")
+
+
+def tell(found: Found, pages: Path, promoted: ModelPackage | None, *, as_json: bool) -> None:
+    """Print the outcome. pages: the report for people. promoted: the new version, or None."""
+    if as_json:
+        document: dict[str, Any] = {
+            **msgspec.to_builtins(found),
+            "report": str(pages),
+            "promoted": {"name": promoted.name, "version": promoted.version, "folder": str(promoted.folder)}
+            if promoted
+            else None,
+        }
+        print_json(document)
+        return
+    columns = ("recipe", "time", "rows/s", "memory", "size", found.baseline.metric, "drop", "verdict")
+    pairs = zip(found.attempts, found.verdicts, strict=True)
+    rows = [_row(attempt, verdict, found.at_rows) for attempt, verdict in pairs if attempt.figures]
+    print_table(columns, rows, "nothing could be measured; the report says why")
+    _conclude(found, pages, promoted)
+
+
+def _row(attempt: Attempt, verdict: Verdict, at_rows: int) -> tuple[object, ...]:
+    assert attempt.figures is not None
+    selection, measurement = attempt.figures
+    figures = measurement.at(at_rows)
+    return (
+        attempt.recipe,
+        f"{figures.ratio.median:.2f}x" if figures.ratio else "-",
+        f"{figures.candidate.rows_per_second:,.0f}",
+        sized(measurement.candidate.peak_bytes),
+        sized(measurement.candidate.file_bytes),
+        f"{selection.value:.4f}",
+        f"{100 * (selection.drop or 0.0):+.2f}",
+        verdict.reason,
+    )
+
+
+def _conclude(found: Found, pages: Path, promoted: ModelPackage | None) -> None:
+    baseline = found.baseline_test
+    lines: list[tuple[str, object]] = [
+        ("original", f"{found.origin}: {baseline.describe()} on {baseline.rows} test rows")
+    ]
+    if not found.chosen:
+        lines.append(("chosen", "none: no recipe was faster and within the bound; the original stays as it is"))
+    else:
+        attempt = found.winner
+        assert attempt is not None
+        lines.append(("chosen", f"{found.chosen}: {_gain(attempt, found.at_rows)}"))
+        if attempt.test is not None:
+            lines.append(("test", f"{attempt.test.describe()} on {attempt.test.rows} rows"))
+    if promoted is not None:
+        lines.append(("new version", f"{promoted.name} {promoted.version} in {promoted.folder}"))
+    lines.append(("report", str(pages)))
+    print_fields(lines)
+    if promoted is not None:
+        say("workers that run already must be restarted to serve it")
+
+
+def _gain(attempt: Attempt, at_rows: int) -> str:
+    assert attempt.measurement is not None
+    figures, baseline = attempt.measurement.at(at_rows), attempt.measurement.baseline
+    parts = []
+    if figures.ratio is not None:
+        low, high = figures.ratio.low, figures.ratio.high
+        parts.append(f"{figures.ratio.median:.2f} times as fast at {at_rows} rows ({low:.2f} to {high:.2f})")
+    if baseline is not None:
+        smaller = baseline.file_bytes / attempt.measurement.candidate.file_bytes
+        parts.append(f"{smaller:.1f} times as small")
+    return ", ".join(parts)

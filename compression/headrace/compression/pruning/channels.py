@@ -1,0 +1,141 @@
+"""Structured pruning: whole channels go, with all that is made of them in other layers, so that the network is smaller.
+
+What hangs together is found by Torch-Pruning's dependency graph (Fang et al. 2023, arXiv:2301.12900).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from headrace.compression.arithmetic import parameters_of
+from headrace.compression.errors import CompressionError, DataError, MissingLibrary, NotApplicable
+from headrace.compression.factory import need_torch
+from headrace.compression.pruning.plan import Sizes, plan_removal
+from headrace.compression.pruning.tuning import FineTuning, tune
+from headrace.compression.recipe import Workshop, step_record
+from headrace.compression.training import checkpoint_folder
+
+if TYPE_CHECKING:
+    from headrace.compression.network import Network
+
+#: Vector units work on so many channels at once: ONNX Runtime on 16 with AVX-512 and 8 with AVX2. 17 channels take the
+#: time of 32 there, and break the layout of the next layer as well: three layers of (16, 17, 16) channels took twice as
+#: long as (16, 16, 16).
+ROUND_TO: Final = 16
+
+
+@dataclass(frozen=True)
+class PruneChannels:
+    """Removes the channels that matter least, a part at a time, and trains the rest to answer as the original does.
+
+    ratio: share of the channels that go, of all layers together; as near as rounding allows. rounds: parts; after each
+    the network is fine-tuned. criterion: what a channel is worth: `taylor`, by how much the distillation loss would
+    rise without it, to second order (Theis et al. 2018, arXiv:1801.05787; needs rows), or `magnitude` of its weights.
+    round_to: multiple that channels are kept in, see ROUND_TO; 1 for none. keep_least: share of its channels that each
+    layer keeps. The others: see FineTuning; epochs are of all rounds together, 0 leaves fine-tuning out.
+
+    Channels that reach an output stay, so that outputs keep their shapes.
+    """
+
+    ratio: float = 0.5
+    rounds: int = 2
+    epochs: int = 40
+    criterion: Literal["taylor", "magnitude"] = "taylor"
+    round_to: int = ROUND_TO
+    keep_least: float = 0.2
+    learning_rate: float = 3e-3
+    batch_rows: int = 64
+    temperature: float = 4.0
+    alpha: float = 0.9
+    copies: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant."""
+        if not 0 < self.ratio < 1 or not 0 <= self.keep_least < 1:
+            raise CompressionError(
+                f"ratio must lie between 0 and 1, and keep_least in 0..1: {self.ratio}, {self.keep_least}"
+            )
+        if self.rounds < 1 or self.round_to < 1 or self.epochs < 0:
+            raise CompressionError("pruning needs rounds and round_to of at least 1, and epochs of at least 0")
+        if self.criterion not in {"taylor", "magnitude"}:
+            raise CompressionError(f"there is no criterion {self.criterion!r}; known are taylor and magnitude")
+
+    def change(self, network: Network, workshop: Workshop) -> Network:
+        """Give a smaller network of the same inputs and outputs.
+
+        Raises NotApplicable when it has no channels that can go, DataError without rows to train with.
+        """
+        need_torch("pruning")
+        try:
+            import torch_pruning  # noqa: F401
+        except ImportError as exc:
+            raise MissingLibrary("pruning channels", "torch") from exc
+        self._check_rows(workshop)
+        from headrace.compression.pruning.groups import removable
+
+        pruned = network.copy()
+        initial = removable(pruned)
+        if not initial:
+            raise NotApplicable(
+                f"network {network.name!r} has no channels that could go without changing its outputs; "
+                "quantize it, or teach a smaller one"
+            )
+        history = []
+        for part in range(1, self.rounds + 1):
+            pruned, record = self._round(pruned, network, workshop, (part, initial))
+            history.append(record)
+        if not any(part["removed_share"] for part in history):
+            raise NotApplicable(
+                f"no layer of network {network.name!r} has channels to spare at a ratio of {self.ratio} in multiples "
+                f"of {self.round_to}; raise the ratio or lower round_to"
+            )
+        record = {
+            **step_record(self),
+            "channels": {name: [initial[name], size] for name, size in removable(pruned, list(initial)).items()},
+            "parameters": [parameters_of(network.module), parameters_of(pruned.module)],
+            "history": history,
+        }
+        return network.with_step(pruned.module, record)
+
+    def _round(
+        self, pruned: Network, original: Network, workshop: Workshop, at: tuple[int, dict[str, int]]
+    ) -> tuple[Network, dict[str, Any]]:
+        """Remove a part and fine-tune. at: the number of the round, and the channels at the start of all rounds."""
+        from headrace.compression.fitting import computing
+        from headrace.compression.pruning.groups import remove
+        from headrace.compression.pruning.worth import savings_of, scores_of
+
+        part, initial = at
+        workshop.progress(part - 1, self.rounds, f"removing channels, round {part}")
+        with computing(workshop.threads):
+            scores = scores_of(self.criterion, pruned, list(initial), workshop, self.temperature)
+            plan = plan_removal(
+                scores,
+                initial,
+                self.ratio * part / self.rounds,
+                sizes=Sizes(self.round_to, self.keep_least),
+                savings=savings_of(pruned, list(initial)),
+            )
+            remove(pruned, plan)
+        kept = sum(len(values) - len(plan.get(name, ())) for name, values in scores.items())
+        record: dict[str, Any] = {"removed_share": 1 - kept / sum(initial.values())}
+        epochs = self._epochs(part)
+        if not epochs or not (plan or part == self.rounds):
+            return pruned, record
+        tuning = FineTuning(epochs, self.learning_rate, self.batch_rows, self.temperature, self.alpha, self.copies)
+        folder = checkpoint_folder(workshop, self) / f"round-{part}"
+        trained = tune(pruned, original, workshop, tuning, folder)
+        return trained.network, {**record, **trained.record}
+
+    def _epochs(self, part: int) -> int:
+        """Share the epochs out: what is learned before the last cut is a start; the last makes good what all cost."""
+        early = self.epochs // (2 * self.rounds)
+        return early if part < self.rounds else self.epochs - early * (self.rounds - 1)
+
+    def _check_rows(self, workshop: Workshop) -> None:
+        if not len(workshop.data.train) and (self.epochs or self.criterion == "taylor"):
+            raise DataError(
+                "a pruned network must be trained again, and there are no rows to train it with; give rows of its "
+                "inputs (labels are welcome, but not needed), or PruneChannels(epochs=0, criterion='magnitude')"
+            )

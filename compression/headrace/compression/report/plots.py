@@ -1,0 +1,244 @@
+"""What is drawn of a search."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from headrace.compression.attempts import ORIGINAL, Attempt
+from headrace.compression.evaluation import Evaluation
+from headrace.compression.found import Found
+from headrace.compression.measurement import RowFigures
+from headrace.compression.report.chart import Box, Canvas, Mark, Scale, round_step, spread
+from headrace.compression.report.figures import allowed, sized, timed, value_of
+from headrace.compression.report.markup import Markup
+
+#: Lines that can be told apart in one drawing, and bars that fit.
+_LINES: Final = 6
+_BARS: Final = 24
+
+#: What falls further below the bound than this many times its distance is drawn at the edge, as a triangle.
+_BELOW: Final = 3.0
+
+
+@dataclass(frozen=True)
+class Dot:
+    """An attempt, or the original, in a plot of its metric against a cost. cost_low, cost_high: its interval."""
+
+    name: str
+    style: str
+    metric: Evaluation
+    cost: float
+    cost_low: float
+    cost_high: float
+
+
+def metric_by_time(found: Found) -> Markup | None:
+    """Draw the metric against the time of a batch, as a share of the original's; None without figures."""
+
+    def cost(attempt: Attempt) -> tuple[float, float, float]:
+        assert attempt.measurement is not None
+        ratio = attempt.measurement.at(found.at_rows).ratio
+        return (1 / ratio.median, 1 / ratio.high, 1 / ratio.low) if ratio else (1.0, 1.0, 1.0)
+
+    dots = _dots(found, cost, 1.0)
+    title = f"time of a batch of {found.at_rows} rows, of the original's"
+    return _scatter(found, dots, title, lambda share: f"{100 * share:g} %")
+
+
+def metric_by_size(found: Found) -> Markup | None:
+    """Draw the metric against the size of the files; None without figures."""
+
+    def cost(attempt: Attempt) -> tuple[float, float, float]:
+        assert attempt.measurement is not None
+        size = float(attempt.measurement.candidate.file_bytes)
+        return size, size, size
+
+    return _scatter(
+        found,
+        _dots(found, cost, float(found.original_bytes)),
+        "size of the files",
+        lambda size: sized(size).replace(".0 ", " "),
+    )
+
+
+def _dots(found: Found, cost: Callable[[Attempt], tuple[float, float, float]], original: float) -> list[Dot]:
+    dots = [Dot(ORIGINAL, "original", found.baseline, original, original, original)]
+    for attempt, verdict in zip(found.attempts, found.verdicts, strict=True):
+        if attempt.selection is not None and attempt.measurement is not None:
+            style = "chosen" if attempt.recipe == found.chosen else "pays" if verdict.pays else "refused"
+            dots.append(Dot(attempt.recipe, style, attempt.selection, *cost(attempt)))
+    return dots
+
+
+def worst_allowed(found: Found) -> float:
+    """Give the value of the metric at which the bound lies, on the selection rows."""
+    baseline = found.baseline
+    loss = found.bound if baseline.unit == "points" else found.bound * abs(baseline.value)
+    return baseline.value - loss if baseline.higher_is_better else baseline.value + loss
+
+
+def _scatter(found: Found, dots: list[Dot], title: str, written: Callable[[float], str]) -> Markup | None:
+    if len(dots) < 2:
+        return None
+    canvas = Canvas(f"{found.baseline.metric} against {title}")
+    box = canvas.frame
+    across = _cost_scale([dot.cost_high for dot in dots], box.left, box.right)
+    up = _metric_scale(found, dots, box.bottom, box.top)
+    canvas.bottom_axis([(across(tick), written(tick)) for tick in _cost_ticks(across)], title)
+    metric = found.baseline
+    ticks = [(up(tick), _tick(tick, up)) for tick in up.ticks()]
+    better = "higher" if metric.higher_is_better else "lower"
+    canvas.left_axis(ticks, f"{metric.metric} ({better} is better)")
+    bound = worst_allowed(found)
+    canvas.line([(box.left, up(bound)), (box.right, up(bound))], "bound")
+    # Nothing takes no time or has no size, so that there is room for words at the left.
+    canvas.text(box.left + 4, up(bound) + 14, f"at most {allowed(found)} lost", style="label bound")
+    canvas.taken.append(Box(box.left, up(bound) - 3, box.left + 120, up(bound) + 18))
+    _draw_front(canvas, found, dots, across, up)
+    for dot in dots:
+        if up.holds(dot.metric.value):
+            x, y = across(dot.cost), up(dot.metric.value)
+            canvas.line([(across(dot.cost_low), y), (across(dot.cost_high), y)], f"whisker {dot.style}")
+            canvas.line([(x, up(dot.metric.low)), (x, up(dot.metric.high))], f"whisker {dot.style}")
+    told = {
+        dot.name: f"{dot.name}: {value_of(dot.metric.value, dot.metric)} at {written(_short(dot.cost))}" for dot in dots
+    }
+    marks = [
+        Mark(across(dot.cost), up(dot.metric.value), dot.name, dot.style, not up.holds(dot.metric.value))
+        for dot in dots
+    ]
+    canvas.marks(marks, lambda mark: told[mark.name])
+    return canvas.draw()
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def _tick(value: float, scale: Scale) -> str:
+    step = round_step((scale.high - scale.low) / 5)
+    decimals = next((digits for digits in range(8) if abs(round(step, digits) - step) < step / 100), 8)
+    return f"{value:.{decimals}f}"
+
+
+def _cost_scale(costs: list[float], start: float, end: float) -> Scale:
+    return Scale(0.0, 1.08 * max(costs), start, end)
+
+
+def _cost_ticks(scale: Scale) -> list[float]:
+    """Give round values; bytes are round in the unit in which they are written."""
+    unit = 1024 ** min(3, int(math.log(scale.high, 1024))) if scale.high >= 1024 else 1
+    return [tick * unit for tick in Scale(scale.low / unit, scale.high / unit, 0, 1).ticks()]
+
+
+def _metric_scale(found: Found, dots: list[Dot], start: float, end: float) -> Scale:
+    """Show all that is near the bound; what failed by far would squeeze the rest into a line."""
+    values = [dot.metric.value for dot in dots]
+    baseline, bound = found.baseline.value, worst_allowed(found)
+    spare = max(abs(bound - baseline), abs(found.baseline.high - found.baseline.low) / 4, 1e-3 * abs(baseline), 1e-9)
+    # Towards the worse side the view ends at the limit, or earlier if nothing lies there.
+    if found.baseline.higher_is_better:
+        low = max(min([*values, bound]), bound - _BELOW * spare)
+        high = max([*values, baseline])
+    else:
+        low = min([*values, baseline])
+        high = min(max([*values, bound]), bound + _BELOW * spare)
+    margin = max(0.12 * (high - low), spare / 3)
+    return Scale(low - margin, high + margin, start, end)
+
+
+def _draw_front(canvas: Canvas, found: Found, dots: list[Dot], across: Scale, up: Scale) -> None:
+    """Draw the front of these two figures; that of all three, which `found.front` is, has points off its line."""
+    sign = 1 if found.baseline.higher_is_better else -1
+    best: float | None = None
+    steps: list[tuple[float, float]] = []
+    for dot in sorted(dots, key=lambda dot: (dot.cost, -sign * dot.metric.value)):
+        if dot.name not in found.front or (best is not None and sign * dot.metric.value <= best):
+            continue
+        best = sign * dot.metric.value
+        # All that lies on the worse side of this line is beaten by a point on it.
+        steps.append((across(dot.cost), steps[-1][1] if steps else up(up.low if sign > 0 else up.high)))
+        steps.append((across(dot.cost), up(dot.metric.value)))
+    if steps:
+        canvas.line([*steps, (canvas.frame.right, steps[-1][1])], "front")
+
+
+def time_by_rows(found: Found) -> Markup | None:
+    """Draw the time of a batch over its rows, of the original and the best; None without figures.
+
+    Attempts were timed in minutes of their own, each beside the original: theirs are the original's times over ratios.
+    """
+    shown = _lines(found)
+    if not shown:
+        return None
+    sizes = [figures.rows for figures in _rows_of(shown[0])]
+    original = [_original_seconds(found, at) for at in range(len(sizes))]
+    curves = [(ORIGINAL, "original", original)]
+    for attempt in shown:
+        ratios = [figures.ratio.median if figures.ratio else 1.0 for figures in _rows_of(attempt)]
+        seconds = [base / ratio for base, ratio in zip(original, ratios, strict=True)]
+        curves.append((attempt.recipe, "chosen" if attempt.recipe == found.chosen else "other", seconds))
+    canvas = Canvas("time of a batch over its rows", right=190.0)
+    box = canvas.frame
+    everything = [value for _, _, values in curves for value in values]
+    up = Scale(min(everything) / 1.3, max(everything) * 1.3, box.bottom, box.top, logarithmic=True)
+    places = [box.left + (at + 0.5) * (box.right - box.left) / len(sizes) for at in range(len(sizes))]
+    canvas.bottom_axis([(x, str(size)) for x, size in zip(places, sizes, strict=True)], "rows of a batch")
+    canvas.left_axis([(up(tick), timed(tick)) for tick in up.ticks()], "time of a batch")
+    ends = spread([up(values[-1]) for _, _, values in curves], 14.0, box.top + 6, box.bottom)
+    for (name, style, values), end in zip(curves, ends, strict=True):
+        points = [(x, up(value)) for x, value in zip(places, values, strict=True)]
+        canvas.line(points, f"curve {style}")
+        canvas.marks([Mark(x, y, "", style) for x, y in points], lambda _, name=name: name)  # type: ignore[misc]
+        canvas.line([points[-1], (places[-1] + 14, end)], "leader")
+        canvas.text(places[-1] + 17, end + 4, name, style=f"label {style}")
+    return canvas.draw()
+
+
+def _rows_of(attempt: Attempt) -> tuple[RowFigures, ...]:
+    assert attempt.measurement is not None
+    return attempt.measurement.rows
+
+
+def _lines(found: Found) -> list[Attempt]:
+    """Choose what is drawn: the chosen one, then those on the front, then the others, each the fastest first."""
+    measured = [attempt for attempt in found.attempts if attempt.figures]
+
+    def place(attempt: Attempt) -> tuple[bool, bool, float]:
+        point = attempt.point(found.at_rows)
+        assert point is not None
+        return attempt.recipe != found.chosen, attempt.recipe not in found.front, point.seconds
+
+    return sorted(measured, key=place)[: _LINES - 1]
+
+
+def _original_seconds(found: Found, at: int) -> float:
+    timings = [_rows_of(attempt)[at].baseline for attempt in found.attempts if attempt.figures]
+    return statistics.median(timing.seconds for timing in timings if timing is not None)
+
+
+def sensitivity_bars(found: Found) -> Markup | None:
+    """Draw how much int8 in each layer alone changes the outputs, the worst first; None when it isn't known."""
+    layers = found.sensitivity[:_BARS]
+    if not layers:
+        return None
+    errors = [10 ** (-layer.sqnr_db / 20) for layer in layers]
+    canvas = Canvas("sensitivity of layers to int8", height=46.0 + 22 * len(layers), left=250.0, top=4.0, right=170.0)
+    box = canvas.frame
+    across = Scale(0.0, max(*errors, 1e-12), box.left, box.right)
+    canvas.bottom_axis([(across(0.0), "0")], "error of the outputs, of their size")
+    for at, (layer, error) in enumerate(zip(layers, errors, strict=True)):
+        y = box.top + 22 * at + 4
+        canvas.line([(box.left, y + 7), (max(across(error), box.left + 1), y + 7)], "bar")
+        canvas.text(box.left - 7, y + 11, _clipped(layer.node), anchor="end")
+        canvas.text(across(error) + 7, y + 11, f"{100 * error:.2g} % · {layer.sqnr_db:.1f} dB · {layer.operator}")
+    return canvas.draw()
+
+
+def _clipped(name: str) -> str:
+    """Shorten a name to what fits; its end tells more than its beginning."""
+    return name if len(name) <= 36 else f"…{name[-35:]}"

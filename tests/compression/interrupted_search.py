@@ -1,0 +1,17 @@
+"""A search in a process of its own, for a test to kill: `python -m … FOLDER RECIPE…`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.compression.made_up import made_up_source, quick_goal, with_stubs
+
+from headrace.compression import recipes
+from headrace.compression.search import Search
+
+if __name__ == "__main__":
+    folder, *names = sys.argv[1:]
+    recipes.BLOCKS = with_stubs()  # type: ignore[misc]
+    source, data = made_up_source(Path(folder))
+    Search(source, data, quick_goal(source, data), Path(folder)).try_recipes(names)
