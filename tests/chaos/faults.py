@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.chaos import disk
 from tests.chaos.proxy import Proxy
-from tests.chaos.schedule import LONG, Fault, Kind
+from tests.chaos.schedule import Fault, Kind
 from tests.chaos.seams import HOLDING, OF_REDELIVERED
 from tests.chaos.world import World
 
@@ -44,14 +44,14 @@ READY_S: Final = 60.0
 class Injector:
     """Does faults in the background: those of one server one after the other, all others at the same time.
 
-    done: what was done, by kind; kills of workers are counted where they are seen. minutes: when those faults began and
-    ended (wall time) that are longer than any recovery may take.
+    done: what was done, by kind; kills of workers are counted where they are seen. outages: when the faults of
+    a server began and ended (wall time).
     """
 
     def __init__(self, world: World) -> None:
         self.done: Counter[Kind] = Counter()
         self.errors: list[str] = []
-        self.minutes: list[tuple[float, float]] = []
+        self.outages: list[tuple[float, float]] = []
         self._world = world
         self._lock = threading.Lock()
         self._on_workers = ThreadPoolExecutor(world.options.workers + 1, "chaos-workers")
@@ -76,8 +76,8 @@ class Injector:
             if self._ways[fault.kind](fault):
                 with self._lock:
                     self.done[fault.kind] += 1
-                    if fault.kind in LONG:
-                        self.minutes.append((began, time.time()))
+                    if not fault.kind.startswith("worker"):
+                        self.outages.append((began, time.time()))
         except Exception as exc:  # noqa: BLE001 — the run goes on, and its report says so.
             self.errors.append(f"{fault.kind}: {type(exc).__name__}: {exc}")
 

@@ -43,7 +43,7 @@ class Report:
     unmet_points: int = 0
     failed_starts: int = 0
     held_by_the_dead: int = 0
-    minutes: Sequence[tuple[float, float]] = ()
+    outages: Sequence[tuple[float, float]] = ()
     most_bytes: int = 0
     grown_bytes: int = 0
     warnings: int = 0
@@ -66,8 +66,8 @@ class Report:
     def add_deaths(self, deaths: Sequence[Death]) -> None:
         """Measure, for each request that a killed worker held, when it had run elsewhere.
 
-        One that the next worker held when it was killed too counts from the last of these kills. The minutes in
-        which a server was away, so that nothing could recover, don't count.
+        One that the next worker held when it was killed too counts from the last of these kills. The time in
+        which a server was away, cut off or full, so that nothing could recover, doesn't count.
         """
         killed_at: dict[str, float] = {}
         for death in sorted(deaths, key=lambda death: death.at):
@@ -76,7 +76,7 @@ class Report:
                 if self.verdict.finished_at.get(request_id, 0.0) > death.at:
                     killed_at[request_id] = death.at
         self.recoveries_s = [
-            _without(self.minutes, at, self.verdict.finished_at[each]) for each, at in killed_at.items()
+            _without(self.outages, at, self.verdict.finished_at[each]) for each, at in killed_at.items()
         ]
 
     @property
@@ -145,6 +145,10 @@ class Report:
         yield from (f"  {line}" for line in found)
 
 
-def _without(minutes: Sequence[tuple[float, float]], start: float, end: float) -> float:
-    """Give the seconds between two times that lie in none of these spans, which don't overlap."""
-    return end - start - sum(max(0.0, min(end, last) - max(start, first)) for first, last in minutes)
+def _without(outages: Sequence[tuple[float, float]], start: float, end: float) -> float:
+    """Give the seconds between two times that lie in none of these spans, which may overlap."""
+    left_s, reached = 0.0, start
+    for first, last in sorted(outages):
+        left_s += max(0.0, min(first, end) - reached)
+        reached = max(reached, min(last, end))
+    return left_s + max(0.0, end - reached)

@@ -147,7 +147,7 @@ def break_things(world: World, options: argparse.Namespace, schedule: Sequence[F
     report.left_behind = progress.left_behind
     report.problems += injector.errors
     report.faults = injector.done
-    report.minutes = injector.minutes
+    report.outages = injector.outages
     report.most_bytes, report.grown_bytes = memory.most_bytes, memory.grown_bytes
 
 

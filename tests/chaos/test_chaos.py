@@ -73,11 +73,11 @@ def test_a_million_requests_meet_what_was_promised():
     assert [counts[kind] for kind in LONG] == [1, 1, 1]
 
 
-def test_a_recovery_does_not_count_the_minute_in_which_a_server_was_away():
-    report = Report(1, seed=1, workers=3, lease_s=3.0, minutes=[(100.0, 160.0)])
-    report.verdict.finished_at = {"before": 99.0, "across": 165.0, "after": 172.0}
-    report.add_deaths([Death(95.0, 0, "", [], {"before", "across"}), Death(170.0, 1, "", [], {"after"})])
-    assert sorted(report.recoveries_s) == [2.0, 4.0, 10.0]
+def test_a_recovery_does_not_count_the_time_in_which_a_server_was_away():
+    report = Report(1, seed=1, workers=3, lease_s=3.0, outages=[(100.0, 160.0), (150.0, 161.0), (80.0, 90.0)])
+    report.verdict.finished_at = {"before": 99.0, "across": 165.0, "after": 172.0, "within": 130.0}
+    report.add_deaths([Death(95.0, 0, "", [], {"before", "across", "within"}), Death(170.0, 1, "", [], {"after"})])
+    assert sorted(report.recoveries_s) == [2.0, 4.0, 5.0, 9.0]
 
 
 def test_what_ends_as_it_should_is_clean():
