@@ -71,6 +71,7 @@ def test_a_package_and_its_network_are_compared(models: ModelDirectory, rows: Pa
     assert source.network is not None
     assert source.network.outputs == ("label", "scores")
     assert source.network.labels == source.package.manifest.labels
+    assert not source.network.allow_nan
     (tmp_path / "another.py").write_text(
         "from tests.compression.digit_net import DigitNet, LabelAndScores\n"
         "def make():\n    return LabelAndScores(DigitNet()).eval()\n"

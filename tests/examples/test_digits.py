@@ -15,7 +15,7 @@ from headrace.contracts.package import ModelDirectory, ModelPackage
 
 @pytest.fixture
 def package() -> ModelPackage:
-    return ModelDirectory(DEMO_DATA / "models").get("digits")
+    return ModelDirectory(DEMO_DATA / "models").get("digits", "1")
 
 
 @pytest.fixture
@@ -65,3 +65,16 @@ def test_the_model_file_is_small_and_names_no_file_of_the_machine_that_made_it(p
     content = package.file.read_bytes()
     assert len(content) < 200_000
     assert b".py" not in content
+
+
+def test_the_compressed_version_takes_and_gives_what_the_trained_one_does(package: ModelPackage) -> None:
+    compressed = ModelDirectory(DEMO_DATA / "models").get("digits", "2")
+    compressed.verify()
+    assert compressed.manifest.inputs == package.manifest.inputs
+    assert compressed.manifest.outputs == package.manifest.outputs
+    assert compressed.manifest.labels == package.manifest.labels
+    record = compressed.manifest.provenance["compression"]
+    assert record["original_sha256"] == package.manifest.sha256
+    assert record["test"]["drop"] <= record["max_drop"]
+    assert record["measurement"]["rows"][-1]["ratio"]["low"] > 1
+    assert b"network.py" not in compressed.file.read_bytes()

@@ -267,9 +267,7 @@ def test_a_store_of_an_older_release_is_refused_until_it_is_migrated(
         check_schema(migrated_url)
 
 
-def test_a_worker_refuses_a_store_of_an_older_release(
-    broker_url: str, migrated_url: str, tmp_path: Path
-) -> None:
+def test_a_worker_refuses_a_store_of_an_older_release(broker_url: str, migrated_url: str, tmp_path: Path) -> None:
     newer = (
         "import headrace.results_store.migration as m; m.REVISIONS = (*m.REVISIONS, '9999');"
         "from headrace.cli.__main__ import main; main()"

@@ -23,7 +23,7 @@ from headrace.compression.packaging import describe_onnx
 from headrace.compression.parity import check_parity
 from headrace.compression.recipe import Step, Workshop, step_record
 from headrace.contracts import HeadraceError, ModelPackage, Tensors, TensorSpec, read_package
-from headrace.contracts.datatypes import datatype_of
+from headrace.contracts.datatypes import FLOATS, datatype_of
 from headrace.contracts.package import Manifest, check_name, sha256_of, write_manifest
 from headrace.contracts.runtime import find_runtime
 
@@ -80,7 +80,12 @@ class OnnxExport:
             file = Path(scratch) / f"{network.name}.onnx"
             self._write(network, program, file)
             package = describe_onnx(
-                file, room, name=network.name, labels=network.labels, provenance=_provenance(network, self)
+                file,
+                room,
+                name=network.name,
+                labels=network.labels,
+                allow_nan=network.allow_nan,
+                provenance=_provenance(network, self),
             )
         manifest = msgspec.structs.replace(
             package.manifest, batching=network.batching.unmeasured(), store=network.store
@@ -244,7 +249,12 @@ def _provenance(network: Network, step: Step) -> dict[str, Any]:
 
 def _input_specs(network: Network) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(name=name, datatype=datatype_of(array.dtype), shape=shape)
+        TensorSpec(
+            name=name,
+            datatype=datatype_of(array.dtype),
+            shape=shape,
+            allow_nan=network.allow_nan or datatype_of(array.dtype) not in FLOATS,
+        )
         for (name, array), shape in zip(network.example.items(), _shapes(network), strict=True)
     )
 

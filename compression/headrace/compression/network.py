@@ -28,7 +28,8 @@ class Network:
     far; `steps` in it lists the recipe's steps. origin: the reference `module:factory` it came from.
     shapes: of every input in their order, without rows, -1 where an exported model must take any size; if empty, only
     the number of rows varies. tolerance: by how much exports may differ more than float arithmetic does, in units of
-    1 + the output's largest absolute value: integer kernels round ties in their own ways.
+    1 + the output's largest absolute value: integer kernels round ties in their own ways. allow_nan: whether float
+    inputs may hold NaN and infinity.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Network:
     origin: str = ""
     shapes: tuple[tuple[int, ...], ...] = ()
     tolerance: float = 0.0
+    allow_nan: bool = True
 
     def copy(self) -> Network:
         """Give a network of its own weights, for a step to change."""

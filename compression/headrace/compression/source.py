@@ -139,7 +139,13 @@ def _network_of(request: Request, package: ModelPackage, data: Splits) -> Networ
     rows = data.selection.take(slice(0, _COMPARED_ROWS))
     expected = predict(package, rows, threads=1)
     check_parity(expected, network.infer(rows.inputs), _TOLERANCE, f"the network {request.network}")
-    return dataclasses.replace(network, labels=manifest.labels, batching=manifest.batching, store=manifest.store)
+    return dataclasses.replace(
+        network,
+        labels=manifest.labels,
+        batching=manifest.batching,
+        store=manifest.store,
+        allow_nan=all(spec.allow_nan for spec in manifest.inputs),
+    )
 
 
 def _example(rows: Dataset) -> Tensors:

@@ -1,0 +1,140 @@
+"""Runs the recipes of one model through the search that `headrace compress` runs, and gives what it measured."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace.compression.attempts import Attempt, Verdict
+from headrace.compression.evaluation import Evaluation, MaxDrop
+from headrace.compression.metrics import metric_for
+from headrace.compression.search import Found, Goal, Search
+from headrace.compression.source import Request, open_source
+from headrace.contracts import ModelDirectory
+
+#: As in the table of what must be reached: both models have one thread.
+THREADS = 1
+
+
+def say(text: str) -> None:
+    """Tell a person how far it is, away from the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compressed, and how much may be lost. at_rows: of the batch that counts."""
+
+    request: Request
+    metric: str
+    max_drop: str
+    at_rows: int
+    recipes: Sequence[str]
+
+
+class Told:
+    """Says on standard error what becomes of each recipe."""
+
+    def started(self, recipe: str, done: int, known: int) -> None:
+        """Tell that it is being made."""
+        say(f"  {recipe} ({done + 1} of {known})")
+
+    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
+        """Tell the verdict."""
+        say(f"    {attempt.recipe}: {verdict.reason}")
+
+    def progress(self, done: int, of: int, what: str) -> None:
+        """Say nothing."""
+
+
+def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[Found, dict[str, Any]]:
+    """Try the recipes, promote what pays into `models`, and check that nothing else was; gives it for the report.
+
+    folder: where nothing lies of an earlier run, or its figures would be taken for this one's.
+    """
+    started = time.monotonic()
+    directory = ModelDirectory(models)
+    source, splits = open_source(case.request, directory, folder, seed=0, threads=THREADS)
+    manifest = source.package.manifest
+    goal = Goal(
+        metric_for(case.metric, manifest.signature, splits.test.labels, names=manifest.labels),
+        MaxDrop.parse(case.max_drop),
+        at_rows=case.at_rows,
+        row_sizes=(case.at_rows,),
+        threads=THREADS,
+        seconds=seconds,
+    )
+    search = Search(source, splits, goal, folder, Told())
+    found = search.try_recipes(case.recipes)
+    promoted = search.promote(found, directory)
+    result = as_result(found)
+    result["promoted"] = promoted.version if promoted else None
+    result["wrongly_promoted"] = wrongly_promoted(found, directory.versions(source.package.name))
+    result["seconds"] = time.monotonic() - started
+    return found, result
+
+
+def wrongly_promoted(found: Found, versions: Sequence[str]) -> list[str]:
+    """List what was promoted although it is not faster beyond doubt, or outside the bound; by the figures alone.
+
+    versions: of the model in a directory that had none before.
+    """
+    if not found.chosen:
+        return [f"version {version}" for version in versions]
+    winner = found.winner
+    ratio = winner.measurement.at(found.at_rows).ratio if winner and winner.measurement else None
+    bad = winner is None or ratio is None or ratio.low <= 1
+    for evaluation in (winner.selection, winner.test) if winner else ():
+        bad = bad or evaluation is None or (evaluation.drop or 0.0) > found.bound + 1e-9
+    return [found.chosen] if bad or len(versions) != 1 else []
+
+
+def as_result(found: Found) -> dict[str, Any]:
+    """Give what a search found as plain values."""
+    return {
+        "original": {"bytes": found.original_bytes, "test": _evaluated(found.baseline_test)},
+        "at_rows": found.at_rows,
+        "max_drop": found.bound,
+        "chosen": found.chosen,
+        "front": list(found.front),
+        "recipes": [
+            {"recipe": attempt.recipe, "verdict": verdict.reason, "pays": verdict.pays, **_figures(attempt, found)}
+            for attempt, verdict in zip(found.attempts, found.verdicts, strict=True)
+        ],
+    }
+
+
+def _figures(attempt: Attempt, found: Found) -> dict[str, Any]:
+    if attempt.figures is None:
+        return {"status": attempt.status}
+    selection, measurement = attempt.figures
+    figures = measurement.at(found.at_rows)
+    return {
+        "status": attempt.status,
+        "time_ratio": None
+        if figures.ratio is None
+        else {"median": figures.ratio.median, "low": figures.ratio.low, "high": figures.ratio.high},
+        "ms": 1000 * figures.candidate.seconds,
+        "original_ms": 1000 * figures.baseline.seconds if figures.baseline else None,
+        "size_ratio": found.original_bytes / measurement.candidate.file_bytes,
+        "bytes": measurement.candidate.file_bytes,
+        "selection": _evaluated(selection),
+        "test": _evaluated(attempt.test) if attempt.test else None,
+    }
+
+
+def _evaluated(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "metric": evaluation.metric,
+        "value": evaluation.value,
+        "low": evaluation.low,
+        "high": evaluation.high,
+        "rows": evaluation.rows,
+        "drop": evaluation.drop,
+        "drop_low": evaluation.drop_low,
+        "drop_high": evaluation.drop_high,
+    }
