@@ -106,9 +106,9 @@ def test_the_onnx_package_is_the_network(
     np.testing.assert_array_equal(found["label"], expected["label"])
 
     assert OnnxExport().export(network, workshop).manifest.sha256 == manifest.sha256  # the same bytes each time
-    assert b"digit_net.py" not in package.file.read_bytes()  # nothing of this machine's files
+    assert b"network.py" not in package.file.read_bytes()  # nothing of this machine's files
     graph = onnx.load(package.file).graph
-    assert b"digit_net.py" not in package.file.read_bytes()
+    assert b"network.py" not in package.file.read_bytes()
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "rows"
     assert {weight.name for weight in graph.initializer} >= set(network.module.state_dict())
 

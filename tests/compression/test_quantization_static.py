@@ -177,3 +177,22 @@ def test_ranges_without_outliers_lose_a_rare_peak(tmp_path: Path) -> None:
     assert ranges["entropy"]["y"][1] <= 250
     assert ranges["percentile"]["y"][1] < 10
     assert ranges["percentile"]["x"][0] == pytest.approx(rows.min(), abs=1.5)
+
+
+def test_what_comes_before_the_first_int8_layer_stays_in_float_and_pools_first(tmp_path: Path) -> None:
+    text = """pooled (float[N, 1, 8, 8] x) => (float[N, 4, 4, 4] y) {
+        a = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x, first)
+        b = Relu (a)
+        c = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (b)
+        d = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (c, second)
+        e = Relu (d)
+        y = Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (e, third)
+    }"""
+    weights = {"first": random(8, 1, 3, 3), "second": random(16, 8, 3, 3, seed=1), "third": random(4, 16, 3, 3, seed=2)}
+    package = package_of(model_of(text, weights), tmp_path)
+    inputs = {"x": random(64, 1, 8, 8, seed=3)}
+    product = StaticInt8().convert(package, workshop_of(tmp_path, inputs))
+    # The thin first layer is not worth int8, so neither is what follows it up to the next.
+    assert operators_of(product)[:4] == ["Conv", "MaxPool", "Relu", "QuantizeLinear"]
+    before, after = answers(package, inputs)["y"], answers(product, inputs)["y"]
+    assert np.abs(after - before).max() < 0.1 * np.abs(before).max()

@@ -13,6 +13,7 @@ import numpy as np
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.onnx_file import first_line
 from headrace.compression.quantization.calibration import MINIMUM_ROWS, Method, Ranges, find_ranges
+from headrace.compression.quantization.float_start import after_a_layer, pool_first
 from headrace.compression.quantization.processor import needs_narrow_weights
 from headrace.compression.quantization.product import checked_rows, finish
 from headrace.compression.quantization.sensitivity import WEIGHTED, left_in_float
@@ -95,8 +96,9 @@ class StaticInt8:
         if not layers:
             raise NotApplicable("no Conv, Gemm or MatMul with constant weights is left for StaticInt8 to quantize")
         left_out = left_in_float(model, rows, workshop, layers, self.sensitive_share)
-        chosen -= set(left_out)
+        chosen = after_a_layer(model, chosen - set(left_out))
         keep_layer_norms_apart(model)
+        pool_first(model, chosen)
         ranges = find_ranges(model, rows, workshop, self.method, self.percentile)
         narrow = needs_narrow_weights() if self.weight_bits is None else self.weight_bits == 7
         quantized = self._quantize(model, ranges, chosen, narrow)
