@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.compression.distillation import Distill
 from headrace.compression.errors import CompressionError
 from headrace.compression.recipe import ExportStep, NetworkStep, PackageStep
 from headrace.compression.recipes import BLOCKS, check_names, parse_recipe, runtime_of
@@ -31,7 +32,17 @@ def test_a_recipe_without_an_export_gets_the_one_of_its_runtime() -> None:
     assert steps("prune-channels-50", "torch") == ["PruneChannels", "TorchExport"]
     assert steps("prune-channels-50+int8-static") == ["PruneChannels", "OnnxExport", "StaticInt8"]
     assert steps("prune-channels-50+openvino-int8") == ["PruneChannels", "OnnxExport", "OpenVinoInt8"]
+    assert steps("prune-channels-50", "openvino") == ["PruneChannels", "OnnxExport", "OpenVinoIR"]
+    assert steps("prune-channels-50", "litert") == ["PruneChannels", "LiteRtExport"]
+    assert steps("prune-channels-50", "tvm") == ["PruneChannels", "OnnxExport", "TvmLibrary"]
     assert steps("int8-static", "torch") == ["StaticInt8"]
+
+
+def test_a_student_of_ones_own_is_named_by_its_factory() -> None:
+    recipe = parse_recipe("distill=students.py:small+int8-static")
+    assert [type(step).__name__ for step in recipe.steps] == ["Distill", "OnnxExport", "StaticInt8"]
+    assert recipe.steps[0] == Distill(student="students.py:small")
+    check_names(["distill=package.students:small"])
 
 
 def test_steps_come_in_an_order_that_is_possible() -> None:

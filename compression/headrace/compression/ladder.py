@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from headrace.compression.recipes import Runtime
+from headrace.compression.recipes import ENDINGS, Runtime
 
 #: Recipes by what they start from and where they end. Within a rung the cheapest and most often best come first.
 _STUDENTS: Final = ("student-squeezenet", "student-mobilenet-v3")
@@ -59,7 +59,9 @@ def combinations(runtime: Runtime, *, shrunk: Sequence[str], quantized: Sequence
     shrunk: pruned and taught networks that kept their metric. quantized: recipes of `_QUANTIZED` that kept it, the
     fastest first. Both are recipes of `first_rungs`.
     """
-    after = [name for name in quantized if name in _QUANTIZED[runtime]][:_COMBINED]
+    # What a shrunk network ends with anyway is no combination.
+    ways = {*_QUANTIZED[runtime]} - {ENDINGS.get(runtime)}
+    after = [name for name in quantized if name in ways][:_COMBINED]
     if "graph" in _QUANTIZED[runtime] and "graph" not in after:
         after.append("graph")
     # LiteRT's recipes are exports of their own, and PT2E's change the network: both follow pruning as well.

@@ -144,6 +144,15 @@ def _tensorrt(precision: Literal["fp16", "int8"]) -> Callable[[], Sequence[Step]
     return steps
 
 
+def _distill(student: str) -> Callable[[], Sequence[Step]]:
+    def steps() -> Sequence[Step]:
+        from headrace.compression.distillation import Distill
+
+        return [Distill(student=student)]
+
+    return steps
+
+
 def _student(family: str) -> Callable[[], Sequence[Step]]:
     def steps() -> Sequence[Step]:
         from headrace.compression.student import DistillFamily
@@ -216,8 +225,22 @@ BLOCKS: Final[Mapping[str, Block]] = {
 }
 
 
+#: What a recipe that only changes the network ends with, where an export alone doesn't lead to that runtime.
+ENDINGS: Final[Mapping[Runtime, str]] = {
+    "openvino": "openvino",
+    "litert": "litert",
+    "tvm": "tvm",
+    "tensorrt": "tensorrt-fp16",
+}
+
+#: Before a reference `module:factory` to a student of one's own.
+_DISTILL: Final = "distill="
+
+
 def parse_recipe(name: str, runtime: Runtime = "onnxruntime") -> Recipe:
     """Make the recipe that a name such as `prune-channels-50+int8-static` stands for.
+
+    `distill=module:factory` is a block too: it teaches that network, and runs the code that it names.
 
     runtime: where it ends when no block says. Raises CompressionError for a name nobody knows or an impossible order.
     """
@@ -229,6 +252,9 @@ def parse_recipe(name: str, runtime: Runtime = "onnxruntime") -> Recipe:
             f"recipe {name!r} changes a torch network after it was exported; write the blocks in the order prune, "
             "student or qat, then graph or int8, then a runtime"
         )
+    if set(kinds) == {0} and runtime in ENDINGS:
+        steps += BLOCKS[ENDINGS[runtime]].steps()
+        kinds = [_kind(step) for step in steps]
     if 0 in kinds and 1 not in kinds:
         steps.insert(kinds.count(0), _export(runtime if kinds[-1] == 0 else "onnxruntime"))
     return Recipe(name, tuple(steps), " → ".join(block.summary for _, block in blocks))
@@ -248,6 +274,9 @@ def runtime_of(name: str, default: Runtime) -> Runtime:
 
 
 def _block(name: str) -> Block:
+    if name.startswith(_DISTILL):
+        student = name.removeprefix(_DISTILL)
+        return Block(f"{student} taught by the model", _distill(student), "network", needs=_TRAINING)
     try:
         return BLOCKS[name]
     except KeyError:
