@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -45,8 +46,8 @@ class ChildRecord(msgspec.Struct, frozen=True):
 class Child:
     """A process that ends with us, by its stop signal or, should we be killed, by the kernel's hand.
 
-    Start it in a thread that lives as long as it shall: Linux ties it to that thread. It gets a session of its own, so
-    that Ctrl-C in a terminal reaches only us and everything stops in order.
+    A thread of its own starts it and waits for its end, since Linux ties it to the thread that starts it. It gets a
+    session of its own, so that Ctrl-C in a terminal reaches only us and everything stops in order.
     """
 
     def __init__(self, name: str, log: Path, stop_signal: signal.Signals = signal.SIGTERM) -> None:
@@ -65,6 +66,7 @@ class Child:
         account: tuple[int, int] | None = None,
     ) -> None:
         """Start the command. account: user and group to run as (needs root)."""
+        self._process = None
         self.exited.clear()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
@@ -79,21 +81,44 @@ class Child:
             str(int(self.stop_signal)),
             who,
         ]
-        with self.log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [*tether, *command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=None if env is None else dict(env),
-                start_new_session=True,
-                cwd="/" if account else None,
-            )
-        threading.Thread(target=self._watch, args=(self._process,), name=f"{self.name}-exit", daemon=True).start()
+        begun: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        process.wait()
-        self.exited.set()
+        def run() -> None:
+            try:
+                with self.log.open("wb") as output:
+                    self._process = subprocess.Popen(
+                        [*tether, *command],
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        env=None if env is None else dict(env),
+                        start_new_session=True,
+                        cwd="/" if account else None,
+                    )
+            except OSError as exc:
+                begun.put(exc)
+                return
+            begun.put(None)
+            self._process.wait()
+            self.exited.set()
+
+        # Ctrl-C interrupts the main thread alone: over there nothing comes between the process and the note of its pid.
+        try:
+            threading.Thread(target=run, name=f"{self.name}-exit", daemon=True).start()
+            failure = begun.get()
+        except BaseException:
+            self._undo_spawn(begun)
+            raise
+        if failure is not None:
+            raise failure
+
+    def _undo_spawn(self, begun: queue.SimpleQueue[OSError | None]) -> None:
+        """Kill a process whose start was interrupted, if there is to be one."""
+        with contextlib.suppress(queue.Empty):
+            if not self.running:
+                begun.get(timeout=_KILL_S)
+        if self.running:
+            self.kill()
 
     def when_ended(self, callback: Callable[[Child], None]) -> None:
         """Call back, in a thread, when this process ends or if it has ended already."""

@@ -234,9 +234,13 @@ class Postgres(Server):
         shutil.rmtree(self.data, ignore_errors=True)
         maker = Child("initdb", self.child.log.with_name("initdb.log"))
         options = ["--auth=trust", "--encoding=UTF8", "--no-locale", f"--username={self.user}", f"--pgdata={fresh}"]
-        maker.spawn([binaries / "initdb", *options], account=account)
-        if not maker.exited.wait(READY_S):
-            maker.kill()
+        try:
+            maker.spawn([binaries / "initdb", *options], account=account)
+            maker.exited.wait(READY_S)
+        finally:
+            # Too slow, or interrupted: nobody waits for it any more.
+            if maker.running:
+                maker.kill()
         if maker.returncode != 0:
             raise maker.obituary("could not make the database files")
         fresh.rename(self.data)
