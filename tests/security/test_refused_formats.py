@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 #: Modules and calls that run what they read.
 EXECUTES = re.compile(
-    r"^\s*(?:import|from)\s+(?:pickle|cPickle|dill|cloudpickle|joblib|marshal|shelve)\b"
-    r"|\b(?:eval|exec)\(|\byaml\.(?:unsafe_)?load\(|allow_pickle\s*=\s*True|torch\.load\((?!.*weights_only=True)"
+    r"^\s*(?:import|from)\s+(?:pickle|cPickle|dill|cloudpickle|joblib|marshal|shelve)\b(?! import UnpicklingError$)"
+    r"|(?<!\.)\b(?:eval|exec)\(|\byaml\.(?:unsafe_)?load\(|allow_pickle\s*=\s*True|torch\.load\((?!.*weights_only=True)"
     r"|shell\s*=\s*True|os\.system\(",
     re.MULTILINE,
 )

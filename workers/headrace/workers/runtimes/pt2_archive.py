@@ -97,7 +97,7 @@ def _check_payloads(file: Path, config: dict[str, Any]) -> None:
 
 
 def _check_examples(file: Path, pickled: bytes) -> None:
-    import pickle
+    from pickle import UnpicklingError
 
     import torch
 
@@ -105,7 +105,7 @@ def _check_examples(file: Path, pickled: bytes) -> None:
         return  # exported without example inputs
     try:
         torch.load(io.BytesIO(pickled), weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as exc:
+    except (UnpicklingError, RuntimeError, EOFError) as exc:
         raise _refusal(file, "its example inputs are objects other than tensors") from exc
 
 
