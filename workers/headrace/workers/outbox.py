@@ -12,7 +12,7 @@ import msgspec
 import redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from headrace.contracts import BrokerUnavailable, Settings, StoreUnavailable
+from headrace.contracts import BrokerUnavailable, HeadraceError, Settings
 from headrace.contracts.message import Reply, encode_replies
 from headrace.queueing import ClaimingConsumer, Command, run_commands, translate_errors
 from headrace.results_store import StoreRejected, StoreWriter
@@ -144,15 +144,16 @@ class Outbox:
             forms = [stored_form(batch, self._worker, self._settings, answers) for batch in batches]
             try:
                 existed = self._writer.write(forms)
-            except StoreUnavailable as exc:
+            except StoreRejected as exc:
+                batches[:] = [without(batch, set(exc.ids), exc.message) for batch in batches]
+                continue
+            except HeadraceError as exc:
+                # Away, full, read-only, or not the schema it was: a commit may succeed once somebody has put it right.
                 if self._available:
                     self._available = False
                     logger.warning("store away, holding %d rows: %s", self._rows_in - self._rows_out, exc.message)
                 if self._abandon.wait(RETRY_S):
                     return answers, False
-                continue
-            except StoreRejected as exc:
-                batches[:] = [without(batch, set(exc.ids), exc.message) for batch in batches]
                 continue
             if not self._available:
                 self._available = True

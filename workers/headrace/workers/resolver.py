@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from headrace.contracts import PoisonRequest, State, StoreUnavailable
+from headrace.contracts import HeadraceError, PoisonRequest, State
 from headrace.results_store import Prediction, StoreReader
 from headrace.workers.request import Burial, InferenceRequest, Known, Outcome
 
@@ -98,7 +98,7 @@ class Resolver:
         while True:
             try:
                 found = self._reader.get_many(ids)
-            except StoreUnavailable as exc:
+            except HeadraceError as exc:
                 if not away:
                     away = True
                     logger.warning("store away, %d redelivered requests wait for a look-up: %s", len(ids), exc.message)
