@@ -9,8 +9,14 @@ import functools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
+
+import redis.exceptions
+
+#: How often a server that is away is asked again.
+AGAIN_S: Final = 0.1
 
 #: In the order in which a request passes them. Claiming and registering are one step of the server, so what can lie
 #: between them for a worker is only an answer that it never read.
@@ -219,10 +225,17 @@ def _half_of(commands: list[Any]) -> list[Any]:
 
 
 def _send(client: Any, commands: list[Any]) -> None:
-    with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(*command)
-        pipe.execute()
+    """Send them, once the server takes them: another fault may have it away just now, which the outbox itself bears."""
+    while True:
+        try:
+            with client.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                pipe.execute()
+        except redis.exceptions.RedisError:
+            time.sleep(AGAIN_S)
+        else:
+            return
 
 
 def _wrap_reading(trigger: Trigger) -> None:
