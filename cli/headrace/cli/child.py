@@ -72,35 +72,12 @@ class Child:
         if self.log.exists():
             self.log.replace(self.log.with_name(self.log.name + ".old"))
         who = "-" if account is None else f"{account[0]}:{account[1]}"
-        tether: list[str | Path] = [
-            sys.executable,
-            "-I",
-            "-S",
-            _TETHER,
-            str(os.getpid()),
-            str(int(self.stop_signal)),
-            who,
-        ]
+        tether: list[str | Path] = [_TETHER, str(os.getpid()), str(int(self.stop_signal)), who]
+        whole: list[str | Path] = [sys.executable, "-I", "-S", *tether, *command]
         begun: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
 
         def run() -> None:
-            try:
-                with self.log.open("wb") as output:
-                    self._process = subprocess.Popen(
-                        [*tether, *command],
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                        env=None if env is None else dict(env),
-                        start_new_session=True,
-                        cwd="/" if account else None,
-                    )
-            except OSError as exc:
-                begun.put(exc)
-                return
-            begun.put(None)
-            self._process.wait()
-            self.exited.set()
+            self._run(whole, None if env is None else dict(env), "/" if account else None, begun)
 
         # Ctrl-C interrupts the main thread alone: over there nothing comes between the process and the note of its pid.
         try:
@@ -111,6 +88,32 @@ class Child:
             raise
         if failure is not None:
             raise failure
+
+    def _run(
+        self,
+        command: Sequence[str | Path],
+        env: dict[str, str] | None,
+        folder: str | None,
+        begun: queue.SimpleQueue[OSError | None],
+    ) -> None:
+        """Start the process, say in `begun` how that went, and wait for its end."""
+        try:
+            with self.log.open("wb") as output:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=env,
+                    start_new_session=True,
+                    cwd=folder,
+                )
+        except OSError as exc:
+            begun.put(exc)
+            return
+        begun.put(None)
+        self._process.wait()
+        self.exited.set()
 
     def _undo_spawn(self, begun: queue.SimpleQueue[OSError | None]) -> None:
         """Kill a process whose start was interrupted, if there is to be one."""

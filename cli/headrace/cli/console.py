@@ -82,16 +82,6 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     out().print(table)
 
 
-def sized(count: int) -> str:
-    """Write a number of bytes as people read it."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
 def read_json(text: str) -> object:
     """Read JSON that a person wrote. Raises typer.BadParameter naming line and column."""
     try:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from headrace.cli.console import sized
 from headrace.cli.demo_clients import Answer, Run
 from headrace.cli.demo_images import Edition
+from headrace.contracts.wording import sized
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headrace.compression.dataset import Dataset
 from headrace.compression.errors import CompressionError, NotApplicable
@@ -48,7 +48,7 @@ class Distill:
         trained = distill(
             student, network, workshop, Training(**options), checkpoints=checkpoint_folder(workshop, self)
         )
-        record = {**step_record(self), **_record(trained)}
+        record = {**step_record(self), **trained.record}
         return dataclasses.replace(network.with_step(trained.network.module, record), example=student.example)
 
     def _student(self, network: Network, workshop: Workshop) -> Network:
@@ -97,13 +97,3 @@ def check_same_outputs(student: Network, teacher: Network) -> None:
                 f"the student gives output {name!r} as {found.dtype} {list(found.shape)}, its teacher as {array.dtype} "
                 f"{list(array.shape)}; a student must give what its teacher gives, in the same order"
             )
-
-
-def _record(trained: Trained) -> dict[str, Any]:
-    """Say for the record how a training went."""
-    return {
-        "labelled_rows": trained.labelled_rows,
-        "unlabelled_rows": trained.unlabelled_rows,
-        "epochs_run": len(trained.history),
-        "best_epoch": asdict(trained.best),
-    }

@@ -16,11 +16,11 @@ from headrace.compression.bootstrap import interval, resample
 from headrace.compression.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.metrics import NO_CLASS, Metric, Unit
-from headrace.compression.onnx_file import first_line
 from headrace.compression.statistics import cosines
 from headrace.contracts import ConfigurationError, ModelPackage, SignatureMismatch, Tensors
 from headrace.contracts.errors import quoted
 from headrace.contracts.runtime import LoadedModel, find_runtime
+from headrace.contracts.wording import first_line
 
 #: Rows that one run of a model gets: enough to keep cores busy, little enough for the memory of large models.
 BATCH_ROWS: Final = 256

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,14 +14,16 @@ import numpy as np
 
 from headrace.compression.errors import CompressionError
 from headrace.compression.factory import need_torch
-from headrace.compression.onnx_file import first_line, random_rows
+from headrace.compression.onnx_file import random_rows
 from headrace.compression.packaging import describe_onnx
 from headrace.compression.parity import check_parity
+from headrace.compression.quiet import silenced
 from headrace.compression.recipe import Step, Workshop, step_record
 from headrace.contracts import HeadraceError, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.datatypes import FLOATS, datatype_of
 from headrace.contracts.package import Manifest, check_name, sha256_of, write_manifest
 from headrace.contracts.runtime import find_runtime
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -46,7 +44,7 @@ _TRACED_ROWS: Final = (5, 7, 11, 13, 17, 19, 23, 29)
 
 _FREE_SIZES: Final = "its forward must not write sizes as numbers: use x.shape[0], -1 or flatten(1)"
 
-#: Those that tell of the exporter's own affairs.
+#: Those that tell of the exporter's own affairs; where tracing fails, torch also prints the whole graph.
 _LOGGERS: Final = ("torch.onnx", "torch.export", "torch.fx.experimental.symbolic_shapes", "onnxscript", "onnx_ir")
 
 #: How torch says that a dimension which was to vary became a number; inputs of the wrapper are `inputs`.
@@ -109,7 +107,7 @@ class OnnxExport:
         sizes = (each.numel() * each.element_size() for each in program.state_dict.values())
         if sum(sizes) > _MAX_FILE_BYTES:
             raise CompressionError(f"the weights of {network.name!r} are larger than 2 GiB, which ONNX can't hold")
-        with _quiet():
+        with silenced(*_LOGGERS):
             try:
                 made = torch.onnx.export(
                     program, dynamo=True, external_data=False, opset_version=self.opset, verbose=False
@@ -144,7 +142,7 @@ class TorchExport:
         room = workshop.room(self)
         # The rows it was traced with would go into the file, and with them somebody's data, pickled.
         program.example_inputs = None
-        with _quiet():
+        with silenced(*_LOGGERS):
             torch.export.save(program, room / PROGRAM_FILE)
             loaded = torch.export.load(room / PROGRAM_FILE).module()
 
@@ -175,7 +173,7 @@ def trace(network: Network) -> ExportedProgram:
     dimensions = tuple(
         {0: dynamic, **{i: dynamic for i, size in enumerate(shape, 1) if size == -1}} for shape in _shapes(network)
     )
-    with _quiet():
+    with silenced(*_LOGGERS):
         try:
             # Inputs of the wrapper are *args: one parameter, whose dimensions are a tuple.
             return torch.export.export(network.positional(), arguments, dynamic_shapes=(dimensions,))
@@ -359,24 +357,6 @@ def _name_rows(value: onnx_ir.Value, symbol: str) -> None:
         for index, size in enumerate(value.shape):
             if isinstance(size, onnx_ir.SymbolicDim) and str(size) == symbol:
                 value.shape[index] = onnx_ir.SymbolicDim("rows")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's exporter from telling of its own deprecations and of optional libraries."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        # Where tracing fails, torch prints the whole graph.
-        silence = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-        with silence[0], silence[1], warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _cause(exc: Exception) -> str:

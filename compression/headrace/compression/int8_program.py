@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -17,30 +13,16 @@ from torch.fx import GraphModule
 from headrace.compression.errors import MissingLibrary
 from headrace.compression.export import trace
 from headrace.compression.network import Network
+from headrace.compression.quiet import quieted
 
+#: torchao tells of kernels for GPUs that it can't load, torch of its own deprecations.
 _LOGGERS: Final = ("torchao", "torch.utils._pytree", "torch.export")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torchao from telling of kernels for GPUs that it can't load, and torch of its own deprecations."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def need_torchao() -> None:
     """Raise MissingLibrary when torchao isn't installed."""
     try:
-        with _quiet():
+        with quieted(*_LOGGERS):
             import torchao.quantization.pt2e  # noqa: F401
     except ImportError as exc:
         raise MissingLibrary("PT2E quantization", "torch") from exc
@@ -71,7 +53,7 @@ class Program(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Program:
         """Copy it without torch's warning of its own deprecations."""
-        with _quiet():
+        with quieted(*_LOGGERS):
             copied = Program(copy.deepcopy(self.graph, memo))
         copied.training = self.training
         return copied
@@ -79,7 +61,7 @@ class Program(nn.Module):
 
 def prepared(network: Network, *, trained: bool) -> Network:
     """Trace a network and put observers where it will be rounded; with `trained`, rounding that can be trained."""
-    with _quiet():
+    with quieted(*_LOGGERS):
         from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e, prepare_qat_pt2e
         from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
         from torchao.quantization.pt2e.utils import _fuse_conv_bn_
@@ -98,7 +80,7 @@ def prepared(network: Network, *, trained: bool) -> Network:
 def converted(network: Network) -> tuple[nn.Module, int]:
     """Give what `prepared` made, calibrated or trained, with weights of whole numbers; and how many of them it has."""
     assert isinstance(network.module, Program)
-    with _quiet():
+    with quieted(*_LOGGERS):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         program = Program(convert_pt2e(network.module.graph)).eval()

@@ -15,6 +15,7 @@ from headrace.contracts import PackageError, Tensors, TensorSpec, read_package
 from headrace.contracts.datatypes import FLOATS, dtype_of
 from headrace.contracts.package import Manifest, write_manifest
 from headrace.contracts.runtime import find_runtime
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -192,8 +193,3 @@ def check_labels(manifest: Manifest) -> None:
     if count and not any(spec.shape and spec.shape[-1] in {-1, count} for spec in manifest.outputs):
         outputs = "; ".join(spec.describe() for spec in manifest.outputs)
         raise PackageError(f"{count} labels fit no output, whose last dimension would be {count}; outputs: {outputs}")
-
-
-def first_line(exc: Exception) -> str:
-    """Give what an error says first; libraries add pages of their own call stack."""
-    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__

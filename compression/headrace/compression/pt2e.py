@@ -7,7 +7,7 @@ Runtime and torch's compiler make integer arithmetic of that (Jacob et al. 2018,
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.compression.errors import DataError, NotApplicable
@@ -24,7 +24,7 @@ _TOLERANCE: Final = 0.05
 
 
 @dataclass(frozen=True)
-class Pt2eInt8:
+class Pt2eInt8(FineTuning):
     """Quantizes convolutions and linear layers: weights to int8 per channel, what flows between them to uint8.
 
     trained: train with rounded weights and values, the network before as the teacher, so that it learns to do with
@@ -32,12 +32,9 @@ class Pt2eInt8:
     """
 
     trained: bool = False
+    _: KW_ONLY
     epochs: int = 15
     learning_rate: float = 3e-4
-    batch_rows: int = 64
-    temperature: float = 4.0
-    alpha: float = 0.9
-    copies: int = 1
 
     def change(self, network: Network, workshop: Workshop) -> Network:
         """Give the quantized network, for inference only.
@@ -62,10 +59,8 @@ class Pt2eInt8:
             program.infer(workshop.data.calibration.inputs)
         record: dict[str, Any] = step_record(self)
         if self.trained:
-            tuning = FineTuning(
-                self.epochs, self.learning_rate, self.batch_rows, self.temperature, self.alpha, self.copies
-            )
-            tuned = tune(program, network, workshop, tuning, checkpoint_folder(workshop, self))
+            folder = checkpoint_folder(workshop, self)
+            tuned = tune(program, network, workshop, self, epochs=self.epochs, checkpoints=folder)
             program, record = tuned.network, {**record, **tuned.record}
         with computing(workshop.threads):
             module, quantized = converted(program)

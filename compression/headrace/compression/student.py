@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from headrace.compression.architectures import FAMILIES, build
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DistillFamily:
+class DistillFamily(FineTuning):
     """Puts a network of a family of `architectures.FAMILIES` in the place of an image classifier.
 
     It is built for the same images and classes with random weights, gives the same outputs (labels, probabilities or
@@ -26,11 +26,8 @@ class DistillFamily:
     """
 
     family: str = "squeezenet"
+    _: KW_ONLY
     epochs: int = 40
-    learning_rate: float = 2e-3
-    batch_rows: int = 64
-    temperature: float = 4.0
-    alpha: float = 0.9
     copies: int = 3
 
     def __post_init__(self) -> None:
@@ -51,6 +48,7 @@ class DistillFamily:
         module = Headed(build(self.family, classifier.task, workshop.seed), classifier).eval()
         sizes = [parameters_of(network.module), parameters_of(module)]
         student = network.with_step(module, {})
-        tuning = FineTuning(self.epochs, self.learning_rate, self.batch_rows, self.temperature, self.alpha, self.copies)
-        tuned = tune(student, network, workshop, tuning, checkpoint_folder(workshop, self))
+        tuned = tune(
+            student, network, workshop, self, epochs=self.epochs, checkpoints=checkpoint_folder(workshop, self)
+        )
         return network.with_step(tuned.network.module, {**step_record(self), "parameters": sizes, **tuned.record})

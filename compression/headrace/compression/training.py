@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headrace.compression.dataset import Dataset
 from headrace.compression.errors import CompressionError
@@ -71,6 +71,16 @@ class Trained:
     def best(self) -> Epoch:
         """The epoch whose weights were kept."""
         return min(self.history, key=lambda epoch: epoch.validation_loss)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a package's provenance says of the training."""
+        return {
+            "labelled_rows": self.labelled_rows,
+            "unlabelled_rows": self.unlabelled_rows,
+            "epochs_run": len(self.history),
+            "best_epoch": asdict(self.best),
+        }
 
 
 def train(

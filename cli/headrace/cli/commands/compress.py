@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from headrace.cli.commands.options import Models, settings_with
-from headrace.cli.console import Json, print_json, print_table, say, sized
+from headrace.cli.console import Json, print_json, print_table, say
 from headrace.contracts import ModelDirectory
+from headrace.contracts.wording import sized
 
 if TYPE_CHECKING:
     from headrace.compression.recipes import Runtime

@@ -13,9 +13,10 @@ import msgspec
 import typer
 
 from headrace.cli.commands.options import settings_with
-from headrace.cli.console import Json, print_fields, print_json, print_table, say, sized
+from headrace.cli.console import Json, print_fields, print_json, print_table, say
 from headrace.cli.errors import NoSuchLetter
 from headrace.contracts.message import TASK_PREFIX, queue_name
+from headrace.contracts.wording import sized
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -11,8 +11,9 @@ import typer
 
 from headrace.cli.commands.options import Models, settings_with
 from headrace.cli.commands.profile import profile
-from headrace.cli.console import Json, print_fields, print_json, print_table, say, sized
+from headrace.cli.console import Json, print_fields, print_json, print_table, say
 from headrace.contracts.package import ModelDirectory, ModelPackage
+from headrace.contracts.wording import sized
 
 app = typer.Typer(no_args_is_help=True, help="Add, list, show, profile and remove models.")
 

@@ -11,8 +11,9 @@ import msgspec
 import typer
 
 from headrace.cli.commands.options import Models, settings_with
-from headrace.cli.console import Json, err, out, print_fields, print_json, say, sized
+from headrace.cli.console import Json, err, out, print_fields, print_json, say
 from headrace.contracts import ModelDirectory, ModelPackage, Settings
+from headrace.contracts.wording import sized
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,12 +68,9 @@ def profile(  # noqa: PLR0913, PLR0917  (the options of a command are its argume
         )
     written = write_profile(package, measured) if write else None
     if as_json:
-        print_json(
-            {**msgspec.to_builtins(measured), "written": str(written.folder / "model.toml") if written else None}
-        )
+        manifest = str(written.folder / "model.toml") if written else None
+        print_json({**msgspec.to_builtins(measured), "written": manifest})
         return
-    advised = (measured.advice.threads, measured.advice.max_rows)
-    out().print(_table(measured.points, advised))
     _show(package, measured, settings, written=written is not None)
 
 
@@ -131,6 +129,7 @@ def _table(points: Sequence[Point], advised: tuple[int, int] | None = None) -> T
 
 def _show(package: ModelPackage, measured: Profile, settings: Settings, *, written: bool) -> None:
     advice = measured.advice
+    out().print(_table(measured.points, (advice.threads, advice.max_rows)))
     kept_ms = package.manifest.batching.max_wait_ms
     print_fields(
         [

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from headrace.cli.commands.options import settings_with
-from headrace.cli.console import Json, print_json, print_table, say, sized
+from headrace.cli.console import Json, print_json, print_table, say
+from headrace.contracts.wording import sized
 
 app = typer.Typer(no_args_is_help=True, help="Migrate, measure and prune the results in Postgres.")
 

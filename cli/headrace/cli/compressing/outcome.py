@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.cli.console import print_fields, print_json, print_table, say, sized
+from headrace.cli.console import print_fields, print_json, print_table, say
 from headrace.compression.errors import CompressionError
 from headrace.contracts import ModelPackage
+from headrace.contracts.wording import sized
 
 if TYPE_CHECKING:
     from headrace.compression.attempts import Attempt, Verdict

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from headrace.cli.console import err, sized
+from headrace.cli.console import err
+from headrace.contracts.wording import sized
 
 if TYPE_CHECKING:
     from headrace.compression.attempts import Attempt, Verdict

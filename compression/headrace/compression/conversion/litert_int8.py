@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_file import first_line
+from headrace.compression.quiet import silenced
 from headrace.contracts import Tensors
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import SubGraphT
@@ -64,7 +62,8 @@ def full_int8(content: bytes, rows: Tensors, results: Literal["float", "int8"], 
 
 def _quantize(content: bytes, choose: Callable[[Quantizer], None], calibration: tuple[Tensors, int] | None) -> bytes:
     """Quantize as `choose` tells the quantizer. calibration: rows and threads, where ranges are found beforehand."""
-    with _quiet():
+    # A table of sizes, a bar, and the interpreter's remark on calibration.
+    with silenced():
         from ai_edge_quantizer.quantizer import Quantizer
 
         try:
@@ -152,12 +151,3 @@ def _name(graph: SubGraphT, tensor: int) -> str:
 def _only(tensor: str) -> str:
     """Give the pattern that finds the one operator with this output."""
     return f"^{re.escape(tensor)};?$"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantizer's table of sizes, its bar, and the interpreter's remark on calibration off the terminal."""
-    silence = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-    with silence[0], silence[1], warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -17,7 +17,6 @@ import numpy as np
 
 from headrace.compression.conversion.proof import kept_if_proven
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_file import first_line
 from headrace.compression.packaging import MODEL_FILE, derive_package
 from headrace.compression.parity import check_parity
 from headrace.compression.quantization.product import load, proof_batches, run
@@ -26,6 +25,7 @@ from headrace.compression.quantization.static_int8 import StaticInt8
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ConfigurationError, ModelPackage
 from headrace.contracts.runtime import find_runtime
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx

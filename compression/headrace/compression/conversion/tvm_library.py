@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import shutil
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.compression.conversion.proof import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_file import first_line
 from headrace.compression.packaging import derive_package
 from headrace.compression.quantization.source import read_model
+from headrace.compression.quiet import quieted
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ModelPackage
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -67,7 +64,8 @@ class TvmLibrary:
         return product
 
     def _compile(self, source: onnx.ModelProto, file: Path) -> Path:
-        with _quiet():
+        # TVM's passes tell what they found nothing to do with.
+        with quieted("tvm"):
             import tvm
             from tvm.relax.frontend.onnx import from_onnx
 
@@ -116,17 +114,3 @@ def _versions() -> dict[str, Any]:
     from importlib.metadata import version
 
     return {"versions": {"apache-tvm": version("apache-tvm")}}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep TVM's passes from telling what they found nothing to do with."""
-    logger = logging.getLogger("tvm")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

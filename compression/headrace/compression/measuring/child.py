@@ -29,6 +29,7 @@ from headrace.compression.measuring.protocol import (
 from headrace.compression.measuring.rows import parts_of, tiled
 from headrace.contracts import Tensors, decode_tensors, read_package
 from headrace.contracts.runtime import LoadedModel, OutOfMemory, find_runtime
+from headrace.contracts.wording import first_line
 
 #: From <linux/prctl.h>.
 _PR_SET_PDEATHSIG: Final = 1
@@ -104,7 +105,7 @@ class Session:
         try:
             return self._load(command) if isinstance(command, Load) else self._run(command)
         except Exception as exc:  # noqa: BLE001  (a runtime may raise anything; the parent says what it means)
-            return Failed(_first_line(exc), memory=isinstance(exc, OutOfMemory | MemoryError))
+            return Failed(first_line(exc), memory=isinstance(exc, OutOfMemory | MemoryError))
 
     def _load(self, command: Load) -> Loaded:
         package = read_package(Path(command.folder))
@@ -150,10 +151,6 @@ def _status(key: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
 
 
 def _commands(pipe: Connection) -> Iterator[Command]:

@@ -5,14 +5,14 @@ What hangs together is found by Torch-Pruning's dependency graph (Fang et al. 20
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from headrace.compression.arithmetic import parameters_of
-from headrace.compression.errors import CompressionError, DataError, MissingLibrary, NotApplicable
+from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
 from headrace.compression.factory import need_torch
 from headrace.compression.pruning.plan import Sizes, plan_removal
-from headrace.compression.pruning.tuning import FineTuning, tune
+from headrace.compression.pruning.tuning import FineTuning, check_rows, tune
 from headrace.compression.recipe import Workshop, step_record
 from headrace.compression.training import checkpoint_folder
 
@@ -26,7 +26,7 @@ ROUND_TO: Final = 16
 
 
 @dataclass(frozen=True)
-class PruneChannels:
+class PruneChannels(FineTuning):
     """Removes the channels that matter least, a part at a time, and trains the rest to answer as the original does.
 
     ratio: share of the channels that go, of all layers together; as near as rounding allows. rounds: parts; after each
@@ -40,14 +40,12 @@ class PruneChannels:
 
     ratio: float = 0.5
     rounds: int = 2
-    epochs: int = 40
     criterion: Literal["taylor", "magnitude"] = "taylor"
     round_to: int = ROUND_TO
     keep_least: float = 0.2
+    _: KW_ONLY
+    epochs: int = 40
     learning_rate: float = 3e-3
-    batch_rows: int = 64
-    temperature: float = 4.0
-    alpha: float = 0.9
     copies: int = 3
 
     def __post_init__(self) -> None:
@@ -71,7 +69,11 @@ class PruneChannels:
             import torch_pruning  # noqa: F401
         except ImportError as exc:
             raise MissingLibrary("pruning channels", "torch") from exc
-        self._check_rows(workshop)
+        check_rows(
+            workshop,
+            needed=self.epochs > 0 or self.criterion == "taylor",
+            without="PruneChannels(epochs=0, criterion='magnitude')",
+        )
         from headrace.compression.pruning.groups import removable
 
         pruned = network.copy()
@@ -123,19 +125,11 @@ class PruneChannels:
         epochs = self._epochs(part)
         if not epochs or not (plan or part == self.rounds):
             return pruned, record
-        tuning = FineTuning(epochs, self.learning_rate, self.batch_rows, self.temperature, self.alpha, self.copies)
         folder = checkpoint_folder(workshop, self) / f"round-{part}"
-        trained = tune(pruned, original, workshop, tuning, folder)
+        trained = tune(pruned, original, workshop, self, epochs=epochs, checkpoints=folder)
         return trained.network, {**record, **trained.record}
 
     def _epochs(self, part: int) -> int:
         """Share the epochs out: what is learned before the last cut is a start; the last makes good what all cost."""
         early = self.epochs // (2 * self.rounds)
         return early if part < self.rounds else self.epochs - early * (self.rounds - 1)
-
-    def _check_rows(self, workshop: Workshop) -> None:
-        if not len(workshop.data.train) and (self.epochs or self.criterion == "taylor"):
-            raise DataError(
-                "a pruned network must be trained again, and there are no rows to train it with; give rows of its "
-                "inputs (labels are welcome, but not needed), or PruneChannels(epochs=0, criterion='magnitude')"
-            )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace.compression.errors import CompressionError, DataError, NotApplicable
+from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.factory import need_torch
-from headrace.compression.pruning.tuning import FineTuning, tune
-from headrace.compression.recipe import Step, Workshop, step_record
-from headrace.compression.training import checkpoint_folder
+from headrace.compression.pruning.tuning import FineTuning, check_rows, tune
+from headrace.compression.recipe import Workshop, step_record
+from headrace.compression.training import Trained, checkpoint_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PruneMagnitude:
+class PruneMagnitude(FineTuning):
     """Sets the smallest weights of all layers together to zero, more of them in each round, and trains the others.
 
     **It makes the compressed file smaller, not the model faster**: runtimes multiply by zero as by any other number.
@@ -31,12 +32,8 @@ class PruneMagnitude:
 
     sparsity: float = 0.8
     rounds: int = 3
+    _: KW_ONLY
     epochs: int = 30
-    learning_rate: float = 2e-3
-    batch_rows: int = 64
-    temperature: float = 4.0
-    alpha: float = 0.9
-    copies: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
@@ -51,7 +48,7 @@ class PruneMagnitude:
         need_torch("pruning")
         from headrace.compression.pruning import masks
 
-        _check_rows(workshop, self.epochs)
+        check_rows(workshop, needed=self.epochs > 0, without="epochs=0")
         layers = masks.layers_of(network)
         if not layers:
             raise NotApplicable(f"network {network.name!r} has no convolution or linear layer to prune")
@@ -59,21 +56,28 @@ class PruneMagnitude:
         for part in range(1, self.rounds + 1):
             sparsity = self.sparsity * (1 - (1 - part / self.rounds) ** 3)
             chosen = masks.smallest(masks.layers_of(pruned), sparsity)
-            tuning = self._tuning(part)
-            folder = f"round-{part}"
-            pruned, record = _with_masks(pruned, network, workshop, (self, chosen, tuning, folder))
+            pruned, record = self._round(pruned, network, workshop, (chosen, part))
             records.append(record)
         return network.with_step(
             pruned.module, {**step_record(self), **masks.facts(network, pruned), "history": records}
         )
 
-    def _tuning(self, part: int) -> FineTuning:
+    def _round(
+        self, pruned: Network, original: Network, workshop: Workshop, at: tuple[dict[str, Tensor], int]
+    ) -> tuple[Network, dict[str, Any]]:
+        """Hold the masks of a round while the others train. at: masks by layer, number of the round."""
+        chosen, part = at
         epochs = self.epochs // self.rounds + (self.epochs % self.rounds if part == self.rounds else 0)
-        return FineTuning(epochs, self.learning_rate, self.batch_rows, self.temperature, self.alpha, self.copies)
+        folder = checkpoint_folder(workshop, self) / f"round-{part}"
+
+        def trained(held: Network) -> Trained:
+            return tune(held, original, workshop, self, epochs=epochs, checkpoints=folder)
+
+        return _with_masks(pruned, chosen, trained if epochs else None)
 
 
 @dataclass(frozen=True)
-class PruneNM:
+class PruneNM(FineTuning):
     """Keeps the n largest of every m weights along the input channels, and trains them.
 
     **2:4 is for GPUs with sparse tensor cores** (Mishra et al. 2021, arXiv:2104.08378), when their runtime is told to
@@ -83,12 +87,8 @@ class PruneNM:
 
     n: int = 2
     m: int = 4
+    _: KW_ONLY
     epochs: int = 20
-    learning_rate: float = 2e-3
-    batch_rows: int = 64
-    temperature: float = 4.0
-    alpha: float = 0.9
-    copies: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
@@ -103,38 +103,33 @@ class PruneNM:
         need_torch("pruning")
         from headrace.compression.pruning import masks
 
-        _check_rows(workshop, self.epochs)
+        check_rows(workshop, needed=self.epochs > 0, without="epochs=0")
         chosen = masks.n_of_m(masks.layers_of(network), self.n, self.m)
         if not chosen:
             raise NotApplicable(
                 f"no layer of network {network.name!r} has a multiple of {self.m} input channels to prune {self.n} of"
             )
-        tuning = FineTuning(self.epochs, self.learning_rate, self.batch_rows, self.temperature, self.alpha, self.copies)
-        pruned, record = _with_masks(network, network, workshop, (self, chosen, tuning, "round-1"))
+        folder = checkpoint_folder(workshop, self) / "round-1"
+
+        def trained(held: Network) -> Trained:
+            return tune(held, network, workshop, self, epochs=self.epochs, checkpoints=folder)
+
+        pruned, record = _with_masks(network, chosen, trained if self.epochs else None)
         facts = {"layers": list(chosen), **masks.facts(network, pruned)}
         return network.with_step(pruned.module, {**step_record(self), **facts, **record})
 
 
-def _check_rows(workshop: Workshop, epochs: int) -> None:
-    if epochs and not len(workshop.data.train):
-        raise DataError(
-            "a pruned network must be trained again, and there are no rows to train it with; give rows of its inputs "
-            "(labels are welcome, but not needed), or epochs=0"
-        )
-
-
 def _with_masks(
-    network: Network, teacher: Network, workshop: Workshop, terms: tuple[Step, dict[str, Tensor], FineTuning, str]
+    network: Network, chosen: dict[str, Tensor], trained: Callable[[Network], Trained] | None
 ) -> tuple[Network, dict[str, Any]]:
-    """Give a copy that was trained with masks held. terms: the step, masks by layer, training, folder's name."""
+    """Give a copy with zeros by these masks, which are held while it is trained; and the record of that."""
     from headrace.compression.pruning import masks
 
-    step, chosen, tuning, folder = terms
     held = network.copy()
     masks.hold(held, chosen)
-    if not tuning.epochs:
+    if trained is None:
         masks.release(held)
         return held, {}
-    tuned = tune(held, teacher, workshop, tuning, checkpoint_folder(workshop, step) / folder)
-    masks.release(tuned.network)
-    return tuned.network, tuned.record
+    result = trained(held)
+    masks.release(result.network)
+    return result.network, result.record

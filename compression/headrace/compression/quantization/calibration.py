@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError
-from headrace.compression.onnx_file import first_line
 from headrace.compression.recipe import Workshop
 from headrace.contracts import Tensors
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_file import first_line
 from headrace.compression.quantization.calibration import MINIMUM_ROWS
 from headrace.compression.quantization.processor import needs_narrow_weights
 from headrace.compression.quantization.product import checked_rows, finish
+from headrace.compression.quantization.quantizer import run_quantizer
 from headrace.compression.quantization.sensitivity import left_in_float
 from headrace.compression.quantization.source import (
     array_of,
@@ -25,7 +25,6 @@ from headrace.compression.quantization.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.quantization.static_int8 import quiet
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ModelPackage
 
@@ -95,28 +94,23 @@ class DynamicInt8:
         from onnxruntime.quantization import QuantizationMode, QuantType
         from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
-        try:
-            with quiet():
-                quantizer = ONNXQuantizer(
-                    model,
-                    self.per_channel,
-                    narrow,
-                    QuantizationMode.IntegerOps,
-                    False,  # Not static: there are no ranges.
-                    # Signed weights are symmetric, which spares a correction; unsigned ones take half as long again.
-                    QuantType.QInt8,
-                    QuantType.QUInt8,
-                    None,
-                    sorted(kept),
-                    [],
-                    ["MatMul"],
-                    {"MatMulConstBOnly": True, "WeightSymmetric": True},
-                )
-                quantizer.quantize_model()
-        except Exception as exc:  # The quantizer raises ValueError, KeyError, TypeError, RuntimeError alike.
-            raise CompressionError(f"ONNX Runtime can't quantize this model: {first_line(exc)}") from exc
-        quantized: onnx.ModelProto = quantizer.model.model
-        return quantized
+        return run_quantizer(
+            lambda: ONNXQuantizer(
+                model,
+                self.per_channel,
+                narrow,
+                QuantizationMode.IntegerOps,
+                False,  # Not static: there are no ranges.
+                # Signed weights are symmetric, which spares a correction; unsigned ones take half as long again.
+                QuantType.QInt8,
+                QuantType.QUInt8,
+                None,
+                sorted(kept),
+                [],
+                ["MatMul"],
+                {"MatMulConstBOnly": True, "WeightSymmetric": True},
+            )
+        )
 
 
 def shrink_tables(model: onnx.ModelProto, chosen: set[str]) -> list[str]:

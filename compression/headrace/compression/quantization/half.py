@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_file import first_line
 from headrace.compression.quantization.calibration import Ranges, find_ranges
 from headrace.compression.quantization.product import checked_rows, finish
 from headrace.compression.quantization.source import (
@@ -21,9 +20,10 @@ from headrace.compression.quantization.source import (
     read_model,
     refuse_quantized,
 )
-from headrace.compression.quantization.static_int8 import quiet
+from headrace.compression.quiet import unlogged
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ModelPackage
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -109,7 +109,7 @@ def _halve(model: onnx.ModelProto, left: set[str]) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     try:
-        with quiet(), warnings.catch_warnings():
+        with unlogged(), warnings.catch_warnings():
             # Values below the smallest of fp16 become it; numpy's remark about that is no news.
             warnings.simplefilter("ignore", RuntimeWarning)
             halved: onnx.ModelProto = convert_float_to_float16(

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_file import first_line
 from headrace.compression.quantization.calibration import MINIMUM_ROWS, Ranges, find_ranges, split
 from headrace.compression.quantization.product import checked_rows
 from headrace.compression.quantization.source import (
@@ -28,6 +27,7 @@ from headrace.compression.quantization.source import (
 )
 from headrace.compression.recipe import Workshop
 from headrace.contracts import ModelPackage, Tensors
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx

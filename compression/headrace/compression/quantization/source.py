@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
-from headrace.compression.onnx_file import first_line
 from headrace.contracts import ModelPackage, PackageError
+from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_file import first_line
+from headrace.compression.errors import NotApplicable
 from headrace.compression.quantization.calibration import MINIMUM_ROWS, Method, Ranges, find_ranges
 from headrace.compression.quantization.float_start import after_a_layer, pool_first
 from headrace.compression.quantization.processor import needs_narrow_weights
 from headrace.compression.quantization.product import checked_rows, finish
+from headrace.compression.quantization.quantizer import run_quantizer
 from headrace.compression.quantization.sensitivity import WEIGHTED, left_in_float
 from headrace.compression.quantization.source import (
     attribute,
@@ -137,26 +134,21 @@ class StaticInt8:
             name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()
         }
         signed = self.activations == "int8"
-        try:
-            with quiet():
-                quantizer = QDQQuantizer(
-                    model,
-                    self.per_channel,
-                    narrow,
-                    QuantType.QInt8,
-                    QuantType.QInt8 if signed else QuantType.QUInt8,
-                    TensorsData(CalibrationMethod.MinMax, measured),
-                    sorted(chosen),
-                    [],
-                    list(self.operators),
-                    # Signed activations are symmetric: ARM's kernels and ONNX Runtime's fusions expect zero at 0.
-                    {"ActivationSymmetric": signed, "WeightSymmetric": True},
-                )
-                quantizer.quantize_model()
-        except Exception as exc:  # The quantizer raises ValueError, KeyError, TypeError, RuntimeError alike.
-            raise CompressionError(f"ONNX Runtime can't quantize this model: {first_line(exc)}") from exc
-        quantized: onnx.ModelProto = quantizer.model.model
-        return quantized
+        return run_quantizer(
+            lambda: QDQQuantizer(
+                model,
+                self.per_channel,
+                narrow,
+                QuantType.QInt8,
+                QuantType.QInt8 if signed else QuantType.QUInt8,
+                TensorsData(CalibrationMethod.MinMax, measured),
+                sorted(chosen),
+                [],
+                list(self.operators),
+                # Signed activations are symmetric: ARM's kernels and ONNX Runtime's fusions expect zero at 0.
+                {"ActivationSymmetric": signed, "WeightSymmetric": True},
+            )
+        )
 
 
 def leave_results_in_float(model: onnx.ModelProto, chosen: set[str]) -> None:
@@ -184,14 +176,3 @@ def leave_results_in_float(model: onnx.ModelProto, chosen: set[str]) -> None:
     del model.graph.node[:]
     model.graph.node.extend(kept)
     drop_unused_weights(model.graph)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep ONNX Runtime's quantizer from writing to the root logger: its remarks are about its own options."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

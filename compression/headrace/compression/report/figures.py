@@ -8,15 +8,6 @@ from headrace.compression.measuring.ratio import Ratio
 from headrace.compression.report.markup import Content, Markup, element, join
 
 
-def sized(count: float) -> str:
-    """Write a number of bytes as people read it."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
 def timed(seconds: float) -> str:
     """Write a time with three digits, in the unit that suits it."""
     for factor, unit in ((1e6, "µs"), (1e3, "ms")):

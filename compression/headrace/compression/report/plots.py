@@ -13,8 +13,9 @@ from headrace.compression.evaluation import Evaluation
 from headrace.compression.found import Found
 from headrace.compression.measurement import RowFigures
 from headrace.compression.report.chart import Box, Canvas, Mark, Scale, round_step, spread
-from headrace.compression.report.figures import allowed, sized, timed, value_of
+from headrace.compression.report.figures import allowed, timed, value_of
 from headrace.compression.report.markup import Markup
+from headrace.contracts.wording import sized
 
 #: Lines that can be told apart in one drawing, and bars that fit.
 _LINES: Final = 6

@@ -9,9 +9,10 @@ from headrace.compression.dataset import Dataset
 from headrace.compression.evaluation import Disagreement
 from headrace.compression.found import Found
 from headrace.compression.measurement import Measurement
-from headrace.compression.report.figures import allowed, dropped, sized, speeded, timed, valued
+from headrace.compression.report.figures import allowed, dropped, speeded, timed, valued
 from headrace.compression.report.markup import Content, Markup, element, join, table
 from headrace.compression.report.picture import show_row
+from headrace.contracts.wording import sized
 
 #: Letters of a checksum that are shown; report.json has them all.
 _SHA_LETTERS: Final = 16

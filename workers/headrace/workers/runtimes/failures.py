@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from headrace.contracts.runtime import OutOfMemory, TransientFailure
+from headrace.contracts.wording import first_line
 
 #: Runtimes raise the same few classes for everything; only the text tells what happened. ONNX Runtime's arenas ("Failed
 #: to allocate memory"), torch ("can't allocate memory"), C++ (bad_alloc), CUDA and cuDNN/cuBLAS and OpenCL say that
@@ -32,9 +33,3 @@ def passing_failure(exc: Exception) -> TransientFailure | None:
     if isinstance(exc, MemoryError) or _OUT_OF_MEMORY.search(text):
         return OutOfMemory(first_line(exc))
     return TransientFailure(first_line(exc)) if _DEVICE_LOST.search(text) else None
-
-
-def first_line(exc: Exception) -> str:
-    """Give the first line of an error's text, or its class when it has none."""
-    text = str(exc).strip()
-    return text.splitlines()[0] if text else type(exc).__name__

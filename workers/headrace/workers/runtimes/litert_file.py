@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from headrace.contracts import ModelPackage, PackageError
 from headrace.contracts.runtime import LoadedModel
 from headrace.contracts.signature import TensorSpec
+from headrace.contracts.wording import first_line
 from headrace.workers.runtimes.devices import split_device
-from headrace.workers.runtimes.failures import first_line, passing_failure
+from headrace.workers.runtimes.failures import passing_failure
 from headrace.workers.runtimes.fixed_rows import serve_fixed
 from headrace.workers.runtimes.ports import UNSUPPORTED, Port, match_ports, refuse_datatypes
 from headrace.workers.runtimes.positional import PositionalModel

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors
 from headrace.contracts.datatypes import DTYPES
-from headrace.workers.runtimes.failures import first_line, passing_failure
+from headrace.contracts.wording import first_line
+from headrace.workers.runtimes.failures import passing_failure
 
 #: `--device` name → execution provider, and the provider operators fall back to that it can't run.
 _PROVIDERS: Final = {

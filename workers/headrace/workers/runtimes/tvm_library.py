@@ -13,8 +13,9 @@ from tvm.relax import VirtualMachine
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError
 from headrace.contracts.datatypes import dtype_of
 from headrace.contracts.runtime import LoadedModel
+from headrace.contracts.wording import first_line
 from headrace.workers.runtimes.devices import split_device
-from headrace.workers.runtimes.failures import first_line, passing_failure
+from headrace.workers.runtimes.failures import passing_failure
 from headrace.workers.runtimes.fixed_rows import FixedRows
 from headrace.workers.runtimes.ports import Port, match_ports, refuse_datatypes
 from headrace.workers.runtimes.positional import PositionalModel
