@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.compression_parts.distillation import Student
 from torch import Tensor, nn
 
 from headrace.compression.dataset import Dataset, Splits
@@ -36,24 +37,6 @@ class Student(nn.Module):
 def of_nine():
     return Student(9)
 """
-
-
-class Student(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(8, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(256, 10),
-        )
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.layers(image)
-        return logits.argmax(1), logits.softmax(1)
 
 
 @pytest.fixture
