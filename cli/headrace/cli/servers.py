@@ -280,6 +280,22 @@ class Postgres(Server):
         except psycopg.OperationalError:
             return False
 
+    def kill(self) -> None:
+        """Kill the server and its sessions, as a power cut does.
+
+        Each session leads a process group of its own, and would answer until it noticed that the server is gone.
+        """
+        import psutil
+
+        sessions: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            sessions = psutil.Process(self.pid).children(recursive=True)
+        super().kill()
+        for session in sessions:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                session.kill()
+        psutil.wait_procs(sessions, STOP_S)
+
     def stop(self) -> None:
         """Stop the server: running statements are broken off, what was committed stays."""
         super().stop()
