@@ -22,6 +22,9 @@ INSTALL_INPUTS := pyproject.toml constraints.txt
 # Words after the command of a target: make test ARGS="-k batcher", make demo ARGS=--exit
 ARGS ?=
 
+# Test files that run side by side, each lot with servers of its own. Most tests wait for a process to start or to die.
+JOBS ?= 2
+
 # How large a `make chaos` is, and which of its schedules.
 REQUESTS ?= 1000000
 SEED ?= 1
@@ -36,7 +39,7 @@ demo: $(VENV)/.installed-local ## Score real images through Celery, Valkey, ONNX
 	@$(VENV)/bin/headrace demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run every test that needs no browser and no converter, against a real Valkey and a real Postgres
-	@$(RUN) -m pytest -m "not browser and not converters" $(ARGS)
+	@$(RUN) -m pytest -m "not browser and not converters" --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chromium (installs Debian's chromium when root)
 	@bash deploy/ensure_chromium.sh

@@ -118,11 +118,11 @@ def test_any_other_string_is_a_request_id(tmp_path: Path, request_id: str) -> No
         {"x": [b"bytes"]},
         {"x": [[1.0, math.nan]]},
         {"x": [[None]]},
-        {"x": [object()]},
+        {"x": [object]},
         {"x": np.zeros((2, 3)), "y": np.zeros((3, 3))},
         {"x": [1, 2], "y": np.zeros((3, 3))},
         {"x": np.zeros((1, 3), np.complex64)},
-        {"x": np.array([[object()]])},
+        {"x": np.array([[object]])},
     ],
     ids=repr,
 )
