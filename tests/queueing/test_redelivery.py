@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 import redis
 
+from headrace.cli.servers import Valkey
 from headrace.queueing import ClaimingConsumer, RunningMark, connect, keys, queue_stats
 
 QUEUE = "infer.digits"
@@ -116,6 +120,25 @@ def test_a_mark_survives_the_cut_of_its_connection(broker_url: str, wired_url: s
         settle(mark, client)
         assert client.get(keys.running("one")) == b"worker\n3:q"
         assert 0 < client.ttl(keys.running("one")) <= keys.RUNNING_TTL_S
+        mark.close()
+
+
+def test_a_server_that_reads_nothing_loses_marks_and_holds_up_nobody_for_ever(tmp_path: Path) -> None:
+    """More marks than the sockets hold: the rest is waited for, and then given up until the server reads again."""
+    many = [f"{number}:q" for number in range(10_000)]
+    with Valkey(tmp_path) as server, connect(server.url) as own, redis.Redis.from_url(server.url) as client:
+        mark = RunningMark(own, "worker")
+        mark.set({"one": many})
+        settle(mark, client)
+        assert (client.get(keys.running("one")) or b"").count(b"\n") == len(many)
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            while not mark._silent_until:
+                mark.set({"one": many})
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        mark._silent_until = 0.0
+        settle(mark, client)
         mark.close()
 
 

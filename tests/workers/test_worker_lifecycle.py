@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import psycopg
 import pytest
 import redis
+from celery import Celery
 from tests.workers.conftest import worker_environment
 
 from headrace.contracts import Cancelled, DeadlineExceeded, PackageError
@@ -61,6 +65,46 @@ def test_sigterm_finishes_what_runs_puts_back_the_rest_in_order_and_exits_0(sett
         assert sorted(done + left) == [f"r{n:02}" for n in range(12)]
         with start_worker():
             assert all(handle.result(timeout_s=30)["y"].tolist() == [[1.0]] for handle in handles)
+
+
+def test_a_rolling_restart_under_load_loses_no_request_and_delays_none_beyond_the_grace_period(settings, start_worker):
+    """One of two workers at a time is told to stop, and the next only when its successor is there."""
+    over = threading.Event()
+
+    def submit_until_over(client):
+        handles = []
+        while not over.wait(0.02):
+            handles += [client.submit("slow", {"x": ONE}), client.submit("double", {"x": FOUR})]
+        return handles
+
+    def wait_for_two(app):
+        while len(app.control.ping(timeout=1)) < 2:
+            pass
+
+    with (
+        Celery(broker=settings.require_broker_url(), set_as_current=False) as app,
+        Client(settings) as client,
+        ThreadPoolExecutor(1) as threads,
+        ExitStack() as workers,
+    ):
+        old = [workers.enter_context(start_worker()) for _ in range(2)]
+        wait_for_two(app)
+        load = threads.submit(submit_until_over, client)
+        try:
+            for worker in old:
+                worker.send_signal(signal.SIGTERM)
+                assert worker.wait(2 * settings.grace_s) == 0
+                workers.enter_context(start_worker())
+                wait_for_two(app)
+        finally:
+            over.set()
+        handles = load.result()
+        assert len(handles) > 100
+        for handle in handles:
+            assert handle.result(timeout_s=30)
+        rows = [client.get(handle.id) for handle in handles]
+    waits_s = [(row.finished_at - row.submitted_at).total_seconds() for row in rows]
+    assert max(waits_s) <= settings.grace_s
 
 
 def test_a_killed_worker_loses_nothing(settings, start_worker):
@@ -162,8 +206,6 @@ def test_results_wait_in_the_worker_while_postgres_is_away(settings, start_worke
 
 
 def test_inspect_and_remote_control_work_unmodified(settings, start_worker):
-    from celery import Celery
-
     with (
         Celery("peer", broker=settings.require_broker_url(), set_as_current=False) as app,
         start_worker() as _,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import socket
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import redis.exceptions
 from redis.backoff import NoBackoff
@@ -25,6 +28,23 @@ PAUSE_S: Final = 1.0
 TIMEOUT_S: Final = 0.5
 
 
+class _Send(Protocol):
+    """send(2): gives how many bytes were taken, or -1."""
+
+    def __call__(self, fd: int, data: bytes, size: int, flags: int) -> int: ...
+
+
+def _find_send() -> _Send:
+    """Find the C library's function, which keeps the GIL when it is called like this. Python ignores SIGPIPE."""
+    send: Any = ctypes.PyDLL(None).send
+    send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+    send.restype = ctypes.c_ssize_t
+    return cast("_Send", send)
+
+
+_SEND: Final = _find_send()
+
+
 class RunningMark:
     """Tells the server what runs, without waiting for answers; for one thread.
 
@@ -41,6 +61,11 @@ class RunningMark:
         self._marked: tuple[str, ...] = ()
         self._silent_until = 0.0
         self._away = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether anything was said to run."""
+        return bool(self._marked)
 
     def set(self, running: Mapping[str, Sequence[str]]) -> None:
         """Say what runs from now on: the tags of each consumer; what was said before holds no more."""
@@ -63,7 +88,7 @@ class RunningMark:
             return
         try:
             connection = self._connection or self._connect()
-            connection.send_command(*command, check_health=False)  # type: ignore[no-untyped-call]
+            _send(connection, connection.pack_command(*command))  # type: ignore[no-untyped-call]
         except (redis.exceptions.RedisError, OSError) as exc:
             self._lose(exc)
         else:
@@ -101,3 +126,19 @@ class RunningMark:
         if not self._away:
             self._away = True
             logger.warning("queueing.marks_lost worker=%s error=%s", self._worker, exc)
+
+
+def _send(connection: AbstractConnection, chunks: Sequence[bytes]) -> None:
+    """Send what fits into the socket at once, which is nearly always all, and wait for the rest.
+
+    Python's own `send` lets go of the GIL, which a thread that decodes messages then keeps for up to 5 ms, while the
+    batch waits; that costs 5 % of the throughput. A small send into a socket that has room takes some 10 µs.
+    """
+    data = b"".join(chunks)
+    sock = cast("socket.socket", connection._sock)
+    if not isinstance(sock, ssl.SSLSocket):
+        taken = _SEND(sock.fileno(), data, len(data), socket.MSG_DONTWAIT)
+        # -1, full or broken: `sendall` waits, or raises what is wrong.
+        data = data[max(taken, 0) :]
+    if data:
+        sock.sendall(data)

@@ -7,6 +7,7 @@ import queue
 import random
 import time
 from collections.abc import Callable, Container
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 #: Below all others, so that what may kill the worker runs last; ageing sees to it that this takes seconds at most.
 SUSPECT_PRIORITY: Final = -1
+
+#: How long the mark of what ran stays when nothing follows: were it taken away at once, a lone request would wait for
+#: that, since its row is stored at the same time. Of what is acknowledged by then a mark says nothing any more.
+MARK_LINGERS_S: Final = 0.01
 
 #: Reason code of what ends without a model: expired, cancelled or of a model that can't be loaded.
 NOT_RUN: Final = ""
@@ -117,17 +122,20 @@ class Executor:
     def _receive(self) -> None:
         """Move arrivals into the batchers; block only while there is nothing to run."""
         timeout_s = self._idle_s()
-        if timeout_s != 0:
-            self._mark.clear()
+        lingers = self._mark.stands and (timeout_s is None or timeout_s > MARK_LINGERS_S)
         try:
-            arrival = self._arrivals.get(timeout_s != 0, timeout_s)
+            arrival = self._arrivals.get(timeout_s != 0, MARK_LINGERS_S if lingers else timeout_s)
+        except queue.Empty:
+            if lingers:
+                self._mark.clear()
+            return
+        with suppress(queue.Empty):
             while True:
                 self._accept(arrival)
                 arrival = self._arrivals.get_nowait()
-        except queue.Empty:
-            if self._probing:
-                self._probing = False
-                self._mark.clear()
+        if self._probing:
+            self._probing = False
+            self._mark.clear()
 
     def _idle_s(self) -> float | None:
         """Give how long there is nothing to do but to wait: None for ever, 0 when a batch may leave now."""

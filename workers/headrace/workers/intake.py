@@ -39,6 +39,9 @@ MAX_ID_LENGTH: Final = 255
 
 _NO_HEADER: Final = RequestHeader()
 
+#: Types of which a header has a text.
+_READABLE: Final = (str, int, float, dt.datetime, uuid.UUID)
+
 Handler = Callable[..., None]
 
 
@@ -54,7 +57,8 @@ class Intake:
 
     def receive(self, message: Message, *, protocol_1: bool = False) -> None:
         """Admit one message to the engine, or end it with the error that says what is wrong with it."""
-        request, ending = self._known or self.read(message, _consumer_of(message), protocol_1=protocol_1)
+        channel: Channel = message.channel  # type: ignore[assignment]  # the only ones that get here
+        request, ending = self._known or self.read(message, channel.consumer, protocol_1=protocol_1)
         if request.redelivered:
             self._engine.resolve(request, ending)
         elif ending is not None:
@@ -78,7 +82,7 @@ class Intake:
             if protocol_1:
                 raise InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
             self._read_headers(request, message)
-            if len(request.deaths) < self._engine.settings.max_deliveries:
+            if not request.deaths or len(request.deaths) < self._engine.settings.max_deliveries:
                 self._read_body(request, message)
         except HeadraceError as exc:
             return request, Outcome(request=request, state=_state_of(exc), error=exc)
@@ -89,7 +93,7 @@ class Intake:
         with suppress(InvalidRequest):
             at = min(at, _time(message.headers.get("expires")) or at)
         left_s = at - time.time()
-        request = self._blank(message, _consumer_of(message))
+        request = self._blank(message, cast("Channel", message.channel).consumer)
         if left_s <= 0 or request.id in self._revoked:
             return False
         self._engine.postpone(request, left_s)
@@ -97,31 +101,34 @@ class Intake:
 
     def _blank(self, message: Message, consumer: ClaimingConsumer) -> InferenceRequest:
         """Make a request of what is safe to read, so that even a malformed message ends as a row."""
-        headers, delivery = message.headers, message.delivery_info
-        claimed: Delivery | None = message.delivery  # type: ignore[attr-defined]  # channels of headrace:// add it
+        headers = message.headers
         # A message without an id gets one, so that it has a row of its own.
         request_id = _text(headers.get("id") or message.properties.get("correlation_id")) or new_id()
-        task = _text(headers.get("task") or delivery.get("routing_key"))
-        return InferenceRequest(
+        task = _text(headers.get("task") or message.delivery_info.get("routing_key"))
+        request = InferenceRequest(
             id=request_id,
             row_id=row_id(request_id),
             model=task.removeprefix(TASK_PREFIX),
             lane=None,
             consumer=consumer,
-            tag=cast("str", message.delivery_tag),
+            tag=message.delivery_tag,  # type: ignore[arg-type]  # always there on channels of headrace://
             header=_NO_HEADER,
             inputs={},
             rows=0,
             priority=0,
             deadline=None,
             submitted_at=time.time(),
-            attempts=1 + (claimed.deliveries + claimed.retries if claimed else 0),
-            redelivered=bool(claimed and claimed.deliveries),
-            deaths=claimed.deaths if claimed else (),
-            retries=claimed.retries if claimed else 0,
+            attempts=1,
             celery_result=False,
             note=_text(headers.get("argsrepr")),
         )
+        claimed: Delivery | None = message.delivery  # type: ignore[attr-defined]  # channels of headrace:// add it
+        if claimed is not None and (claimed.deliveries or claimed.retries or claimed.deaths):
+            request.attempts += claimed.deliveries + claimed.retries
+            request.redelivered = claimed.deliveries > 0
+            request.deaths = claimed.deaths
+            request.retries = claimed.retries
+        return request
 
     def _read_headers(self, request: InferenceRequest, message: Message) -> None:
         headers = message.headers
@@ -137,7 +144,8 @@ class Intake:
         if header.submitted_at:
             request.submitted_at = header.submitted_at
         request.priority = _priority(message.properties.get("priority"))
-        self._check_time(request, headers.get("expires"))
+        if expires := headers.get("expires"):
+            self._check_time(request, expires)
         if request.id in self._revoked:
             raise Cancelled
         request.lane = self._engine.lanes.get(request.model, header.version)
@@ -176,10 +184,6 @@ class Intake:
         request.deadline = time.monotonic() + left_s
 
 
-def _consumer_of(message: Message) -> ClaimingConsumer:
-    return cast("Channel", message.channel).consumer
-
-
 def _time(expires: object) -> float | None:
     """Read the header `expires` as seconds since 1970; None when there is none. Raises InvalidRequest."""
     if not expires:
@@ -198,7 +202,9 @@ def _seconds(text: str) -> float:
 
 def _text(value: object) -> str:
     """Write what stands in a header as text; lists and objects, which may be nested deeply, count as nothing."""
-    return str(value) if value and isinstance(value, str | int | float | dt.datetime | uuid.UUID) else ""
+    if type(value) is str:  # nearly always; the rest takes longer
+        return value
+    return str(value) if value and isinstance(value, _READABLE) else ""
 
 
 def _is_storable(text: str) -> bool:

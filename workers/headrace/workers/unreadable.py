@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 from headrace.contracts.errors import quoted
 
 logger = logging.getLogger(__name__)
+
+#: Looked up once a message.
+_look_up: Final = dict.__getitem__
 
 
 def keep_unreadable(consumer: Any) -> None:
@@ -36,9 +39,10 @@ class _Strategies(dict[Any, Any]):
     """Tasks by name; what can't even be a name is an unknown one."""
 
     def __getitem__(self, name: object) -> Any:
-        if not isinstance(name, str):
-            raise KeyError(name)
-        return super().__getitem__(name)
+        try:
+            return _look_up(self, name)
+        except TypeError:
+            raise KeyError(name) from None
 
 
 def _bury(message: Any, reason: str) -> None:
