@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.contracts import Signature, State, TensorSpec
 from headrace.contracts.message import RequestHeader
+from headrace.workers.cancellation import end_cancelled
 from headrace.workers.inference import BrokenContract, Runner, infer
 from headrace.workers.request import InferenceRequest
 
@@ -75,6 +76,20 @@ def test_each_request_gets_its_own_rows_and_only_culprits_fail(values, max_rows)
             assert got[one.id] == [2.0 * value for value in each]
     assert len(got) + len(failed) == len(requests)
     assert all(outcome.state is State.FAILED and "secret" not in outcome.error.message for outcome in outcomes)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1, max_size=8), st.integers(1, 6))
+def test_what_was_cancelled_while_it_ran_ends_so_and_its_neighbours_keep_their_rows(shapes, max_rows):
+    requests = [request([float(number)] * rows) for number, (rows, _) in enumerate(shapes)]
+    revoked = {one.id for one, (_, cancelled) in zip(requests, shapes, strict=True) if cancelled}
+    verdict = Runner(Doubler(), SIGNATURE, max_rows).run(requests, 0)
+    end_cancelled(verdict, revoked)
+    assert {outcome.request.id for outcome in verdict.outcomes} == revoked
+    assert all(outcome.state is State.CANCELLED for outcome in verdict.outcomes)
+    kept = [one for run in verdict.runs for one in run.requests]
+    values = np.concatenate([run.outputs["y"] for run in verdict.runs]) if verdict.runs else np.array([])
+    assert [one.id for one in kept] == [one.id for one in requests if one.id not in revoked]
+    assert values.tolist() == [2 * value for one in kept for value in one.inputs["x"].tolist()]
 
 
 def test_one_culprit_among_many_costs_few_runs():

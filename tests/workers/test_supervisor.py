@@ -12,9 +12,11 @@ import time
 import numpy as np
 import psutil
 import pytest
+import redis
 from tests.workers.conftest import worker_environment
 
 from headrace.producers import Client
+from headrace.queueing import keys
 
 FOUR = np.ones((1, 4), np.float32)
 
@@ -66,6 +68,22 @@ def test_workers_end_when_their_supervisor_was_killed(settings, supervisor):
     supervisor.kill()
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
+
+
+def test_a_second_sigint_ends_all_at_once(settings, supervisor):
+    with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
+        workers_of(client, 2)
+        handle = client.submit("slow", {"x": np.ones((600, 1), np.float32)})
+        while not broker.keys(keys.running("*")):
+            time.sleep(0.02)
+        children = psutil.Process(supervisor.pid).children()
+        supervisor.send_signal(signal.SIGINT)
+        while all(child.is_running() for child in children):
+            time.sleep(0.02)  # the worker that has nothing to do ends at the first
+        supervisor.send_signal(signal.SIGINT)
+        assert supervisor.wait(settings.grace_s / 2) == 1
+        assert client.get(handle.id) is None
+        assert not any(child.is_running() for child in children)
 
 
 def test_a_signal_while_everything_starts_ends_it(settings, supervisor):

@@ -21,6 +21,7 @@ from tests.workers.conftest import worker_environment
 from headrace.contracts import Cancelled, DeadlineExceeded, PackageError
 from headrace.contracts.message import queue_name
 from headrace.producers import Client
+from headrace.queueing import keys
 from headrace.results_store import StoreReader
 
 ONE = np.ones((1, 1), np.float32)
@@ -65,6 +66,48 @@ def test_sigterm_finishes_what_runs_puts_back_the_rest_in_order_and_exits_0(sett
         assert sorted(done + left) == [f"r{n:02}" for n in range(12)]
         with start_worker():
             assert all(handle.result(timeout_s=30)["y"].tolist() == [[1.0]] for handle in handles)
+
+
+def test_a_second_sigint_ends_a_worker_at_once_and_its_lease_brings_the_work_back(settings, start_worker, tmp_path):
+    with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
+        with start_worker() as worker:
+            client.predict("slow", {"x": ONE}, timeout_s=30)
+            handle = client.submit("slow", {"x": np.ones((600, 1), np.float32)})
+            while not broker.keys(keys.running("*")):
+                time.sleep(0.02)
+            worker.send_signal(signal.SIGINT)
+            while "Warm shutdown" not in (tmp_path / "worker.log").read_text():
+                time.sleep(0.02)
+            assert worker.poll() is None
+            worker.send_signal(signal.SIGINT)
+            assert worker.wait(settings.grace_s / 2) == 1
+        assert client.get(handle.id) is None
+        with start_worker():
+            assert handle.result(timeout_s=90)["y"].shape == (600, 1)
+
+
+def test_what_has_not_started_goes_back_at_once_and_a_long_batch_has_the_grace_period(settings, start_worker, tmp_path):
+    settings = settings.model_copy(update={"grace_s": 2.0})
+    with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
+        with start_worker(HEADRACE_GRACE_S="2") as worker:
+            client.predict("slow", {"x": ONE}, timeout_s=30)
+            long = client.submit("slow", {"x": np.ones((600, 1), np.float32)})
+            while not broker.keys(keys.running("*")):
+                time.sleep(0.02)
+            short = client.submit("slow", {"x": ONE})
+            while broker.llen(queue_name("slow")):
+                time.sleep(0.02)
+            worker.send_signal(signal.SIGTERM)
+            while not broker.llen(queue_name("slow")):
+                time.sleep(0.02)
+            assert worker.poll() is None
+            assert worker.wait(20) == 0
+        assert "put back 1 requests" in (tmp_path / "worker.log").read_text()
+        assert "a batch still ran after 2 s of grace" in (tmp_path / "worker.log").read_text()
+        assert client.get(long.id) is None
+        with start_worker():
+            assert short.result(timeout_s=60)
+        assert long.cancel() or long.result(timeout_s=60)
 
 
 def test_a_rolling_restart_under_load_loses_no_request_and_delays_none_beyond_the_grace_period(settings, start_worker):
@@ -177,6 +220,23 @@ def test_a_cancelled_request_never_runs(settings, start_worker):
             unwanted.result(timeout_s=30)
         assert busy[-1].result(timeout_s=30)["y"].shape == (1, 1)
         assert client.get(unwanted.id).batch_id is None
+
+
+def test_a_request_that_is_revoked_while_it_runs_ends_as_cancelled(settings, start_worker):
+    with (
+        Celery(broker=settings.require_broker_url(), set_as_current=False) as app,
+        redis.Redis.from_url(settings.require_broker_url()) as broker,
+        start_worker(),
+        Client(settings) as client,
+    ):
+        client.predict("slow", {"x": ONE}, timeout_s=30)
+        handle = client.submit("slow", {"x": np.ones((100, 1), np.float32)})
+        while not broker.keys(keys.running("*")):
+            time.sleep(0.02)
+        app.control.revoke(handle.id)
+        with pytest.raises(Cancelled):
+            handle.result(timeout_s=60)
+        assert client.get(handle.id).state == "cancelled"
 
 
 def test_urgent_requests_overtake_waiting_ones(settings, start_worker):

@@ -131,8 +131,8 @@ class RunningMark:
 def _send(connection: AbstractConnection, chunks: Sequence[bytes]) -> None:
     """Send what fits into the socket at once, which is nearly always all, and wait for the rest.
 
-    Python's own `send` lets go of the GIL, which a thread that decodes messages then keeps for up to 5 ms, while the
-    batch waits; that costs 5 % of the throughput. A small send into a socket that has room takes some 10 µs.
+    Python's own `send` lets go of the GIL, which a thread that decodes messages then keeps for a switch interval, while
+    the batch waits; that cost 5 % of the throughput. A small send into a socket that has room takes some 10 µs.
     """
     data = b"".join(chunks)
     sock = cast("socket.socket", connection._sock)

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 #: Requests for this many full batches are claimed ahead; more would keep them from other workers.
 BATCHES_AHEAD: Final = 2
 
+#: How often a worker that finishes what runs looks whether it was told to leave at once; a look costs microseconds.
+HURRY_LOOK_S: Final = 0.1
+
 #: After the grace period the outbox has this long to commit what the last batch left.
 FLUSH_S: Final = 5.0
 
@@ -149,8 +152,11 @@ class Engine:
         rows_per_request = max(1.0, admitted_rows / admitted) if admitted else 1.0
         return max(0, -int(-wanted_rows // rows_per_request))
 
-    def drain(self, grace_s: float) -> None:
-        """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads."""
+    def drain(self, grace_s: float, hurried: Callable[[], bool] = lambda: False) -> None:
+        """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads.
+
+        hurried: whether to leave at once after all; what is not done then comes back with the lease.
+        """
         if self._closed:
             return
         self._closed = True
@@ -161,11 +167,21 @@ class Engine:
         _release(unstarted)
         if unstarted:
             logger.info("put back %d requests that had not started", len(unstarted))
-        if not self._executor.join(max(0.0, deadline - time.monotonic())):
-            logger.warning("a batch still ran after %.0f s of grace; its requests will be delivered again", grace_s)
-        elif not self._outbox.close(max(FLUSH_S, deadline - time.monotonic())):
+        if not _ends(self._executor.join, deadline, hurried):
+            why = "told to leave at once" if hurried() else f"after {grace_s:.0f} s of grace"
+            # Its model stays open: closing it under a batch would crash.
+            logger.warning("a batch still ran %s; its requests will be delivered again", why)
+            return
+        self._outbox.stop()
+        if not _ends(self._outbox.join, max(deadline, time.monotonic() + FLUSH_S), hurried):
+            self._outbox.give_up()
             logger.warning("results could not be stored in time; their requests will be delivered again")
         self.lanes.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a batch still runs, or might."""
+        return self._executor.is_alive
 
     def _max_rows(self, queue: str) -> int:
         return max((lane.max_rows for lane in self.lanes.all() if lane.queue == queue), default=1)
@@ -227,3 +243,11 @@ def _release(requests: list[InferenceRequest]) -> None:
         by_consumer.setdefault(request.consumer, []).append(request.tag)
     for consumer, tags in by_consumer.items():
         consumer.release(tags)
+
+
+def _ends(join: Callable[[float], bool], deadline: float, hurried: Callable[[], bool]) -> bool:
+    """Wait for a thread until a monotonic time, or until there is no more time; False when it still runs."""
+    while not join(min(max(0.0, deadline - time.monotonic()), HURRY_LOOK_S)):
+        if hurried() or time.monotonic() >= deadline:
+            return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import random
+import threading
 import time
 from collections.abc import Callable, Container
 from contextlib import suppress
@@ -17,6 +18,7 @@ from headrace.contracts.ids import new_uuid
 from headrace.contracts.runtime import TransientFailure
 from headrace.queueing import RunningMark
 from headrace.workers.batching import Batch, Item
+from headrace.workers.cancellation import end_cancelled
 from headrace.workers.inference import Runner, Verdict
 from headrace.workers.lane import Lane
 from headrace.workers.outbox import Outbox
@@ -48,9 +50,9 @@ class Executor:
     """Takes requests in, batches them lane by lane, runs them, and hands finished batches to the outbox.
 
     taken: called on the executor's thread with a lane and a number of rows that left the lane's batcher.
-    revoked: ids that were cancelled; looked up just before a batch runs. mark: told what runs; the executor's own.
-    max_retries: how often a request is put off when its failure may pass. opened: called on the executor's thread with
-    a message that `probe` was given, and that was opened.
+    revoked: ids that were cancelled; looked up just before a batch runs, and after it. mark: told what runs; the
+    executor's own. max_retries: how often a request is put off when its failure may pass. opened: called on the
+    executor's thread with a message that `probe` was given, and that was opened.
     """
 
     def __init__(
@@ -73,7 +75,11 @@ class Executor:
         self._arrivals: queue.SimpleQueue[list[InferenceRequest] | Returned | _Drain] = queue.SimpleQueue()
         self._lanes: list[Lane] = []
         self._turn = 0
-        self._draining: _Drain | None = None
+        # Whether a batch runs, and whether another may begin: `drain` asks the one and says the other.
+        self._begins = threading.Lock()
+        self._running = False
+        self._draining = False
+        self._drained = False
         self._thread = vital_thread("headrace-executor", self._loop)
 
     def start(self) -> None:
@@ -96,28 +102,52 @@ class Executor:
         self._arrivals.put([])
 
     def drain(self) -> list[InferenceRequest]:
-        """Stop taking batches and give back what has not started; a batch that runs goes on. Any thread."""
+        """Stop taking batches and give back what has not started, at once; a batch that runs goes on. Any thread."""
+        if not self.is_alive:
+            return []
+        with self._begins:
+            self._draining = True
+            if self._running:
+                # Nobody else looks at arrivals and batchers until the batch has ended, and after it nobody will.
+                self._accept_arrived()
+                return self._hand_back()
         reply: queue.SimpleQueue[list[InferenceRequest]] = queue.SimpleQueue()
         self._arrivals.put(_Drain(reply))
-        return reply.get() if self._thread.is_alive() else []
+        return reply.get()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread was started and has not ended."""
+        return self._thread.is_alive()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread to end after `drain`; False when it still runs."""
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return not self.is_alive
 
     def _loop(self) -> None:
-        while True:
+        while not self._drained:
             self._receive()
-            if self._draining is not None:
-                self._mark.clear()
-                self._mark.close()
-                return
+            found = self._begin()
+            if found is not None:
+                self._run(*found)
+                with self._begins:
+                    self._running = False
+                    self._drained = self._draining
+        self._mark.clear()
+        self._mark.close()
+
+    def _begin(self) -> tuple[Lane, Batch[InferenceRequest]] | None:
+        """Take the next batch; None when there is none, or none may begin."""
+        with self._begins:
+            if self._draining:
+                return None
             now = time.monotonic()
             self._end_expired(now)
             # While Postgres is away requests stay in the batcher, where they can still expire or be put back.
-            if self._outbox.has_room and (found := self._next_batch(now)) is not None:
-                self._run(*found)
+            found = self._next_batch(now) if self._outbox.has_room else None
+            self._running = found is not None
+            return found
 
     def _receive(self) -> None:
         """Move arrivals into the batchers; block only while there is nothing to run."""
@@ -129,13 +159,16 @@ class Executor:
             if lingers:
                 self._mark.clear()
             return
-        with suppress(queue.Empty):
-            while True:
-                self._accept(arrival)
-                arrival = self._arrivals.get_nowait()
+        self._accept(arrival)
+        self._accept_arrived()
         if self._probing:
             self._probing = False
             self._mark.clear()
+
+    def _accept_arrived(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._accept(self._arrivals.get_nowait())
 
     def _idle_s(self) -> float | None:
         """Give how long there is nothing to do but to wait: None for ever, 0 when a batch may leave now."""
@@ -147,11 +180,11 @@ class Executor:
 
     def _accept(self, arrival: list[InferenceRequest] | Returned | _Drain) -> None:
         if isinstance(arrival, _Drain):
-            self._draining = arrival
+            self._drained = True
             arrival.unstarted.put(self._hand_back())
             return
         if isinstance(arrival, Returned):
-            if self._draining is None:
+            if not self._draining:
                 self._probe(arrival)
             return
         now = time.monotonic()
@@ -212,6 +245,8 @@ class Executor:
         elif not verdict.outcomes and not verdict.passing:
             lane.cost.observe(max(rows, batch.padded_rows), seconds)
             lane.succeeded_with(rows)
+        if self._revoked:
+            end_cancelled(verdict, self._revoked)
         self._outbox.put(
             FinishedBatch(
                 lane=lane,

@@ -89,18 +89,19 @@ class Outbox:
         """False while Postgres is away: then nothing new should be claimed."""
         return self._available
 
-    def close(self, timeout_s: float) -> bool:
-        """Store what was put, then end; False when that took longer than `timeout_s` and was given up.
-
-        What is given up was not acknowledged: its lease brings it back.
-        """
+    def stop(self) -> None:
+        """Let the thread end once what was put is stored; `join` waits for that."""
         self._finished.put(_Stop())
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; False when it still runs."""
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            self._abandon.set()
-            self._thread.join(RETRY_S * 4)
-            return False
-        return True
+        return not self._thread.is_alive()
+
+    def give_up(self) -> None:
+        """End the thread though not all is stored: what is not was not acknowledged, so its lease brings it back."""
+        self._abandon.set()
+        self._thread.join(RETRY_S * 4)
 
     def _loop(self) -> None:
         while True:
