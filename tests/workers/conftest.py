@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import redis
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import SecretStr
 
 from headrace.contracts import Settings
 from headrace.contracts.package import sha256_of
+from headrace.producers import Client, Handle
+from headrace.queueing import keys
 from headrace.results_store import migrate
 
 _KINDS = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
@@ -163,3 +167,12 @@ def running_worker(settings: Settings, log: Path, **environment: str) -> Iterato
 def start_worker(settings: Settings, tmp_path: Path) -> Callable[..., object]:
     """`with start_worker() as process:` runs a worker; its log is `worker.log` in tmp_path."""
     return lambda **environment: running_worker(settings, tmp_path / "worker.log", **environment)
+
+
+def submit_and_see_it_run(client: Client, settings: Settings, rows: int) -> Handle:
+    """Submit a request of many rows to `slow`, tens of milliseconds each, and return when a worker runs it."""
+    handle = client.submit("slow", {"x": np.ones((rows, 1), np.float32)})
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        while not broker.keys(keys.running("*")):
+            time.sleep(0.02)
+    return handle

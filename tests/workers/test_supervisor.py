@@ -12,11 +12,9 @@ import time
 import numpy as np
 import psutil
 import pytest
-import redis
-from tests.workers.conftest import worker_environment
+from tests.workers.conftest import submit_and_see_it_run, worker_environment
 
 from headrace.producers import Client
-from headrace.queueing import keys
 
 FOUR = np.ones((1, 4), np.float32)
 
@@ -71,11 +69,9 @@ def test_workers_end_when_their_supervisor_was_killed(settings, supervisor):
 
 
 def test_a_second_sigint_ends_all_at_once(settings, supervisor):
-    with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
+    with Client(settings) as client:
         workers_of(client, 2)
-        handle = client.submit("slow", {"x": np.ones((600, 1), np.float32)})
-        while not broker.keys(keys.running("*")):
-            time.sleep(0.02)
+        handle = submit_and_see_it_run(client, settings, rows=600)
         children = psutil.Process(supervisor.pid).children()
         supervisor.send_signal(signal.SIGINT)
         while all(child.is_running() for child in children):

@@ -16,12 +16,11 @@ import psycopg
 import pytest
 import redis
 from celery import Celery
-from tests.workers.conftest import worker_environment
+from tests.workers.conftest import submit_and_see_it_run, worker_environment
 
 from headrace.contracts import Cancelled, DeadlineExceeded, PackageError
 from headrace.contracts.message import queue_name
 from headrace.producers import Client
-from headrace.queueing import keys
 from headrace.results_store import StoreReader
 
 ONE = np.ones((1, 1), np.float32)
@@ -69,12 +68,10 @@ def test_sigterm_finishes_what_runs_puts_back_the_rest_in_order_and_exits_0(sett
 
 
 def test_a_second_sigint_ends_a_worker_at_once_and_its_lease_brings_the_work_back(settings, start_worker, tmp_path):
-    with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
+    with Client(settings) as client:
         with start_worker(HEADRACE_GRACE_S="60") as worker:
             client.predict("slow", {"x": ONE}, timeout_s=30)
-            handle = client.submit("slow", {"x": np.ones((600, 1), np.float32)})
-            while not broker.keys(keys.running("*")):
-                time.sleep(0.02)
+            handle = submit_and_see_it_run(client, settings, rows=600)
             worker.send_signal(signal.SIGINT)
             while "Warm shutdown" not in (tmp_path / "worker.log").read_text():
                 time.sleep(0.02)
@@ -90,9 +87,7 @@ def test_what_has_not_started_goes_back_at_once_and_a_long_batch_has_the_grace_p
     with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
         with start_worker(HEADRACE_GRACE_S="2") as worker:
             client.predict("slow", {"x": ONE}, timeout_s=30)
-            long = client.submit("slow", {"x": np.ones((600, 1), np.float32)})
-            while not broker.keys(keys.running("*")):
-                time.sleep(0.02)
+            long = submit_and_see_it_run(client, settings, rows=600)
             short = client.submit("slow", {"x": ONE})
             while broker.llen(queue_name("slow")):
                 time.sleep(0.02)
@@ -224,14 +219,11 @@ def test_a_cancelled_request_never_runs(settings, start_worker):
 def test_a_request_that_is_revoked_while_it_runs_ends_as_cancelled(settings, start_worker):
     with (
         Celery(broker=settings.require_broker_url(), set_as_current=False) as app,
-        redis.Redis.from_url(settings.require_broker_url()) as broker,
         start_worker(),
         Client(settings) as client,
     ):
         client.predict("slow", {"x": ONE}, timeout_s=30)
-        handle = client.submit("slow", {"x": np.ones((100, 1), np.float32)})
-        while not broker.keys(keys.running("*")):
-            time.sleep(0.02)
+        handle = submit_and_see_it_run(client, settings, rows=100)
         app.control.revoke(handle.id)
         with pytest.raises(Cancelled):
             handle.result(timeout_s=60)
