@@ -17,7 +17,7 @@ from online_parts import servers
 from online_parts.agent import Agent, agent
 from online_parts.models import BenchModel, models_folder
 from online_parts.probe import Probe
-from online_parts.processes import running
+from online_parts.processes import code_of, running
 from online_parts.reference import Reference
 from online_parts.side import WrongResult, check_count
 
@@ -35,10 +35,14 @@ return open
 
 @dataclass(frozen=True)
 class HeadraceConfig:
-    """processes: worker processes. max_rows: the largest batch of the model's package."""
+    """processes: worker processes. max_rows: the largest batch of the model's package.
+
+    checkout: where the code lies that runs, if not where this file does.
+    """
 
     processes: int = 1
     max_rows: int = 64
+    checkout: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.processes} process{'es' if self.processes > 1 else ''}, batches ≤ {self.max_rows}"
@@ -53,17 +57,18 @@ class HeadraceSide:
         """root: the folder in which `write_models` wrote a models folder for each batch size."""
         self.config = config
         self._at, self._models = at, models_folder(root, config.max_rows)
-        self._env = {
+        self.env = {
             "HEADRACE_BROKER_URL": at.valkey_database(servers.HEADRACE_BROKER),
             "HEADRACE_DATABASE_URL": at.database_url,
             "HEADRACE_MODELS": str(self._models),
             "HEADRACE_HOME": str(at.folder / "home"),
             "BENCH_MODEL": model.name,
+            **(code_of(config.checkout) if config.checkout else {}),
         }
         queue = f"infer.{model.name}"
         self._lists = [keys.queue_list(queue, step) for step in keys.PRIORITY_STEPS]
-        self._broker = redis.Redis.from_url(self._env["HEADRACE_BROKER_URL"])
-        self.probe = Probe(self._env["HEADRACE_BROKER_URL"])
+        self._broker = redis.Redis.from_url(self.env["HEADRACE_BROKER_URL"])
+        self.probe = Probe(self.env["HEADRACE_BROKER_URL"])
         self._store = psycopg.connect(at.database_url, autocommit=True)
         self._reference = Reference(root, model)
 
@@ -79,12 +84,12 @@ class HeadraceSide:
     def worker(self) -> Iterator[psutil.Process]:
         command = ["-m", "headrace.cli", "worker"]
         options = ["--models", str(self._models), "--processes", str(self.config.processes)]
-        with running([*command, *options], self._env, self._at.folder / "headrace.log") as process:
+        with running([*command, *options], self.env, self._at.folder / "headrace.log") as process:
             yield process
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Agent]:
-        with agent("headrace", self._env, self._at.folder / "headrace-client.log") as client:
+        with agent("headrace", self.env, self._at.folder / "headrace-client.log") as client:
             yield client
 
     def keep_queue(self) -> None:

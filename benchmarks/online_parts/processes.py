@@ -23,6 +23,12 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **single, "PYTHONPATH": path, **extra}
 
 
+def code_of(checkout: Path) -> dict[str, str]:
+    """Give what makes a child import headrace from a checkout rather than from where it is installed."""
+    rooms = sorted(str(portion.parent) for portion in checkout.glob("*/headrace"))
+    return {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *rooms])}
+
+
 @contextlib.contextmanager
 def running(command: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[psutil.Process]:
     """Run `python COMMAND...` with its output in `log`; kill it and its children at the end."""
