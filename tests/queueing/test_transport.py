@@ -392,6 +392,31 @@ def test_room_that_another_thread_makes_is_used_at_once(connection: kombu.Connec
         thread.join()
 
 
+def test_room_made_while_messages_are_delivered_is_used_though_nobody_is_woken(connection: kombu.Connection) -> None:
+    room = [1]
+
+    class Slow(Inbox):
+        def receive(self, message: Any) -> None:
+            super().receive(message)
+            room[0] = 0
+            thread = threading.Thread(target=self.make_room)
+            thread.start()
+            thread.join()
+
+        def make_room(self) -> None:
+            room[0] = 1
+            self.channel.claim_soon()
+
+    inbox = Slow(connection)
+    inbox.channel.window = lambda queue: room[0]
+    # So that only room brings the next message, not the timer that looks for what comes without a doorbell.
+    inbox.channel.look = lambda: None  # type: ignore[method-assign]
+    publish(connection, "a", "b", "c")
+    with event_loop(connection) as turn_until:
+        turn_until(lambda: len(inbox.messages) == 3)
+    assert inbox.payloads == ["a", "b", "c"]
+
+
 def test_a_token_taken_while_the_window_is_full_is_handed_on(connection: kombu.Connection, client: redis.Redis) -> None:
     inbox = Inbox(connection)
     room = [5]

@@ -12,17 +12,14 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
-from kombu.transport import redis as kombu_redis
-from kombu.utils.json import dumps
 
-from headrace.contracts.errors import ConfigurationError
-from headrace.queueing import keys, message
+from headrace.queueing import message
 from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
 from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.lease import LeaseKeeper
 from headrace.queueing.logs import logger
-from headrace.queueing.publishing import RingingBatch, ring
+from headrace.queueing.publishing import PublishingChannel, ring
 from headrace.queueing.qos import QoS as LeasedQoS
 
 if TYPE_CHECKING:
@@ -41,7 +38,7 @@ TURN_S: Final = 0.005
 DEFAULT_LEASE_S: Final = 60.0
 
 
-class Channel(kombu_redis.Channel):
+class Channel(PublishingChannel):
     """A channel that claims. Transport options besides kombu's: `lease_s`, `max_message_bytes` (0: no limit)."""
 
     QoS = LeasedQoS
@@ -49,7 +46,7 @@ class Channel(kombu_redis.Channel):
     connection: Transport
     qos: LeasedQoS
 
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "lease_s", "max_message_bytes")
+    from_transport_options = (*PublishingChannel.from_transport_options, "lease_s", "max_message_bytes")
 
     lease_s: float = DEFAULT_LEASE_S
     max_message_bytes: int = 0
@@ -68,15 +65,12 @@ class Channel(kombu_redis.Channel):
         _qos: LeasedQoS | None
         _in_poll: Any
         _active_queues: list[str]
-        _expires: dict[str, int]
 
         def _create_client(self) -> redis.Redis: ...
         def _disconnect_pools(self) -> None: ...
         def _close_clients(self) -> None: ...
         def _flush_brpop_reauth(self) -> None: ...
         def _maybe_update_queues_expire(self, client: redis.Redis, queue: str) -> None: ...
-        def _get_message_priority(self, message: Any, reverse: bool = ...) -> int: ...
-        def _q_for_pri(self, queue: str, pri: int) -> str: ...
 
     def __init__(self, connection: Transport, **kwargs: Any) -> None:
         """Raises ConfigurationError for transport options that can't be supported."""
@@ -84,6 +78,9 @@ class Channel(kombu_redis.Channel):
         self._acks: deque[str] = deque()
         self._no_ack: set[str] = set()
         self._eager = False
+        #: Whether the consuming thread is at work and will look for room before it waits again. Where no event loop
+        #: drives the connection nobody knows, so it is taken to wait.
+        self._awake = False
         self._look_due = False
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
@@ -171,8 +168,11 @@ class Channel(kombu_redis.Channel):
     def claim_soon(self) -> None:
         """Make the consuming thread claim as soon as it can, because there may be room now; safe in any thread.
 
-        Does nothing while that thread waits for the doorbells of all queues: it had room for each, and they were empty.
+        Does nothing while that thread is awake, for it looks for room before it waits; and while it waits for the
+        doorbells of all queues: it had room for each, and they were empty.
         """
+        if self._awake:
+            return
         if self._in_poll and not self._eager and len(self._bell.awaited) == len(self._active_queues):
             return
         self._wake()
@@ -184,10 +184,11 @@ class Channel(kombu_redis.Channel):
 
     def prepare_wait(self) -> None:
         """Before the consuming thread waits: see that it wakes at once, or when the doorbell rings, or not at all."""
+        self._awake = False  # before looking for room: another thread that makes room from here on must wake this one
         if self._pending:
             self._wake()
             return
-        # Said before looking for room: another thread that makes room meanwhile must find that it has to call.
+        # Said before looking for room, like the above: what makes room meanwhile finds that it has to call.
         eager, self._eager = self._eager, True
         if not self._wishes()[0]:
             return  # claim at once when room returns
@@ -232,6 +233,7 @@ class Channel(kombu_redis.Channel):
             self._bell.begin_claiming(connection, wants, timeout_s, self.consumer, ticket)
 
     def _brpop_read(self, **options: Any) -> bool:
+        self._awake = self.connection.in_loop
         if self._bell.claims:
             self._read_claim(**options)
             return self._deliver_pending()
@@ -265,6 +267,7 @@ class Channel(kombu_redis.Channel):
             logger.info("queueing.wait_cut consumer=%s error=%s", self.consumer.id, exc)
 
     def _wake_read(self) -> bool:
+        self._awake = self.connection.in_loop
         if self.waker is not None:
             self.waker.drain()
         look_due, self._look_due = self._look_due, False
@@ -369,36 +372,7 @@ class Channel(kombu_redis.Channel):
             self._consumer.release()
             self.claim_soon()
 
-    # -- publishing --------------------------------------------------------------------------------------------------
-
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        batch = kwargs.get("_publish_batch")
-        if batch is not None:
-            super()._put(queue, message, **kwargs)
-            batch.ring(queue)
-            return
-        step = self._get_message_priority(message, reverse=False)
-        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
-            for each in self.priority_steps if queue in self._expires else ():
-                pipe.pexpire(self._q_for_pri(queue, each), self._expires[queue])
-            ring(pipe, queue)
-            pipe.execute()
-
-    def create_publish_batch(self, max_size: int) -> RingingBatch:
-        """Give a batch that sends many messages in few round trips."""
-        return RingingBatch(self, max_size)
-
-    # -- opening and closing -----------------------------------------------------------------------------------------
-
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        for option, value in (("global_keyprefix", ""), ("sep", keys.SEPARATOR)):
-            if getattr(self, option) != value:
-                raise ConfigurationError(f"headrace:// doesn't support the transport option {option}; leave it out")
-        if tuple(self.priority_steps) != keys.PRIORITY_STEPS:
-            raise ConfigurationError("headrace:// doesn't support the transport option priority_steps; leave it out")
-        params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
-        return params
+    # -- closing -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Acknowledge what is to be acknowledged, put back the rest, and close."""

@@ -1,11 +1,13 @@
-"""Ringing the doorbell after messages were put in a queue."""
+"""Publishing through the transport: messages go into their lists, then the doorbell rings."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
 
+from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import keys
 
 
@@ -35,3 +37,40 @@ class RingingBatch(kombu_redis.PublishBatch):  # type: ignore[name-defined,misc]
             for queue in self._rings:
                 ring(self.pipeline, queue)
         super().flush()
+
+
+class PublishingChannel(kombu_redis.Channel):
+    """A channel that publishes to queues whose consumers wait for doorbells."""
+
+    if TYPE_CHECKING:  # what kombu's stubs leave out
+        _expires: dict[str, int]
+
+        def _get_message_priority(self, message: Any, reverse: bool = ...) -> int: ...
+        def _q_for_pri(self, queue: str, pri: int) -> str: ...
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        for option, value in (("global_keyprefix", ""), ("sep", keys.SEPARATOR)):
+            if getattr(self, option) != value:
+                raise ConfigurationError(f"headrace:// doesn't support the transport option {option}; leave it out")
+        if tuple(self.priority_steps) != keys.PRIORITY_STEPS:
+            raise ConfigurationError("headrace:// doesn't support the transport option priority_steps; leave it out")
+        params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
+        return params
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        batch = kwargs.get("_publish_batch")
+        if batch is not None:
+            super()._put(queue, message, **kwargs)
+            batch.ring(queue)
+            return
+        step = self._get_message_priority(message, reverse=False)
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
+            for each in self.priority_steps if queue in self._expires else ():
+                pipe.pexpire(self._q_for_pri(queue, each), self._expires[queue])
+            ring(pipe, queue)
+            pipe.execute()
+
+    def create_publish_batch(self, max_size: int) -> RingingBatch:
+        """Give a batch that sends many messages in few round trips."""
+        return RingingBatch(self, max_size)
