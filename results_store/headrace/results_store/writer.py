@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
@@ -66,10 +66,14 @@ class StoreWriter:
     For one thread at a time. Close it, or use it as a context manager.
     """
 
-    def __init__(self, database_url: str) -> None:
-        """database_url: `postgresql://…`; nothing is connected yet. Raises ConfigurationError when it can't be read."""
+    def __init__(self, database_url: str, leaving: Callable[[], None] = lambda: None) -> None:
+        """database_url: `postgresql://…`; nothing is connected yet. leaving: called when rows are about to be sent.
+
+        Raises ConfigurationError when the URL can't be read.
+        """
         connection_info(database_url)
         self._database_url = database_url
+        self._leaving = leaving
         self._connection: Connection | None = None
 
     def write(self, batches: Sequence[BatchRows]) -> list[Conflict]:
@@ -89,6 +93,7 @@ class StoreWriter:
             return []
         try:
             connection = self._connected()
+            self._leaving()
             stored = self._insert_or_reject(connection, columns)
             return [] if stored == len(columns[0]) else _find_conflicts(connection, batches)
         except psycopg.Error as exc:

@@ -21,6 +21,7 @@ from headrace.workers.outbox import Outbox
 from headrace.workers.probation import Returned
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
 from headrace.workers.resolver import Resolved, Resolver
+from headrace.workers.right_of_way import FEW, RightOfWay
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,9 @@ class Engine:
         self.call_soon: Callable[[Callable[[], None]], None] | None = None
         #: Makes the transport claim at once; set while there is a consumer.
         self.claim_soon: Callable[[], None] | None = None
+        self._way = RightOfWay()
         self._outbox = Outbox(
-            StoreWriter(settings.require_database_url()),
+            StoreWriter(settings.require_database_url(), leaving=self._way.make_free),
             self._client,
             settings,
             worker=worker,
@@ -190,8 +192,11 @@ class Engine:
         if not self._arrived:
             return
         requests, self._arrived = self._arrived, []
+        if len(requests) <= FEW and self._executor.is_waiting:
+            self._way.give(lambda: self._executor.submit(requests))
+        else:
+            self._executor.submit(requests)
         self.monitor.received(requests)
-        self._executor.submit(requests)
 
     def _on_taken(self, lane: Lane, rows: int) -> None:
         """On the executor's thread: rows left a batcher, so there is room for more."""

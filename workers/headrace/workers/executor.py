@@ -78,6 +78,7 @@ class Executor:
         # Whether a batch runs, and whether another may begin: `drain` asks the one and says the other.
         self._begins = threading.Lock()
         self._running = False
+        self._waiting = False
         self._draining = False
         self._drained = False
         self._thread = vital_thread("headrace-executor", self._loop)
@@ -114,6 +115,11 @@ class Executor:
         reply: queue.SimpleQueue[list[InferenceRequest]] = queue.SimpleQueue()
         self._arrivals.put(_Drain(reply))
         return reply.get()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has nothing to run until something is submitted; true or just true no more."""
+        return self._waiting
 
     @property
     def is_alive(self) -> bool:
@@ -153,12 +159,14 @@ class Executor:
         """Move arrivals into the batchers; block only while there is nothing to run."""
         timeout_s = self._idle_s()
         lingers = self._mark.stands and (timeout_s is None or timeout_s > MARK_LINGERS_S)
+        self._waiting = timeout_s is None
         try:
             arrival = self._arrivals.get(timeout_s != 0, MARK_LINGERS_S if lingers else timeout_s)
         except queue.Empty:
             if lingers:
                 self._mark.clear()
             return
+        self._waiting = False
         self._accept(arrival)
         self._accept_arrived()
         if self._probing:
