@@ -11,9 +11,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import redis.exceptions
+
+from headrace.queueing import CommandLine
 
 #: How often a server that is away is asked again.
 AGAIN_S: Final = 0.1
@@ -206,7 +209,7 @@ def _wrap_outbox(trigger: Trigger) -> None:
         for point in ("between reply and ack", "in the middle of acks"):
             if trigger.is_due(point):
                 replies, acks = list(self._reply_commands(answers)), list(outbox._settling_commands(batches))
-                _send(self._client, replies + (_half_of(acks) if "acks" in point else []))
+                _send(self._line, replies + (_half_of(acks) if "acks" in point else []))
                 trigger.die(point)
         result = inner(self, batches, answers)
         trigger.passed("after ack")
@@ -224,18 +227,13 @@ def _half_of(commands: list[Any]) -> list[Any]:
     return []
 
 
-def _send(client: Any, commands: list[Any]) -> None:
+def _send(line: CommandLine, commands: list[Any]) -> None:
     """Send them, once the server takes them: another fault may have it away just now, which the outbox itself bears."""
     while True:
-        try:
-            with client.pipeline(transaction=False) as pipe:
-                for command in commands:
-                    pipe.execute_command(*command)
-                pipe.execute()
-        except redis.exceptions.RedisError:
-            time.sleep(AGAIN_S)
-        else:
-            return
+        with suppress(redis.exceptions.RedisError):
+            if not any(isinstance(answer, redis.exceptions.ResponseError) for answer in line.run(commands)):
+                return
+        time.sleep(AGAIN_S)
 
 
 def _wrap_reading(trigger: Trigger) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import redis
 from kombu import Connection
 
+from headrace.cli.servers import Valkey
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
-from headrace.queueing import connect, headrace_url, redis_url, translate_errors
+from headrace.queueing import CommandLine, connect, headrace_url, redis_url, translate_errors
 
 
 @pytest.mark.parametrize(
@@ -98,3 +100,36 @@ def test_importing_kombu_stays_light_and_knows_us() -> None:
         "import headrace.queueing.transport\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_a_command_line_gives_every_answer_and_what_was_refused_among_them(broker_url: str) -> None:
+    with connect(broker_url) as client:
+        line = CommandLine(client)
+        pushed, refused, length = line.run([("RPUSH", "list", "a"), ("INCR", "list"), ("LLEN", "list")])
+        assert (pushed, length) == (1, 1)
+        assert isinstance(refused, redis.ResponseError)
+        assert line.run([("LPOP", "list")]) == [b"a"]
+        line.close()
+        assert line.run([("PING",)]) == [b"PONG"]
+        line.close()
+
+
+def test_a_command_line_notices_before_it_sends_that_its_connection_has_ended(broker_url: str) -> None:
+    with connect(broker_url) as client, connect(broker_url) as other:
+        line = CommandLine(client)
+        for count in (1, 2):
+            assert line.run([("INCR", "count")]) == [count]
+            other.client_kill_filter(_type="normal", skipme=True)
+        line.close()
+
+
+def test_a_command_line_works_again_when_its_server_does(tmp_path: Path) -> None:
+    with Valkey(tmp_path) as server, connect(server.url) as client:
+        line = CommandLine(client)
+        line.run([("SET", "a", "1")])
+        server.stop()
+        with pytest.raises(BrokerUnavailable), translate_errors():
+            line.run([("GET", "a")])
+        server.start()
+        assert line.run([("PING",)]) == [b"PONG"]
+        line.close()

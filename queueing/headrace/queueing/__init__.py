@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from headrace.queueing.claims import ClaimingConsumer, Delivery
     from headrace.queueing.connection import (
         Command,
+        CommandLine,
         connect,
         headrace_url,
         redis_url,
-        run_commands,
         tls_options,
         translate_errors,
     )
@@ -45,6 +45,7 @@ __all__ = [
     "Channel",
     "ClaimingConsumer",
     "Command",
+    "CommandLine",
     "DeadLetter",
     "Death",
     "Delivery",
@@ -63,7 +64,6 @@ __all__ = [
     "queue_stats",
     "redis_url",
     "retry_letter",
-    "run_commands",
     "tls_options",
     "translate_errors",
 ]
@@ -81,9 +81,9 @@ _HOMES: Final = {
     "RunningMark": "running",
     "Transport": "transport",
     "Command": "connection",
+    "CommandLine": "connection",
     "connect": "connection",
     "dead_letter": "dead",
-    "run_commands": "connection",
     "dead_letters": "dead",
     "dead_message": "dead",
     "drop_letter": "dead",

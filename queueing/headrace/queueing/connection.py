@@ -11,6 +11,7 @@ from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
     import redis
+    from redis.connection import Connection
 
 #: A Redis command and its arguments.
 Command: TypeAlias = tuple[str | bytes | int, ...]
@@ -121,10 +122,57 @@ def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
 
     A command that the server refuses has its ResponseError among the answers. Raises the connection's errors at once.
     """
-    from redis.exceptions import ResponseError
-
     pool = client.connection_pool
     connection = pool.get_connection()
+    try:
+        return _exchange(connection, commands)
+    finally:
+        pool.release(connection)
+
+
+class CommandLine:
+    """Runs commands like `run_commands`, over a connection that it keeps; for one thread.
+
+    To take a connection from the pool and give it back costs as much as to pack and send a few commands.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        """client: from its pool the connection comes, when first needed."""
+        self._pool = client.connection_pool
+        self._connection: Connection | None = None
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Run commands in one round trip; see `run_commands`. After an error the next call connects again."""
+        connection = self._connection
+        if connection is None or _is_stale(connection):
+            self.close()
+            connection = self._connection = self._pool.get_connection()
+        try:
+            return _exchange(connection, commands)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(connection)
+
+
+def _is_stale(connection: Connection) -> bool:
+    """Whether there is something to read though nothing was asked: the end, most likely, as after a restart."""
+    from redis.exceptions import RedisError
+
+    try:
+        return bool(connection.can_read())
+    except (RedisError, OSError):
+        return True
+
+
+def _exchange(connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    from redis.exceptions import ResponseError
+
     answers: list[Any] = []
     try:
         connection.send_packed_command(connection.pack_commands(commands))  # type: ignore[no-untyped-call]
@@ -137,8 +185,6 @@ def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
         # Answers that were not read must not be taken for those of the next command.
         connection.disconnect()  # type: ignore[no-untyped-call]
         raise
-    finally:
-        pool.release(connection)
     return answers
 
 

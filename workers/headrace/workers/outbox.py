@@ -14,7 +14,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, Settings
 from headrace.contracts.message import Reply, encode_replies
-from headrace.queueing import ClaimingConsumer, Command, run_commands, translate_errors
+from headrace.queueing import ClaimingConsumer, Command, CommandLine, translate_errors
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.results_store.rows import Conflict
 from headrace.workers.refusal import without
@@ -55,7 +55,7 @@ class Outbox:
     ) -> None:
         """Create the outbox; `start` starts its thread."""
         self._writer = writer
-        self._client = client
+        self._line = CommandLine(client)
         self._settings = settings
         self._worker = worker
         self._settled = settled
@@ -104,12 +104,12 @@ class Outbox:
         self._thread.join(RETRY_S * 4)
 
     def _loop(self) -> None:
-        while True:
+        stop = False
+        while not stop:
             batches, stop = self._collect()
             if batches and not self._finish(batches):
-                return
-            if stop:
-                return
+                break
+        self._line.close()
 
     def _collect(self) -> tuple[list[FinishedBatch], bool]:
         batches: list[FinishedBatch] = []
@@ -171,7 +171,7 @@ class Outbox:
         while True:
             try:
                 with translate_errors():
-                    _log_refusals(run_commands(self._client, commands))
+                    _log_refusals(self._line.run(commands))
             except BrokerUnavailable as exc:
                 if not away:
                     away = True
