@@ -12,6 +12,9 @@ from online_parts.celery_side import CeleryConfig
 from online_parts.measure import arrivals, live, percentile, warm_up
 from online_parts.side import Side
 
+#: How often each pool of the rival is tried, in turn: one block alone once chose a pool that was slower by half.
+IDLE_TRIES = 3
+
 
 def run(bench: Bench) -> dict[str, Any]:
     """Measure idle latency in alternating blocks, then open-loop arrivals in alternating rounds."""
@@ -39,13 +42,15 @@ def _ready(stack: contextlib.ExitStack, side: Side) -> Agent:
 
 
 def _best_idle(bench: Bench) -> CeleryConfig:
-    """Find the pool with the lowest p50 under one worker command."""
-    found = {}
-    for config in bench.rivals:
-        with contextlib.ExitStack() as stack:
-            found[config] = percentile(_ask(_ready(stack, bench.celery(config)), bench.plan.latency_block), 0.5)
-        say(f"  idle, plain Celery, {config}: p50 {found[config] * 1e3:.2f} ms")
-    return min(found, key=found.__getitem__)
+    """Find the pool with the lowest p50 under one worker command; each counts by its best try."""
+    tries: dict[CeleryConfig, list[float]] = {config: [] for config in bench.rivals}
+    for _ in range(IDLE_TRIES if len(tries) > 1 else 1):
+        for config, found in tries.items():
+            with contextlib.ExitStack() as stack:
+                found.append(percentile(_ask(_ready(stack, bench.celery(config)), bench.plan.latency_block), 0.5))
+    for config, found in tries.items():
+        say(f"  idle, plain Celery, {config}: p50 " + ", ".join(f"{p50 * 1e3:.2f}" for p50 in found) + " ms")
+    return min(tries, key=lambda config: min(tries[config]))
 
 
 def _live_rates(bench: Bench, sides: dict[str, Side]) -> dict[str, float]:
