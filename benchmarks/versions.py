@@ -27,10 +27,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from online_parts.agent import Agent
 from online_parts.bench import say
 from online_parts.headrace_side import HeadraceConfig, HeadraceSide
-from online_parts.measure import Backlog, Rate, arrivals, live, percentile, warm_up
+from online_parts.measure import Backlog, Rate, arrivals, live, percentile, ready
 from online_parts.models import MLP, write_models
 from online_parts.processes import environment
 from online_parts.servers import Servers, started
@@ -128,7 +127,7 @@ def _latencies(
     """The workers of both versions are up, and wait while the other's are asked. order: by the number of the run."""
     numbers = {version.name: itertools.count() for version in versions}
     with contextlib.ExitStack() as stack:
-        clients = {version.name: _ready(stack, version.side) for version in versions}
+        clients = {version.name: ready(stack, version.side) for version in versions}
 
         def ask(version: Version) -> Figures:
             found: list[float] = clients[version.name].do(**order(next(numbers[version.name])))["latencies_s"]
@@ -138,14 +137,6 @@ def _latencies(
 
 
 SECTIONS = {"drain": drain, "live": producing, "idle": idle, "load": load}
-
-
-def _ready(stack: contextlib.ExitStack, side: HeadraceSide) -> Agent:
-    side.clear()
-    stack.enter_context(side.worker())
-    client = stack.enter_context(side.client())
-    warm_up(side, [client])
-    return client
 
 
 def _figures(rate: Rate) -> Figures:

@@ -9,7 +9,7 @@ from typing import Any
 from online_parts.agent import Agent
 from online_parts.bench import Bench, say
 from online_parts.celery_side import CeleryConfig
-from online_parts.measure import arrivals, live, percentile, warm_up
+from online_parts.measure import arrivals, live, percentile, ready
 from online_parts.side import Side
 
 #: How often each pool of the rival is tried, in turn: one block alone once chose a pool that was slower by half.
@@ -21,7 +21,7 @@ def run(bench: Bench) -> dict[str, Any]:
     sides: dict[str, Side] = {"celery": bench.celery(_best_idle(bench)), "headrace": bench.headrace()}
     rates = bench.live_rates or _live_rates(bench, sides)
     with contextlib.ExitStack() as stack:
-        clients = {name: _ready(stack, side) for name, side in sides.items()}
+        clients = {name: ready(stack, side) for name, side in sides.items()}
         idle = _idle(bench, clients)
         half = _half_load(bench, clients, rates)
     return {
@@ -32,22 +32,13 @@ def run(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _ready(stack: contextlib.ExitStack, side: Side) -> Agent:
-    """Start a side's workers and one client; both sides' workers are up at once, and wait when not asked."""
-    side.clear()
-    stack.enter_context(side.worker())
-    client = stack.enter_context(side.client())
-    warm_up(side, [client])
-    return client
-
-
 def _best_idle(bench: Bench) -> CeleryConfig:
     """Find the pool with the lowest p50 under one worker command; each counts by its best try."""
     tries: dict[CeleryConfig, list[float]] = {config: [] for config in bench.rivals}
     for _ in range(IDLE_TRIES if len(tries) > 1 else 1):
         for config, found in tries.items():
             with contextlib.ExitStack() as stack:
-                found.append(percentile(_ask(_ready(stack, bench.celery(config)), bench.plan.latency_block), 0.5))
+                found.append(percentile(_ask(ready(stack, bench.celery(config)), bench.plan.latency_block), 0.5))
     for config, found in tries.items():
         say(f"  idle, plain Celery, {config}: p50 " + ", ".join(f"{p50 * 1e3:.2f}" for p50 in found) + " ms")
     return min(tries, key=lambda config: min(tries[config]))

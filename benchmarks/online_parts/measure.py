@@ -168,6 +168,15 @@ def warm_up(side: Side, clients: list[Agent], asks: int = 20, submits: int = 200
     return total
 
 
+def ready(stack: contextlib.ExitStack, side: Side) -> Agent:
+    """Start a side's workers and one client, warmed up; other sides' workers may be up too, and wait when not asked."""
+    side.clear()
+    stack.enter_context(side.worker())
+    client = stack.enter_context(side.client())
+    warm_up(side, [client])
+    return client
+
+
 def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
     """Draw Poisson arrivals, in seconds from the start."""
     source, at, times = random.Random(seed), 0.0, []
