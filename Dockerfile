@@ -7,6 +7,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY contracts contracts
 COPY queueing queueing
 COPY results_store results_store
+COPY runtimes runtimes
+COPY lifecycle lifecycle
 COPY producers producers
 COPY workers workers
 COPY compression compression

@@ -10,9 +10,9 @@ import onnx
 from onnx import helper, numpy_helper
 from tests.compression.digit_net import DEMO_DATA
 
-from headrace.compression.packaging import derive_package
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ModelPackage
+from headrace.lifecycle.packages.registry import derive_package
 
 WIDTH = 768
 CHAIN = 3

@@ -18,12 +18,12 @@ from headrace.compression.dataset import Dataset, Splits, split
 from headrace.compression.errors import MissingLibrary, NotApplicable
 from headrace.compression.evaluation import MaxDrop
 from headrace.compression.metrics import metric_for
-from headrace.compression.packaging import derive_package, describe_onnx
 from headrace.compression.recipe import Step, Workshop, step_record
 from headrace.compression.recipes import BLOCKS, Block
 from headrace.compression.search import Goal
 from headrace.compression.workbench import Source
 from headrace.contracts import ModelPackage
+from headrace.lifecycle.packages.registry import derive_package, describe_onnx
 
 WIDTH = 640
 CHAIN = 4

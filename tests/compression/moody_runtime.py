@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from headrace.contracts.runtime import OutOfMemory
+from headrace.runtimes.base import OutOfMemory
 
 
 class MoodyModel:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from headrace.compression.dataset import Dataset, Splits
-from headrace.compression.packaging import describe_onnx
 from headrace.compression.recipe import Workshop
 from headrace.contracts import ModelPackage, Tensors
+from headrace.lifecycle.packages.registry import describe_onnx
 
 
 def model_of(
@@ -65,7 +65,7 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0) -> NDArray[np.float32
 
 def answers(package: ModelPackage, inputs: Tensors) -> Tensors:
     """Run a package with the runtime that serves it."""
-    from headrace.contracts.runtime import find_runtime
+    from headrace.runtimes.base import find_runtime
 
     model = find_runtime(package.manifest.runtime, "cpu", 1).load(package)
     try:

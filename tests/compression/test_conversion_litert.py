@@ -22,7 +22,7 @@ from headrace.compression.errors import CompressionError, MissingLibrary, NotApp
 HERE = Path(__file__).parent
 
 #: A convolutional network with dynamic rows: [rows, 1, 8, 8] → label INT32 [rows], scores FP32 [rows, 10].
-SMALL_NET = (HERE.parent / "workers/runtimes/small_net.tflite").read_bytes()
+SMALL_NET = (HERE.parent / "runtimes/small_net.tflite").read_bytes()
 
 #: Both were converted with so many rows.
 ROWS = 11

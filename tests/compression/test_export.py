@@ -21,7 +21,7 @@ from headrace.compression.parity import check_parity
 from headrace.compression.recipe import Workshop
 from headrace.contracts import ModelPackage, TensorSpec
 from headrace.contracts.package import BatchingAdvice, StoreAdvice
-from headrace.contracts.runtime import find_runtime
+from headrace.runtimes.base import find_runtime
 
 
 class Sentences(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from headrace.compression.dataset import Splits
 from headrace.compression.network import Network
 from headrace.contracts import ModelPackage
-from headrace.contracts.runtime import find_runtime
+from headrace.runtimes.base import find_runtime
 
 
 def test_the_network_and_the_package_are_the_same_model(

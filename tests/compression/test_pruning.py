@@ -20,7 +20,7 @@ from headrace.compression.network import Network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
 from headrace.compression.pruning.plan import Sizes, plan_removal
 from headrace.compression.recipe import Workshop
-from headrace.contracts.runtime import find_runtime
+from headrace.runtimes.base import find_runtime
 
 
 def accuracy(network: Network, rows: Dataset) -> float:

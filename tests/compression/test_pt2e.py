@@ -16,7 +16,7 @@ from headrace.compression.export import OnnxExport, TorchExport
 from headrace.compression.network import Network
 from headrace.compression.pt2e import Pt2eInt8
 from headrace.compression.recipe import Workshop
-from headrace.contracts.runtime import find_runtime
+from headrace.runtimes.base import find_runtime
 
 #: Integer kernels round ties another way: one step of the coarsest value moves the scores by so much.
 TOLERANCE = 0.05

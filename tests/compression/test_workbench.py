@@ -12,10 +12,10 @@ from tests.compression.made_up import Rewrite, made_up_source
 from headrace.compression.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.network import Network
-from headrace.compression.packaging import derive_package
 from headrace.compression.recipe import Recipe, Step, Workshop, step_record
 from headrace.compression.workbench import Source, Workbench
 from headrace.contracts import ModelPackage
+from headrace.lifecycle.packages.registry import derive_package
 
 done: list[str] = []
 

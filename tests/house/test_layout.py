@@ -1,4 +1,4 @@
-"""The house: seven portions of one namespace package, each known to the build and the linters."""
+"""The house: nine portions of one namespace package, each known to the build and the linters."""
 
 from __future__ import annotations
 
@@ -13,8 +13,44 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ["cli", "compression", "contracts", "producers", "queueing", "results_store", "workers"]
+ROOMS = [
+    "cli",
+    "compression",
+    "contracts",
+    "lifecycle",
+    "producers",
+    "queueing",
+    "results_store",
+    "runtimes",
+    "workers",
+]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+#: What a newcomer expects at the root, and nothing else; files that git ignores don't count.
+ROOT_FILES = {
+    ".dockerignore",
+    ".env.example",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Dockerfile",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "constraints.txt",
+    "docker-compose.yml",
+    "pyproject.toml",
+}
+ROOT_FOLDERS = {".ci", "benchmarks", "deploy", "docs", "examples", "tests", *ROOMS}
+
+
+def test_the_root_holds_what_a_newcomer_expects_and_nothing_else() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [Path(name) for name in listed.split("\0") if name]
+    assert {path.parts[0] for path in paths if len(path.parts) > 1} == ROOT_FOLDERS
+    assert {path.name for path in paths if len(path.parts) == 1} == ROOT_FILES
 
 
 def test_every_folder_with_a_portion_is_a_known_room() -> None:

@@ -20,15 +20,15 @@ from pydantic import SecretStr
 from tests.fuzz import seeds
 
 from headrace.cli.stack import LocalStack, StackOptions
-from headrace.compression.packaging import add_model
 from headrace.contracts import InvalidRequest, ModelDirectory, PackageError, Settings, UnknownModel, read_package
 from headrace.contracts.ids import row_id
 from headrace.contracts.message import decode_header
 from headrace.contracts.package import sha256_of
 from headrace.contracts.tensors import datatypes_line
+from headrace.lifecycle.packages.registry import add_model
 from headrace.producers import Client
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter
-from headrace.workers.runtimes.onnx import OnnxRuntime
+from headrace.runtimes.local.onnx import OnnxRuntime
 
 SQL = [
     "'; DROP TABLE predictions; --",

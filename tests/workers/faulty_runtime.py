@@ -15,7 +15,7 @@ import threading
 from importlib import import_module
 from pathlib import Path
 
-from headrace.contracts.runtime import OutOfMemory, TransientFailure
+from headrace.runtimes.base import OutOfMemory, TransientFailure
 
 KILLER, BUSY, NEVER = 666.0, 555.0, 444.0
 

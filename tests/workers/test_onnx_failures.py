@@ -7,8 +7,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from headrace.contracts.runtime import OutOfMemory
-from headrace.workers.runtimes.onnx import passing_failure
+from headrace.runtimes.base import OutOfMemory
+from headrace.runtimes.local.onnx import passing_failure
 
 
 def failure_of(shape: list[int], node: str = "ConstantOfShape") -> Exception:

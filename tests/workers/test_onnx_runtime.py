@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 from tests.workers.conftest import write_package
 
 from headrace.contracts import ConfigurationError, PackageError, read_package
-from headrace.contracts.runtime import find_runtime
-from headrace.workers.runtimes.onnx import OnnxRuntime, providers_for
+from headrace.runtimes.base import find_runtime
+from headrace.runtimes.local.onnx import OnnxRuntime, providers_for
 
 CPU = ["CPUExecutionProvider"]
 

@@ -12,7 +12,6 @@ from headrace.compression.factory import load_network
 from headrace.compression.graph import OptimisedGraph
 from headrace.compression.measurement import Measurement, faster, measure
 from headrace.compression.metrics import Metric, metric_for
-from headrace.compression.packaging import add_model, promote, remove_model
 from headrace.compression.profile import profile, write_profile
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly, sensitivity
@@ -25,6 +24,7 @@ from headrace.compression.source import Request, open_source
 from headrace.compression.training import Training, train
 from headrace.compression.verbs import export, prune, quantize
 from headrace.compression.workbench import Source
+from headrace.lifecycle.packages.registry import add_model, promote, remove_model
 
 __all__ = [
     "CompressionError",

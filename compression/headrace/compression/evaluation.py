@@ -19,8 +19,8 @@ from headrace.compression.metrics import NO_CLASS, Metric, Unit
 from headrace.compression.statistics import cosines
 from headrace.contracts import ConfigurationError, ModelPackage, SignatureMismatch, Tensors
 from headrace.contracts.errors import quoted
-from headrace.contracts.runtime import LoadedModel, find_runtime
 from headrace.contracts.wording import first_line
+from headrace.runtimes.base import LoadedModel, find_runtime
 
 #: Rows that one run of a model gets: enough to keep cores busy, little enough for the memory of large models.
 BATCH_ROWS: Final = 256

@@ -14,16 +14,16 @@ import numpy as np
 
 from headrace.compression.errors import CompressionError
 from headrace.compression.factory import need_torch
-from headrace.compression.onnx_file import random_rows
-from headrace.compression.packaging import describe_onnx
 from headrace.compression.parity import check_parity
 from headrace.compression.quiet import silenced
 from headrace.compression.recipe import Step, Workshop, step_record
 from headrace.contracts import HeadraceError, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.datatypes import FLOATS, datatype_of
 from headrace.contracts.package import Manifest, check_name, sha256_of, write_manifest
-from headrace.contracts.runtime import find_runtime
 from headrace.contracts.wording import first_line
+from headrace.lifecycle.packages.onnx_file import random_rows
+from headrace.lifecycle.packages.registry import describe_onnx
+from headrace.runtimes.base import find_runtime
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from headrace.compression.errors import CompressionError
-from headrace.compression.packaging import derive_package
 from headrace.compression.quantization.product import finish, load, proof_batches, run
 from headrace.compression.quantization.source import keep_layer_norms_apart, need, read_model
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.wording import first_line
+from headrace.lifecycle.packages.registry import derive_package
 
 if TYPE_CHECKING:
     import onnx

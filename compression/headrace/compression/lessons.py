@@ -19,7 +19,7 @@ from headrace.compression.objective import NO_CLASS, Objective, are_probabilitie
 from headrace.compression.recipe import Workshop
 from headrace.compression.training import Training
 from headrace.contracts import ModelPackage, Tensors
-from headrace.contracts.runtime import find_runtime
+from headrace.runtimes.base import find_runtime
 
 Teacher: TypeAlias = Network | ModelPackage
 

@@ -16,10 +16,10 @@ from headrace.compression.measuring.protocol import Block, Loaded
 from headrace.compression.measuring.rows import checked_sizes, rows_file
 from headrace.compression.measuring.subject import NotEnoughMemory, Setup, Subject
 from headrace.compression.measuring.timing import timing_of
-from headrace.compression.onnx_file import random_rows
 from headrace.contracts import ModelPackage, PackageError, Tensors, read_package
 from headrace.contracts.package import write_manifest
 from headrace.contracts.processor import place_of
+from headrace.lifecycle.packages.onnx_file import random_rows
 
 #: Measured when nothing else is asked for.
 ROW_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)

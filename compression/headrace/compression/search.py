@@ -17,13 +17,13 @@ from headrace.compression.evaluation import Evaluation, assess, disagreements, p
 from headrace.compression.found import Found, Goal
 from headrace.compression.ladder import combinations, first_rungs, is_shrunk
 from headrace.compression.measurement import Measurement, measure
-from headrace.compression.packaging import promote
 from headrace.compression.quantization.sensitivity import LayerSensitivity, sensitivity
 from headrace.compression.recipes import check_names, parse_recipe
 from headrace.compression.record import key_of, provenance_of, record_of
 from headrace.compression.watcher import Unwatched, Watcher
 from headrace.compression.workbench import Source, Workbench
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, PackageError, Tensors, read_package
+from headrace.lifecycle.packages.registry import promote
 
 __all__ = ["Found", "Goal", "Search", "Unwatched", "Watcher"]
 

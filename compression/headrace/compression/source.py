@@ -14,13 +14,13 @@ import numpy as np
 from headrace.compression.dataset import Dataset, Splits, split
 from headrace.compression.errors import CompressionError
 from headrace.compression.evaluation import predict
-from headrace.compression.packaging import describe_onnx
 from headrace.compression.parity import check_parity
 from headrace.compression.reading import infer_inputs, read_dataset
 from headrace.compression.recipe import Workshop
 from headrace.compression.workbench import Source
 from headrace.contracts import ModelDirectory, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.package import MANIFEST
+from headrace.lifecycle.packages.registry import describe_onnx
 
 if TYPE_CHECKING:
     from headrace.compression.network import Network

@@ -18,7 +18,6 @@ def test_the_public_names_are_these() -> None:
         "Item",
         "MicroBatcher",
         "Reason",
-        "pad_rows",
     }
 
 

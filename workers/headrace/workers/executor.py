@@ -15,8 +15,8 @@ import msgspec
 
 from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, InferenceFailed, State
 from headrace.contracts.ids import new_uuid
-from headrace.contracts.runtime import TransientFailure
 from headrace.queueing import RunningMark
+from headrace.runtimes.base import TransientFailure
 from headrace.workers.batching import Batch, Item
 from headrace.workers.cancellation import end_cancelled
 from headrace.workers.inference import Runner, Verdict

@@ -10,8 +10,8 @@ import numpy as np
 
 from headrace.contracts import HeadraceError, InferenceFailed, Signature, State, Tensors
 from headrace.contracts.datatypes import dtype_of
-from headrace.contracts.runtime import LoadedModel, OutOfMemory, TransientFailure
-from headrace.workers.batching import pad_rows
+from headrace.contracts.padding import pad_rows
+from headrace.runtimes.base import LoadedModel, OutOfMemory, TransientFailure
 from headrace.workers.request import InferenceRequest, Outcome, Run
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from headrace.contracts.datatypes import dtype_of
 from headrace.contracts.message import queue_name
 from headrace.contracts.package import BatchingAdvice
 from headrace.contracts.processor import place_of
-from headrace.contracts.runtime import LoadedModel, TransientFailure, find_runtime
+from headrace.runtimes.base import LoadedModel, TransientFailure, find_runtime
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
 from headrace.workers.ceiling import Ceiling
 from headrace.workers.ceilings import Ceilings

@@ -48,7 +48,7 @@ def add(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
     Inputs and outputs are read from the file, whose first dimension must be the rows of a batch, of any number.
     Versions never change: each `add` makes a new one.
     """
-    from headrace.compression.packaging import add_model
+    from headrace.lifecycle.packages.registry import add_model
 
     package = add_model(
         file,
@@ -121,7 +121,7 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
     """Remove one version of a model."""
-    from headrace.compression.packaging import remove_model
+    from headrace.lifecycle.packages.registry import remove_model
 
     directory = _directory(models)
     package = directory.get(name, version)

@@ -17,11 +17,11 @@ from headrace.compression.conversion.litert_rows import free_rows, rows_to_conve
 from headrace.compression.conversion.proof import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.export import TorchExport
-from headrace.compression.packaging import derive_package
 from headrace.compression.quantization.calibration import MINIMUM_ROWS
 from headrace.compression.quantization.product import checked_rows, prove
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ModelPackage, Tensors
+from headrace.lifecycle.packages.registry import derive_package
 
 if TYPE_CHECKING:
     from headrace.compression.network import Network

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from headrace.compression.conversion.proof import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError
-from headrace.compression.packaging import derive_package
 from headrace.compression.quantization.calibration import MINIMUM_ROWS
 from headrace.compression.quantization.product import checked_rows, prove
 from headrace.compression.quantization.source import consumers, nodes_of, read_model, refuse_quantized
@@ -22,6 +21,7 @@ from headrace.compression.recipe import Progress, Workshop, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.telemetry import untracked
 from headrace.contracts.wording import first_line
+from headrace.lifecycle.packages.registry import derive_package
 
 if TYPE_CHECKING:
     import onnx

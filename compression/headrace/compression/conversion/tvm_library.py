@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.compression.conversion.proof import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.packaging import derive_package
 from headrace.compression.quantization.source import read_model
 from headrace.compression.quiet import quieted
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ModelPackage
 from headrace.contracts.wording import first_line
+from headrace.lifecycle.packages.registry import derive_package
 
 if TYPE_CHECKING:
     import onnx

@@ -28,8 +28,8 @@ from headrace.compression.measuring.protocol import (
 )
 from headrace.compression.measuring.rows import parts_of, tiled
 from headrace.contracts import Tensors, decode_tensors, read_package
-from headrace.contracts.runtime import LoadedModel, OutOfMemory, find_runtime
 from headrace.contracts.wording import first_line
+from headrace.runtimes.base import LoadedModel, OutOfMemory, find_runtime
 
 #: From <linux/prctl.h>.
 _PR_SET_PDEATHSIG: Final = 1

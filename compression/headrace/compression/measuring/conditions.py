@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from headrace.contracts.processor import processor_name
-from headrace.contracts.runtime import ENTRY_POINT_GROUP
+from headrace.runtimes.base import ENTRY_POINT_GROUP
 
 #: Runtime → the distributions that may bring its library. Of others, the version is that of the plug-in.
 _LIBRARIES: Final = {

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.onnx_file import random_rows
-from headrace.compression.packaging import MODEL_FILE, derive_package
 from headrace.compression.quantization.source import name_nodes, sort_nodes
 from headrace.compression.recipe import Workshop
 from headrace.contracts import ModelPackage, PackageError, SignatureMismatch, Tensors
-from headrace.contracts.runtime import LoadedModel, find_runtime
 from headrace.contracts.wording import first_line
+from headrace.lifecycle.packages.onnx_file import random_rows
+from headrace.lifecycle.packages.registry import MODEL_FILE, derive_package
+from headrace.runtimes.base import LoadedModel, find_runtime
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,1 @@
+"""Model packages: made of model files and of other packages, tried out, and put into a model directory whole."""

@@ -1,0 +1,77 @@
+"""OpenVINO: precision, files of weights, ONNX files, and inputs that it would not refuse itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+import pytest
+from tests.runtimes.conftest import package_of, write_onnx, write_openvino
+
+from headrace.contracts import PackageError
+from headrace.runtimes.local.openvino_model import OpenVinoRuntime
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "small" / "1"
+    made.mkdir(parents=True)
+    return made
+
+
+def option(model, name: str) -> str:
+    return str(model._request.get_compiled_model().get_property(name))
+
+
+def test_models_run_in_fp32_with_one_stream_and_the_threads_asked_for(packages):
+    model = OpenVinoRuntime("cpu", 2).load(packages("openvino"))
+    assert "float32" in option(model, "INFERENCE_PRECISION_HINT")
+    assert option(model, "INFERENCE_NUM_THREADS") == "2"
+    assert option(model, "NUM_STREAMS") == "1"
+    assert option(model, "ENABLE_CPU_PINNING") == "False"
+
+
+def test_a_file_may_ask_for_another_precision(folder):
+    (source,) = write_onnx(folder)
+    core = ov.Core()
+    # On a processor without BF16 OpenVINO keeps FP32.
+    expected = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
+    graph = core.read_model(source)
+    graph.set_rt_info("bf16", ["runtime_options", "INFERENCE_PRECISION_HINT"])
+    ov.save_model(graph, folder / "model.xml")
+    package = package_of(folder, "openvino", folder / "model.xml", folder / "model.bin")
+    assert expected in option(OpenVinoRuntime("cpu", 1).load(package), "INFERENCE_PRECISION_HINT")
+
+
+def test_onnx_files_run_too(folder):
+    package = package_of(folder, "openvino", *write_onnx(folder))
+    outputs = OpenVinoRuntime("cpu", 1).load(package).infer({"image": np.zeros((2, 1, 8, 8), np.float32)})
+    assert outputs["label"].shape == (2,)
+
+
+def test_weights_without_a_checksum_are_refused(folder):
+    package = package_of(folder, "openvino", write_openvino(folder)[0])
+    with pytest.raises(PackageError, match=r"lists 0 files of weights \(\.bin\) under \[files\]"):
+        OpenVinoRuntime("cpu", 1).load(package)
+
+
+def test_weights_that_are_cut_short_are_refused(folder):
+    files = write_openvino(folder)
+    files[1].write_bytes(files[1].read_bytes()[:40])
+    with pytest.raises(PackageError, match=r"model\.xml can't be loaded by OpenVINO: .") as caught:
+        OpenVinoRuntime("cpu", 1).load(package_of(folder, "openvino", *files))
+    assert "\n" not in caught.value.message
+
+
+def test_other_names_than_the_file_has_are_refused(folder):
+    from headrace.contracts.signature import TensorSpec
+
+    other = (TensorSpec(name="picture", datatype="FP32", shape=(1, 8, 8)),)
+    with pytest.raises(PackageError, match=r"has the inputs image, but model\.toml lists picture"):
+        OpenVinoRuntime("cpu", 1).load(package_of(folder, "openvino", *write_openvino(folder), inputs=other))
+
+
+def test_no_rows_are_refused_rather_than_answered_with_the_last_request(packages):
+    model = OpenVinoRuntime("cpu", 1).load(packages("openvino"))
+    model.infer({"image": np.ones((3, 1, 8, 8), np.float32)})
+    with pytest.raises(ValueError, match="no rows"):
+        model.infer({"image": np.ones((0, 1, 8, 8), np.float32)})
