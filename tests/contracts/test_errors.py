@@ -73,12 +73,24 @@ def test_an_unknown_name_becomes_inference_failed(name: str) -> None:
     assert type(error_from_wire(name, "text")) is InferenceFailed
 
 
+def test_every_way_in_which_a_model_fails_is_caught_as_inference_failed() -> None:
+    assert {cls.__name__ for cls in CLASSES if issubclass(cls, InferenceFailed)} == {
+        "InferenceFailed",
+        "InputRefused",
+        "OutputMismatch",
+        "RuntimeTrouble",
+        "ModelOutOfMemory",
+        "PoisonRequest",
+    }
+
+
 def test_what_can_succeed_unchanged_later_is_retriable() -> None:
     assert {cls.__name__ for cls in CLASSES if cls.retriable} == {
         "QueueFull",
         "ResultTimeout",
         "StoreUnavailable",
         "BrokerUnavailable",
+        "RuntimeTrouble",
     }
 
 

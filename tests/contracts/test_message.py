@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ from headrace.contracts.message import (
     iso_time,
     json_body,
 )
-from headrace.contracts.tensors import CONTENT_TYPE
+from headrace.contracts.tensors import CONTENT_TYPE, as_array
 from headrace.queueing import keys
 
 END = b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
@@ -87,8 +88,8 @@ def test_every_other_content_type_is_refused_pickle_above_all(content_type: str 
         b'[{"inputs":{}},{"inputs":{}}]',
         b'[[],{"inputs":{},"model":"other"}]',
         b'{"inputs":{"x":1}}',
-        call(b'{"x":NaN}'),
-        call(b'{"x":Infinity}'),
+        call(b'{"x":nan}'),
+        call(b'{"x":+Infinity}'),
         call(b'{"x":1e400}'),
         call(b'{"x":' + b"9" * 5000 + b"}"),
         call(b'{"x":01}'),
@@ -147,11 +148,107 @@ def test_the_word_null_in_a_string_is_no_null(text: str) -> None:
     assert decode_inputs(json_body({text: [text]}), JSON_CONTENT_TYPE) == {text: [text]}
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -float("inf")])
-def test_nan_and_none_are_refused_where_they_would_silently_become_null(value: object) -> None:
-    for inputs in ({"x": value}, {"x": [[1.0, value]]}, {"x": ["text", value]}):
-        with pytest.raises(InvalidRequest, match="NaN"):
+def test_none_is_refused_where_it_would_silently_become_null() -> None:
+    for inputs in ({"x": None}, {"x": [[1.0, None]]}, {"x": ["text", None]}, {"x": [float("nan"), None]}):
+        with pytest.raises(InvalidRequest, match="None"):
             json_body(inputs)
+
+
+# NaN and infinity.
+
+ODD = {"x": [[1.5, float("nan")], [float("inf"), -float("inf")]], "t": ["NaN", "null"]}
+
+
+@pytest.mark.parametrize("write", [json_body, lambda inputs: json.dumps([[], {"inputs": inputs}, {}]).encode()])
+def test_nan_and_infinity_go_as_the_literals_of_python_and_celery(write: Callable[[dict[str, Any]], bytes]) -> None:
+    body = write(ODD)
+    assert b"NaN" in body
+    assert b"-Infinity" in body
+    decoded = decode_inputs(body, JSON_CONTENT_TYPE)
+    assert repr(decoded) == repr(ODD)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"NaN",
+        b"[NaN, 1]",
+        b"[1,NaN]",
+        b"[\n\tNaN\r\n]",
+        b"[-Infinity,Infinity]",
+        b'["NaN",NaN,"\\"NaN"]',
+        b"[[-1.5e-3,NaN]]",
+        b'["1e400000000001",NaN]',
+        b'{"NaN":NaN}',
+    ],
+)
+def test_literals_are_read_wherever_a_number_may_stand(written: bytes) -> None:
+    decoded = decode_inputs(call(b'{"x":' + written + b"}"), JSON_CONTENT_TYPE)
+    assert repr(decoded["x"]) == repr(json.loads(written))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{NaN:1,"x":NaN}',
+        b'{"x":NaN,NaN:1}',
+        b'{"x":NaN,"y":1e400}',
+        b'{"x":[NaN,1e400000000001]}',
+        b'{"x":[1e400000000001,NaN]}',
+        b'{"x":[NaN,1e400000000002,1e400000000003]}',
+        b'{"x":NaN,"y":' + b"9" * 5000 + b"}",
+        b'{"x":NaN,"y":01}',
+        b'{"x":[NaN,]}',
+        b'{"x":[NaN NaN]}',
+        b'{"x":[NaNNaN]}',
+        b'{"x":[-NaN]}',
+        b'{"x":[1NaN]}',
+        b'{"x":[NaN1]}',
+        b'{"x":["a"NaN]}',
+        b'{"x":[NaN"a"]}',
+        b'{"x":[- Infinity,NaN]}',
+        b'{"x":[NaN.0]}',
+        b"{'x':NaN}",
+        b'{"x":[NaN,nan]}',
+        b'{"x":[NaN,"\xff"]}',
+        b'{"x":[NaN,"\\ud800"]}',
+        b'{"x":[NaN,"\x00"]}',
+        b'{"x":[NaN /*NaN*/]}',
+        b'{"x":[\x0bNaN]}',
+        b'{"x":NaN,"y":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"x":[NaN,"' + b'\\"' * 2_000_000,
+        b'{"x":' + b"[" * 1_000_000 + b"NaN",
+    ],
+    ids=range(28),
+)
+def test_beside_nan_nothing_else_becomes_json(odd: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="not JSON"):
+        decode_inputs(call(odd), JSON_CONTENT_TYPE)
+
+
+@given(st.text(st.sampled_from(list('NaInfity-,:[]{}"\\ 1e')), max_size=20))
+def test_what_reads_with_literals_is_what_python_reads(text: str) -> None:
+    try:
+        found = decode_inputs(call(b'{"x":' + text.encode() + b"}"), JSON_CONTENT_TYPE)
+    except InvalidRequest:
+        return
+    assert repr(found) == repr(json.loads('{"x":' + text + "}"))
+
+
+numbers = st.floats() | st.integers(-(2**63), 2**64 - 1)
+
+
+@given(st.dictionaries(st.text(), st.recursive(numbers | st.text(), lambda inner: st.lists(inner, max_size=4))))
+def test_any_number_comes_back_from_our_json_and_from_celerys(inputs: dict[str, object]) -> None:
+    for body in (json_body(inputs), json.dumps([[], {"inputs": inputs}, {}]).encode()):
+        assert repr(decode_inputs(body, JSON_CONTENT_TYPE)) == repr(inputs)
+
+
+@pytest.mark.parametrize("value", [None, "null"])
+def test_null_beside_nan_stays_null(value: object) -> None:
+    decoded = decode_inputs(call(b'{"x":[NaN,' + json.dumps(value).encode() + b"]}"), JSON_CONTENT_TYPE)
+    with pytest.raises(InvalidRequest, match="'x'"):
+        as_array(decoded["x"], "FP32", "x")
 
 
 def test_what_json_cannot_carry_is_an_invalid_request() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import ml_dtypes
@@ -118,11 +119,11 @@ def test_all_inputs_have_the_same_rows() -> None:
     assert "the same number of rows, but they have: ids 2, mask 3" in refusal(TOKENS, given)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 10**12])
-def test_a_varying_dimension_is_never_empty(rows: int) -> None:
+@pytest.mark.parametrize("rows", [1, 10**12])
+def test_a_request_holds_some_data(rows: int) -> None:
     # Without data, a request could claim any number of rows.
     given = {"ids": np.zeros((rows, 0), np.int64), "mask": np.zeros((rows, 0), bool)}
-    assert "input 'ids'" in refusal(TOKENS, given)
+    assert "every input has an empty dimension" in refusal(TOKENS, given)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -209,3 +210,84 @@ def test_a_spec_is_described_as_people_read_it() -> None:
     assert spec.describe() == "image FP32 [rows, 1, ?]"
     assert spec.varies
     assert ml_dtypes.bfloat16 == DTYPES["BF16"]
+
+
+STEP = Signature(
+    inputs=(
+        TensorSpec(name="x", datatype="FP32", shape=(8,)),
+        TensorSpec(name="state", datatype="FP32", shape=(2, 8), rows_at=1),
+        TensorSpec(name="past", datatype="FP32", shape=(-1, 4), symbols=("past", ""), optional=True),
+        TensorSpec(name="rate", datatype="INT64", per_request=True),
+    ),
+    outputs=(TensorSpec(name="next", datatype="FP32", shape=(2, 8), rows_at=1),),
+)
+
+
+def step(rows: int = 3, **changes: object) -> dict[str, object]:
+    return {
+        "x": np.ones((rows, 8), np.float32),
+        "state": np.ones((2, rows, 8), np.float32),
+        "rate": 16_000,
+    } | changes
+
+
+def test_rows_are_counted_where_each_input_holds_them() -> None:
+    arrays = STEP.check_inputs(step(5))
+    assert STEP.rows_of(arrays) == 5
+    assert (arrays["rate"].shape, arrays["rate"].dtype, arrays["rate"].item()) == ((), np.int64, 16_000)
+    wrong = step(5, state=np.ones((2, 4, 8), np.float32))
+    assert "the same number of rows, but they have: x 5, state 4" in refusal(STEP, wrong)
+
+
+def test_a_tensor_whose_rows_are_elsewhere_is_told_so() -> None:
+    wrong = step(5, state=np.ones((5, 2, 8), np.float32))
+    assert "'state' must have the shape of state FP32 [2, rows, 8], rows at 1, but has [5, 2, 8]" in refusal(
+        STEP, wrong
+    )
+
+
+def test_a_parameter_has_its_whole_shape_and_no_rows() -> None:
+    assert "'rate' must have the shape of rate INT64 [], but has [3]" in refusal(STEP, step(rate=[1, 2, 3]))
+    only = Signature(inputs=(TensorSpec(name="k", datatype="FP32", shape=(4,), per_request=True),), outputs=())
+    assert only.rows_of(only.check_inputs({"k": [1, 2, 3, 4]})) == 1
+
+
+def test_an_optional_input_may_be_absent_given_or_empty_beside_others() -> None:
+    assert "past" not in STEP.check_inputs(step())
+    assert STEP.check_inputs(step(past=np.ones((3, 6, 4), np.float32)))["past"].shape == (3, 6, 4)
+    assert STEP.check_inputs(step(past=np.ones((3, 0, 4), np.float32)))["past"].shape == (3, 0, 4)
+    assert "'rate' is missing; the model takes 'x', 'state', 'past' (optional), 'rate'" in refusal(
+        STEP, {name: value for name, value in step().items() if name != "rate"}
+    )
+
+
+def test_a_request_of_optional_inputs_still_needs_one() -> None:
+    either = Signature(inputs=(TensorSpec(name="x", datatype="FP32", optional=True),), outputs=())
+    assert "the request has no inputs" in refusal(either, {})
+
+
+def test_lengths_of_one_name_must_agree_and_the_error_names_it() -> None:
+    length = {"datatype": "FP32", "shape": (-1,), "symbols": ("len",)}
+    pair = Signature(inputs=(TensorSpec(name="a", **length), TensorSpec(name="b", **length)), outputs=())
+    given = {"a": np.ones((2, 5), np.float32), "b": np.ones((2, 4), np.float32)}
+    assert "the dimension 'len' must be the same everywhere, but it is 5 in 'a' and 4 in 'b'" in refusal(pair, given)
+    pair.check_inputs(given | {"b": given["a"]})
+    assert [spec.describe() for spec in pair.inputs] == ["a FP32 [rows, len]", "b FP32 [rows, len]"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"rows_at": 3}, "rows_at is 3, but with its rows the tensor has the dimensions 0 to 2"),
+        ({"rows_at": -1}, "rows_at is -1"),
+        ({"rows_at": 1, "per_request": True}, "leave rows_at out"),
+        ({"symbols": ("len",)}, "2 sizes, but 1 symbols"),
+        ({"symbols": ("", "width")}, "only sizes of -1 have symbols"),
+        ({"sample_shape": (16,)}, "sample_shape must be sizes above 0"),
+        ({"sample_shape": (16, 5)}, "sample_shape must be sizes above 0"),
+        ({"sequence": True}, "is a sequence; it must be per_request or have its rows_at 1"),
+    ],
+)
+def test_a_spec_that_contradicts_itself_is_refused(fields: dict[str, Any], cause: str) -> None:
+    with pytest.raises(PackageError, match=re.escape(cause)):
+        TensorSpec(name="x", datatype="FP32", shape=(-1, 4), **fields)

@@ -8,7 +8,11 @@ HeadraceError
 ├── QueueFull
 ├── DeadlineExceeded
 ├── Cancelled
-├── InferenceFailed
+├── InferenceFailed             for a cause that nobody knows
+│   ├── InputRefused            the model can't run this input
+│   ├── OutputMismatch          the model isn't what its package says
+│   ├── RuntimeTrouble          the same request may succeed later
+│   ├── ModelOutOfMemory
 │   └── PoisonRequest
 ├── ResultTimeout
 ├── StoreUnavailable
@@ -100,6 +104,24 @@ class Cancelled(HeadraceError):
 
 class InferenceFailed(HeadraceError):
     """The model's runtime failed on this request; the worker's log has the cause under its request id."""
+
+
+class InputRefused(InferenceFailed):
+    """The model can't run this input; `headrace models show MODEL` prints what it takes."""
+
+
+class OutputMismatch(InferenceFailed):
+    """The outputs are not what `model.toml` says; add the model file anew with `headrace models add`."""
+
+
+class RuntimeTrouble(InferenceFailed):
+    """The runtime had trouble that did not pass; submit the request again later, or see the worker's log."""
+
+    retriable = True
+
+
+class ModelOutOfMemory(InferenceFailed):
+    """The request needs more memory than the device has, even alone; make it smaller or give the worker more memory."""
 
 
 class PoisonRequest(InferenceFailed):

@@ -11,9 +11,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 import tomli_w
+from numpy.typing import NDArray
 
-from headrace.contracts.errors import PackageError, UnknownModel, quoted
+from headrace.contracts.errors import PackageError, SignatureMismatch, UnknownModel, quoted
 from headrace.contracts.signature import Signature, TensorSpec
+from headrace.contracts.tensors import as_array
 
 MANIFEST: Final = "model.toml"
 
@@ -37,6 +39,7 @@ class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     max_rows: most rows in one batch. max_wait_ms: longest time a request may wait for company when a wait pays.
     row_sizes: if given, batches are padded up to one of these row counts (for engines with fixed shapes).
+    independent_rows: whether a row's outputs are the same in any company; if not, each request runs alone and whole.
     seconds_fixed, seconds_per_row: a measured cost model to start from; 0 means learn it.
     threads: those the figures were measured with; 0 is unknown. measured_on: where, as `processor.place_of` names it.
     """
@@ -44,6 +47,7 @@ class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_rows: int = 64
     max_wait_ms: float = 2.0
     row_sizes: tuple[int, ...] = ()
+    independent_rows: bool = True
     seconds_fixed: float = 0.0
     seconds_per_row: float = 0.0
     threads: int = 0
@@ -60,6 +64,11 @@ class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise PackageError("[batching] row_sizes must be rising whole numbers of at least 1")
         if self.row_sizes and self.row_sizes[-1] < self.max_rows:
             raise PackageError("[batching] the largest of row_sizes must be at least max_rows")
+        if self.row_sizes and not self.independent_rows:
+            raise PackageError(
+                "[batching] row_sizes pad with copies of rows, which changes the answers of a model without "
+                "independent_rows; make its inputs per_request with their whole shape instead"
+            )
 
     def unmeasured(self) -> BatchingAdvice:
         """Give the advice without the figures, for a model that was made of the one they were measured with."""
@@ -67,9 +76,36 @@ class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class StoreAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where outputs go: "json" (readable in SQL) or "binary" (exact bytes, for large tensors)."""
+    """Which outputs are kept, and how.
+
+    outputs: "json" (readable in SQL) or "binary" (exact bytes, for large tensors). keep: the outputs that are stored
+    and returned; all of them if empty. The others are not computed where the runtime can leave them out.
+    """
 
     outputs: Literal["json", "binary"] = "json"
+    keep: tuple[str, ...] = ()
+
+
+class Constant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An input of the model file that the package sets, so that no request holds it.
+
+    value: a number, a string, a truth value or nested lists of them, of the whole tensor.
+    """
+
+    name: str
+    datatype: str
+    value: Any
+
+    def __post_init__(self) -> None:
+        """Refuse a value that is none of its datatype."""
+        try:
+            self.array()
+        except SignatureMismatch as exc:
+            raise PackageError(f"[[constants]] {exc.message}") from None
+
+    def array(self) -> NDArray[Any]:
+        """Return the value as the model takes it."""
+        return as_array(self.value, self.datatype, self.name)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +113,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     file: path of the model file, relative to the package's folder. sha256: its checksum, in hex.
     files: what the model file needs beside it, such as weights: path → checksum.
-    labels: class names in the order of the output's last dimension. provenance: how the model came to be.
+    constants: inputs of the model file that the package sets. labels: class names in the order of the output's last
+    dimension. provenance: how the model came to be.
     """
 
     name: str
@@ -87,6 +124,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    constants: tuple[Constant, ...] = ()
     files: dict[str, str] = {}
     labels: tuple[str, ...] = ()
     batching: BatchingAdvice = BatchingAdvice()
@@ -95,8 +133,23 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def signature(self) -> Signature:
-        """What the model takes and gives."""
-        return Signature(inputs=self.inputs, outputs=self.outputs)
+        """What a request holds, and what it gets."""
+        keep = self.store.keep
+        outputs = tuple(spec for spec in self.outputs if spec.name in keep) if keep else self.outputs
+        return Signature(inputs=self.inputs, outputs=outputs)
+
+    @property
+    def file_signature(self) -> Signature:
+        """What the model file takes and gives: as `signature`, with the constants among the inputs."""
+        fixed = tuple(
+            # A spec has no sizes of 0, which are those of an input that never holds a value.
+            TensorSpec(
+                name=each.name, datatype=each.datatype, shape=tuple(n or -1 for n in array.shape), per_request=True
+            )
+            for each in self.constants
+            for array in [each.array()]
+        )
+        return Signature(inputs=(*self.inputs, *fixed), outputs=self.signature.outputs)
 
 
 class ModelPackage(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,8 +276,11 @@ def _check_file(path: Path, folder: Path, file: str) -> None:
 
 
 def _check_tensors(path: Path, manifest: Manifest) -> None:
-    for kind, specs in (("inputs", manifest.inputs), ("outputs", manifest.outputs)):
-        names = [spec.name for spec in specs]
+    unknown = set(manifest.store.keep) - {spec.name for spec in manifest.outputs}
+    if unknown:
+        raise PackageError(f"{path} keeps {', '.join(map(quoted, sorted(unknown)))}, which are no outputs of the model")
+    inputs = [spec.name for spec in manifest.inputs] + [constant.name for constant in manifest.constants]
+    for kind, names in (("inputs", inputs), ("outputs", [spec.name for spec in manifest.outputs])):
         if not names:
             raise PackageError(f"{path} lists no {kind}")
         if len(set(names)) != len(names):

@@ -77,6 +77,12 @@ class Settings(BaseSettings):
         le=100,
         description="How often a request runs again after a failure that may pass, such as out of memory.",
     )
+    check_every: int = Field(
+        0,
+        ge=0,
+        description="In one batch of so many, a request is computed again alone; if its outputs differ, the model's "
+        "requests run alone from then on. 0 checks none.",
+    )
     queue_limit: int = Field(
         1_000_000, ge=0, description="Most requests waiting in one queue before QueueFull; 0 is no limit."
     )

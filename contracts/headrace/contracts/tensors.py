@@ -2,11 +2,12 @@
 
 Content type `application/x-headrace-tensors`. Decoding is zero-copy: arrays are read-only views into
 the received buffer. BYTES elements are each a 4-byte little-endian length and their bytes, as in the
-binary extension of the Open Inference Protocol v2. Every tensor has a leading row dimension.
+binary extension of the Open Inference Protocol v2. Where a tensor holds its rows is up to the model's signature.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 import struct
 from collections.abc import Iterable, Mapping
@@ -17,12 +18,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from headrace.contracts import python_json
 from headrace.contracts.datatypes import DTYPES, all_finite, datatype_of, dtype_of
 from headrace.contracts.errors import InvalidRequest, PayloadTooLarge, SignatureMismatch, quoted
 
 CONTENT_TYPE: Final = "application/x-headrace-tensors"
 
-#: A dict of named arrays, rows first.
+#: A dict of named arrays.
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 #: More than any model has, and what every numpy can hold; more are refused before numpy sees them.
@@ -41,7 +43,7 @@ _NUMBER_TYPES: Final = frozenset({int, float, bool})
 def encode_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Pack named arrays into bytes; any memory order, any byte order.
 
-    Raises SignatureMismatch for what is no named array with rows first, PayloadTooLarge for 4 GiB in one array.
+    Raises SignatureMismatch for what is no named array, PayloadTooLarge for 4 GiB in one array.
     """
     wire = {name: _to_wire(name, array) for name, array in tensors.items()}
     try:
@@ -55,9 +57,9 @@ def encode_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
 def _to_wire(name: str, array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes | memoryview]:
     if type(name) is not str or not isinstance(array, np.ndarray):
         raise SignatureMismatch(f"input {quoted(name)} must be a numpy array under a name, not {type(array).__name__}")
-    if not 0 < array.ndim <= MAX_DIMENSIONS:
+    if array.ndim > MAX_DIMENSIONS:
         raise SignatureMismatch(
-            f"input {quoted(name)} has {array.ndim} dimensions; 1 to {MAX_DIMENSIONS} are possible, rows first"
+            f"input {quoted(name)} has {array.ndim} dimensions; at most {MAX_DIMENSIONS} are possible"
         )
     datatype = datatype_of(array.dtype)
     if datatype == "BYTES":
@@ -111,11 +113,9 @@ def _from_wire(name: str, datatype: str, shape: tuple[int, ...], data: memoryvie
 
 
 def _element_count(name: str, shape: tuple[int, ...]) -> int:
-    if not 0 < len(shape) <= MAX_DIMENSIONS:
-        raise InvalidRequest(
-            f"input {quoted(name)} has {len(shape)} dimensions; 1 to {MAX_DIMENSIONS} are possible, rows first"
-        )
-    if min(shape) < 0:
+    if len(shape) > MAX_DIMENSIONS:
+        raise InvalidRequest(f"input {quoted(name)} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are possible")
+    if min(shape, default=0) < 0:
         raise InvalidRequest(f"input {quoted(name)} has a negative size in its shape {list(shape)}")
     return math.prod(shape)
 
@@ -226,6 +226,8 @@ def _whole_numbers(value: object, floats: NDArray[Any]) -> NDArray[Any]:
 
 
 def _describe(raw: NDArray[Any]) -> str:
+    if raw.dtype.kind == "f" and not all_finite(raw):
+        return "NaN or infinity"
     if raw.dtype.kind != "O":
         return f"values of numpy type {raw.dtype}"
     kinds = sorted({type(element).__name__ for element in raw.reshape(-1).tolist()})
@@ -249,7 +251,7 @@ def _bytes_array(value: object, name: str) -> NDArray[Any]:
 
 
 def datatypes_line(tensors: Mapping[str, NDArray[Any]]) -> str:
-    """Describe the datatypes of named arrays in one line, such as `label:INT64,scores:FP32`.
+    """Return the datatypes of named arrays in one line, such as `label:INT64,scores:FP32`.
 
     A comma or percent sign in a name is written as in URLs.
     """
@@ -261,7 +263,7 @@ def _escaped(name: str) -> str:
 
 
 def can_be_json(tensors: Mapping[str, NDArray[Any]]) -> bool:
-    """Say whether `tensors_to_json` keeps these arrays exactly: no NaN, no infinity, no empty dimension, no binary."""
+    """Return whether Postgres can hold these arrays as JSON exactly: no NaN, no infinity, no empty one, no binary."""
     return all(array.size > 0 and all_finite(array) and _is_text(array) for array in tensors.values())
 
 
@@ -270,36 +272,59 @@ def _is_text(array: NDArray[Any]) -> bool:
         return True
     try:
         # JSON text in Postgres can hold neither NUL nor lone surrogates.
-        return not any(b"\0" in _text(element).encode() for element in array.reshape(-1).tolist())
+        return not any(b"\0" in _utf8(element) for element in array.reshape(-1).tolist())
     except (UnicodeError, AttributeError):
         return False
+
+
+def _utf8(element: bytes | str) -> bytes:
+    return (element if isinstance(element, str) else element.decode()).encode()
 
 
 def tensors_to_json(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Write named arrays as a JSON object of nested lists, each float by its shortest exact digits.
 
-    Only for arrays of which `can_be_json` is true.
+    NaN and infinity become the literals of `python_json`, and bytes that are no text base64. What `can_be_json` holds
+    of is written so that every reader of JSON reads it, and `tensors_from_json` gives it back exactly.
     """
-    return orjson.dumps({name: _jsonable(array) for name, array in tensors.items()}, option=orjson.OPT_SERIALIZE_NUMPY)
+    values = {name: _jsonable(array) for name, array in tensors.items()}
+    text = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
+    # The encoder writes NaN and infinity as null. The cheap look comes first.
+    if b"null" not in text:
+        return text
+    parts = [orjson.dumps(name) + b":" + python_json.encode_array(value) for name, value in values.items()]
+    return b"{" + b",".join(parts) + b"}"
 
 
-def _jsonable(array: NDArray[Any]) -> object:
+def _jsonable(array: NDArray[Any]) -> Any:
+    """Return what the encoder takes: a contiguous array of numbers, a number, or text in nested lists."""
     kind = array.dtype.kind
     if kind in _TEXT_KINDS:
-        return np.vectorize(_text, otypes=[object])(array.astype(object)).tolist()
+        texts = np.array([_text(element) for element in array.reshape(-1).tolist()], dtype=object)
+        return texts.reshape(array.shape).tolist()
     if kind == "V" or (kind == "f" and array.dtype.itemsize == 2):
-        array = array.astype(np.float32)
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+            array = array.astype(np.float32)
+    if array.ndim:
+        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    # The encoder takes no array without dimensions, and ascontiguousarray gives it one.
+    return float(str(array[()])) if array.dtype.kind == "f" else array.item()
 
 
 def _text(element: bytes | str) -> str:
-    return element if isinstance(element, str) else element.decode()
+    if isinstance(element, str):
+        return element
+    try:
+        return element.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(element).decode()
 
 
 def tensors_from_json(document: Mapping[str, object], datatypes: str) -> Tensors:
-    """Read back what `tensors_to_json` wrote, given its `datatypes_line`.
+    """Read back what `tensors_to_json` wrote, given its `datatypes_line`; in the order of that line.
 
-    Raises SignatureMismatch if the two don't fit.
+    A store may keep the names of an object in an order of its own (jsonb does). Raises SignatureMismatch if the two
+    don't fit.
     """
     kinds: dict[str, str] = {}
     for part in filter(None, datatypes.split(",")):
@@ -307,4 +332,4 @@ def tensors_from_json(document: Mapping[str, object], datatypes: str) -> Tensors
         kinds[name.replace("%2C", ",").replace("%25", "%")] = kind
     if kinds.keys() != document.keys():
         raise SignatureMismatch(f"the datatypes {quoted(datatypes)} are not those of {quoted(list(document))}")
-    return {name: as_array(value, kinds[name], name) for name, value in document.items()}
+    return {name: as_array(document[name], kind, name) for name, kind in kinds.items()}
