@@ -15,9 +15,10 @@ import pytest
 from tests.runtimes.conftest import INPUTS, OUTPUTS, RUNTIMES, WRITERS, package_of
 
 from headrace.contracts import ConfigurationError, PackageError
-from headrace.contracts.package import BatchingAdvice
+from headrace.contracts.package import BatchingAdvice, StoreAdvice
 from headrace.contracts.signature import TensorSpec
 from headrace.runtimes.base import LoadedModel, Runtime, find_runtime
+from headrace.runtimes.loading import load_model
 
 #: Largest difference of a score from ONNX Runtime's; all compute in FP32, in another order.
 TOLERANCE = 1e-5
@@ -35,7 +36,7 @@ EXTRAS = {
 
 
 def load(package) -> LoadedModel:
-    return find_runtime(package.manifest.runtime, "cpu", 1).load(package)
+    return load_model(package, "cpu", 1)
 
 
 def images(rows: int, seed: int = 0) -> np.ndarray:
@@ -260,6 +261,17 @@ def test_a_frozen_number_of_rows_is_refused_unless_batches_are_padded_to_it(tmp_
         assert_alike_enough(model.infer({"image": images(count)}), reference.infer({"image": images(count)}))
     with pytest.raises(ValueError, match="input"):
         model.infer({"image": images(rows)[..., :7]})
+    model.close()
+
+
+@pytest.mark.parametrize("keep", [("label",), ("scores",), ("scores", "label")])
+def test_only_the_outputs_that_a_package_keeps_come_in_the_file_s_order(package, reference, keep):
+    model = load(with_manifest(package, store=StoreAdvice(keep=keep)))
+    found, expected = model.infer({"image": images(5)}), reference.infer({"image": images(5)})
+    assert list(found) == [name for name in ("label", "scores") if name in keep]
+    for name, array in found.items():
+        assert array.dtype == expected[name].dtype
+        np.testing.assert_allclose(array, expected[name], atol=TOLERANCE)
     model.close()
 
 

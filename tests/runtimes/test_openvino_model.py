@@ -7,7 +7,8 @@ import openvino as ov
 import pytest
 from tests.runtimes.conftest import package_of, write_onnx, write_openvino
 
-from headrace.contracts import PackageError
+from headrace.contracts import ModelDirectory, PackageError
+from headrace.lifecycle.packages.registry import add_model
 from headrace.runtimes.local.openvino_model import OpenVinoRuntime
 
 
@@ -75,3 +76,19 @@ def test_no_rows_are_refused_rather_than_answered_with_the_last_request(packages
     model.infer({"image": np.ones((3, 1, 8, 8), np.float32)})
     with pytest.raises(ValueError, match="no rows"):
         model.infer({"image": np.ones((0, 1, 8, 8), np.float32)})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_shapes_that_do_not_fit_are_refused_on_any_number_of_threads(tmp_path, threads):
+    # On one thread OpenVINO itself gives the answer of the request before: somebody else's.
+    size = ov.opset13.parameter([-1, -1], np.float32, name="x")
+    size.output(0).set_names({"x"})
+    square = ov.opset13.matmul(size, size, False, False)
+    square.output(0).set_names({"y"})
+    ov.save_model(ov.Model([square], [size], "square"), tmp_path / "m.xml", compress_to_fp16=False)
+    package = add_model(tmp_path / "m.xml", ModelDirectory(tmp_path / "models"))
+    model = OpenVinoRuntime("cpu", threads).load(package)
+    assert model.infer({"x": np.full((2, 2), 3, np.float32)})["y"].tolist() == [[18, 18], [18, 18]]
+    with pytest.raises((ValueError, RuntimeError), match=r"match|incompatible"):
+        model.infer({"x": np.ones((1, 2), np.float32)})
+    assert model.infer({"x": np.ones((3, 3), np.float32)})["y"].shape == (3, 3)

@@ -32,8 +32,9 @@ class LoadedModel(Protocol):
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch.
 
-        inputs: as the package's signature says, rows first, all with the same number of rows.
-        Returns every output of the signature, rows first. Any exception means that the batch failed; TransientFailure,
+        inputs: as the package's `file_signature` says, constants included, all with the same number of rows, which is
+        one of `row_sizes` where the package has them. Optional inputs may be absent.
+        Returns every output of the signature. Any exception means that the batch failed; TransientFailure,
         that the same batch may succeed later.
         """
         ...

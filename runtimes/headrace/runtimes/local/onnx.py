@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors
-from headrace.contracts.datatypes import DTYPES
+from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors, TensorSpec
 from headrace.contracts.wording import first_line
+from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.failures import passing_failure
+from headrace.runtimes.local.onnx_outputs import model_of_outputs
+from headrace.runtimes.local.onnx_values import converted
+from headrace.runtimes.local.ports import Port, declared_rows
 
 #: `--device` name → execution provider, and the provider operators fall back to that it can't run.
 _PROVIDERS: Final = {
@@ -20,11 +22,9 @@ _PROVIDERS: Final = {
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 
-#: TensorProto.BFLOAT16 of onnx.proto; numpy has no such type, so the value crosses by its number.
-_ONNX_BFLOAT16: Final = 16
-
-#: ONNX Runtime's severity "error": its warnings about graph details help nobody who runs a worker.
-_LOG_ERRORS_ONLY: Final = 3
+#: ONNX Runtime's severity "fatal". Exceptions hold the text of its errors, which is logged where they are caught; its
+#: warnings about graph details help nobody who runs a worker.
+_LOG_FATAL_ONLY: Final = 4
 
 
 class OnnxRuntime:
@@ -34,6 +34,7 @@ class OnnxRuntime:
         """device: `cpu`, `cuda`, `cuda:N`, `tensorrt` or `tensorrt:N`. Raises ConfigurationError when absent."""
         # Official builds tell their maker of the models that are loaded.
         ort.disable_telemetry_events()
+        ort.set_default_logger_severity(_LOG_FATAL_ONLY)
         self._providers = providers_for(device, ort.get_available_providers())
         self._threads = threads
 
@@ -42,11 +43,16 @@ class OnnxRuntime:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = _LOG_ERRORS_ONLY
+        options.log_severity_level = _LOG_FATAL_ONLY
         # Threads that spin between batches steal the cores of the worker's own threads.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if package.manifest.files:
+            # Of a model that is given as bytes ONNX Runtime doesn't know where its weights are.
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(package.file.parent)
+            )
         try:
-            session = ort.InferenceSession(str(package.file), options, providers=self._providers)
+            session = ort.InferenceSession(model_of_outputs(package), options, providers=self._providers)
         except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
             if (passing := passing_failure(exc)) is not None:
                 raise passing from exc
@@ -59,39 +65,52 @@ class OnnxModel:
 
     def __init__(self, package: ModelPackage, session: ort.InferenceSession) -> None:
         """Compare the session's names with the package's. Raises PackageError."""
-        signature = package.manifest.signature
+        signature = package.manifest.file_signature
         self._session: ort.InferenceSession | None = session
         self._outputs = [spec.name for spec in signature.outputs]
-        for kind, specs, nodes in (
-            ("input", signature.inputs, session.get_inputs()),
-            ("output", signature.outputs, session.get_outputs()),
-        ):
-            unknown = {spec.name for spec in specs} - {node.name for node in nodes}
-            if unknown:
-                raise PackageError(
-                    f"{package.file} has no {kind} {', '.join(sorted(unknown))} as model.toml says; it has: "
-                    f"{', '.join(node.name for node in nodes)}"
-                )
-        self._plain = not any(spec.datatype in {"BYTES", "BF16"} for spec in (*signature.inputs, *signature.outputs))
+        inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
+        _check_names(package, "input", signature.inputs, inputs)
+        _check_names(package, "output", signature.outputs, session.get_outputs())
+        check_row_sizes(package, _rows_of(signature.inputs, inputs))
+        self._converted = converted(package, signature)
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch."""
         if self._session is None:
             raise RuntimeError("the model was closed")
-        feed: dict[str, Any] = inputs if self._plain else {name: _to_ort(array) for name, array in inputs.items()}
         try:
-            values = self._session.run(self._outputs, feed)
+            if self._converted is None:
+                values = self._session.run(self._outputs, inputs)
+            else:
+                values = self._converted.run(self._session, inputs)
         except Exception as exc:
             if (passing := passing_failure(exc)) is not None:
                 raise passing from exc
             raise
-        if not self._plain:
-            values = [_from_ort(value) for value in values]
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+
+def _check_names(package: ModelPackage, kind: str, specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> None:
+    names = [node.name for node in nodes]
+    unknown = sorted({spec.name for spec in specs} - set(names))
+    if unknown:
+        raise PackageError(
+            f"{package.file} has no {kind} {', '.join(unknown)} as model.toml says; it has: {', '.join(names)}"
+        )
+
+
+def _rows_of(specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> list[int]:
+    """Return the numbers of rows that the file fixes; none when it takes any."""
+    names = [node.name for node in nodes]
+    # Of a tensor without known dimensions ONNX Runtime says that it has none; declared_rows finds no rows in it.
+    ports = [
+        Port(node.name, None, tuple(size if isinstance(size, int) else -1 for size in node.shape)) for node in nodes
+    ]
+    return declared_rows(specs, ports, [names.index(spec.name) for spec in specs])
 
 
 def providers_for(device: str, available: list[str]) -> list[str | tuple[str, dict[str, str]]]:
@@ -110,19 +129,3 @@ def providers_for(device: str, available: list[str]) -> list[str | tuple[str, di
         for name in wanted
         if name in available
     ]
-
-
-def _to_ort(array: NDArray[Any]) -> object:
-    if array.dtype == DTYPES["BF16"]:
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _ONNX_BFLOAT16)
-    if array.dtype.kind == "O":
-        return np.array([element.decode() for element in array.reshape(-1)], dtype=object).reshape(array.shape)
-    return array
-
-
-def _from_ort(value: NDArray[Any]) -> NDArray[Any]:
-    if value.dtype.kind in "OSU":
-        flat = np.empty(value.size, dtype=object)
-        flat[:] = [element.encode() if isinstance(element, str) else bytes(element) for element in value.reshape(-1)]
-        return flat.reshape(value.shape)
-    return value

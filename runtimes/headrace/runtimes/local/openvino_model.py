@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError
 from headrace.contracts.telemetry import untracked
 from headrace.runtimes.base import LoadedModel
+from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.devices import split_device
 from headrace.runtimes.local.failures import passing_failure
-from headrace.runtimes.local.fixed_rows import serve_fixed
-from headrace.runtimes.local.ports import Port, match_ports, refuse_datatypes
+from headrace.runtimes.local.openvino_shapes import ShapeCheck, needs_check
+from headrace.runtimes.local.ports import Port, declared_rows, match_outputs, match_ports, refuse_datatypes
 from headrace.runtimes.local.positional import PositionalModel
 
 with untracked():
@@ -55,7 +56,7 @@ class OpenVinoRuntime:
             if (passing := passing_failure(exc)) is not None:
                 raise passing from exc
             raise PackageError(f"{package.file} can't be loaded by OpenVINO: {_cause(exc)}") from exc
-        return serve_fixed(package, OpenVinoModel(package, compiled, request), _fixed_rows(compiled))
+        return OpenVinoModel(package, model, request)
 
     def _options(self, model: ov.Model) -> dict[str, object]:
         options: dict[str, object] = {
@@ -75,30 +76,40 @@ class OpenVinoRuntime:
 class OpenVinoModel(PositionalModel):
     """One compiled model and its one request."""
 
-    def __init__(self, package: ModelPackage, compiled: ov.CompiledModel, request: ov.InferRequest) -> None:
-        """Compare the model's names with the package's. Raises PackageError."""
+    def __init__(self, package: ModelPackage, model: ov.Model, request: ov.InferRequest) -> None:
+        """Compare the model's names with the package's. Raises PackageError.
+
+        model: of which the request's was compiled.
+        """
         super().__init__(package)
-        signature = package.manifest.signature
+        signature = package.manifest.file_signature
         self._request: ov.InferRequest | None = request
-        self._places, self._picks = (
-            match_ports(package, kind, specs, [_port(port, specs) for port in ports], by_position=False)
-            for kind, specs, ports in (
-                ("input", signature.inputs, compiled.inputs),
-                ("output", signature.outputs, compiled.outputs),
-            )
-        )
+        self._has_state = bool(request.query_state())
+        compiled = request.get_compiled_model()
+        ports = [_port(port, signature.inputs) for port in compiled.inputs]
+        self._places = match_ports(package, "input", signature.inputs, ports, else_by="nothing")
+        check_row_sizes(package, declared_rows(signature.inputs, ports, self._places))
+        ports = [_port(port, package.manifest.outputs) for port in compiled.outputs]
+        self._picks = match_outputs(package, ports, else_by="nothing")
+        self._check_shapes = ShapeCheck(model, self._places) if needs_check(model, compiled) else None
 
     def _run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[np.generic]]:
         request = self._request
         assert request is not None
+        if self._check_shapes is not None:
+            self._check_shapes(tuple(array.shape for array in arrays))
         for place, array in zip(self._places, arrays, strict=True):
             request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
+        if self._has_state:
+            # What one request leaves behind is nothing to the next.
+            request.reset_state()
         request.infer()
         # The next run writes into the same memory.
         return [np.array(request.get_output_tensor(pick).data) for pick in self._picks]
 
     def _free(self) -> None:
         self._request = None
+        self._check_shapes = None
 
 
 def _weights(package: ModelPackage) -> list[str]:
@@ -125,12 +136,6 @@ def _port(port: Any, specs: Sequence[Any]) -> Port:
     shape = port.get_partial_shape()
     sizes = tuple(size.get_length() if size.is_static else -1 for size in shape) if shape.rank.is_static else None
     return Port(name, np.dtype(port.get_element_type().to_dtype()), sizes)
-
-
-def _fixed_rows(compiled: ov.CompiledModel) -> list[int]:
-    """Give the one number of rows that the model takes; empty when it takes any."""
-    sizes = [port.get_partial_shape()[0] for port in compiled.inputs if port.get_partial_shape().rank.is_static]
-    return sorted({size.get_length() for size in sizes if size.is_static})
 
 
 def _cause(exc: Exception) -> str:

@@ -20,7 +20,7 @@ class PositionalModel(ABC):
 
     def __init__(self, package: ModelPackage) -> None:
         """package: whose signature says what goes in and comes out."""
-        signature = package.manifest.signature
+        signature = package.manifest.file_signature
         self._feed: Final = Feed(signature)
         self._outputs: Final = [(spec.name, dtype_of(spec.datatype)) for spec in signature.outputs]
         self._closed = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,10 +16,10 @@ from torch.export import ExportedProgram
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError
 from headrace.contracts.wording import first_line
 from headrace.runtimes.base import LoadedModel
+from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.devices import split_device
 from headrace.runtimes.local.failures import passing_failure
-from headrace.runtimes.local.fixed_rows import serve_fixed
-from headrace.runtimes.local.ports import Port, match_ports, refuse_datatypes
+from headrace.runtimes.local.ports import Port, declared_rows, match_outputs, match_ports, refuse_datatypes
 from headrace.runtimes.local.positional import PositionalModel
 from headrace.runtimes.local.pt2_archive import check_archive
 
@@ -65,10 +66,10 @@ class TorchRuntime:
             torch.set_num_threads(self._threads)
         check_archive(package.file)
         try:
-            program = _read(package)
+            program = read_program(package.file)
             if self._device.type != "cpu":
                 program = _moved(program, self._device)
-            return serve_fixed(package, TorchModel(package, program, self._device), _fixed_rows(program))
+            return TorchModel(package, program, self._device)
         except PackageError:
             raise
         except Exception as exc:  # torch raises whatever its parts raise, from KeyError to AssertionError.
@@ -86,20 +87,34 @@ class TorchModel(PositionalModel):
         """Compare the program with the package. Raises PackageError."""
         super().__init__(package)
         self._device = device
-        signature = package.manifest.signature
+        signature = package.manifest.file_signature
         ports = _input_ports(package, program)
-        order = match_ports(package, "input", signature.inputs, ports, by_position=True)
+        order = match_ports(package, "input", signature.inputs, ports, else_by="order")
+        check_row_sizes(package, declared_rows(signature.inputs, ports, order))
         #: For each input of the program, which of the package's it is.
         self._sources = [order.index(index) for index in range(len(ports))]
         ports = _output_ports(program)
-        self._picks = match_ports(package, "output", signature.outputs, ports, by_position=True)
+        self._picks = match_outputs(package, ports, else_by="order")
         # Guards are Python text in the file, which torch would evaluate; the signature is checked instead.
-        self._module: torch.nn.Module | None = program.module(check_guards=False)
+        module = program.module(check_guards=False)
+        self._module: torch.nn.Module | None = module
         self._keywords = _keywords(program)
+        #: Which inputs the program writes into; and what it would keep from one run to the next, as it was at first.
+        self._copied = [str(name) in _written(program) for name in program.graph_signature.user_inputs]
+        kept = kept_buffers(program)
+        self._state = [(buffer, buffer.clone()) for name, buffer in module.named_buffers() if name in kept]
 
     def _run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[np.generic]]:
         assert self._module is not None
-        tensors = [torch.from_numpy(arrays[source]).to(self._device) for source in self._sources]
+        tensors = [
+            torch.tensor(arrays[source], device=self._device)
+            if copied
+            else torch.from_numpy(arrays[source]).to(self._device)
+            for source, copied in zip(self._sources, self._copied, strict=True)
+        ]
+        for buffer, initial in self._state:
+            # What one request leaves behind is nothing to the next.
+            buffer.copy_(initial)
         positional = len(tensors) - len(self._keywords)
         with torch.inference_mode():
             result = self._module(*tensors[:positional], **dict(zip(self._keywords, tensors[positional:], strict=True)))
@@ -109,24 +124,52 @@ class TorchModel(PositionalModel):
 
     def _free(self) -> None:
         self._module = None
+        self._state = []
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _read(package: ModelPackage) -> ExportedProgram:
+def read_program(file: Path) -> ExportedProgram:
+    """Read a `.pt2` file that `check_archive` passed. Raises whatever the parts of torch raise."""
     # Its import registers the operators of int8 programs.
     importlib.import_module("torch.ao.quantization.fx._decomposed")
     # Not torch.export.load: that answers an error with the format of old versions, which unpickles.
     from torch.export.pt2_archive._package import load_pt2
 
     with _reading:
-        return load_pt2(str(package.file)).exported_programs["model"]
+        return load_pt2(str(file)).exported_programs["model"]
 
 
 def _moved(program: ExportedProgram, device: torch.device) -> ExportedProgram:
     from torch.export.passes import move_to_device_pass
 
     return move_to_device_pass(program, device)
+
+
+def kept_buffers(program: ExportedProgram) -> set[str]:
+    """Return the names of the buffers in which a program keeps something from one run to the next."""
+    signature = program.graph_signature
+    written = _written(program)
+    buffers = {buffer for name, buffer in signature.inputs_to_buffers.items() if name in written}
+    return buffers | set(signature.buffers_to_mutate.values())
+
+
+def _written(program: ExportedProgram) -> set[str]:
+    """Return the program's inputs, weights and buffers among them, into whose memory some operator writes."""
+    written = set()
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None or not schema.is_mutable:
+            continue
+        for argument, value in zip(schema.arguments, node.args, strict=False):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                origin = value
+                # A view shares the memory of what it was made of.
+                while isinstance(origin, torch.fx.Node) and origin.op == "call_function" and origin.args:
+                    origin = origin.args[0]
+                if isinstance(origin, torch.fx.Node):
+                    written.add(origin.name)
+    return written
 
 
 def _keywords(program: ExportedProgram) -> list[str]:
@@ -154,22 +197,21 @@ def _output_ports(program: ExportedProgram) -> list[Port]:
 
 
 def _port(name: object, program: ExportedProgram) -> Port:
-    value = _value(name, program)
+    value = value_of(name, program)
     if value is None:
         return Port(str(name))
-    kind = _DTYPES.get(value.dtype)
     shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
-    return Port(str(name), None if kind is None else np.dtype(kind), shape)
+    return Port(str(name), numpy_dtype(value.dtype), shape)
 
 
-def _value(name: object, program: ExportedProgram) -> torch.Tensor | None:
-    """Give the tensor of shapes that a node of the graph stands for; None when it is no tensor."""
+def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any] | None:
+    """Return numpy's dtype for torch's; None when it has none."""
+    kind = _DTYPES.get(dtype)
+    return None if kind is None else np.dtype(kind)
+
+
+def value_of(name: object, program: ExportedProgram) -> torch.Tensor | None:
+    """Return the tensor of shapes that a node of the graph stands for; None when it is no tensor."""
     node = next((node for node in program.graph.nodes if node.name == name), None)
     value = None if node is None else node.meta.get("val")
     return value if isinstance(value, torch.Tensor) else None
-
-
-def _fixed_rows(program: ExportedProgram) -> list[int]:
-    """Give the one number of rows that the program takes; empty when it takes any."""
-    shapes = [port.shape for name in program.graph_signature.user_inputs if (port := _port(name, program)).shape]
-    return sorted({shape[0] for shape in shapes if shape and shape[0] != -1})

@@ -16,7 +16,6 @@ from headrace.contracts.wording import first_line
 from headrace.runtimes.base import LoadedModel
 from headrace.runtimes.local.devices import split_device
 from headrace.runtimes.local.failures import passing_failure
-from headrace.runtimes.local.fixed_rows import FixedRows
 from headrace.runtimes.local.ports import Port, match_ports, refuse_datatypes
 from headrace.runtimes.local.positional import PositionalModel
 
@@ -61,25 +60,20 @@ class TvmRuntime:
         sizes = package.manifest.batching.row_sizes
         if not any(spec.varies for spec in package.manifest.inputs):
             _try_out(package, model, sizes[0] if sizes else 1)
-        # The library doesn't say which rows it takes; a package that pads must have a reason to.
-        return FixedRows(model, sizes) if sizes else model
+        return model
 
 
 def _try_out(package: ModelPackage, model: TvmModel, rows: int) -> None:
     """Run rows of zeros: a library tells nothing of its outputs. Raises PackageError when they aren't the package's."""
-    signature = package.manifest.signature
-    zeros = {spec.name: np.zeros((rows, *spec.shape), dtype_of(spec.datatype)) for spec in signature.inputs}
+    signature = package.manifest.file_signature
+    zeros = {spec.name: np.zeros(spec.whole_shape(rows), dtype_of(spec.datatype)) for spec in signature.inputs}
     try:
         values = list(model.infer(zeros).values())
     except (RuntimeError, ValueError, TypeError) as exc:  # TVM's own errors are these.
         names = ", ".join(spec.name for spec in signature.outputs)
         raise PackageError(f"{package.file} can't run {rows} rows and give {names}: {first_line(exc)}") from exc
-    # Other dimensions are compared by match_ports; the first is the rows, which a library may not have.
-    ports = [
-        Port(spec.name, value.dtype, (-1, *value.shape[1:]) if value.ndim else ())
-        for spec, value in zip(signature.outputs, values, strict=True)
-    ]
-    match_ports(package, "output", signature.outputs, ports, by_position=True)
+    ports = [Port(spec.name, value.dtype, value.shape) for spec, value in zip(signature.outputs, values, strict=True)]
+    match_ports(package, "output", signature.outputs, ports, else_by="order")
 
 
 class TvmModel(PositionalModel):
@@ -88,20 +82,28 @@ class TvmModel(PositionalModel):
     def __init__(self, package: ModelPackage, machine: VirtualMachine, device: Any) -> None:
         """Compare the number of inputs with the package's. Raises PackageError; AttributeError without `main`."""
         super().__init__(package)
+        if package.manifest.constants:
+            raise PackageError(
+                f"{package.folder} sets inputs, but a library of TVM knows its inputs by their order only, in which "
+                "constants have no place; leave them out (--set), and let requests hold these inputs"
+            )
         wanted, found = len(package.manifest.inputs), machine.module["get_function_arity"](_ENTRY)
         if wanted != found:
             raise PackageError(f"{package.file} takes {found} inputs, but model.toml lists {wanted}")
         self._main: Any = machine[_ENTRY]
         self._machine: VirtualMachine | None = machine
         self._device = device
+        listed = [spec.name for spec in package.manifest.outputs]
+        self._count = len(listed)
+        self._picks = [listed.index(name) for name, _ in self._outputs]
 
     def _run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[np.generic]]:
         result = self._main(*(tvm.runtime.tensor(array, self._device) for array in arrays))
         values = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        if len(values) != self._count:
+            raise ValueError(f"the library gives {len(values)} outputs, not {self._count}")
         # numpy() copies.
-        if len(values) != len(self._outputs):
-            raise ValueError(f"the library gives {len(values)} outputs, not {len(self._outputs)}")
-        return [value.numpy() for value in values]
+        return [values[pick].numpy() for pick in self._picks]
 
     def _free(self) -> None:
         self._main = self._machine = None
