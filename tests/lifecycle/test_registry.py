@@ -1,4 +1,4 @@
-"""Packages made of ONNX files."""
+"""Packages in a model directory: added, numbered, removed."""
 
 from __future__ import annotations
 
@@ -72,8 +72,9 @@ def test_a_version_that_exists_is_never_overwritten(models: ModelDirectory, doub
 
 
 def test_nothing_is_left_of_a_package_that_could_not_be_made(models: ModelDirectory, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"not a model")
     with pytest.raises(PackageError):
-        add_model(save(tmp_path / "frozen.onnx", [ADD], [value("x", TensorProto.FLOAT, [1, 4])], [Y]), models)
+        add_model(tmp_path / "broken.onnx", models)
     assert list(models.root.iterdir()) == []
 
 
@@ -91,59 +92,22 @@ def test_a_name_cannot_leave_the_model_directory(models: ModelDirectory, double:
         assert add_model(double, models, name=name).name == "double"
 
 
-def test_a_frozen_batch_dimension_is_named(models: ModelDirectory, tmp_path: Path) -> None:
-    file = save(
-        tmp_path / "m.onnx", [ADD], [value("x", TensorProto.FLOAT, [8, 4])], [value("y", TensorProto.FLOAT, [8, 4])]
-    )
-    with pytest.raises(PackageError, match=r"input 'x' has a frozen batch dimension of 8.*dynamic"):
-        add_model(file, models)
-
-
-def test_an_input_without_rows_is_named(models: ModelDirectory, tmp_path: Path) -> None:
-    file = save(tmp_path / "m.onnx", [ADD], [value("x", TensorProto.FLOAT, [])], [value("y", TensorProto.FLOAT, [])])
-    with pytest.raises(PackageError, match="input 'x' is a single value without rows"):
-        add_model(file, models)
-
-
-def test_a_batch_frozen_inside_the_graph_is_found_by_the_trial(models: ModelDirectory, tmp_path: Path) -> None:
-    shape = numpy_helper.from_array(np.array([1, 4]), "shape")
-    reshape = helper.make_node("Reshape", ["x", "shape"], ["y"])
-    file = save(tmp_path / "m.onnx", [reshape], [X], [Y], [shape])
-    with pytest.raises(PackageError, match="the model fails on random rows"):
-        add_model(file, models)
-
-
-def test_an_output_that_loses_its_rows_is_named(models: ModelDirectory, tmp_path: Path) -> None:
-    total = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)
-    file = save(tmp_path / "m.onnx", [total], [X], [value("y", TensorProto.FLOAT, [])])
-    with pytest.raises(PackageError, match=r"output 'y' has the shape .* its first dimension must be the rows"):
-        add_model(file, models)
-
-
-def test_a_zipmap_output_is_refused_with_its_remedy(models: ModelDirectory, tmp_path: Path) -> None:
-    zipmap = helper.make_node("ZipMap", ["x"], ["p"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3])
-    entry = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
-    output = helper.make_value_info("p", helper.make_sequence_type_proto(entry))
-    with pytest.raises(PackageError, match=r"output 'p' is of type seq\(map\(.*zipmap': False"):
-        add_model(save(tmp_path / "m.onnx", [zipmap], [X], [output]), models)
-
-
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07\x12\xff\xff\xff\xff", b"\0" * 1000])
 def test_a_file_that_is_no_model_is_refused_in_one_line(models: ModelDirectory, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "m.onnx"
     file.write_bytes(content)
-    with pytest.raises(PackageError, match="export the model again"):
+    with pytest.raises(PackageError, match=r"not an ONNX file|is empty"):
         add_model(file, models)
 
 
 def test_a_truncated_file_is_refused(models: ModelDirectory, double: Path) -> None:
     double.write_bytes(double.read_bytes()[:-20])
-    with pytest.raises(PackageError, match="export the model again"):
+    with pytest.raises(PackageError, match=r"not an ONNX file|is empty"):
         add_model(double, models)
 
 
 def test_a_file_that_is_not_there_is_named(models: ModelDirectory, tmp_path: Path) -> None:
-    with pytest.raises(PackageError, match=r"gone\.onnx does not exist"):
+    with pytest.raises(PackageError, match=r"gone\.onnx can't be read: it does not exist"):
         add_model(tmp_path / "gone.onnx", models)
 
 
@@ -176,33 +140,6 @@ def test_missing_weights_beside_the_file_are_named(models: ModelDirectory, tmp_p
     file.with_name("m.onnx.data").unlink()
     with pytest.raises(PackageError, match=r"m\.onnx\.data"):
         add_model(file, models)
-
-
-def test_sizes_that_vary_are_marked_and_tried(models: ModelDirectory, tmp_path: Path) -> None:
-    inputs = [value("ids", TensorProto.INT64, ["rows", "length"]), value("mask", TensorProto.INT64, ["rows", "length"])]
-    both = helper.make_node("Add", ["ids", "mask"], ["sum"])
-    package = add_model(
-        save(tmp_path / "m.onnx", [both], inputs, [value("sum", TensorProto.INT64, ["rows", "length"])]), models
-    )
-    assert [spec.describe() for spec in package.manifest.signature.inputs] == [
-        "ids INT64 [rows, ?]",
-        "mask INT64 [rows, ?]",
-    ]
-    assert package.manifest.outputs[0].describe() == "sum INT64 [rows, ?]"
-
-
-def test_what_the_file_leaves_open_is_learned_from_the_trial(models: ModelDirectory, tmp_path: Path) -> None:
-    package = add_model(
-        save(tmp_path / "m.onnx", [ADD], [X], [value("y", TensorProto.FLOAT, ["rows", "unknown"])]), models
-    )
-    assert package.manifest.outputs[0].describe() == "y FP32 [rows, 4]"
-
-
-def test_strings_are_bytes(models: ModelDirectory, tmp_path: Path) -> None:
-    same = helper.make_node("Identity", ["text"], ["same"])
-    text, out = value("text", TensorProto.STRING, ["rows"]), value("same", TensorProto.STRING, ["rows"])
-    package = add_model(save(tmp_path / "m.onnx", [same], [text], [out]), models)
-    assert package.manifest.inputs[0].describe() == "text BYTES [rows]"
 
 
 def test_labels_that_fit_no_output_are_refused(models: ModelDirectory, double: Path) -> None:

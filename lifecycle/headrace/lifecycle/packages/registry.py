@@ -1,21 +1,29 @@
-"""Makes model packages: of an ONNX file, or of another package by a step of a recipe; puts them in place, whole."""
+"""Makes model packages: of a model file, or of another package by a step of a recipe; puts them in place, whole."""
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import Any, Final, Unpack
 
 import msgspec
 
 from headrace.contracts import ModelDirectory, ModelPackage, PackageError, UnknownModel, read_package
-from headrace.contracts.package import BatchingAdvice, Manifest, StoreAdvice, check_name, sha256_of, write_manifest
-from headrace.lifecycle.packages.onnx_file import check_labels, signature_of, take_in, try_out
+from headrace.contracts.package import check_name, sha256_of, write_manifest
+from headrace.lifecycle.packages.adding import PackageOptions, describe, notes_of
+
+__all__ = [
+    "PackageOptions",
+    "add_model",
+    "derive_package",
+    "notes_of",
+    "promote",
+    "remove_model",
+]
 
 MODEL_FILE: Final = "model.onnx"
 
@@ -23,62 +31,16 @@ MODEL_FILE: Final = "model.onnx"
 _PARTIAL: Final = ".partial-"
 
 
-class PackageOptions(TypedDict, total=False):
-    """What `add_model` can't read from the file, and what it takes when nothing is said.
-
-    name: of the model (the file's name). version: (the highest whole number so far, plus one). labels: class names
-    in the order of an output's last dimension (none). max_rows: most rows of a batch (64). max_wait_ms: longest wait
-    for company (2). allow_nan: whether inputs may hold NaN and infinity (yes). store: "json" or "binary" (json).
-    provenance: how the model came to be; added to what the file says of itself.
-    """
-
-    name: str | None
-    version: str | None
-    labels: Sequence[str]
-    max_rows: int
-    max_wait_ms: float
-    allow_nan: bool
-    store: Literal["json", "binary"]
-    provenance: dict[str, Any]
-
-
 def add_model(file: Path, models: ModelDirectory, **options: Unpack[PackageOptions]) -> ModelPackage:
-    """Make a package of an ONNX file and put it into the model directory, whole or not at all.
+    """Make a package of a model file and put it into the model directory, whole or not at all.
 
-    The signature is read from the file, and the model is run on random rows as a worker would. Weights that lie beside
-    the file are taken into it. Never replaces a version that is there.
+    The signature is read from the file and completed by a trial, which proves that rows may share a run; where they
+    may not, each request runs alone, and `notes_of` says why. Never replaces a version that is there.
     Raises PackageError naming what is wrong with the file and how to mend it.
     """
     with _partial_folder(models.root) as folder:
-        draft = describe_onnx(file, folder, **options)
+        draft = describe(file, folder, **options)
         return _place(draft, models, options.get("version"))
-
-
-def describe_onnx(file: Path, folder: Path, **options: Unpack[PackageOptions]) -> ModelPackage:
-    """Make a package of an ONNX file in a folder of its own, outside any model directory; its version is 0.
-
-    Raises PackageError naming what is wrong with the file and how to mend it.
-    """
-    name = check_name("model name", options.get("name") or _name_from(file))
-    facts = take_in(file, folder / MODEL_FILE)
-    inputs, outputs = signature_of(folder / MODEL_FILE, allow_nan=options.get("allow_nan", True))
-    draft = Manifest(
-        name=name,
-        version="0",
-        runtime="onnxruntime",
-        file=MODEL_FILE,
-        sha256=sha256_of(folder / MODEL_FILE),
-        inputs=inputs,
-        outputs=outputs,
-        labels=tuple(options.get("labels", ())),
-        batching=BatchingAdvice(max_rows=options.get("max_rows", 64), max_wait_ms=options.get("max_wait_ms", 2.0)),
-        store=StoreAdvice(outputs=options.get("store", "json")),
-        provenance={**facts, **options.get("provenance", {})},
-    )
-    manifest = msgspec.structs.replace(draft, outputs=try_out(folder, draft))
-    check_labels(manifest)
-    write_manifest(folder, manifest)
-    return read_package(folder)
 
 
 def derive_package(
@@ -155,10 +117,6 @@ def _place(draft: ModelPackage, models: ModelDirectory, version: str | None) -> 
                 f"model {name!r} has a version {version!r} already, and versions never change; leave --version out "
                 f"for the next one, or remove it with `headrace models rm {name} {version}`"
             )
-
-
-def _name_from(file: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem).strip("-_") or "model"
 
 
 def _next_version(models: ModelDirectory, name: str) -> str:

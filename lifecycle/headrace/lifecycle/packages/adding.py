@@ -1,0 +1,306 @@
+"""Makes a package of a model file: reads what it declares, tries it out, and writes down what the trial showed."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypedDict, Unpack
+
+import msgspec
+import numpy as np
+
+from headrace.contracts import HeadraceError, ModelPackage, PackageError, Tensors, TensorSpec, read_package
+from headrace.contracts.errors import quoted
+from headrace.contracts.package import (
+    BatchingAdvice,
+    Constant,
+    Manifest,
+    StoreAdvice,
+    check_name,
+    sha256_of,
+    write_manifest,
+)
+from headrace.contracts.tensors import as_array
+from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
+from headrace.lifecycle.packages.formats.kinds import take_in
+from headrace.lifecycle.packages.trial.proof import Terms
+from headrace.lifecycle.packages.trial.runs import Seen
+from headrace.lifecycle.packages.trial.specs import input_specs, output_specs
+from headrace.lifecycle.packages.trial.verdict import Question, Verdict, check_sample, decide
+from headrace.runtimes.loading import load_model
+
+#: Rows of more numbers are stored as bytes. Encoded and decoded, without Postgres, 4,096 numbers take 0.4 ms as JSON
+#: and 0.006 ms as bytes, 750,000 numbers 163 ms and 0.15 ms; below half a millisecond, what SQL can read is worth more.
+_JSON_NUMBERS: Final = 4096
+
+
+class PackageOptions(TypedDict, total=False):
+    """What `add_model` can't read from the file, and what it takes when nothing is said.
+
+    name: of the model (the file's name). version: (the highest whole number so far, plus one). labels: class names
+    in the order of an output's last dimension (those in the file). max_rows: most rows of a batch (64). max_wait_ms:
+    longest wait for company (2). allow_nan: whether inputs may hold NaN and infinity (yes).
+    rows_at: tensor → the dimension that holds its rows (found by trial). constants: input → value that the package
+    sets. row_sizes: the numbers of rows to run (those that the file takes). independent_rows: whether requests may
+    share a run (found by trial). sample: a file of real rows for the trial, .npz or .json (made rows). store: "json" or
+    "binary" (by size). keep: outputs to store (all).
+    provenance: how the model came to be; added to what the file says of itself.
+    """
+
+    name: str | None
+    version: str | None
+    labels: Sequence[str]
+    max_rows: int
+    max_wait_ms: float
+    allow_nan: bool
+    rows_at: Mapping[str, int]
+    constants: Mapping[str, object]
+    row_sizes: Sequence[int]
+    independent_rows: bool | None
+    sample: Path | None
+    store: Literal["json", "binary"] | None
+    keep: Sequence[str]
+    provenance: dict[str, Any]
+
+
+def describe(file: Path, folder: Path, **options: Unpack[PackageOptions]) -> ModelPackage:
+    """Make a package of a model file in a folder of its own, outside any model directory; its version is 0.
+
+    Raises PackageError naming what is wrong with the file or an option and how to mend it.
+    """
+    name = check_name("model name", options.get("name") or _name_from(file))
+    declared = take_in(file, folder, sample=options.get("sample"))
+    constants = _constants(declared, {**_empty(declared), **(options.get("constants") or {})})
+    fixed = {each.name for each in constants}
+    asked = msgspec.structs.replace(
+        declared, inputs=tuple(tensor for tensor in declared.inputs if tensor.name not in fixed)
+    )
+    if not asked.inputs:
+        raise PackageError("every input is set, so there is nothing to ask the model; leave one for requests")
+    draft = Manifest(
+        name=name,
+        version="0",
+        runtime=declared.runtime,
+        file=declared.file,
+        sha256=sha256_of(folder / declared.file),
+        inputs=tuple(map(_anything, asked.inputs)),
+        outputs=tuple(map(_anything, asked.outputs)),
+        constants=constants,
+        files={each: sha256_of(folder / each) for each in declared.files},
+        labels=tuple(options.get("labels") or declared.labels),
+        provenance={**declared.facts, **options.get("provenance", {})},
+    )
+    verdict = _tried(folder, draft, asked, options)
+    manifest = _complete(draft, asked, verdict, options)
+    check_labels(manifest)
+    write_manifest(folder, manifest)
+    package = read_package(folder)
+    # Runtimes compare the file with what the package says of it.
+    load_model(package, "cpu", 1).close()
+    return package
+
+
+def notes_of(package: ModelPackage) -> list[str]:
+    """Return what a person must be told of a package's trial, one line each."""
+    trial = package.manifest.provenance.get("trial")
+    note = trial.get("note") if isinstance(trial, dict) else None
+    return [str(note)] if note else []
+
+
+def check_labels(manifest: Manifest) -> None:
+    """Refuse labels whose number no output has as its last dimension. Raises PackageError."""
+    count = len(manifest.labels)
+    if count and not any(spec.shape and spec.shape[-1] in {-1, count} for spec in manifest.outputs):
+        outputs = "; ".join(spec.describe() for spec in manifest.outputs)
+        raise PackageError(f"{count} labels fit no output, whose last dimension would be {count}; outputs: {outputs}")
+
+
+def _name_from(file: Path) -> str:
+    place = file.resolve() if file.is_dir() else file
+    # TensorFlow Serving keeps the versions of a model in folders called 1, 2 ….
+    name = place.parent.name if file.is_dir() and place.name.isdecimal() else place.stem
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "model"
+
+
+def _anything(tensor: DeclaredTensor) -> TensorSpec:
+    """Return a spec that any tensor of the datatype and rank fits: the trial finds out the rest."""
+    if tensor.dims is None:
+        return TensorSpec(
+            name=tensor.name,
+            datatype=tensor.datatype,
+            per_request=True,
+            any_shape=True,
+            optional=tensor.optional,
+            sequence=tensor.sequence,
+        )
+    rank = len(tensor.dims) + tensor.sequence
+    return TensorSpec(
+        name=tensor.name,
+        datatype=tensor.datatype,
+        shape=(-1,) * rank,
+        per_request=True,
+        optional=tensor.optional,
+        sequence=tensor.sequence,
+    )
+
+
+def _constants(declared: DeclaredModel, values: Mapping[str, object]) -> tuple[Constant, ...]:
+    tensors = {tensor.name: tensor for tensor in declared.inputs}
+    unknown = [name for name in values if name not in tensors]
+    if unknown:
+        raise PackageError(f"--set names {quoted(unknown[0])}, but the model's inputs are {', '.join(tensors)}")
+    return tuple(_constant(tensors[name], value) for name, value in values.items())
+
+
+def _empty(declared: DeclaredModel) -> dict[str, object]:
+    """Return the value of each input that can have one only, since one of its sizes is 0."""
+    shapes = {tensor.name: tensor.dims for tensor in declared.inputs if tensor.dims and 0 in tensor.dims}
+    return {name: np.empty([int(size or 0) for size in dims]).tolist() for name, dims in shapes.items()}
+
+
+def _constant(tensor: DeclaredTensor, value: object) -> Constant:
+    dims = tensor.dims or ()
+    if not isinstance(value, list | tuple):
+        # A number for a tensor such as [1] is that number in each place.
+        for size in reversed(dims):
+            value = [value] * size if isinstance(size, int) else value
+    return Constant(name=tensor.name, datatype=tensor.datatype, value=value)
+
+
+def _tried(folder: Path, draft: Manifest, asked: DeclaredModel, options: PackageOptions) -> Verdict:
+    sample = _read_sample(options.get("sample"), asked)
+    if sample:
+        check_sample(sample, asked)
+    question = Question(
+        rows_at=dict(options.get("rows_at") or {}),
+        row_sizes=tuple(options.get("row_sizes") or ()),
+        independent=options.get("independent_rows"),
+        terms=Terms(allow_nan=options.get("allow_nan", True), max_rows=options.get("max_rows", 64)),
+        sample=sample,
+        graph=asked.graph,
+    )
+    write_manifest(folder, draft)
+    model = load_model(read_package(folder), "cpu", 0)
+    try:
+        return decide(asked, model, question)
+    finally:
+        model.close()
+
+
+def _read_sample(file: Path | None, asked: DeclaredModel) -> Tensors:
+    """Read rows from a file, each input as a request would hold it. Raises PackageError."""
+    if file is None:
+        return {}
+    kinds = {tensor.name: tensor.datatype for tensor in asked.inputs}
+    try:
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as archive:
+                document: dict[str, Any] = {name: archive[name] for name in archive.files}
+        else:
+            document = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        return {name: as_array(value, kinds.get(name, "FP32"), name) for name, value in document.items()}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError, HeadraceError) as exc:
+        raise PackageError(f"the sample {file} can't be read: {exc}; give an .npz or a JSON object of inputs") from exc
+
+
+def _complete(draft: Manifest, asked: DeclaredModel, verdict: Verdict, options: PackageOptions) -> Manifest:
+    allow_nan = options.get("allow_nan", True)
+    inputs = input_specs(asked.inputs, verdict.layout, verdict.seen, allow_nan=allow_nan, free=verdict.free)
+    outputs = output_specs(
+        asked.outputs,
+        verdict.axes,
+        inputs,
+        verdict.seen,
+        independent=verdict.independent,
+        steered=verdict.steered,
+    )
+    sizes = verdict.layout.row_sizes if verdict.independent else ()
+    _check_row_sizes(options.get("row_sizes") or (), verdict)
+    most = options.get("max_rows", 64)
+    keep = tuple(options.get("keep") or ())
+    unknown = [name for name in keep if name not in {spec.name for spec in outputs}]
+    if unknown:
+        known = ", ".join(spec.name for spec in outputs)
+        raise PackageError(f"--keep names {quoted(unknown[0])}, but the model's outputs are {known}")
+    store = options.get("store") or _store_for(outputs, keep, verdict.seen)
+    return msgspec.structs.replace(
+        draft,
+        inputs=inputs,
+        outputs=outputs,
+        batching=BatchingAdvice(
+            max_rows=min(most, sizes[-1]) if sizes else most,
+            max_wait_ms=options.get("max_wait_ms", 2.0),
+            row_sizes=sizes,
+            independent_rows=verdict.independent,
+        ),
+        store=StoreAdvice(outputs=store, keep=keep),
+        provenance={**draft.provenance, "trial": _record(verdict)},
+    )
+
+
+def _check_row_sizes(asked: Sequence[int], verdict: Verdict) -> None:
+    """Refuse numbers of rows that the model doesn't run. Raises PackageError."""
+    runs = verdict.layout.row_sizes
+    if asked and verdict.independent and not set(asked) <= set(runs):
+        raise PackageError(
+            f"--row-sizes asks for {', '.join(map(str, asked))} rows, but the model runs exactly "
+            f"{' or '.join(map(str, runs))}; leave it out"
+        )
+    if asked and verdict.outcome in {"no rows", "undecided"}:
+        raise PackageError(
+            f"the model runs no batch of {' or '.join(map(str, asked))} rows ({verdict.why or 'it has no rows'}); "
+            "leave --row-sizes out"
+        )
+
+
+def _store_for(outputs: Sequence[TensorSpec], keep: Sequence[str], seen: Sequence[Seen]) -> Literal["json", "binary"]:
+    """Return how rows are stored: in bytes where one row was seen to give many numbers."""
+    kept = [spec for spec in outputs if not keep or spec.name in keep]
+    largest = max(
+        (
+            sum(
+                int(np.prod(run.outputs.get(spec.name, ()))) // (1 if spec.per_request else max(run.rows, 1))
+                for spec in kept
+            )
+            for run in seen
+        ),
+        default=0,
+    )
+    return "binary" if largest > _JSON_NUMBERS else "json"
+
+
+def _record(verdict: Verdict) -> dict[str, Any]:
+    """Return what the package keeps of its trial."""
+    sizes: dict[str, int] = {}
+    for run in verdict.seen[:1]:
+        sizes = {symbol: size for symbol, size in run.sizes.items() if "[" not in symbol}
+    record: dict[str, Any] = {"verdict": verdict.outcome, "rows_compared": verdict.rows}
+    if sizes:
+        record["sizes"] = sizes
+    if verdict.why:
+        record["why"] = verdict.why
+    if verdict.slower:
+        record["alone_takes_times"] = round(verdict.slower, 1)
+    note = _note(verdict)
+    return {**record, "note": note} if note else record
+
+
+def _note(verdict: Verdict) -> str:
+    """Return the line for a person; empty when rows are independent and nothing need be said."""
+    cost = ""
+    if verdict.slower >= 1.2:
+        cost = f", which takes about {verdict.slower:.0f} times as long as batches would"
+    if verdict.outcome == "dependent":
+        return f"rows depend on each other ({verdict.why}): each request runs alone{cost}; --batch overrides"
+    if verdict.outcome == "no rows":
+        return "no dimension holds rows: each request runs alone and whole; --rows-at TENSOR=AXIS names one"
+    if verdict.outcome == "undecided":
+        remedy = "; give real ones with --sample FILE" if verdict.sample_helps else ""
+        return (
+            f"none of the trial's rows run ({verdict.why}), so nothing could be proven: each request runs alone{remedy}"
+        )
+    if verdict.outcome == "given" and verdict.independent and verdict.why:
+        return f"requests share runs as you said, although the trial found that {verdict.why}"
+    return ""
