@@ -22,7 +22,7 @@ _ROWS: Final = """
 
 #: How a request that has no value must end: state of the row, and error of row and handle.
 _WITHOUT_VALUE: Final = {
-    Expect.FAILURE: ("failed", "InferenceFailed"),
+    Expect.FAILURE: ("failed", "InputRefused"),
     Expect.MAYBE_CANCELLED: ("cancelled", "Cancelled"),
     Expect.MAYBE_EXPIRED: ("expired", "DeadlineExceeded"),
 }

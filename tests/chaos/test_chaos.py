@@ -27,11 +27,11 @@ ACCEPTED = [
 ]
 ROWS = [
     StoredRow("a", "succeeded", 3, "", 1, 0.0),
-    StoredRow("b", "failed", None, "InferenceFailed", 2, 0.0),
+    StoredRow("b", "failed", None, "InputRefused", 2, 0.0),
     StoredRow("c", "cancelled", None, "Cancelled", 1, 0.0),
     StoredRow("d", "succeeded", 9, "", 1, 0.0),
 ]
-ANSWERS = [("a", "3"), ("b", "InferenceFailed"), ("c", "Cancelled"), ("d", "9")]
+ANSWERS = [("a", "3"), ("b", "InputRefused"), ("c", "Cancelled"), ("d", "9")]
 
 
 @pytest.mark.timeout(600)
@@ -98,7 +98,7 @@ def test_a_request_without_an_answer_is_noticed():
     "row",
     [
         StoredRow("a", "succeeded", 5, "", 1, 0.0),
-        StoredRow("a", "failed", None, "InferenceFailed", 1, 0.0),
+        StoredRow("a", "failed", None, "InputRefused", 1, 0.0),
         StoredRow("a", "cancelled", None, "Cancelled", 1, 0.0),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_row_that_is_not_the_models_answer_is_wrong(row):
     assert len(judge(ACCEPTED, ANSWERS, [row, *ROWS[1:]]).wrong) == 1
 
 
-@pytest.mark.parametrize("answer", ["5", "Cancelled", "InferenceFailed"])
+@pytest.mark.parametrize("answer", ["5", "Cancelled", "InputRefused"])
 def test_an_answer_that_is_not_the_rows_is_wrong(answer):
     assert len(judge(ACCEPTED, [("a", answer), *ANSWERS[1:]], ROWS).wrong) == 1
 

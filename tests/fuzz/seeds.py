@@ -74,7 +74,9 @@ def tensor_bodies() -> list[bytes]:
 def json_bodies() -> list[bytes]:
     """Bodies as our client and as plain Celery clients write them."""
     call: list[Any] = [[], {"inputs": {"x": [[1, 2.5, True, -3e8]], "t": [["a"], ["b"]]}}, {"callbacks": None}]
-    return [json_body({"x": [[1, 2, 3, 4]]}), json_body({"text": [["ä", "\x00"]]}), json.dumps(call).encode()]
+    odd = {"x": [[float("nan"), float("inf"), -float("inf"), 4]]}
+    bodies = [json_body(inputs) for inputs in ({"x": [[1, 2, 3, 4]]}, {"text": [["ä", "\x00"]]}, odd)]
+    return [*bodies, json.dumps(call).encode()]
 
 
 def headers() -> list[bytes]:

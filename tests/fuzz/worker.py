@@ -56,6 +56,7 @@ class _Lane:
     package = None
 
     def __init__(self, signature: Signature) -> None:
+        self.signature = signature
         self.check_inputs = InputCheck(signature)
 
 

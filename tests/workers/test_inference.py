@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.workers.made_request import made_request
 
 from headrace.contracts import Signature, State, TensorSpec
-from headrace.contracts.message import RequestHeader
 from headrace.workers.cancellation import end_cancelled
-from headrace.workers.inference import BrokenContract, Runner, infer
-from headrace.workers.request import InferenceRequest
+from headrace.workers.causes import BrokenContract
+from headrace.workers.inference import Runner, ServedModel
 
 X = TensorSpec(name="x", datatype="FP32")
 Y = TensorSpec(name="y", datatype="FP32")
@@ -37,29 +35,17 @@ class Doubler:
 
 
 def request(values):
-    return InferenceRequest(
-        id=str(uuid.uuid4()),
-        row_id=uuid.uuid4(),
-        model="m",
-        lane=None,
-        consumer=None,
-        tag="",
-        header=RequestHeader(),
-        inputs={"x": np.array(values, np.float32)},
-        rows=len(values),
-        priority=0,
-        deadline=None,
-        submitted_at=0.0,
-        attempts=1,
-        celery_result=False,
-        note="",
-    )
+    return made_request({"x": np.array(values, np.float32)}, len(values))
+
+
+def runner(model, max_rows):
+    return Runner(ServedModel(model, SIGNATURE), max_rows)
 
 
 @given(st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=3), min_size=1, max_size=12), st.integers(1, 6))
 def test_each_request_gets_its_own_rows_and_only_culprits_fail(values, max_rows):
     requests = [request(each) for each in values]
-    verdict = Runner(Doubler(), SIGNATURE, max_rows).run(requests, 0)
+    verdict = runner(Doubler(), max_rows).run(requests)
     runs, outcomes = verdict.runs, verdict.outcomes
     got = {}
     for run in runs:
@@ -82,7 +68,7 @@ def test_each_request_gets_its_own_rows_and_only_culprits_fail(values, max_rows)
 def test_what_was_cancelled_while_it_ran_ends_so_and_its_neighbours_keep_their_rows(shapes, max_rows):
     requests = [request([float(number)] * rows) for number, (rows, _) in enumerate(shapes)]
     revoked = {one.id for one, (_, cancelled) in zip(requests, shapes, strict=True) if cancelled}
-    verdict = Runner(Doubler(), SIGNATURE, max_rows).run(requests, 0)
+    verdict = runner(Doubler(), max_rows).run(requests)
     end_cancelled(verdict, revoked)
     assert {outcome.request.id for outcome in verdict.outcomes} == revoked
     assert all(outcome.state is State.CANCELLED for outcome in verdict.outcomes)
@@ -94,15 +80,9 @@ def test_what_was_cancelled_while_it_ran_ends_so_and_its_neighbours_keep_their_r
 
 def test_one_culprit_among_many_costs_few_runs():
     model = Doubler()
-    verdict = Runner(model, SIGNATURE, 64).run([request([n if n != 37 else -1]) for n in range(64)], 0)
+    verdict = runner(model, 64).run([request([n if n != 37 else -1]) for n in range(64)])
     assert (sum(len(run.requests) for run in verdict.runs), len(verdict.outcomes)) == (63, 1)
     assert len(model.sizes) <= 2 * 6 + 1
-
-
-def test_padding_is_run_and_cut_off():
-    model = Doubler()
-    outputs = infer(model, SIGNATURE, {"x": np.array([1, 2, 3], np.float32)}, max_rows=8, padded_rows=4)
-    assert (model.sizes, outputs["y"].tolist()) == ([4], [2.0, 4.0, 6.0])
 
 
 @pytest.mark.parametrize(
@@ -111,6 +91,7 @@ def test_padding_is_run_and_cut_off():
         ({}, "missing"),
         ({"y": np.zeros(2, np.float32)}, "for 3 rows"),
         ({"y": np.float32(0).reshape(())}, "for 3 rows"),
+        ({"y": np.zeros((3, 2), np.float32)}, r"\[3, 2\] for 3 rows, but model.toml says y FP32 \[rows\]"),
         ({"y": np.zeros(3, np.float64)}, "model.toml says FP32"),
     ],
 )
@@ -120,4 +101,95 @@ def test_a_model_that_breaks_its_contract_is_caught(outputs, words):
             return outputs
 
     with pytest.raises(BrokenContract, match=words):
-        infer(Liar(), SIGNATURE, {"x": np.zeros(3, np.float32)}, max_rows=8, padded_rows=0)
+        ServedModel(Liar(), SIGNATURE).infer({"x": np.zeros(3, np.float32)}, max_rows=8)
+
+
+class Stacked:
+    """Takes rows at axis 1 and a factor; returns rows at axis 2, how many rows ran, and whether it was too many."""
+
+    def __init__(self, most=100):
+        self.most = most
+        self.sizes = []
+
+    def infer(self, inputs):
+        state = inputs["state"]
+        self.sizes.append(state.shape[1])
+        if state.shape[1] > self.most:
+            raise MemoryError
+        return {"next": np.moveaxis(state, 1, 2) * inputs["factor"], "table": np.arange(4, dtype=np.float32)}
+
+    def close(self):
+        pass
+
+
+STACKED = Signature(
+    inputs=(
+        TensorSpec(name="state", datatype="FP32", shape=(2, 3), rows_at=1),
+        TensorSpec(name="factor", datatype="FP32", per_request=True),
+    ),
+    outputs=(
+        TensorSpec(name="next", datatype="FP32", shape=(2, 3), rows_at=2),
+        TensorSpec(name="table", datatype="FP32", shape=(4,), per_request=True),
+    ),
+)
+
+
+def stacked_request(rows, start=0):
+    values = np.arange(start, start + 6 * rows, dtype=np.float32).reshape(2, rows, 3)
+    return made_request({"state": values, "factor": np.array(2, np.float32)}, rows)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(1, 7), st.integers(1, 9))
+def test_rows_at_any_axis_come_back_to_their_request_whatever_was_cut(counts, max_rows, most):
+    requests = [stacked_request(rows, 100 * number) for number, rows in enumerate(counts)]
+    verdict = Runner(ServedModel(Stacked(most), STACKED), max_rows).run(requests)
+    assert (verdict.outcomes, verdict.passing) == ([], [])
+    for run in verdict.runs:
+        for one, piece in zip(run.requests, run.pieces(), strict=True):
+            np.testing.assert_array_equal(piece["next"], np.moveaxis(one.inputs["state"], 1, 2) * 2)
+            assert piece["table"].tolist() == [0, 1, 2, 3]
+    assert sum(len(run.requests) for run in verdict.runs) == len(requests)
+
+
+def test_requests_of_dependent_rows_run_whole_and_alone():
+    model = Stacked()
+    served = ServedModel(model, STACKED, independent_rows=False)
+    verdict = Runner(served, max_rows=2).run([stacked_request(rows) for rows in (5, 1, 3)])
+    assert model.sizes == [5, 1, 3]
+    assert [run.rows for run in verdict.runs] == [[5], [1], [3]]
+
+
+def test_a_whole_request_for_which_memory_lacks_is_tried_once_and_put_off():
+    model = Stacked(most=2)
+    requests = [stacked_request(5), stacked_request(2)]
+    verdict = Runner(ServedModel(model, STACKED, independent_rows=False), max_rows=8).run(requests)
+    assert model.sizes == [5, 2]
+    assert [one.id for one, _ in verdict.passing] == [requests[0].id]
+    assert verdict.out_of_memory_rows is None
+
+
+def test_a_request_that_runs_alone_gets_outputs_of_any_size_but_of_its_datatype():
+    class Counter(Doubler):
+        def infer(self, inputs):
+            return {"y": np.flatnonzero(inputs["x"]).astype(np.float32)}
+
+    alone = ServedModel(Counter(), SIGNATURE, independent_rows=False)
+    x = np.array([0, 1, 2, 0], np.float32)
+    assert alone.infer({"x": x}, max_rows=64)["y"].tolist() == [1, 2]
+    with pytest.raises(BrokenContract, match=r"\[2\] for 4 rows"):
+        ServedModel(Counter(), SIGNATURE).infer({"x": x}, max_rows=64)
+
+
+LENGTHS = Signature(
+    inputs=(TensorSpec(name="x", datatype="FP32", shape=(-1,), symbols=("len",)),),
+    outputs=(TensorSpec(name="y", datatype="FP32", shape=(-1,), symbols=("len",)),),
+)
+
+
+def test_an_output_of_another_length_than_its_input_breaks_the_contract():
+    class Shortened(Doubler):
+        def infer(self, inputs):
+            return {"y": inputs["x"][:, 1:]}
+
+    with pytest.raises(BrokenContract, match="'len' must be the same everywhere, but it is 4 in 'x' and 3 in 'y'"):
+        ServedModel(Shortened(), LENGTHS).infer({"x": np.zeros((2, 4), np.float32)}, max_rows=8)

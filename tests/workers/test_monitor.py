@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, ModelDirectory, SignatureMismatch, State
 from headrace.contracts.ids import new_id
 from headrace.contracts.message import RequestHeader
+from headrace.contracts.rows import RowAxes
 from headrace.workers.lane import Lane
 from headrace.workers.monitor import BATCHES_PER_S, GATHER_S, Monitor, RateLimit
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
@@ -93,7 +94,7 @@ def batch_of(lane, requests, outcomes=(), **fields) -> FinishedBatch:
         "started_at": 100.0,
         "finished_at": 100.5,
         "seconds": 0.25,
-        "runs": [Run(requests=list(requests), outputs={})],
+        "runs": [Run(requests=list(requests), outputs={}, axes=RowAxes(()))],
         "outcomes": list(outcomes),
     }
     return FinishedBatch(**(known | fields))
@@ -125,6 +126,19 @@ def test_a_micro_batch_is_a_task_with_size_reason_and_seconds(lane):
     }
     assert (started["type"], started["timestamp"]) == ("task-started", 100.0)
     assert (succeeded["type"], succeeded["runtime"], succeeded["result"]) == ("task-succeeded", 0.25, "2 succeeded")
+
+
+def test_a_model_whose_rows_were_found_dependent_is_a_failed_check(lane):
+    monitor, recorder = monitor_of()
+    batch = batch_of(lane, [request_of(lane)], dependence="output 'y' differs: by 0.5, its values being up to 1")
+    monitor.settled([batch])
+    monitor.flush()
+    check = next(event["uuid"] for event in recorder.events if event.get("name") == "check.double")
+    received, _, failed = recorder.of(check)
+    assert received["args"] == "version 1: each request runs alone from now on"
+    assert failed["type"] == "task-failed"
+    assert "output 'y' differs" in failed["exception"]
+    assert recorder.state().tasks[check].state == "FAILURE"
 
 
 def test_a_request_is_the_child_of_its_micro_batch(lane):

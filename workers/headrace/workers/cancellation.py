@@ -7,7 +7,6 @@ from collections.abc import Container
 import msgspec
 
 from headrace.contracts import Cancelled, State
-from headrace.workers.encoding import cut
 from headrace.workers.inference import Verdict
 from headrace.workers.request import Outcome, Run
 
@@ -19,8 +18,7 @@ def end_cancelled(verdict: Verdict, revoked: Container[str]) -> None:
         if not any(request.id in revoked for request in run.requests):
             runs.append(run)
             continue
-        pieces = cut(run.outputs, [request.rows for request in run.requests])
-        for request, piece in zip(run.requests, pieces, strict=True):
+        for request, piece in zip(run.requests, run.pieces(), strict=True):
             if request.id in revoked:
                 verdict.outcomes.append(Outcome(request=request, state=State.CANCELLED, error=Cancelled()))
             else:

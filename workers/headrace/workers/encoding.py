@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from headrace.contracts import Tensors, encode_tensors
 from headrace.contracts.datatypes import DTYPES, all_finite, datatype_of
 from headrace.contracts.tensors import can_be_json, tensors_to_json
+from headrace.workers.request import Run
 
 #: The one-byte msgpack map header holds at most this many entries; models with more outputs take the general way.
 _FIXMAP_LIMIT: Final = 15
@@ -27,33 +28,29 @@ _MAX_JSON_DIMENSIONS: Final = 2
 _pack: Final = msgspec.msgpack.Encoder().encode
 
 
-def cut(outputs: Tensors, rows: Sequence[int]) -> list[Tensors]:
-    """Cut the outputs of a batch into those of its requests, which have `rows` rows each. Views, no copies."""
-    pieces = []
-    start = 0
-    for count in rows:
-        pieces.append({name: array[start : start + count] for name, array in outputs.items()})
-        start += count
-    return pieces
-
-
-def bodies(outputs: Tensors, rows: Sequence[int]) -> list[bytes]:
+def bodies(run: Run) -> list[bytes]:
     """Encode the outputs of each request as `encode_tensors` would."""
-    if len(rows) > 1 and all(count == 1 for count in rows) and _is_plain(outputs):
-        return _single_row_bodies(outputs, len(rows))
-    return [encode_tensors(piece) for piece in cut(outputs, rows)]
+    if _is_plain(run):
+        return _single_row_bodies(run.outputs, len(run.requests))
+    return [encode_tensors(piece) for piece in run.pieces()]
 
 
-def texts(outputs: Tensors, rows: Sequence[int]) -> list[bytes | None]:
+def texts(run: Run) -> list[bytes | None]:
     """Encode the outputs of each request as `tensors_to_json` would; None where JSON can't hold them exactly."""
-    single = len(rows) > 1 and all(count == 1 for count in rows) and _is_plain(outputs)
-    if single and all(_splits(array) for array in outputs.values()):
-        return list(_single_row_texts(outputs))
-    return [tensors_to_json(piece) if can_be_json(piece) else None for piece in cut(outputs, rows)]
+    if _is_plain(run) and all(_splits(array) for array in run.outputs.values()):
+        return list(_single_row_texts(run.outputs))
+    return [tensors_to_json(piece) if can_be_json(piece) else None for piece in run.pieces()]
 
 
-def _is_plain(outputs: Tensors) -> bool:
-    return len(outputs) <= _FIXMAP_LIMIT and all(array.dtype.kind in "biuf" for array in outputs.values())
+def _is_plain(run: Run) -> bool:
+    """Whether the bytes of a batch are one matrix with a line for each request."""
+    return (
+        len(run.requests) > 1
+        and run.axes.all_first
+        and all(count == 1 for count in run.rows)
+        and len(run.outputs) <= _FIXMAP_LIMIT
+        and all(array.dtype.kind in "biuf" for array in run.outputs.values())
+    )
 
 
 def _splits(array: NDArray[Any]) -> bool:

@@ -45,7 +45,13 @@ class Engine:
         self._client = connect(settings.require_broker_url())
         mark = RunningMark(self._client, worker)
         self._ceilings = Ceilings(settings.device, mark)
-        self.lanes = Lanes(self.models, device=settings.device, threads=settings.threads, ceilings=self._ceilings)
+        self.lanes = Lanes(
+            self.models,
+            device=settings.device,
+            threads=settings.threads,
+            ceilings=self._ceilings,
+            check_every=settings.check_every,
+        )
         self.monitor = Monitor(settings.events_per_s)
         #: Runs a function on the main thread soon; set while Celery's event loop runs.
         self.call_soon: Callable[[Callable[[], None]], None] | None = None

@@ -13,12 +13,13 @@ from typing import Final
 
 import msgspec
 
-from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, InferenceFailed, State
+from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, State
 from headrace.contracts.ids import new_uuid
 from headrace.queueing import RunningMark
 from headrace.runtimes.base import TransientFailure
 from headrace.workers.batching import Batch, Item
 from headrace.workers.cancellation import end_cancelled
+from headrace.workers.causes import given_up
 from headrace.workers.inference import Runner, Verdict
 from headrace.workers.lane import Lane
 from headrace.workers.outbox import Outbox
@@ -241,7 +242,7 @@ class Executor:
         self._mark.set(_by_consumer(requests))
         started_at, start = time.time(), time.perf_counter()
         try:
-            verdict = self._infer(lane, requests, batch.padded_rows)
+            verdict = self._infer(lane, requests)
         except HeadraceError as exc:
             logger.error("model can't be loaded: %r: %s", lane, exc.message)  # noqa: TRY400
             self._end_unrun(lane, [_ended(request, State.FAILED, exc) for request in requests])
@@ -253,6 +254,7 @@ class Executor:
         elif not verdict.outcomes and not verdict.passing:
             lane.cost.observe(max(rows, batch.padded_rows), seconds)
             lane.succeeded_with(rows)
+        dependence = lane.check_neighbours(verdict)
         if self._revoked:
             end_cancelled(verdict, self._revoked)
         self._outbox.put(
@@ -267,6 +269,7 @@ class Executor:
                 runs=verdict.runs,
                 outcomes=verdict.outcomes,
                 deferred=self._put_off(lane, verdict) if verdict.passing else [],
+                dependence=dependence,
             )
         )
 
@@ -281,13 +284,13 @@ class Executor:
         return [request for request in requests if request.id not in self._revoked]
 
     @staticmethod
-    def _infer(lane: Lane, requests: list[InferenceRequest], padded_rows: int) -> Verdict:
+    def _infer(lane: Lane, requests: list[InferenceRequest]) -> Verdict:
         try:
             model = lane.load()
         except TransientFailure as exc:
             return Verdict([], [], [(request, exc) for request in requests])
         batcher = lane.batcher
-        return Runner(model, lane.signature, batcher.max_rows, batcher.policy.padded).run(requests, padded_rows)
+        return Runner(model, batcher.max_rows, batcher.policy.padded).run(requests)
 
     def _put_off(self, lane: Lane, verdict: Verdict) -> list[Deferred]:
         """Let requests whose failure may pass wait in the queue; add those that waited too often to the outcomes."""
@@ -297,8 +300,7 @@ class Executor:
         for request, exc in verdict.passing:
             if request.retries >= self._max_retries:
                 logger.error("given up after %d retries: request=%s: %s", request.retries, request.id, exc)
-                tries = f"the model's runtime failed {request.retries + 1} times for a reason that should have passed"
-                error = InferenceFailed(f"{tries}; the worker's log has it under the request id")
+                error = given_up(exc, request.retries + 1, request.inputs, lane.signature.inputs)
                 verdict.outcomes.append(_ended(request, State.FAILED, error))
             else:
                 left_s = None if request.deadline is None else request.deadline - now

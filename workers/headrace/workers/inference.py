@@ -6,64 +6,98 @@ import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
-import numpy as np
 
-from headrace.contracts import HeadraceError, InferenceFailed, Signature, State, Tensors
+from headrace.contracts import HeadraceError, Signature, SignatureMismatch, State, Tensors, TensorSpec
 from headrace.contracts.datatypes import dtype_of
-from headrace.contracts.padding import pad_rows
+from headrace.contracts.rows import RowAxes
+from headrace.contracts.signature import check_symbols
 from headrace.runtimes.base import LoadedModel, OutOfMemory, TransientFailure
+from headrace.workers.causes import BrokenContract, cause_of
 from headrace.workers.request import InferenceRequest, Outcome, Run
 
 logger = logging.getLogger(__name__)
 
 
-class BrokenContract(Exception):
-    """A model returned something else than its package says."""
+class ServedModel:
+    """A loaded model and how its requests share a run."""
+
+    def __init__(self, model: LoadedModel, signature: Signature, *, independent_rows: bool = True) -> None:
+        """independent_rows: whether a request may be joined with others and cut into pieces; if not, it runs whole."""
+        self._model = model
+        self._check = OutputCheck(signature, independent_rows=independent_rows)
+        self._specs = signature.inputs
+        self.input_axes = RowAxes(signature.inputs)
+        self.output_axes = RowAxes(signature.outputs)
+        self.independent_rows = independent_rows
+
+    def pack(self, requests: Sequence[InferenceRequest]) -> Tensors:
+        """Join the inputs of requests along their rows; they must share one bucket."""
+        return self.input_axes.join([request.inputs for request in requests])
+
+    def infer(self, inputs: Tensors, *, max_rows: int) -> Tensors:
+        """Run inputs of any number of rows, in pieces of at most `max_rows` where rows are independent.
+
+        Returns outputs with exactly the rows of the inputs. Raises whatever the runtime raises, or BrokenContract.
+        """
+        rows = self.input_axes.count(inputs)
+        if rows > max_rows and self.independent_rows:
+            return self.output_axes.join([
+                self.infer(self.input_axes.cut(inputs, start, start + max_rows), max_rows=max_rows)
+                for start in range(0, rows, max_rows)
+            ])  # fmt: skip
+        outputs = self._model.infer(inputs)
+        self._check(outputs, inputs, rows)
+        return outputs
+
+    def cause_of(self, exc: Exception, inputs: Tensors) -> HeadraceError:
+        """Return the error of a request whose run, alone, failed for good."""
+        return cause_of(exc, inputs, self._specs)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model.close()
 
 
-def pack(requests: Sequence[InferenceRequest]) -> Tensors:
-    """Concatenate the inputs of requests along their rows; they must share one bucket."""
-    first = requests[0].inputs
-    if len(requests) == 1:
-        return first
-    return {name: np.concatenate([request.inputs[name] for request in requests]) for name in first}
+class OutputCheck:
+    """Compares what a model returned with its signature, so that no row can move from one request to another.
 
-
-def infer(model: LoadedModel, signature: Signature, inputs: Tensors, *, max_rows: int, padded_rows: int) -> Tensors:
-    """Run inputs of any number of rows in pieces of at most `max_rows`, padded to `padded_rows` where that is more.
-
-    Returns outputs with exactly the rows of the inputs. Raises whatever the runtime raises, or BrokenContract.
+    Where each request runs alone, no row can; then sizes that the data decide are nobody's mistake, and only names and
+    datatypes are compared.
     """
-    rows = len(next(iter(inputs.values())))
-    if rows > max_rows:
-        pieces = [
-            infer(
-                model,
-                signature,
-                {name: array[start : start + max_rows] for name, array in inputs.items()},
-                max_rows=max_rows,
-                padded_rows=0,
-            )
-            for start in range(0, rows, max_rows)
-        ]
-        return {spec.name: np.concatenate([piece[spec.name] for piece in pieces]) for spec in signature.outputs}
-    padded = max(rows, padded_rows)
-    if padded > rows:
-        inputs = {name: pad_rows(array, padded) for name, array in inputs.items()}
-    outputs = model.infer(inputs)
-    _check(signature, outputs, padded)
-    return {name: array[:rows] for name, array in outputs.items()} if padded > rows else outputs
+
+    def __init__(self, signature: Signature, *, independent_rows: bool) -> None:
+        """Prepare the comparisons."""
+        self._sizes = independent_rows
+        self._inputs = signature.inputs
+        self._outputs = [(spec, dtype_of(spec.datatype)) for spec in signature.outputs]
+        self._has_symbols = independent_rows and any(any(spec.symbols) for spec in signature.outputs)
+
+    def __call__(self, outputs: Tensors, inputs: Tensors, rows: int) -> None:
+        """Raise BrokenContract naming the output that doesn't fit."""
+        for spec, dtype in self._outputs:
+            array = outputs.get(spec.name)
+            if array is None:
+                raise BrokenContract(f"output {spec.name!r} is missing")
+            if self._sizes and not _fits(spec, array.shape, rows):
+                raise BrokenContract(
+                    f"output {spec.name!r} has the shape {list(array.shape)} for {rows} rows, but model.toml says "
+                    f"{spec.describe()}"
+                )
+            if array.dtype != dtype:
+                raise BrokenContract(f"output {spec.name!r} is {array.dtype}, but model.toml says {spec.datatype}")
+        if self._has_symbols:
+            self._check_symbols(outputs, inputs)
+
+    def _check_symbols(self, outputs: Tensors, inputs: Tensors) -> None:
+        given = [spec for spec in self._inputs if spec.name in inputs]
+        try:
+            check_symbols([*given, *(spec for spec, _ in self._outputs)], {**inputs, **outputs})
+        except SignatureMismatch as exc:
+            raise BrokenContract(exc.message) from None
 
 
-def _check(signature: Signature, outputs: Tensors, rows: int) -> None:
-    for spec in signature.outputs:
-        array = outputs.get(spec.name)
-        if array is None:
-            raise BrokenContract(f"output {spec.name!r} is missing")
-        if array.ndim == 0 or array.shape[0] != rows:
-            raise BrokenContract(f"output {spec.name!r} has shape {list(array.shape)} for {rows} rows")
-        if array.dtype != dtype_of(spec.datatype):
-            raise BrokenContract(f"output {spec.name!r} is {array.dtype}, but model.toml says {spec.datatype}")
+def _fits(spec: TensorSpec, shape: tuple[int, ...], rows: int) -> bool:
+    return spec.takes(shape) and (spec.per_request or shape[spec.rows_at] == rows)
 
 
 class Verdict(msgspec.Struct):
@@ -82,66 +116,66 @@ class Verdict(msgspec.Struct):
 class Runner:
     """Runs batches on one model and separates the requests that make it fail from those that don't."""
 
-    def __init__(
-        self, model: LoadedModel, signature: Signature, max_rows: int, padded: Callable[[int], int] = int
-    ) -> None:
-        """max_rows: the most rows one run of the model may have. padded: gives the rows to run for a number of rows."""
+    def __init__(self, model: ServedModel, max_rows: int, padded: Callable[[int], int] = int) -> None:
+        """max_rows: the most rows one run of the model may have. padded: the rows that run for a number of rows."""
         self._model = model
-        self._signature = signature
         self._max_rows = max_rows
         self._padded = padded
         self._verdict = Verdict([], [], [])
 
-    def run(self, requests: list[InferenceRequest], padded_rows: int) -> Verdict:
+    def run(self, requests: list[InferenceRequest]) -> Verdict:
         """Run a batch; when it fails, halve it until each culprit stands alone.
 
         A batch of n requests with k culprits costs at most 2·k·log2(n) further runs. Out of memory halves it too, down
         to single rows; any other TransientFailure is that of the device, so the whole batch is put off.
         """
         self._verdict = Verdict([], [], [])
-        self._run(requests, padded_rows)
+        if self._model.independent_rows:
+            self._run(requests)
+        else:
+            for request in requests:
+                self._run([request])
         return self._verdict
 
-    def _run(self, requests: list[InferenceRequest], padded_rows: int) -> None:
+    def _run(self, requests: list[InferenceRequest]) -> None:
         verdict = self._verdict
         try:
-            outputs = infer(
-                self._model, self._signature, pack(requests), max_rows=self._max_rows, padded_rows=padded_rows
-            )
+            outputs = self._model.infer(self._model.pack(requests), max_rows=self._max_rows)
         except (MemoryError, OutOfMemory) as exc:
-            self._shrink(requests, padded_rows, exc)
+            self._shrink(requests, exc)
         except TransientFailure as exc:
             verdict.passing += [(request, exc) for request in requests]
         except Exception as exc:  # noqa: BLE001 — whatever a model raises belongs to its requests, not to the worker.
             if len(requests) == 1:
-                verdict.outcomes.append(_failure(requests[0], exc))
+                verdict.outcomes.append(self._failure(requests[0], exc))
             else:
                 self._halve(requests)
         else:
-            verdict.runs.append(Run(requests=requests, outputs=outputs))
+            verdict.runs.append(Run(requests=requests, outputs=outputs, axes=self._model.output_axes))
 
     def _halve(self, requests: list[InferenceRequest]) -> None:
         middle = len(requests) // 2
-        for half in (requests[:middle], requests[middle:]):
-            self._run(half, self._padded(sum(request.rows for request in half)))
+        self._run(requests[:middle])
+        self._run(requests[middle:])
 
-    def _shrink(self, requests: list[InferenceRequest], padded_rows: int, exc: Exception) -> None:
+    def _shrink(self, requests: list[InferenceRequest], exc: Exception) -> None:
         """Try again with half the rows."""
-        rows = min(max(sum(request.rows for request in requests), padded_rows), self._max_rows)
+        rows = min(self._padded(sum(request.rows for request in requests)), self._max_rows)
+        if not self._model.independent_rows:
+            self._verdict.passing.append((requests[0], exc))
+            return
         lowest = self._verdict.out_of_memory_rows
         self._verdict.out_of_memory_rows = rows if lowest is None else min(lowest, rows)
         self._max_rows = max(rows // 2, 1)
         if len(requests) > 1:
             self._halve(requests)
         elif rows > 1:
-            self._run(requests, 0)
+            self._run(requests)
         else:
             self._verdict.passing.append((requests[0], exc))
 
-
-def _failure(request: InferenceRequest, exc: Exception) -> Outcome:
-    """Log the cause under the request's id; what a client may see is the line of a HeadraceError, or nothing of it."""
-    if isinstance(exc, HeadraceError):
-        return Outcome(request=request, state=State.FAILED, error=exc)
-    logger.error("inference failed: request=%s model=%r", request.id, request.lane, exc_info=exc)
-    return Outcome(request=request, state=State.FAILED, error=InferenceFailed())
+    def _failure(self, request: InferenceRequest, exc: Exception) -> Outcome:
+        """Log the whole cause under the request's id, and end the request with what a client may see of it."""
+        if not isinstance(exc, HeadraceError):
+            logger.error("inference failed: request=%s model=%r", request.id, request.lane, exc_info=exc)
+        return Outcome(request=request, state=State.FAILED, error=self._model.cause_of(exc, request.inputs))

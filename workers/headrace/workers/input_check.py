@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ class InputCheck:
             for spec in signature.inputs
             if not spec.varies and spec.datatype not in {"BYTES", "BF16"}
         ]
-        self._simple = len(self._fixed) == len(signature.inputs)
+        self._simple = signature.has_rows_first and len(self._fixed) == len(signature.inputs)
+        #: Returns how many rows checked inputs have.
+        self.rows_of: Callable[[Tensors], int] = _first_length if signature.has_rows_first else signature.rows_of
 
     def __call__(self, given: dict[str, Any]) -> Tensors:
         """Check one request and give its arrays, rows first. Raises SignatureMismatch."""
@@ -47,6 +50,10 @@ class InputCheck:
             if finite and not _is_finite(array):
                 return False
         return True
+
+
+def _first_length(inputs: Tensors) -> int:
+    return len(next(iter(inputs.values())))
 
 
 def _is_finite(array: NDArray[Any]) -> bool:

@@ -159,7 +159,7 @@ class Intake:
                 f"{self._engine.settings.max_payload_bytes:,}: split it into several requests"
             )
         request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
-        request.rows = len(next(iter(request.inputs.values())))
+        request.rows = request.lane.check_inputs.rows_of(request.inputs)
 
     def _header(self, raw: object) -> RequestHeader:
         """Decode a `headrace` header; those of requests that were submitted together are equal."""

@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Final
+from collections.abc import Hashable
+from random import Random
+from typing import Any, Final
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors
+from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors, TensorSpec
 from headrace.contracts.datatypes import dtype_of
 from headrace.contracts.message import queue_name
 from headrace.contracts.package import BatchingAdvice
 from headrace.contracts.processor import place_of
-from headrace.runtimes.base import LoadedModel, TransientFailure, find_runtime
+from headrace.contracts.rows import RowAxes
+from headrace.contracts.wording import first_line
+from headrace.runtimes.base import TransientFailure
+from headrace.runtimes.loading import load_model
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
 from headrace.workers.ceiling import Ceiling
 from headrace.workers.ceilings import Ceilings
+from headrace.workers.inference import ServedModel, Verdict
 from headrace.workers.input_check import InputCheck
+from headrace.workers.neighbours import NeighbourCheck, run_again_alone
 from headrace.workers.request import InferenceRequest
 
 logger = logging.getLogger(__name__)
 
-#: Where an input's dimension varies, the warm-up uses this size.
+#: Where an input's dimension varies and the package knows no size that works, the warm-up uses this one.
 _WARM_UP_SIZE: Final = 8
+
+#: Batches of one request each: one with more rows forms a batch of its own, and one row is all that fits beside none.
+_ALONE: Final = BatchPolicy(max_rows=1, max_wait_s=0.0)
+
+#: Rows of a batch, for what is claimed ahead, of a model whose requests run alone: enough that a run of a millisecond
+#: doesn't wait for the next claim, and few enough that other workers find some.
+_ALONE_ROWS: Final = 4
 
 
 def starting_cost(advice: BatchingAdvice, *, place: str, threads: int) -> CostModel:
@@ -53,35 +69,53 @@ def profiled_otherwise(advice: BatchingAdvice, *, place: str, threads: int) -> s
 class Lane:
     """One version of one model. The executor thread owns `batcher` and `model`; the rest never changes."""
 
-    def __init__(self, package: ModelPackage, *, device: str, threads: int, ceiling: Ceiling | None = None) -> None:
-        """Prepare the lane; the model is loaded by `load`. ceiling: of its batches, if it is known from before."""
+    def __init__(
+        self,
+        package: ModelPackage,
+        *,
+        device: str,
+        threads: int,
+        ceiling: Ceiling | None = None,
+        check_every: int = 0,
+    ) -> None:
+        """Prepare the lane; the model is loaded by `load`.
+
+        ceiling: of its batches, if it is known from before. check_every: see `NeighbourCheck`.
+        """
         advice = package.manifest.batching
         self.package = package
         self.signature = package.manifest.signature
         self.check_inputs = InputCheck(self.signature)
         self.queue = queue_name(package.name)
-        self.max_rows = advice.max_rows
+        self.max_rows = advice.max_rows if advice.independent_rows else _ALONE_ROWS
         self.cost = starting_cost(advice, place=place_of(device), threads=threads)
+        self.independent_rows = advice.independent_rows
+        policy = BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes)
         self.batcher: MicroBatcher[InferenceRequest] = MicroBatcher(
-            BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes), self.cost
+            policy if self.independent_rows else _ALONE, self.cost
         )
         self._ceiling = ceiling or Ceiling(advice.max_rows, None, lambda _: None)
-        self.batcher.lower_ceiling(self._ceiling.rows)
-        self.varies = any(spec.varies for spec in self.signature.inputs)
+        if self.independent_rows:
+            self.batcher.lower_ceiling(self._ceiling.rows)
+        inputs = self.signature.inputs
+        self._varies = any(spec.varies for spec in inputs)
+        self._input_axes = RowAxes(inputs)
+        self._has_parameters = any(spec.per_request or spec.optional for spec in inputs)
+        self._neighbours = NeighbourCheck(check_every, Random())  # noqa: S311 — no secret
         self._device = device
         self._threads = threads
-        self._model: LoadedModel | None = None
+        self._model: ServedModel | None = None
 
     def __repr__(self) -> str:
         """Name the lane as people do."""
         return f"{self.package.name} {self.package.version}"
 
-    def load(self) -> LoadedModel:
+    def load(self) -> ServedModel:
         """Give the model, loading it first if need be. Raises PackageError or ConfigurationError."""
         if self._model is None:
             self.package.verify()
-            runtime = find_runtime(self.package.manifest.runtime, self._device, self._threads)
-            self._model = runtime.load(self.package)
+            loaded = load_model(self.package, self._device, self._threads)
+            self._model = ServedModel(loaded, self.signature, independent_rows=self.independent_rows)
             self._warm_up(self._model)
             logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
             difference = profiled_otherwise(
@@ -91,6 +125,25 @@ class Lane:
                 logger.info("model was profiled otherwise, so it learns its times anew: %r %s", self, difference)
         return self._model
 
+    def check_neighbours(self, verdict: Verdict) -> str:
+        """Return how a request's outputs were found to depend on those beside it; "" if they weren't.
+
+        If they were, what ran in company is computed anew, and each request runs alone from now on.
+        """
+        if not self.independent_rows or self._model is None:
+            return ""
+        found = self._neighbours(self._model, verdict)
+        if found:
+            logger.error("rows.dependent model=%r: %s; its requests run alone from now on", self, found)
+            self._run_alone(self._model)
+            run_again_alone(self._model, verdict)
+        return found
+
+    def _run_alone(self, model: ServedModel) -> None:
+        self.independent_rows = model.independent_rows = False
+        self.max_rows = _ALONE_ROWS
+        self.batcher.use(_ALONE)
+
     def ran_out_at(self, rows: int) -> None:
         """Make batches smaller, because one of `rows` rows needed more memory than there is."""
         self._ceiling.ran_out_at(rows)
@@ -98,7 +151,7 @@ class Lane:
 
     def succeeded_with(self, rows: int) -> None:
         """Note a batch that succeeded; after enough of them batches may become larger again."""
-        if self._ceiling.succeeded_with(rows):
+        if self.independent_rows and self._ceiling.succeeded_with(rows):
             self.batcher.set_max_rows(self._ceiling.rows)
 
     def close(self) -> None:
@@ -107,33 +160,54 @@ class Lane:
             self._model.close()
             self._model = None
 
-    def bucket_of(self, inputs: Tensors) -> tuple[tuple[int, ...], ...] | None:
-        """Give the shape key of a request; different shapes can't share a batch. None when all are alike."""
-        if not self.varies:
+    def bucket_of(self, inputs: Tensors) -> Hashable:
+        """Return what must be equal in requests that share a batch: shapes and parameters. None when all are alike."""
+        if not (self._varies or self._has_parameters) or not self.independent_rows:
             return None
-        return tuple(inputs[spec.name].shape[1:] for spec in self.signature.inputs)
+        given = [spec for spec in self.signature.inputs if spec.name in inputs]
+        shapes = tuple(_shape_of_a_row(inputs[spec.name], spec) for spec in given)
+        return (shapes, self._input_axes.request_key(inputs)) if self._has_parameters else shapes
 
-    def _warm_up(self, model: LoadedModel) -> None:
+    def _warm_up(self, model: ServedModel) -> None:
         """Run one row of zeros, so that the first request doesn't pay for lazy initialisation."""
-        inputs: Tensors = {}
-        for spec in self.signature.inputs:
-            shape = (1, *(_WARM_UP_SIZE if size == -1 else size for size in spec.shape))
-            empty = b"" if spec.datatype == "BYTES" else 0
-            inputs[spec.name] = np.full(shape, empty, dtype=dtype_of(spec.datatype))
+        inputs = {spec.name: _zeros(spec) for spec in self.signature.inputs if not spec.optional}
         try:
-            model.infer(inputs)
+            model.infer(inputs, max_rows=self.max_rows)
         except Exception as exc:  # noqa: BLE001 — a model may rightly refuse zeros; real requests decide.
-            logger.warning("warm-up of %r on a row of zeros failed: %s", self, exc)
+            logger.info("warm-up of %r on a row of zeros failed: %s", self, first_line(exc))
+
+
+def _shape_of_a_row(array: NDArray[Any], spec: TensorSpec) -> tuple[int, ...]:
+    if spec.per_request:
+        return array.shape
+    return array.shape[: spec.rows_at] + array.shape[spec.rows_at + 1 :]
+
+
+def _zeros(spec: TensorSpec) -> NDArray[Any]:
+    """Make an input of one row."""
+    sizes = spec.sample_shape or tuple(_WARM_UP_SIZE if size == -1 else size for size in spec.shape)
+    shape = msgspec.structs.replace(spec, shape=sizes, symbols=(), sample_shape=()).whole_shape(1)
+    empty = b"" if spec.datatype == "BYTES" else 0
+    return np.full(shape, empty, dtype=dtype_of(spec.datatype))
 
 
 class Lanes:
     """All lanes of a worker, by model and version. Lanes are made by the intake and run by the executor."""
 
-    def __init__(self, models: ModelDirectory, *, device: str, threads: int, ceilings: Ceilings | None = None) -> None:
+    def __init__(
+        self,
+        models: ModelDirectory,
+        *,
+        device: str,
+        threads: int,
+        ceilings: Ceilings | None = None,
+        check_every: int = 0,
+    ) -> None:
         """models: where packages are looked up, also such as are added while the worker runs.
 
-        ceilings: what is known of the device's memory.
+        ceilings: what is known of the device's memory. check_every: see `NeighbourCheck`.
         """
+        self._check_every = check_every
         self._ceilings = ceilings
         self._models = models
         self._device = device
@@ -174,7 +248,13 @@ class Lanes:
             lane = self._lanes.get((name, package.version))
             if lane is None:
                 ceiling = self._ceilings.of(package) if self._ceilings is not None else None
-                lane = Lane(package, device=self._device, threads=self._threads, ceiling=ceiling)
+                lane = Lane(
+                    package,
+                    device=self._device,
+                    threads=self._threads,
+                    ceiling=ceiling,
+                    check_every=self._check_every,
+                )
                 self._lanes[name, package.version] = lane
             self._lanes[name, version] = lane
             return lane

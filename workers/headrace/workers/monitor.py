@@ -25,6 +25,9 @@ GATHER_S: Final = 0.1
 #: Name of the pseudo-task under which Flower shows micro-batches of a model.
 BATCH_PREFIX: Final = "batch."
 
+#: Name of the pseudo-task under which Flower shows that a check of a model failed.
+CHECK_PREFIX: Final = "check."
+
 #: Micro-batches of a worker that are shown one by one; what goes beyond is summed up, one pseudo-task a model for each
 #: GATHER_S. A tiny model makes hundreds of batches a second, and each costs Flower about 0.25 ms.
 BATCHES_PER_S: Final = 50.0
@@ -193,6 +196,8 @@ class Monitor:
             if not self._on:
                 continue
             parent = self._show_batch(batch)
+            if batch.dependence:
+                self._send_dependence(batch)
             for run in batch.runs:
                 for request in run.requests:
                     if request.traced:
@@ -289,6 +294,17 @@ class Monitor:
         self._send(
             "task-succeeded", batches.finished_at, uuid=batches.id, result=batches.result, runtime=batches.seconds
         )
+
+    def _send_dependence(self, batch: FinishedBatch) -> None:
+        """Announce a failed check of a model's rows as a pseudo-task that failed."""
+        assert batch.lane is not None
+        package, check = batch.lane.package, str(uuid.uuid4())
+        args = f"version {package.version}: each request runs alone from now on"
+        fields: dict[str, Any] = {"args": args, "kwargs": "{}", "retries": 0, "eta": None, "expires": None}
+        self._send("task-received", batch.started_at, uuid=check, name=CHECK_PREFIX + package.name, **fields)
+        self._send("task-started", batch.started_at, uuid=check)
+        exception = f"RowsDependent({batch.dependence!r})"
+        self._send("task-failed", batch.finished_at, uuid=check, exception=exception, traceback=None)
 
     def _send_received(self, request: InferenceRequest, at: float) -> None:
         # A request that the intake refused has no rows that could be counted.

@@ -10,7 +10,6 @@ import msgspec
 
 from headrace.contracts import HeadraceError, InferenceFailed, State
 from headrace.contracts.errors import error_from_wire
-from headrace.workers.encoding import cut
 from headrace.workers.request import Burial, FinishedBatch, Outcome, RowForm, Run
 
 logger = logging.getLogger(__name__)
@@ -33,8 +32,7 @@ def without(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> F
 
 
 def _take_apart(run: Run, refused: Collection[uuid.UUID], why: str, runs: list[Run], outcomes: list[Outcome]) -> None:
-    pieces = cut(run.outputs, [request.rows for request in run.requests])
-    for request, piece in zip(run.requests, pieces, strict=True):
+    for request, piece in zip(run.requests, run.pieces(), strict=True):
         if request.row_id in refused:
             logger.error("outputs can't be stored: request=%s: %s", request.id, why)
             error = InferenceFailed("the outputs of this request can't be stored; the worker's log has the cause")

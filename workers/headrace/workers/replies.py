@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 from typing import Final
 
 import msgspec
-import numpy as np
-import orjson
 
-from headrace.contracts import HeadraceError, Tensors, decode_tensors
+from headrace.contracts import HeadraceError, decode_tensors
 from headrace.contracts.message import Reply
+from headrace.contracts.tensors import tensors_to_json
 from headrace.workers.request import InferenceRequest
 
 #: Celery's Redis result backend keeps a task's result under this prefix, and publishes it on a channel of that name.
@@ -42,31 +40,10 @@ class Answers(msgspec.Struct):
 def celery_success(request: InferenceRequest, body: bytes, text: bytes | None) -> bytes:
     """Write the result of a plain Celery client's request: `{output name: nested lists}`.
 
-    body: the outputs as tensors. text: the same as JSON; None where JSON can't hold them exactly: then NaN and
-    infinity become null, and bytes that are no text become base64.
+    body: the outputs as tensors. text: the same as JSON; None where the store holds the tensors themselves, since jsonb
+    has no NaN and no infinity.
     """
-    return _celery_meta(request, "SUCCESS", msgspec.Raw(text or lossy_json(decode_tensors(body))))
-
-
-def lossy_json(outputs: Tensors) -> bytes:
-    """Write outputs as JSON even where JSON can't hold them exactly."""
-    return orjson.dumps(
-        {
-            name: array.tolist() if array.dtype.kind != "V" else array.astype(np.float32)
-            for name, array in outputs.items()
-        },
-        default=_base64,
-        option=orjson.OPT_SERIALIZE_NUMPY,
-    )
-
-
-def _base64(value: object) -> str:
-    if not isinstance(value, bytes):
-        raise TypeError(f"{type(value).__name__} is no tensor element")
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(value).decode()
+    return _celery_meta(request, "SUCCESS", msgspec.Raw(text or tensors_to_json(decode_tensors(body))))
 
 
 def celery_failure(request: InferenceRequest, error: HeadraceError) -> bytes:

@@ -11,6 +11,7 @@ import msgspec
 from headrace.contracts import HeadraceError, State, Tensors
 from headrace.contracts.ids import foreign_id
 from headrace.contracts.message import RequestHeader
+from headrace.contracts.rows import RowAxes
 
 if TYPE_CHECKING:
     from headrace.queueing import ClaimingConsumer, Death
@@ -105,17 +106,31 @@ class Deferred(msgspec.Struct, kw_only=True, eq=False):
 
 
 class Run(msgspec.Struct, kw_only=True, eq=False):
-    """Requests that succeeded together: the outputs hold their rows one after the other, in this order."""
+    """Requests that succeeded together: the outputs hold their rows one after the other, in this order.
+
+    axes: where each output holds its rows.
+    """
 
     requests: list[InferenceRequest]
     outputs: Tensors
+    axes: RowAxes
+
+    @property
+    def rows(self) -> list[int]:
+        """How many rows each request has."""
+        return [request.rows for request in self.requests]
+
+    def pieces(self) -> list[Tensors]:
+        """Return the outputs of each request; views, no copies."""
+        return self.axes.split(self.outputs, self.rows)
 
 
 class FinishedBatch(msgspec.Struct, kw_only=True, eq=False):
     """All that the outbox must store, answer and acknowledge together.
 
     lane, batch_id, reason: None for requests that never reached a model. Times are seconds since 1970;
-    seconds: what the model took.
+    seconds: what the model took. dependence: how a request's outputs were found to depend on those beside it; "" if
+    they weren't.
     """
 
     lane: Lane | None
@@ -129,6 +144,7 @@ class FinishedBatch(msgspec.Struct, kw_only=True, eq=False):
     outcomes: list[Outcome]
     deferred: list[Deferred] = []
     known: list[Known] = []
+    dependence: str = ""
 
     @property
     def requests(self) -> int:

@@ -39,9 +39,8 @@ def _model_of(batch: FinishedBatch) -> str:
 
 
 def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inline_bytes: int) -> None:
-    counts = [request.rows for request in run.requests]
-    bodies = encoding.bodies(run.outputs, counts)
-    texts = [None] * len(counts) if binary else encoding.texts(run.outputs, counts)
+    bodies = encoding.bodies(run)
+    texts = [None] * len(bodies) if binary else encoding.texts(run)
     datatypes = datatypes_line(run.outputs)
     for request, body, text in zip(run.requests, bodies, texts, strict=True):
         rows.append(_row(request, State.SUCCEEDED, outputs=text, datatypes=datatypes, blob=None if text else body))

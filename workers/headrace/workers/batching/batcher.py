@@ -139,6 +139,11 @@ class MicroBatcher(Generic[T]):
         """
         self._max_rows = self.policy.max_rows if rows is None else self.policy.capped(rows)
 
+    def use(self, policy: BatchPolicy) -> None:
+        """Batch by another policy from now on, with no other cap."""
+        self.policy = policy
+        self._max_rows = policy.max_rows
+
     def lower_ceiling(self, rows: int) -> None:
         """Cap the rows of a batch, but never raise a cap that is lower already."""
         self.set_max_rows(min(rows, self._max_rows))

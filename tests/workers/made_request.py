@@ -1,0 +1,30 @@
+"""Requests as the intake makes them, for tests of what happens after it."""
+
+from __future__ import annotations
+
+import uuid
+
+import numpy as np
+
+from headrace.contracts.message import RequestHeader
+from headrace.workers.request import InferenceRequest
+
+
+def made_request(inputs: dict[str, np.ndarray], rows: int) -> InferenceRequest:
+    return InferenceRequest(
+        id=str(uuid.uuid4()),
+        row_id=uuid.uuid4(),
+        model="m",
+        lane=None,
+        consumer=None,
+        tag="",
+        header=RequestHeader(),
+        inputs=inputs,
+        rows=rows,
+        priority=0,
+        deadline=None,
+        submitted_at=0.0,
+        attempts=1,
+        celery_result=False,
+        note="",
+    )
