@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from tests.producers.peer import Peer
 
 from headrace.contracts import Settings
 from headrace.producers import Client
+from headrace.queueing import ClaimingConsumer, connect
 from headrace.results_store import migrate
 
 
@@ -51,3 +52,16 @@ def stored_settings(broker_url: str, database_url: str, tmp_path: Path) -> Setti
 def stored_client(stored_settings: Settings) -> Iterator[Client]:
     with Client(stored_settings) as client:
         yield client
+
+
+@pytest.fixture
+def serving(broker_url: str) -> Iterator[Callable[[str], ClaimingConsumer]]:
+    """Make consumers that are known to consume a queue, as workers are; they take nothing."""
+    with connect(broker_url) as connection:
+
+        def serve(queue: str) -> ClaimingConsumer:
+            consumer = ClaimingConsumer(connection, lease_s=60)
+            consumer.queues.add(queue)
+            return consumer
+
+        yield serve

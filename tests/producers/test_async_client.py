@@ -25,6 +25,8 @@ from headrace.producers import (
     SignatureMismatch,
     pending,
 )
+from headrace.producers.serving import is_served_async
+from headrace.queueing import ClaimingConsumer
 
 X = np.arange(3, dtype=np.float32).reshape(1, 3)
 
@@ -95,6 +97,26 @@ def test_a_timeout_and_a_cancelled_task_let_the_request_go_on(settings: Settings
         np.testing.assert_array_equal((await handle.result(30))["y"], X * 2)
 
     run(settings, main)
+
+
+def test_a_timeout_says_when_no_worker_serves_the_model(
+    settings: Settings, peer: Peer, serving: Callable[[str], ClaimingConsumer]
+) -> None:
+    async def main(client: AsyncClient) -> None:
+        handle = await client.submit(MODEL, {"x": X})
+        with pytest.raises(ResultTimeout, match="no worker serves model 'digits' at present"):
+            await handle.result(0.01)
+        serving(queue_name(MODEL))
+        for timeout_s in (0, 0.01):
+            with pytest.raises(ResultTimeout, match="goes on: wait again"):
+                await handle.result(timeout_s)
+        assert await client.is_served(MODEL)
+
+    run(settings, main)
+
+
+def test_where_nobody_can_say_who_serves_a_model_is_taken_to_be_served() -> None:
+    assert asyncio.run(is_served_async("redis://127.0.0.1:1/0", MODEL))
 
 
 def test_dropped_handles_end_the_reader(settings: Settings, peer: Peer) -> None:

@@ -18,7 +18,7 @@ import redis
 from pydantic import SecretStr
 from tests.producers.peer import MODEL, Peer, Taken, store, succeeded
 
-from headrace.contracts import Settings
+from headrace.contracts import Settings, encode_tensors
 from headrace.contracts.message import Envelope, Reply, queue_name
 from headrace.contracts.tensors import Tensors
 from headrace.producers import (
@@ -41,6 +41,8 @@ from headrace.producers import (
 )
 from headrace.producers.inputs import Checked
 from headrace.producers.request import Block, RequestFactory
+from headrace.producers.serving import is_served
+from headrace.queueing import ClaimingConsumer
 from headrace.results_store import Row, StoreReader, error_json
 
 X = np.arange(3, dtype=np.float32).reshape(1, 3)
@@ -149,6 +151,67 @@ def test_a_timeout_names_the_request_and_lets_it_go_on(client: Client, peer: Pee
     (taken,) = peer.take()
     peer.reply(taken.inbox, taken.doubled())
     np.testing.assert_array_equal(handle.result(30)["y"], X * 2)
+
+
+def test_a_timeout_says_when_no_worker_serves_the_model(
+    client: Client, peer: Peer, serving: Callable[[str], ClaimingConsumer]
+) -> None:
+    handle = client.submit(MODEL, {"x": X})
+    none, away = (
+        "no worker serves model 'digits' at present; start one .*headrace worker --models",
+        "goes on: wait again",
+    )
+    with pytest.raises(ResultTimeout, match=none) as caught:
+        handle.result(timeout_s=0.01)
+    assert caught.value.request_id == handle.id
+    consumer = serving(queue_name(MODEL))
+    with pytest.raises(ResultTimeout, match=away) as caught:
+        handle.result(timeout_s=0.01)
+    assert "no worker" not in caught.value.message
+    with pytest.raises(ResultTimeout, match="no worker serves model 'other'"):
+        client.predict("other", {"x": X}, timeout_s=0.01)
+    consumer.close()
+    assert not client.is_served(MODEL)
+    with pytest.raises(ResultTimeout, match=none):
+        handle.result(timeout_s=0.01)
+
+
+def test_a_look_without_waiting_asks_nobody_who_serves(client: Client, peer: Peer) -> None:
+    handle = client.submit(MODEL, {"x": X})
+    with pytest.raises(ResultTimeout, match="no result within 0 s") as caught:
+        handle.result(timeout_s=0)
+    assert "no worker" not in caught.value.message
+
+
+def test_where_nobody_can_say_who_serves_a_model_is_taken_to_be_served() -> None:
+    assert is_served("redis://127.0.0.1:1/0", MODEL)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert is_served(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", MODEL)
+
+
+def test_outputs_come_back_in_the_order_of_the_model(
+    stored_client: Client, peer: Peer, stored_settings: Settings
+) -> None:
+    outputs = {name: np.ones((1, 2), np.float32) for name in ("long name", "b", "aa", "a")}
+    handle = stored_client.submit(MODEL, {"x": X})
+    (taken,) = peer.take()
+    store(stored_settings.require_database_url(), handle.id, succeeded(outputs))
+    peer.reply(taken.inbox, Reply(id=handle.id, state="succeeded", stored=True))
+    assert list(handle.result(30)) == list(outputs)
+    row = stored_client.get(handle.id)
+    assert row is not None
+    assert list(row.result()) == list(outputs)
+    inline = stored_client.submit(MODEL, {"x": X})
+    peer.reply(taken.inbox, Reply(id=inline.id, state="succeeded", outputs=encode_tensors(outputs)))
+    assert list(inline.result(30)) == list(outputs)
+
+
+def test_nan_and_infinity_go_to_a_model_whose_signature_nobody_here_knows(client: Client, worker: Peer) -> None:
+    odd = [[float("nan"), float("inf"), -float("inf")]]
+    for x in (odd, np.array(odd, np.float32)):
+        np.testing.assert_array_equal(client.predict(MODEL, {"x": x})["y"], np.array(odd))
+    for handle in client.submit_many(MODEL, {"x": [*odd, [1.0, 2.0, 3.0]]}):
+        assert handle.result(30)["y"].shape == (1, 3)
 
 
 def test_a_timeout_of_zero_takes_what_is_there(client: Client, peer: Peer) -> None:

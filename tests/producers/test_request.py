@@ -27,15 +27,22 @@ from headrace.producers.rows import tensor_bodies
 INBOX = "headrace:inbox:test"
 
 
-def add_model(root: Path, name: str = "digits", version: str = "1", datatype: str = "FP32") -> Path:
+X = TensorSpec(name="x", datatype="FP32", shape=(3,), allow_nan=False)
+
+
+def add_model(
+    root: Path, name: str = "digits", version: str = "1", datatype: str = "FP32", inputs: tuple[TensorSpec, ...] = (X,)
+) -> Path:
     """Write the manifest of a model that takes x [rows, 3]; there is no model file, which a client never reads."""
+    if inputs == (X,):
+        inputs = (msgspec.structs.replace(X, datatype=datatype),)
     manifest = Manifest(
         name=name,
         version=version,
         runtime="onnxruntime",
         file="model.onnx",
         sha256="0" * 64,
-        inputs=(TensorSpec(name="x", datatype=datatype, shape=(3,), allow_nan=False),),
+        inputs=inputs,
         outputs=(TensorSpec(name="y", datatype="FP32", shape=(3,)),),
     )
     path = root / name / version / "model.toml"
@@ -109,18 +116,16 @@ def test_any_other_string_is_a_request_id(tmp_path: Path, request_id: str) -> No
         [1, 2],
         {},
         {1: np.zeros((1, 3))},
-        {"x": 5},
-        {"x": "text"},
-        {"x": np.float32(3)},
-        {"x": np.zeros(())},
+        {"x": None},
+        {"x": object},
+        {"x": b"bytes"},
         {"x": []},
         {"x": np.zeros((0, 3))},
+        {"x": [], "y": np.zeros((0, 3))},
         {"x": [b"bytes"]},
-        {"x": [[1.0, math.nan]]},
         {"x": [[None]]},
+        {"x": [[math.nan, None]]},
         {"x": [object]},
-        {"x": np.zeros((2, 3)), "y": np.zeros((3, 3))},
-        {"x": [1, 2], "y": np.zeros((3, 3))},
         {"x": np.zeros((1, 3), np.complex64)},
         {"x": np.array([[object]])},
     ],
@@ -130,6 +135,113 @@ def test_any_other_string_is_a_request_id(tmp_path: Path, request_id: str) -> No
 def test_without_a_signature_what_no_model_takes_is_refused(tmp_path: Path, inputs: Any, way: str) -> None:
     with pytest.raises(InvalidRequest):
         make(factory(tmp_path), way, inputs)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"x": 5},
+        {"x": "text"},
+        {"x": np.float32(3)},
+        {"x": np.zeros(())},
+        {"x": [[1.0, math.nan, math.inf]]},
+        {"x": np.ones((2, 3)), "y": np.ones((3, 3))},
+        {"x": [1, 2], "y": np.ones((3, 3))},
+        {"x": np.ones((2, 3)), "state": np.ones((2, 2, 8)), "rate": np.array(16000)},
+        {"x": np.ones((2, 3)), "rate": 16000},
+        {"x": np.ones((2, 3)), "prompt": np.zeros((0, 4))},
+    ],
+    ids=repr,
+)
+def test_without_a_signature_what_only_the_model_can_judge_is_sent(tmp_path: Path, inputs: Any) -> None:
+    (message,) = factory(tmp_path).one("digits", inputs, Options(), None).messages
+    sent = inputs_in(message)
+    assert list(sent) == list(inputs)
+    for name, value in inputs.items():
+        assert repr(np.asarray(sent[name]).tolist()) == repr(np.asarray(value).tolist())
+
+
+def test_rows_that_nobody_can_count_here_are_left_to_the_worker(tmp_path: Path) -> None:
+    made = factory(tmp_path)
+    for inputs, rows, note in (
+        ({"x": np.ones((2, 3)), "rate": np.array(1)}, 2, "digits, 2 rows"),
+        ({"x": np.ones((1, 3))}, 1, "digits, 1 row"),
+        ({"x": np.ones((2, 3)), "state": np.ones((4, 2))}, 0, "digits"),
+        ({"x": 5}, 0, "digits"),
+    ):
+        headers = document(made.one("digits", inputs, Options(), None).messages[0])["headers"]
+        assert (headers["headrace"].get("rows", 0), headers["argsrepr"]) == (rows, note)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"x": np.zeros((2, 3)), "y": np.zeros((3, 3))}, "x 2, y 3"),
+        ({"x": [1, 2], "y": np.zeros((3, 3))}, "x 2, y 3"),
+        ({"x": 5}, "none has any"),
+        ({"x": np.float32(5), "y": "text"}, "none has any"),
+    ],
+)
+def test_without_a_signature_rows_can_only_be_cut_along_equal_first_dimensions(
+    tmp_path: Path, inputs: Any, words: str
+) -> None:
+    with pytest.raises(SignatureMismatch, match=f"{words}; use submit .* HEADRACE_MODELS"):
+        factory(tmp_path).per_row("digits", inputs, Options())
+
+
+@pytest.mark.parametrize("rate", [np.array(16000), np.int64(16000), 16000])
+def test_without_a_signature_a_scalar_goes_with_every_row(tmp_path: Path, rate: Any) -> None:
+    (block,) = factory(tmp_path).per_row("digits", {"x": np.arange(6.0).reshape(2, 3), "rate": rate}, Options())
+    sent = [{name: np.asarray(value).tolist() for name, value in inputs_in(row).items()} for row in block.messages]
+    assert sent == [{"x": [[0.0, 1.0, 2.0]], "rate": 16000}, {"x": [[3.0, 4.0, 5.0]], "rate": 16000}]
+
+
+RECURRENT = (
+    TensorSpec(name="x", datatype="FP32", shape=(3,)),
+    TensorSpec(name="state", datatype="FP32", shape=(2, 4), rows_at=1),
+    TensorSpec(name="text", datatype="BYTES", optional=True),
+    TensorSpec(name="rate", datatype="INT64", shape=(), per_request=True),
+    TensorSpec(name="scale", datatype="FP32", shape=(2,), per_request=True),
+)
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+def test_with_a_signature_rows_are_cut_where_each_input_holds_them(tmp_path: Path, with_text: bool) -> None:
+    add_model(tmp_path, inputs=RECURRENT)
+    arrays: dict[str, Any] = {
+        "x": np.arange(15, dtype=np.float32).reshape(5, 3),
+        "state": np.arange(40, dtype=np.float32).reshape(2, 5, 4),
+        "rate": np.array(16000),
+        "scale": np.array([1, 2], np.float32),
+    }
+    if with_text:
+        arrays["text"] = np.array([f"row {row}".encode() for row in range(5)], dtype=object)
+    (block,) = factory(tmp_path).per_row("digits", arrays, Options())
+    assert len(block.messages) == 5
+    for row, message in enumerate(block.messages):
+        cut = {name: arrays[name] for name in arrays}
+        cut["x"], cut["state"] = arrays["x"][row : row + 1], arrays["state"][:, row : row + 1]
+        if with_text:
+            cut["text"] = arrays["text"][row : row + 1]
+        expected = encode_tensors({spec.name: cut[spec.name] for spec in RECURRENT if spec.name in cut})
+        assert base64.b64decode(document(message)["body"]) == expected
+    (message,) = factory(tmp_path).one("digits", arrays, Options(), None).messages
+    assert document(message)["headers"]["headrace"]["rows"] == 5
+
+
+def test_a_model_without_rows_gets_one_request(tmp_path: Path) -> None:
+    add_model(tmp_path, inputs=(TensorSpec(name="x", datatype="FP32", shape=(3,), per_request=True),))
+    (block,) = factory(tmp_path).per_row("digits", {"x": np.ones(3, np.float32)}, Options())
+    (message,) = block.messages
+    assert inputs_in(message)["x"].shape == (3,)
+
+
+def test_what_every_request_holds_counts_in_each_of_them(tmp_path: Path) -> None:
+    add_model(tmp_path, inputs=(RECURRENT[0], TensorSpec(name="w", datatype="FP32", shape=(-1,), per_request=True)))
+    inputs = {"x": np.ones((1000, 3), np.float32), "w": np.ones(10_000, np.float32)}
+    with pytest.raises(PayloadTooLarge):
+        factory(tmp_path, max_payload_bytes=20_000).per_row("digits", inputs, Options())
+    assert list(factory(tmp_path, max_payload_bytes=80_000).per_row("digits", inputs, Options()))
 
 
 def test_a_list_that_holds_itself_is_refused(tmp_path: Path) -> None:
@@ -218,21 +330,26 @@ _DTYPES = ["?", "u1", "<i8", ">i4", "<f2", "<f4", ">f8", ml_dtypes.bfloat16]
     data=st.data(), rows=st.integers(1, 5), names=st.lists(st.text(max_size=40), min_size=1, max_size=17, unique=True)
 )
 def test_bodies_of_rows_equal_the_encoding_of_each_row(data: st.DataObject, rows: int, names: list[str]) -> None:
-    arrays = {}
+    arrays, axes = {}, {}
     for name in names:
         shape = data.draw(st.lists(st.integers(0, 3), max_size=2))
+        axes[name] = axis = data.draw(st.none() | st.integers(0, len(shape)))
+        if axis is not None:
+            shape.insert(axis, rows)
         dtype = data.draw(st.sampled_from(_DTYPES))
-        count = rows * math.prod(shape)
-        numbers = np.arange(count).astype(np.dtype(dtype)).reshape(rows, *shape)
+        numbers = np.arange(math.prod(shape)).astype(np.dtype(dtype)).reshape(shape)
         arrays[name] = np.asfortranarray(numbers) if data.draw(st.booleans()) else numbers
     start = data.draw(st.integers(0, rows - 1))
-    expected = [encode_tensors({k: v[row : row + 1] for k, v in arrays.items()}) for row in range(start, rows)]
-    assert list(tensor_bodies(arrays, start, rows)) == expected
+    cuts = [
+        {k: v if axes[k] is None else np.take(v, [row], axis=axes[k]) for k, v in arrays.items()}
+        for row in range(start, rows)
+    ]
+    assert list(tensor_bodies(arrays, axes, start, rows)) == [encode_tensors(cut) for cut in cuts]
 
 
 @given(texts=hnp.arrays(object, st.integers(1, 5), elements=st.text() | st.binary()))
 def test_bodies_of_text_rows_equal_the_encoding_of_each_row(texts: Any) -> None:
-    bodies = list(tensor_bodies({"t": texts}, 0, len(texts)))
+    bodies = list(tensor_bodies({"t": texts}, {"t": 0}, 0, len(texts)))
     assert bodies == [encode_tensors({"t": texts[row : row + 1]}) for row in range(len(texts))]
     assert len(decode_tensors(bodies[0])["t"]) == 1
 

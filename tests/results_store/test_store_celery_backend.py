@@ -14,7 +14,7 @@ from celery.result import GroupResult
 
 from headrace.contracts.errors import ConfigurationError, InferenceFailed, StoreUnavailable
 from headrace.contracts.ids import new_id, row_id
-from headrace.contracts.tensors import datatypes_line, encode_tensors
+from headrace.contracts.tensors import datatypes_line, encode_tensors, tensors_to_json
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, error_json
 from headrace.results_store.celery_backend import PredictionBackend
 
@@ -78,6 +78,27 @@ def test_text_and_short_floats_become_what_json_knows(
     row = make_row(outputs=None, blob=encode_tensors(tensors), datatypes=datatypes_line(tensors))
     writer.write([make_batch(rows=[row])])
     assert app.AsyncResult(str(row.id)).get() == {"name": ["né", "\\xff"], "score": [1.5], "none": []}
+
+
+def test_nan_and_infinity_are_floats_beside_labels_as_they_are(
+    app: Celery, writer: StoreWriter, make_row: MakeRow, make_batch: MakeBatch
+) -> None:
+    tensors = {"scores": np.array([[np.nan, np.inf, -np.inf, 1.5]], np.float32), "label": np.array([2**53 + 1])}
+    row = make_row(outputs=None, blob=encode_tensors(tensors), datatypes=datatypes_line(tensors))
+    writer.write([make_batch(rows=[row])])
+    found = app.AsyncResult(str(row.id)).get()
+    assert repr(found) == "{'scores': [[nan, inf, -inf, 1.5]], 'label': [9007199254740993]}"
+
+
+def test_outputs_are_in_the_order_of_the_model(
+    app: Celery, writer: StoreWriter, make_row: MakeRow, make_batch: MakeBatch
+) -> None:
+    names = ["long name", "b", "aa", "a"]
+    tensors = {name: np.ones((1, 1), np.float32) for name in names}
+    kept, exact = make_row(outputs=tensors_to_json(tensors)), make_row(outputs=None, blob=encode_tensors(tensors))
+    kept.datatypes = exact.datatypes = datatypes_line(tensors)
+    writer.write([make_batch(rows=[kept, exact])])
+    assert [list(app.AsyncResult(str(row.id)).get()) for row in (kept, exact)] == [names, names]
 
 
 def test_a_failure_raises_the_error_of_headrace(

@@ -135,6 +135,22 @@ def test_every_datatype_survives_the_store(
     assert_same(found.outputs, tensors)
 
 
+@pytest.mark.parametrize("form", ["json", "binary"])
+def test_outputs_are_read_in_the_order_in_which_the_model_gave_them(
+    form: str, writer: StoreWriter, reader: StoreReader, make_row: MakeRow, make_batch: MakeBatch
+) -> None:
+    tensors = {name: np.ones((1, 2), np.float32) for name in ("long name", "b,%", "aa", "a")}
+    fields = (
+        {"outputs": tensors_to_json(tensors)} if form == "json" else {"outputs": None, "blob": encode_tensors(tensors)}
+    )
+    row = make_row(datatypes=datatypes_line(tensors), **fields)
+    writer.write([make_batch(rows=[row])])
+    found = reader.get(str(row.id))
+    assert found is not None
+    assert found.outputs is not None
+    assert list(found.outputs) == list(tensors)
+
+
 @given(
     hnp.arrays(
         st.sampled_from([np.float64, np.float32, np.float16, np.int64, np.uint64]),

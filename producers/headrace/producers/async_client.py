@@ -21,6 +21,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
+from headrace.producers.serving import is_served_async
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
@@ -136,6 +137,10 @@ class AsyncClient:
         """Wait until a handle has its reply or the time is up; `AsyncHandle.result` calls it."""
         self._bind()
         await self._inbox.wait(handle, timeout_s)
+
+    async def is_served(self, model: str) -> bool:
+        """Return whether a worker takes the requests to a model at present; see `Client.is_served`."""
+        return await is_served_async(self._url, model)
 
     async def look_up(self, handle: AsyncHandle) -> None:
         """Look for a handle's row; `AsyncHandle.status` calls it."""

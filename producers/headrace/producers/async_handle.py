@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headrace.contracts.states import PENDING, State
 from headrace.contracts.tensors import Tensors
-from headrace.producers.handle import timed_out
+from headrace.producers.handle import closed_meanwhile, timed_out
 from headrace.producers.outcome import outputs_of, reads_store
 from headrace.producers.pending import Waiting
 from headrace.producers.request import check_timeout
@@ -36,7 +36,9 @@ class AsyncHandle(Waiting):
         if self.reply is None:
             await self._client.wait(self, timeout_s)
         if self.reply is None:
-            raise timed_out(self, timeout_s, closed=self._client.closed)
+            if self._client.closed:
+                raise closed_meanwhile(self)
+            raise timed_out(self, timeout_s, served=not timeout_s or await self._client.is_served(self.model))
         if reads_store(self.reply):
             return await asyncio.to_thread(outputs_of, self.reply, self._client.read_row)
         return outputs_of(self.reply, self._client.read_row)

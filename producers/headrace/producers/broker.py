@@ -22,6 +22,9 @@ _BACKOFF_S: Final = 0.05
 #: A short call that takes longer means that the server or the way to it is broken.
 _CALL_TIMEOUT_S: Final = 10.0
 
+#: A look whether a model is served comes after the time that a caller gave, so it may not take long.
+_LOOK_TIMEOUT_S: Final = 1.0
+
 #: Longest single blocking read of an inbox, and how much later than its end the silence means a dead connection.
 READ_S: Final = 5.0
 _SILENCE_S: Final = 5.0
@@ -55,11 +58,18 @@ def connect_for_reading(url: str) -> redis.Redis:
     return connect(url, socket_timeout=READ_S + _SILENCE_S, retry=redis.retry.Retry(ExponentialBackoff(), 0))
 
 
+def connect_for_look(url: str) -> redis.Redis:
+    """Return a client for one short look, which gives up soon."""
+    retry = redis.retry.Retry(ExponentialBackoff(), 0)
+    return connect(url, socket_timeout=_LOOK_TIMEOUT_S, socket_connect_timeout=_LOOK_TIMEOUT_S, retry=retry)
+
+
 def _connect_async(url: str, timeout_s: float, retries: int) -> redis.asyncio.Redis:
+    connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
     retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), retries)
     try:
         return redis.asyncio.Redis.from_url(
-            redis_url(url), socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=timeout_s, retry=retry
+            redis_url(url), socket_connect_timeout=connect_s, socket_timeout=timeout_s, retry=retry
         )
     except ValueError:
         # The cause may quote a part of the password.
@@ -74,6 +84,11 @@ def connect_for_calls_async(url: str) -> redis.asyncio.Redis:
 def connect_for_reading_async(url: str) -> redis.asyncio.Redis:
     """Give an asyncio client for blocking reads; it doesn't retry."""
     return _connect_async(url, READ_S + _SILENCE_S, 0)
+
+
+def connect_for_look_async(url: str) -> redis.asyncio.Redis:
+    """Return an asyncio client for one short look, which gives up soon."""
+    return _connect_async(url, _LOOK_TIMEOUT_S, 0)
 
 
 @contextmanager

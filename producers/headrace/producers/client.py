@@ -19,6 +19,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
+from headrace.producers.serving import is_served
 from headrace.queueing import keys
 from headrace.queueing.submission import Submitter
 
@@ -67,9 +68,9 @@ class Client:
     ) -> Handle:
         """Submit one request and return at once.
 
-        inputs: name → array with the model's datatype, rows first; or nested lists, which are converted. All rows go
-        in one request. priority: 0 (default) to 9 (most urgent). deadline_s: the model won't start later than this
-        many seconds from now. version: of the model; "" is the newest. request_id: any string of at most 255
+        inputs: name → array with the model's datatype, in the model's own layout; or nested lists, which are converted.
+        All rows go in one request. priority: 0 (default) to 9 (most urgent). deadline_s: the model won't start later
+        than this many seconds from now. version: of the model; "" is the newest. request_id: any string of at most 255
         characters; a request submitted twice under one id has one effect.
 
         Raises InvalidRequest (UnknownModel, SignatureMismatch, PayloadTooLarge) before anything is sent, QueueFull,
@@ -92,6 +93,10 @@ class Client:
         version: str = "",
     ) -> list[Handle]:
         """Submit each row as a request of its own, in order, many in one round trip.
+
+        Each input is cut where the model's signature says that its rows are; what has none goes with every request.
+        Without the model directory here, first dimensions are rows, which must be equal, and values without dimensions
+        go with every request.
 
         Like `submit` otherwise. When the queue's limit is reached on the way, PartlySubmitted (a QueueFull) is raised;
         its `handles` are those of the first rows, which were accepted. So are those of SubmissionInterrupted (a
@@ -143,6 +148,13 @@ class Client:
     def wait(self, handle: Handle, timeout_s: float | None) -> None:
         """Wait until a handle has its reply or the time is up; `Handle.result` calls it."""
         self._inbox.wait(handle, timeout_s)
+
+    def is_served(self, model: str) -> bool:
+        """Return whether a worker takes the requests to a model at present; `Handle.result` asks when its time is up.
+
+        A worker that was killed counts until its lease ends; True also when the broker doesn't answer in a second.
+        """
+        return is_served(self._url, model)
 
     def poll(self) -> None:
         """Take the replies that have arrived; `Handle.done` calls it."""

@@ -15,12 +15,25 @@ if TYPE_CHECKING:
     from headrace.producers.client import Client
 
 
-def timed_out(handle: Waiting, timeout_s: float | None, *, closed: bool) -> ResultTimeout:
-    """Give the error for a wait that ended without a result."""
-    why = "the client was closed" if closed else f"no result within {timeout_s:g} s"
+def timed_out(handle: Waiting, timeout_s: float | None, *, served: bool) -> ResultTimeout:
+    """Return the error for a wait that ended without a result. served: whether a worker serves the model."""
+    why = f"no result within {timeout_s:g} s for request {handle.id} to model {handle.model}"
+    if served:
+        rest = "the request goes on: wait again, or read its row with Client.get(request_id)"
+    else:
+        why += f": no worker serves model {handle.model!r} at present"
+        rest = (
+            "start one whose model directory holds it (`headrace worker --models DIR`); the request goes on waiting: "
+            "wait again, or read its row with Client.get(request_id)"
+        )
+    return ResultTimeout(f"{why}; {rest}", request_id=handle.id)
+
+
+def closed_meanwhile(handle: Waiting) -> ResultTimeout:
+    """Return the error for a wait that ended because its client was closed."""
     return ResultTimeout(
-        f"{why} for request {handle.id} to model {handle.model}; the request goes on: wait again, or read its row "
-        "with Client.get(request_id)",
+        f"the client was closed for request {handle.id} to model {handle.model}; the request goes on: wait again, or "
+        "read its row with Client.get(request_id)",
         request_id=handle.id,
     )
 
@@ -40,18 +53,20 @@ class Handle(Waiting):
         return f"<Handle {self.id} {self.model} {self.reply.state if self.reply else PENDING}>"
 
     def result(self, timeout_s: float | None = None) -> Tensors:
-        """Wait for the outputs: a dict of arrays, rows first, read-only.
+        """Wait for the outputs: a dict of read-only arrays, in the model's order.
 
         timeout_s: None waits until the request ends. A request past its deadline still waits for the worker's
         verdict. Raises the error the request ended with (SignatureMismatch, DeadlineExceeded, Cancelled,
-        InferenceFailed, ...) with its `request_id`; ResultTimeout, after which it may be called again;
-        BrokerUnavailable when the broker is away for a minute.
+        InferenceFailed, ...) with its `request_id`; ResultTimeout, after which it may be called again, and which says
+        so if no worker serves the model; BrokerUnavailable when the broker is away for a minute.
         """
         check_timeout(timeout_s)
         if self.reply is None:
             self._client.wait(self, timeout_s)
         if self.reply is None:
-            raise timed_out(self, timeout_s, closed=self._client.closed)
+            if self._client.closed:
+                raise closed_meanwhile(self)
+            raise timed_out(self, timeout_s, served=not timeout_s or self._client.is_served(self.model))
         return outputs_of(self.reply, self._client.get)
 
     def done(self) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from headrace.contracts.errors import InvalidRequest, PackageError
 from headrace.contracts.ids import new_id, new_ids
 from headrace.contracts.message import (
@@ -25,8 +27,15 @@ from headrace.contracts.package import check_name
 from headrace.contracts.settings import Settings
 from headrace.contracts.tensors import CONTENT_TYPE, encode_tensors
 from headrace.producers.catalog import Catalog
-from headrace.producers.inputs import Checked, check_inputs, raw_bytes, refuse_oversized, refuse_oversized_arrays
-from headrace.producers.rows import has_fixed_size, json_bodies, tensor_bodies
+from headrace.producers.inputs import (
+    Checked,
+    check_inputs,
+    cut_first,
+    raw_bytes,
+    refuse_oversized,
+    refuse_oversized_arrays,
+)
+from headrace.producers.rows import has_fixed_size, json_bodies, row_bytes, tensor_bodies
 
 #: Longest request id; it is kept beside the row when it is not a UUID.
 MAX_ID_LENGTH: Final = 255
@@ -118,9 +127,13 @@ class RequestFactory:
     def per_row(self, model: str, inputs: Mapping[str, object], options: Options) -> Iterator[Block]:
         """Make one request of each row, in blocks. Raises like `one`, before the first block comes out."""
         _check_name("model name", model)
-        total_bytes = raw_bytes(inputs)
-        checked = check_inputs(inputs, self._catalog.signature(model, options.version))
-        refuse_oversized_arrays(total_bytes / checked.rows, self._max_payload_bytes)
+        raw_bytes(inputs)
+        signature = self._catalog.signature(model, options.version)
+        checked = check_inputs(inputs, signature)
+        if signature is None:
+            checked = cut_first(checked)
+        arrays = {name: value for name, value in checked.values.items() if isinstance(value, np.ndarray)}
+        refuse_oversized_arrays(row_bytes(arrays, checked.axes, checked.rows), self._max_payload_bytes)
         envelope = Envelope(self._request(model, options, 1, checked.is_json))
         blocks = (self._block(envelope, checked, start) for start in range(0, checked.rows, BLOCK_REQUESTS))
         if checked.is_json or not all(map(has_fixed_size, checked.values.values())):
@@ -132,7 +145,7 @@ class RequestFactory:
         stop = min(start + BLOCK_REQUESTS, checked.rows)
         bodies = json_bodies if checked.is_json else tensor_bodies
         ids = new_ids(stop - start)
-        messages = list(map(envelope.encode, ids, bodies(checked.values, start, stop)))
+        messages = list(map(envelope.encode, ids, bodies(checked.values, checked.axes, start, stop)))
         self._within_limit(max(messages, key=len))
         return Block(ids, messages)
 
@@ -147,7 +160,7 @@ class RequestFactory:
             content_type=JSON_CONTENT_TYPE if is_json else CONTENT_TYPE,
             priority=options.priority,
             expires_at=None if options.deadline_s is None else now + options.deadline_s,
-            note=f"{model}{version}, {rows} row{'' if rows == 1 else 's'}",
+            note=f"{model}{version}" + (f", {rows} row{'' if rows == 1 else 's'}" if rows else ""),
             origin=self._origin,
         )
 

@@ -113,6 +113,7 @@ class Channel(PublishingChannel):
         else:
             self._no_ack.discard(queue)
             self._keep_lease()
+            self.consumer.queues.add(queue)
         self.connection._callbacks[queue] = partial(self._receive_message, callback, no_ack)
         self._eager = True
         self._wake()
@@ -156,6 +157,9 @@ class Channel(PublishingChannel):
         if queue is not None and queue not in self._active_queues:
             self._no_ack.discard(queue)
             self._release_pending(queue)
+            if self._consumer is not None:
+                with suppress(*self.connection_errors):  # then its place ends with the lease
+                    self._consumer.queues.discard(queue)
         return answer
 
     def _release_pending(self, queue: str) -> None:

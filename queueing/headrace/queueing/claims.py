@@ -18,6 +18,7 @@ from headrace.queueing import keys, scripts
 from headrace.queueing.connection import Command, run_commands
 from headrace.queueing.dead import DeadLetter, Death, read_deaths
 from headrace.queueing.logs import logger
+from headrace.queueing.serving import ConsumedQueues
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -99,6 +100,8 @@ class ClaimingConsumer:
         #: tag → SHA-1 of the message if its deliveries are being counted, else "".
         self._held: dict[str, str] = {}
         self._strays: set[str] = set()
+        #: The queues that it is known to consume.
+        self.queues = ConsumedQueues(self.client, self._id, self._lease_ms)
 
     @property
     def id(self) -> str:
@@ -295,13 +298,14 @@ class ClaimingConsumer:
         return "EVAL", scripts.DEFER, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
 
     def renew(self, client: Redis | None = None) -> None:
-        """Extend the lease on all that is held, by one command.
+        """Extend the lease on all that is held, by one command, and by another the place among its queues' consumers.
 
         Also finds strays: messages that the server holds for us and we don't know of, because the answer to a claim
         or the pipeline of an acknowledgement was lost with its connection. Those seen twice in a row go back.
         client: a connection of the caller's own, or None for the consumer's.
         """
         self._notice_fork()
+        self.queues.renew(client)
         if not self._held and not self._strays:
             in_flight = int((client or self.client).hlen(keys.in_flight(self._id)))
         else:
@@ -355,6 +359,7 @@ class ClaimingConsumer:
             count = len(self._held)
             self._held.clear()
         try:
+            self.queues.close()
             while self._release_all(args=[self._id, 0]):
                 pass
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:

@@ -13,6 +13,12 @@ PRIORITY_STEPS: Final = (0, 3, 6, 9)
 #: Sorted set: consumer id → end of its lease, in milliseconds of the server's clock.
 LEASES: Final = "headrace:leases"
 
+#: What the key of the consumers of one queue starts with; a sorted set like `LEASES`.
+CONSUMERS_PREFIX: Final = "headrace:consumers:"
+
+#: Seconds after which the list of a queue's consumers disappears when none renewed its place in it.
+CONSUMERS_TTL_S: Final = 86_400
+
 #: Hash: SHA-1 of a message → how often it came back because its consumer died, lost its lease or lost track of it.
 DELIVERIES: Final = "headrace:deliveries"
 
@@ -70,6 +76,11 @@ def queue_of(list_key: str) -> str:
 def priority_step(priority: int) -> int:
     """Give the priority step that a priority of 0 to 9 belongs to."""
     return PRIORITY_STEPS[min(max(priority, 0), 9) // 3]
+
+
+def consumers(queue: str) -> str:
+    """Return the sorted set of the consumers of a queue."""
+    return CONSUMERS_PREFIX + queue
 
 
 def doorbell(queue: str) -> str:

@@ -1,0 +1,127 @@
+"""Whether a queue has a consumer is known to whoever asks, and costs nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from kombu import Connection, Queue
+
+from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect, headrace_url, keys
+from headrace.queueing.serving import is_served, is_served_async
+
+QUEUE = "infer.digits"
+
+#: A consumer that says when it is known, and stays.
+SERVING = """
+import sys, threading
+from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect
+consumer = ClaimingConsumer(connect(sys.argv[1]), lease_s=float(sys.argv[2]))
+consumer.queues.add("infer.digits")
+keeper = LeaseKeeper(consumer, connect(sys.argv[1]))
+keeper.start()
+print("serving")
+threading.Event().wait()
+"""
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    ends_at = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < ends_at
+        time.sleep(0.02)
+
+
+def test_a_queue_is_served_while_it_has_a_consumer(client: redis.Redis, any_url: str) -> None:
+    assert not is_served(client, QUEUE)
+    with Connection(headrace_url(any_url)) as connection:
+        channel = connection.default_channel
+        with connection.Consumer([Queue(QUEUE), Queue("infer.other")], channel=channel, callbacks=[print]) as consumer:
+            assert is_served(client, QUEUE)
+            assert is_served(client, "infer.other")
+            assert not is_served(client, "infer.third")
+            consumer.cancel_by_queue(QUEUE)
+            assert not is_served(client, QUEUE)
+            assert is_served(client, "infer.other")
+        assert not is_served(client, "infer.other")
+
+
+def test_a_consumer_that_closes_is_known_no_more(client: redis.Redis, any_url: str) -> None:
+    one, two = (ClaimingConsumer(connect(any_url), lease_s=60) for _ in range(2))
+    one.queues.add(QUEUE)
+    two.queues.add(QUEUE)
+    one.close()
+    assert is_served(client, QUEUE)
+    two.close()
+    assert not is_served(client, QUEUE)
+    assert not client.exists(keys.consumers(QUEUE))
+    for consumer in (one, two):
+        consumer.client.close()
+
+
+def test_a_queue_without_acknowledgements_counts_no_consumers(client: redis.Redis, any_url: str) -> None:
+    with Connection(headrace_url(any_url)) as connection, connection.Consumer([Queue("replies")], no_ack=True):
+        assert not client.keys("headrace:consumers:*")
+
+
+def test_a_consumer_is_known_for_as_long_as_its_keeper_renews(client: redis.Redis, any_url: str) -> None:
+    with connect(any_url) as own:
+        consumer = ClaimingConsumer(own, lease_s=0.2)
+        consumer.queues.add(QUEUE)
+        keeper = LeaseKeeper(consumer, connect(any_url))
+        keeper.start()
+        first = client.zscore(keys.consumers(QUEUE), consumer.id)
+        wait_until(lambda: client.zscore(keys.consumers(QUEUE), consumer.id) > first + 500)
+        assert is_served(client, QUEUE)
+        keeper.stop()
+        wait_until(lambda: not is_served(client, QUEUE))
+        consumer.close()
+
+
+def test_a_killed_consumer_is_known_until_its_lease_ends_and_then_forgotten(
+    client: redis.Redis, any_url: str, run: Callable[..., Any]
+) -> None:
+    program = run("-c", SERVING, any_url, "2")
+    program.wait_for("serving")
+    assert is_served(client, QUEUE)
+    program.kill()
+    wait_until(lambda: not is_served(client, QUEUE))
+    with connect(any_url) as own:
+        consumer = ClaimingConsumer(own, lease_s=60)
+        consumer.queues.add(QUEUE)
+        assert client.zrange(keys.consumers(QUEUE), 0, -1) == [consumer.id.encode()]
+        consumer.close()
+
+
+def test_asyncio_sees_the_same(client: redis.Redis, any_url: str) -> None:
+    async def look() -> bool:
+        async with redis.asyncio.Redis.from_url(any_url) as own:
+            return await is_served_async(own, QUEUE)
+
+    assert not asyncio.run(look())
+    client.zadd(keys.consumers(QUEUE), {"somebody": (time.time() + 60) * 1000})
+    assert asyncio.run(look())
+
+
+def test_a_claim_costs_no_word_about_consumers(client: redis.Redis, any_url: str) -> None:
+    with connect(any_url) as own:
+        consumer = ClaimingConsumer(own, lease_s=60)
+        consumer.queues.add(QUEUE)
+        before = client.zscore(keys.consumers(QUEUE), consumer.id)
+        client.lpush(QUEUE, *[b"x"] * 10)
+        for _ in range(5):
+            found = consumer.claim({QUEUE: 2})
+            consumer.ack([delivery.tag for delivery in found])
+        assert client.zscore(keys.consumers(QUEUE), consumer.id) == before
+        consumer.close()
+
+
+@pytest.mark.parametrize("ends_in_s", [-1, 60])
+def test_only_leases_that_last_count(client: redis.Redis, ends_in_s: float) -> None:
+    client.zadd(keys.consumers(QUEUE), {"old": 1.0, "last": (time.time() + ends_in_s) * 1000})
+    assert is_served(client, QUEUE) is (ends_in_s > 0)
