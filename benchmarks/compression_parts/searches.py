@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.compression.attempts import Attempt, Verdict
+from headrace.compression.attempts import Attempt, Verdict, worth_it
 from headrace.compression.evaluation import Evaluation, MaxDrop
 from headrace.compression.metrics import metric_for
 from headrace.compression.search import Found, Goal, Search
@@ -79,15 +79,15 @@ def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[Found, 
 
 
 def wrongly_promoted(found: Found, versions: Sequence[str]) -> list[str]:
-    """List what was promoted although it is not faster beyond doubt, or outside the bound; by the figures alone.
+    """List what was promoted although it is not worth it, or outside the bound; by the figures alone.
 
     versions: of the model in a directory that had none before.
     """
     if not found.chosen:
         return [f"version {version}" for version in versions]
     winner = found.winner
-    ratio = winner.measurement.at(found.at_rows).ratio if winner and winner.measurement else None
-    bad = winner is None or ratio is None or ratio.low <= 1
+    measurement = winner.measurement if winner else None
+    bad = winner is None or measurement is None or not worth_it(measurement, found.at_rows, found.min_speedup)
     for evaluation in (winner.selection, winner.test) if winner else ():
         bad = bad or evaluation is None or (evaluation.drop or 0.0) > found.bound + 1e-9
     return [found.chosen] if bad or len(versions) != 1 else []

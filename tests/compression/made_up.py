@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from headrace.compression.dataset import Dataset, Splits, split
-from headrace.compression.errors import MissingLibrary, NotApplicable
+from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
 from headrace.compression.evaluation import MaxDrop
 from headrace.compression.metrics import metric_for
 from headrace.compression.recipe import Step, Workshop, step_record
@@ -23,7 +23,8 @@ from headrace.compression.recipes import BLOCKS, Block
 from headrace.compression.search import Goal
 from headrace.compression.workbench import Source
 from headrace.contracts import ModelPackage
-from headrace.lifecycle.packages.registry import derive_package, describe_onnx
+from headrace.lifecycle.packages.adding import describe
+from headrace.lifecycle.packages.registry import derive_package
 
 WIDTH = 640
 CHAIN = 4
@@ -67,7 +68,7 @@ def made_up_rows(count: int = 400) -> Dataset:
 def made_up_source(folder: Path) -> tuple[Source, Splits]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "package").mkdir(exist_ok=True)
-    package = describe_onnx(write_model(folder / "made-up.onnx", chain=CHAIN), folder / "package")
+    package = describe(write_model(folder / "made-up.onnx", chain=CHAIN), folder / "package")
     return Source(package, None, "made-up.onnx"), split(made_up_rows(), seed=0)
 
 
@@ -100,6 +101,8 @@ class Refuse:
         match self.how:
             case "not applicable":
                 raise NotApplicable("there is nothing to do")
+            case "wordy":
+                raise CompressionError("word " * 60 + "end")
             case "not installed":
                 raise MissingLibrary("a stub", "openvino")
             case _:
@@ -126,10 +129,12 @@ def _block(*steps: Step) -> Block:
 
 STUBS = {
     "lean": _block(Rewrite()),
+    "same": _block(Rewrite(chain=CHAIN)),
     "slower": _block(Rewrite(chain=2 * CHAIN)),
     "broken": _block(Rewrite(sign=-1.0)),
     "idle": _block(Refuse("not applicable")),
     "absent": _block(Refuse("not installed")),
+    "wordy": _block(Refuse("wordy")),
     "buggy": _block(Refuse("buggy")),
     "waits": _block(Wait()),
 }

@@ -14,7 +14,7 @@ from onnx import numpy_helper, parser
 from headrace.compression.dataset import Dataset, Splits
 from headrace.compression.recipe import Workshop
 from headrace.contracts import ModelPackage, Tensors
-from headrace.lifecycle.packages.registry import describe_onnx
+from headrace.lifecycle.packages.adding import describe
 
 
 def model_of(
@@ -32,7 +32,7 @@ def package_of(model: onnx.ModelProto, folder: Path) -> ModelPackage:
     target = folder / "source"
     target.mkdir()
     onnx.save(model, folder / "made.onnx")
-    return describe_onnx(folder / "made.onnx", target, name="made")
+    return describe(folder / "made.onnx", target, name="made")
 
 
 def workshop_of(folder: Path, inputs: Tensors, labels: NDArray[Any] | None = None) -> Workshop:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.compression.made_up_found import BYTES, a_measurement, an_attempt, an_evaluation
 
-from headrace.compression.attempts import ORIGINAL, AttemptLog, judge, pareto, ranked
+from headrace.compression.attempts import ORIGINAL, AttemptLog, Verdict, judge, pareto, ranked
 from headrace.compression.evaluation import MaxDrop
 
 BOUND = MaxDrop.parse("0.5%")
@@ -22,8 +22,19 @@ def test_faster_and_within_the_bound_pays() -> None:
     ("attempt", "reason"),
     [
         (an_attempt("slower", 0.5), "not faster: 0.50 times as fast (0.48 to 0.52) at 64 rows"),
-        (an_attempt("as fast", 1.0), "not faster: 1.00 times"),
-        (an_attempt("perhaps", 1.5, measurement=a_measurement(1.5, spread=0.5)), "not faster: 1.50 times"),
+        (
+            an_attempt("as fast", measurement=a_measurement(1.03, BYTES)),
+            "not worth it: 1.03 times as fast, 1.00 times as small; --min-speedup 1.1 asks for more",
+        ),
+        (
+            an_attempt("hardly smaller", measurement=a_measurement(1.0, int(BYTES / 1.09))),
+            "not worth it: 1.00 times as fast, 1.09 times as small; --min-speedup 1.1 asks for more",
+        ),
+        (an_attempt("small but slower", 0.97), "not faster: 0.97 times as fast (0.95 to 0.99) at 64 rows"),
+        (
+            an_attempt("perhaps", measurement=a_measurement(1.5, BYTES, spread=0.5)),
+            "not surely faster: 1.50 times as fast (1.00 to 2.00) at 64 rows; --seconds 5 measures for longer",
+        ),
         (an_attempt("worse", 9.0, 0.02), "loses 2.00 pt on the selection rows; at most 0.5% is allowed"),
         (an_attempt("worse", test=an_evaluation(0.9, 0.08)), "loses 8.00 pt on the test rows"),
         (
@@ -77,3 +88,21 @@ def test_a_traceback_lies_beside_the_attempt(tmp_path: Path) -> None:
     file = AttemptLog(tmp_path).explain("a/../b", "Traceback …")
     assert file.read_text("utf-8") == "Traceback …"
     assert file.parent.parent == tmp_path
+
+
+def test_smaller_at_no_loss_of_speed_pays_and_says_why() -> None:
+    verdict = judge(an_attempt("weights", measurement=a_measurement(0.99, BYTES // 2)), BOUND, 64)
+    assert verdict == Verdict(True, "pays by its size: 2.0 times as small, no slower")
+
+
+def test_faster_in_spite_of_a_larger_file_says_so() -> None:
+    verdict = judge(an_attempt("unrolled", measurement=a_measurement(1.3, 3 * BYTES)), BOUND, 64)
+    assert verdict == Verdict(True, "pays, though 3.0 times as large")
+
+
+def test_the_least_speedup_is_the_users_to_say() -> None:
+    attempt = an_attempt("graph", measurement=a_measurement(1.2, BYTES))
+    assert judge(attempt, BOUND, 64).pays
+    assert not judge(attempt, BOUND, 64, 1.5).pays
+    assert judge(an_attempt("graph", measurement=a_measurement(1.05, BYTES)), BOUND, 64, 1.0).pays
+    assert ranked([attempt], BOUND, 64, 1.5) == []

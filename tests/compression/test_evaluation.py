@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.compression import evaluation as module
 from headrace.compression.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.evaluation import (
@@ -87,7 +86,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(module, "find_runtime", lambda name, device, threads: recorder)
+    monkeypatch.setattr("headrace.runtimes.loading.find_runtime", lambda name, device, threads: recorder)
     return recorder
 
 
@@ -127,11 +126,12 @@ def test_engines_of_fixed_sizes_get_batches_of_those_sizes(doubler: ModelPackage
     ],
 )
 def test_a_model_that_misbehaves_is_refused_and_closed(
-    doubler: ModelPackage, recorder: Recorder, answer: Any, problem: str
+    doubler: ModelPackage, recorder: Recorder, answer: Any, problem: str, tmp_path: Path
 ) -> None:
     recorder.answer = answer
+    any_rows = package_like(doubler, tmp_path / "any-rows", batching=BatchingAdvice())
     with pytest.raises(CompressionError, match=problem):
-        predict(doubler, rows_of(6), threads=1)
+        predict(any_rows, rows_of(6), threads=1, batch_rows=4)
     assert recorder.closed
 
 

@@ -118,14 +118,14 @@ def test_lengths_that_vary_stay_free_and_outputs_come_in_the_order_of_the_networ
     sentences: Network, workshop: Workshop, step: OnnxExport | TorchExport
 ) -> None:
     manifest = step.export(sentences, workshop).manifest
-    assert [spec.describe() for spec in manifest.inputs] == [
-        "input_ids INT64 [rows, ?]",
-        "attention_mask INT64 [rows, ?]",
+    assert [(spec.name, spec.datatype, spec.shape) for spec in manifest.inputs] == [
+        ("input_ids", "INT64", (-1,)),
+        ("attention_mask", "INT64", (-1,)),
     ]
-    assert [spec.describe() for spec in manifest.outputs] == [
-        "logits FP32 [rows, 3]",
-        "hidden FP32 [rows, ?, 8]",
-        "label INT64 [rows]",
+    assert [(spec.name, spec.datatype, spec.shape) for spec in manifest.outputs] == [
+        ("logits", "FP32", (3,)),
+        ("hidden", "FP32", (-1, 8)),
+        ("label", "INT64", ()),
     ]
 
 
@@ -226,3 +226,19 @@ def test_importing_the_steps_does_not_import_torch() -> None:
     modules = "export, training, distillation, factory, parity"
     code = f"import sys; from headrace.compression import {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Centred(nn.Module):
+    """Subtracts the mean of the batch: no row's answer is its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(dim=0, keepdim=True)
+
+
+@pytest.mark.parametrize("step", [OnnxExport(), TorchExport()])
+def test_a_network_whose_rows_depend_on_each_other_is_served_alone(
+    workshop: Workshop, step: OnnxExport | TorchExport
+) -> None:
+    example = {"x": np.random.default_rng(0).random((8, 4), np.float32)}
+    package = step.export(Network("centred", Centred().eval(), example, ("y",)), workshop)
+    assert package.manifest.batching.independent_rows is False

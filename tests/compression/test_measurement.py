@@ -22,9 +22,9 @@ from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.measurement import SAME, Measurement, RowFigures, faster, measure
 from headrace.compression.measuring.protocol import Block
 from headrace.compression.measuring.ratio import Ratio, ratio_of
-from headrace.compression.measuring.rows import parts_of, tiled
+from headrace.compression.measuring.rows import tiled
 from headrace.compression.measuring.timing import Timing, timing_of
-from headrace.contracts import ModelPackage, PackageError, Tensors
+from headrace.contracts import ModelPackage, PackageError, Tensors, TensorSpec
 
 #: Enough for a figure, and too little for one to rely on.
 SHORT_S = 0.02
@@ -224,20 +224,11 @@ def test_time_that_others_had_the_core_for_is_not_that_of_a_run() -> None:
     assert (timing.seconds, timing.median_seconds) == pytest.approx((0.004, 0.012))
 
 
-@given(st.integers(1, 500), st.sets(st.integers(1, 64), min_size=1, max_size=5))
-def test_fixed_sizes_take_all_rows_in_the_fewest_runs(rows: int, sizes: set[int]) -> None:
-    row_sizes = tuple(sorted(sizes))
-    parts = parts_of(rows, row_sizes)
-    assert set(parts) <= sizes
-    assert sum(parts) >= rows
-    assert len(parts) == -(-rows // row_sizes[-1])
-
-
 def test_rows_are_repeated_in_order_and_may_be_written_to() -> None:
+    spec = TensorSpec(name="x", datatype="FP32")
     given = np.arange(3, dtype=np.float32)
     given.flags.writeable = False
-    found = tiled({"x": given}, 7)["x"]
+    found = tiled({"x": given}, 7, [spec])["x"]
     assert found.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert found.flags.writeable
-    assert tiled({"x": given}, 2)["x"].tolist() == [0, 1]
-    assert parts_of(5, ()) == [5]
+    assert tiled({"x": given}, 2, [spec])["x"].tolist() == [0, 1]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn
 
 from headrace.compression.bootstrap import interval, resample
 from headrace.compression.errors import DataError
-from headrace.compression.metrics import METRICS, Metric, metric_for
+from headrace.compression.metrics import METRICS, Metric, kind_of, metric_for
 from headrace.contracts import Signature, Tensors, TensorSpec
 from headrace.contracts.datatypes import DTYPES
 
@@ -215,7 +215,9 @@ def repeated(array: Any, weights: NDArray[np.float64]) -> Any:
 
 @pytest.mark.parametrize("name", METRICS)
 @settings(deadline=None)
-@given(st.integers(3, 30), st.integers(0, 2**32))
+@given(rows=st.integers(3, 30), seed=st.integers(0, 2**32))
+# Draws the row whose label is far from the mean and near zero three times.
+@example(rows=3, seed=282289092)
 def test_weights_are_the_same_as_rows_that_occur_so_often(name: str, rows: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     family = METRICS[name][0]
@@ -345,3 +347,10 @@ def test_labels_that_do_not_fit_the_metric_are_refused() -> None:
         chosen("rmse", "price", labels=FLOATS).value({"price": FLOATS})
     with pytest.raises(DataError, match=r"labels of the shape \[4, 2\] can't be compared with output 'price'"):
         chosen("rmse", "price", labels=FLOATS).value({"price": FLOATS}, np.ones((4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((), "number"), ((1, 1), "number"), ((-1, -1), "tensor"), ((-1, 1), "tensor")]
+)
+def test_sizes_that_vary_are_no_single_number(shape: tuple[int, ...], kind: str) -> None:
+    assert kind_of(TensorSpec(name="y", datatype="FP32", shape=shape), ()) == kind

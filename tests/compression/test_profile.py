@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +16,10 @@ from tests.compression.moods import install, package_of
 from headrace.compression.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.measuring.knee import ENOUGH, WORKER_S, Point, advise, fit_line, knee_of
+from headrace.compression.measuring.random_rows import random_rows
 from headrace.compression.profile import Profile, default_threads, profile, write_profile
-from headrace.contracts import ModelPackage, PackageError, read_package
+from headrace.contracts import ModelPackage, PackageError, TensorSpec, read_package
+from headrace.contracts.package import write_manifest
 from headrace.contracts.processor import place_of
 
 #: Enough for a figure, and too little for one to rely on.
@@ -237,3 +240,48 @@ def test_a_model_that_refuses_all_random_rows_asks_for_real_ones(
         profile(package, rows=(1,), threads=(1,))
     with pytest.raises(DataError, match="input 'x' is missing"):
         profile(package, inputs=digits.inputs, threads=(1,))
+
+
+def with_specs(package: ModelPackage, *specs: TensorSpec) -> ModelPackage:
+    write_manifest(package.folder, msgspec.structs.replace(package.manifest, inputs=specs))
+    return read_package(package.folder)
+
+
+def test_sizes_that_are_known_to_run_are_the_ones_measured(moody: Callable[..., ModelPackage]) -> None:
+    package = moody(shape=(-1, -1))
+    sized = {"datatype": "FP32", "shape": (-1, -1), "sample_shape": (5, 9)}
+    named = with_specs(package, TensorSpec(name="x", symbols=("len", ""), **sized))
+    found = profile(named, rows=(1,), threads=(1,), seconds=SHORT_S)
+    assert found.sizes == {"len": 5, "x[2]": 9}
+    assert found.notes[0] == (
+        "these figures are for len = 5, x[2] = 9, and other sizes take other times; measure rows like yours with "
+        "--data FILE"
+    )
+    assert write_profile(named, found).manifest.provenance["profile"]["sizes"] == {"len": 5, "x[2]": 9}
+    moved = with_specs(package, TensorSpec(name="x", rows_at=1, **sized))
+    assert profile(moved, rows=(1,), threads=(1,), seconds=SHORT_S).sizes == {"x[0]": 5, "x[2]": 9}
+
+
+def test_sizes_of_real_rows_are_named_and_nothing_more_asked_for(moody: Callable[..., ModelPackage]) -> None:
+    inputs = {"x": np.ones((4, 7), np.float32)}
+    found = profile(moody(shape=(-1,)), rows=(1,), threads=(1,), inputs=inputs, seconds=SHORT_S)
+    assert found.sizes == {"x[1]": 7}
+    assert not any("--data" in note for note in found.notes)
+
+
+def test_sizes_that_never_vary_are_not_named(moody: Callable[..., ModelPackage]) -> None:
+    found = profile(moody(), rows=(1,), threads=(1,), seconds=SHORT_S)
+    assert found.sizes == {}
+    assert not any("figures are for" in note for note in found.notes)
+
+
+def test_sizes_of_one_name_are_the_same_in_every_input() -> None:
+    length = {"datatype": "FP32", "symbols": ("len",)}
+    specs = (
+        TensorSpec(name="a", shape=(-1,), sample_shape=(6,), **length),
+        TensorSpec(name="b", shape=(-1,), **length),
+        TensorSpec(name="k", datatype="INT64", per_request=True),
+        TensorSpec(name="left", datatype="FP32", shape=(2,), optional=True),
+    )
+    made = random_rows(specs, 3, 16)
+    assert {name: array.shape for name, array in made.items()} == {"a": (3, 6), "b": (3, 6), "k": ()}

@@ -39,7 +39,8 @@ def test_the_product_is_valid_onnx(digits_package: ModelPackage, workshop: Works
 def test_the_first_layer_that_overflows_is_named(overflowing: ModelPackage, tmp_path: Path) -> None:
     before = bytes_of(overflowing)
     with pytest.raises(
-        CompressionError, match=r"overflows in Mul 'Mul_1': 'big' reaches .*exclude 'MatMul_2' and 'Mul_1'"
+        CompressionError,
+        match=r"overflows in Mul 'Mul_1': 'big' reaches .* with --exclude MatMul_2,Mul_1, or",
     ):
         HalfPrecision().convert(overflowing, workshop_of(tmp_path, {"x": random(64, 8)}))
     assert bytes_of(overflowing) == before

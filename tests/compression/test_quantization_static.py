@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from tests.compression.onnx_models import answers, bytes_of, model_of, operators_of, package_of, random, workshop_of
 
 from headrace.compression.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.quantization.calibration import Method, find_ranges, split
+from headrace.compression.quantization.calibration import BATCH_ROWS, Method, find_ranges
 from headrace.compression.recipe import Workshop
-from headrace.contracts import ModelPackage
+from headrace.compression.row_layout import RowRuns
+from headrace.contracts import ModelPackage, TensorSpec
 
 METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")
 
@@ -162,7 +164,7 @@ def test_products_of_two_activations_stay_in_float(tmp_path: Path) -> None:
 
 
 def test_calibration_runs_few_rows_at_a_time_and_all_of_them() -> None:
-    batches = list(split({"x": np.arange(100)}))
+    batches = list(RowRuns({"x": np.arange(100)}, (TensorSpec(name="x", datatype="INT64"),), BATCH_ROWS).runs())
     assert max(len(batch["x"]) for batch in batches) <= 16
     assert np.array_equal(np.concatenate([batch["x"] for batch in batches]), np.arange(100))
 
@@ -172,7 +174,8 @@ def test_ranges_without_outliers_lose_a_rare_peak(tmp_path: Path) -> None:
     rows = random(64, 100)
     rows[0, 0] = 1000
     workshop = workshop_of(tmp_path, {"x": rows})
-    ranges = {method: find_ranges(model, {"x": rows}, workshop, method, 99.9) for method in METHODS}
+    runs = RowRuns({"x": rows}, (TensorSpec(name="x", datatype="FP32", shape=(100,)),), BATCH_ROWS)
+    ranges = {method: find_ranges(model, runs, workshop, method, 99.9) for method in METHODS}
     assert ranges["minmax"]["y"] == (0, 1000)
     assert ranges["entropy"]["y"][1] <= 250
     assert ranges["percentile"]["y"][1] < 10
@@ -196,3 +199,54 @@ def test_what_comes_before_the_first_int8_layer_stays_in_float_and_pools_first(t
     assert operators_of(product)[:4] == ["Conv", "MaxPool", "Relu", "QuantizeLinear"]
     before, after = answers(package, inputs)["y"], answers(product, inputs)["y"]
     assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
+
+
+def test_branches_read_what_the_graph_around_them_rounds(tmp_path: Path) -> None:
+    model = model_of("g (float[rows,8] x) => (float[rows,8] y) { a = MatMul (x, w)  r = Relu (a)  c = MatMul (r, v) }")
+    model.graph.initializer.extend(
+        numpy_helper.from_array(random(8, 8, seed=seed), name) for seed, name in enumerate(("w", "v"))
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+    branches = {
+        f"{name}_branch": onnx.helper.make_graph(
+            [onnx.helper.make_node("Add", ["r", "c"], [name])],
+            name,
+            [],
+            [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)],
+        )
+        for name in ("then", "else")
+    }
+    # Else ONNX Runtime would take the branch at once.
+    text = "g (float[rows,8] x) => (float[rows,8] y) { s = Shape (x)  n = Size (s)  z = Greater (n, zero) }"
+    asked = model_of(text, {"zero": np.array(0, np.int64)})
+    model.graph.node.extend(asked.graph.node)
+    model.graph.initializer.extend(asked.graph.initializer)
+    model.graph.node.append(onnx.helper.make_node("If", ["z"], ["y"], **branches))
+    package, rows = package_of(model, tmp_path), {"x": random(64, 8, seed=3)}
+    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    want, have = (answers(each, rows)["y"] for each in (package, product))
+    assert np.abs(want - have).max() < 0.05 * np.abs(want).max()
+
+
+def test_gemms_that_int8_has_no_kernel_for_become_matmuls_and_sums(tmp_path: Path) -> None:
+    text = """g (float[rows,16] x) => (float[rows,16] y) {
+        a = Gemm <alpha = 0.5, transB = 1> (x, w, b)  r = Relu (a)  c = Gemm (r, v, b)  y = Relu (c)
+    }"""
+    weights = {"w": random(16, 16), "v": random(16, 16, seed=1), "b": random(16, seed=2)}
+    package, rows = package_of(model_of(text, weights), tmp_path), {"x": random(64, 16, seed=3)}
+    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    operators = operators_of(product)
+    assert [operators.count(name) for name in ("MatMul", "Sum", "Gemm")] == [1, 1, 1]
+    want, have = (answers(each, rows)["y"] for each in (package, product))
+    assert np.abs(want - have).max() < 0.05 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("activation", ["Relu (c)", "Clip (c, low, high)"])
+def test_an_activation_after_the_last_layer_is_not_lost(tmp_path: Path, activation: str) -> None:
+    text = f"g (float[rows,16] x) => (float[rows,16] y) {{ a = MatMul (x, w)  c = Gemm (a, w, b)  y = {activation} }}"
+    weights = {"w": random(16, 16), "b": random(16, seed=2), "low": np.float32(0), "high": np.float32(6)}
+    package, rows = package_of(model_of(text, weights), tmp_path), {"x": random(64, 16, seed=3)}
+    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    want, have = (answers(each, rows)["y"] for each in (package, product))
+    assert have.min() == 0
+    assert np.abs(want - have).mean() < 0.05 * np.abs(want).max()

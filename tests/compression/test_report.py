@@ -115,7 +115,7 @@ def test_the_page_says_what_was_chosen_and_what_it_costs(found: Found) -> None:
 
 def test_the_page_says_that_nothing_pays(found: Found) -> None:
     slow = text_of(render(a_find([an_attempt("graph", 0.9)])))
-    assert "No recipe was faster and within the bound; the original stays as it is." in slow
+    assert "No recipe was worth it and within the bound; the original stays as it is." in slow
     failed = an_attempt("fp16", status="failed", reason="no", selection=None, measurement=None)
     assert "No recipe could be measured" in text_of(render(a_find([failed], sensitivity=(), front=("original",))))
     assert "svg" not in {tag for tag, _ in outline(render(a_find([], sensitivity=()))).seen}

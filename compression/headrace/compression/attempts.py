@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from headrace.compression.evaluation import Disagreement, Evaluation, MaxDrop, surely_within, within
-from headrace.compression.measurement import Measurement, faster
+from headrace.compression.measurement import SAME, Measurement, faster
 from headrace.compression.pareto import Point, front
 
 #: measured: there are figures. not applicable: the recipe has nothing to do here. not installed: it lacks a library.
@@ -19,6 +19,10 @@ Status: TypeAlias = Literal["measured", "not applicable", "not installed", "fail
 
 #: What the model that is compressed is called among the recipes.
 ORIGINAL: Final = "original"
+
+#: A product that is faster by less is not worth another version to look after; nor is one smaller by less than this.
+MIN_SPEEDUP: Final = 1.1
+SMALLER: Final = 1.1
 
 _FILE: Final = "attempt.json"
 _TRACEBACK: Final = "traceback.txt"
@@ -29,7 +33,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     reason: why there are no figures. package: folder of the product, relative to the search's. selection: on the
     selection rows. measurement: against the original, in turn. test: on the test rows, for those that were considered
-    for promotion; disagreements: of those rows. seconds: that making and measuring it took.
+    for promotion; disagreements: of those rows. seconds: that making and measuring it took. notes: what to know of the
+    product beside its figures.
     """
 
     recipe: str
@@ -42,6 +47,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     test: Evaluation | None = None
     disagreements: tuple[Disagreement, ...] = ()
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def figures(self) -> tuple[Evaluation, Measurement] | None:
@@ -68,8 +74,8 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str
 
 
-def judge(attempt: Attempt, bound: MaxDrop, at_rows: int) -> Verdict:
-    """Say whether an attempt pays: faster beyond doubt and within the bound, on the test rows too if it got there."""
+def judge(attempt: Attempt, bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP) -> Verdict:
+    """Say whether an attempt pays: within the bound, on the test rows too if it got there, and worth it."""
     if attempt.figures is None:
         return Verdict(False, f"{attempt.status}: {attempt.reason}")
     selection, measurement = attempt.figures
@@ -81,18 +87,71 @@ def judge(attempt: Attempt, bound: MaxDrop, at_rows: int) -> Verdict:
             return Verdict(
                 False, f"loses {drop:.2f} {_unit(evaluation)} on the {rows} rows; at most {bound} is allowed"
             )
-    if not faster(measurement, at_rows):
-        ratio = measurement.at(at_rows).ratio
-        times = f"{ratio.median:.2f} times as fast ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "unmeasured"
-        return Verdict(False, f"not faster: {times} at {at_rows} rows")
+    if not worth_it(measurement, at_rows, min_speedup):
+        return Verdict(False, _not_worth_it(measurement, at_rows, min_speedup))
+    pays = f"pays{_beyond_speed(measurement, at_rows, min_speedup)}"
     if attempt.test is not None and not surely_within(attempt.test, bound):
-        return Verdict(True, f"pays; with {attempt.test.rows} test rows the drop may yet be {_high(attempt.test)}")
-    return Verdict(True, "pays")
+        return Verdict(True, f"{pays}; with {attempt.test.rows} test rows the drop may yet be {_high(attempt.test)}")
+    return Verdict(True, pays)
 
 
-def ranked(attempts: list[Attempt], bound: MaxDrop, at_rows: int) -> list[Attempt]:
+def worth_it(measurement: Measurement, at_rows: int, min_speedup: float) -> bool:
+    """Whether a product is worth its place: at least so many times as fast, or smaller and no slower.
+
+    Faster beyond doubt, and by `min_speedup` in the median; or SMALLER times as small, and in the median no slower than
+    two processes that run the same model differ by.
+    """
+    return _fast_enough(measurement, at_rows, min_speedup) or (
+        _times_smaller(measurement) >= SMALLER and not _slower(measurement, at_rows)
+    )
+
+
+def _fast_enough(measurement: Measurement, at_rows: int, min_speedup: float) -> bool:
+    ratio = measurement.at(at_rows).ratio
+    return ratio is not None and faster(measurement, at_rows) and ratio.median >= min_speedup
+
+
+def _slower(measurement: Measurement, at_rows: int) -> bool:
+    ratio = measurement.at(at_rows).ratio
+    return ratio is None or ratio.median * SAME < 1
+
+
+def _times_smaller(measurement: Measurement) -> float:
+    before, after = measurement.baseline, measurement.candidate
+    return before.file_bytes / after.file_bytes if before is not None and after.file_bytes else 1.0
+
+
+def _not_worth_it(measurement: Measurement, at_rows: int, min_speedup: float) -> str:
+    ratio = measurement.at(at_rows).ratio
+    if ratio is None:
+        return f"not faster: unmeasured at {at_rows} rows"
+    between = f"({ratio.low:.2f} to {ratio.high:.2f})"
+    if _slower(measurement, at_rows):
+        return f"not faster: {ratio.median:.2f} times as fast {between} at {at_rows} rows"
+    if ratio.median >= min_speedup:
+        return (
+            f"not surely faster: {ratio.median:.2f} times as fast {between} at {at_rows} rows; --seconds 5 measures "
+            "for longer"
+        )
+    return (
+        f"not worth it: {ratio.median:.2f} times as fast, {_times_smaller(measurement):.2f} times as small; "
+        f"--min-speedup {min_speedup:g} asks for more"
+    )
+
+
+def _beyond_speed(measurement: Measurement, at_rows: int, min_speedup: float) -> str:
+    """Add to a verdict that it pays what its speed doesn't tell: that it is for its size, or in spite of it."""
+    smaller = _times_smaller(measurement)
+    if not _fast_enough(measurement, at_rows, min_speedup):
+        return f" by its size: {smaller:.1f} times as small, no slower"
+    return f", though {1 / smaller:.1f} times as large" if smaller * SMALLER <= 1 else ""
+
+
+def ranked(
+    attempts: Sequence[Attempt], bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP
+) -> list[Attempt]:
     """List the attempts that pay, the fastest first."""
-    paying = [attempt for attempt in attempts if judge(attempt, bound, at_rows).pays]
+    paying = [attempt for attempt in attempts if judge(attempt, bound, at_rows, min_speedup).pays]
     return sorted(paying, key=lambda attempt: _point(attempt, at_rows).seconds)
 
 

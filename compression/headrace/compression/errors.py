@@ -2,6 +2,7 @@
 
 HeadraceError
 ├── CompressionError     a step can't do what it was asked to
+│   ├── ProductFailed    what a step made can't be loaded, or fails when it runs
 │   ├── DataError        the data doesn't fit the model, the metric, or is too little
 │   └── NotApplicable    a recipe has nothing to do for this model, or needs what it hasn't; a search goes on without it
 └── MissingLibrary       an extra isn't installed
@@ -14,6 +15,10 @@ from headrace.contracts.errors import ConfigurationError, HeadraceError
 
 class CompressionError(HeadraceError):
     """A model could not be compressed as asked; the original package is as it was."""
+
+
+class ProductFailed(CompressionError):
+    """What a step made can't be loaded, or fails when it runs; the original package is as it was."""
 
 
 class DataError(CompressionError):

@@ -16,11 +16,13 @@ from headrace.compression.bootstrap import interval, resample
 from headrace.compression.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.metrics import NO_CLASS, Metric, Unit
+from headrace.compression.row_layout import as_taken, rows_first
 from headrace.compression.statistics import cosines
 from headrace.contracts import ConfigurationError, ModelPackage, SignatureMismatch, Tensors
 from headrace.contracts.errors import quoted
 from headrace.contracts.wording import first_line
-from headrace.runtimes.base import LoadedModel, find_runtime
+from headrace.runtimes.base import LoadedModel
+from headrace.runtimes.loading import load_model
 
 #: Rows that one run of a model gets: enough to keep cores busy, little enough for the memory of large models.
 BATCH_ROWS: Final = 256
@@ -126,21 +128,22 @@ def predict(
 ) -> Tensors:
     """Run a package over all rows, in batches, through the runtime that serves it; gives all outputs, rows first.
 
-    Packages with `row_sizes` get batches padded to one of these.
+    Those whose rows depend on each other get single rows.
     Raises DataError when the data don't fit the package, PackageError when it can't be loaded, CompressionError when
     it fails on a batch or gives other outputs than its signature says.
     """
+    specs = package.manifest.inputs
     try:
-        inputs = package.manifest.signature.check_inputs(dataset.inputs)
+        inputs = package.manifest.signature.check_inputs(as_taken(specs, dataset.inputs))
     except SignatureMismatch as exc:
         raise DataError(f"the data don't fit {package.name}: {exc.message}") from exc
     package.verify()
-    model = find_runtime(package.manifest.runtime, device, threads).load(package)
+    model = load_model(package, device, threads)
     try:
-        batches = list(_batches(package, model, inputs, batch_rows))
+        batches = list(_batches(package, model, rows_first(specs, inputs), batch_rows))
     finally:
         model.close()
-    names = [spec.name for spec in package.manifest.outputs]
+    names = [spec.name for spec in package.manifest.signature.outputs]
     try:
         return {name: np.concatenate([batch[name] for batch in batches]) for name in names}
     except ValueError as exc:
@@ -150,32 +153,25 @@ def predict(
 
 
 def _batches(package: ModelPackage, model: LoadedModel, inputs: Tensors, batch_rows: int) -> Iterator[Tensors]:
-    sizes = package.manifest.batching.row_sizes
-    step = min(batch_rows, sizes[-1]) if sizes else batch_rows
-    rows = len(next(iter(inputs.values())))
-    for first in range(0, rows, step):
-        count = min(step, rows - first)
-        padded = next((size for size in sizes if size >= count), count)
-        # The last row stands in for those that aren't there: it is sure to be one that the model can take.
-        index = np.minimum(np.arange(first, first + padded), first + count - 1)
-        batch = {name: array[index] for name, array in inputs.items()}
-        yield {name: array[:count] for name, array in _run(package, model, batch, first).items()}
+    step = batch_rows if package.manifest.batching.independent_rows else 1
+    for first in range(0, len(next(iter(inputs.values()))), step):
+        yield _run(package, model, {name: array[first : first + step] for name, array in inputs.items()}, first)
 
 
 def _run(package: ModelPackage, model: LoadedModel, batch: Tensors, first: int) -> Tensors:
     rows = len(next(iter(batch.values())))
     try:
-        outputs = model.infer(batch)
+        outputs = model.infer(as_taken(package.manifest.inputs, batch))
     except Exception as exc:  # Runtimes raise what their libraries raise.
         raise CompressionError(f"{package.name} fails on {rows} rows from row {first} on: {first_line(exc)}") from exc
-    for spec in package.manifest.outputs:
+    for spec in package.manifest.signature.outputs:
         if spec.name not in outputs:
             raise CompressionError(f"{package.name} gives no output {spec.name!r}, which its signature has")
-        if outputs[spec.name].shape[:1] != (rows,):
+        if outputs[spec.name].shape[spec.rows_at : spec.rows_at + 1] != (rows,):
             raise CompressionError(
                 f"output {spec.name!r} of {package.name} has the shape {list(outputs[spec.name].shape)} for {rows} rows"
             )
-    return outputs
+    return rows_first(package.manifest.outputs, outputs)
 
 
 def evaluate(

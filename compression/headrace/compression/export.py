@@ -14,16 +14,17 @@ import numpy as np
 
 from headrace.compression.errors import CompressionError
 from headrace.compression.factory import need_torch
+from headrace.compression.measuring.random_rows import random_rows
 from headrace.compression.parity import check_parity
+from headrace.compression.quantization.sharing import share_constants
 from headrace.compression.quiet import silenced
 from headrace.compression.recipe import Step, Workshop, step_record
 from headrace.contracts import HeadraceError, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.datatypes import FLOATS, datatype_of
-from headrace.contracts.package import Manifest, check_name, sha256_of, write_manifest
+from headrace.contracts.package import BatchingAdvice, Manifest, check_name, sha256_of, write_manifest
 from headrace.contracts.wording import first_line
-from headrace.lifecycle.packages.onnx_file import random_rows
-from headrace.lifecycle.packages.registry import describe_onnx
-from headrace.runtimes.base import find_runtime
+from headrace.lifecycle.packages.adding import describe
+from headrace.runtimes.loading import load_model
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -77,7 +78,7 @@ class OnnxExport:
         with tempfile.TemporaryDirectory(dir=room) as scratch:
             file = Path(scratch) / f"{network.name}.onnx"
             self._write(network, program, file)
-            package = describe_onnx(
+            package = describe(
                 file,
                 room,
                 name=network.name,
@@ -85,11 +86,9 @@ class OnnxExport:
                 allow_nan=network.allow_nan,
                 provenance=_provenance(network, self),
             )
-        manifest = msgspec.structs.replace(
-            package.manifest, batching=network.batching.unmeasured(), store=network.store
-        )
-        write_manifest(room, manifest)
-        model = find_runtime("onnxruntime", "cpu", workshop.threads).load(package)
+        batching = _batching(network, tried=package)
+        write_manifest(room, msgspec.structs.replace(package.manifest, batching=batching, store=network.store))
+        model = load_model(package, "cpu", workshop.threads)
         try:
             _compare(
                 network,
@@ -120,6 +119,16 @@ class OnnxExport:
             assert made is not None
             _tidy(made.model, list(network.example), list(network.outputs))
             made.save(file, external_data=False)
+        _share(file)
+
+
+def _share(file: Path) -> None:
+    """Keep one copy of equal weights, which a network may hold under several names."""
+    import onnx
+
+    model = onnx.load(file)
+    share_constants(model)
+    file.write_bytes(model.SerializeToString(deterministic=True))
 
 
 @dataclass(frozen=True)
@@ -156,8 +165,19 @@ class TorchExport:
         _compare(
             network, workshop, run, (max(self.tolerance, network.tolerance), f"the .pt2 program of {network.name!r}")
         )
-        write_manifest(room, _describe_program(network, room, _provenance(network, self)))
+        manifest = _describe_program(network, room, _provenance(network, self))
+        with tempfile.TemporaryDirectory(dir=room) as scratch:
+            tried = describe(room / PROGRAM_FILE, Path(scratch), name=network.name, allow_nan=network.allow_nan)
+        write_manifest(room, msgspec.structs.replace(manifest, batching=_batching(network, tried=tried)))
         return read_package(room)
+
+
+def _batching(network: Network, *, tried: ModelPackage) -> BatchingAdvice:
+    """Return the network's advice, but for what the trial of its export found of its rows."""
+    advice = network.batching.unmeasured()
+    if tried.manifest.batching.independent_rows:
+        return advice
+    return msgspec.structs.replace(advice, independent_rows=False, row_sizes=())
 
 
 def trace(network: Network) -> ExportedProgram:
@@ -279,7 +299,6 @@ def _describe_program(network: Network, room: Path, provenance: dict[str, Any]) 
             for name, array in outputs.items()
         ),
         labels=network.labels,
-        batching=network.batching.unmeasured(),
         store=network.store,
         provenance=provenance,
     )

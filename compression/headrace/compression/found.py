@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from headrace.compression.attempts import Attempt, Verdict
+from headrace.compression.attempts import MIN_SPEEDUP, Attempt, Verdict
 from headrace.compression.evaluation import Evaluation, MaxDrop
 from headrace.compression.metrics import Metric
 from headrace.compression.quantization.sensitivity import LayerSensitivity
 from headrace.compression.recipes import Runtime
+from headrace.contracts import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Goal:
 
     metric, bound: what may be lost at most. runtime: where the result runs. at_rows: the batch that is to be fast;
     row_sizes: all that are measured. threads: of training and running. seconds: that timing a recipe takes, a row size.
+    min_speedup: how many times as fast a product must be at least, unless it is smaller and no slower. exclude: nodes
+    and operators that quantization leaves out, see `quantization.excluded`.
     """
 
     metric: Metric
@@ -30,6 +34,13 @@ class Goal:
     threads: int = 1
     seed: int = 0
     seconds: float = 1.5
+    min_speedup: float = MIN_SPEEDUP
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a speed-up below 1, which would ask for what is slower."""
+        if not 1 <= self.min_speedup < math.inf:
+            raise ConfigurationError(f"min_speedup must be at least 1, not {self.min_speedup:g}")
 
     @property
     def device(self) -> str:
@@ -43,7 +54,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     baseline: the original on the selection and on the test rows; original_bytes: its files. attempts: all, in the order
     they were tried. front: recipes that none beats in everything, and `attempts.ORIGINAL` if none beats that.
     chosen: the recipe that pays best, "" if none. sensitivity: of the original's layers to int8, most sensitive first;
-    sensitivity_note: why there is none. record: sources, versions, hashes: what a repetition needs.
+    sensitivity_note: why there is none. min_speedup: as of the goal. record: sources, versions, hashes: what a
+    repetition needs.
     """
 
     model: str
@@ -59,6 +71,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     chosen: str = ""
     sensitivity: tuple[LayerSensitivity, ...] = ()
     sensitivity_note: str = ""
+    min_speedup: float = MIN_SPEEDUP
     record: dict[str, Any]
 
     @property

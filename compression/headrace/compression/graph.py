@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from headrace.compression.errors import CompressionError
+from headrace.compression.quantization.blame import refusal, whose
 from headrace.compression.quantization.product import finish, load, proof_batches, run
 from headrace.compression.quantization.source import keep_layer_norms_apart, need, read_model
 from headrace.compression.recipe import Workshop, step_record
@@ -42,16 +44,29 @@ class OptimisedGraph:
     def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
         """Give the optimised package; its answers were compared. Raises CompressionError when they differ."""
         model = read_model(package, "OptimisedGraph")
+        facts: dict[str, Any] = {"operators_before": len(model.graph.node)}
+        if not self.simplify:
+            return self._optimised(model, package, workshop, facts)
+        try:
+            return self._optimised(_simplify(copy.deepcopy(model)), package, workshop, facts)
+        except CompressionError as exc:
+            # ONNX Runtime alone gains most of what there is to gain.
+            facts |= {"simplify": False, "simplify_failed": exc.message}
+        return self._optimised(model, package, workshop, facts)
+
+    def _optimised(
+        self, model: onnx.ModelProto, package: ModelPackage, workshop: Workshop, facts: dict[str, Any]
+    ) -> ModelPackage:
         room = workshop.room(self)
-        before = len(model.graph.node)
-        if self.simplify:
-            model = _simplify(model)
         if self.keep_layer_norms:
             keep_layer_norms_apart(model)
         model = _optimise(model, self.level, room)
-        record = {**step_record(self), "operators_before": before, "operators": len(model.graph.node)}
-        product = finish(model, package, workshop, room, record)
-        record["largest_difference"] = _largest_difference(package, product, workshop)
+        facts = {**step_record(self), **facts, "operators": len(model.graph.node)}
+        product = finish(model, package, workshop, room, facts)
+        record = {
+            **product.manifest.provenance["steps"][-1],
+            "largest_difference": _largest_difference(package, product, workshop),
+        }
         return derive_package(package, room, [product.file], runtime="onnxruntime", step=record)
 
 
@@ -65,7 +80,7 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             warnings.simplefilter("ignore")
             slim: onnx.ModelProto = onnxslim.slim(model)
     except Exception as exc:  # onnxslim raises whatever numpy, onnx or its own code does.
-        raise CompressionError(f"onnxslim can't simplify this model: {first_line(exc)}; use simplify=False") from exc
+        raise CompressionError(f"{whose('onnxslim')} can't simplify this model: {first_line(exc)}") from exc
     return slim
 
 
@@ -87,7 +102,15 @@ def _optimise(model: onnx.ModelProto, level: str, room: Path) -> onnx.ModelProto
         ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return onnx.load(options.optimized_model_filepath)
     except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-        raise CompressionError(f"ONNX Runtime can't optimise this model: {first_line(exc)}") from exc
+        raise CompressionError(
+            refusal(
+                "onnxruntime",
+                "save this model as it optimises it",
+                exc,
+                model,
+                "it optimises the original as it loads it, so that nothing is lost without this recipe",
+            )
+        ) from exc
     finally:
         Path(options.optimized_model_filepath).unlink(missing_ok=True)
 
@@ -117,7 +140,7 @@ def largest_gap(want: Tensors, have: Tensors) -> float:
         if not np.allclose(have[name], array, _RELATIVE, _ABSOLUTE, equal_nan=True):
             raise CompressionError(
                 f"the optimised model differs from the model it was made of: {name!r} by {gap:.3g}; "
-                "a lower level may not"
+                "it stays as it is: this recipe is not for it"
             )
         largest = max(largest, gap)
     return largest

@@ -19,7 +19,7 @@ from headrace.compression.objective import NO_CLASS, Objective, are_probabilitie
 from headrace.compression.recipe import Workshop
 from headrace.compression.training import Training
 from headrace.contracts import ModelPackage, Tensors
-from headrace.runtimes.base import find_runtime
+from headrace.runtimes.loading import load_model
 
 Teacher: TypeAlias = Network | ModelPackage
 
@@ -155,7 +155,7 @@ def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], workshop: Worksho
             f"the teacher {teacher.name!r} needs the input {missing[0]!r}; the rows have {', '.join(inputs)}"
         )
     rows = len(next(iter(inputs.values())))
-    model = find_runtime(teacher.manifest.runtime, "cpu", workshop.threads).load(teacher)
+    model = load_model(teacher, "cpu", workshop.threads)
     try:
         parts = []
         for start in range(0, rows, _TEACHER_ROWS):

@@ -209,7 +209,7 @@ def class_ids(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
 
 def kind_of(spec: TensorSpec, names: Sequence[str]) -> Kind:
     """Say how an output is read. names: the package's labels."""
-    one = math.prod(spec.shape) == 1
+    one = all(size == 1 for size in spec.shape)
     if spec.datatype == "BYTES":
         return "text" if one and names else "other"
     if spec.datatype not in FLOATS:
@@ -322,7 +322,7 @@ def _has_shape(labels: NDArray[Any] | None, spec: TensorSpec) -> bool:
     if labels is None or labels.dtype.kind not in "biuf":
         return False
     shape = labels.shape[1:]
-    if math.prod(spec.shape) == 1:
+    if all(size == 1 for size in spec.shape):
         return math.prod(shape) == 1
     return len(shape) == len(spec.shape) and all(w in (-1, h) for w, h in zip(spec.shape, shape, strict=True))
 

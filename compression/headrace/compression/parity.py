@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError
 from headrace.contracts import Tensors
+from headrace.contracts.agreement import is_tie
 
 
 def check_parity(expected: Tensors, found: Tensors, tolerance: float, what: str) -> None:
@@ -28,7 +29,9 @@ def check_parity(expected: Tensors, found: Tensors, tolerance: float, what: str)
             )
         if _is_float(want):
             _check_floats(name, want, have, (tolerance, what))
-        elif not np.array_equal(want, have) and not _ties(want, have, expected, tolerance):
+        elif not np.array_equal(want, have) and not is_tie(
+            want, have, expected, lambda scores: tolerance * (1 + float(np.abs(scores).max()))
+        ):
             share = float((want != have).mean())
             raise CompressionError(
                 f"{what} differs from its source in output {name!r}: {share:.1%} of the values are others, and their "
@@ -57,20 +60,3 @@ def _check_floats(name: str, want: NDArray[Any], have: NDArray[Any], terms: tupl
             f"{what} differs from its source in output {name!r}: by {difference:.3g} at most, and {allowed:.3g} are "
             "allowed; nothing was kept of it: allow more with `tolerance` if that is good enough"
         )
-
-
-def _ties(want: NDArray[Any], have: NDArray[Any], expected: Tensors, tolerance: float) -> bool:
-    """Whether two arrays of labels differ only where the source's scores of both labels are as good as equal."""
-    if want.dtype.kind not in "iu":
-        return False
-    for scores in expected.values():
-        if not _is_float(scores) or scores.shape[:-1] != want.shape or scores.ndim == 0:
-            continue
-        plain = scores.astype(np.float64)
-        classes = plain.shape[-1]
-        if not np.array_equal(plain.argmax(-1), want) or have.min() < 0 or have.max() >= classes:
-            continue
-        best = np.take_along_axis(plain, want[..., None].astype(np.intp), -1)
-        other = np.take_along_axis(plain, have[..., None].astype(np.intp), -1)
-        return bool((best - other).max() <= tolerance * (1 + np.abs(plain).max()))
-    return False

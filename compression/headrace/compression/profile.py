@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias, TypedDict, Unpack
 
 import msgspec
@@ -13,13 +13,13 @@ from headrace.compression.measurement import BLOCK_S
 from headrace.compression.measuring.conditions import Conditions, conditions_now, runtime_version, usable_cores
 from headrace.compression.measuring.knee import Advice, Point, advise, rounded
 from headrace.compression.measuring.protocol import Block, Loaded
+from headrace.compression.measuring.random_rows import known_sizes, random_rows, sizes_in
 from headrace.compression.measuring.rows import checked_sizes, rows_file
 from headrace.compression.measuring.subject import NotEnoughMemory, Setup, Subject
 from headrace.compression.measuring.timing import timing_of
 from headrace.contracts import ModelPackage, PackageError, Tensors, read_package
-from headrace.contracts.package import write_manifest
+from headrace.contracts.package import Manifest, write_manifest
 from headrace.contracts.processor import place_of
-from headrace.lifecycle.packages.onnx_file import random_rows
 
 #: Measured when nothing else is asked for.
 ROW_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -54,7 +54,11 @@ class ProfileOptions(TypedDict, total=False):
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """A profile of a package. inputs: the rows it ran. notes: what to know of the figures."""
+    """A profile of a package.
+
+    inputs: the rows it ran. sizes: that their varying dimensions had, by name; others take other times. notes: what to
+    know of the figures.
+    """
 
     model: str
     version: str
@@ -67,6 +71,7 @@ class Profile(msgspec.Struct, frozen=True):
     points: tuple[Point, ...]
     advice: Advice
     conditions: Conditions
+    sizes: dict[str, int] = {}
     notes: tuple[str, ...] = ()
 
 
@@ -106,21 +111,48 @@ def profile(
                     if "watch" in options:
                         options["watch"]([*earlier, *climb.points()], (number + share) / len(counts))
                 climbs.append(climb)
-    points = tuple(point for climb in climbs for point in climb.points())
+    found = sizes_in(package.manifest.inputs, real)
+    return _summed_up(package, climbs, conditions, sizes=found, random=inputs is None)
+
+
+def _summed_up(
+    package: ModelPackage, climbs: Sequence[_Climb], conditions: Conditions, *, sizes: dict[str, int], random: bool
+) -> Profile:
+    manifest, points = package.manifest, tuple(point for climb in climbs for point in climb.points())
+    notes = [*(climb.note for climb in climbs), _busy_note(points)]
     return Profile(
         model=package.name,
         version=package.version,
-        sha256=package.manifest.sha256,
-        runtime=package.manifest.runtime,
-        runtime_version=runtime_version(package.manifest.runtime),
-        inputs="random" if inputs is None else "given",
+        sha256=manifest.sha256,
+        runtime=manifest.runtime,
+        runtime_version=runtime_version(manifest.runtime),
+        inputs="random" if random else "given",
         load_seconds=climbs[0].loaded.load_seconds,
         library_bytes=climbs[0].loaded.library_bytes,
         points=points,
         advice=advise(points),
         conditions=conditions,
-        notes=tuple(dict.fromkeys(note for note in (*(climb.note for climb in climbs), _busy_note(points)) if note)),
+        sizes=sizes,
+        notes=_notes(manifest, sizes if random else {}, notes),
     )
+
+
+def describe_sizes(sizes: Mapping[str, int]) -> str:
+    """Write the sizes of varying dimensions as people read them, such as `len = 64, width = 320`."""
+    return ", ".join(f"{name} = {size}" for name, size in sizes.items())
+
+
+def _notes(manifest: Manifest, random: Mapping[str, int], others: Sequence[str]) -> tuple[str, ...]:
+    """Say what to know of a profile, each thing once. random: sizes that nobody asked for."""
+    notes = []
+    if random:
+        notes.append(
+            f"these figures are for {describe_sizes(random)}, and other sizes take other times; measure rows like "
+            "yours with --data FILE"
+        )
+    if not manifest.batching.independent_rows:
+        notes.append("each request runs alone, since its rows depend on each other: rows are those of one request")
+    return tuple(dict.fromkeys([*notes, *(note for note in others if note)]))
 
 
 def _busy_note(points: Sequence[Point]) -> str:
@@ -167,6 +199,7 @@ def _record(measured: Profile) -> dict[str, Any]:
         "runtime_version": measured.runtime_version,
         **msgspec.to_builtins(measured.conditions),
         "inputs": measured.inputs,
+        "sizes": dict(measured.sizes),
         "load_seconds": rounded(measured.load_seconds),
         "library_bytes": measured.library_bytes,
         "advice": msgspec.to_builtins(measured.advice),
@@ -186,6 +219,14 @@ def _record(measured: Profile) -> dict[str, Any]:
 
 
 def _sizes_for(package: ModelPackage, rows: Sequence[int]) -> list[int]:
+    if all(spec.per_request for spec in package.manifest.inputs):
+        # A request is one run, whatever it holds.
+        if rows and set(rows) != {1}:
+            raise CompressionError(
+                f"{package.name} {package.version} takes no rows: {package.manifest.inputs[0].describe()} is given "
+                "whole, once a request; leave the row sizes out"
+            )
+        return [1]
     fixed = package.manifest.batching.row_sizes
     sizes = checked_sizes(rows or fixed or ROW_SIZES)
     if fixed and not set(sizes) <= set(fixed):
@@ -201,7 +242,8 @@ def _random_inputs(package: ModelPackage, rows: int, setup: Setup) -> Tensors:
     specs = package.manifest.inputs
     if not any(spec.varies for spec in specs):
         return random_rows(specs, rows, 1)
-    for size in _RANDOM_SIZES:
+    known = known_sizes(specs).keys() >= sizes_in(specs, random_rows(specs, 1, 1)).keys()
+    for size in _RANDOM_SIZES[:1] if known else _RANDOM_SIZES:
         inputs = random_rows(specs, rows, size)
         with rows_file([package], inputs, 1) as file, Subject(package, file, setup) as subject:
             subject.load()
@@ -211,7 +253,7 @@ def _random_inputs(package: ModelPackage, rows: int, setup: Setup) -> Tensors:
                 failure = exc
             else:
                 return inputs
-    raise CompressionError(f"{failure.message}; give it real rows to run instead of random ones")
+    raise CompressionError(f"{failure.message}; give it real rows to run instead of random ones (--data)")
 
 
 class _Climb:

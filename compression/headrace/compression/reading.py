@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from headrace.compression.columns import Columns, read_columns
 from headrace.compression.dataset import Dataset
 from headrace.compression.errors import DataError
+from headrace.compression.row_layout import check_inputs_of_rows
 from headrace.contracts import SignatureMismatch, TensorSpec
 from headrace.contracts.datatypes import FLOATS, dtype_of
 from headrace.contracts.errors import quoted
@@ -36,11 +37,14 @@ def read_dataset(path: Path, inputs: Sequence[TensorSpec], label: str | None, *,
     inputs: of the model; each takes the column of its name. A model with one input, whose name no column has, takes
     all columns but the label. A row of n numbers also fits an input of any shape of n elements. label: the column of
     labels, or None when there is none. names: the package's labels; a label written as one of them is that class.
+    Columns have the rows first, also where the model has them at another axis; an optional input may have none.
     Numbers become the input's datatype when that keeps them (integers → FP32 as they are: nothing is scaled).
     Raises DataError naming the column and what was expected, MissingLibrary for Parquet without pyarrow.
     """
     try:
+        check_inputs_of_rows(inputs)
         columns = read_columns(path, lambda found: _choose(found, inputs, label))
+        inputs = [spec for spec in inputs if not spec.optional or spec.name in columns]
         _check_rows(columns)
         labels = None if label is None else _labels(columns.pop(label), label, names)
         return Dataset(_inputs(columns, inputs), labels)
@@ -76,7 +80,7 @@ def _inferred_datatype(column: NDArray[Any]) -> str:
 
 def _choose(found: Sequence[str], inputs: Sequence[TensorSpec], label: str | None) -> list[str]:
     """Say which columns are needed. Raises DataError for those that aren't there."""
-    wanted = [spec.name for spec in inputs]
+    wanted = [spec.name for spec in inputs if not spec.optional or spec.name in found]
     if label is not None and label not in found:
         raise DataError(f"there is no label column {quoted(label)}; the file has {_listed(found)}")
     if label in wanted:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from headrace.compression.errors import CompressionError
+from headrace.compression.errors import CompressionError, NotApplicable
+from headrace.compression.quantization.excluded import with_exclude
 from headrace.compression.recipe import ExportStep, NetworkStep, PackageStep, Recipe, Step
 
 Runtime: TypeAlias = Literal["onnxruntime", "openvino", "litert", "torch", "tensorrt", "tvm"]
@@ -233,16 +234,22 @@ ENDINGS: Final[Mapping[Runtime, str]] = {
     "tensorrt": "tensorrt-fp16",
 }
 
+#: Those that quantize all there is.
+_WHOLE: Final = frozenset(
+    {"pt2e-int8", "qat-int8", "litert-int8", "litert-int8-dynamic", "tensorrt-fp16", "tensorrt-int8"}
+)
+
 #: Before a reference `module:factory` to a student of one's own.
 _DISTILL: Final = "distill="
 
 
-def parse_recipe(name: str, runtime: Runtime = "onnxruntime") -> Recipe:
+def parse_recipe(name: str, runtime: Runtime = "onnxruntime", exclude: Sequence[str] = ()) -> Recipe:
     """Make the recipe that a name such as `prune-channels-50+int8-static` stands for.
 
     `distill=module:factory` is a block too: it teaches that network, and runs the code that it names.
 
-    runtime: where it ends when no block says. Raises CompressionError for a name nobody knows or an impossible order.
+    runtime: where it ends when no block says. exclude: nodes and operators that its quantization leaves out.
+    Raises CompressionError for a name nobody knows or an impossible order, NotApplicable when it can't leave any out.
     """
     blocks = [(part, _block(part)) for part in name.split("+")]
     steps = [step for _, block in blocks for step in block.steps()]
@@ -257,7 +264,20 @@ def parse_recipe(name: str, runtime: Runtime = "onnxruntime") -> Recipe:
         kinds = [_kind(step) for step in steps]
     if 0 in kinds and 1 not in kinds:
         steps.insert(kinds.count(0), _export(runtime if kinds[-1] == 0 else "onnxruntime"))
-    return Recipe(name, tuple(steps), " → ".join(block.summary for _, block in blocks))
+    if exclude:
+        _refuse_exclude(name)
+    left_out = tuple(with_exclude(step, exclude) for step in steps)
+    return Recipe(name, left_out, " → ".join(block.summary for _, block in blocks))
+
+
+def _refuse_exclude(name: str) -> None:
+    """Raise NotApplicable for a recipe that quantizes, but can't leave layers out."""
+    whole = [part for part in name.split("+") if part in _WHOLE]
+    if whole:
+        raise NotApplicable(
+            f"{' and '.join(whole)} can't leave layers out, which --exclude asks for; recipes that can are "
+            "int8-static, int8-dynamic, int8-weights, int4-weights and fp16 for onnxruntime, openvino-int8 for openvino"
+        )
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -42,6 +42,8 @@ def record_of(source: Source, data: Splits, goal: Goal) -> dict[str, Any]:
         "network": source.network.origin if source.network is not None else "",
         "metric": goal.metric.name,
         "max_drop": goal.bound.fraction,
+        "min_speedup": goal.min_speedup,
+        "exclude": list(goal.exclude),
         "at_rows": goal.at_rows,
         "threads": goal.threads,
         "seed": goal.seed,
@@ -55,9 +57,9 @@ def record_of(source: Source, data: Splits, goal: Goal) -> dict[str, Any]:
 def key_of(name: str, record: dict[str, Any], goal: Goal) -> str:
     """Name the folder of a search after all that its figures depend on.
 
-    That is neither the bound nor the recipes, so that a second search with another bound measures nothing anew.
+    That is neither the bounds nor the recipes, so that a second search with other bounds measures nothing anew.
     """
-    depends = {key: value for key, value in record.items() if key not in {"origin", "max_drop"}}
+    depends = {key: value for key, value in record.items() if key not in {"origin", "max_drop", "min_speedup"}}
     content = msgspec.json.encode([depends, str(goal.metric), goal.row_sizes, goal.seconds, goal.runtime])
     return f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
 

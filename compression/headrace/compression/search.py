@@ -10,16 +10,18 @@ from typing import Final
 
 import msgspec
 
-from headrace.compression.attempts import Attempt, AttemptLog, Status, judge, pareto, ranked
+from headrace.compression.attempts import Attempt, AttemptLog, Status, Verdict, judge, pareto, ranked
 from headrace.compression.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
 from headrace.compression.evaluation import Evaluation, assess, disagreements, predict, within
 from headrace.compression.found import Found, Goal
 from headrace.compression.ladder import combinations, first_rungs, is_shrunk
 from headrace.compression.measurement import Measurement, measure
+from headrace.compression.quantization.preparation import check_exclude
 from headrace.compression.quantization.sensitivity import LayerSensitivity, sensitivity
 from headrace.compression.recipes import check_names, parse_recipe
 from headrace.compression.record import key_of, provenance_of, record_of
+from headrace.compression.row_layout import as_taken
 from headrace.compression.watcher import Unwatched, Watcher
 from headrace.compression.workbench import Source, Workbench
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, PackageError, Tensors, read_package
@@ -66,6 +68,7 @@ class Search:
             progress=self._watcher.progress,
         )
         self._tried: dict[str, Attempt] = {}
+        check_exclude(source.package, goal.exclude)
         self._reference = self._predict(source.package, data.selection)
 
     def climb(self) -> Found:
@@ -94,7 +97,7 @@ class Search:
             self._watcher.started(name, len(self._tried), known)
             attempt = self._found_again(name) or self._log.keep(self._try(name))
             self._tried[name] = attempt
-            self._watcher.ended(attempt, judge(attempt, self._goal.bound, self._goal.at_rows))
+            self._watcher.ended(attempt, self._judge(attempt))
 
     def _found_again(self, name: str) -> Attempt | None:
         """Give what an earlier run made of a recipe, if there is anything to go on with; what failed is tried again."""
@@ -110,7 +113,7 @@ class Search:
 
     def _try(self, name: str) -> Attempt:
         def measured() -> Attempt:
-            recipe = parse_recipe(name, self._goal.runtime)
+            recipe = parse_recipe(name, self._goal.runtime, self._goal.exclude)
             package = self._bench.make(recipe)
             said = self._predict(package, self._data.selection)
             return Attempt(
@@ -120,6 +123,7 @@ class Search:
                 package=str(package.folder.relative_to(self.folder)),
                 selection=self._assess(said, self._data.selection, self._reference),
                 measurement=self._measure(package, self._goal.seconds),
+                notes=_notes_of(package),
             )
 
         started = time.monotonic()
@@ -144,11 +148,14 @@ class Search:
             file = self._log.explain(name, traceback.format_exc())
             return failed("failed", f"{type(exc).__name__}: {exc}; {file.relative_to(self.folder)} has the traceback")
 
+    def _judge(self, attempt: Attempt) -> Verdict:
+        return judge(attempt, self._goal.bound, self._goal.at_rows, self._goal.min_speedup)
+
     def _measure(self, package: ModelPackage, seconds: float) -> Measurement:
         return measure(
             package,
             self._source.package,
-            inputs=self._data.selection.inputs,
+            inputs=as_taken(self._source.package.manifest.inputs, self._data.selection.inputs),
             row_sizes=tuple(sorted({*self._goal.row_sizes, self._goal.at_rows})),
             threads=self._goal.threads,
             device=self._goal.device,
@@ -173,7 +180,7 @@ class Search:
         goal = self._goal
         layers, note = self._sensitivity()
         original = self._predict(self._source.package, self._data.test)
-        chosen = ranked(self._confirmed(original), goal.bound, goal.at_rows)
+        chosen = ranked(self._confirmed(original), goal.bound, goal.at_rows, goal.min_speedup)
         attempts = tuple(self._tried.values())
         bytes_before = self._source.package.size_bytes
         return Found(
@@ -185,11 +192,12 @@ class Search:
             baseline_test=self._assess(original, self._data.test, None),
             original_bytes=bytes_before,
             attempts=attempts,
-            verdicts=tuple(judge(attempt, goal.bound, goal.at_rows) for attempt in attempts),
+            verdicts=tuple(self._judge(attempt) for attempt in attempts),
             front=tuple(pareto(attempts, goal.at_rows, bytes_before)),
             chosen=chosen[0].recipe if chosen else "",
             sensitivity=layers,
             sensitivity_note=note,
+            min_speedup=goal.min_speedup,
             record=self._record,
         )
 
@@ -197,13 +205,13 @@ class Search:
         """Give the finalists that still pay. original: what the original says of the test rows."""
         goal = self._goal
         confirmed: list[Attempt] = []
-        for attempt in ranked(list(self._tried.values()), goal.bound, goal.at_rows):
+        for attempt in ranked(list(self._tried.values()), goal.bound, goal.at_rows, goal.min_speedup):
             if len(confirmed) == _FINALISTS:
                 break
             self._watcher.started(f"{attempt.recipe}, on the test rows", len(confirmed), _FINALISTS)
             final = attempt if attempt.test is not None else self._log.keep(self._confirm(attempt, original))
             self._tried[final.recipe] = final
-            if judge(final, goal.bound, goal.at_rows).pays:
+            if self._judge(final).pays:
                 confirmed.append(final)
         return confirmed
 
@@ -257,7 +265,7 @@ class Search:
         if not found.chosen:
             return None
         attempt = self._tried[found.chosen]
-        verdict = judge(attempt, self._goal.bound, self._goal.at_rows)
+        verdict = self._judge(attempt)
         if attempt.test is None or not verdict.pays:
             raise CompressionError(f"{attempt.recipe} is not promoted: {verdict.reason}")
         return promote(self.package_of(attempt), models, provenance=provenance_of(found, attempt))
@@ -269,6 +277,12 @@ def _affordable_layers(measured: Measurement) -> int:
     assert largest is not None
     seconds = _SENSITIVITY_ROWS / largest.rows_per_second
     return max(_FEWEST_LAYERS, min(_MOST_LAYERS, int(_SENSITIVITY_S / seconds)))
+
+
+def _notes_of(package: ModelPackage) -> tuple[str, ...]:
+    """Give what the steps of a product noted, each once."""
+    steps = package.manifest.provenance.get("steps", [])
+    return tuple(dict.fromkeys(note for step in steps for note in step.get("notes", ())))
 
 
 def _is_image(example: Tensors) -> bool:

@@ -17,10 +17,11 @@ from headrace.compression.evaluation import predict
 from headrace.compression.parity import check_parity
 from headrace.compression.reading import infer_inputs, read_dataset
 from headrace.compression.recipe import Workshop
+from headrace.compression.row_layout import check_compressible
 from headrace.compression.workbench import Source
 from headrace.contracts import ModelDirectory, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.package import MANIFEST
-from headrace.lifecycle.packages.registry import describe_onnx
+from headrace.lifecycle.packages.adding import describe
 
 if TYPE_CHECKING:
     from headrace.compression.network import Network
@@ -69,6 +70,7 @@ def open_source(
         return _from_network(request, folder, seed=seed, threads=threads)
     package = _find_package(request, models, folder)
     specs, names = package.manifest.inputs, package.manifest.labels
+    check_compressible(package)
     data = _read(request, specs, names, seed=seed)
     network = _network_of(request, package, data) if request.network else None
     return Source(package, network, _origin(request, package)), data
@@ -86,7 +88,7 @@ def _find_package(request: Request, models: ModelDirectory, folder: Path) -> Mod
     path = Path(request.model)
     if path.suffix == ".onnx" and not path.is_dir():
         room = _empty(folder / "original")
-        package = describe_onnx(path, room, name=request.name or None, labels=request.labels)
+        package = describe(path, room, name=request.name or None, labels=request.labels)
         package.verify()
         return package
     if request.name or request.outputs or request.labels:
@@ -129,6 +131,11 @@ def _network_of(request: Request, package: ModelPackage, data: Splits) -> Networ
     from headrace.compression.factory import load_network
 
     manifest = package.manifest
+    if not manifest.signature.has_rows_first or manifest.constants:
+        raise CompressionError(
+            f"{package.name} {package.version} has rows at another axis, or inputs without rows, which networks here "
+            "can't have; leave --network out"
+        )
     network = load_network(
         request.network,
         example=_example(data.train),

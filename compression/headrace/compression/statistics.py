@@ -113,8 +113,8 @@ def r2(targets: Floats, errors: Floats) -> Statistic:
     def statistic(weights: Floats) -> Floats:
         rows = weights.sum(axis=1, keepdims=True)
         spread = weights @ np.square(centred) - np.square(weights @ centred) / rows
-        # What is left of equal labels after rounding is no spread.
-        spread[spread <= 1e-12 * (weights @ np.square(targets))] = 0
+        # What is left of equal labels after rounding is no spread; they may be far from the mean, or from zero.
+        spread[spread <= 1e-12 * (weights @ np.maximum(np.square(targets), np.square(centred)))] = 0
         return _mean_of_defined(1 - _ratio(weights @ squared_errors, spread))
 
     return statistic

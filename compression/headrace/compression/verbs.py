@@ -5,13 +5,16 @@ For a whole search with a verdict, use `Search`; these are its single steps, for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from headrace.compression.dataset import Dataset, Splits
+from headrace.compression.errors import CompressionError
 from headrace.compression.export import OnnxExport
 from headrace.compression.pruning import PruneChannels
 from headrace.compression.quantization import StaticInt8
+from headrace.compression.quantization.excluded import can_exclude, with_exclude
 from headrace.compression.recipe import ExportStep, NetworkStep, PackageStep, Progress, Workshop, no_progress
 from headrace.contracts import ModelPackage
 
@@ -36,15 +39,20 @@ def quantize(
     *,
     calibration: Dataset,
     folder: Path,
+    exclude: Sequence[str] = (),
     **how: Unpack[How],
 ) -> ModelPackage:
     """Give a quantized package.
 
     step: such as `StaticInt8` (the default), `DynamicInt8`, `WeightOnly`, `HalfPrecision`, `OptimisedGraph`,
-    `OpenVinoInt8`. calibration: real rows, which set the ranges of int8. folder: for what is made.
-    Raises NotApplicable, DataError and MissingLibrary as the step says.
+    `OpenVinoInt8`. calibration: real rows, which set the ranges of int8. folder: for what is made. exclude: names of
+    nodes or operators that are left as they are, or patterns such as `/decoder/*`, beside those of the step.
+    Raises NotApplicable, DataError and MissingLibrary as the step says; CompressionError when it leaves nothing out.
     """
-    return (step or StaticInt8()).convert(model, _workshop(folder, calibration, how))
+    chosen = step or StaticInt8()
+    if exclude and not can_exclude(chosen):
+        raise CompressionError(f"{type(chosen).__name__} works on the whole graph and can't leave nodes out")
+    return with_exclude(chosen, exclude).convert(model, _workshop(folder, calibration, how))
 
 
 def prune(

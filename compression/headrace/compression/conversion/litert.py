@@ -62,7 +62,7 @@ class LiteRtExport:
         python = litert_python()
         _refuse_varying(network)
         program = TorchExport().export(network, workshop)
-        calibration = checked_rows(program, workshop, MINIMUM_ROWS) if self.precision == "int8" else {}
+        calibration = checked_rows(program, workshop, MINIMUM_ROWS).tensors if self.precision == "int8" else {}
         workshop.progress(0, 0, "conversion to LiteRT")
         content = self._quantize(_convert(network, program.file, python), calibration, workshop)
         room = workshop.room(self)

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from headrace.compression.conversion.proof import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError
+from headrace.compression.quantization.blame import whose
 from headrace.compression.quantization.calibration import MINIMUM_ROWS
+from headrace.compression.quantization.excluded import chosen_nodes
 from headrace.compression.quantization.product import checked_rows, prove
 from headrace.compression.quantization.source import consumers, nodes_of, read_model, refuse_quantized
 from headrace.compression.recipe import Progress, Workshop, step_record
+from headrace.compression.row_layout import RowRuns, without_constants
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.telemetry import untracked
 from headrace.contracts.wording import first_line
@@ -63,6 +66,7 @@ class OpenVinoIR:
         with kept_if_proven(room):
             files = _save(converted, room, compress=self.weights == "fp16")
             product = derive_package(package, room, files, runtime="openvino", step=step_record(self) | _versions())
+            product = without_constants(product)
             if _is_quantized(source):
                 prove(product, package, workshop)
             else:
@@ -79,12 +83,14 @@ class OpenVinoInt8:
     preset: weights are symmetric; mixed leaves activations asymmetric, which is more accurate, performance makes them
     symmetric too, which is faster on some devices. transformer: spare the operators that transformers suffer from and
     smooth their outliers (SmoothQuant, Xiao et al. 2023); None finds out from the graph. bias_correction: shift biases
-    to make up for the mean error that int8 brings.
+    to make up for the mean error that int8 brings. exclude: names of nodes or operators of the ONNX file left in float,
+    or patterns of them.
     """
 
     preset: Literal["mixed", "performance"] = "mixed"
     transformer: bool | None = None
     bias_correction: bool = True
+    exclude: tuple[str, ...] = ()
 
     def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
         """Give the int8 package for OpenVINO.
@@ -97,23 +103,27 @@ class OpenVinoInt8:
         rows = checked_rows(package, workshop, MINIMUM_ROWS)
         need("OpenVinoInt8", EXTRA, "nncf")
         transformer = _is_transformer(source) if self.transformer is None else self.transformer
-        quantized = self._quantize(_read(source), rows, transformer, workshop.progress)
+        left = {node.name for node in source.graph.node} - chosen_nodes(source, self.exclude)
+        quantized = self._quantize(_read(source), rows, (transformer, left), workshop.progress)
         room = workshop.room(self)
-        facts = {"transformer": transformer, "calibration_rows": _count(rows), **_versions("nncf")}
+        facts = {"transformer": transformer, "calibration_rows": len(rows), **_versions("nncf")}
         with kept_if_proven(room):
             files = _save(quantized, room, compress=False)
             product = derive_package(package, room, files, runtime="openvino", step=step_record(self) | facts)
+            product = without_constants(product)
             prove(product, package, workshop)
         return product
 
-    def _quantize(self, model: ov.Model, rows: Tensors, transformer: bool, progress: Progress) -> ov.Model:
+    def _quantize(self, model: ov.Model, rows: RowRuns, how: tuple[bool, set[str]], progress: Progress) -> ov.Model:
+        """Quantize. how: whether it is a transformer, and the nodes to leave in float."""
+        transformer, left = how
         with untracked(), _quiet():
             import nncf
 
             presets = {"mixed": nncf.QuantizationPreset.MIXED, "performance": nncf.QuantizationPreset.PERFORMANCE}
-            count = _count(rows)
+            count = len(rows)
             # Row by row: NNCF's statistics take the first dimension for a batch of one.
-            batches = [{name: array[i : i + 1] for name, array in rows.items()} for i in range(count)]
+            batches = [next(rows.take([position]).runs()) for position in range(count)]
 
             def shown(batch: tuple[int, Tensors]) -> Tensors:
                 progress(batch[0], count, "calibration")
@@ -127,12 +137,17 @@ class OpenVinoInt8:
                     subset_size=count,
                     fast_bias_correction=True,
                     model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+                    ignored_scope=nncf.IgnoredScope(names=_operations(model, left)) if left else None,
                     advanced_parameters=nncf.AdvancedQuantizationParameters(
                         disable_bias_correction=not self.bias_correction
                     ),
                 )
             except Exception as exc:  # NNCF raises classes of its own, OpenVINO's RuntimeError and plain ones.
-                raise CompressionError(f"NNCF can't quantize this model: {first_line(exc)}") from exc
+                raise CompressionError(
+                    f"{whose('nncf')} can't quantize this model, which is no fault of the model's: "
+                    f"{type(exc).__name__}: {first_line(exc)}; serve it in float (--recipe openvino), "
+                    "or quantize it for onnxruntime"
+                ) from exc
 
 
 def _read(source: onnx.ModelProto) -> ov.Model:
@@ -146,8 +161,15 @@ def _read(source: onnx.ModelProto) -> ov.Model:
         return ov.Core().read_model(source.SerializeToString(), b"")
     except RuntimeError as exc:  # The one class that OpenVINO raises.
         raise CompressionError(
-            f"OpenVINO can't read this model: {_cause(exc)}; serve it with onnxruntime, or export it without them"
+            f"{whose('openvino')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or export it "
+            "without them"
         ) from exc
+
+
+def _operations(model: ov.Model, nodes: set[str]) -> list[str]:
+    """Name what OpenVINO made of nodes of ONNX: an operation of the same name, or one to which a bias is added then."""
+    names = [operation.get_friendly_name() for operation in model.get_ordered_ops()]
+    return [name for name in names if name in nodes or name.removesuffix("/WithoutBiases") in nodes]
 
 
 def _save(model: ov.Model, room: Path, *, compress: bool) -> list[Path]:
@@ -185,10 +207,6 @@ def _is_transformer(model: onnx.ModelProto) -> bool:
         if node.op_type == "Softmax"
         for reader in readers.get(node.output[0], [])
     )
-
-
-def _count(rows: Tensors) -> int:
-    return len(next(iter(rows.values())))
 
 
 def _versions(*others: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from headrace.contracts import ConfigurationError, ModelPackage
 from headrace.contracts.wording import first_line
 from headrace.lifecycle.packages.registry import MODEL_FILE, derive_package
 from headrace.runtimes.base import find_runtime
+from headrace.runtimes.loading import load_model
 
 if TYPE_CHECKING:
     import onnx
@@ -57,6 +58,10 @@ class TensorRtEngine:
         model = read_model(package, "TensorRtEngine")
         if any(spec.varies for spec in package.manifest.inputs):
             raise NotApplicable("an input varies in a dimension other than the rows, and an engine has fixed sizes")
+        if not package.manifest.signature.has_rows_first or package.manifest.constants:
+            raise NotApplicable(
+                "an engine has its rows first and takes all inputs from a request; use a recipe for onnxruntime"
+            )
         if self.precision == "int8":
             model = int8_for_tensorrt(package, model, workshop)
         room = workshop.room(self)
@@ -153,7 +158,7 @@ def _prove(product: ModelPackage, source: ModelPackage, workshop: Workshop, tole
     """Compare the engine with its source on the CPU. tolerance: None compares names and shapes only."""
     before = load(source, workshop.threads)
     try:
-        after = find_runtime("onnxruntime", DEVICE, workshop.threads).load(product)
+        after = load_model(product, DEVICE, workshop.threads)
         try:
             most = source.manifest.batching.max_rows
             for batch in proof_batches(source, workshop, before):

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from headrace.compression.conversion.proof import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError, NotApplicable
+from headrace.compression.quantization.blame import whose
 from headrace.compression.quantization.source import read_model
 from headrace.compression.quiet import quieted
 from headrace.compression.recipe import Workshop, step_record
+from headrace.compression.row_layout import without_constants
 from headrace.contracts import ModelPackage
 from headrace.contracts.wording import first_line
 from headrace.lifecycle.packages.registry import derive_package
@@ -60,6 +62,7 @@ class TvmLibrary:
             file = self._compile(source, room / LIBRARY_FILE)
             facts = {"warning": WARNING, **_versions()}
             product = derive_package(package, room, [file], runtime="tvm", step=step_record(self) | facts)
+            product = without_constants(product)
             prove_same(product, package, workshop, (self.tolerance, "the TVM library"))
         return product
 
@@ -75,12 +78,16 @@ class TvmLibrary:
                 module = from_onnx(source, keep_params_in_input=False)
             except Exception as exc:  # TVM raises its own classes and plain ones.
                 raise CompressionError(
-                    f"TVM can't read this model: {_cause(exc)}; serve it with onnxruntime, or export it without them"
+                    f"{whose('apache-tvm')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or "
+                    "export it without them"
                 ) from exc
             try:
                 tvm.relax.build(module, target=self.target).export_library(str(file))
             except Exception as exc:  # As above; and whatever the linker says.
-                raise CompressionError(f"TVM can't compile this model: {_cause(exc)}") from exc
+                raise CompressionError(
+                    f"{whose('apache-tvm')} can't compile this model: {_cause(exc)}; serve it with onnxruntime or "
+                    "openvino"
+                ) from exc
         return file
 
 

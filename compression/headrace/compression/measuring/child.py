@@ -26,10 +26,12 @@ from headrace.compression.measuring.protocol import (
     decode_command,
     encode,
 )
-from headrace.compression.measuring.rows import parts_of, tiled
+from headrace.compression.measuring.rows import tiled
 from headrace.contracts import Tensors, decode_tensors, read_package
+from headrace.contracts.package import Manifest
 from headrace.contracts.wording import first_line
 from headrace.runtimes.base import LoadedModel, OutOfMemory, find_runtime
+from headrace.runtimes.loading import load_on
 
 #: From <linux/prctl.h>.
 _PR_SET_PDEATHSIG: Final = 1
@@ -39,11 +41,11 @@ _SIGKILL: Final = 9
 class Bench:
     """The model that is measured, and the batches it runs."""
 
-    def __init__(self, model: LoadedModel, inputs: Tensors, row_sizes: tuple[int, ...], threads: int) -> None:
-        """inputs: real rows, repeated where a batch needs more. row_sizes: the only ones that the model can run."""
+    def __init__(self, model: LoadedModel, inputs: Tensors, manifest: Manifest, threads: int) -> None:
+        """inputs: real rows, repeated where a batch needs more. manifest: of the model's package."""
         self._model = model
         self._inputs = inputs
-        self._row_sizes = row_sizes
+        self._specs = manifest.inputs
         self._queue = CoreQueue(threads)
 
     def run(self, rows: int, seconds: float) -> list[tuple[float, float]]:
@@ -52,19 +54,18 @@ class Bench:
         The first one finds the caches as another model left them, and its threads asleep: it counts only if there
         is no other.
         """
-        batches = [tiled(self._inputs, part) for part in parts_of(rows, self._row_sizes)]
+        batch = tiled(self._inputs, rows, self._specs)
         until = time.perf_counter() + seconds
-        first = self._once(batches)
+        first = self._once(batch)
         taken = []
         while time.perf_counter() < until:
-            taken.append(self._once(batches))
+            taken.append(self._once(batch))
         return taken or [first]
 
-    def _once(self, batches: list[Tensors]) -> tuple[float, float]:
+    def _once(self, batch: Tensors) -> tuple[float, float]:
         waited = self._queue.waited_s()
         started = time.perf_counter()
-        for batch in batches:
-            self._model.infer(batch)
+        self._model.infer(batch)
         seconds = time.perf_counter() - started
         own = seconds - (self._queue.waited_s() - waited)
         # The core may have been lost between the readings of the queue and those of the clock.
@@ -114,9 +115,9 @@ class Session:
         runtime = find_runtime(package.manifest.runtime, command.device, command.threads)
         library = resident_bytes() - idle
         started = time.perf_counter()
-        model = runtime.load(package)
+        model = load_on(runtime, package)
         seconds = time.perf_counter() - started
-        self._bench = Bench(model, inputs, package.manifest.batching.row_sizes, command.threads)
+        self._bench = Bench(model, inputs, package.manifest, command.threads)
         return Loaded(seconds, idle, max(library, 0))
 
     def _run(self, command: RunBlock) -> Block:

@@ -6,11 +6,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, DataError
-from headrace.contracts import ModelPackage, SignatureMismatch, Tensors, encode_tensors
+from headrace.contracts import ModelPackage, SignatureMismatch, Tensors, TensorSpec, encode_tensors
+from headrace.contracts.rows import RowAxes
 
 
 def checked_sizes(row_sizes: Sequence[int]) -> list[int]:
@@ -34,18 +37,22 @@ def rows_file(packages: Sequence[ModelPackage], inputs: Tensors, most: int) -> I
             raise DataError(f"the rows to measure {package.name} with don't fit it: {exc.message}") from exc
     with tempfile.TemporaryDirectory(prefix="headrace-measure-") as folder:
         file = Path(folder, "inputs")
-        file.write_bytes(encode_tensors({name: array[:most] for name, array in inputs.items()}))
+        axes = RowAxes(packages[0].manifest.inputs)
+        file.write_bytes(encode_tensors(axes.cut(inputs, 0, most)))
         yield file
 
 
-def parts_of(rows: int, row_sizes: tuple[int, ...]) -> list[int]:
-    """Give the row counts of the runs that a worker makes of a batch, for a model that runs fixed sizes only."""
-    if not row_sizes:
-        return [rows]
-    whole, rest = divmod(rows, row_sizes[-1])
-    return [row_sizes[-1]] * whole + [size for size in row_sizes if size >= rest][:1] * bool(rest)
+def tiled(inputs: Tensors, rows: int, specs: Sequence[TensorSpec]) -> Tensors:
+    """Repeat rows, in order, until there are as many as asked for; a copy that the model may write to.
+
+    specs: of the inputs; those without rows stay as they are.
+    """
+    axes = {spec.name: spec.row_axis for spec in specs}
+    return {name: _tiled(array, axes[name], rows) for name, array in inputs.items()}
 
 
-def tiled(inputs: Tensors, rows: int) -> Tensors:
-    """Repeat rows, in order, until there are as many as asked for; a copy that the model may write to."""
-    return {name: array[np.arange(rows) % len(array)] for name, array in inputs.items()}
+def _tiled(array: NDArray[Any], axis: int | None, rows: int) -> NDArray[Any]:
+    if axis is None:
+        return array.copy()
+    repeated: NDArray[Any] = np.take(array, np.arange(rows) % array.shape[axis], axis=axis)
+    return repeated

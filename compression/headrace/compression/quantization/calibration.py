@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError
+from headrace.compression.quantization.blame import refusal
 from headrace.compression.recipe import Workshop
+from headrace.compression.row_layout import RowRuns
 from headrace.contracts import Tensors
 from headrace.contracts.wording import first_line
 
@@ -29,7 +31,7 @@ Ranges: TypeAlias = dict[str, tuple[float, float]]
 MINIMUM_ROWS: Final = 32
 
 #: Rows of one run: all activations of a batch are in memory at once.
-_BATCH_ROWS: Final = 16
+BATCH_ROWS: Final = 16
 
 #: An int8 tensor has 255 steps. Histograms have a multiple of that, so that each candidate cut is a whole number of
 #: bins a step.
@@ -62,7 +64,15 @@ class Probe:
                 probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-            raise CompressionError(f"ONNX Runtime can't load the model to calibrate: {first_line(exc)}") from exc
+            raise CompressionError(
+                refusal(
+                    "onnxruntime",
+                    "load the model to calibrate",
+                    exc,
+                    model,
+                    "try a recipe that needs no ranges, such as int8-dynamic or int8-weights",
+                )
+            ) from exc
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._tensors = tensors
 
@@ -77,16 +87,16 @@ class Probe:
 
 
 def find_ranges(
-    model: onnx.ModelProto, rows: Tensors, workshop: Workshop, method: Method = "minmax", percentile: float = 99.99
+    model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, method: Method = "minmax", percentile: float = 99.99
 ) -> Ranges:
     """Find the range of every float32 tensor that flows between nodes.
 
     method: minmax takes all; percentile cuts off what is outermost, so that `percentile` % of the values remain;
     entropy cuts where the distribution loses least (Kullback-Leibler divergence; S. Migacz, 8-bit inference with
-    TensorRT, 2017). Raises CompressionError naming the tensor where the model itself makes NaN or infinity.
+    TensorRT, 2017). A tensor that held NaN or infinity, or nothing in all rows, has none.
     """
     probe = Probe(model, float_tensors(model), workshop.threads)
-    batches = list(split(rows))
+    batches = list(rows.runs())
     passes = 1 if method == "minmax" else 2
     ranges: Ranges = {}
     for done, batch in enumerate(batches):
@@ -94,17 +104,16 @@ def find_ranges(
         for name, values in probe.run(batch):
             if values.size:
                 low, high = float(values.min()), float(values.max())
-                if not np.isfinite([low, high]).all():
-                    raise CompressionError(f"the model makes NaN or infinity in {name!r} on calibration rows")
                 was = ranges.get(name, (low, high))
-                ranges[name] = min(low, was[0]), max(high, was[1])
+                ranges[name] = float(np.minimum(low, was[0])), float(np.maximum(high, was[1]))
+    ranges = {name: found for name, found in ranges.items() if np.isfinite(found).all()}
     if method == "minmax":
         return ranges
     histograms = {name: np.zeros(_LEVELS * _BINS_PER_LEVEL, np.int64) for name in ranges}
     for done, batch in enumerate(batches):
         workshop.progress(len(batches) + done, passes * len(batches), "calibration")
         for name, values in probe.run(batch):
-            if values.size:
+            if values.size and name in ranges:
                 histograms[name] += np.histogram(values, histograms[name].size, _frame(ranges[name]))[0]
     if method == "percentile":
         return {name: _percentile(histograms[name], ranges[name], percentile) for name in ranges}
@@ -122,13 +131,6 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
     }
     names = [value.name for value in graph.input] + [name for node in graph.node for name in node.output]
     return [name for name in dict.fromkeys(names) if name in floats]
-
-
-def split(rows: Tensors) -> Iterator[Tensors]:
-    """Cut rows into batches that are run one at a time."""
-    count = len(next(iter(rows.values())))
-    for start in range(0, count, _BATCH_ROWS):
-        yield {name: array[start : start + _BATCH_ROWS] for name, array in rows.items()}
 
 
 def _frame(found: tuple[float, float]) -> tuple[float, float]:

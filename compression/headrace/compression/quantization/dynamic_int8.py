@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.quantization.calibration import MINIMUM_ROWS
+from headrace.compression.quantization.excluded import chosen_nodes
+from headrace.compression.quantization.gemm import split_gemms
+from headrace.compression.quantization.preparation import prepare
 from headrace.compression.quantization.processor import needs_narrow_weights
 from headrace.compression.quantization.product import checked_rows, finish
-from headrace.compression.quantization.quantizer import run_quantizer
+from headrace.compression.quantization.quantizer import manner, per_channel_or_tensor, run_quantizer
 from headrace.compression.quantization.sensitivity import left_in_float
 from headrace.compression.quantization.source import (
     array_of,
-    chosen_nodes,
     drop_unused_weights,
     keep_layer_norms_apart,
-    prepare,
     read_model,
     refuse_quantized,
-    split_gemms,
     weighted_nodes,
     weights_of,
 )
@@ -65,11 +66,8 @@ class DynamicInt8:
         room = workshop.room(self)
         model = prepare(model, room)
         chosen = chosen_nodes(model, self.exclude)
-        layers = [
-            node.name
-            for node in weighted_nodes(model.graph, tuple(set(self.operators) & set(_OPERATORS)))
-            if node.name in chosen
-        ]
+        operators = tuple(set(self.operators) & set(_OPERATORS))
+        layers = [node.name for node in weighted_nodes(model.graph, operators) if node.name in chosen]
         if not layers:
             raise NotApplicable(f"no {' or '.join(self.operators)} with constant weights is left for DynamicInt8")
         left_out: tuple[str, ...] = ()
@@ -81,22 +79,28 @@ class DynamicInt8:
         split_gemms(model, kept)
         keep_layer_norms_apart(model)
         tables = shrink_tables(model, chosen) if "Gather" in self.operators else []
-        quantized = self._quantize(model, kept, narrow)
         facts = {
             "layers": len(kept),
             "left_in_float": list(left_out),
             "weight_bits": 7 if narrow else 8,
             "tables": tables,
         }
-        return finish(quantized, package, workshop, room, {**step_record(self), **facts})
 
-    def _quantize(self, model: onnx.ModelProto, kept: set[str], narrow: bool) -> onnx.ModelProto:
+        def made(per_channel: bool, tried: dict[str, Any]) -> ModelPackage:
+            step = dataclasses.replace(self, per_channel=per_channel)
+            quantized = step._quantize(model, kept, narrow, bool(tried))
+            return finish(quantized, package, workshop, room, {**step_record(step), **facts, **tried})
+
+        return per_channel_or_tensor(model, self.per_channel, made)
+
+    def _quantize(self, model: onnx.ModelProto, kept: set[str], narrow: bool, again: bool) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantizationMode, QuantType
         from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
         return run_quantizer(
-            lambda: ONNXQuantizer(
-                model,
+            model,
+            lambda copied: ONNXQuantizer(
+                copied,
                 self.per_channel,
                 narrow,
                 QuantizationMode.IntegerOps,
@@ -109,7 +113,8 @@ class DynamicInt8:
                 [],
                 ["MatMul"],
                 {"MatMulConstBOnly": True, "WeightSymmetric": True},
-            )
+            ),
+            manner(self.per_channel, again),
         )
 
 
@@ -120,6 +125,7 @@ def shrink_tables(model: onnx.ModelProto, chosen: set[str]) -> list[str]:
     graph, weights = model.graph, weights_of(model.graph)
     nodes: list[onnx.NodeProto] = []
     done: list[str] = []
+    made: dict[str, onnx.TensorProto] = {}
     for node in graph.node:
         table = weights.get(node.input[0]) if node.op_type == "Gather" and node.name in chosen else None
         axis = next((item.i for item in node.attribute if item.name == "axis"), 0)
@@ -129,9 +135,11 @@ def shrink_tables(model: onnx.ModelProto, chosen: set[str]) -> list[str]:
         values = array_of(table)
         scale = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)
         scale[scale == 0] = 1
-        codes, scales = f"{node.name}/codes", f"{node.name}/scales"
-        graph.initializer.append(numpy_helper.from_array(np.round(values / scale).astype(np.int8), codes))
-        graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), scales))
+        codes, scales = f"{table.name}/codes", f"{table.name}/scales"
+        # Several nodes may look up in one table.
+        if codes not in made:
+            made[codes] = numpy_helper.from_array(np.round(values / scale).astype(np.int8), codes)
+            made[scales] = numpy_helper.from_array(scale.astype(np.float32), scales)
         found, factor, real = f"{node.name}/found", f"{node.name}/scale", f"{node.name}/real"
         nodes += [
             helper.make_node("Gather", [codes, node.input[1]], [found], name=f"{node.name}/look_up", axis=0),
@@ -140,6 +148,7 @@ def shrink_tables(model: onnx.ModelProto, chosen: set[str]) -> list[str]:
             helper.make_node("Mul", [real, factor], [node.output[0]], name=node.name),
         ]
         done.append(node.name)
+    graph.initializer.extend(made.values())
     del graph.node[:]
     graph.node.extend(nodes)
     drop_unused_weights(graph)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
+from headrace.compression.quantization.blame import failure
 from headrace.compression.quantization.calibration import Ranges, find_ranges
+from headrace.compression.quantization.excluded import advice, chosen_nodes
+from headrace.compression.quantization.preparation import prepare
 from headrace.compression.quantization.product import checked_rows, finish
 from headrace.compression.quantization.source import (
     array_of,
-    chosen_nodes,
     consumers,
-    prepare,
     producers,
     read_model,
     refuse_quantized,
@@ -23,7 +24,6 @@ from headrace.compression.quantization.source import (
 from headrace.compression.quiet import unlogged
 from headrace.compression.recipe import Workshop, step_record
 from headrace.contracts import ModelPackage
-from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -52,10 +52,11 @@ class HalfPrecision:
         """
         model = read_model(package, "HalfPrecision")
         refuse_quantized(model, "HalfPrecision")
-        if not any(tensor.data_type == _FLOAT for tensor in model.graph.initializer):
-            raise NotApplicable("the model has no float32 weights for HalfPrecision to make smaller")
         room = workshop.room(self)
         model = prepare(model, room)
+        # Not before: some exporters write weights as nodes.
+        if not any(tensor.data_type == _FLOAT for tensor in model.graph.initializer):
+            raise NotApplicable("the model has no float32 weights for HalfPrecision to make smaller")
         left = {node.name for node in model.graph.node} - chosen_nodes(model, self.exclude)
         _narrow_constants(model)
         record = step_record(self)
@@ -78,15 +79,21 @@ def _narrow_constants(model: onnx.ModelProto) -> None:
 def _largest(model: onnx.ModelProto, ranges: Ranges, left: set[str]) -> float:
     """Give the largest value that flows; ONNX Runtime computes fp16 in float32 on CPUs, where nothing overflows."""
     makers, readers = producers(model.graph), consumers(model.graph)
+    over: dict[str, list[onnx.NodeProto]] = {}
     for name, (low, high) in ranges.items():
         maker = makers.get(name)
         around = [*readers.get(name, []), *([maker] if maker else [])]
         if max(-low, high) > _LARGEST and any(node.name not in left for node in around):
-            where = f"{maker.op_type} {maker.name!r}" if maker else "the input"
-            raise CompressionError(
-                f"fp16 overflows in {where}: {name!r} reaches {max(-low, high):.3g} on calibration rows, but fp16 ends "
-                f"at {_LARGEST:.0f}; exclude {' and '.join(repr(node.name) for node in around)}, or scale the inputs"
-            )
+            over[name] = around
+    if over:
+        first = next(iter(over))
+        where = f"{makers[first].op_type} {makers[first].name!r}" if first in makers else "the input"
+        names = dict.fromkeys(node.name for around in over.values() for node in around)
+        raise CompressionError(
+            f"fp16 overflows in {where}: {first!r} reaches {max(-ranges[first][0], ranges[first][1]):.3g} on "
+            f"calibration rows, but fp16 ends at {_LARGEST:.0f}; leave out all that touches such values with "
+            f"{advice(names)}, or scale the inputs"
+        )
     return max((max(-low, high) for low, high in ranges.values()), default=0.0)
 
 
@@ -116,6 +123,6 @@ def _halve(model: onnx.ModelProto, left: set[str]) -> onnx.ModelProto:
                 model, keep_io_types=True, disable_shape_infer=True, node_block_list=sorted(left)
             )
     except Exception as exc:  # The converter raises ValueError, AssertionError, KeyError, RuntimeError alike.
-        raise CompressionError(f"the model can't be made fp16: {first_line(exc)}") from exc
+        raise CompressionError(failure("onnxruntime", "make this model fp16", exc, model)) from exc
     _join_casts(halved)
     return halved

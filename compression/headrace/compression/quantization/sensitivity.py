@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.calibration import MINIMUM_ROWS, Ranges, find_ranges, split
+from headrace.compression.quantization.blame import refusal
+from headrace.compression.quantization.calibration import MINIMUM_ROWS, Ranges, find_ranges
+from headrace.compression.quantization.preparation import prepare
 from headrace.compression.quantization.product import checked_rows
 from headrace.compression.quantization.source import (
     array_of,
     attribute,
-    prepare,
     producers,
     read_model,
     refuse_quantized,
@@ -26,8 +28,8 @@ from headrace.compression.quantization.source import (
     weights_of,
 )
 from headrace.compression.recipe import Workshop
+from headrace.compression.row_layout import RowRuns
 from headrace.contracts import ModelPackage, Tensors
-from headrace.contracts.wording import first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -85,18 +87,29 @@ def most_sensitive(found: Sequence[LayerSensitivity], share: float) -> tuple[str
 
 
 def left_in_float(
-    model: onnx.ModelProto, rows: Tensors, workshop: Workshop, layers: Sequence[str], share: float
+    model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, layers: Sequence[str], share: float
 ) -> tuple[str, ...]:
-    """Name the layers that a step leaves in float because they are the most sensitive `share`; none of 0."""
+    """Name the layers that a step leaves in float because they are the most sensitive `share`; none of 0.
+
+    Layers that share a weight stay together, on the side of most of them: the file would hold the weight twice.
+    Raises NotApplicable when that leaves no layer at all.
+    """
     if not 0 <= share < 1:
         raise CompressionError(f"sensitive_share must be at least 0 and below 1, not {share}")
-    return most_sensitive(measure(model, rows, workshop, layers), share) if share else ()
+    if not share:
+        return ()
+    left = most_sensitive(measure(model, rows, workshop, layers), share)
+    weight = {node.name: node.input[1] for node in model.graph.node if node.name in set(layers)}
+    readers, leaving = Counter(weight.values()), Counter(weight[name] for name in left)
+    left = tuple(name for name in layers if 2 * leaving[weight[name]] > readers[weight[name]])
+    if len(left) == len(layers):
+        raise NotApplicable(f"the most sensitive {share:.0%} of {len(layers)} layers are all of them, so none is left")
+    return left
 
 
-def measure(model: onnx.ModelProto, rows: Tensors, workshop: Workshop, names: Sequence[str]) -> list[LayerSensitivity]:
+def measure(model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, names: Sequence[str]) -> list[LayerSensitivity]:
     """Simulate int8 in each of the named layers of a prepared model, most sensitive first."""
-    count = len(next(iter(rows.values())))
-    sample = {name: array[evenly(count, _ROWS)] for name, array in rows.items()}
+    sample = rows.take(evenly(len(rows), _ROWS))
     ranges = find_ranges(model, sample, workshop)
     simulation = _Simulation(model, names, ranges, workshop.threads)
     plain = simulation.run(sample, None)
@@ -159,7 +172,7 @@ class _Simulation:
         self._session = _session(ordered, threads)
         self._inputs = {node.name for node in self._session.get_inputs()}
 
-    def run(self, rows: Tensors, layer: str | None) -> list[NDArray[Any]]:
+    def run(self, rows: RowRuns, layer: str | None) -> list[NDArray[Any]]:
         """Give the outputs with one layer in int8, or none."""
         feed: Tensors = {}
         if layer is not None:
@@ -167,9 +180,9 @@ class _Simulation:
             feed = {node.input[1]: rounded(weight, channel_axis(node, weight.ndim)), f"{layer}/on": np.array(True)}
         batches = [
             self._session.run(self._outputs, {**{name: batch[name] for name in batch if name in self._inputs}, **feed})
-            for batch in split(rows)
+            for batch in rows.runs()
         ]
-        return [np.concatenate(values) for values in zip(*batches, strict=True)]
+        return [np.concatenate([value.reshape(-1) for value in each]) for each in zip(*batches, strict=True)]
 
 
 def _switch(graph: onnx.GraphProto, node: onnx.NodeProto, ranges: Ranges) -> list[onnx.NodeProto]:
@@ -232,7 +245,15 @@ def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-        raise CompressionError(f"ONNX Runtime can't simulate int8 in this model: {first_line(exc)}") from exc
+        raise CompressionError(
+            refusal(
+                "onnxruntime",
+                "simulate int8 in this model",
+                exc,
+                model,
+                "recipes that measure no layers, such as int8-static, don't need that",
+            )
+        ) from exc
 
 
 def _sqnr_db(want: NDArray[Any], have: NDArray[Any]) -> float:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
+from headrace.compression.row_layout import check_compressible
 from headrace.contracts import ModelPackage, PackageError
 from headrace.contracts.wording import first_line
 
@@ -56,12 +56,14 @@ def read_model(package: ModelPackage, what: str) -> onnx.ModelProto:
             f"{what} starts from an ONNX package, but {package.name} {package.version} is of the runtime "
             f"{package.manifest.runtime!r}; start from the ONNX version it was made of"
         )
+    check_compressible(package)
     if package.size_bytes > _MAX_FILE_BYTES:
         raise NotApplicable(f"{package.file} is larger than 2 GiB, which one ONNX file can't hold; prune it first")
     package.verify()
     model = _load(package.file, what)
     _refuse_foreign_operators(model, package.file, what)
-    _refuse_frozen_rows(model, package.file)
+    _refuse_frozen_rows(model, package)
+    _set_constants(model, package)
     model = _raise_opset(_write_out_functions(model), package.file)
     name_nodes(model.graph)
     return model
@@ -72,32 +74,6 @@ def refuse_quantized(model: onnx.ModelProto, what: str) -> None:
     found = sorted({node.op_type for node in nodes_of(model.graph) if node.op_type.startswith(_QUANTIZED)})
     if found:
         raise NotApplicable(f"the model is quantized already ({', '.join(found)}); {what} starts from a float version")
-
-
-def prepare(model: onnx.ModelProto, room: Path) -> onnx.ModelProto:
-    """Fold constants and batch normalisation into weights, and infer the types and shapes of all tensors.
-
-    room: for ONNX Runtime to write in. Raises CompressionError when it can't load the model.
-    """
-    import onnx
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # Basic optimisations only: they stay within standard ONNX and hold on every machine.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(room / "prepared.onnx")
-    try:
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        prepared = onnx.load(options.optimized_model_filepath)
-        # protobuf merges it; data propagation gives shapes that other tensors carry.
-        prepared = onnx.shape_inference.infer_shapes(prepared, data_prop=True)
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-        raise CompressionError(f"ONNX Runtime can't prepare the model: {first_line(exc)}; export it again") from exc
-    finally:
-        Path(options.optimized_model_filepath).unlink(missing_ok=True)
-    name_nodes(prepared.graph)
-    return prepared
 
 
 def keep_layer_norms_apart(model: onnx.ModelProto) -> int:
@@ -127,10 +103,10 @@ def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 
 def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Give the nodes that read each tensor."""
+    """Give the nodes that read each tensor, by themselves or in a graph within them."""
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        for name in node.input:
+        for name in _reads(node):
             found.setdefault(name, []).append(node)
     return found
 
@@ -166,46 +142,6 @@ def weighted_nodes(graph: onnx.GraphProto, operators: tuple[str, ...]) -> list[o
     ]
 
 
-def split_gemms(model: onnx.ModelProto, chosen: set[str]) -> None:
-    """Write Gemm as MatMul and Add where its weight is constant, for steps that know MatMul alone.
-
-    chosen: names of the nodes; the MatMul keeps the name. Weights are transposed and scaled once, here.
-    """
-    from onnx import helper, numpy_helper
-
-    weights = weights_of(model.graph)
-    nodes: list[onnx.NodeProto] = []
-    for node in model.graph.node:
-        if node.op_type != "Gemm" or node.name not in chosen or attribute(node, "transA", 0):
-            nodes.append(node)
-            continue
-        weight = array_of(weights[node.input[1]])
-        weight = (weight.T if attribute(node, "transB", 0) else weight) * np.float32(attribute(node, "alpha", 1))
-        name = f"{node.name}_weight"
-        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weight), name))
-        biased = len(node.input) > 2 and bool(node.input[2])
-        product = f"{node.name}_product" if biased else node.output[0]
-        nodes.append(helper.make_node("MatMul", [node.input[0], name], [product], name=node.name))
-        if biased:
-            nodes += _scaled_bias(model, node, product)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    drop_unused_weights(model.graph)
-
-
-def _scaled_bias(model: onnx.ModelProto, gemm: onnx.NodeProto, product: str) -> list[onnx.NodeProto]:
-    from onnx import helper, numpy_helper
-
-    nodes = []
-    bias, beta = gemm.input[2], attribute(gemm, "beta", 1)
-    if beta != 1:
-        model.graph.initializer.append(numpy_helper.from_array(np.array(beta, np.float32), f"{gemm.name}_beta"))
-        nodes.append(helper.make_node("Mul", [bias, f"{gemm.name}_beta"], [f"{gemm.name}_bias"], name=f"{gemm.name}_b"))
-        bias = f"{gemm.name}_bias"
-    nodes.append(helper.make_node("Add", [product, bias], [gemm.output[0]], name=f"{gemm.name}_add"))
-    return nodes
-
-
 def drop_unused_weights(graph: onnx.GraphProto) -> None:
     """Remove constant tensors that no node reads, nor any graph within it."""
     used = {name for node in nodes_of(graph) for name in node.input} | {output.name for output in graph.output}
@@ -219,9 +155,13 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Walk through the nodes of a graph and of the graphs within it (If, Loop, Scan)."""
     for node in graph.node:
         yield node
-        for found in node.attribute:
-            for inner in (*([found.g] if found.HasField("g") else []), *found.graphs):
-                yield from nodes_of(inner)
+        for inner in graphs_of(node):
+            yield from nodes_of(inner)
+
+
+def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Give the graphs within a node, such as the branches of an If."""
+    return [inner for found in node.attribute for inner in (*([found.g] if found.HasField("g") else []), *found.graphs)]
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
@@ -250,10 +190,9 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """Name what a node reads, also within its own graphs."""
     yield from node.input
-    for found in node.attribute:
-        for graph in (*([found.g] if found.HasField("g") else []), *found.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
+    for graph in graphs_of(node):
+        for inner in graph.node:
+            yield from _reads(inner)
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
@@ -265,21 +204,6 @@ def name_nodes(graph: onnx.GraphProto) -> None:
             while node.name in taken:
                 node.name += "_"
         taken.add(node.name)
-
-
-def chosen_nodes(model: onnx.ModelProto, exclude: tuple[str, ...]) -> set[str]:
-    """Give the names of the nodes that a step may change.
-
-    exclude: names of nodes or of operators, such as `Softmax`. Raises CompressionError for what the model hasn't.
-    """
-    names = {node.name for node in model.graph.node}
-    operators = {node.op_type for node in model.graph.node}
-    if unknown := [name for name in exclude if name not in names | operators]:
-        raise CompressionError(
-            f"the model has neither a node nor an operator named {', '.join(map(repr, unknown))} to exclude; "
-            f"its operators are {', '.join(sorted(operators))}"
-        )
-    return {node.name for node in model.graph.node if not {node.name, node.op_type} & set(exclude)}
 
 
 def need(module: str, what: str) -> None:
@@ -316,15 +240,53 @@ def _refuse_foreign_operators(model: onnx.ModelProto, path: Path, what: str) -> 
         raise NotApplicable(f"{path} has custom operators that {what} doesn't know: {', '.join(sorted(foreign))}")
 
 
-def _refuse_frozen_rows(model: onnx.ModelProto, path: Path) -> None:
+def _refuse_frozen_rows(model: onnx.ModelProto, package: ModelPackage) -> None:
+    """Raise NotApplicable for a fixed number of rows, unless the package says that it runs that number only."""
     weights = weights_of(model.graph)
+    axes = {spec.name: spec.row_axis for spec in package.manifest.inputs}
     for tensor in model.graph.input:
-        sizes = tensor.type.tensor_type.shape.dim
-        if tensor.name not in weights and sizes and sizes[0].dim_value:
+        sizes, axis = tensor.type.tensor_type.shape.dim, axes.get(tensor.name)
+        if tensor.name in weights or axis is None or axis >= len(sizes):
+            continue
+        # Some exporters write -1 for a dimension that varies.
+        rows = sizes[axis].dim_value
+        if rows > 0 and rows not in package.manifest.batching.row_sizes:
             raise NotApplicable(
-                f"input {tensor.name!r} of {path} has a frozen batch dimension of {sizes[0].dim_value}, so the model "
-                "can't take batches of any size; export it with a dynamic first dimension"
+                f"input {tensor.name!r} of {package.file} has a frozen batch dimension of {rows}, which the package "
+                "doesn't tell of; add the file again with `headrace models add`, or export it with a dynamic one"
             )
+
+
+def _set_constants(model: onnx.ModelProto, package: ModelPackage) -> None:
+    """Make what the package sets the default of its input, so that the model runs without it."""
+    from onnx import numpy_helper
+
+    inputs, already = {value.name for value in model.graph.input}, weights_of(model.graph)
+    for constant in package.manifest.constants:
+        if constant.name in inputs and constant.name not in already:
+            model.graph.initializer.append(numpy_helper.from_array(constant.array(), constant.name))
+            # Constant tensors may be inputs with a default from this version of the format on.
+            model.ir_version = max(model.ir_version, 4)
+
+
+def require_constants(model: onnx.ModelProto, package: ModelPackage) -> None:
+    """Make what the package sets inputs without a default again, also where a quantizer dropped them.
+
+    The runtime gives the model what its package sets, and refuses a file that has no such input.
+    """
+    from onnx import helper
+
+    graph, names = model.graph, {constant.name for constant in package.manifest.constants}
+    have = {value.name for value in graph.input}
+    for constant in package.manifest.constants:
+        if constant.name not in have:
+            array = constant.array()
+            datatype = helper.np_dtype_to_tensor_dtype(array.dtype)
+            graph.input.append(helper.make_tensor_value_info(constant.name, datatype, array.shape))
+    kept = [tensor for tensor in graph.initializer if tensor.name not in names]
+    if len(kept) < len(graph.initializer):
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
 
 
 def _write_out_functions(model: onnx.ModelProto) -> onnx.ModelProto:

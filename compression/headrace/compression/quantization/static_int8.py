@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from headrace.compression.errors import NotApplicable
-from headrace.compression.quantization.calibration import MINIMUM_ROWS, Method, Ranges, find_ranges
+from headrace.compression.errors import CompressionError, NotApplicable
+from headrace.compression.quantization.calibration import MINIMUM_ROWS, Method, Ranges, find_ranges, float_tensors
+from headrace.compression.quantization.excluded import advice, chosen_nodes
 from headrace.compression.quantization.float_start import after_a_layer, pool_first
+from headrace.compression.quantization.gemm import better_split, split_gemms
+from headrace.compression.quantization.preparation import prepare
 from headrace.compression.quantization.processor import needs_narrow_weights
 from headrace.compression.quantization.product import checked_rows, finish
-from headrace.compression.quantization.quantizer import run_quantizer
+from headrace.compression.quantization.quantizer import manner, per_channel_or_tensor, run_quantizer
 from headrace.compression.quantization.sensitivity import WEIGHTED, left_in_float
 from headrace.compression.quantization.source import (
     attribute,
-    chosen_nodes,
     consumers,
     drop_unused_weights,
+    graphs_of,
     keep_layer_norms_apart,
-    prepare,
+    nodes_of,
     producers,
     read_model,
     refuse_quantized,
@@ -55,6 +59,10 @@ OPERATORS: Final = (
     "Transpose",
     "Unsqueeze",
 )
+
+
+#: What ONNX Runtime's quantizer adds to the name of a tensor that was an output of the model.
+_RENAMED: Final = "_QuantizeLinear_Input"
 
 
 @dataclass(frozen=True)
@@ -93,20 +101,29 @@ class StaticInt8:
         if not layers:
             raise NotApplicable("no Conv, Gemm or MatMul with constant weights is left for StaticInt8 to quantize")
         left_out = left_in_float(model, rows, workshop, layers, self.sensitive_share)
-        chosen = after_a_layer(model, chosen - set(left_out))
+        chosen -= set(left_out)
+        split_gemms(model, better_split(model, chosen), adds="Sum")
+        chosen = after_a_layer(model, chosen)
         keep_layer_norms_apart(model)
         pool_first(model, chosen)
         ranges = find_ranges(model, rows, workshop, self.method, self.percentile)
+        _refuse_without_range(model, chosen, ranges)
         narrow = needs_narrow_weights() if self.weight_bits is None else self.weight_bits == 7
-        quantized = self._quantize(model, ranges, chosen, narrow)
-        leave_results_in_float(quantized, chosen)
         facts = {
             "layers": len(layers) - len(left_out),
             "left_in_float": list(left_out),
             "weight_bits": 7 if narrow else 8,
-            "calibration_rows": len(next(iter(rows.values()))),
+            "calibration_rows": len(rows),
         }
-        return finish(quantized, package, workshop, room, {**step_record(self), **facts})
+
+        def made(per_channel: bool, tried: dict[str, Any]) -> ModelPackage:
+            step = dataclasses.replace(self, per_channel=per_channel)
+            quantized = step._quantize(model, ranges, chosen, narrow, bool(tried))
+            let_branches_read_int8(quantized)
+            leave_results_in_float(quantized, chosen, {node.name: node.output[0] for node in model.graph.node})
+            return finish(quantized, package, workshop, room, {**step_record(step), **facts, **tried})
+
+        return per_channel_or_tensor(model, self.per_channel, made)
 
     def _chosen(self, model: onnx.ModelProto) -> set[str]:
         """Name the nodes to quantize; of MatMul those with constant weights: both sides in int8 cost much accuracy."""
@@ -127,7 +144,9 @@ class StaticInt8:
         whole = node.op_type == "Conv" and attribute(node, "group", 1) == 1
         return whole and weights[node.input[1]].dims[1] < self.min_channels
 
-    def _quantize(self, model: onnx.ModelProto, ranges: Ranges, chosen: set[str], narrow: bool) -> onnx.ModelProto:
+    def _quantize(
+        self, model: onnx.ModelProto, ranges: Ranges, chosen: set[str], narrow: bool, again: bool
+    ) -> onnx.ModelProto:
         from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
 
         measured = {
@@ -135,8 +154,9 @@ class StaticInt8:
         }
         signed = self.activations == "int8"
         return run_quantizer(
-            lambda: QDQQuantizer(
-                model,
+            model,
+            lambda copied: QDQQuantizer(
+                copied,
                 self.per_channel,
                 narrow,
                 QuantType.QInt8,
@@ -147,14 +167,45 @@ class StaticInt8:
                 list(self.operators),
                 # Signed activations are symmetric: ARM's kernels and ONNX Runtime's fusions expect zero at 0.
                 {"ActivationSymmetric": signed, "WeightSymmetric": True},
-            )
+            ),
+            manner(self.per_channel, again),
         )
 
 
-def leave_results_in_float(model: onnx.ModelProto, chosen: set[str]) -> None:
+def _refuse_without_range(model: onnx.ModelProto, chosen: set[str], ranges: Ranges) -> None:
+    """Raise CompressionError when NaN or infinity flows to or from a node that int8 was chosen for."""
+    odd = set(float_tensors(model)) - ranges.keys()
+    around = [
+        node for node in model.graph.node if node.name in chosen and odd.intersection((*node.input, *node.output))
+    ]
+    if around:
+        name = next(name for name in (*around[0].input, *around[0].output) if name in odd)
+        raise CompressionError(
+            f"the model makes NaN or infinity in {name!r} on calibration rows, which no int8 range holds; leave out "
+            f"what touches it with {advice(node.name for node in around)}, or leave out such rows"
+        )
+
+
+def let_branches_read_int8(model: onnx.ModelProto) -> None:
+    """Have the graphs within, such as the branches of an If, read what was rounded where the graph around them does.
+
+    ONNX Runtime's quantizer forgets them, but takes away every Relu whose work the rounding does.
+    """
+    rounded = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    restored = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    renamed = {name: restored[code] for name, code in rounded.items() if code in restored}
+    for node in model.graph.node:
+        for inner in graphs_of(node):
+            for reader in nodes_of(inner):
+                reader.input[:] = [renamed.get(name, name) for name in reader.input]
+
+
+def leave_results_in_float(model: onnx.ModelProto, chosen: set[str], named: dict[str, str]) -> None:
     """Undo int8 where a Gemm or MatMul ends a stretch of it, as with the logits that Softmax and ArgMax read.
 
     Their kernels can give float at no cost. With 255 steps the two highest logits would often be the same.
+    named: what each node's result was called before. Where it has another name now, the quantizer took a Relu or Clip
+    away and gave its name to the node before it: there the rounding does their work, and stays.
     """
     readers, makers = consumers(model.graph), producers(model.graph)
     outputs = {output.name for output in model.graph.output}
@@ -162,6 +213,8 @@ def leave_results_in_float(model: onnx.ModelProto, chosen: set[str]) -> None:
     for node in model.graph.node:
         maker = makers.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
         if maker is None or maker.op_type not in {"Gemm", "MatMul"} or node.input[0] in outputs:
+            continue
+        if maker.output[0].removesuffix(_RENAMED) != named.get(maker.name):
             continue
         backs = readers.get(node.output[0], [])
         after = [reader for back in backs for reader in readers.get(back.output[0], [])]

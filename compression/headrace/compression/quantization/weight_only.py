@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, NotApplicable
+from headrace.compression.quantization.excluded import chosen_nodes
+from headrace.compression.quantization.gemm import split_gemms
+from headrace.compression.quantization.preparation import prepare
 from headrace.compression.quantization.product import finish
 from headrace.compression.quantization.source import (
     array_of,
-    chosen_nodes,
     drop_unused_weights,
     keep_layer_norms_apart,
-    prepare,
     read_model,
     refuse_quantized,
-    split_gemms,
     weighted_nodes,
     weights_of,
 )
@@ -73,26 +73,29 @@ class WeightOnly:
         from onnx import helper, numpy_helper
 
         graph, weights = model.graph, weights_of(model.graph)
+        made: dict[str, onnx.TensorProto] = {}
         for node in graph.node:
             if node.name not in layers or node.op_type != "MatMul":
                 continue
-            weight = array_of(weights[node.input[1]])
-            codes, scales, zeros = pack(weight, self.bits, self.block)
-            arrays: dict[str, NDArray[Any]] = {"codes": codes, "scales": scales, "zeros": zeros}
-            parts = [f"{node.name}/{part}" for part in arrays]
-            graph.initializer.extend(map(numpy_helper.from_array, arrays.values(), parts))
+            weight = weights[node.input[1]]
+            # Nodes that share a weight share its codes.
+            names = [f"{weight.name}/{part}" for part in ("codes", "scales", "zeros")]
+            if names[0] not in made:
+                arrays: tuple[NDArray[Any], ...] = pack(array_of(weight), self.bits, self.block)
+                made.update(zip(names, map(numpy_helper.from_array, arrays, names), strict=True))
             small = helper.make_node(
                 "MatMulNBits",
-                [node.input[0], *parts],
+                [node.input[0], *names],
                 list(node.output),
                 name=node.name,
                 domain="com.microsoft",
-                K=weight.shape[0],
-                N=weight.shape[1],
+                K=weight.dims[0],
+                N=weight.dims[1],
                 bits=self.bits,
                 block_size=self.block,
             )
             node.CopyFrom(small)
+        graph.initializer.extend(made.values())
         drop_unused_weights(graph)
         if not any(entry.domain == "com.microsoft" for entry in model.opset_import):
             model.opset_import.append(helper.make_opsetid("com.microsoft", 1))

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from headrace.compression.report.markup import Content, Markup, element
 
-#: Of a letter in labels, at their font size; wide enough for most fonts, so that labels don't overlap.
-_LETTER: Final = 6.4
-_LINE: Final = 13.0
+#: Of a letter in labels, at their font size; wide enough for most fonts, so that labels don't overlap. Letters of
+#: Chinese, Japanese and Korean are as wide as high.
+LETTER: Final = 7.2
+_WIDE_LETTER: Final = 13.0
+
+#: What a line of text takes above and below its baseline.
+ABOVE: Final = 10.0
+BELOW: Final = 3.0
+_LINE: Final = ABOVE + BELOW
+
+#: Where the turned title of the left axis ends.
+_TITLE_RIGHT: Final = 20.0
+
+#: Letters of a name in a drawing; longer ones are cut, see `clipped`.
+NAME_LETTERS: Final = 40
 
 #: Where a label may stand beside its point: directions and distances, the nearest first.
 _DIRECTIONS: Final = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))
@@ -65,6 +79,21 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
+def width_of(text: str) -> float:
+    """Return how wide a text is at most, in pixels."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return (len(text) - wide) * LETTER + wide * _WIDE_LETTER
+
+
+def clipped(name: str, room: float = NAME_LETTERS * LETTER) -> str:
+    """Shorten a name to so many pixels; its end tells more than its beginning."""
+    if width_of(name) <= room:
+        return name
+    while name and width_of(f"…{name}") > room:
+        name = name[1:]
+    return f"…{name}"
+
+
 @dataclass(frozen=True)
 class Box:
     """A rectangle on the page, in pixels."""
@@ -88,6 +117,11 @@ class Box:
             and other.top <= self.top
             and self.bottom <= other.bottom
         )
+
+
+def left_margin(ticks: Iterable[str]) -> float:
+    """Return how far from the left a frame begins whose left axis has such marks and a title."""
+    return max(64.0, _TITLE_RIGHT + max(map(width_of, ticks), default=0.0) + 7)
 
 
 @dataclass(frozen=True)
@@ -133,19 +167,29 @@ class Canvas:
         self.shapes.append(element("text", content, x=x, y=y, text_anchor=anchor, class_=style))
 
     def bottom_axis(self, at: Sequence[tuple[float, str]], title: str) -> None:
-        """Mark pixels below the frame and name what they count."""
+        """Mark pixels below the frame and name what they count; marks without room stay unnamed."""
         box = self.frame
-        for x, text in at:
+        free = 0.0
+        for x, text in sorted(at):
             self.line([(x, box.top), (x, box.bottom)], "grid")
-            self.text(x, box.bottom + 16, text, anchor="middle", style="tick")
-        self.text((box.left + box.right) / 2, self.height - 8, title, anchor="middle", style="axis")
+            half = width_of(text) / 2
+            if x - half >= free and x + half <= self.width:
+                self.text(x, box.bottom + 18, text, anchor="middle", style="tick")
+                free = x + half + LETTER
+        middle = (box.left + box.right) / 2
+        room = 2 * min(middle, self.width - middle)
+        self.text(middle, self.height - 8, clipped(title, room), anchor="middle", style="axis")
 
     def left_axis(self, at: Sequence[tuple[float, str]], title: str) -> None:
-        """Mark pixels beside the frame and name what they count."""
+        """Mark pixels beside the frame and name what they count; marks without room stay unnamed."""
         box = self.frame
-        for y, text in at:
+        free = self.height
+        for y, text in sorted(at, reverse=True):
             self.line([(box.left, y), (box.right, y)], "grid")
-            self.text(box.left - 7, y + 4, text, anchor="end", style="tick")
+            if y + 4 + BELOW <= free:
+                self.text(box.left - 7, y + 4, text, anchor="end", style="tick")
+                free = y + 4 - ABOVE
+        title = clipped(title, self.height)
         middle = (box.top + box.bottom) / 2
         turned = element(
             "text", title, transform=f"translate(14 {middle:.1f}) rotate(-90)", text_anchor="middle", class_="axis"
@@ -163,7 +207,8 @@ class Canvas:
                 else element("circle", cx=mark.x, cy=mark.y, r=5, class_=mark.style)
             )
             self.shapes.append(element("g", element("title", told(mark)), shape))
-        for mark in marks:
+        for whole in marks:
+            mark = dataclasses.replace(whole, name=clipped(whole.name))
             place = self._room_for(mark, taken)
             if place is None:
                 continue
@@ -171,10 +216,10 @@ class Canvas:
             middle = ((place.left + place.right) / 2, (place.top + place.bottom) / 2)
             if math.dist(middle, (mark.x, mark.y)) > _DISTANCES[1] + (place.right - place.left) / 2:
                 self.line([(mark.x, mark.y), (_nearest(mark.x, place.left, place.right), middle[1])], "leader")
-            self.text(middle[0], place.bottom - 3, mark.name, anchor="middle", style=f"label {mark.style}")
+            self.text(middle[0], place.bottom - BELOW, mark.name, anchor="middle", style=f"label {mark.style}")
 
     def _room_for(self, mark: Mark, taken: Sequence[Box]) -> Box | None:
-        half = len(mark.name) * _LETTER / 2
+        half = width_of(mark.name) / 2
         for distance in _DISTANCES:
             for right, down in _DIRECTIONS:
                 x, y = mark.x + right * (distance + half), mark.y + down * (distance + (0 if right else _LINE / 2 - 2))

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from headrace.compression.attempts import SMALLER
 from headrace.compression.dataset import Dataset
 from headrace.compression.errors import CompressionError
 from headrace.compression.found import Found
@@ -93,7 +94,8 @@ def _attempts_note(found: Found) -> Markup:
         "Speed is the time of the original over that of the compressed model: both run in turn on this machine, in "
         "processes of their own, and above 1 the compressed one is faster; below it, the time of a batch that nothing "
         "disturbed. Intervals in brackets are of 95 %. Recipes are chosen by the selection rows; those that paid were "
-        "measured again, for longer, on test rows, and only what pays there too may be promoted. "
+        "measured again, for longer, on test rows, and only what pays there too may be promoted. To pay is to be "
+        f"within the bound, and {found.min_speedup:g} times as fast or {SMALLER:g} times as small and no slower. "
         f"On the front, beaten by none in metric, time and size at once: {', '.join(found.front) or 'none'}.",
         class_="note",
     )

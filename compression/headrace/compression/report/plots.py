@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,19 @@ from headrace.compression.attempts import ORIGINAL, Attempt
 from headrace.compression.evaluation import Evaluation
 from headrace.compression.found import Found
 from headrace.compression.measurement import RowFigures
-from headrace.compression.report.chart import Box, Canvas, Mark, Scale, round_step, spread
+from headrace.compression.report.chart import (
+    ABOVE,
+    BELOW,
+    Box,
+    Canvas,
+    Mark,
+    Scale,
+    clipped,
+    left_margin,
+    round_step,
+    spread,
+    width_of,
+)
 from headrace.compression.report.figures import allowed, timed, value_of
 from headrace.compression.report.markup import Markup
 from headrace.contracts.wording import sized
@@ -20,6 +33,15 @@ from headrace.contracts.wording import sized
 #: Lines that can be told apart in one drawing, and bars that fit.
 _LINES: Final = 6
 _BARS: Final = 24
+
+#: Pixels of the frames of curves and bars, whose margins are as wide as the names there; and of an operator's name.
+_CURVES: Final = 420.0
+_BARS_WIDE: Final = 260.0
+_OPERATOR: Final = 130.0
+
+#: Beyond these, numbers are written with a power of ten.
+_LEAST_STEP: Final = 1e-5
+_LARGEST_WRITTEN: Final = 1e6
 
 #: What falls further below the bound than this many times its distance is drawn at the edge, as a triangle.
 _BELOW: Final = 3.0
@@ -85,20 +107,17 @@ def worst_allowed(found: Found) -> float:
 def _scatter(found: Found, dots: list[Dot], title: str, written: Callable[[float], str]) -> Markup | None:
     if len(dots) < 2:
         return None
-    canvas = Canvas(f"{found.baseline.metric} against {title}")
+    metric = found.baseline
+    up = _metric_scale(found, dots)
+    ticks = [(tick, _tick(tick, up)) for tick in up.ticks()]
+    canvas = Canvas(f"{metric.metric} against {title}", left=left_margin(text for _, text in ticks))
     box = canvas.frame
     across = _cost_scale([dot.cost_high for dot in dots], box.left, box.right)
-    up = _metric_scale(found, dots, box.bottom, box.top)
+    up = dataclasses.replace(up, start=box.bottom, end=box.top)
     canvas.bottom_axis([(across(tick), written(tick)) for tick in _cost_ticks(across)], title)
-    metric = found.baseline
-    ticks = [(up(tick), _tick(tick, up)) for tick in up.ticks()]
     better = "higher" if metric.higher_is_better else "lower"
-    canvas.left_axis(ticks, f"{metric.metric} ({better} is better)")
-    bound = worst_allowed(found)
-    canvas.line([(box.left, up(bound)), (box.right, up(bound))], "bound")
-    # Nothing takes no time or has no size, so that there is room for words at the left.
-    canvas.text(box.left + 4, up(bound) + 14, f"at most {allowed(found)} lost", style="label bound")
-    canvas.taken.append(Box(box.left, up(bound) - 3, box.left + 120, up(bound) + 18))
+    canvas.left_axis([(up(tick), text) for tick, text in ticks], f"{metric.metric} ({better} is better)")
+    _draw_bound(canvas, up(worst_allowed(found)), f"at most {allowed(found)} lost")
     _draw_front(canvas, found, dots, across, up)
     for dot in dots:
         if up.holds(dot.metric.value):
@@ -116,12 +135,25 @@ def _scatter(found: Found, dots: list[Dot], title: str, written: Callable[[float
     return canvas.draw()
 
 
+def _draw_bound(canvas: Canvas, y: float, text: str) -> None:
+    box = canvas.frame
+    canvas.line([(box.left, y), (box.right, y)], "bound")
+    # Nothing takes no time or has no size, so that there is room for words at the left; below the line, if it is there.
+    baseline = y + 14 if y + 14 + BELOW <= box.bottom else y - 5
+    canvas.text(box.left + 4, baseline, text, style="label bound")
+    canvas.taken.append(Box(box.left, baseline - ABOVE, box.left + 4 + width_of(text) + 4, baseline + BELOW))
+
+
 def _short(value: float) -> float:
     return float(f"{value:.3g}")
 
 
 def _tick(value: float, scale: Scale) -> str:
     step = round_step((scale.high - scale.low) / 5)
+    largest = max(abs(scale.low), abs(scale.high))
+    if step < _LEAST_STEP or largest >= _LARGEST_WRITTEN:
+        digits = max(1, math.ceil(math.log10(max(largest / step, 1))) + 1)
+        return f"{0.0 if abs(value) < step / 100 else value:.{min(digits, 9)}g}"
     decimals = next((digits for digits in range(8) if abs(round(step, digits) - step) < step / 100), 8)
     return f"{value:.{decimals}f}"
 
@@ -136,7 +168,7 @@ def _cost_ticks(scale: Scale) -> list[float]:
     return [tick * unit for tick in Scale(scale.low / unit, scale.high / unit, 0, 1).ticks()]
 
 
-def _metric_scale(found: Found, dots: list[Dot], start: float, end: float) -> Scale:
+def _metric_scale(found: Found, dots: list[Dot]) -> Scale:
     """Show all that is near the bound; what failed by far would squeeze the rest into a line."""
     values = [dot.metric.value for dot in dots]
     baseline, bound = found.baseline.value, worst_allowed(found)
@@ -149,7 +181,7 @@ def _metric_scale(found: Found, dots: list[Dot], start: float, end: float) -> Sc
         low = min([*values, baseline])
         high = min(max([*values, bound]), bound + _BELOW * spare)
     margin = max(0.12 * (high - low), spare / 3)
-    return Scale(low - margin, high + margin, start, end)
+    return Scale(low - margin, high + margin, 0.0, 1.0)
 
 
 def _draw_front(canvas: Canvas, found: Found, dots: list[Dot], across: Scale, up: Scale) -> None:
@@ -183,21 +215,32 @@ def time_by_rows(found: Found) -> Markup | None:
         ratios = [figures.ratio.median if figures.ratio else 1.0 for figures in _rows_of(attempt)]
         seconds = [base / ratio for base, ratio in zip(original, ratios, strict=True)]
         curves.append((attempt.recipe, "chosen" if attempt.recipe == found.chosen else "other", seconds))
-    canvas = Canvas("time of a batch over its rows", right=190.0)
-    box = canvas.frame
     everything = [value for _, _, values in curves for value in values]
-    up = Scale(min(everything) / 1.3, max(everything) * 1.3, box.bottom, box.top, logarithmic=True)
+    up = Scale(min(everything) / 1.3, max(everything) * 1.3, 0.0, 1.0, logarithmic=True)
+    ticks = [(tick, timed(tick)) for tick in up.ticks()]
+    left, right = left_margin(text for _, text in ticks), max(width_of(clipped(name)) for name, _, _ in curves) + 24
+    canvas = Canvas("time of a batch over its rows", width=left + _CURVES + right, left=left, right=right)
+    box = canvas.frame
+    up = dataclasses.replace(up, start=box.bottom, end=box.top)
     places = [box.left + (at + 0.5) * (box.right - box.left) / len(sizes) for at in range(len(sizes))]
     canvas.bottom_axis([(x, str(size)) for x, size in zip(places, sizes, strict=True)], "rows of a batch")
-    canvas.left_axis([(up(tick), timed(tick)) for tick in up.ticks()], "time of a batch")
+    canvas.left_axis([(up(tick), text) for tick, text in ticks], "time of a batch")
+    _draw_curves(canvas, curves, places, up)
+    return canvas.draw()
+
+
+def _draw_curves(
+    canvas: Canvas, curves: Sequence[tuple[str, str, list[float]]], places: Sequence[float], up: Scale
+) -> None:
+    """Draw each curve with its points, and its name at its end."""
+    box = canvas.frame
     ends = spread([up(values[-1]) for _, _, values in curves], 14.0, box.top + 6, box.bottom)
     for (name, style, values), end in zip(curves, ends, strict=True):
         points = [(x, up(value)) for x, value in zip(places, values, strict=True)]
         canvas.line(points, f"curve {style}")
         canvas.marks([Mark(x, y, "", style) for x, y in points], lambda _, name=name: name)  # type: ignore[misc]
         canvas.line([points[-1], (places[-1] + 14, end)], "leader")
-        canvas.text(places[-1] + 17, end + 4, name, style=f"label {style}")
-    return canvas.draw()
+        canvas.text(places[-1] + 17, end + 4, clipped(name), style=f"label {style}")
 
 
 def _rows_of(attempt: Attempt) -> tuple[RowFigures, ...]:
@@ -228,18 +271,22 @@ def sensitivity_bars(found: Found) -> Markup | None:
     if not layers:
         return None
     errors = [10 ** (-layer.sqnr_db / 20) for layer in layers]
-    canvas = Canvas("sensitivity of layers to int8", height=46.0 + 22 * len(layers), left=250.0, top=4.0, right=170.0)
+    told = [
+        f"{100 * error:.2g} % · {layer.sqnr_db:.1f} dB · {clipped(layer.operator, _OPERATOR)}"
+        for layer, error in zip(layers, errors, strict=True)
+    ]
+    names = [clipped(layer.node) for layer in layers]
+    left, right = max(map(width_of, names)) + 14, max(map(width_of, told)) + 14
+    canvas = Canvas(
+        "sensitivity of layers to int8", width=left + _BARS_WIDE + right, height=46.0 + 22 * len(layers), left=left,
+        right=right, top=4.0,
+    )  # fmt: skip
     box = canvas.frame
     across = Scale(0.0, max(*errors, 1e-12), box.left, box.right)
     canvas.bottom_axis([(across(0.0), "0")], "error of the outputs, of their size")
-    for at, (layer, error) in enumerate(zip(layers, errors, strict=True)):
+    for at, (name, text, error) in enumerate(zip(names, told, errors, strict=True)):
         y = box.top + 22 * at + 4
         canvas.line([(box.left, y + 7), (max(across(error), box.left + 1), y + 7)], "bar")
-        canvas.text(box.left - 7, y + 11, _clipped(layer.node), anchor="end")
-        canvas.text(across(error) + 7, y + 11, f"{100 * error:.2g} % · {layer.sqnr_db:.1f} dB · {layer.operator}")
+        canvas.text(box.left - 7, y + 11, name, anchor="end")
+        canvas.text(across(error) + 7, y + 11, text)
     return canvas.draw()
-
-
-def _clipped(name: str) -> str:
-    """Shorten a name to what fits; its end tells more than its beginning."""
-    return name if len(name) <= 36 else f"…{name[-35:]}"

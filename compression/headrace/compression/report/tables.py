@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from headrace.compression.attempts import ORIGINAL, Attempt, Verdict
+from headrace.compression.attempts import ORIGINAL, SMALLER, Attempt, Verdict
 from headrace.compression.dataset import Dataset
 from headrace.compression.evaluation import Disagreement
 from headrace.compression.found import Found
@@ -79,7 +79,7 @@ def _attempt_row(attempt: Attempt, verdict: Verdict, found: Found) -> list[Conte
     name = element("strong", attempt.recipe) if attempt.recipe == found.chosen else attempt.recipe
     chosen = element("span", "chosen", class_="badge") if attempt.recipe == found.chosen else None
     return [
-        join(name, " ", chosen, element("small", attempt.summary)),
+        join(name, " ", chosen, element("small", "; ".join([attempt.summary, *attempt.notes]))),
         *(
             join(speeded(figures.ratio), element("small", timed(figures.candidate.seconds)))
             for figures in measurement.rows
@@ -150,6 +150,8 @@ def conditions_list(found: Found) -> Markup:
     baseline = found.baseline
     fields += [
         ("metric", f"{baseline.metric} of output {baseline.output}; a drop of {allowed(found)} is allowed"),
+        ("worth it", f"{found.min_speedup:g} times as fast, or {SMALLER:g} times as small and no slower"),
+        *([("left out", ", ".join(record["exclude"]))] if record.get("exclude") else []),
         ("seed", str(record.get("seed", ""))),
         ("time spent", f"{sum(attempt.seconds for attempt in found.attempts):,.0f} s on making and measuring"),
         ("original", element("code", str(record.get("original_sha256", ""))[:_SHA_LETTERS])),

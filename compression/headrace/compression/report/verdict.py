@@ -13,7 +13,7 @@ def sentence(found: Found) -> str:
     if attempt is None or attempt.measurement is None:
         if not any(tried.figures for tried in found.attempts):
             return "No recipe could be measured; the original stays as it is."
-        return "No recipe was faster and within the bound; the original stays as it is."
+        return "No recipe was worth it and within the bound; the original stays as it is."
     return f"{attempt.recipe} pays: {_gain(attempt, found)}{_cost(attempt, found)}."
 
 
