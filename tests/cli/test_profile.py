@@ -68,6 +68,37 @@ def test_real_rows_are_taken_from_a_file(added: Path, headrace: Run) -> None:
     assert refused.err.splitlines()[-1].startswith("error: ")
 
 
+def test_the_sizes_that_were_measured_are_named_and_rows_like_those_to_come_asked_for(
+    home: Path, headrace: Run
+) -> None:
+    length_model(home / "lengths.onnx")
+    assert headrace("models", "add", home / "lengths.onnx").code == 0
+    found = headrace("models", "profile", "lengths", *QUICK)
+    assert found.code == 0, found.err
+    (sizes,) = [line for line in found.out.splitlines() if line.startswith("sizes")]
+    name, _, size = sizes.removeprefix("sizes").strip().partition(" = ")
+    assert name == "len"
+    assert f"these figures are for len = {size}, and other sizes take other times" in found.out
+    assert "--data FILE" in found.out
+    record = ModelDirectory(home / "models").get("lengths").manifest.provenance["profile"]
+    assert record["sizes"] == {"len": int(size)}
+
+    np.savez("rows.npz", a=np.ones((3, 7), np.float32), b=np.ones((3, 7), np.float32))
+    given = headrace("models", "profile", "lengths", *QUICK, "--data", "rows.npz")
+    assert given.code == 0, given.err
+    assert "len = 7" in given.out
+    assert "other sizes" not in given.out
+
+
+def length_model(path: Path) -> None:
+    """Write a model whose two inputs vary in one length."""
+    from onnx import TensorProto, helper, save
+
+    a, b, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", "len"]) for name in "aby")
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "lengths", [a, b], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
 @pytest.mark.parametrize("option", ["--rows", "--threads"])
 @pytest.mark.parametrize("value", ["1,x", "0", "1,,2", "-1", "1.5"])
 def test_numbers_that_are_none_are_misuse(added: Path, headrace: Run, option: str, value: str) -> None:

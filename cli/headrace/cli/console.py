@@ -40,8 +40,12 @@ def say(line: str) -> None:
 
 
 def print_json(document: object) -> None:
-    """Print a document of msgspec structs, dataclasses and plain values as indented JSON."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(document, enc_hook=_encode), indent=2))
+    """Print a document of msgspec structs, dataclasses and plain values as indented JSON.
+
+    NaN and infinity are the literals NaN, Infinity and -Infinity, as Python's json module writes them.
+    """
+    plain = msgspec.to_builtins(document, str_keys=True, enc_hook=_encode)
+    typer.echo(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def _encode(value: Any) -> object:
@@ -83,7 +87,10 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
 
 
 def read_json(text: str) -> object:
-    """Read JSON that a person wrote. Raises typer.BadParameter naming line and column."""
+    """Read JSON that a person wrote, NaN and infinity as of `print_json`.
+
+    Raises typer.BadParameter naming line and column.
+    """
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as exc:

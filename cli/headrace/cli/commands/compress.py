@@ -70,6 +70,15 @@ def compress(  # noqa: PLR0913, PLR0917  (the options of a command are its argum
             metavar="DROP", help="What may be lost: points of a share, or a share of an error.", rich_help_panel=_GOAL
         ),
     ] = "0.5%",
+    min_speedup: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            metavar="TIMES",
+            help="How many times as fast it must be, unless it is smaller and no slower.",
+            rich_help_panel=_GOAL,
+        ),
+    ] = 1.1,
     at_rows: Annotated[
         int, typer.Option(min=1, metavar="N", help="Rows of the batch that is to be fast.", rich_help_panel=_GOAL)
     ] = 64,
@@ -81,6 +90,14 @@ def compress(  # noqa: PLR0913, PLR0917  (the options of a command are its argum
         bool,
         typer.Option("--search", help="Try the whole ladder of recipes, as without --recipe.", rich_help_panel=_HOW),
     ] = False,
+    exclude: Annotated[
+        str,
+        typer.Option(
+            metavar="NODES",
+            help="Nodes or operators that quantization leaves out, such as /head/*,Softmax.",
+            rich_help_panel=_HOW,
+        ),
+    ] = "",
     runtime: Annotated[
         Literal["onnxruntime", "openvino", "litert", "torch", "tensorrt", "tvm"] | None,
         typer.Option(
@@ -146,8 +163,9 @@ def compress(  # noqa: PLR0913, PLR0917  (the options of a command are its argum
     """Make a model smaller and faster, and prove that it pays.
 
     Recipes are tried one by one, and each is measured against the original on this machine. The fastest that keeps the
-    metric within --max-drop becomes the next version of the model, with all measurements in its record. If none does,
-    the original stays as it is, and the exit code is 1. A second run goes on where an interrupted one was.
+    metric within --max-drop, and is worth it by --min-speedup, becomes the next version of the model, with all
+    measurements in its record. If none does, the original stays as it is, and the exit code is 1. A second run goes on
+    where an interrupted one was.
     """
     if recipes:
         _list_recipes(as_json=as_json)
@@ -183,7 +201,17 @@ def compress(  # noqa: PLR0913, PLR0917  (the options of a command are its argum
             return
         manifest = source.package.manifest
         chosen = metric_for(metric, manifest.signature, splits.test.labels, names=manifest.labels, output=output)
-        goal = Goal(chosen, bound, goes_to, at_rows=at_rows, threads=counted, seed=seed, seconds=seconds)
+        goal = Goal(
+            chosen,
+            bound,
+            goes_to,
+            at_rows=at_rows,
+            threads=counted,
+            seed=seed,
+            seconds=seconds,
+            min_speedup=min_speedup,
+            exclude=_listed(exclude),
+        )
         with watched(at_rows) as watcher:
             climbed = Search(source, splits, goal, folder, watcher)
             found = climbed.try_recipes(recipe) if recipe else climbed.climb()

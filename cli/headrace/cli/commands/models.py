@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 import typer
@@ -12,10 +12,18 @@ import typer
 from headrace.cli.commands.options import Models, settings_with
 from headrace.cli.commands.profile import profile
 from headrace.cli.console import Json, print_fields, print_json, print_table, say
-from headrace.contracts.package import ModelDirectory, ModelPackage
+from headrace.cli.explained import explained_toml
+from headrace.contracts.package import Manifest, ModelDirectory, ModelPackage
+from headrace.contracts.signature import TensorSpec
 from headrace.contracts.wording import sized
 
 app = typer.Typer(no_args_is_help=True, help="Add, list, show, profile and remove models.")
+
+#: Under this heading `--help` lists the options that decide which requests share a run.
+_ROWS: Final = "Rows and batches"
+
+#: Characters of a constant's value that are shown.
+_SHOWN_VALUE: Final = 60
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Name of the model.")]
 
@@ -27,26 +35,86 @@ def _directory(models: Path | None) -> ModelDirectory:
 @app.command()
 def add(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, show_default=False, help="An ONNX file.")
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER",
+            exists=True,
+            show_default=False,
+            help="A model: .onnx, .tflite, .pt2, OpenVINO's .xml, TVM's .so, or the folder of a SavedModel.",
+        ),
     ],
     models: Models = None,
     name: Annotated[str | None, typer.Option(show_default="that of the file", help="Name of the model.")] = None,
     version: Annotated[str | None, typer.Option(show_default="the next number", help="Version of the package.")] = None,
     labels: Annotated[
-        str, typer.Option(metavar="A,B,C", show_default=False, help="Class names, in the order of the output.")
+        str, typer.Option(metavar="A,B,C", show_default="those in the file", help="Class names, in the output's order.")
     ] = "",
-    max_rows: Annotated[int, typer.Option(min=1, help="Most rows in one batch.")] = 64,
-    max_wait_ms: Annotated[float, typer.Option(min=0, help="Longest wait of a request for company.")] = 2.0,
+    max_rows: Annotated[int, typer.Option(min=1, rich_help_panel=_ROWS, help="Most rows in one batch.")] = 64,
+    max_wait_ms: Annotated[
+        float, typer.Option(min=0, rich_help_panel=_ROWS, help="Longest wait of a request for company.")
+    ] = 2.0,
     forbid_nan: Annotated[bool, typer.Option("--forbid-nan", help="Refuse inputs with NaN or infinity.")] = False,
     store: Annotated[
-        Literal["json", "binary"], typer.Option(help="How rows keep outputs: readable in SQL, or exact bytes.")
-    ] = "json",
+        Literal["json", "binary"] | None,
+        typer.Option(show_default="by size", help="How outputs are stored: readable in SQL, or exact bytes."),
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(metavar="A,B", show_default="all", help="Outputs to store and return; others are dropped.")
+    ] = "",
+    rows_at: Annotated[
+        str,
+        typer.Option(
+            metavar="TENSOR=AXIS,…",
+            rich_help_panel=_ROWS,
+            show_default="found by trial",
+            help="Dimension that holds the rows, counted from 0.",
+        ),
+    ] = "",
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            rich_help_panel=_ROWS,
+            metavar="INPUT=JSON",
+            show_default=False,
+            help="Fix an input, such as sr=16000; repeatable.",
+        ),
+    ] = None,
+    row_sizes: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N",
+            rich_help_panel=_ROWS,
+            show_default="as in the file",
+            help="Run these row counts only; pad to the next one.",
+        ),
+    ] = "",
+    alone: Annotated[
+        bool | None,
+        typer.Option(
+            "--alone/--batch",
+            rich_help_panel=_ROWS,
+            show_default="by trial",
+            help="Run each request alone, or let requests share a run.",
+        ),
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=_ROWS,
+            exists=True,
+            dir_okay=False,
+            help="Real inputs for the trial: .npz, or JSON.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a package of an ONNX file: signature, checksum, a trial run.
+    """Make a package of a model file, after a trial that proves how it may be served.
 
-    Inputs and outputs are read from the file, whose first dimension must be the rows of a batch, of any number.
-    Versions never change: each `add` makes a new one.
+    Inputs and outputs are read from the file. The trial finds the dimension that holds the rows, and whether a row's
+    answer is the same in any company; a model for which it isn't serves each request alone. Versions never change: each
+    `add` makes a new one.
     """
     from headrace.lifecycle.packages.registry import add_model
 
@@ -55,17 +123,58 @@ def add(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
         _directory(models),
         name=name,
         version=version,
-        labels=[label.strip() for label in labels.split(",") if label.strip()],
+        labels=_listed(labels),
         max_rows=max_rows,
         max_wait_ms=max_wait_ms,
         allow_nan=not forbid_nan,
         store=store,
+        keep=_listed(keep),
+        rows_at=_axes(rows_at),
+        constants=_constants(values or []),
+        row_sizes=_numbers(row_sizes),
+        independent_rows=None if alone is None else not alone,
+        sample=sample,
     )
     if as_json:
         print_json(_document(package))
     else:
         say(f"added {package.name} {package.version}; workers that run already must be restarted to serve it")
         _show(package)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _axes(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for pair in _listed(text):
+        name, _, axis = pair.rpartition("=")
+        if not name.strip() or not axis.strip().isdecimal():
+            raise typer.BadParameter(f"{pair!r} is not TENSOR=AXIS, such as state=1", param_hint="--rows-at")
+        found[name.strip()] = int(axis)
+    return found
+
+
+def _numbers(text: str) -> list[int]:
+    wrong = [part for part in _listed(text) if not part.isdecimal() or int(part) < 1]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]!r} is not a number of rows, such as 8", param_hint="--row-sizes")
+    return sorted({int(part) for part in _listed(text)})
+
+
+def _constants(pairs: list[str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise typer.BadParameter(f"{pair!r} is not INPUT=JSON, such as sr=16000", param_hint="--set")
+        try:
+            found[name.strip()] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            # Text needs no quotes, which a shell would take away.
+            found[name.strip()] = value
+    return found
 
 
 @app.command(name="list")
@@ -99,13 +208,18 @@ def show(
     name: Name,
     version: Annotated[str, typer.Option(show_default="the newest", help="Version of the package.")] = "",
     models: Models = None,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print model.toml with each field explained.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a model takes and gives, and check its file."""
+    """Show what a model takes and gives and how it is served, and check its file."""
+    if as_toml and as_json:
+        raise typer.BadParameter("print either TOML or JSON", param_hint="--toml")
     package = _directory(models).get(name, version)
     package.verify()
     if as_json:
         print_json(_document(package))
+    elif as_toml:
+        typer.echo(explained_toml(package.manifest), nl=False)
     else:
         _show(package)
 
@@ -134,35 +248,75 @@ def rm(
 
 
 def _document(package: ModelPackage) -> dict[str, object]:
+    from headrace.lifecycle.packages.registry import notes_of
+
     return {
         **msgspec.to_builtins(package.manifest),
         "folder": str(package.folder),
-        "bytes": package.file.stat().st_size,
+        "bytes": package.size_bytes,
+        "notes": notes_of(package),
     }
 
 
 def _show(package: ModelPackage) -> None:
+    from headrace.lifecycle.packages.registry import notes_of
+
     manifest = package.manifest
-    batching = manifest.batching
+    store = manifest.store
     print_fields(
         [
             ("model", f"{package.name} {package.version}"),
             ("runtime", manifest.runtime),
-            *(("input", spec.describe() + ("" if spec.allow_nan else ", no NaN")) for spec in manifest.inputs),
-            *(("output", spec.describe()) for spec in manifest.outputs),
+            *(_input(spec) for spec in manifest.inputs),
+            *(("constant", f"{each.name} {each.datatype} = {_value(each.value)}") for each in manifest.constants),
+            *((_output(spec, kept=not store.keep or spec.name in store.keep)) for spec in manifest.outputs),
             *((("labels", ", ".join(manifest.labels)),) if manifest.labels else ()),
-            ("batches", f"at most {batching.max_rows} rows, waiting at most {batching.max_wait_ms:g} ms"),
-            ("outputs in rows", manifest.store.outputs),
-            ("file", f"{package.file} ({sized(package.file.stat().st_size)})"),
+            *_served(manifest),
+            *(("note", line) for line in notes_of(package)),
+            ("outputs in rows", store.outputs),
+            ("file", f"{package.file} ({sized(package.size_bytes)})"),
+            *(("beside it", name) for name in manifest.files),
             ("sha256", manifest.sha256),
-            *((f"{key}", value) for key, value in manifest.provenance.items() if key != "profile"),
+            *((f"{key}", value) for key, value in manifest.provenance.items() if key not in {"profile", "trial"}),
             *_profiled(manifest.provenance.get("profile")),
         ]
     )
 
 
+def _input(spec: TensorSpec) -> tuple[str, object]:
+    notes = "" if spec.allow_nan else ", no NaN"
+    notes += f"; tried with {list(spec.sample_shape)}" if spec.sample_shape else ""
+    if spec.per_request:
+        return ("parameter", f"{spec.describe()}{notes}, once a request")
+    return ("input", f"{spec.describe()}{notes}")
+
+
+def _output(spec: TensorSpec, *, kept: bool) -> tuple[str, object]:
+    return ("output", spec.describe() + ", once a request" * spec.per_request + ("" if kept else ", not kept"))
+
+
+def _value(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN_VALUE else f"{text[:_SHOWN_VALUE]}…"
+
+
+def _served(manifest: Manifest) -> list[tuple[str, object]]:
+    """Return the lines on how requests are run."""
+    batching = manifest.batching
+    if not batching.independent_rows:
+        return [("served", "one request a run, alone and whole")]
+    lines: list[tuple[str, object]] = [
+        ("served", f"in batches of at most {batching.max_rows} rows, waiting at most {batching.max_wait_ms:g} ms")
+    ]
+    if batching.row_sizes:
+        sizes = " or ".join(map(str, batching.row_sizes))
+        padded = "" if batching.row_sizes == (1,) else " padded or"
+        lines.append(("rows of a run", f"{sizes}; batches of other sizes run{padded} in pieces"))
+    return lines
+
+
 def _profiled(record: object) -> list[tuple[str, object]]:
-    """Give the line on how a package was profiled; `--json` has the figures."""
+    """Return the line on how a package was profiled; `--json` has the figures."""
     if not isinstance(record, dict):
         return []
     where = f"{record.get('processor', 'unknown')}, {record.get('device', 'unknown')}"

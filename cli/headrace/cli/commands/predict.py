@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +31,7 @@ def predict(
 ) -> None:
     """Send one request to a model and print its outputs.
 
-    The input is a JSON object of nested lists, rows first: `{"image": [[0.5, 1.0], [0.0, 2.0]]}`.
+    The input is a JSON object of nested lists, as the model takes them: `{"image": [[0.5, 1.0], [0.0, NaN]]}`.
     """
     inputs = _read_inputs(source, npz)
     from headrace.producers import Client
@@ -39,7 +40,9 @@ def predict(
         handle = client.submit(model, inputs, priority=priority)
         outputs = handle.result(timeout_s=timeout_s)
     if as_json:
-        print_json({"id": handle.id, "model": model, "outputs": outputs})
+        from headrace.contracts.tensors import tensors_to_json
+
+        print_json({"id": handle.id, "model": model, "outputs": json.loads(tensors_to_json(outputs))})
     else:
         _show(outputs)
         say(f"request {handle.id}")
@@ -60,7 +63,7 @@ def _read_object(source: str) -> dict[str, Any]:
         raise typer.BadParameter(f"{source} is not UTF-8 text: {exc.reason}", param_hint="INPUT.json") from None
     document = read_json(text)
     if not isinstance(document, dict):
-        raise typer.BadParameter('the JSON must be an object of inputs, {"name": [rows…]}', param_hint="INPUT.json")
+        raise typer.BadParameter('the JSON must be an object of inputs, {"name": [numbers…]}', param_hint="INPUT.json")
     return document
 
 
@@ -81,6 +84,6 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 def _show(outputs: dict[str, np.ndarray[Any, Any]]) -> None:
     import numpy as np
 
-    for name, array in outputs.items():
-        text = np.array2string(array, precision=4, suppress_small=True, max_line_width=100)
-        typer.echo(f"{name} {array.dtype} {list(array.shape)}\n{text}")
+    with np.printoptions(precision=4, suppress=True, linewidth=100, nanstr="NaN", infstr="Infinity"):
+        for name, array in outputs.items():
+            typer.echo(f"{name} {array.dtype} {list(array.shape)}\n{array}")

@@ -54,8 +54,10 @@ def profile(  # noqa: PLR0913, PLR0917  (the options of a command are its argume
     from headrace.compression.profile import profile as measure
     from headrace.compression.profile import write_profile
     from headrace.compression.reading import read_dataset
+    from headrace.compression.row_layout import as_taken
 
-    inputs = read_dataset(data, package.manifest.inputs, None).inputs if data else None
+    specs = package.manifest.inputs
+    inputs = as_taken(specs, read_dataset(data, specs, None).inputs) if data else None
     with _progress(package) as watch:
         measured = measure(
             package,
@@ -128,6 +130,8 @@ def _table(points: Sequence[Point], advised: tuple[int, int] | None = None) -> T
 
 
 def _show(package: ModelPackage, measured: Profile, settings: Settings, *, written: bool) -> None:
+    from headrace.compression.profile import describe_sizes
+
     advice = measured.advice
     out().print(_table(measured.points, (advice.threads, advice.max_rows)))
     kept_ms = package.manifest.batching.max_wait_ms
@@ -140,6 +144,7 @@ def _show(package: ModelPackage, measured: Profile, settings: Settings, *, writt
             ),
             ("max_wait_ms", f"{advice.max_wait_ms:.2g} is the longest wait that can pay; model.toml has {kept_ms:g}"),
             ("a run", f"{advice.seconds_fixed * 1000:.4g} ms + {advice.seconds_per_row * 1000:.4g} ms a row"),
+            *([("sizes", describe_sizes(measured.sizes))] if measured.sizes else []),
             ("measured on", f"{measured.conditions.processor}, {measured.conditions.device}, {measured.inputs} rows"),
             *(("note", note) for note in measured.notes),
         ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from headrace.cli.console import print_fields, print_json, print_table, say
+from headrace.cli.console import out, print_fields, print_json, print_table, say
 from headrace.compression.errors import CompressionError
 from headrace.contracts import ModelPackage
 from headrace.contracts.wording import sized
@@ -15,6 +16,10 @@ from headrace.contracts.wording import sized
 if TYPE_CHECKING:
     from headrace.compression.attempts import Attempt, Verdict
     from headrace.compression.search import Found
+
+#: Columns between two of a table; and those that a reason gets on the narrowest terminal.
+_GAP: Final = 2
+_LEAST_REASON: Final = 24
 
 
 def refuse_unmeasured(found: Found) -> None:
@@ -37,13 +42,14 @@ def tell(found: Found, pages: Path, promoted: ModelPackage | None, *, as_json: b
         return
     columns = ("recipe", "time", "rows/s", "memory", "size", found.baseline.metric, "drop", "verdict")
     pairs = zip(found.attempts, found.verdicts, strict=True)
-    rows = [_row(attempt, verdict, found.at_rows) for attempt, verdict in pairs if attempt.figures]
-    print_table(columns, rows, "nothing could be measured; the report says why")
+    rows = [_row(attempt, verdict, found.at_rows) for attempt, verdict in pairs]
+    print_table(columns, _fitted(columns, rows), "nothing could be measured; the report says why")
     _conclude(found, pages, promoted)
 
 
 def _row(attempt: Attempt, verdict: Verdict, at_rows: int) -> tuple[object, ...]:
-    assert attempt.figures is not None
+    if attempt.figures is None:
+        return (attempt.recipe, *"-" * 6, verdict.reason)
     selection, measurement = attempt.figures
     figures = measurement.at(at_rows)
     return (
@@ -58,19 +64,35 @@ def _row(attempt: Attempt, verdict: Verdict, at_rows: int) -> tuple[object, ...]
     )
 
 
+def _fitted(columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """Cut what is said of each recipe so that its row stays one line; the report has it whole."""
+    others = sum(
+        max(len(str(cell)) for cell in (name, *(row[at] for row in rows))) + _GAP
+        for at, name in enumerate(columns[:-1])
+    )
+    room = max(out().width - others, _LEAST_REASON)
+    return [(*row[:-1], clipped(str(row[-1]), room)) for row in rows]
+
+
+def clipped(text: str, room: int) -> str:
+    """Cut a text that is longer than its room."""
+    return text if len(text) <= room else f"{text[: room - 1].rstrip()}…"
+
+
 def _conclude(found: Found, pages: Path, promoted: ModelPackage | None) -> None:
     baseline = found.baseline_test
     lines: list[tuple[str, object]] = [
         ("original", f"{found.origin}: {baseline.describe()} on {baseline.rows} test rows")
     ]
     if not found.chosen:
-        lines.append(("chosen", "none: no recipe was faster and within the bound; the original stays as it is"))
+        lines.append(("chosen", "none: no recipe was worth it and within the bound; the original stays as it is"))
     else:
         attempt = found.winner
         assert attempt is not None
         lines.append(("chosen", f"{found.chosen}: {_gain(attempt, found.at_rows)}"))
         if attempt.test is not None:
             lines.append(("test", f"{attempt.test.describe()} on {attempt.test.rows} rows"))
+        lines += [("note", note) for note in attempt.notes]
     if promoted is not None:
         lines.append(("new version", f"{promoted.name} {promoted.version} in {promoted.folder}"))
     lines.append(("report", str(pages)))

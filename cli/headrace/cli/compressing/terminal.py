@@ -66,7 +66,8 @@ def line_of(attempt: Attempt, verdict: Verdict, at_rows: int) -> Text:
         line.append(f"{ratio.median:5.2f}x  " if ratio else "    -  ", style="not bold")
         line.append(f"{evaluation.metric} {evaluation.value:.4f}  ")
         line.append(f"{sized(measurement.candidate.file_bytes):>10}  ")
-    return line.append(verdict.reason, style="green" if verdict.pays else "dim")
+    reason = "; ".join([verdict.reason, *attempt.notes])
+    return line.append(reason, style="green" if verdict.pays else "dim")
 
 
 @contextmanager
