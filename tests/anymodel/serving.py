@@ -1,0 +1,89 @@
+"""A worker's own parts without its servers: the lane's checks and buckets, the runner, the encoding of answers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+
+from headrace.contracts import HeadraceError, ModelPackage, Tensors, decode_tensors, encode_tensors
+from headrace.workers.encoding import bodies
+from headrace.workers.inference import Runner
+from headrace.workers.lane import Lane
+from headrace.workers.request import InferenceRequest
+
+#: What a request got: its outputs, or the error that its caller sees.
+Answer = Tensors | HeadraceError
+
+
+@contextmanager
+def lane_of(package: ModelPackage) -> Iterator[Lane]:
+    """Load a model as a worker does, for as long as the block lasts."""
+    lane = Lane(package, device="cpu", threads=1)
+    try:
+        lane.load()
+        yield lane
+    finally:
+        lane.close()
+
+
+def serve(lane: Lane, sent: Sequence[Tensors], rng: np.random.Generator) -> list[Answer]:
+    """Serve requests that wait at the same time, in runs as large as may be, joined in a random order."""
+    answers: dict[int, Answer] = {}
+    buckets: dict[Hashable, list[InferenceRequest]] = {}
+    for number in rng.permutation(len(sent)).tolist():
+        try:
+            # As from the wire: a request is packed by the client and read by the worker.
+            inputs = lane.check_inputs(decode_tensors(encode_tensors(lane.signature.check_inputs(sent[number]))))
+        except HeadraceError as exc:
+            answers[number] = exc
+            continue
+        buckets.setdefault(lane.bucket_of(inputs), []).append(_request(number, lane, inputs))
+    for bucket in buckets.values():
+        for batch in _batches(bucket, lane.max_rows):
+            answers |= _run(lane, batch)
+    return [answers[number] for number in range(len(sent))]
+
+
+def _batches(bucket: list[InferenceRequest], max_rows: int) -> Iterator[list[InferenceRequest]]:
+    batch: list[InferenceRequest] = []
+    for request in bucket:
+        if batch and sum(each.rows for each in batch) + request.rows > max_rows:
+            yield batch
+            batch = []
+        batch.append(request)
+    yield batch
+
+
+def _run(lane: Lane, batch: list[InferenceRequest]) -> dict[int, Answer]:
+    verdict = Runner(lane.load(), lane.max_rows).run(batch)
+    answers: dict[int, Answer] = {int(outcome.request.id): outcome.error for outcome in verdict.outcomes}
+    for run in verdict.runs:
+        for request, body in zip(run.requests, bodies(run), strict=True):
+            answers[int(request.id)] = decode_tensors(body)
+    return answers
+
+
+def _request(number: int, lane: Lane, inputs: Tensors) -> InferenceRequest:
+    nobody = cast("Any", None)
+    return InferenceRequest(
+        id=str(number),
+        row_id=uuid.UUID(int=number),
+        model=lane.package.name,
+        lane=lane,
+        consumer=nobody,
+        tag="",
+        header=nobody,
+        inputs=inputs,
+        rows=lane.signature.rows_of(inputs),
+        priority=0,
+        deadline=None,
+        submitted_at=time.time(),
+        attempts=1,
+        celery_result=False,
+        note="",
+    )
