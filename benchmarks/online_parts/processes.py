@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,9 +29,32 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def code_of(checkout: Path) -> dict[str, str]:
-    """Give what makes a child import headrace from a checkout rather than from where it is installed."""
+    """Return what makes a child import headrace from a checkout rather than from where it is installed."""
     rooms = sorted(str(portion.parent) for portion in checkout.glob("*/headrace"))
-    return {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *rooms])}
+    return {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(entry_points_of(checkout)), *rooms])}
+
+
+@functools.cache
+def entry_points_of(checkout: Path) -> Path:
+    """Return a folder that, first on the path, makes a checkout's own entry points those of headrace.
+
+    Python reads the entry points of an installed package from its metadata, and takes the first that it finds.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="headrace-entry-points-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    pyproject = checkout / "pyproject.toml"
+    if pyproject.is_file():
+        groups = tomllib.loads(pyproject.read_text("utf-8"))["project"]["entry-points"]
+        lines = [
+            line
+            for group, points in groups.items()
+            for line in (f"[{group}]", *(f"{name} = {value}" for name, value in points.items()))
+        ]
+        metadata = folder / "headrace-0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: headrace\nVersion: 0\n", "utf-8")
+        (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    return folder
 
 
 @contextlib.contextmanager
