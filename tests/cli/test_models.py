@@ -246,3 +246,25 @@ def test_the_examples_of_the_page_are_packages_that_run(tmp_path, number):
         spec.name: tuple(3 if size == -1 else size for size in spec.whole_shape(5))
         for spec in package.manifest.signature.outputs
     }
+
+
+def test_one_package_that_is_wrong_hides_no_other_and_can_be_removed(headrace, home, double):
+    headrace("models", "add", double)
+    broken = home / "models" / "broken" / "1"
+    broken.mkdir(parents=True)
+    (broken / "model.toml").write_text("bogus = 1")
+    found = headrace("models", "list")
+    assert found.code == 0
+    assert "double" in found.out
+    assert "broken: models/broken/1/model.toml is wrong" in found.err
+    assert headrace("models", "rm", "broken", "1", "--yes").code == 0
+    assert not broken.exists()
+
+
+def test_a_package_made_by_hand_says_that_nothing_proved_its_rows_independent(headrace, home, double):
+    headrace("models", "add", double)
+    manifest = next((home / "models" / "double").glob("*/model.toml"))
+    text = manifest.read_text()
+    assert "no trial is recorded" not in headrace("models", "show", "double").out
+    manifest.write_text(text.replace("[provenance.trial]", "[provenance.other]"))
+    assert "no trial is recorded" in headrace("models", "show", "double").out

@@ -291,3 +291,10 @@ def test_lengths_of_one_name_must_agree_and_the_error_names_it() -> None:
 def test_a_spec_that_contradicts_itself_is_refused(fields: dict[str, Any], cause: str) -> None:
     with pytest.raises(PackageError, match=re.escape(cause)):
         TensorSpec(name="x", datatype="FP32", shape=(-1, 4), **fields)
+
+
+def test_one_row_without_the_dimension_of_rows_is_told_the_remedy() -> None:
+    assert refusal(IMAGE, {"image": np.ones((2, 3), np.float32)}).endswith(
+        "but has [2, 3]; one row goes as image[None], or in another pair of brackets"
+    )
+    assert "None" not in refusal(IMAGE, {"image": np.ones((2, 4), np.float32)})

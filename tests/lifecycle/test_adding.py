@@ -46,12 +46,22 @@ def test_a_constant_is_set_in_the_package_and_no_request_holds_it(add):
     [
         ({"q": 1}, "--set names 'q', but the model's inputs are x, k"),
         ({"k": "fast"}, "must be FP32"),
+        ({"k": [1, 2]}, r"--set gives 'k' the shape \[2\], but the model takes \[1\]"),
+        ({"x": 7}, r"--set gives 'x' the shape \[3\], but the model takes \[n, 3\]"),
         ({"x": [[1, 2, 3]], "k": 1}, "every input is set"),
     ],
 )
 def test_constants_are_checked(add, constants, message):
     with pytest.raises(PackageError, match=message):
         add(SCALED, constants=constants)
+
+
+def test_a_sample_that_the_model_refuses_is_an_error_that_names_it(add, tmp_path):
+    np.savez(tmp_path / "short.npz", x=np.ones((2, 1, 60), np.float32))
+    weights = "float[1,1,300] w = {" + ", ".join(["1"] * 300) + "}"
+    graph = f"g (float[n,1,t] x) => (float[n,1,u] y) <{weights}> {{ y = Conv(x, w) }}"
+    with pytest.raises(PackageError, match=r"the model can't run the sample .*short\.npz: .*; give inputs"):
+        add(graph, sample=tmp_path / "short.npz")
 
 
 def test_rows_may_be_said_to_be_at_another_axis(add):
@@ -205,3 +215,9 @@ def test_the_trial_leaves_the_log_of_onnx_runtime_as_quiet_as_the_runtime_made_i
     """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (ran.stdout, ran.stderr) == ("", "")
+
+
+def test_rows_that_no_output_answers_are_said_so_rather_than_asked_for_again(add):
+    package = add("g (float[n,4] x) => (float[1,1] y) { y = ReduceSum(x) }", rows_at={"x": 0})
+    assert not package.manifest.batching.independent_rows
+    assert "no output has an entry for each row where --rows-at says" in notes_of(package)[0]

@@ -155,5 +155,5 @@ def test_removing_the_last_version_removes_the_model(models: ModelDirectory, dou
     remove_model(models, "double", "2")
     assert models.names() == []
     assert list(models.root.iterdir()) == []
-    with pytest.raises(UnknownModel, match="no version '2'"):
+    with pytest.raises(UnknownModel, match="there is no model 'double'"):
         remove_model(models, "double", "2")

@@ -89,9 +89,14 @@ def save_pt2(folder: Path, program) -> Path:
 
 
 def write_openvino(folder: Path, rows: int | str = "rows") -> list[Path]:
+    (source,) = write_onnx(folder, rows)
+    return save_openvino(folder, source)
+
+
+def save_openvino(folder: Path, source: Path) -> list[Path]:
+    """Convert an ONNX file."""
     import openvino as ov
 
-    (source,) = write_onnx(folder, rows)
     ov.save_model(ov.Core().read_model(source), folder / "model.xml", compress_to_fp16=False)
     return [folder / "model.xml", folder / "model.bin"]
 
@@ -103,10 +108,15 @@ def write_litert(folder: Path, rows: int | str = "rows") -> list[Path]:
 
 
 def write_tvm(folder: Path, rows: int | str = "rows") -> list[Path]:
+    (source,) = write_onnx(folder, rows)
+    return save_tvm(folder, source)
+
+
+def save_tvm(folder: Path, source: Path) -> list[Path]:
+    """Compile an ONNX file."""
     import tvm
     from tvm.relax.frontend.onnx import from_onnx
 
-    (source,) = write_onnx(folder, rows)
     # TVM logs passes that find nothing to do.
     logging.getLogger("tvm").setLevel(logging.ERROR)
     tvm.relax.build(from_onnx(onnx.load(source)), target="llvm").export_library(str(folder / "model.so"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from tests.runtimes.conftest import HERE, save_pt2
+from tests.runtimes.conftest import HERE, save_openvino, save_pt2, save_tvm
 
 from headrace.contracts.signature import TensorSpec
 
@@ -82,11 +81,8 @@ def write_pt2(folder: Path, rows: int | str = "rows") -> list[Path]:
 
 
 def write_openvino(folder: Path, rows: int | str = "rows") -> list[Path]:
-    import openvino as ov
-
     (source,) = write_onnx(folder, rows)
-    ov.save_model(ov.Core().read_model(source), folder / "model.xml", compress_to_fp16=False)
-    return [folder / "model.xml", folder / "model.bin"]
+    return save_openvino(folder, source)
 
 
 def write_litert(folder: Path, rows: int | str = "rows") -> list[Path]:
@@ -96,13 +92,8 @@ def write_litert(folder: Path, rows: int | str = "rows") -> list[Path]:
 
 
 def write_tvm(folder: Path, rows: int | str = "rows") -> list[Path]:
-    import tvm
-    from tvm.relax.frontend.onnx import from_onnx
-
     (source,) = write_onnx(folder, rows)
-    logging.getLogger("tvm").setLevel(logging.ERROR)
-    tvm.relax.build(from_onnx(onnx.load(source)), target="llvm").export_library(str(folder / "model.so"))
-    return [folder / "model.so"]
+    return save_tvm(folder, source)
 
 
 WRITERS = {

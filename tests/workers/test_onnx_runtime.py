@@ -74,3 +74,17 @@ def test_bfloat16_goes_in(tmp_path, monkeypatch):
     model = OnnxRuntime("cpu", 1).load(read_package(folder))
     x = np.array([[1.5, -2.0]], ml_dtypes.bfloat16)
     assert model.infer({"x": x})["y"].tolist() == [[1.5, -2.0]]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "cause"),
+    [
+        ('datatype = "FP32"', 'datatype = "FP64"', "has input 'x' of FP32, but model.toml says FP64"),
+        ("shape = [4]", "shape = [5]", r"has input 'x' of shape \['rows', 4\], but model.toml says x FP32 \[rows, 5\]"),
+    ],
+)
+def test_a_package_that_contradicts_its_file_is_refused_when_it_is_loaded(models, was, becomes, cause):
+    manifest = models / "double" / "1" / "model.toml"
+    manifest.write_text(manifest.read_text().replace(was, becomes, 1))
+    with pytest.raises(PackageError, match=cause):
+        find_runtime("onnxruntime", "cpu", 1).load(read_package(manifest.parent))

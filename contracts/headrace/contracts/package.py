@@ -139,6 +139,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Signature(inputs=self.inputs, outputs=outputs)
 
     @property
+    def was_tried(self) -> bool:
+        """Whether a trial is recorded, of this file or of the one it was made of."""
+        original = self.provenance.get("original")
+        return "trial" in self.provenance or (isinstance(original, dict) and "trial" in original)
+
+    @property
     def file_signature(self) -> Signature:
         """What the model file takes and gives: as `signature`, with the constants among the inputs."""
         fixed = tuple(

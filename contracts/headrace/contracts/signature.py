@@ -199,12 +199,22 @@ def check_tensor(spec: TensorSpec, value: object) -> NDArray[Any]:
         where = "" if spec.per_request else ", rows first" if spec.rows_at == 0 else f", rows at {spec.rows_at}"
         raise SignatureMismatch(
             f"input {spec.name!r} must have the shape of {spec.describe()}{where}, but has {list(shape)}"
+            f"{_hint(spec, shape)}"
         )
     if not spec.per_request and shape[spec.rows_at] == 0:
         raise SignatureMismatch(f"input {spec.name!r} has zero rows; a request holds at least one")
     if not spec.allow_nan and spec.datatype in FLOATS and not all_finite(array):
-        raise SignatureMismatch(f"input {spec.name!r} holds NaN or infinity, which this model forbids")
+        raise SignatureMismatch(
+            f"input {spec.name!r} holds NaN or infinity, which this model forbids (allow_nan in its model.toml)"
+        )
     return array
+
+
+def _hint(spec: TensorSpec, shape: tuple[int, ...]) -> str:
+    """Return the remedy where an input is one row without the dimension of the rows."""
+    if spec.per_request or spec.rows_at or not spec.takes((1, *shape)):
+        return ""
+    return f"; one row goes as {spec.name}[None], or in another pair of brackets"
 
 
 def check_symbols(specs: Sequence[TensorSpec], arrays: Tensors) -> dict[str, int]:

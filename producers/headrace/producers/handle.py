@@ -23,8 +23,9 @@ def timed_out(handle: Waiting, timeout_s: float | None, *, served: bool) -> Resu
     else:
         why += f": no worker serves model {handle.model!r} at present"
         rest = (
-            "start one whose model directory holds it (`headrace worker --models DIR`); the request goes on waiting: "
-            "wait again, or read its row with Client.get(request_id)"
+            "start one whose model directory holds it (`headrace worker --models DIR`), or restart those that run if "
+            "the model was added since; the request goes on waiting: wait again, or read its row with "
+            "Client.get(request_id)"
         )
     return ResultTimeout(f"{why}; {rest}", request_id=handle.id)
 

@@ -118,6 +118,8 @@ class Lane:
             self._model = ServedModel(loaded, self.signature, independent_rows=self.independent_rows)
             self._warm_up(self._model)
             logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
+            if self.independent_rows and not self.package.manifest.was_tried:
+                logger.info("rows.unproven model=%r: no trial says that its rows are independent", self)
             difference = profiled_otherwise(
                 self.package.manifest.batching, place=place_of(self._device), threads=self._threads
             )

@@ -13,6 +13,7 @@ from headrace.cli.commands.options import Models, settings_with
 from headrace.cli.commands.profile import profile
 from headrace.cli.console import Json, print_fields, print_json, print_table, say
 from headrace.cli.explained import explained_toml
+from headrace.contracts.errors import PackageError
 from headrace.contracts.package import Manifest, ModelDirectory, ModelPackage
 from headrace.contracts.signature import TensorSpec
 from headrace.contracts.wording import sized
@@ -181,7 +182,13 @@ def _constants(pairs: list[str]) -> dict[str, object]:
 def list_(models: Models = None, as_json: Json = False) -> None:
     """List the models and their versions."""
     directory = _directory(models)
-    found = [(name, directory.versions(name), directory.get(name)) for name in directory.names()]
+    found = []
+    for name in directory.names():
+        try:
+            found.append((name, directory.versions(name), directory.get(name)))
+        except PackageError as exc:
+            # One package that is wrong must not hide the others.
+            say(f"{name}: {exc.message}")
     if as_json:
         print_json(
             [
@@ -238,13 +245,12 @@ def rm(
     from headrace.lifecycle.packages.registry import remove_model
 
     directory = _directory(models)
-    package = directory.get(name, version)
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody can be asked here; say --yes", param_hint="--yes")
-        typer.confirm(f"Remove {package.folder}?", abort=True, err=True)
-    remove_model(directory, package.name, package.version)
-    say(f"removed {package.name} {package.version}")
+        typer.confirm(f"Remove {directory.root / name / version}?", abort=True, err=True)
+    remove_model(directory, name, version)
+    say(f"removed {name} {version}")
 
 
 def _document(package: ModelPackage) -> dict[str, object]:
@@ -256,6 +262,13 @@ def _document(package: ModelPackage) -> dict[str, object]:
         "bytes": package.size_bytes,
         "notes": notes_of(package),
     }
+
+
+#: Of packages made by hand.
+_UNPROVEN: Final = (
+    "rows are taken for independent, but no trial is recorded: `headrace models add` makes one, HEADRACE_CHECK_EVERY "
+    "watches while they are served"
+)
 
 
 def _show(package: ModelPackage) -> None:
@@ -273,6 +286,7 @@ def _show(package: ModelPackage) -> None:
             *((("labels", ", ".join(manifest.labels)),) if manifest.labels else ()),
             *_served(manifest),
             *(("note", line) for line in notes_of(package)),
+            *((("note", _UNPROVEN),) if manifest.batching.independent_rows and not manifest.was_tried else ()),
             ("outputs in rows", store.outputs),
             ("file", f"{package.file} ({sized(package.size_bytes)})"),
             *(("beside it", name) for name in manifest.files),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def predict(
+def predict(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
     model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Name of the model.")],
     source: Annotated[
         str,
@@ -25,6 +25,7 @@ def predict(
     npz: Annotated[
         Path | None, typer.Option("--npz", metavar="FILE", exists=True, dir_okay=False, help="Arrays of numpy instead.")
     ] = None,
+    version: Annotated[str, typer.Option(show_default="the newest", help="Version of the model.")] = "",
     priority: Annotated[int, typer.Option(min=0, max=9, help="9 is the most urgent.")] = 0,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for the result.")] = 30.0,
     as_json: Json = False,
@@ -37,7 +38,7 @@ def predict(
     from headrace.producers import Client
 
     with Client(settings_with()) as client:
-        handle = client.submit(model, inputs, priority=priority)
+        handle = client.submit(model, inputs, priority=priority, version=version)
         outputs = handle.result(timeout_s=timeout_s)
     if as_json:
         from headrace.contracts.tensors import tensors_to_json

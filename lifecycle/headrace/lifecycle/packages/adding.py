@@ -126,20 +126,12 @@ def _name_from(file: Path) -> str:
 
 def _anything(tensor: DeclaredTensor) -> TensorSpec:
     """Return a spec that any tensor of the datatype and rank fits: the trial finds out the rest."""
-    if tensor.dims is None:
-        return TensorSpec(
-            name=tensor.name,
-            datatype=tensor.datatype,
-            per_request=True,
-            any_shape=True,
-            optional=tensor.optional,
-            sequence=tensor.sequence,
-        )
-    rank = len(tensor.dims) + tensor.sequence
+    rank = 0 if tensor.dims is None else len(tensor.dims) + tensor.sequence
     return TensorSpec(
         name=tensor.name,
         datatype=tensor.datatype,
         shape=(-1,) * rank,
+        any_shape=tensor.dims is None,
         per_request=True,
         optional=tensor.optional,
         sequence=tensor.sequence,
@@ -166,7 +158,17 @@ def _constant(tensor: DeclaredTensor, value: object) -> Constant:
         # A number for a tensor such as [1] is that number in each place.
         for size in reversed(dims):
             value = [value] * size if isinstance(size, int) else value
-    return Constant(name=tensor.name, datatype=tensor.datatype, value=value)
+    constant = Constant(name=tensor.name, datatype=tensor.datatype, value=value)
+    shape = constant.array().shape
+    if tensor.dims is not None and not tensor.sequence and not _fits(tensor.dims, shape):
+        wanted = ", ".join("?" if size is None else str(size) for size in tensor.dims)
+        raise PackageError(f"--set gives {tensor.name!r} the shape {list(shape)}, but the model takes [{wanted}]")
+    return constant
+
+
+def _fits(dims: Sequence[int | str | None], shape: tuple[int, ...]) -> bool:
+    pairs = zip(dims, shape, strict=False)
+    return len(dims) == len(shape) and all(not isinstance(want, int) or want == have for want, have in pairs)
 
 
 def _tried(folder: Path, draft: Manifest, asked: DeclaredModel, options: PackageOptions) -> Verdict:
@@ -184,9 +186,14 @@ def _tried(folder: Path, draft: Manifest, asked: DeclaredModel, options: Package
     write_manifest(folder, draft)
     model = load_model(read_package(folder), "cpu", 0)
     try:
-        return decide(asked, model, question)
+        verdict = decide(asked, model, question)
     finally:
         model.close()
+    if sample and verdict.outcome == "undecided":
+        raise PackageError(
+            f"the model can't run the sample {options['sample']}: {verdict.why}; give inputs that it takes"
+        )
+    return verdict
 
 
 def _read_sample(file: Path | None, asked: DeclaredModel) -> Tensors:
@@ -236,7 +243,7 @@ def _complete(draft: Manifest, asked: DeclaredModel, verdict: Verdict, options: 
             independent_rows=verdict.independent,
         ),
         store=StoreAdvice(outputs=store, keep=keep),
-        provenance={**draft.provenance, "trial": _record(verdict)},
+        provenance={**draft.provenance, "trial": _record(verdict, asked_rows=bool(options.get("rows_at")))},
     )
 
 
@@ -271,8 +278,8 @@ def _store_for(outputs: Sequence[TensorSpec], keep: Sequence[str], seen: Sequenc
     return "binary" if largest > _JSON_NUMBERS else "json"
 
 
-def _record(verdict: Verdict) -> dict[str, Any]:
-    """Return what the package keeps of its trial."""
+def _record(verdict: Verdict, *, asked_rows: bool) -> dict[str, Any]:
+    """Return what the package keeps of its trial. asked_rows: whether a person said where rows are."""
     sizes: dict[str, int] = {}
     for run in verdict.seen[:1]:
         sizes = {symbol: size for symbol, size in run.sizes.items() if "[" not in symbol}
@@ -283,11 +290,11 @@ def _record(verdict: Verdict) -> dict[str, Any]:
         record["why"] = verdict.why
     if verdict.slower:
         record["alone_takes_times"] = round(verdict.slower, 1)
-    note = _note(verdict)
+    note = _note(verdict, asked_rows=asked_rows)
     return {**record, "note": note} if note else record
 
 
-def _note(verdict: Verdict) -> str:
+def _note(verdict: Verdict, *, asked_rows: bool) -> str:
     """Return the line for a person; empty when rows are independent and nothing need be said."""
     cost = ""
     if verdict.slower >= 1.2:
@@ -295,7 +302,9 @@ def _note(verdict: Verdict) -> str:
     if verdict.outcome == "dependent":
         return f"rows depend on each other ({verdict.why}): each request runs alone{cost}; --batch overrides"
     if verdict.outcome == "no rows":
-        return "no dimension holds rows: each request runs alone and whole; --rows-at TENSOR=AXIS names one"
+        if asked_rows:
+            return "no output has an entry for each row where --rows-at says, so each request runs alone and whole"
+        return "no dimension was found to hold rows: each request runs alone and whole; --rows-at A=0,B=1 names them"
     if verdict.outcome == "undecided":
         remedy = "; give real ones with --sample FILE" if verdict.sample_helps else ""
         return (

@@ -90,9 +90,11 @@ def promote(
 
 def remove_model(models: ModelDirectory, name: str, version: str) -> None:
     """Remove one version. Workers that have it loaded keep it. Raises UnknownModel when it isn't there."""
-    if version not in models.versions(name):
-        known = ", ".join(models.versions(name)) or "none"
-        raise UnknownModel(f"model {name!r} has no version {version!r} in {models.root}; it has: {known}")
+    known = models.versions(name)
+    if not known:
+        raise UnknownModel(f"there is no model {name!r} in {models.root}")
+    if version not in known:
+        raise UnknownModel(f"model {name!r} has no version {version!r} in {models.root}; it has: {', '.join(known)}")
     folder = models.root / name / version
     # Out of sight first: nobody may read half a package.
     gone = models.root / f"{_PARTIAL}{secrets.token_hex(8)}"

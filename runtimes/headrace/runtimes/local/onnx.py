@@ -12,6 +12,7 @@ from headrace.contracts.wording import first_line
 from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.failures import passing_failure
 from headrace.runtimes.local.onnx_outputs import model_of_outputs
+from headrace.runtimes.local.onnx_types import datatype_of_tensor
 from headrace.runtimes.local.onnx_values import converted
 from headrace.runtimes.local.ports import Port, declared_rows
 
@@ -69,8 +70,8 @@ class OnnxModel:
         self._session: ort.InferenceSession | None = session
         self._outputs = [spec.name for spec in signature.outputs]
         inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
-        _check_names(package, "input", signature.inputs, inputs)
-        _check_names(package, "output", signature.outputs, session.get_outputs())
+        _compare(package, "input", signature.inputs, inputs)
+        _compare(package, "output", signature.outputs, session.get_outputs())
         check_row_sizes(package, _rows_of(signature.inputs, inputs))
         self._converted = converted(package, signature)
 
@@ -94,13 +95,36 @@ class OnnxModel:
         self._session = None
 
 
-def _check_names(package: ModelPackage, kind: str, specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> None:
-    names = [node.name for node in nodes]
-    unknown = sorted({spec.name for spec in specs} - set(names))
+def _compare(package: ModelPackage, kind: str, specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> None:
+    """Raise PackageError where names, datatypes or sizes of the file are not those of the package."""
+    found = {node.name: node for node in nodes}
+    unknown = sorted({spec.name for spec in specs} - set(found))
     if unknown:
         raise PackageError(
-            f"{package.file} has no {kind} {', '.join(unknown)} as model.toml says; it has: {', '.join(names)}"
+            f"{package.file} has no {kind} {', '.join(unknown)} as model.toml says; it has: {', '.join(found)}"
         )
+    for spec in specs:
+        node = found[spec.name]
+        datatype = datatype_of_tensor(node.type)
+        if datatype is not None and datatype != spec.datatype:
+            raise PackageError(
+                f"{package.file} has {kind} {spec.name!r} of {datatype}, but model.toml says {spec.datatype}"
+            )
+        # Outputs are compared when they come: exporters declare sizes that aren't those. Of a tensor without known
+        # dimensions ONNX Runtime says that it has none.
+        if kind == "input" and datatype is not None and node.shape and not _takes(spec, node.shape):
+            raise PackageError(
+                f"{package.file} has input {spec.name!r} of shape {node.shape}, but model.toml says {spec.describe()}"
+            )
+
+
+def _takes(spec: TensorSpec, shape: Sequence[int | str | None]) -> bool:
+    """Return whether a package's input may be what the file declares; what varies in either is left to requests."""
+    wanted = spec.whole_shape(-1)
+    if spec.any_shape or len(wanted) != len(shape):
+        return spec.any_shape
+    sizes = [(want, have) for want, have in zip(wanted, shape, strict=True) if isinstance(have, int)]
+    return all(want in (-1, have) for want, have in sizes)
 
 
 def _rows_of(specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> list[int]:

@@ -18,29 +18,12 @@ from headrace.lifecycle.packages.formats.origin import origin_of
 from headrace.lifecycle.packages.formats.sizes import declared_size
 from headrace.lifecycle.packages.formats.zipmap import replace_zipmaps
 from headrace.lifecycle.packages.trial.graph_facts import graph_of
+from headrace.runtimes.local.onnx_types import ELEMENTS
 
 if TYPE_CHECKING:
     import onnx
 
 MODEL_FILE: Final = "model.onnx"
-
-#: ONNX Runtime's names of element types → OIP v2 datatypes.
-_DATATYPES: Final = {
-    "bool": "BOOL",
-    "uint8": "UINT8",
-    "uint16": "UINT16",
-    "uint32": "UINT32",
-    "uint64": "UINT64",
-    "int8": "INT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "float16": "FP16",
-    "float": "FP32",
-    "double": "FP64",
-    "bfloat16": "BF16",
-    "string": "BYTES",
-}
 
 #: A tensor, a sequence of tensors, and either of them where it may be absent.
 _TYPE: Final = re.compile(r"(?P<optional>optional\()?(?P<sequence>seq\()?tensor\((?P<element>\w+)\)\)*")
@@ -159,7 +142,7 @@ class _Reader:
     def tensor(self, kind: str, node: Any, *, default: bool = False) -> DeclaredTensor:
         """Declare one. default: whether the file has a value for it. Raises PackageError for what no request holds."""
         found = _TYPE.fullmatch(node.type)
-        datatype = _DATATYPES.get(found["element"]) if found else None
+        datatype = ELEMENTS.get(found["element"]) if found else None
         if found is None or datatype is None:
             what = "dicts" if "map(" in node.type else "values"
             raise PackageError(
