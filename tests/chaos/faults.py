@@ -111,7 +111,7 @@ class Injector:
         }
 
     def _kill(self, fault: Fault) -> bool:
-        return self._world.slots[fault.worker].kill()
+        return self._world.slots[fault.worker].kill(READY_S)
 
     def _kill_at(self, fault: Fault) -> bool:
         self._world.slots[fault.worker].arm(fault.point, fault.nth)
@@ -129,7 +129,7 @@ class Injector:
 
     def _pause(self, fault: Fault) -> bool:
         lease_s = self._world.options.lease_s
-        return self._world.slots[fault.worker].pause(lease_s + _between(BEYOND_LEASE_S, fault))
+        return self._world.slots[fault.worker].pause(lease_s + _between(BEYOND_LEASE_S, fault), READY_S)
 
     def _roll(self, fault: Fault) -> bool:
         with self._rolling:

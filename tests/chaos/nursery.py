@@ -33,7 +33,9 @@ class WorkerProcess:
         self.pid = pid
         self.news = news
         self.code: int | None = None
+        self.was_killed = False
         self.ended = threading.Event()
+        self._kill_sent = False
         self._orders = orders
         self._lock = threading.Lock()
 
@@ -54,11 +56,20 @@ class WorkerProcess:
             os.kill(self.pid, number)
             return True
 
-    def reap(self) -> int:
-        """Take the exit code when `news` has ended, as subprocess writes it; to be called once."""
+    def kill(self) -> bool:
+        """Send SIGKILL; False when the process has ended. Once it has, `was_killed` tells whether it died of this."""
+        self._kill_sent = True
+        return self.signal(signal.SIGKILL)
+
+    def reap(self, point: str) -> int:
+        """Take the exit code when `news` has ended, as subprocess writes it; to be called once.
+
+        point: where the process said that it dies, if it did.
+        """
         with self._lock:
             _, status = os.waitpid(self.pid, 0)
             self.code = os.waitstatus_to_exitcode(status)
+            self.was_killed = self._kill_sent and not point and self.code == -signal.SIGKILL
             os.close(self._orders)
         self.ended.set()
         return self.code

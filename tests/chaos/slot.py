@@ -16,6 +16,9 @@ from tests.chaos.nursery import Nursery, WorkerProcess
 #: A worker that can't start (a server is away) is started again after this time.
 RESTART_S: Final = 0.5
 
+#: A worker that could not be killed, because it was dying, has a successor after about this time.
+KILL_AGAIN_S: Final = 0.1
+
 #: A worker that was told to end has its grace and this to do it.
 END_MARGIN_S: Final = 20.0
 
@@ -53,7 +56,7 @@ class Slot:
         self._orders: deque[tuple[str, int]] = deque()
         self._lock = threading.Lock()
         self._process: WorkerProcess | None = None
-        self._killed = self._ending = self._closing = False
+        self._ending = self._closing = False
         self._thread = threading.Thread(target=self._keep, name=f"chaos-slot-{index}", daemon=True)
 
     def start(self) -> None:
@@ -84,19 +87,27 @@ class Slot:
         process = self._process
         return process.pid if process is not None and self.ready.is_set() else None
 
-    def kill(self) -> bool:
-        """Kill whatever runs now; False when nothing runs."""
-        with self._lock:
-            if self._process is None or not self._process.signal(signal.SIGKILL):
-                return False
-            self._killed = True
-            return True
+    def kill(self, patience_s: float) -> bool:
+        """Kill whatever runs now.
 
-    def pause(self, seconds: float) -> bool:
-        """Stop the process for some time, as a frozen machine would; False when nothing runs."""
+        A process that is dying of something else just then is not killed by this: its successor is. False when the
+        time is up first.
+        """
+        ends_at = time.monotonic() + patience_s
+        while time.monotonic() < ends_at:
+            process = self._process
+            if process is not None and process.kill() and process.ended.wait(patience_s) and process.was_killed:
+                return True
+            time.sleep(KILL_AGAIN_S)
+        return False
+
+    def pause(self, seconds: float, patience_s: float) -> bool:
+        """Stop the process, once it is ready, for some time, as a frozen machine would; False when the time is up."""
+        if not self.ready.wait(patience_s):
+            return False
         process = self._process
         if process is None or not process.signal(signal.SIGSTOP):
-            return False
+            return self.pause(seconds, patience_s)
         time.sleep(seconds)
         process.signal(signal.SIGCONT)
         return True
@@ -129,15 +140,15 @@ class Slot:
         while not self._closing:
             process = self._spawn()
             consumers, point, was_ready = self._listen(process.news)
-            code = process.reap()
-            if point or self._killed:
+            code = process.reap(point)
+            if point or process.was_killed:
                 self._note_kill(Death(time.time(), self.index, point, consumers))
             elif not (self._ending and code == 0):
                 self._note_end(process, code, was_ready=was_ready)
 
     def _spawn(self) -> WorkerProcess:
         with self._lock:
-            self._killed = self._ending = False
+            self._ending = False
             process = self._process = self._nursery.spawn(f"chaos-{self.index}", self._log)
             if self._closing:
                 process.signal(signal.SIGKILL)
