@@ -16,8 +16,8 @@ from tests.chaos.nursery import Nursery, WorkerProcess
 #: A worker that can't start (a server is away) is started again after this time.
 RESTART_S: Final = 0.5
 
-#: A worker that could not be killed, because it was dying, has a successor after about this time.
-KILL_AGAIN_S: Final = 0.1
+#: A worker that could not be killed, because it was dying already, has a successor after about this time.
+AGAIN_S: Final = 0.1
 
 #: A worker that was told to end has its grace and this to do it.
 END_MARGIN_S: Final = 20.0
@@ -98,19 +98,19 @@ class Slot:
             process = self._process
             if process is not None and process.kill() and process.ended.wait(patience_s) and process.was_killed:
                 return True
-            time.sleep(KILL_AGAIN_S)
+            time.sleep(AGAIN_S)
         return False
 
     def pause(self, seconds: float, patience_s: float) -> bool:
         """Stop the process, once it is ready, for some time, as a frozen machine would; False when the time is up."""
-        if not self.ready.wait(patience_s):
-            return False
-        process = self._process
-        if process is None or not process.signal(signal.SIGSTOP):
-            return self.pause(seconds, patience_s)
-        time.sleep(seconds)
-        process.signal(signal.SIGCONT)
-        return True
+        ends_at = time.monotonic() + patience_s
+        while self.ready.wait(max(0.0, ends_at - time.monotonic())) and time.monotonic() < ends_at:
+            process = self._process
+            if process is not None and process.signal(signal.SIGSTOP):
+                time.sleep(seconds)
+                process.signal(signal.SIGCONT)
+                return True
+        return False
 
     def roll(self, grace_s: float, ready_s: float) -> None:
         """Tell the process to end, and return when its successor is ready."""
