@@ -19,7 +19,7 @@ CONSUMERS_PREFIX: Final = "headrace:consumers:"
 #: Seconds after which the list of a queue's consumers disappears when none renewed its place in it.
 CONSUMERS_TTL_S: Final = 86_400
 
-#: Hash: SHA-1 of a message → how often it came back because its consumer died, lost its lease or lost track of it.
+#: Hash: SHA-1 of a message that came back → how often because its consumer died, lost its lease or lost track of it.
 DELIVERIES: Final = "headrace:deliveries"
 
 #: Hash: SHA-1 of a message → a line for each consumer that died while it *ran* it: `MILLISECONDS WORKER`.
