@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from headrace.queueing import headrace_url
-from headrace.queueing.keys import DELIVERIES, in_flight
+from headrace.queueing.keys import PLAIN
 
 APP = """
 import os, signal
@@ -72,8 +72,8 @@ def test_a_task_that_rejects_unless_it_is_redelivered_runs_twice_and_holds_up_no
     worker.wait_for("Task .*reject_once.* succeeded")
     worker.stop()
     assert client.lrange("runs", 0, -1) == ["a False", "b", "c", "a True"]
-    assert client.keys(in_flight("*")) == []
-    assert not client.exists("celery", DELIVERIES)
+    assert client.keys(PLAIN.in_flight("*")) == []
+    assert not client.exists("celery", PLAIN.deliveries)
 
 
 def test_celerys_own_deduplication_sees_that_a_task_of_a_dead_worker_was_done(
@@ -85,4 +85,4 @@ def test_celerys_own_deduplication_sees_that_a_task_of_a_dead_worker_was_done(
     worker.wait_for("already completed successfully")
     worker.stop()
     assert client.lrange("runs", 0, -1) == ["once"]
-    assert not client.exists("celery", DELIVERIES)
+    assert not client.exists("celery", PLAIN.deliveries)
