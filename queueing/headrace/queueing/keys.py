@@ -109,6 +109,10 @@ class Keys:
         """Return the list that holds at most one token while a queue has news; idle consumers block on it."""
         return f"{self.prefix}headrace:bell:{queue}"
 
+    def wake(self, consumer: str) -> str:
+        """Return the list by which a consumer ends its own wait for doorbells; holds a token for a moment."""
+        return f"{self.prefix}headrace:wake:{consumer}"
+
     def in_flight(self, consumer: str) -> str:
         """Return the hash of the messages that a consumer holds: `SEQUENCE:QUEUE_LIST` → message as it was there."""
         return f"{self.prefix}headrace:inflight:{consumer}"
