@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from headrace.queueing import ClaimingConsumer, connect, dead_letters, dead_message
-from headrace.queueing.keys import PLAIN, queue_list
+from headrace.queueing.keys import PLAIN
+from headrace.queueing.lists import queue_list
 
 QUEUE = "infer.digits"
 

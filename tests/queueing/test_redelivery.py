@@ -16,7 +16,7 @@ import redis
 
 from headrace.cli.servers import Valkey
 from headrace.queueing import ClaimingConsumer, RunningMark, connect, queue_stats
-from headrace.queueing.keys import PLAIN, RUNNING_TTL_S, queue_list
+from headrace.queueing.keys import PLAIN, RUNNING_TTL_S
 
 QUEUE = "infer.digits"
 
@@ -269,7 +269,7 @@ def test_a_lost_acknowledgement_counts_as_a_delivery(client: redis.Redis, new_co
 
 def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis, new_consumer: NewConsumer) -> None:
     consumer, other = new_consumer(), new_consumer()
-    client.lpush(queue_list(QUEUE, 6), "first")
+    client.lpush(PLAIN.queue_list(QUEUE, 6), "first")
     client.lpush(QUEUE, "a", "b")
     first, a, b = consumer.claim({QUEUE: 3})
     for delivery, delay_s in ((first, 0), (a, 0), (b, 3600)):

@@ -14,9 +14,11 @@ import msgspec
 import redis.exceptions
 
 from headrace.contracts.ids import new_id
-from headrace.queueing import keys, scripts
+from headrace.queueing import scripts
 from headrace.queueing.connection import Command, run_commands
 from headrace.queueing.dead import DeadLetter, Death, read_deaths
+from headrace.queueing.keys import keys_of
+from headrace.queueing.lists import queue_list
 from headrace.queueing.logs import logger
 from headrace.queueing.serving import ConsumedQueues
 
@@ -86,7 +88,7 @@ class ClaimingConsumer:
         self.lease_s = lease_s
         self.max_message_bytes = max_message_bytes
         self._lease_ms = max(1, round(lease_s * 1000))
-        self._keys = keys.keys_of(client)
+        self._keys = keys_of(client)
         self._claim = scripts.script(client, scripts.CLAIM)
         self._release = scripts.script(client, scripts.RELEASE)
         self._release_all = scripts.script(client, scripts.RELEASE_ALL)
@@ -187,12 +189,13 @@ class ClaimingConsumer:
         return names[at:] + names[:at]
 
     def _deliveries(self, groups: list[Any], names: list[str], no_ack: Collection[str]) -> list[Delivery]:
+        lists = self._keys.lists
         found: list[Delivery] = []
         held: dict[str, str] = {}
         for index, step, sequence, messages, notes in groups:
             queue = names[index]
             plain = queue in no_ack
-            suffix = ":" + keys.queue_list(queue, step)
+            suffix = ":" + lists.list_of(queue, step)
             start = len(found)
             found += [
                 Delivery("" if plain else f"{number}{suffix}", queue, step, raw, 0, False, len(raw))
@@ -313,10 +316,13 @@ class ClaimingConsumer:
         return "EVAL", self._burial_text, 0, *self._burial(tag, reason, history)
 
     def _burial(self, tag: str, reason: str, history: Iterable[str]) -> tuple[str | bytes, ...]:
+        came_from = tag.partition(":")[2]
+        queue, step = self._keys.lists.split(came_from)
         letter = DeadLetter(
             id=new_id(),
-            queue=keys.queue_of(tag.partition(":")[2]),
-            step=_step_of(tag),
+            queue=queue,
+            step=step,
+            list_key="" if came_from == queue_list(queue, step) else came_from,
             reason=reason,
             history=list(history),
             buried_at=time.time(),
@@ -441,7 +447,3 @@ class ClaimingConsumer:
 
 def _sequence_of(tag: str) -> int:
     return int(tag.partition(":")[0])
-
-
-def _step_of(tag: str) -> int:
-    return int(tag.rpartition(keys.SEPARATOR)[2]) if keys.SEPARATOR in tag else 0

@@ -9,11 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: What kombu's Redis transport puts between a queue's name and the priority step of a list.
-SEPARATOR: Final = "\x06\x16"
-
-#: kombu's priority steps: priorities 0-2 share the list of step 0, 3-5 that of 3, 6-8 that of 6; 9 has its own.
-PRIORITY_STEPS: Final = (0, 3, 6, 9)
+from headrace.queueing.lists import DEFAULT_LISTS, Lists
 
 #: Seconds after which the list of a queue's consumers disappears when none renewed its place in it.
 CONSUMERS_TTL_S: Final = 86_400
@@ -40,10 +36,13 @@ _ATTRIBUTE: Final = "headrace_keys"
 class Keys:
     """The keys of one key space. prefix: stands in front of each; "" is none, see `contracts.prefix`.
 
+    lists: how its users name and order the lists of queues; it has no say in any other key.
+
     Tags, dead letters and the names of delayed messages hold lists and queues as kombu names them, without the prefix.
     """
 
     prefix: str = ""
+    lists: Lists = DEFAULT_LISTS
 
     @property
     def leases(self) -> str:
@@ -134,7 +133,7 @@ class Keys:
 
     def queue_list(self, queue: str, step: int) -> str:
         """Return the list that holds a queue's messages of one priority step."""
-        return self.prefix + queue_list(queue, step)
+        return self.prefix + self.lists.list_of(queue, step)
 
 
 #: The key space without a prefix.
@@ -150,21 +149,6 @@ def keys_of(client: Any) -> Keys:
     """Return the keys of a client or pipeline, blocking or not; those without a prefix when none were attached."""
     found: Keys = getattr(client.connection_pool, _ATTRIBUTE, PLAIN)
     return found
-
-
-def queue_list(queue: str, step: int) -> str:
-    """Return the list of one priority step of a queue, without prefix."""
-    return f"{queue}{SEPARATOR}{step}" if step else queue
-
-
-def queue_of(list_key: str) -> str:
-    """Return the queue that a list of `queue_list` belongs to."""
-    return list_key.partition(SEPARATOR)[0]
-
-
-def priority_step(priority: int) -> int:
-    """Return the priority step that a priority of 0 to 9 belongs to."""
-    return PRIORITY_STEPS[min(max(priority, 0), 9) // 3]
 
 
 def inbox_name(client: str) -> str:

@@ -31,7 +31,7 @@ MAX_RENEW_S: Final = 15.0
 MAX_REAP_S: Final = 10.0
 
 #: How long `stop` waits for the thread; it is a daemon, and one that hangs in a dead socket must not hold up shutdown.
-JOIN_S: Final = 2.0
+JOIN_S: Final = 0.2
 
 #: How long a consumer lives before it gets its standby, unless it is a worker's: a script that takes one message and
 #: ends needs none.
@@ -137,7 +137,8 @@ class LeaseKeeper:
         except TypeError as exc:
             logger.info("queueing.no_standby consumer=%s reason=%s", self._consumer.id, exc)
             return
-        self._standby.take(self._consumer.id, self._renew_s, described)
+        if described:
+            self._standby.take(self._consumer.id, self._renew_s, described)
 
     def _attempt(self, action: Callable[[Redis], object]) -> None:
         try:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from headrace.contracts.message import TASK_PREFIX
 from headrace.queueing.keys import BELL_TTL_S, RETURNED_TTL_S, Keys, keys_of
+from headrace.queueing.lists import MODEL_STEPS
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -48,26 +50,38 @@ DUE_MESSAGES: Final = 200
 DELIVERIES_TTL_S: Final = 7 * 86_400
 
 _CONSTANTS: Final = rf"""
-local SEP, BELL, IN_FLIGHT = '\006\022', '{KEYS.doorbell("")}', '{KEYS.in_flight("")}'
+local SEP, OTHER_SEP, BELL, IN_FLIGHT = '\006\022', <SEPARATOR>, '{KEYS.doorbell("")}', '{KEYS.in_flight("")}'
 local LEASES, DELIVERIES = '{KEYS.leases}', '{KEYS.deliveries}'
 local DEATHS, RETRIES, RUNNING = '{KEYS.deaths}', '{KEYS.retries}', '{KEYS.running("")}'
 local RETURNED = '{KEYS.returned("")}'
 local DELAYED, DELAYED_MESSAGES = '{KEYS.delayed}', '{KEYS.delayed_messages}'
-local STEPS = {{9, 6, 3, 0}}
+local MODEL_STEPS, OTHER_STEPS = {{{", ".join(map(str, MODEL_STEPS))}}}, {{<STEPS>}}
 """
 
 _SHARED: Final = (
     _CONSTANTS
     + f"""
+local function is_model(queue)
+  return string.sub(queue, 1, {len(TASK_PREFIX)}) == '{TASK_PREFIX}'
+end
+
 local function list_of(queue, step)
   if step == 0 then return queue end
-  return queue .. SEP .. step
+  return queue .. (is_model(queue) and SEP or OTHER_SEP) .. step
+end
+
+-- The steps of a queue, the most urgent first.
+local function steps_of(queue)
+  return is_model(queue) and MODEL_STEPS or OTHER_STEPS
 end
 
 local function queue_of(list)
-  local at = string.find(list, SEP, 1, true)
-  if at then return string.sub(list, 1, at - 1) end
-  return list
+  local step = string.match(list, '%d+$')
+  if not step then return list end
+  local sep = is_model(list) and SEP or OTHER_SEP
+  local ends = #list - #step
+  if string.sub(list, ends - #sep + 1, ends) ~= sep then return list end
+  return string.sub(list, 1, ends - #sep)
 end
 
 local function now_ms()
@@ -191,7 +205,7 @@ local function pop(list, wanted)
 end
 
 local function take(index, queue, wanted, no_ack)
-  for _, step in ipairs(STEPS) do
+  for _, step in ipairs(steps_of(queue)) do
     local list = list_of(queue, step)
     local messages, shas = without_done(pop(list, math.min(wanted, left)))
     if #messages > 0 then
@@ -203,8 +217,9 @@ local function take(index, queue, wanted, no_ack)
 end
 
 local function settle_bell(queue)
-  local urgent = redis.call('EXISTS', {_LIST}list_of(queue, 9), {_LIST}list_of(queue, 6))
-  if urgent + redis.call('EXISTS', {_LIST}list_of(queue, 3), {_LIST}queue) > 0 then
+  local lists = {{}}
+  for i, step in ipairs(steps_of(queue)) do lists[i] = {_LIST}list_of(queue, step) end
+  if redis.call('EXISTS', unpack(lists)) > 0 then
     ring(queue)
   else
     redis.call('DEL', BELL .. queue)
@@ -399,7 +414,9 @@ if not message or not letter then return 0 end
 letter = cjson.decode(letter)
 forget_counts(message)
 if ARGV[2] == '1' then
-  redis.call('LPUSH', {_LIST}list_of(letter.queue, letter.step), message)
+  local list = letter.list_key
+  if not list or list == '' then list = list_of(letter.queue, letter.step) end
+  redis.call('LPUSH', {_LIST}list, message)
   ring(letter.queue)
 end
 redis.call('HDEL', '{KEYS.dead_messages}', id)
@@ -435,7 +452,7 @@ return 1
 """
 )
 
-#: ARGV: queues. Gives for each of them its four lengths (steps 9, 6, 3, 0), the ends of the oldest message of each
+#: ARGV: queues. Gives for each of them its lengths (the most urgent step first), the ends of the oldest message of each
 #: list, the number of its dead letters and the time of the oldest in seconds ('' for none); and last flat lists of
 #: [queue, messages in flight] and [queue, messages delayed].
 STATS: Final = (
@@ -454,7 +471,7 @@ end
 
 for _, queue in ipairs(ARGV) do
   local lengths, tails = {{}}, {{}}
-  for _, step in ipairs(STEPS) do
+  for _, step in ipairs(steps_of(queue)) do
     local list = list_of(queue, step)
     lengths[#lengths + 1] = redis.call('LLEN', {_LIST}list)
     tails[#tails + 1] = string.sub(redis.call('LINDEX', {_LIST}list, -1) or '', -{TAIL_BYTES})
@@ -481,8 +498,21 @@ return answer
 
 
 def rendered(text: str, keys: Keys) -> str:
-    """Return the text of a script for one key space."""
-    return text.replace(_LIST, f"'{keys.prefix}' .. " if keys.prefix else "").replace(_PREFIX, keys.prefix)
+    """Return the text of a script for one key space and the lists of its users."""
+    marks = {
+        _LIST: f"'{keys.prefix}' .. " if keys.prefix else "",
+        "<SEPARATOR>": _quoted(keys.lists.separator),
+        "<STEPS>": ", ".join(map(str, keys.lists.in_order)),
+        _PREFIX: keys.prefix,
+    }
+    for mark, value in marks.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def _quoted(text: str) -> str:
+    """Write any text as a Lua string."""
+    return "'" + "".join(f"\\{byte:03d}" for byte in text.encode()) + "'"
 
 
 def script(client: Redis, text: str) -> Script:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 from redis.credentials import CredentialProvider
+from redis.sentinel import SentinelConnectionPool
 
 from headrace.queueing.logs import logger
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SCRIPT: Final = Path(__file__).with_name("standby_process.py")
 
 #: How long the end of the process is awaited before it is killed; it ends within milliseconds unless it hangs.
-END_S: Final = 1.0
+END_S: Final = 0.2
 
 #: A process that ended so soon after its start would end again.
 STILLBORN_S: Final = 5.0
@@ -173,15 +174,17 @@ def _spawn() -> tuple[int, int]:
 def describe(pool: redis.ConnectionPool, commands: Sequence[Command]) -> bytes:
     """Return how to reach a server, as `standby_process` reads it, and what to run there.
 
-    Raises TypeError for options that only this process has, such as an SSL context.
+    Nothing while Sentinel has not named the server; its choice is followed with every beat. Raises TypeError for options
+    that only this process has, such as an SSL context.
     """
     options: dict[str, Any] = dict(pool.connection_kwargs)
     kind = pool.connection_class
     tls = issubclass(kind, redis.SSLConnection)
     chosen = {name: value for name, value in options.items() if name in _OPTIONS or (tls and name.startswith("ssl_"))}
-    address = _sentinels_choice(pool)
-    if address is not None:
-        chosen["host"], chosen["port"] = address
+    if isinstance(pool, SentinelConnectionPool):
+        if pool.master_address is None:
+            return b""
+        chosen["host"], chosen["port"] = pool.master_address
     provider = options.get("credential_provider")
     if isinstance(provider, CredentialProvider):
         chosen["username"], chosen["password"] = ("", *provider.get_credentials())[-2:]
@@ -193,12 +196,6 @@ def describe(pool: redis.ConnectionPool, commands: Sequence[Command]) -> bytes:
         "commands": commands,
     }
     return json.dumps(described).encode()
-
-
-def _sentinels_choice(pool: redis.ConnectionPool) -> tuple[str, int] | None:
-    """Return the address that Sentinel gave a pool; the other process follows it with the next beat."""
-    address = getattr(pool, "master_address", None)
-    return (str(address[0]), int(address[1])) if address else None
 
 
 @cache
