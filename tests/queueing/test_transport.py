@@ -247,18 +247,77 @@ def test_an_unacknowledged_message_is_in_flight_until_acknowledged(
     assert held(client) == []
 
 
-def test_a_rejected_message_is_dropped_and_a_requeued_one_is_next(
+def test_a_rejected_message_is_dropped_and_a_requeued_one_waits_behind_its_like(
     connection: kombu.Connection, client: redis.Redis
 ) -> None:
-    publish(connection, "a", "b", "c")
+    publish(connection, "a", "b", priority=5)
+    publish(connection, "c", priority=0)
     inbox = Inbox(connection, prefetch=1)
     inbox.drain(1)
     inbox.messages[0].requeue()
-    assert inbox.drain(2) == ["a", "a"]
+    assert inbox.drain(2) == ["a", "b"]
     inbox.messages[1].reject()
-    assert inbox.drain(3) == ["a", "a", "b"]
+    assert inbox.drain(3) == ["a", "b", "a"]
+    inbox.messages[2].ack()
+    assert inbox.drain(4) == ["a", "b", "a", "c"]
     assert len(held(client)) == 1
     assert dead_letters(client) == []
+
+
+def test_messages_requeued_one_by_one_keep_their_order(connection: kombu.Connection) -> None:
+    publish(connection, "a", "b", "c")
+    inbox = Inbox(connection, prefetch=3)
+    inbox.drain(3)
+    for message in inbox.messages:
+        message.requeue()
+    assert inbox.drain(6) == ["a", "b", "c"] * 2
+
+
+def redelivered(message: Any) -> list[bool]:
+    """Return what its headers and its delivery_info say, which Celery and its clients read."""
+    return [message.headers.get("redelivered", False), message.delivery_info.get("redelivered", False)]
+
+
+@pytest.mark.parametrize("way", ["requeue", "recover", "close", "cancel", "cut"])
+def test_a_message_that_came_back_says_so_until_it_is_acknowledged(
+    way: str, wired_url: str, wire: Any, connection: kombu.Connection, client: redis.Redis
+) -> None:
+    with kombu.Connection(headrace_url(wired_url)) as first:
+        publish(connection, "a", "b")
+        inbox = Inbox(first, prefetch=2)
+        inbox.drain(1 if way == "cancel" else 2)
+        assert redelivered(inbox.messages[0]) == [False, False]
+        if way == "requeue":
+            inbox.messages[1].requeue()
+        elif way == "recover":
+            inbox.channel.basic_recover(requeue=True)
+        elif way == "cancel":
+            inbox.consumer.cancel()  # "b" was claimed and never delivered
+        elif way == "cut":
+            wire.cut()
+    if way == "cut":
+        client.zadd(PLAIN.leases, dict.fromkeys(client.zrange(PLAIN.leases, 0, -1), 1))
+    second = Inbox(connection)
+    second.channel.consumer.reap()
+    assert second.drain(2) == ["a", "b"]
+    assert redelivered(second.messages[1]) == [True, True]
+    for message in second.messages:
+        message.ack()
+    assert not client.exists(PLAIN.deliveries)
+
+
+def test_what_comes_back_to_a_consumer_that_does_not_acknowledge_leaves_nothing_behind(
+    connection: kombu.Connection, client: redis.Redis
+) -> None:
+    publish(connection, "a")
+    inbox = Inbox(connection)
+    inbox.drain(1)
+    inbox.messages[0].requeue()
+    inbox.consumer.cancel()
+    again = Inbox(connection, no_ack=True)
+    again.drain(1)
+    assert redelivered(again.messages[0]) == [True, True]
+    assert not client.exists(PLAIN.deliveries)
 
 
 def test_closing_puts_back_what_is_not_acknowledged_in_order(broker_url: str, client: redis.Redis) -> None:

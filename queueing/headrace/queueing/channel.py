@@ -383,6 +383,12 @@ class Channel(PublishingChannel):
             self._consumer.release(tags)
             self.claim_soon()
 
+    def requeue(self, tag: str) -> None:
+        """Put a message back behind all that wait at its priority."""
+        if self._consumer is not None:
+            self._consumer.requeue([tag])
+            self.claim_soon()
+
     def release_all(self) -> None:
         """Put back all that this channel holds."""
         self.flush_acks()

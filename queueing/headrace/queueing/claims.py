@@ -32,7 +32,7 @@ MAX_CLAIM: Final = 1024
 _CHUNK: Final = 500
 
 #: What a claim says of a message that is not ordinary: so many values.
-_NOTE: Final = 6
+_NOTE: Final = 7
 
 _json_encode: Final = msgspec.json.Encoder().encode
 
@@ -43,7 +43,8 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     tag: what to acknowledge it by; "" when the queue is consumed without acknowledgement. raw: the message as it was
     in its list, or its last 8 KiB when it is `oversize`. deliveries: how often it came back from a consumer that died,
     lost its lease or lost track of it, so that it may have been served already. deaths: the consumers among them that
-    were running it. retries: how often it was deferred. message_bytes: the length of the whole message.
+    were running it. retries: how often it was deferred. message_bytes: the length of the whole message. redelivered:
+    whether it came back in any way, also unread or from a consumer that wanted to have it later.
     """
 
     tag: str
@@ -55,6 +56,7 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     message_bytes: int
     deaths: tuple[Death, ...] = ()
     retries: int = 0
+    redelivered: bool = False
 
     def end_only(self) -> Delivery:
         """Give the same delivery as if it were `oversize`, so that who opens it reads no more than its last 8 KiB."""
@@ -200,7 +202,8 @@ class ClaimingConsumer:
                 held.update(dict.fromkeys([delivery.tag for delivery in found[start:]], ""))
             for at in range(0, len(notes), _NOTE):
                 delivery = found[start + notes[at]]
-                _, delivery.deliveries, sha, delivery.message_bytes, deaths, delivery.retries = notes[at : at + _NOTE]
+                _, delivery.deliveries, sha, length, deaths, delivery.retries, back = notes[at : at + _NOTE]
+                delivery.message_bytes, delivery.redelivered = length, bool(back)
                 delivery.deaths = read_deaths(deaths)
                 delivery.oversize = delivery.message_bytes > len(delivery.raw)
                 if sha and not plain:
@@ -246,17 +249,24 @@ class ClaimingConsumer:
 
         tags: those that are not held are passed over; None puts back all that is held.
         """
+        self._put_back(self._let_go(tags))
+
+    def requeue(self, tags: Iterable[str]) -> None:
+        """Put messages back behind all that wait at their priority, and ring: their taker wants to have them later."""
+        self._put_back(self._let_go(tags), behind=1)
+
+    def _let_go(self, tags: Iterable[str] | None) -> list[str]:
         self._notice_fork()
         with self._lock:
             chosen = list(self._held) if tags is None else [tag for tag in tags if tag in self._held]
             for tag in chosen:
                 del self._held[tag]
-        self._put_back(chosen)
+        return chosen
 
-    def _put_back(self, tags: list[str], *, redelivered: int = 0) -> None:
-        tags.sort(key=_sequence_of, reverse=True)
+    def _put_back(self, tags: list[str], *, redelivered: int = 0, behind: int = 0) -> None:
+        tags.sort(key=_sequence_of, reverse=not behind)
         while tags:
-            settled = int(self._release(args=[self._id, redelivered, *tags[:_CHUNK]]))
+            settled = int(self._release(args=[self._id, redelivered, behind, *tags[:_CHUNK]]))
             del tags[: max(settled, 1)]
 
     def bury(self, tag: str, reason: str, history: Iterable[str] = ()) -> None:

@@ -48,7 +48,7 @@ class Keys:
 
     @property
     def deliveries(self) -> str:
-        """Hash: SHA-1 of a message → how often it came back, its consumer being dead, without lease or confused."""
+        """Hash: SHA-1 of what came back → how often, its consumer being dead or without lease; 0 for other ways."""
         return self.prefix + "headrace:deliveries"
 
     @property
@@ -107,6 +107,10 @@ class Keys:
     def doorbell(self, queue: str) -> str:
         """Return the list that holds at most one token while a queue has news; idle consumers block on it."""
         return f"{self.prefix}headrace:bell:{queue}"
+
+    def wake(self, consumer: str) -> str:
+        """Return the list by which a consumer ends its own wait for doorbells; holds a token for a moment."""
+        return f"{self.prefix}headrace:wake:{consumer}"
 
     def in_flight(self, consumer: str) -> str:
         """Return the hash of the messages that a consumer holds: `SEQUENCE:QUEUE_LIST` → message as it was there."""

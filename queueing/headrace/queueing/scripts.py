@@ -106,8 +106,8 @@ end
 #: then for each queue its name, how many messages are wanted, and 1 if it is consumed without acknowledgement.
 #: First moves delayed messages that are due to the head of their queues.
 #: Gives a list of [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of
-#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries] for those that
-#: are not ordinary.
+#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries, 1 if it came
+#: back in whatever way] for those that are not ordinary.
 CLAIM: Final = (
     _SHARED
     + f"""
@@ -141,19 +141,22 @@ local function register(list, messages)
   registered = true
 end
 
-local function notes_on(messages)
+local function notes_on(messages, no_ack)
   local notes = {{}}
   for i, message in ipairs(messages) do
-    local sha, count, deaths, retries = '', 0, '', 0
+    local sha, count, deaths, retries, back = '', 0, '', 0, 0
     if counting then
       sha = redis.sha1hex(message)
-      count = tonumber(redis.call('HGET', DELIVERIES, sha) or 0)
+      local known = redis.call('HGET', DELIVERIES, sha)
+      count = tonumber(known or 0)
       retries = tonumber(redis.call('HGET', RETRIES, sha) or 0)
       if count > 0 then deaths = redis.call('HGET', DEATHS, sha) or '' end
+      if known or retries > 0 then back = 1 end
+      if back == 1 and no_ack then forget_counts(message) end
     end
     local oversize = max_bytes > 0 and #message > max_bytes
-    if count > 0 or retries > 0 or oversize then
-      for _, note in ipairs({{i - 1, count, sha, #message, deaths, retries}}) do notes[#notes + 1] = note end
+    if back == 1 or oversize then
+      for _, note in ipairs({{i - 1, count, sha, #message, deaths, retries, back}}) do notes[#notes + 1] = note end
     end
     if oversize then messages[i] = string.sub(message, -{TAIL_BYTES}) end
   end
@@ -184,7 +187,7 @@ local function take(index, queue, wanted, no_ack)
     local messages = pop(list, math.min(wanted, left))
     if #messages > 0 then
       if not no_ack then register(list, messages) end
-      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages)}}
+      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages, no_ack)}}
       seq, wanted, left = seq + #messages, wanted - #messages, left - #messages
     end
   end
@@ -221,46 +224,46 @@ local function note_death(sha, line)
 end
 
 -- Puts messages back at the head of their lists: the last claimed first, so that the first claimed is the next out.
--- Stops early when it moved many bytes; gives how many it moved. redelivered: count a delivery. running: a set of tags
--- whose run ended with the consumer, and line, what to note of that.
-local function put_back(held, tags, redelivered, running, line)
+-- Stops early when it moved many bytes; gives how many it moved. redelivered: count a delivery; without, it is only
+-- noted that they came back. running: a set of tags whose run ended with the consumer, and line, what to note of that.
+-- behind: put them behind all that wait in their lists.
+local function put_back(held, tags, redelivered, running, line, behind)
   local seq = {{}}
   for _, tag in ipairs(tags) do seq[tag] = tonumber(string.match(tag, '^%d+')) end
-  table.sort(tags, function(a, b) return seq[a] > seq[b] end)
+  table.sort(tags, function(a, b) return (seq[a] > seq[b]) ~= behind and seq[a] ~= seq[b] end)
   local bytes, moved, queues = 0, 0, {{}}
   for i = 1, math.min(#tags, {RESTORE_MESSAGES}) do
     local message = redis.call('HGET', held, tags[i])
     if message then
       local list = string.sub(tags[i], string.find(tags[i], ':', 1, true) + 1)
-      redis.call('RPUSH', {_LIST}list, message)
+      redis.call(behind and 'LPUSH' or 'RPUSH', {_LIST}list, message)
       redis.call('HDEL', held, tags[i])
-      if redelivered then
-        local sha = redis.sha1hex(message)
-        redis.call('HINCRBY', DELIVERIES, sha, 1)
-        redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S})
-        if running and running[tags[i]] then note_death(sha, line) end
-      end
+      local sha = redis.sha1hex(message)
+      redis.call('HINCRBY', DELIVERIES, sha, redelivered and 1 or 0)
+      if running and running[tags[i]] then note_death(sha, line) end
       queues[queue_of(list)] = true
       bytes = bytes + #message
     end
     moved = i
     if bytes > {RESTORE_BYTES} then break end
   end
+  if moved > 0 then redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S}) end
   for queue in pairs(queues) do ring(queue) end
   return moved
 end
 """
 
-#: ARGV: consumer, '1' if these messages may have been served already and count as delivered again, then tags in
-#: descending order of their sequence numbers. Gives how many of these tags are settled; call again with the rest.
+#: ARGV: consumer, '1' if these messages may have been served already and count as delivered again, '1' to put them
+#: behind all that wait rather than at the head, then tags in the order in which they are put back: at the head the last
+#: claimed first. Gives how many of these tags are settled; call again with the rest.
 RELEASE: Final = (
     _SHARED
     + _PUT_BACK
     + """
 redis.call('ZREM', LEASES, '')
 local tags = {}
-for i = 3, #ARGV do tags[#tags + 1] = ARGV[i] end
-return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1')
+for i = 4, #ARGV do tags[#tags + 1] = ARGV[i] end
+return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1', nil, nil, ARGV[3] == '1')
 """
 )
 
@@ -281,7 +284,7 @@ if mark then
   for tag in string.gmatch(tags, '[^\\n]+') do running[tag] = true end
   line = string.format('%d %s', now_ms(), worker)
 end
-local moved = put_back(held, redis.call('HKEYS', held), dead, running, line)
+local moved = put_back(held, redis.call('HKEYS', held), dead, running, line, false)
 if redis.call('EXISTS', held) == 0 then
   redis.call('ZREM', LEASES, consumer)
   redis.call('DEL', RUNNING .. consumer)
