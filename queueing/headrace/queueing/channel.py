@@ -20,6 +20,7 @@ from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.keys import attach
 from headrace.queueing.lease import LeaseKeeper
 from headrace.queueing.logs import logger
+from headrace.queueing.options import ROUND_ROBIN, check_options
 from headrace.queueing.publishing import PublishingChannel, ring
 from headrace.queueing.qos import QoS as LeasedQoS
 
@@ -66,6 +67,8 @@ class Channel(PublishingChannel):
         _qos: LeasedQoS | None
         _in_poll: Any
         _active_queues: list[str]
+        _queue_cycle: Any
+        queue_order_strategy: Any
 
         def _create_client(self) -> redis.Redis: ...
         def _disconnect_pools(self) -> None: ...
@@ -85,6 +88,7 @@ class Channel(PublishingChannel):
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
         self.waker: Waker | None = None
+        check_options(getattr(connection.client, "transport_options", None) or {})
         super().__init__(connection, **kwargs)
         self._bell = DoorbellWait(connection.connection_errors, self.keys)
         self.handlers["WAKE"] = self._wake_read
@@ -101,6 +105,7 @@ class Channel(PublishingChannel):
                 lease_s=float(self.lease_s),
                 max_message_bytes=int(self.max_message_bytes),
             )
+            self._consumer.takes_turns = self.queue_order_strategy == ROUND_ROBIN
         return self._consumer
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -216,12 +221,14 @@ class Channel(PublishingChannel):
 
     def _wishes(self) -> tuple[dict[str, int], int]:
         """How many messages may be claimed now: of each queue, and in all."""
-        queues: list[str] = self.active_queues  # type: ignore[assignment]
+        queues: list[str] = self.active_queues
         if self.window is not None:
             return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
         limit = self.qos.room(UNLIMITED_IN_LOOP if self.connection.in_loop else UNLIMITED_IN_DRAIN)
         if limit <= 0:
             return {}, 0
+        if self.queue_order_strategy != ROUND_ROBIN:
+            queues = self._queue_cycle.consume(len(queues))
         return dict.fromkeys(queues, limit), min(limit, MAX_CLAIM)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -316,6 +323,8 @@ class Channel(PublishingChannel):
         if callback is None:
             self.consumer.release([delivery.tag])
             return 0
+        if self.queue_order_strategy != ROUND_ROBIN:
+            self._queue_cycle.rotate(delivery.queue)
         if delivery.deliveries and delivery.tag and self.returned is not None:
             self.returned(delivery)
             return 1
