@@ -18,7 +18,7 @@ from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
 from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.keys import attach
-from headrace.queueing.lease import LeaseKeeper
+from headrace.queueing.lease import BrokerTime, LeaseKeeper
 from headrace.queueing.logs import logger
 from headrace.queueing.options import ROUND_ROBIN, check_options
 from headrace.queueing.publishing import PublishingChannel, ring
@@ -87,6 +87,8 @@ class Channel(PublishingChannel):
         self._look_due = False
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
+        #: Since when the consuming thread is in the connection to the broker.
+        self.broker_time = BrokerTime()
         self.waker: Waker | None = None
         check_options(getattr(connection.client, "transport_options", None) or {})
         super().__init__(connection, **kwargs)
@@ -135,7 +137,9 @@ class Channel(PublishingChannel):
         if self._keeper is None:
             timeout_s = max(self.lease_s / 4, 1.0)  # a server that vanished must not hold up the next renewal
             client = redis.Redis(connection_pool=self._own_pool(timeout_s))
-            self._keeper = LeaseKeeper(self.consumer, client)
+            # A worker says how much it takes in advance, or has an event loop; scripts do neither.
+            worker = self.connection.in_loop or self.qos.prefetch_count > 0
+            self._keeper = LeaseKeeper(self.consumer, client, broker_time=self.broker_time, worker=worker)
             self._keeper.start()
 
     def _own_pool(self, timeout_s: float) -> redis.ConnectionPool:
@@ -255,12 +259,13 @@ class Channel(PublishingChannel):
             self._read_claim(**options)
             return self._deliver_pending()
         self._in_poll = None
-        rang = self._bell.read_bell(self.client, **options)
+        with self.broker_time:
+            rang = self._bell.read_bell(self.client, **options)
         self._flush_brpop_reauth()
         wants, _ = self._wishes()
         if rang is not None and rang not in wants:
             # The token was taken in vain (the window filled up meanwhile); another worker may want it.
-            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            with self.broker_time, self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
                 ring(pipe, rang)
                 pipe.execute()
         return self._claim_and_deliver()
@@ -268,7 +273,8 @@ class Channel(PublishingChannel):
     def _read_claim(self, **options: Any) -> None:
         """Read the answers to a doorbell and to the claim that was sent with it."""
         self._in_poll = None
-        found, self._eager = self._bell.read_claim(self.client, **options)
+        with self.broker_time:
+            found, self._eager = self._bell.read_claim(self.client, **options)
         self._pending.extend(found)
         self._flush_brpop_reauth()
 
@@ -302,7 +308,8 @@ class Channel(PublishingChannel):
             wants, limit = self._wishes()
             ticket = self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack)
             if ticket is not None:
-                found = self.consumer.run(ticket)
+                with self.broker_time:
+                    found = self.consumer.run(ticket)
                 self._eager = len(found) >= ticket.wish
                 self._pending.extend(found)
         return self._deliver_pending()
