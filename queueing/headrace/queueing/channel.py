@@ -21,6 +21,7 @@ from headrace.queueing.keys import attach
 from headrace.queueing.lease import BrokerTime, LeaseKeeper
 from headrace.queueing.lists import is_model
 from headrace.queueing.logs import logger
+from headrace.queueing.options import ROUND_ROBIN, check_options
 from headrace.queueing.publishing import PublishingChannel, ring
 from headrace.queueing.qos import QoS as LeasedQoS
 from headrace.queueing.tracking import NEVER, ListTracker, Lookout
@@ -74,6 +75,8 @@ class Channel(PublishingChannel):
         brpop_timeout: float  # type: ignore[assignment]
         socket_timeout: float | None
         _active_queues: list[str]
+        _queue_cycle: Any
+        queue_order_strategy: Any
 
         def _create_client(self) -> redis.Redis: ...
         def _disconnect_pools(self) -> None: ...
@@ -95,6 +98,7 @@ class Channel(PublishingChannel):
         #: Since when the consuming thread is in the connection to the broker.
         self.broker_time = BrokerTime()
         self.waker: Waker | None = None
+        check_options(getattr(connection.client, "transport_options", None) or {})
         super().__init__(connection, **kwargs)
         self._bell = DoorbellWait(connection.connection_errors, self.keys)
         if self.socket_timeout:  # a wait that is answered later would look like a dead connection
@@ -116,6 +120,7 @@ class Channel(PublishingChannel):
                 lease_s=float(self.lease_s),
                 max_message_bytes=int(self.max_message_bytes),
             )
+            self._consumer.takes_turns = self.queue_order_strategy == ROUND_ROBIN
         return self._consumer
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -265,12 +270,14 @@ class Channel(PublishingChannel):
 
     def _wishes(self) -> tuple[dict[str, int], int]:
         """How many messages may be claimed now: of each queue, and in all."""
-        queues: list[str] = self.active_queues  # type: ignore[assignment]
+        queues: list[str] = self.active_queues
         if self.window is not None:
             return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
         limit = self.qos.room(UNLIMITED_IN_LOOP if self.connection.in_loop else UNLIMITED_IN_DRAIN)
         if limit <= 0:
             return {}, 0
+        if self.queue_order_strategy != ROUND_ROBIN:
+            queues = self._queue_cycle.consume(len(queues))
         return dict.fromkeys(queues, limit), min(limit, MAX_CLAIM)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -374,6 +381,8 @@ class Channel(PublishingChannel):
         if callback is None:
             self.consumer.release([delivery.tag])
             return 0
+        if self.queue_order_strategy != ROUND_ROBIN:
+            self._queue_cycle.rotate(delivery.queue)
         if delivery.deliveries and delivery.tag and self.returned is not None:
             self.returned(delivery)
             return 1

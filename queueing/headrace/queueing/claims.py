@@ -87,6 +87,8 @@ class ClaimingConsumer:
         self.client = client
         self.lease_s = lease_s
         self.max_message_bytes = max_message_bytes
+        #: Whether another queue comes first in each claim; otherwise their order is the caller's.
+        self.takes_turns = True
         self._lease_ms = max(1, round(lease_s * 1000))
         self._keys = keys_of(client)
         self._claim = scripts.script(client, scripts.CLAIM)
@@ -188,7 +190,7 @@ class ClaimingConsumer:
         return self._deliveries(groups[1:], ticket.names, ticket.no_ack)
 
     def _rotated(self, names: list[str]) -> list[str]:
-        if len(names) == 1:
+        if len(names) == 1 or not self.takes_turns:
             return names
         self._turn += 1
         at = self._turn % len(names)
