@@ -174,8 +174,8 @@ def _spawn() -> tuple[int, int]:
 def describe(pool: redis.ConnectionPool, commands: Sequence[Command]) -> bytes:
     """Return how to reach a server, as `standby_process` reads it, and what to run there.
 
-    Nothing while Sentinel has not named the server; its choice is followed with every beat. Raises TypeError for options
-    that only this process has, such as an SSL context.
+    Nothing while Sentinel has not named the server; its choice is followed with every beat. Raises TypeError for
+    options that only this process has, such as an SSL context.
     """
     options: dict[str, Any] = dict(pool.connection_kwargs)
     kind = pool.connection_class
