@@ -114,6 +114,8 @@ class ClaimingConsumer:
         #: tag → SHA-1 of what was taken away when the lease had ended, and is not acknowledged yet.
         self._lost: dict[str, str] = {}
         self._strays: set[str] = set()
+        #: When a delayed message is due, as far as this consumer knows, by the monotonic clock.
+        self.next_due = math.inf
         #: The queues that it is known to consume.
         self.queues = ConsumedQueues(self.client, self._id, self._lease_ms)
 
@@ -181,7 +183,11 @@ class ClaimingConsumer:
 
     def take(self, ticket: Ticket, groups: list[Any] | None) -> list[Delivery]:
         """Read the answer to the command of a prepared claim: what was claimed is held from now on."""
-        return self._deliveries(groups, ticket.names, ticket.no_ack) if groups else []
+        if not groups:
+            return []
+        due_ms = groups[0]
+        self.next_due = math.inf if due_ms < 0 else time.monotonic() + due_ms / 1000
+        return self._deliveries(groups[1:], ticket.names, ticket.no_ack)
 
     def _rotated(self, names: list[str]) -> list[str]:
         if len(names) == 1 or not self.takes_turns:
@@ -346,6 +352,7 @@ class ClaimingConsumer:
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
+        self.next_due = min(self.next_due, time.monotonic() + delay_s)
         # Rounded up: what comes back before its time would be sent away once more.
         return "EVAL", self._delay_text, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
 
