@@ -12,7 +12,8 @@ from redis.backoff import ExponentialBackoff
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 from headrace.contracts.message import encode_replies
-from headrace.queueing.connection import CONNECT_TIMEOUT_S, connect, redis_url, translate_errors
+from headrace.queueing.connection import connect, redis_url, translate_errors
+from headrace.queueing.patience import CONNECT_TIMEOUT_S
 
 #: A call that fails because the server restarted is tried this often again, 0.05 and 0.1 s later; then the user hears
 #: of it. Submitting twice is harmless: rows are keyed by request id.

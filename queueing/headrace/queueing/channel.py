@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
-from headrace.queueing import message
+from headrace.queueing import message, patience
 from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
 from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.lease import LeaseKeeper
 from headrace.queueing.logs import logger
+from headrace.queueing.poller import WATCH_S
 from headrace.queueing.publishing import PublishingChannel, ring
 from headrace.queueing.qos import QoS as LeasedQoS
+from headrace.queueing.refusals import REFUSALS
+from headrace.queueing.silence import FanoutWatch, is_overdue
 
 if TYPE_CHECKING:
     from headrace.queueing.poller import Waker
@@ -64,6 +67,9 @@ class Channel(PublishingChannel):
         connection_errors: tuple[type[Exception], ...]
         _qos: LeasedQoS | None
         _in_poll: Any
+        _in_listen: Any
+        _brpop_sent_at: float
+        _pool: redis.ConnectionPool | None
         _active_queues: list[str]
 
         def _create_client(self) -> redis.Redis: ...
@@ -86,6 +92,7 @@ class Channel(PublishingChannel):
         self._keeper: LeaseKeeper | None = None
         self.waker: Waker | None = None
         self._bell = DoorbellWait(connection.connection_errors)
+        self._fanout_watch = FanoutWatch()
         super().__init__(connection, **kwargs)
         self.handlers["WAKE"] = self._wake_read
         self.__dict__.pop("QoS", None)  # ack_emulation=False would put in kombu's, which holds nothing
@@ -263,6 +270,9 @@ class Channel(PublishingChannel):
         """End a wait whose claim may still run, so that no message comes to a channel that wants none any more."""
         if not self._in_poll or not self._bell.claims:
             return
+        if self._in_poll.is_suspect:
+            self._in_poll.disconnect()
+            return
         try:
             if self._bell.end(self.client):
                 self._read_claim()
@@ -341,6 +351,20 @@ class Channel(PublishingChannel):
         if delivery.tag:
             self.consumer.bury(delivery.tag, f"not a Celery message: {cause}", [])
 
+    def watch(self, now: float) -> None:
+        """Drop the connections that have been silent for too long, so that the next turn makes new ones."""
+        bound_s = self.socket_timeout
+        if not bound_s:
+            return
+        waiting = self._in_poll
+        if waiting and is_overdue(waiting, now - self._brpop_sent_at, max(bound_s - WATCH_S, 2 * self.brpop_timeout)):
+            logger.warning("queueing.silent_connection waits_for=messages silent_s=%.1f", now - self._brpop_sent_at)
+            patience.suspicion.raise_()
+            waiting.disconnect()
+        broadcasts = self.__dict__.get("subclient")
+        if broadcasts is not None and self._in_listen and self._in_listen is broadcasts.connection:
+            self._fanout_watch.look(broadcasts, now, bound_s)
+
     # -- acknowledging -----------------------------------------------------------------------------------------------
 
     def ack_soon(self, tag: str) -> None:
@@ -379,16 +403,20 @@ class Channel(PublishingChannel):
     # -- closing -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Acknowledge what is to be acknowledged, put back the rest, and close."""
-        self._end_wait()
-        self._give_back()
-        try:
-            self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for
-            super().close()
-        finally:
-            self._disconnect_pools()
-            self._close_clients()
-            self._forget_waker()
+        """Acknowledge what is to be acknowledged, put back the rest, and close; not for long where nobody answers."""
+        with patience.closing():
+            if self._pool is not None:
+                # One of these may have gone silent; a new connection answers soon or there is nobody.
+                self._pool.disconnect(inuse_connections=False)
+            self._end_wait()
+            self._give_back()
+            try:
+                self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for
+                super().close()
+            finally:
+                self._disconnect_pools()
+                self._close_clients()
+                self._forget_waker()
 
     def _give_back(self) -> None:
         if self._keeper is not None:
@@ -404,7 +432,7 @@ class Channel(PublishingChannel):
         self._acks.clear()
         try:
             consumer.ack(tags)
-        except (redis.ConnectionError, redis.TimeoutError) as exc:
+        except (redis.ConnectionError, redis.TimeoutError, *REFUSALS) as exc:
             logger.warning("queueing.acks_lost consumer=%s messages=%d error=%s", consumer.id, len(tags), exc)
         consumer.close()
 

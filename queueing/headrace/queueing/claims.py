@@ -18,6 +18,7 @@ from headrace.queueing import keys, scripts
 from headrace.queueing.connection import Command, run_commands
 from headrace.queueing.dead import DeadLetter, Death, read_deaths
 from headrace.queueing.logs import logger
+from headrace.queueing.refusals import REFUSALS
 from headrace.queueing.serving import ConsumedQueues
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ class ClaimingConsumer:
             self.queues.close()
             while self._release_all(args=[self._id, 0]):
                 pass
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, *REFUSALS) as exc:
             if count:
                 logger.warning(
                     "queueing.release_failed consumer=%s messages=%d back_within_s=%g error=%s",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
+from headrace.queueing.patience import CONNECT_TIMEOUT_S, SILENCE_S
 
 if TYPE_CHECKING:
     import redis
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
 #: A Redis command and its arguments.
 Command: TypeAlias = tuple[str | bytes | int, ...]
-
-#: Seconds to wait for a TCP connection; a server that needs longer is treated as away.
-CONNECT_TIMEOUT_S: Final = 5.0
 
 #: Seconds after which an idle connection is checked before it is used again.
 HEALTH_CHECK_S: Final = 25
@@ -101,20 +99,35 @@ def connect(url: str, **options: Any) -> redis.Redis:
     """
     import redis
 
-    defaults: dict[str, Any] = {
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "health_check_interval": HEALTH_CHECK_S,
-    }
     plain = redis_url(url)
-    if not plain.startswith("unix:"):
-        defaults["socket_keepalive"] = True
     try:
-        return redis.Redis.from_url(plain, **defaults | options)
+        return redis.Redis.from_url(plain, **bounds(plain, redis.connection) | options)
     except ValueError:
         # The cause may quote a part of the password.
         raise ConfigurationError(
             "the broker URL can't be read; check HEADRACE_BROKER_URL, and percent-encode special characters in it"
         ) from None
+
+
+def bounds(plain: str, kinds: Any, *, silence_s: float = SILENCE_S) -> dict[str, Any]:
+    """Return the options by which no wait of a connection is without end, and its refusals get their right class.
+
+    plain: a URL as of `redis_url`. kinds: `redis.connection` or `redis.asyncio.connection`. silence_s: a read or write
+    that is silent for so long fails.
+    """
+    from headrace.queueing.bounded import keepalive_options, watched
+
+    scheme = plain.partition(":")[0]
+    kind = {"rediss": kinds.SSLConnection, "unix": kinds.UnixDomainSocketConnection}.get(scheme, kinds.Connection)
+    options: dict[str, Any] = {
+        "connection_class": watched(kind),
+        "socket_timeout": silence_s,
+        "socket_connect_timeout": min(CONNECT_TIMEOUT_S, silence_s),
+        "health_check_interval": HEALTH_CHECK_S,
+    }
+    if scheme != "unix":
+        options |= {"socket_keepalive": True, "socket_keepalive_options": keepalive_options(silence_s)}
+    return options
 
 
 def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
@@ -161,11 +174,14 @@ class CommandLine:
 
 
 def _is_stale(connection: Connection) -> bool:
-    """Whether there is something to read though nothing was asked: the end, most likely, as after a restart."""
+    """Whether there is something to read though nothing was asked: the end, most likely, as after a restart.
+
+    Or whether the server refused to work, and the address may lead to another by now.
+    """
     from redis.exceptions import RedisError
 
     try:
-        return bool(connection.can_read())
+        return bool(connection.should_reconnect() or connection.can_read())  # type: ignore[no-untyped-call]
     except (RedisError, OSError):
         return True
 
@@ -193,16 +209,32 @@ def translate_errors() -> Iterator[None]:
     """Turn the driver's errors about an unreachable or unwilling server into BrokerUnavailable, in one line."""
     import redis.exceptions as errors
 
+    from headrace.queueing.refusals import REFUSALS, classified
+
     try:
         yield
     except errors.AuthenticationError as exc:
         raise BrokerUnavailable(
             f"Redis or Valkey refuses these credentials ({_one_line(exc)}); check HEADRACE_BROKER_URL"
         ) from exc
+    except errors.BusyLoadingError as exc:
+        raise BrokerUnavailable(f"Redis or Valkey refuses to work for now ({refusal_line(exc)})") from exc
     except (errors.ConnectionError, errors.TimeoutError) as exc:
         raise BrokerUnavailable(f"Redis or Valkey can't be reached ({_one_line(exc)}); {_REMEDY}") from exc
-    except (errors.OutOfMemoryError, errors.ReadOnlyError) as exc:
-        raise BrokerUnavailable(f"Redis or Valkey takes no writes ({_one_line(exc)})") from exc
+    except errors.ResponseError as exc:
+        # Connections of others than `connect` leave the class to us.
+        refusal = classified(exc)
+        if not isinstance(refusal, REFUSALS):
+            raise
+        raise BrokerUnavailable(f"Redis or Valkey refuses to work for now ({refusal_line(refusal)})") from exc
+
+
+def refusal_line(exc: Exception) -> str:
+    """Return an error for a log line: what the server said and, if that is a refusal that passes, what it means."""
+    from headrace.queueing.refusals import meaning
+
+    meant = meaning(exc)
+    return f"{_one_line(exc)}: {meant}" if meant else _one_line(exc)
 
 
 def _one_line(exc: Exception) -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 LOOK_S: Final = 0.05
 
 
+#: How often the connections that wait are looked at, whether they are still alive. A look costs some microseconds.
+WATCH_S: Final = 1.0
+
+
 class Waker:
     """A pair of sockets by which any thread makes the consuming thread's poll return."""
 
@@ -67,6 +71,8 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
 
     _look_at = 0.0
     _look_timer: Any = None
+    _watch_at = 0.0
+    _watch_timer: Any = None
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
 
@@ -100,6 +106,16 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
             self._look_timer.cancel()
         self._look_timer = loop.call_repeatedly(LOOK_S, self._look)
 
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        self._watch_timer = loop.call_repeatedly(WATCH_S, self._watch)
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        self._watch_at = now + WATCH_S
+        for channel in tuple(self._channels):
+            channel.watch(now)
+
     def _look(self) -> None:
         for channel in tuple(self._channels):
             channel.look()
@@ -110,6 +126,8 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._look()
+        if now >= self._watch_at:
+            self._watch()
         rest = self._look_at - now
         super().get(callback, rest if timeout is None else min(timeout, rest))
 

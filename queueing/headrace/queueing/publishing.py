@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import redis
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import keys
+from headrace.queueing.bounded import interruptible, keepalive_options
+from headrace.queueing.patience import CONNECT_TIMEOUT_S, SILENCE_S
+from headrace.queueing.silence import check_bounds
 
 
 def ring(pipe: Any, queue: str) -> None:
@@ -40,10 +44,22 @@ class RingingBatch(kombu_redis.PublishBatch):  # type: ignore[name-defined,misc]
 
 
 class PublishingChannel(kombu_redis.Channel):
-    """A channel that publishes to queues whose consumers wait for doorbells."""
+    """A channel that publishes to queues whose consumers wait for doorbells.
+
+    By the URL alone no wait of its connections is without end; kombu's transport options of the same names change that.
+    """
+
+    connection_class = interruptible(redis.Connection)
+    connection_class_ssl = interruptible(redis.SSLConnection)
+
+    socket_timeout: float | None = SILENCE_S
+    socket_connect_timeout: float | None = CONNECT_TIMEOUT_S
+    socket_keepalive: bool | None = True
+    socket_keepalive_options = keepalive_options()  # type: ignore[assignment]  # the stubs have names for numbers
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
         _expires: dict[str, int]
+        connection: Any
 
         def _get_message_priority(self, message: Any, reverse: bool = ...) -> int: ...
         def _q_for_pri(self, queue: str, pri: int) -> str: ...
@@ -54,7 +70,12 @@ class PublishingChannel(kombu_redis.Channel):
                 raise ConfigurationError(f"headrace:// doesn't support the transport option {option}; leave it out")
         if tuple(self.priority_steps) != keys.PRIORITY_STEPS:
             raise ConfigurationError("headrace:// doesn't support the transport option priority_steps; leave it out")
+        check_bounds(self, self.connection.client.transport_options)
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
+        if "path" in params:  # a Unix socket, whose class kombu has chosen
+            params["connection_class"] = interruptible(params["connection_class"])
+        if asynchronous:  # a class of this channel's own; its poller must know when a socket is replaced
+            params["connection_class"].replaces_itself = False
         return params
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import OutOfMemoryError
 
 from headrace.queueing import channel
 from headrace.queueing.poller import DoorbellPoller
+from headrace.queueing.refusals import REFUSALS
 
 
 class Transport(kombu_redis.Transport):
@@ -32,8 +32,8 @@ class Transport(kombu_redis.Transport):
     channels: list[channel.Channel]  # type: ignore[assignment]
     _callbacks: dict[str, Callable[..., Any]]
 
-    #: A server that is out of memory passes, as one that is away does: consumers connect again rather than end.
-    connection_errors = (*kombu_redis.Transport.connection_errors, OutOfMemoryError)
+    #: A server that refuses to work for now passes, as one that is away does: consumers connect again rather than end.
+    connection_errors = (*kombu_redis.Transport.connection_errors, *REFUSALS)
 
     #: Whether an event loop drives this connection, rather than calls to `drain_events`.
     in_loop = False

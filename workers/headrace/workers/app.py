@@ -16,7 +16,7 @@ from headrace.contracts import ModelDirectory, Settings, load_settings
 from headrace.contracts.message import MAX_PRIORITY, queue_name
 from headrace.contracts.tensors import CONTENT_TYPE
 from headrace.queueing import connect, headrace_url, tls_options
-from headrace.queueing.connection import CONNECT_TIMEOUT_S
+from headrace.queueing.patience import CONNECT_TIMEOUT_S
 from headrace.results_store.celery_backend import PredictionBackend, shown_url
 from headrace.workers.steps import ConsumerHooks, EngineStep
 
