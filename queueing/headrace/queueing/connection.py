@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
+from headrace.queueing.keys import Keys, attach
 from headrace.queueing.patience import CONNECT_TIMEOUT_S, SILENCE_S
 
 if TYPE_CHECKING:
     import redis
     from redis.connection import Connection
+
+    from headrace.contracts.settings import Settings
 
 #: A Redis command and its arguments.
 Command: TypeAlias = tuple[str | bytes | int, ...]
@@ -92,21 +95,29 @@ def _split(url: str) -> tuple[str, str]:
     return _TO_REDIS[scheme], rest
 
 
-def connect(url: str, **options: Any) -> redis.Redis:
-    """Give a client for a broker URL; it connects when first used and returns bytes.
+def connect(url: str, *, prefix: str = "", **options: Any) -> redis.Redis:
+    """Return a client for a broker URL; it connects when first used and returns bytes.
 
-    options: those of `redis.Redis.from_url`; they win over ours. Raises ConfigurationError when the URL is not one.
+    prefix: of all keys; commands that name keys get it from `keys_of`. options: those of `redis.Redis.from_url`; they
+    win over ours. Raises ConfigurationError when the URL is not one.
     """
     import redis
 
     plain = redis_url(url)
     try:
-        return redis.Redis.from_url(plain, **bounds(plain, redis.connection) | options)
+        client = redis.Redis.from_url(plain, **bounds(plain, redis.connection) | options)
     except ValueError:
         # The cause may quote a part of the password.
         raise ConfigurationError(
             "the broker URL can't be read; check HEADRACE_BROKER_URL, and percent-encode special characters in it"
         ) from None
+    attach(client.connection_pool, Keys(prefix))
+    return client
+
+
+def connect_to(settings: Settings, **options: Any) -> redis.Redis:
+    """Return a client for the broker and the key prefix of the settings; see `connect`."""
+    return connect(settings.require_broker_url(), prefix=settings.key_prefix, **options)
 
 
 def bounds(plain: str, kinds: Any, *, silence_s: float = SILENCE_S) -> dict[str, Any]:
