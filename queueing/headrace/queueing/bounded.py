@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from redis.utils import SENTINEL
 
 from headrace.queueing import patience
-from headrace.queueing.patience import SILENCE_S
+from headrace.queueing.patience import CONNECT_TIMEOUT_S, SILENCE_S
 from headrace.queueing.refusals import LEAVES, classified
 
 if TYPE_CHECKING:
@@ -32,6 +32,16 @@ def keepalive_options(silence_s: float = SILENCE_S) -> dict[int, int]:
     # ... and by one that has sent something that nobody confirms after the bound (RFC 5482).
     named = {**_KEEPALIVE, "TCP_USER_TIMEOUT": round(silence_s * 1000)}
     return {number: value for name, value in named.items() if (number := getattr(socket, name, None)) is not None}
+
+
+def transport_bounds(silence_s: float) -> dict[str, Any]:
+    """Return the transport options by which a kombu connection notices silence after `silence_s`."""
+    return {
+        "socket_timeout": silence_s,
+        "socket_connect_timeout": min(CONNECT_TIMEOUT_S, silence_s),
+        "socket_keepalive": True,
+        "socket_keepalive_options": keepalive_options(silence_s),
+    }
 
 
 class _Watched:
@@ -79,10 +89,11 @@ class _Watched:
         finally:
             self._greets = False
 
-    def _refusal(self, exc: ResponseError) -> Exception:
+    @staticmethod
+    def _refusal(exc: ResponseError) -> Exception:
         found = classified(exc)
         if isinstance(found, LEAVES):
-            self.mark_for_reconnect()  # type: ignore[attr-defined]
+            patience.suspicion.raise_()
         return found
 
     def _suspect(self) -> None:

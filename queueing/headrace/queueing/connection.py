@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 from headrace.queueing.keys import Keys, attach
-from headrace.queueing.patience import CONNECT_TIMEOUT_S, SILENCE_S
+from headrace.queueing.patience import SILENCE_S
 
 if TYPE_CHECKING:
     import redis
@@ -95,17 +95,18 @@ def _split(url: str) -> tuple[str, str]:
     return _TO_REDIS[scheme], rest
 
 
-def connect(url: str, *, prefix: str = "", **options: Any) -> redis.Redis:
+def connect(url: str, *, prefix: str = "", silence_s: float = SILENCE_S, **options: Any) -> redis.Redis:
     """Return a client for a broker URL; it connects when first used and returns bytes.
 
-    prefix: of all keys; commands that name keys get it from `keys_of`. options: those of `redis.Redis.from_url`; they
-    win over ours. Raises ConfigurationError when the URL is not one.
+    prefix: of all keys; commands that name keys get it from `keys_of`. silence_s: a read or write that is silent for so
+    long fails. options: those of `redis.Redis.from_url`; they win over ours. Raises ConfigurationError when the URL is
+    not one.
     """
     import redis
 
     plain = redis_url(url)
     try:
-        client = redis.Redis.from_url(plain, **bounds(plain, redis.connection) | options)
+        client = redis.Redis.from_url(plain, **bounds(plain, redis.connection, silence_s=silence_s) | options)
     except ValueError:
         # The cause may quote a part of the password.
         raise ConfigurationError(
@@ -117,27 +118,27 @@ def connect(url: str, *, prefix: str = "", **options: Any) -> redis.Redis:
 
 def connect_to(settings: Settings, **options: Any) -> redis.Redis:
     """Return a client for the broker and the key prefix of the settings; see `connect`."""
-    return connect(settings.require_broker_url(), prefix=settings.key_prefix, **options)
+    url, silence_s = settings.require_broker_url(), settings.broker_timeout_s
+    return connect(url, prefix=settings.key_prefix, silence_s=silence_s, **options)
 
 
-def bounds(plain: str, kinds: Any, *, silence_s: float = SILENCE_S) -> dict[str, Any]:
+def bounds(plain: str, kinds: Any, *, silence_s: float) -> dict[str, Any]:
     """Return the options by which no wait of a connection is without end, and its refusals get their right class.
 
     plain: a URL as of `redis_url`. kinds: `redis.connection` or `redis.asyncio.connection`. silence_s: a read or write
     that is silent for so long fails.
     """
-    from headrace.queueing.bounded import keepalive_options, watched
+    from headrace.queueing.bounded import transport_bounds, watched
 
     scheme = plain.partition(":")[0]
     kind = {"rediss": kinds.SSLConnection, "unix": kinds.UnixDomainSocketConnection}.get(scheme, kinds.Connection)
-    options: dict[str, Any] = {
+    options = {
         "connection_class": watched(kind),
-        "socket_timeout": silence_s,
-        "socket_connect_timeout": min(CONNECT_TIMEOUT_S, silence_s),
         "health_check_interval": HEALTH_CHECK_S,
+        **transport_bounds(silence_s),
     }
-    if scheme != "unix":
-        options |= {"socket_keepalive": True, "socket_keepalive_options": keepalive_options(silence_s)}
+    if scheme == "unix":
+        del options["socket_keepalive"], options["socket_keepalive_options"]
     return options
 
 
@@ -185,14 +186,11 @@ class CommandLine:
 
 
 def _is_stale(connection: Connection) -> bool:
-    """Whether there is something to read though nothing was asked: the end, most likely, as after a restart.
-
-    Or whether the server refused to work, and the address may lead to another by now.
-    """
+    """Whether there is something to read though nothing was asked: the end, most likely, as after a restart."""
     from redis.exceptions import RedisError
 
     try:
-        return bool(connection.should_reconnect() or connection.can_read())  # type: ignore[no-untyped-call]
+        return bool(connection.can_read())
     except (RedisError, OSError):
         return True
 

@@ -52,10 +52,10 @@ class Patience:
 
 
 class Suspicion:
-    """Counts how often a connection of this process was found silent: whatever cut one off may have cut off the others.
+    """Counts how often a connection of this process was found silent, or led to a server that doesn't serve any more.
 
-    A connection that was made before the latest time is replaced before it is used again; to find each one silent for
-    itself would take the bound every time.
+    Whatever happened to one may have happened to all. A connection that was made before the latest time is replaced
+    before it is used again; to find out for each of them would take the bound every time.
     """
 
     def __init__(self) -> None:
