@@ -309,15 +309,28 @@ class ClaimingConsumer:
         client: a connection of the caller's own, or None for the consumer's.
         """
         self._notice_fork()
+        held = list(self._held)
         self.queues.renew(client)
         if not self._held and not self._strays:
             in_flight = int((client or self.client).hlen(self._keys.in_flight(self._id)))
         else:
             in_flight = int(self._renew(args=[self._id, self._lease_ms], client=client))
+        self._notice_gone(held, in_flight, client or self.client)
         if in_flight <= len(self._held):
             self._strays = set()
             return
         self._return_strays(client or self.client)
+
+    def _notice_gone(self, held: list[str], in_flight: int, client: Redis) -> None:
+        """Say how many messages the server has lost: those that were held before it counted, and still are."""
+        still = [tag for tag in held if tag in self._held]
+        if in_flight >= len(still):
+            return
+        known = {field.decode() for field in client.hkeys(self._keys.in_flight(self._id))}  # type: ignore[union-attr]
+        with self._lock:
+            gone = [tag for tag in still if tag not in known and self._held.pop(tag, None) is not None]
+        if gone:
+            logger.error("queueing.in_flight_gone consumer=%s messages=%d", self._id, len(gone))
 
     def _return_strays(self, client: Redis) -> None:
         fields: list[bytes] = client.hkeys(self._keys.in_flight(self._id))  # type: ignore[assignment]

@@ -24,7 +24,7 @@ MAX_RENEW_S: Final = 15.0
 MAX_REAP_S: Final = 10.0
 
 #: How long `stop` waits for the thread; it is a daemon, and one that hangs in a dead socket must not hold up shutdown.
-JOIN_S: Final = 2.0
+JOIN_S: Final = 0.2
 
 
 class LeaseKeeper:

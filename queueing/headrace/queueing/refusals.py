@@ -26,6 +26,7 @@ class ServerRefuses(ResponseError):
 #: First word of an error reply that passes → its class here and what it means, for a person who reads one line.
 _MEANINGS: Final[dict[str, tuple[type[RedisError], str]]] = {
     "READONLY": (ReadOnlyError, "it is a replica, as after a failover"),
+    "UNBLOCKED": (ServerRefuses, "it became a replica, as in a failover"),
     "NOREPLICAS": (ServerRefuses, "it has fewer replicas than min-replicas-to-write asks for"),
     "BUSY": (ServerRefuses, "it runs a script that doesn't end; SCRIPT KILL ends it"),
     "MISCONF": (ServerRefuses, "it can't save to its disk; look into its log"),

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from headrace.queueing.keys import RUNNING_TTL_S, keys_of
 from headrace.queueing.logs import logger
 from headrace.queueing.patience import SILENCE_S
-from headrace.queueing.silence import is_readable
+from headrace.queueing.silence import ASK_AFTER, is_readable
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -125,9 +125,9 @@ class RunningMark:
             if is_readable(connection):
                 connection.read_response()
                 self._asked = False
-            elif now - self._asked_at >= self._silence_s:
+            elif now - self._asked_at >= self._silence_s * (1 - ASK_AFTER):
                 raise redis.exceptions.TimeoutError(f"no answer in {now - self._asked_at:.0f} s")
-        elif now - self._asked_at >= self._silence_s / 2:
+        elif now - self._asked_at >= self._silence_s * ASK_AFTER:
             # The first one is answered, the second is not.
             asking = connection.pack_commands([("CLIENT", "REPLY", "ON"), ("CLIENT", "REPLY", "OFF")])
             _send(connection, asking, _MAY_WAIT)

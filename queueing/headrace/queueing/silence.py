@@ -11,7 +11,7 @@ from headrace.contracts.errors import ConfigurationError
 from headrace.queueing.logs import logger
 from headrace.queueing.patience import suspicion
 
-#: Of the time that a pub/sub connection may be silent, this part passes before it is asked for a sign of life; the
+#: Of the time that a connection may be silent on which answers are not awaited, this part passes before it is asked for a sign of life; the
 #: rest is for the answer.
 ASK_AFTER: Final = 0.3
 
@@ -48,6 +48,8 @@ class FanoutWatch:
         if connection._sock is not self._sock:
             self._sock, self._asked_at = connection._sock, now
             pubsub.health_check_response_counter = 0
+        elif connection.is_suspect:
+            connection.disconnect()  # a broadcast that is lost on it would never be missed
         elif pubsub.health_check_response_counter > 0:
             if is_overdue(connection, now - self._asked_at, bound_s * (1 - ASK_AFTER)):
                 logger.warning("queueing.silent_connection waits_for=broadcasts silent_s=%.1f", now - self._asked_at)

@@ -10,11 +10,11 @@ from typing import Final
 
 import msgspec
 import redis
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, Settings
 from headrace.contracts.message import Reply, encode_replies
-from headrace.queueing import ClaimingConsumer, Command, CommandLine, translate_errors
+from headrace.queueing import REFUSALS, ClaimingConsumer, Command, CommandLine, translate_errors
 from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.results_store.rows import Conflict
@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 #: While Postgres or Redis is away, the outbox tries again after this many seconds; its batches are safe meanwhile.
 RETRY_S: Final = 0.5
+
+#: How long a thread that is given up may take to end; it may hang in a server that says nothing.
+GIVE_UP_S: Final = 0.5
 
 #: Batches that finished while the last were being stored are stored together, up to this many rows.
 MAX_ROWS_TOGETHER: Final = 2_000
@@ -103,7 +106,7 @@ class Outbox:
     def give_up(self) -> None:
         """End the thread though not all is stored: what is not was not acknowledged, so its lease brings it back."""
         self._abandon.set()
-        self._thread.join(RETRY_S * 4)
+        self._thread.join(GIVE_UP_S)
 
     def _loop(self) -> None:
         stop = False
@@ -199,11 +202,12 @@ class Outbox:
 def _log_refusals(answers: list[object]) -> None:
     """Log what the server refused; a reply that can't be delivered is no loss, its client finds the row.
 
-    Raises OutOfMemoryError, which passes.
+    Raises those that pass. What the ACL forbids this user is not among them: where it is what the worker can't do
+    without, the worker doesn't claim either.
     """
     refused = [answer for answer in answers if isinstance(answer, ResponseError)]
     for refusal in refused:
-        if isinstance(refusal, OutOfMemoryError):
+        if isinstance(refusal, REFUSALS) and not isinstance(refusal, NoPermissionError):
             raise refusal
     if refused:
         logger.error("broker refused %d of %d answers: %s", len(refused), len(answers), refused[0])
