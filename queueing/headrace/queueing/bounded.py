@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import redis.exceptions
 from redis.exceptions import ResponseError
@@ -13,9 +13,6 @@ from redis.utils import SENTINEL
 from headrace.queueing import patience
 from headrace.queueing.patience import CONNECT_TIMEOUT_S, SILENCE_S
 from headrace.queueing.refusals import LEAVES, classified
-
-if TYPE_CHECKING:
-    from redis.connection import AbstractConnection
 
 #: While a thread waits for an answer, it looks this often whether it has to go.
 SLICE_S: Final = 0.25
@@ -75,6 +72,7 @@ class _Watched:
         """Send commands; see redis-py."""
         if self.is_suspect and self._sock is not None and self.replaces_itself and not self._greets:
             self.disconnect()  # type: ignore[attr-defined]
+            self.connect()  # type: ignore[attr-defined]  # asks Sentinel, which `send` would not
         super().send_packed_command(*args, **options)  # type: ignore[misc]
 
     def _connect(self) -> Any:
@@ -120,6 +118,7 @@ class _AsyncWatched(_Watched):
     async def send_packed_command(self, *args: Any, **options: Any) -> None:  # type: ignore[override]
         if self.is_suspect and self._is_connected and not self._greets:
             await self.disconnect()  # type: ignore[attr-defined]
+            await self.connect()  # type: ignore[attr-defined]
         await super(_Watched, self).send_packed_command(*args, **options)  # type: ignore[misc]
 
     async def _connect(self) -> None:
@@ -217,6 +216,6 @@ def watched(kind: type[Any]) -> type[Any]:
     return type(kind.__name__, (mixin, kind), {"__module__": __name__})
 
 
-def interruptible(kind: type[AbstractConnection]) -> type[Any]:
+def interruptible(kind: type[Any]) -> type[Any]:
     """Return redis-py's class of blocking connections with waits that end when their thread has to go."""
     return type(kind.__name__, (_Interruptible, kind), {"__module__": __name__})

@@ -11,8 +11,8 @@ from headrace.contracts.errors import ConfigurationError
 from headrace.queueing.logs import logger
 from headrace.queueing.patience import suspicion
 
-#: Of the time that a connection may be silent on which answers are not awaited, this part passes before it is asked for a sign of life; the
-#: rest is for the answer.
+#: Of the time that a connection may be silent, this part passes before it is asked for a sign of life; the rest is for
+#: the answer.
 ASK_AFTER: Final = 0.3
 
 
