@@ -27,6 +27,9 @@ from headrace.queueing.patience import SILENCE_S
 #: How long a cancelled task may take to end before it is woken.
 _CANCEL_S: Final = 0.1
 
+#: How long a look-up in the store may take that runs when the inbox is closed.
+_LOOK_UP_S: Final = 1.0
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -178,6 +181,9 @@ class AsyncInbox:
         await self._client.aclose()
 
     async def _end_tasks(self) -> None:
+        if self._looking is not None:
+            # Its thread would go on without it, and open a connection that nobody closes any more.
+            await asyncio.wait({self._looking}, timeout=_LOOK_UP_S)
         alive = {task for task in (self._reader, self._looking) if task is not None}
         for task in alive:
             task.cancel()

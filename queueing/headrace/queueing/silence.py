@@ -69,11 +69,11 @@ def check_bounds(channel: Any, given: Mapping[str, Any]) -> None:
         least = 0 if name == "health_check_interval" else 1e-9
         if value is not None and (not isinstance(value, int | float) or not least <= value < float("inf")):
             raise ConfigurationError(f"the transport option {name} is {value!r}; give it a number of seconds")
-    wait_s, bound_s = channel.connection.brpop_timeout, channel.socket_timeout
-    if bound_s is not None and bound_s <= wait_s:
+    wait_s, bound_s = given.get("polling_interval"), given.get("socket_timeout")
+    if wait_s and bound_s and bound_s <= wait_s:
         raise ConfigurationError(
-            f"the transport option socket_timeout ({bound_s:g} s) is no longer than a wait for messages ({wait_s:g} s, "
-            f"polling_interval), so each idle wait would count as a broken connection; make it longer"
+            f"the transport option socket_timeout ({bound_s:g} s) is no longer than polling_interval ({wait_s:g} s), so "
+            f"an idle wait could not be told from a broken connection; make it longer"
         )
     if given.get("socket_keepalive", True) in (False, None) and given.get("socket_keepalive_options"):
         raise ConfigurationError(

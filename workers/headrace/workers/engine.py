@@ -31,8 +31,9 @@ BATCHES_AHEAD: Final = 2
 #: How often a worker that finishes what runs looks whether it was told to leave at once; a look costs microseconds.
 HURRY_LOOK_S: Final = 0.1
 
-#: After the grace period the outbox has this long to commit what the last batch left.
-FLUSH_S: Final = 5.0
+#: After the grace period the outbox has this long to commit what the last batch left; servers that say nothing must not
+#: hold up the end of the process for longer.
+FLUSH_S: Final = 2.0
 
 
 class Engine:
