@@ -20,6 +20,7 @@ class Link:
         self.far = far
         self.frozen = {way: threading.Event() for way in BOTH_WAYS}
         self._answers_nothing = False
+        self._sent: set[bytes] = set()
         self.threads = [
             threading.Thread(target=self._pump, args=(way,), daemon=True, name=f"wire-{way}") for way in BOTH_WAYS
         ]
@@ -45,6 +46,7 @@ class Link:
         commands, rest = split_commands(data)
         forwarded = []
         for command in commands:
+            self._sent.add(command.split(b"\r\n", 3)[2].upper())
             if b"\r\nREPLY\r\n" in command[:40].upper():
                 self._answers_nothing = b"\r\nOFF\r\n" in command.upper()
             line = self._wire.error_line(command)
@@ -54,7 +56,17 @@ class Link:
                 self.near.sendall(line)
         return b"".join(forwarded), rest
 
+    def has_sent(self, name: bytes) -> bool:
+        """Whether the client has sent a command of this name."""
+        return name in self._sent
+
+    def freeze(self, ways: tuple[str, ...]) -> None:
+        """Forward nothing any more, without closing."""
+        for way in ways:
+            self.frozen[way].set()
+
     def cut(self) -> None:
+        """Close the connection."""
         for end in (self.near, self.far):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -67,7 +79,7 @@ class Wire:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self._links: list[Link] = []
+        self.links: list[Link] = []
         self._lock = threading.Lock()
         self._whole = True
         self._frozen_from_now: tuple[str, ...] = ()
@@ -93,9 +105,8 @@ class Wire:
                     near.close()
                     continue
                 link = Link(self, near, far)
-                for way in self._frozen_from_now:
-                    link.frozen[way].set()
-                self._links.append(link)
+                link.freeze(self._frozen_from_now)
+                self.links.append(link)
 
     def error_line(self, command: bytes) -> bytes | None:
         """What a command is answered with instead of being forwarded."""
@@ -113,10 +124,9 @@ class Wire:
         """
         with self._lock:
             self._frozen_from_now = ways if new_ones else ()
-            for link in self._links:
-                for way in ways:
-                    link.frozen[way].set()
-            return len(self._links)
+            for link in self.links:
+                link.freeze(ways)
+            return len(self.links)
 
     def flow(self) -> None:
         """Let new connections through again; frozen ones stay frozen."""
@@ -127,7 +137,7 @@ class Wire:
         """Close all connections, and new ones at once, until `mend`."""
         with self._lock:
             self._whole = False
-            for link in self._links:
+            for link in self.links:
                 link.cut()
 
     def mend(self) -> None:
@@ -142,7 +152,7 @@ class Wire:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._acceptor.join()
-        for link in self._links:
+        for link in self.links:
             for thread in link.threads:
                 thread.join()
             link.near.close()

@@ -12,7 +12,7 @@ from redis.utils import SENTINEL
 
 from headrace.queueing import patience
 from headrace.queueing.patience import CONNECT_TIMEOUT_S, SILENCE_S
-from headrace.queueing.refusals import LEAVES, classified
+from headrace.queueing.refusals import LEAVES, REFUSALS, classified, note_refusal
 
 #: While a thread waits for an answer, it looks this often whether it has to go.
 SLICE_S: Final = 0.25
@@ -87,9 +87,10 @@ class _Watched:
         finally:
             self._greets = False
 
-    @staticmethod
-    def _refusal(exc: ResponseError) -> Exception:
+    def _refusal(self, exc: ResponseError) -> Exception:
         found = classified(exc)
+        if isinstance(found, REFUSALS):
+            note_refusal(f"{getattr(self, 'host', '')}:{getattr(self, 'port', '')}", found)
         if isinstance(found, LEAVES):
             patience.suspicion.raise_()
         return found

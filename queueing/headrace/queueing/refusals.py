@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Final
 
 from redis.exceptions import (
@@ -21,6 +22,10 @@ from redis.exceptions import (
 
 class ServerRefuses(ResponseError):
     """An error reply that passes, and for which redis-py has no class: NOREPLICAS, BUSY, MISCONF."""
+
+    def __repr__(self) -> str:
+        """Return what the server said, which Celery logs like this; redis-py leaves it out."""
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 #: First word of an error reply that passes → its class here and what it means, for a person who reads one line.
@@ -53,6 +58,9 @@ REFUSALS: Final = (
 #: Those after which the connection is of no use: the address may lead to another server by now.
 LEAVES: Final = (ServerRefuses, ReadOnlyError, TryAgainError, ClusterDownError)
 
+#: Address of a server → the last refusal by it, and when (monotonic); taken away when it has taken a write.
+_latest: Final[dict[str, tuple[RedisError, float]]] = {}
+
 #: The first word, or the word that Redis 6 puts into the error of a script, or Redis 7 into that of a transaction.
 _WORD: Final = re.compile(rf"(?:^|-|because of: ?)({'|'.join(_MEANINGS)})\b")
 
@@ -63,6 +71,22 @@ def classified(exc: ResponseError) -> RedisError:
         return exc
     found = _WORD.search(str(exc))
     return exc if found is None else _MEANINGS[found[1]][0](str(exc))
+
+
+def note_refusal(address: str, exc: RedisError) -> None:
+    """Remember that a server refused something just now."""
+    _latest[address] = (exc, time.monotonic())
+
+
+def latest_refusal(address: str) -> tuple[RedisError, float] | None:
+    """Return what a server has refused, and how many seconds ago; None if it has taken a write since."""
+    found = _latest.get(address)
+    return None if found is None else (found[0], time.monotonic() - found[1])
+
+
+def forget_refusals(address: str) -> None:
+    """Take note that a server takes writes."""
+    _latest.pop(address, None)
 
 
 def meaning(exc: BaseException) -> str | None:

@@ -72,8 +72,8 @@ def check_bounds(channel: Any, given: Mapping[str, Any]) -> None:
     wait_s, bound_s = given.get("polling_interval"), given.get("socket_timeout")
     if wait_s and bound_s and bound_s <= wait_s:
         raise ConfigurationError(
-            f"the transport option socket_timeout ({bound_s:g} s) is no longer than polling_interval ({wait_s:g} s), so "
-            f"an idle wait could not be told from a broken connection; make it longer"
+            f"the transport option socket_timeout ({bound_s:g} s) is no longer than polling_interval ({wait_s:g} s), "
+            f"so an idle wait could not be told from a broken connection; make it longer"
         )
     if given.get("socket_keepalive", True) in (False, None) and given.get("socket_keepalive_options"):
         raise ConfigurationError(

@@ -75,6 +75,7 @@ def make_app(settings: Settings) -> App:
             "global_keyprefix": settings.key_prefix,
             "lease_s": settings.lease_s,
             "max_message_bytes": message_bytes(settings.max_payload_bytes),
+            "refusal_pause_s": 0,  # the consumer pauses
             **transport_bounds(settings.broker_timeout_s),
         },
         result_backend=shown_url(settings.require_database_url()),
