@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from headrace.queueing.lease import LeaseKeeper
     from headrace.queueing.message import OVERSIZE_HEADER
     from headrace.queueing.preconditions import broken_preconditions, check_writes
+    from headrace.queueing.recovery import Recovered, recover
     from headrace.queueing.refusals import REFUSALS
     from headrace.queueing.running import RunningMark
     from headrace.queueing.stats import QueueStats, queue_stats
@@ -57,6 +58,7 @@ __all__ = [
     "LeaseKeeper",
     "LetterFilter",
     "QueueStats",
+    "Recovered",
     "RunningMark",
     "Transport",
     "broken_preconditions",
@@ -70,6 +72,7 @@ __all__ = [
     "find_letters",
     "headrace_url",
     "queue_stats",
+    "recover",
     "redis_url",
     "refusal_line",
     "retry_letter",
@@ -87,6 +90,7 @@ _HOMES: Final = {
     "LeaseKeeper": "lease",
     "LetterFilter": "dead",
     "QueueStats": "stats",
+    "Recovered": "recovery",
     "RunningMark": "running",
     "Transport": "transport",
     "REFUSALS": "refusals",
@@ -104,6 +108,7 @@ _HOMES: Final = {
     "find_letters": "dead",
     "headrace_url": "connection",
     "queue_stats": "stats",
+    "recover": "recovery",
     "redis_url": "connection",
     "retry_letter": "dead",
     "tls_options": "connection",

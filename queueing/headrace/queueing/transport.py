@@ -41,6 +41,10 @@ class Transport(kombu_redis.Transport):
     #: A server that refuses to work for now passes, as one that is away does: consumers connect again rather than end.
     connection_errors = (*kombu_redis.Transport.connection_errors, *REFUSALS)
 
+    #: How long an idle channel waits for doorbells before it says that it is still there; the transport option
+    #: `polling_interval` changes it.
+    brpop_timeout = 3.5  # type: ignore[assignment]
+
     #: Whether an event loop drives this connection, rather than calls to `drain_events`.
     in_loop = False
 
@@ -82,7 +86,7 @@ class Transport(kombu_redis.Transport):
         """Let an event loop drive this connection."""
         self.in_loop = True
         super().register_with_event_loop(connection, loop)
-        self.cycle.look_regularly(loop)
+        self.cycle.look_in(loop)
 
     def claim_soon(self) -> None:
         """Make all channels claim as soon as they can; safe in any thread."""
