@@ -59,6 +59,13 @@ class Settings(BaseSettings):
         "other: clients and workers that belong together have the same. As `global_keyprefix` of Celery's Redis "
         "transport.",
     )
+    broker_timeout_s: float = Field(
+        8.0,
+        ge=2,
+        le=3600,
+        description="A connection to Redis or Valkey counts as dead, and is replaced, when a read or write on it is "
+        "silent for so long.",
+    )
     database_url: SecretStr | None = Field(None, description="Postgres: `postgresql://user:password@host:port/name`.")
     home: Path = Field(Path(".headrace"), description="Folder of the local stack's data.")
     models: Path = Field(Path("models"), description="Folder of model packages, `NAME/VERSION/model.toml`.")

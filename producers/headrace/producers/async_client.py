@@ -47,10 +47,11 @@ class AsyncClient:
         """Start afresh in the child after a fork, or in a new event loop after the end of the last."""
         self._rows.renew()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix)
+        silence_s = self._settings.broker_timeout_s
+        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix, silence_s)
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
         inbox = keys.inbox_name(uuid.uuid4().hex)
-        self._inbox = AsyncInbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
+        self._inbox = AsyncInbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
 
     def _bind(self) -> None:

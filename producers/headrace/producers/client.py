@@ -46,10 +46,11 @@ class Client:
         renew_after_fork(self)
 
     def _open(self) -> None:
-        self._broker = connect_for_calls(self._url, self._settings.key_prefix)
+        silence_s = self._settings.broker_timeout_s
+        self._broker = connect_for_calls(self._url, self._settings.key_prefix, silence_s)
         self._submitter = Submitter(self._broker)
         inbox = keys.inbox_name(uuid.uuid4().hex)
-        self._inbox = Inbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
+        self._inbox = Inbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
 
     def renew(self) -> None:

@@ -75,6 +75,11 @@ class Keys:
         return self.prefix + "headrace:delayed:messages"
 
     @property
+    def probe(self) -> str:
+        """String: written to see whether the server takes writes; gone after a second."""
+        return self.prefix + "headrace:probe"
+
+    @property
     def ceilings(self) -> str:
         """Hash: `MODEL VERSION DEVICE` → the most rows of a batch since one ran out of memory."""
         return self.prefix + "headrace:ceilings"

@@ -10,8 +10,8 @@ from typing import Final
 
 import psycopg
 
-from headrace.contracts import ModelDirectory, Settings
-from headrace.queueing import ClaimingConsumer, RunningMark, connect_to
+from headrace.contracts import BrokerUnavailable, ModelDirectory, Settings
+from headrace.queueing import ClaimingConsumer, RunningMark, broken_preconditions, connect_to, translate_errors
 from headrace.results_store import StoreReader, StoreWriter, address, check_schema, ensure_partitions
 from headrace.workers.ceilings import Ceilings
 from headrace.workers.executor import Executor, answered, not_run, postponed
@@ -31,8 +31,9 @@ BATCHES_AHEAD: Final = 2
 #: How often a worker that finishes what runs looks whether it was told to leave at once; a look costs microseconds.
 HURRY_LOOK_S: Final = 0.1
 
-#: After the grace period the outbox has this long to commit what the last batch left.
-FLUSH_S: Final = 5.0
+#: After the grace period the outbox has this long to commit what the last batch left; servers that say nothing must not
+#: hold up the end of the process for longer.
+FLUSH_S: Final = 2.0
 
 
 class Engine:
@@ -84,10 +85,21 @@ class Engine:
         check_schema(self.settings.require_database_url())
         self.keep_partitions()
         self._ceilings.load(self._client)
+        self._check_broker()
         self.lanes.load_newest()
         self._outbox.start()
         self._resolver.start()
         self._executor.start()
+
+    def _check_broker(self) -> None:
+        """Say with which of its settings the server may lose what it has accepted."""
+        try:
+            with translate_errors():
+                broken = broken_preconditions(self._client)
+        except BrokerUnavailable:
+            return  # said when the consumer connects
+        for line in broken:
+            logger.warning("broker: %s", line)
 
     def keep_partitions(self) -> None:
         """Make the partitions of the coming days; rows of a day without one go to the default partition meanwhile."""

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 #: While Postgres or Redis is away, the outbox tries again after this many seconds; its batches are safe meanwhile.
 RETRY_S: Final = 0.5
 
+#: How long a thread that is given up may take to end; it may hang in a server that says nothing.
+GIVE_UP_S: Final = 0.5
+
 #: Batches that finished while the last were being stored are stored together, up to this many rows.
 MAX_ROWS_TOGETHER: Final = 2_000
 
@@ -103,7 +106,7 @@ class Outbox:
     def give_up(self) -> None:
         """End the thread though not all is stored: what is not was not acknowledged, so its lease brings it back."""
         self._abandon.set()
-        self._thread.join(RETRY_S * 4)
+        self._thread.join(GIVE_UP_S)
 
     def _loop(self) -> None:
         stop = False
