@@ -18,7 +18,7 @@ from headrace.queueing.claims import Delivery
 from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.message import open_delivery
 from headrace.results_store import BatchRows
-from headrace.workers.executor import not_run
+from headrace.workers.finished import not_run
 from headrace.workers.input_check import InputCheck
 from headrace.workers.intake import Intake, inference_strategy
 from headrace.workers.replies import Answers

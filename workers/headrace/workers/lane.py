@@ -41,6 +41,8 @@ _ALONE: Final = BatchPolicy(max_rows=1, max_wait_s=0.0)
 #: doesn't wait for the next claim, and few enough that other workers find some.
 _ALONE_ROWS: Final = 4
 
+_NO_LANES: Final[list[Lane]] = []
+
 
 def starting_cost(advice: BatchingAdvice, *, place: str, threads: int) -> CostModel:
     """Make a lane's cost model of what `headrace models profile` measured.
@@ -67,7 +69,10 @@ def profiled_otherwise(advice: BatchingAdvice, *, place: str, threads: int) -> s
 
 
 class Lane:
-    """One version of one model. The executor thread owns `batcher` and `model`; the rest never changes."""
+    """One version of one model. The executor thread owns `batcher` and, once loaded, `model`; the rest never changes.
+
+    parked_rows: rows in the batcher that wait for the model to be loaded.
+    """
 
     def __init__(
         self,
@@ -105,27 +110,41 @@ class Lane:
         self._device = device
         self._threads = threads
         self._model: ServedModel | None = None
+        #: Whether `model` is there.
+        self.loaded = False
+        self.parked_rows = 0
 
     def __repr__(self) -> str:
         """Name the lane as people do."""
         return f"{self.package.name} {self.package.version}"
 
+    @property
+    def model(self) -> ServedModel:
+        """The model, which is `loaded`."""
+        assert self._model is not None
+        return self._model
+
     def load(self) -> ServedModel:
-        """Give the model, loading it first if need be. Raises PackageError or ConfigurationError."""
+        """Return the model, loading it first if need be; by one thread at a time. Raises what `load_model` raises."""
         if self._model is None:
             self.package.verify()
             loaded = load_model(self.package, self._device, self._threads)
-            self._model = ServedModel(loaded, self.signature, independent_rows=self.independent_rows)
-            self._warm_up(self._model)
-            logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
-            if self.independent_rows and not self.package.manifest.was_tried:
-                logger.info("rows.unproven model=%r: no trial says that its rows are independent", self)
-            difference = profiled_otherwise(
-                self.package.manifest.batching, place=place_of(self._device), threads=self._threads
-            )
-            if difference:
-                logger.info("model was profiled otherwise, so it learns its times anew: %r %s", self, difference)
+            model = ServedModel(loaded, self.signature, independent_rows=self.independent_rows)
+            self._warm_up(model)
+            self._model = model
+            self.loaded = True
+            self._log_loaded()
         return self._model
+
+    def _log_loaded(self) -> None:
+        logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
+        if self.independent_rows and not self.package.manifest.was_tried:
+            logger.info("rows.unproven model=%r: no trial says that its rows are independent", self)
+        difference = profiled_otherwise(
+            self.package.manifest.batching, place=place_of(self._device), threads=self._threads
+        )
+        if difference:
+            logger.info("model was profiled otherwise, so it learns its times anew: %r %s", self, difference)
 
     def check_neighbours(self, verdict: Verdict) -> str:
         """Return how a request's outputs were found to depend on those beside it; "" if they weren't.
@@ -161,6 +180,7 @@ class Lane:
         if self._model is not None:
             self._model.close()
             self._model = None
+            self.loaded = False
 
     def bucket_of(self, inputs: Tensors) -> Hashable:
         """Return what must be equal in requests that share a batch: shapes and parameters. None when all are alike."""
@@ -215,6 +235,7 @@ class Lanes:
         self._device = device
         self._threads = threads
         self._lanes: dict[tuple[str, str], Lane] = {}
+        self._by_queue: dict[str, list[Lane]] = {}
         self._broken: dict[tuple[str, str], HeadraceError] = {}
         self._lock = threading.Lock()
 
@@ -258,8 +279,14 @@ class Lanes:
                     check_every=self._check_every,
                 )
                 self._lanes[name, package.version] = lane
+                # A list of its own, for the consuming thread may be reading the old one.
+                self._by_queue[lane.queue] = [*self.of_queue(lane.queue), lane]
             self._lanes[name, version] = lane
             return lane
+
+    def of_queue(self, queue: str) -> list[Lane]:
+        """Return the lanes whose requests come by a queue; not to be changed."""
+        return self._by_queue.get(queue, _NO_LANES)
 
     def all(self) -> list[Lane]:
         """List the lanes, each once."""

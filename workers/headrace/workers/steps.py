@@ -68,6 +68,7 @@ class EngineStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Let the engine call back into the event loop."""
         parent.headrace_engine.call_soon = parent.hub.call_soon
+        parent.headrace_engine.call_later = parent.hub.call_later
         parent.headrace_engine.monitor.call_later = parent.hub.call_later
         parent.hub.call_repeatedly(PARTITIONS_EVERY_S, parent.headrace_engine.keep_partitions)
 
