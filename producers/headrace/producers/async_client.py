@@ -21,7 +21,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served_async
+from headrace.producers.serving import AsyncLook, is_served_async
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
@@ -51,6 +51,7 @@ class AsyncClient:
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
         self._inbox = AsyncInbox(self._url, keys.inbox(uuid.uuid4().hex), self._rows.replies)
         self._factory = RequestFactory(self._settings, self._inbox.key)
+        self._look = AsyncLook(self._url, self._factory.catalog)
 
     def _bind(self) -> None:
         """Keep to the event loop of the first use; connections can't leave it."""
@@ -75,6 +76,7 @@ class AsyncClient:
     ) -> AsyncHandle:
         """Submit one request; see `Client.submit`."""
         self._bind()
+        await self._look(model)
         block = self._factory.one(model, inputs, Options(priority, deadline_s, version), request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, AsyncHandle) else AsyncHandle(self, block.ids[0], model)
@@ -93,6 +95,7 @@ class AsyncClient:
     ) -> list[AsyncHandle]:
         """Submit each row as a request of its own; see `Client.submit_many`."""
         self._bind()
+        await self._look(model)
         handles: list[AsyncHandle] = []
         for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
             new = [AsyncHandle(self, request_id, model) for request_id in block.ids]
@@ -162,6 +165,7 @@ class AsyncClient:
         await self._inbox.close()
         await self._sender.close()
         await self._broker.aclose()
+        await self._look.close()
         await asyncio.to_thread(self._rows.close)
 
     async def __aenter__(self) -> Self:

@@ -19,6 +19,9 @@ CONSUMERS_PREFIX: Final = "headrace:consumers:"
 #: Seconds after which the list of a queue's consumers disappears when none renewed its place in it.
 CONSUMERS_TTL_S: Final = 86_400
 
+#: What the key of what a consumer serves starts with; a hash: queue → JSON of `serving.Served`.
+SERVED_PREFIX: Final = "headrace:served:"
+
 #: Hash: SHA-1 of a message → how often it came back because its consumer died, lost its lease or lost track of it.
 DELIVERIES: Final = "headrace:deliveries"
 
@@ -81,6 +84,11 @@ def priority_step(priority: int) -> int:
 def consumers(queue: str) -> str:
     """Return the sorted set of the consumers of a queue."""
     return CONSUMERS_PREFIX + queue
+
+
+def served(consumer: str) -> str:
+    """Return the hash of the models that a consumer serves."""
+    return SERVED_PREFIX + consumer
 
 
 def doorbell(queue: str) -> str:

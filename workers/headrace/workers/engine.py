@@ -13,6 +13,7 @@ import psycopg
 
 from headrace.contracts import ModelDirectory, Settings
 from headrace.queueing import ClaimingConsumer, RunningMark, connect
+from headrace.queueing.serving import Served
 from headrace.results_store import StoreReader, StoreWriter, address, check_schema, ensure_partitions
 from headrace.workers.batching import prefetch
 from headrace.workers.ceilings import Ceilings
@@ -109,15 +110,20 @@ class Engine:
         except psycopg.Error as exc:
             logger.warning("partitions of the coming days were not made; trying again later: %s", type(exc).__name__)
 
+    def served(self) -> dict[str, Served]:
+        """Return what requests of each queue are answered with that name no version."""
+        return {lane.queue: Served(lane.package.version, lane.signature) for lane in self.lanes.defaults()}
+
     def admit(self, request: InferenceRequest) -> None:
         """Take a checked request; it is handed to the executor together with the others of this claim."""
-        self._count(request)
+        self._window.admit(request.lane.queue, request.rows)  # type: ignore[union-attr]  # it has a lane, being checked
         self._gather(request)
 
     def resolve(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
         """Take a request that was delivered before: it runs, or ends as `ending` says, only if it has no row."""
         if request.rows:
-            self._count(request)
+            assert request.lane is not None
+            self._window.admit(request.lane.queue, request.rows)
         self._resolver.ask(request, ending)
 
     def postpone(self, request: InferenceRequest, delay_s: float) -> None:
@@ -146,10 +152,6 @@ class Engine:
         if not self._arrived and self.call_soon is not None:
             self.call_soon(self._flush)
         self._arrived.append(request)
-
-    def _count(self, request: InferenceRequest) -> None:
-        assert request.lane is not None
-        self._window.admit(request.lane.queue, request.rows)
 
     def _discount(self, request: InferenceRequest) -> None:
         assert request.lane is not None

@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from headrace.contracts import (
     Cancelled,
@@ -18,6 +18,7 @@ from headrace.contracts import (
     HeadraceError,
     InvalidRequest,
     PayloadTooLarge,
+    SignatureMismatch,
     State,
 )
 from headrace.contracts.errors import quoted
@@ -25,6 +26,7 @@ from headrace.contracts.ids import new_id, row_id
 from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader, decode_header, decode_inputs
 from headrace.queueing import OVERSIZE_HEADER
 from headrace.workers.engine import Engine
+from headrace.workers.lane import Lane
 from headrace.workers.request import InferenceRequest, Outcome
 from headrace.workers.resolver import Question
 
@@ -158,7 +160,10 @@ class Intake:
                 f"the request has {oversize:,} bytes; HEADRACE_MAX_PAYLOAD_BYTES allows "
                 f"{self._engine.settings.max_payload_bytes:,}: split it into several requests"
             )
-        request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
+        try:
+            request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
+        except SignatureMismatch as exc:
+            _raise_otherwise_checked(exc, request.header, request.lane)
         request.rows = request.lane.check_inputs.rows_of(request.inputs)
 
     def _header(self, raw: object) -> RequestHeader:
@@ -182,6 +187,17 @@ class Intake:
         if left_s <= 0:
             raise DeadlineExceeded
         request.deadline = time.monotonic() + left_s
+
+
+def _raise_otherwise_checked(exc: SignatureMismatch, header: RequestHeader, lane: Lane) -> NoReturn:
+    """Raise a mismatch again, with its cause where the client went by another version than this worker serves."""
+    version = lane.package.version
+    if header.version or header.checked in {"", version}:
+        raise exc
+    raise SignatureMismatch(
+        f"this worker serves version {version}, but the request was checked against version {header.checked}: "
+        f"{exc.message}; submit it again, or name the version"
+    ) from None
 
 
 def _time(expires: object) -> float | None:

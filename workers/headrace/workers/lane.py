@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors, TensorSpec
 from headrace.contracts.datatypes import dtype_of
 from headrace.contracts.message import queue_name
-from headrace.contracts.package import BatchingAdvice
+from headrace.contracts.package import LATEST, BatchingAdvice
 from headrace.contracts.processor import place_of
 from headrace.contracts.rows import RowAxes
 from headrace.contracts.wording import first_line
@@ -240,26 +240,45 @@ class Lanes:
         self._lock = threading.Lock()
 
     def load_newest(self) -> list[Lane]:
-        """Load the newest version of every model; one that can't be loaded is logged, and its requests will fail."""
-        loaded = []
-        for name in self._models.names():
+        """Load the newest version of every model that can be loaded, and return those that were.
+
+        A version that can't be loaded is logged, and the one before it takes its place: it may be a folder that is
+        still being copied. Requests to a model without any will fail.
+        """
+        found = [lane for name in self._models.names() if (lane := self._load_default(name)) is not None]
+        return [lane for lane in found if lane.loaded]
+
+    def _load_default(self, name: str) -> Lane | None:
+        for version in reversed(self._models.versions(name)):
             try:
-                lane = self.get(name, "")
+                lane = self.get(name, version)
                 lane.load()
             except TransientFailure as exc:
-                logger.error("model %s can't be loaded at present: %s", name, exc)  # noqa: TRY400 — its requests try again
+                logger.error("model %s %s can't be loaded at present: %s", name, version, exc)  # noqa: TRY400 — its requests try again
             except HeadraceError as exc:
-                logger.error("model %s is not served: %s", name, exc.message)  # noqa: TRY400 — the message is the cause
-                self._broken[name, ""] = exc
-            else:
-                loaded.append(lane)
-        return loaded
+                logger.error("model %s %s is not served: %s", name, version, exc.message)  # noqa: TRY400 — the message is the cause
+                self._broken.setdefault((name, ""), exc)
+                self._forget(name, version)
+                continue
+            self._broken.pop((name, ""), None)
+            self._lanes[name, ""] = lane
+            return lane
+        return None
+
+    def _forget(self, name: str, version: str) -> None:
+        """Have a package read anew when it is asked for again."""
+        lane = self._lanes.pop((name, version), None)
+        if lane is not None:
+            self._by_queue[lane.queue] = [each for each in self.of_queue(lane.queue) if each is not lane]
 
     def get(self, name: str, version: str) -> Lane:
-        """Give the lane of a model's version ("" is the newest at the time it was first asked for).
+        """Return the lane of a model's version; "" and "latest" are what was the newest when the worker started.
 
-        Raises UnknownModel or PackageError; a package found broken once stays so until the worker restarts.
+        Raises UnknownModel or PackageError; a model none of whose packages could be loaded stays so until the worker
+        restarts.
         """
+        if version == LATEST:
+            version = ""
         lane = self._lanes.get((name, version))
         if lane is not None:
             return lane
@@ -268,21 +287,21 @@ class Lanes:
             raise broken
         with self._lock:
             package = self._models.get(name, version)
-            lane = self._lanes.get((name, package.version))
-            if lane is None:
-                ceiling = self._ceilings.of(package) if self._ceilings is not None else None
-                lane = Lane(
-                    package,
-                    device=self._device,
-                    threads=self._threads,
-                    ceiling=ceiling,
-                    check_every=self._check_every,
-                )
-                self._lanes[name, package.version] = lane
-                # A list of its own, for the consuming thread may be reading the old one.
-                self._by_queue[lane.queue] = [*self.of_queue(lane.queue), lane]
+            lane = self._lanes.get((name, package.version)) or self._make(package)
             self._lanes[name, version] = lane
             return lane
+
+    def _make(self, package: ModelPackage) -> Lane:
+        ceiling = self._ceilings.of(package) if self._ceilings is not None else None
+        lane = Lane(package, device=self._device, threads=self._threads, ceiling=ceiling, check_every=self._check_every)
+        self._lanes[package.name, package.version] = lane
+        # A list of its own, for the consuming thread may be reading the old one.
+        self._by_queue[lane.queue] = [*self.of_queue(lane.queue), lane]
+        return lane
+
+    def defaults(self) -> list[Lane]:
+        """Return the lanes of requests that name no version."""
+        return [lane for (_, version), lane in list(self._lanes.items()) if not version]
 
     def of_queue(self, queue: str) -> list[Lane]:
         """Return the lanes whose requests come by a queue; not to be changed."""
