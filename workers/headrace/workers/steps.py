@@ -98,7 +98,7 @@ class ConsumerHooks(bootsteps.StartStopStep):
         channel.window = engine.room
         intake, most = parent.controller.headrace_intake, engine.settings.max_deliveries
         channel.returned = Probation(channel, intake, engine.probe, most).take
-        keep_unreadable(parent)
+        keep_unreadable(parent, intake)
         engine.claim_soon = channel.claim_soon
         queues = channel.consumer.queues
         queues.serve(engine.served())
