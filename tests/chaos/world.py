@@ -165,7 +165,7 @@ class World:
         found: set[str] = set()
         with self.broker() as broker:
             for consumer in consumers:
-                messages: list[bytes] = broker.hvals(keys.in_flight(consumer))  # type: ignore[assignment]
+                messages: list[bytes] = broker.hvals(keys.PLAIN.in_flight(consumer))  # type: ignore[assignment]
                 found.update(match[1].decode() for message in messages if (match := _REQUEST_ID.search(message)))
         return found
 
@@ -173,8 +173,8 @@ class World:
         """Count what a settled queue must not hold: waiting messages, messages in flight or put off, leases."""
         with self.broker() as broker:
             waiting = sum(broker.llen(key) for key in broker.scan_iter("infer.*", _type="LIST"))  # type: ignore[misc]
-            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.IN_FLIGHT_PREFIX}*"))  # type: ignore[misc]
-            sets = {"leases": keys.LEASES, "delayed": keys.DELAYED, "dead letters": keys.DEAD_INDEX}
+            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*"))  # type: ignore[misc]
+            sets = {"leases": keys.PLAIN.leases, "delayed": keys.PLAIN.delayed, "dead letters": keys.PLAIN.dead_index}
             sizes = {name: int(broker.zcard(key)) for name, key in sets.items()}  # type: ignore[arg-type]
         return {"waiting": waiting, "in flight": in_flight, **sizes}
 

@@ -16,7 +16,7 @@ from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
 
 from headrace.contracts import Settings
 from headrace.producers import Client
-from headrace.queueing import keys
+from headrace.queueing.keys import PLAIN
 
 #: Seconds of a slow batch, of four requests.
 SLOW_S = 1.0
@@ -53,7 +53,7 @@ def start(settings: Settings, tmp_path: Path) -> Callable[..., object]:
 def wait_for_consumers(settings: Settings, queue: str, count: int) -> None:
     ends_at = time.monotonic() + 60
     with redis.Redis.from_url(settings.require_broker_url()) as broker:
-        while broker.zcard(keys.consumers(queue)) < count:
+        while broker.zcard(PLAIN.consumers(queue)) < count:
             assert time.monotonic() < ends_at
             time.sleep(0.02)
 

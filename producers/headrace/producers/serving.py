@@ -9,9 +9,9 @@ from headrace.producers.catalog import Catalog
 from headrace.queueing import serving
 
 
-def is_served(url: str, model: str) -> bool:
+def is_served(url: str, model: str, prefix: str = "") -> bool:
     """Return whether a worker takes the requests to a model; True also when the broker doesn't say so in a second."""
-    client = connect_for_look(url)
+    client = connect_for_look(url, prefix)
     try:
         with broker_errors():
             return serving.is_served(client, queue_name(model))
@@ -21,9 +21,9 @@ def is_served(url: str, model: str) -> bool:
         client.close()
 
 
-async def is_served_async(url: str, model: str) -> bool:
+async def is_served_async(url: str, model: str, prefix: str = "") -> bool:
     """Return whether a worker takes the requests to a model; see `is_served`."""
-    client = connect_for_look_async(url)
+    client = connect_for_look_async(url, prefix)
     try:
         with broker_errors():
             return await serving.is_served_async(client, queue_name(model))
@@ -33,12 +33,32 @@ async def is_served_async(url: str, model: str) -> bool:
         await client.aclose()
 
 
+def where_served(url: str, model: str, prefix: str = "") -> str:
+    """Return, for an error, under which key prefix nobody serves a model and under which somebody does.
+
+    "" when there is nothing to say: no prefix here, and none elsewhere that is known to this client.
+    """
+    client = connect_for_look(url, prefix)
+    try:
+        with broker_errors():
+            others = serving.prefixes_served(client, queue_name(model))
+    except BrokerUnavailable:
+        others = []
+    finally:
+        client.close()
+    here = f" under the key prefix {prefix!r}" if prefix else ""
+    if not others:
+        return here
+    elsewhere = " and ".join(f"the prefix {each!r}" if each else "no prefix" for each in others)
+    return f"{here or ' without a key prefix'}, but with {elsewhere} one does (HEADRACE_KEY_PREFIX)"
+
+
 class Look:
     """Keeps a catalog up to date with what workers serve, through a connection of its own whose calls are short."""
 
-    def __init__(self, url: str, catalog: Catalog) -> None:
+    def __init__(self, url: str, prefix: str, catalog: Catalog) -> None:
         """The connection is made when it is first needed."""
-        self._client = connect_for_look(url)
+        self._client = connect_for_look(url, prefix)
         self._catalog = catalog
 
     def __call__(self, model: str) -> None:
@@ -60,9 +80,9 @@ class Look:
 class AsyncLook:
     """The asyncio twin of `Look`."""
 
-    def __init__(self, url: str, catalog: Catalog) -> None:
+    def __init__(self, url: str, prefix: str, catalog: Catalog) -> None:
         """The connection is made when it is first needed."""
-        self._client = connect_for_look_async(url)
+        self._client = connect_for_look_async(url, prefix)
         self._catalog = catalog
 
     async def __call__(self, model: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Command,
         CommandLine,
         connect,
+        connect_to,
         headrace_url,
         redis_url,
         tls_options,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
     from headrace.queueing.lease import LeaseKeeper
     from headrace.queueing.message import OVERSIZE_HEADER
+    from headrace.queueing.recovery import Recovered, recover
     from headrace.queueing.running import RunningMark
     from headrace.queueing.stats import QueueStats, queue_stats
     from headrace.queueing.transport import Transport
@@ -52,9 +54,11 @@ __all__ = [
     "LeaseKeeper",
     "LetterFilter",
     "QueueStats",
+    "Recovered",
     "RunningMark",
     "Transport",
     "connect",
+    "connect_to",
     "dead_letter",
     "dead_letters",
     "dead_message",
@@ -62,6 +66,7 @@ __all__ = [
     "find_letters",
     "headrace_url",
     "queue_stats",
+    "recover",
     "redis_url",
     "retry_letter",
     "tls_options",
@@ -78,11 +83,13 @@ _HOMES: Final = {
     "LeaseKeeper": "lease",
     "LetterFilter": "dead",
     "QueueStats": "stats",
+    "Recovered": "recovery",
     "RunningMark": "running",
     "Transport": "transport",
     "Command": "connection",
     "CommandLine": "connection",
     "connect": "connection",
+    "connect_to": "connection",
     "dead_letter": "dead",
     "dead_letters": "dead",
     "dead_message": "dead",
@@ -90,6 +97,7 @@ _HOMES: Final = {
     "find_letters": "dead",
     "headrace_url": "connection",
     "queue_stats": "stats",
+    "recover": "recovery",
     "redis_url": "connection",
     "retry_letter": "dead",
     "tls_options": "connection",

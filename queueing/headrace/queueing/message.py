@@ -92,7 +92,8 @@ _UNREADABLE: Final[tuple[type[Exception], ...]] = (
 class Message(virtual.Message):
     """A message of a `headrace://` channel. delivery: what was claimed, or None for a broadcast.
 
-    `delivery_info["deliveries"]` says how often it came back from a consumer that died or lost its lease.
+    `delivery_info["deliveries"]` says how often it came back from a consumer that died or lost its lease, and
+    `delivery_info["redelivered"]` whether it came back at all.
     """
 
     delivery: Delivery | None = None
@@ -129,7 +130,7 @@ def _message(delivery: Delivery, channel: Channel, envelope: Envelope, headers: 
     if not isinstance(info, dict):
         info = properties["delivery_info"] = {"exchange": "", "routing_key": delivery.queue}
     info["deliveries"] = delivery.deliveries
-    if delivery.deliveries:
+    if delivery.redelivered:
         headers["redelivered"] = info["redelivered"] = True
     properties["delivery_tag"] = delivery.tag
     message = Message.__new__(Message)
