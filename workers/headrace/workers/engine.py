@@ -165,12 +165,15 @@ class Engine:
         """Return how many requests may be claimed now from a queue: what may begin soon, and no more."""
         if self._closed or not self._outbox.available or not self._outbox.has_room:
             return 0
+        room = self._window.room(queue)
+        if not room:
+            return 0
         now = time.monotonic()
         opens_in_s = self._window.opens_in_s(now)
         if opens_in_s > 0:
             self._claim_in(opens_in_s, now)
             return 0
-        return self._window.room(queue)
+        return room
 
     def _claim_in(self, delay_s: float, now: float) -> None:
         """Look for room again after some seconds, unless that was said already, for then or before."""

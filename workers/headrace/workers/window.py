@@ -51,7 +51,7 @@ class Window:
         return prefetch.opens_in_s(prefetch.rest_s(self._running(), now), self._waiting_s())
 
     def room(self, queue: str) -> int:
-        """Return how many requests of a queue may be claimed while the window is open."""
+        """Return how many requests of a queue may be claimed while anything may be."""
         lanes = self._lanes.of_queue(queue)
         wanted_rows = max((_rows_ahead(lane) for lane in lanes), default=BATCHES_AHEAD)
         wanted_rows -= self._waiting_rows(queue, lanes)
