@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         50.0, ge=0, description="Requests a second that a worker shows one by one in Flower; batches always are shown."
     )
     outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
+    outbox_bytes: int = Field(
+        134_217_728,
+        gt=0,
+        description="Bytes of outputs a worker holds while Postgres is away; with either bound reached it runs no more.",
+    )
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
     )
