@@ -6,17 +6,16 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 
 from headrace.results_store.blame import Search, is_data_error, may_pass
+from headrace.results_store.bounded import BoundedConnection
 from headrace.results_store.columns import NAMES, UNNEST, Columns, array_parameters, slice_columns
 from headrace.results_store.errors import primary_message
-
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 #: Pieces of several rows are cut below this size: an array parameter is a copy of its rows.
 _PIECE_BYTES: Final = 32 << 20
@@ -60,7 +59,7 @@ class Salvage:
     connected: returns the connection, a fresh one after it was lost. Raises what it can't explain by single rows.
     """
 
-    def __init__(self, connected: Callable[[], Connection], columns: Columns, error: psycopg.Error) -> None:
+    def __init__(self, connected: Callable[[], BoundedConnection], columns: Columns, error: psycopg.Error) -> None:
         """error: what the write of all rows together ended with."""
         self._connected = connected
         self._columns = columns
@@ -108,7 +107,7 @@ class Salvage:
         except psycopg.Error:
             raise error from None
 
-    def _reached(self) -> Connection:
+    def _reached(self) -> BoundedConnection:
         """Return a connection; a server that just ended over a row is given time to come back."""
         while True:
             try:
@@ -127,14 +126,14 @@ def code_of(error: psycopg.Error) -> str:
     return error.sqlstate or CONNECTION_LOST
 
 
-def _probe(connection: Connection, values: tuple[object, ...]) -> None:
+def _probe(connection: BoundedConnection, values: tuple[object, ...]) -> None:
     with connection.transaction(force_rollback=True):
         connection.execute(_PROBE, values)
 
 
-def _insert(connection: Connection, columns: Columns) -> int:
+def _insert(connection: BoundedConnection, columns: Columns) -> int:
     # Not prepared: what is wrong may be the prepared statement, and it must serve behind a pooler that knows none.
-    result = connection.pgconn.exec_params(_INSERT, array_parameters(columns), None, _BINARY, pq.Format.BINARY)
+    result = connection.execute_once(_INSERT, array_parameters(columns), _BINARY)
     if result.status != pq.ExecStatus.COMMAND_OK:
         raise error_from_result(result)
     return result.command_tuples or 0

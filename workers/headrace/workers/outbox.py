@@ -121,7 +121,8 @@ class Outbox:
     def give_up(self) -> None:
         """End the thread though not all is stored: what is not was not acknowledged, so its lease brings it back."""
         self._abandon.set()
-        self._thread.join(RETRY_S * 4)
+        self._writer.interrupt()
+        self._thread.join(RETRY_S)
 
     def _loop(self) -> None:
         stopping = False
