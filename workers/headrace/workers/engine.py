@@ -43,7 +43,7 @@ HURRY_LOOK_S: Final = 0.1
 
 #: After the grace period the outbox has this long to commit what the last batch left; servers that say nothing must not
 #: hold up the end of the process for longer.
-FLUSH_S: Final = 2.0
+FLUSH_S: Final = 0.8
 
 
 class Engine:
@@ -72,7 +72,9 @@ class Engine:
         self.claim_soon: Callable[[], None] | None = None
         self._way = RightOfWay()
         self._outbox = Outbox(
-            StoreWriter(settings.require_database_url(), leaving=self._way.make_free),
+            StoreWriter(
+                settings.require_database_url(), leaving=self._way.make_free, timeout_s=settings.database_timeout_s
+            ),
             self._client,
             settings,
             worker=worker,
@@ -83,7 +85,7 @@ class Engine:
         self._executor = Executor(self._outbox, revoked, mark, settings.max_retries, listener)
         self._window = Window(self.lanes, lambda: self._executor.running)
         self._resolver = Resolver(
-            StoreReader(settings.require_database_url(), pool_size=1),
+            StoreReader(settings.require_database_url(), pool_size=1, timeout_s=settings.database_timeout_s),
             max_deliveries=settings.max_deliveries,
             resolved=self._on_resolved,
         )
@@ -117,7 +119,7 @@ class Engine:
     def keep_partitions(self) -> None:
         """Make the partitions of the coming days; rows of a day without one go to the default partition meanwhile."""
         try:
-            with address.connect(self.settings.require_database_url()) as connection:
+            with address.connect(self.settings.require_database_url(), self.settings.database_timeout_s) as connection:
                 ensure_partitions(connection)
         except psycopg.Error as exc:
             logger.warning("partitions of the coming days were not made; trying again later: %s", type(exc).__name__)
