@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
-from headrace.queueing import message
+from headrace.queueing import message, patience
 from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
 from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
@@ -22,8 +22,11 @@ from headrace.queueing.lease import BrokerTime, LeaseKeeper
 from headrace.queueing.lists import is_model
 from headrace.queueing.logs import logger
 from headrace.queueing.options import ROUND_ROBIN, check_options
+from headrace.queueing.poller import WATCH_S
 from headrace.queueing.publishing import PublishingChannel, ring
 from headrace.queueing.qos import QoS as LeasedQoS
+from headrace.queueing.refusals import REFUSALS
+from headrace.queueing.silence import FanoutWatch, is_overdue
 from headrace.queueing.tracking import NEVER, ListTracker, Lookout
 
 if TYPE_CHECKING:
@@ -67,11 +70,16 @@ class Channel(PublishingChannel):
     #: all others.
     returned: Callable[[Delivery], None] | None = None
 
+    #: Takes messages whose body can't be read, and answers and settles them. None moves them to the dead letters.
+    unreadable: Callable[[message.UnreadableBody], None] | None = None
+
     if TYPE_CHECKING:  # what kombu's stubs leave out
         connection_errors: tuple[type[Exception], ...]
         _qos: LeasedQoS | None
         _in_poll: Any
+        _in_listen: Any
         _brpop_sent_at: float
+        _pool: redis.ConnectionPool | None
         brpop_timeout: float  # type: ignore[assignment]
         socket_timeout: float | None
         _active_queues: list[str]
@@ -98,6 +106,7 @@ class Channel(PublishingChannel):
         #: Since when the consuming thread is in the connection to the broker.
         self.broker_time = BrokerTime()
         self.waker: Waker | None = None
+        self._fanout_watch = FanoutWatch()
         check_options(getattr(connection.client, "transport_options", None) or {})
         super().__init__(connection, **kwargs)
         self._bell = DoorbellWait(connection.connection_errors, self.keys)
@@ -149,7 +158,8 @@ class Channel(PublishingChannel):
 
     def _keep_lease(self) -> None:
         if self._keeper is None:
-            timeout_s = max(self.lease_s / 4, 1.0)  # a server that vanished must not hold up the next renewal
+            # A server that vanished must not hold up the next renewal.
+            timeout_s = max(min(self.lease_s / 4, self.socket_timeout or self.lease_s), 1.0)
             client = redis.Redis(connection_pool=self._own_pool(timeout_s))
             # A worker says how much it takes in advance, or has an event loop; scripts do neither.
             worker = self.connection.in_loop or self.qos.prefetch_count > 0
@@ -331,6 +341,9 @@ class Channel(PublishingChannel):
         """End a wait whose claim may still run, so that no message comes to a channel that wants none any more."""
         if not self._in_poll or not self._bell.claims:
             return
+        if self._in_poll.is_suspect:
+            self._in_poll.disconnect()
+            return
         try:
             if self._bell.end(self.client):
                 self._read_claim()
@@ -409,10 +422,28 @@ class Channel(PublishingChannel):
             return None
 
     def bury_garbage(self, delivery: Delivery, cause: NotAnEnvelope) -> None:
-        """Move a delivery that is no message to the dead letters."""
+        """Move a delivery that is no message to the dead letters, after who sent it was answered, if that can be."""
+        if isinstance(cause, message.UnreadableBody) and delivery.tag and self.unreadable is not None:
+            self.unreadable(cause)
+            return
         logger.error("queueing.buried queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, cause)
         if delivery.tag:
             self.consumer.bury(delivery.tag, f"not a Celery message: {cause}", [])
+
+    def watch(self, now: float) -> None:
+        """Drop the connections that have been silent for too long, so that the next turn makes new ones."""
+        bound_s = self.socket_timeout
+        if not bound_s:
+            return
+        waiting = self._in_poll
+        if waiting and is_overdue(waiting, now - self._brpop_sent_at, max(bound_s - WATCH_S, 2 * self.brpop_timeout)):
+            logger.warning("queueing.silent_connection waits_for=messages silent_s=%.1f", now - self._brpop_sent_at)
+            patience.suspicion.raise_()
+            waiting.disconnect()
+        self._lookout.check(now)
+        broadcasts = self.__dict__.get("subclient")
+        if broadcasts is not None and self._in_listen and self._in_listen is broadcasts.connection:
+            self._fanout_watch.look(broadcasts, now, bound_s)
 
     # -- acknowledging -----------------------------------------------------------------------------------------------
 
@@ -458,16 +489,20 @@ class Channel(PublishingChannel):
     # -- closing -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Acknowledge what is to be acknowledged, put back the rest, and close."""
-        self._end_wait()
-        self._give_back()
-        try:
-            self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for
-            super().close()
-        finally:
-            self._disconnect_pools()
-            self._close_clients()
-            self._forget_waker()
+        """Acknowledge what is to be acknowledged, put back the rest, and close; not for long where nobody answers."""
+        with patience.closing():
+            if self._pool is not None:
+                # One of these may have gone silent; a new connection answers soon or there is nobody.
+                self._pool.disconnect(inuse_connections=False)
+            self._end_wait()
+            self._give_back()
+            try:
+                self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for
+                super().close()
+            finally:
+                self._disconnect_pools()
+                self._close_clients()
+                self._forget_waker()
 
     def _give_back(self) -> None:
         if self._keeper is not None:
@@ -484,7 +519,7 @@ class Channel(PublishingChannel):
         self._acks.clear()
         try:
             consumer.ack(tags)
-        except (redis.ConnectionError, redis.TimeoutError) as exc:
+        except (redis.ConnectionError, redis.TimeoutError, *REFUSALS) as exc:
             logger.warning("queueing.acks_lost consumer=%s messages=%d error=%s", consumer.id, len(tags), exc)
         consumer.close()
 

@@ -20,6 +20,7 @@ from headrace.queueing.dead import DeadLetter, Death, read_deaths
 from headrace.queueing.keys import keys_of
 from headrace.queueing.lists import queue_list
 from headrace.queueing.logs import logger
+from headrace.queueing.refusals import REFUSALS
 from headrace.queueing.serving import ConsumedQueues
 
 if TYPE_CHECKING:
@@ -365,14 +366,27 @@ class ClaimingConsumer:
         client: a connection of the caller's own, or None for the consumer's.
         """
         self._notice_fork()
+        held = list(self._held)
         self.queues.renew(client)
         in_flight, has_lost = self._renew(args=[self._id, self._lease_ms], client=client)
         if has_lost:
             self._notice_loss(client or self.client)
+        self._notice_gone(held, in_flight, client or self.client)
         if in_flight <= len(self._held):
             self._strays = set()
             return
         self._return_strays(client or self.client)
+
+    def _notice_gone(self, held: list[str], in_flight: int, client: Redis) -> None:
+        """Say how many messages the server has lost: those that were held before it counted, and still are."""
+        still = [tag for tag in held if tag in self._held]
+        if in_flight >= len(still):
+            return
+        known = {field.decode() for field in client.hkeys(self._keys.in_flight(self._id))}  # type: ignore[union-attr]
+        with self._lock:
+            gone = [tag for tag in still if tag not in known and self._held.pop(tag, None) is not None]
+        if gone:
+            logger.error("queueing.in_flight_gone consumer=%s messages=%d", self._id, len(gone))
 
     def renewal_commands(self) -> list[Command]:
         """Return the commands by which somebody else may renew, who needn't know what they mean."""
@@ -439,7 +453,7 @@ class ClaimingConsumer:
             self.queues.close()
             while self._release_all(args=[self._id, 0]):
                 pass
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, *REFUSALS) as exc:
             if count:
                 logger.warning(
                     "queueing.release_failed consumer=%s messages=%d back_within_s=%g error=%s",

@@ -7,14 +7,18 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kombu.transport import redis as kombu_redis
 
-from headrace.queueing.tracking import LOOK_S, NEVER
+from headrace.queueing.tracking import NEVER
 
 if TYPE_CHECKING:
     from headrace.queueing.channel import Channel
+
+
+#: How often the connections that wait are looked at, whether they are still alive. A look costs some microseconds.
+WATCH_S: Final = 1.0
 
 
 class Waker:
@@ -68,6 +72,8 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
 
     _loop: Any = None
     _look_timer: Any = None
+    _watch_at = 0.0
+    _watch_timer: Any = None
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
 
@@ -113,6 +119,9 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
         """Make an event loop look for messages of senders that don't ring."""
         self._loop = loop
         self._cancel_look()
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        self._watch_timer = loop.call_repeatedly(WATCH_S, self._watch)
 
     def _cancel_look(self) -> None:
         self.look_at = NEVER
@@ -133,6 +142,12 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
             self._look_timer = self._loop.call_later(max(0.0, at - now), self._look)
         return at < before
 
+    def _watch(self) -> None:
+        now = time.monotonic()
+        self._watch_at = now + WATCH_S
+        for channel in tuple(self._channels):
+            channel.watch(now)
+
     def _look(self) -> None:
         self._cancel_look()
         now = time.monotonic()
@@ -146,7 +161,9 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
         rest = self.look_at - time.monotonic()
         if rest <= 0:
             self._look()
-            rest = LOOK_S
+        if time.monotonic() >= self._watch_at:
+            self._watch()
+            rest = min(rest, self.look_at - time.monotonic())
         super().get(callback, min(rest, 1.0) if timeout is None else min(timeout, rest))
 
     def discard(self, channel: Channel) -> None:  # type: ignore[override]

@@ -84,6 +84,7 @@ class ListTracker:
         pool.connection_kwargs["protocol"] = 3
         self._pool = pool
         connection: Any = pool.make_connection()
+        connection.replaces_itself = False  # another socket would not be told of anything
         self._connection = connection
         self._connection.connect()
         self._connection.send_command("CLIENT", "TRACKING", "ON")
@@ -108,6 +109,8 @@ class ListTracker:
 
     def check(self, now: float) -> None:
         """See that the connection is alive. Raises ConnectionError when it has not answered for long."""
+        if self._connection.is_suspect:
+            raise redis.exceptions.ConnectionError("another connection was found silent or refused")
         quiet_s = now - self._heard_at
         if quiet_s < QUIET_S:
             return

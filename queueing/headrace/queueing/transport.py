@@ -16,14 +16,18 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import OutOfMemoryError
 
 from headrace.queueing import channel
+from headrace.queueing.keys import Keys
 from headrace.queueing.poller import DoorbellPoller
+from headrace.queueing.refusals import REFUSALS, forget_refusals, latest_refusal
 from headrace.queueing.sentinel import DEFAULT_PORT, SCHEME, SentinelChannel, adopt_sentinels
+
+#: So long after a refusal a new connection is not tried. Transport option `refusal_pause_s`; 0 for who pauses himself.
+REFUSAL_PAUSE_S: Final = 1.0
 
 
 class Transport(kombu_redis.Transport):
@@ -32,10 +36,11 @@ class Transport(kombu_redis.Transport):
     Channel = channel.Channel
     cycle: DoorbellPoller
     channels: list[channel.Channel]  # type: ignore[assignment]
+    _avail_channels: list[Any]
     _callbacks: dict[str, Callable[..., Any]]
 
-    #: A server that is out of memory passes, as one that is away does: consumers connect again rather than end.
-    connection_errors = (*kombu_redis.Transport.connection_errors, OutOfMemoryError)
+    #: A server that refuses to work for now passes, as one that is away does: consumers connect again rather than end.
+    connection_errors = (*kombu_redis.Transport.connection_errors, *REFUSALS)
 
     #: How long an idle channel waits for doorbells before it says that it is still there; the transport option
     #: `polling_interval` changes it.
@@ -55,6 +60,28 @@ class Transport(kombu_redis.Transport):
             client.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         super().__init__(client, **kwargs)
         self.cycle = DoorbellPoller()
+
+    def establish_connection(self) -> Any:
+        """Connect. A server that has refused something just now counts as away until it takes a write.
+
+        Whoever was refused by it connects anew at once, and would be refused as often as that goes. Celery pauses when
+        it can't connect.
+        """
+        target: Any = self.client
+        address = f"{target.hostname or '127.0.0.1'}:{target.port or self.default_port}"
+        refused = latest_refusal(address)
+        pause_s = (target.transport_options or {}).get("refusal_pause_s", REFUSAL_PAUSE_S)
+        if refused is not None and refused[1] < pause_s:
+            raise type(refused[0])(*refused[0].args)
+        connection = super().establish_connection()
+        if refused is not None:
+            try:
+                self._avail_channels[0].client.set(Keys().probe, "", ex=1)  # kombu's client adds the prefix
+            except BaseException:
+                self.close_connection(connection)  # type: ignore[arg-type]  # the stubs know of kombu's connections only
+                raise
+            forget_refusals(address)
+        return connection
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let an event loop drive this connection."""
