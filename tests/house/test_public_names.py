@@ -19,6 +19,7 @@ PUBLIC = {
         "ModelDirectory",
         "ModelOutOfMemory",
         "ModelPackage",
+        "NotRegistered",
         "OutputMismatch",
         "PackageError",
         "PayloadTooLarge",

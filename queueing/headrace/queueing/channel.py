@@ -70,6 +70,9 @@ class Channel(PublishingChannel):
     #: all others.
     returned: Callable[[Delivery], None] | None = None
 
+    #: Takes messages whose body can't be read, and answers and settles them. None moves them to the dead letters.
+    unreadable: Callable[[message.UnreadableBody], None] | None = None
+
     if TYPE_CHECKING:  # what kombu's stubs leave out
         connection_errors: tuple[type[Exception], ...]
         _qos: LeasedQoS | None
@@ -419,7 +422,10 @@ class Channel(PublishingChannel):
             return None
 
     def bury_garbage(self, delivery: Delivery, cause: NotAnEnvelope) -> None:
-        """Move a delivery that is no message to the dead letters."""
+        """Move a delivery that is no message to the dead letters, after who sent it was answered, if that can be."""
+        if isinstance(cause, message.UnreadableBody) and delivery.tag and self.unreadable is not None:
+            self.unreadable(cause)
+            return
         logger.error("queueing.buried queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, cause)
         if delivery.tag:
             self.consumer.bury(delivery.tag, f"not a Celery message: {cause}", [])

@@ -112,6 +112,10 @@ class Keys:
         """Return the sorted set of the consumers of a queue, like `leases`."""
         return f"{self.prefix}headrace:consumers:{queue}"
 
+    def served(self, consumer: str) -> str:
+        """Return the hash of what a consumer serves: queue → JSON of `serving.Served`."""
+        return f"{self.prefix}headrace:served:{consumer}"
+
     def doorbell(self, queue: str) -> str:
         """Return the list that holds at most one token while a queue has news; idle consumers block on it."""
         return f"{self.prefix}headrace:bell:{queue}"

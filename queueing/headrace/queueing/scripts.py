@@ -134,7 +134,7 @@ end
 
 -- Idle consumers ask again and again: one look tells that there is nothing.
 local function nothing_waits()
-  local lists = {{DELAYED}}
+  local lists = {{}}
   for at = 6, #ARGV, 3 do
     lists_of(ARGV[at], lists)
     if #lists >= {LISTS_AT_ONCE} or at + 3 > #ARGV then
@@ -248,9 +248,12 @@ local function settle_bell(queue)
   end
 end
 
+-- Seldom is there any of these three.
+if redis.call('EXISTS', DELAYED, DELIVERIES, RETRIES) > 0 then
+  if redis.call('EXISTS', DELAYED) == 1 then move_due() end
+  counting = redis.call('EXISTS', DELIVERIES, RETRIES) > 0
+end
 if nothing_waits() then return groups end
-if redis.call('EXISTS', DELAYED) == 1 then move_due() end
-counting = redis.call('EXISTS', DELIVERIES, RETRIES) > 0
 for at = 6, #ARGV, 3 do
   if not many or redis.call('EXISTS', unpack(lists_of(ARGV[at], {{}}))) > 0 then
     take((at - 6) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')

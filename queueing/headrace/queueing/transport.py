@@ -2,10 +2,11 @@
 
 kombu's Redis transport pops one message a round trip and notes it as unacknowledged in a second one; a worker that
 dies between the two loses the message. Here an idle channel blocks, without popping, on a *doorbell*: a list beside
-each queue that holds at most one token, put there by whoever sends. When it rings, or after 50 ms for senders that
-don't ring, one Lua call takes as many messages as the prefetch window has room for and notes them as in flight
-under the channel's lease, atomically. What is left behind rings again, for the next worker. The lease is renewed by a
-thread; what a dead worker held goes back to the head of its queues when the lease ends.
+each queue that holds at most one token, put there by whoever sends. When it rings, or when the server tells that a list
+has changed (for senders that don't ring), one Lua call takes as many messages as the prefetch window has room for and
+notes them as in flight under the channel's lease, atomically. What is left behind rings again, for the next worker. The
+lease is renewed by a thread, and by a small process while the thread gets no turn; what a dead worker held goes back to
+the head of its queues when the lease ends.
 
 All the rest is kombu's Redis transport: lists, envelopes, bindings, fanout and remote control are the same, so plain
 `redis://` peers work with it in both directions on the same database. Redis Cluster is not supported.
