@@ -21,7 +21,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served_async, where_served
+from headrace.producers.serving import AsyncSharedLook, SharedLook, is_served_async, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
@@ -49,6 +49,9 @@ class AsyncClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broker = connect_for_calls_async(self._url, self._settings.key_prefix)
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
+        prefix = self._settings.key_prefix
+        self._served = AsyncSharedLook(lambda model: is_served_async(self._url, model, prefix))
+        self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
         self._inbox = AsyncInbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
         self._factory = RequestFactory(self._settings, inbox)
@@ -141,11 +144,11 @@ class AsyncClient:
 
     async def is_served(self, model: str) -> bool:
         """Return whether a worker takes the requests to a model at present; see `Client.is_served`."""
-        return await is_served_async(self._url, model, self._settings.key_prefix)
+        return await self._served(model)
 
     async def where_served(self, model: str) -> str:
         """Return a phrase on where a model is served that is not served here; see `Client.where_served`."""
-        return await asyncio.to_thread(where_served, self._url, model, self._settings.key_prefix)
+        return await asyncio.to_thread(self._where, model)
 
     async def look_up(self, handle: AsyncHandle) -> None:
         """Look for a handle's row; `AsyncHandle.status` calls it."""

@@ -19,7 +19,8 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served, where_served
+from headrace.producers.serving import SharedLook, is_served, where_served
+from headrace.producers.turns import Turns
 from headrace.queueing import keys
 from headrace.queueing.submission import Submitter
 
@@ -48,6 +49,10 @@ class Client:
     def _open(self) -> None:
         self._broker = connect_for_calls(self._url, self._settings.key_prefix)
         self._submitter = Submitter(self._broker)
+        self._turns = Turns()
+        prefix = self._settings.key_prefix
+        self._served = SharedLook(lambda model: is_served(self._url, model, prefix))
+        self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
         self._inbox = Inbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
         self._factory = RequestFactory(self._settings, inbox)
@@ -120,7 +125,7 @@ class Client:
         if inbox.closed:
             raise InvalidRequest("the client is closed; make a new one")
         inbox.expect(handles)
-        with broker_errors():
+        with self._turns, broker_errors():
             accepted = self._submitter.submit(queue_name(model), priority, block.messages, self._settings.queue_limit)
         inbox.tidy()
         return accepted
@@ -155,11 +160,11 @@ class Client:
 
         A worker that was killed counts until its lease ends; True also when the broker doesn't answer in a second.
         """
-        return is_served(self._url, model, self._settings.key_prefix)
+        return self._served(model)
 
     def where_served(self, model: str) -> str:
         """Return a phrase on where a model is served that is not served here; `Handle.result` asks when it isn't."""
-        return where_served(self._url, model, self._settings.key_prefix)
+        return self._where(model)
 
     def poll(self) -> None:
         """Take the replies that have arrived; `Handle.done` calls it."""
@@ -171,7 +176,8 @@ class Client:
 
     def cancel(self, handle: Handle) -> bool:
         """Cancel a request; `Handle.cancel` calls it."""
-        won, replies = cancel(self._rows, self._url, self._settings.key_prefix, handle)
+        with self._turns:
+            won, replies = cancel(self._rows, self._url, self._settings.key_prefix, handle)
         self._inbox.settle(handle, replies)
         return won
 
