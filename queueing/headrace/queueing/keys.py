@@ -73,6 +73,11 @@ class Keys:
         return self.prefix + "headrace:delayed:messages"
 
     @property
+    def epoch(self) -> str:
+        """String: a random value that the first to ask for it writes; another one after the data were lost."""
+        return self.prefix + "headrace:epoch"
+
+    @property
     def ceilings(self) -> str:
         """Hash: `MODEL VERSION DEVICE` → the most rows of a batch since one ran out of memory."""
         return self.prefix + "headrace:ceilings"
