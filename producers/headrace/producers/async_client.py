@@ -53,7 +53,8 @@ class AsyncClient:
         self._served = AsyncSharedLook(lambda model: is_served_async(self._url, model, prefix))
         self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
-        self._inbox = AsyncInbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
+        key = keys.keys_of(self._broker).inbox(inbox)
+        self._inbox = AsyncInbox(self._url, key, self._rows.replies, self._broker, self._settings.lease_s)
         self._factory = RequestFactory(self._settings, inbox)
 
     def _bind(self) -> None:
@@ -82,7 +83,7 @@ class AsyncClient:
         block = self._factory.one(model, inputs, Options(priority, deadline_s, version), request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, AsyncHandle) else AsyncHandle(self, block.ids[0], model)
-        if not await self._send(model, priority, block, [handle]):
+        if not await self._send(model, block, [handle], priority, deadline_s):
             raise queue_is_full(model, self._settings.queue_limit, handle.id)
         return handle
 
@@ -101,7 +102,7 @@ class AsyncClient:
         for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
             new = [AsyncHandle(self, request_id, model) for request_id in block.ids]
             try:
-                accepted = await self._send(model, priority, block, new)
+                accepted = await self._send(model, block, new, priority, deadline_s)
             except BrokerUnavailable as exc:
                 raise SubmissionInterrupted(exc, handles) from exc
             handles += new[:accepted]
@@ -109,11 +110,15 @@ class AsyncClient:
                 raise PartlySubmitted(model, self._settings.queue_limit, handles)
         return handles
 
-    async def _send(self, model: str, priority: int, block: Block, handles: Sequence[AsyncHandle]) -> int:
+    async def _send(
+        self, model: str, block: Block, handles: Sequence[AsyncHandle], priority: int, deadline_s: float | None
+    ) -> int:
         if self.closed:
             raise InvalidRequest("the client is closed; make a new one")
-        self._inbox.expect(handles)
-        return await self._sender.send(queue_name(model), priority, block.messages)
+        standing = await self._inbox.expect(handles, deadline_s)
+        accepted = await self._sender.send(queue_name(model), priority, block.messages)
+        self._inbox.sent(handles, standing)
+        return accepted
 
     async def predict(
         self,
@@ -153,6 +158,7 @@ class AsyncClient:
     async def look_up(self, handle: AsyncHandle) -> None:
         """Look for a handle's row; `AsyncHandle.status` calls it."""
         self._inbox.settle(handle, await asyncio.to_thread(self._rows.replies, [handle.id]))
+        await self._inbox.check(handle)
 
     async def cancel(self, handle: AsyncHandle) -> bool:
         """Cancel a request; `AsyncHandle.cancel` calls it."""

@@ -54,7 +54,8 @@ class Client:
         self._served = SharedLook(lambda model: is_served(self._url, model, prefix))
         self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
-        self._inbox = Inbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
+        key = keys.keys_of(self._broker).inbox(inbox)
+        self._inbox = Inbox(self._url, key, self._rows.replies, self._broker, self._settings.lease_s)
         self._factory = RequestFactory(self._settings, inbox)
 
     def renew(self) -> None:
@@ -85,7 +86,7 @@ class Client:
         block = self._factory.one(model, inputs, Options(priority, deadline_s, version), request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, Handle) else Handle(self, block.ids[0], model)
-        if not self._send(model, priority, block, [handle]):
+        if not self._send(model, block, [handle], priority, deadline_s):
             raise queue_is_full(model, self._settings.queue_limit, block.ids[0])
         return handle
 
@@ -112,7 +113,7 @@ class Client:
         for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
             new = [Handle(self, request_id, model) for request_id in block.ids]
             try:
-                accepted = self._send(model, priority, block, new)
+                accepted = self._send(model, block, new, priority, deadline_s)
             except BrokerUnavailable as exc:
                 raise SubmissionInterrupted(exc, handles) from exc
             handles += new[:accepted]
@@ -120,13 +121,16 @@ class Client:
                 raise PartlySubmitted(model, self._settings.queue_limit, handles)
         return handles
 
-    def _send(self, model: str, priority: int, block: Block, handles: Sequence[Handle]) -> int:
+    def _send(
+        self, model: str, block: Block, handles: Sequence[Handle], priority: int, deadline_s: float | None
+    ) -> int:
         inbox = self._inbox
         if inbox.closed:
             raise InvalidRequest("the client is closed; make a new one")
-        inbox.expect(handles)
+        standing = inbox.expect(handles, deadline_s)
         with self._turns, broker_errors():
             accepted = self._submitter.submit(queue_name(model), priority, block.messages, self._settings.queue_limit)
+        inbox.sent(handles, standing)
         inbox.tidy()
         return accepted
 
@@ -173,6 +177,7 @@ class Client:
     def look_up(self, handle: Handle) -> None:
         """Look for a handle's row; `Handle.status` calls it."""
         self._inbox.settle(handle, self._rows.replies([handle.id]))
+        self._inbox.check(handle)
 
     def cancel(self, handle: Handle) -> bool:
         """Cancel a request; `Handle.cancel` calls it."""
