@@ -124,7 +124,7 @@ def test_a_piece_is_bounded_in_messages_and_bytes(broker: redis.Redis) -> None:
 def test_a_search_ends_when_all_is_found(broker: redis.Redis) -> None:
     put(broker, *map(str, range(4 * PIECE_MESSAGES)))
     newest = str(4 * PIECE_MESSAGES - 1)
-    assert len(list(run(broker, newest))) == 1
+    assert sum(run(broker, newest)) <= PIECE_MESSAGES
 
 
 def test_messages_that_come_and_go_meanwhile_hide_nothing(broker: redis.Redis) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from headrace.queueing.connection import Command
-from headrace.queueing.keys import PRIORITY_STEPS, Keys, keys_of, queue_of
+from headrace.queueing.keys import Keys, keys_of
 
 if TYPE_CHECKING:
     import redis
@@ -147,7 +147,7 @@ _Places: TypeAlias = Generator[Command, Any, None]
 
 def _queued(keys: Keys, left: _Wanted) -> _Places:
     for queue in sorted(left.queues):
-        for step in PRIORITY_STEPS:
+        for step in keys.lists.steps_of(queue):
             at = 0
             while at >= 0 and left:
                 at, *found = yield "EVAL", _LIST_PIECE, 0, keys.queue_list(queue, step), at
@@ -159,12 +159,12 @@ def _held(keys: Keys, left: _Wanted) -> _Places:
     for consumer in consumers:
         held = keys.in_flight(consumer.decode())
         tags = yield "HKEYS", held
-        yield from _fields(held, [tag for tag in tags if _list_queue(tag, 1) in left.queues], left)
+        yield from _fields(held, [tag for tag in tags if _queue_of(keys, tag, 1) in left.queues], left)
 
 
 def _delayed(keys: Keys, left: _Wanted) -> _Places:
     names = yield from _members(keys.delayed)
-    yield from _fields(keys.delayed_messages, [name for name in names if _list_queue(name, 2) in left.queues], left)
+    yield from _fields(keys.delayed_messages, [name for name in names if _queue_of(keys, name, 2) in left.queues], left)
 
 
 def _dead(keys: Keys, left: _Wanted) -> _Places:
@@ -191,9 +191,9 @@ def _fields(key: str, fields: list[bytes], left: _Wanted) -> _Places:
         at += read
 
 
-def _list_queue(name: bytes, colons: int) -> str:
+def _queue_of(keys: Keys, name: bytes, colons: int) -> str:
     """Return the queue of a tag (`SEQUENCE:LIST`) or of a delayed message (`CONSUMER:SEQUENCE:LIST`)."""
-    return queue_of(name.decode("utf-8", "replace").split(":", colons)[-1])
+    return keys.lists.queue_of(name.decode("utf-8", "replace").split(":", colons)[-1])
 
 
 def search(
