@@ -101,6 +101,7 @@ PUBLIC = {
         "ModelOutOfMemory",
         "OutputMismatch",
         "PackageError",
+        "PartlyKept",
         "PartlySubmitted",
         "PayloadTooLarge",
         "PoisonRequest",

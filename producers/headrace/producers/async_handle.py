@@ -40,9 +40,10 @@ class AsyncHandle(Waiting):
                 raise lost(self)
             if self._client.closed:
                 raise closed_meanwhile(self)
-            served = not timeout_s or await self._client.is_served(self.model)
+            unsent = await self._client.explain(self) if timeout_s else ""
+            served = bool(unsent) or not timeout_s or await self._client.is_served(self.model)
             where = "" if served else await self._client.where_served(self.model)
-            raise timed_out(self, timeout_s, served=served, where=where)
+            raise timed_out(self, timeout_s, served=served, where=where, unsent=unsent)
         if reads_store(self.reply):
             return await asyncio.to_thread(outputs_of, self.reply, self._client.read_row)
         return outputs_of(self.reply, self._client.read_row)

@@ -7,7 +7,8 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+import uuid
+from collections.abc import Sequence
 from typing import Final
 
 import redis.asyncio
@@ -23,7 +24,8 @@ from headrace.producers.broker import (
     broker_errors,
     connect_for_reading_async,
 )
-from headrace.producers.finder import READ_IDS, AsyncFinder
+from headrace.producers.finder import AsyncFinder
+from headrace.producers.lookup import RowLookup
 from headrace.producers.losses import PROBE_EVERY_S, Losses
 from headrace.producers.pending import Pending, Standing, Waiting
 
@@ -36,22 +38,15 @@ _log: Final = logging.getLogger(__name__)
 class AsyncInbox:
     """Reads the replies to one asyncio client; belongs to one event loop."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str,
-        look_up: Callable[[Sequence[str]], list[Reply]],
-        broker: redis.asyncio.Redis,
-        lease_s: float,
-    ) -> None:
-        """key: the list to read. look_up: gives replies for those of these requests that have a row; may block.
+    def __init__(self, url: str, key: str, rows: RowLookup, broker: redis.asyncio.Redis, lease_s: float) -> None:
+        """key: the list to read. rows: the way to the store, which blocks.
 
         broker: for short calls. lease_s: how long a dead worker keeps requests to itself.
         """
         self.key = key
         self.closed = False
         self._client = connect_for_reading_async(url)
-        self._look_up = look_up
+        self._rows = rows
         self._pending = Pending()
         self._reader: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -60,18 +55,20 @@ class AsyncInbox:
         self._failure: BaseException | None = None
         self._down_since: float | None = None
         self._losses = Losses(lease_s)
-        self._finder = AsyncFinder(broker, self._losses, self._pending, self._read_store)
+        self._finder = AsyncFinder(broker, self._losses, self._pending, rows.whereabouts)
         self._look: asyncio.Task[None] | None = None
         self._look_timer: asyncio.TimerHandle | None = None
 
-    async def expect(self, handles: Sequence[Waiting], deadline_s: float | None = None) -> Standing:
+    async def expect(
+        self, handles: Sequence[Waiting], deadline_s: float | None = None, kept: uuid.UUID | None = None
+    ) -> Standing:
         """Take replies to these requests from now on; await it before they are sent, and call `sent` thereafter.
 
-        Raises BrokerUnavailable, the first time only.
+        kept: the row that keeps durable ones. Raises BrokerUnavailable, the first time only, and not for durable ones.
         """
-        if not self._losses.identity_known:
+        if kept is None and not self._losses.identity_known:
             await self._finder.learn()
-        standing = self._losses.standing(time.monotonic(), deadline_s)
+        standing = self._losses.standing(time.monotonic(), deadline_s, kept)
         self._pending.add(handles, standing)
         self._read_on()
         return standing
@@ -94,11 +91,6 @@ class AsyncInbox:
         """Look whether a request is lost, if there is a reason to: it has been away for a lease, say."""
         if handle.reply is None and self._losses.asked_for(handle, time.monotonic()):
             await self._finder.go_through()
-
-    def _read_store(self, ids: Collection[str]) -> list[Reply]:
-        wanted = list(ids)
-        pieces = (wanted[at : at + READ_IDS] for at in range(0, len(wanted), READ_IDS))
-        return [reply for piece in pieces for reply in self._look_up(piece)]
 
     async def wait(self, handle: Waiting, timeout_s: float | None) -> None:
         """Wait until a request has its reply, the time is up or the inbox is closed.
@@ -214,7 +206,7 @@ class AsyncInbox:
 
     async def _find_rows(self, ids: list[str]) -> None:
         try:
-            self._pending.settle(await asyncio.to_thread(self._look_up, ids))
+            self._pending.settle(await asyncio.to_thread(self._rows.replies, ids))
         except (StoreUnavailable, ConfigurationError) as exc:
             # The reply may still come through the inbox, and the next lookup finds the row if it doesn't.
             _log.warning("lookup_failed requests=%d error=%r", len(ids), exc.message)

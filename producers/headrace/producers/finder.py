@@ -17,12 +17,9 @@ from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, Hea
 from headrace.contracts.message import Reply
 from headrace.producers.broker import broker_errors
 from headrace.producers.losses import PROBE_EVERY_S, Ask, Losses, Pause, Probe, Wish, round_of_looks
-from headrace.producers.pending import Pending
+from headrace.producers.pending import Pending, Waiting
 from headrace.queueing.identity import ServerIdentity, read_identity, read_identity_async
 from headrace.queueing.keys import keys_of
-
-#: Most ids in one query of the store.
-READ_IDS: Final = 1000
 
 #: What ends a round: nobody can say whether a request is lost while one of the two servers doesn't answer.
 _AWAY: Final = (BrokerUnavailable, StoreUnavailable, ConfigurationError)
@@ -39,7 +36,7 @@ class Finder:
         losses: Losses,
         pending: Pending,
         lock: threading.Lock,
-        read: Callable[[Collection[str]], set[str]],
+        read: Callable[[Collection[Waiting]], set[str]],
         changed: Callable[[], None],
     ) -> None:
         """broker: for short calls. lock: guards losses and pending.
@@ -115,7 +112,7 @@ class Finder:
             with broker_errors():
                 return self._broker.execute_command(*wish.command)  # type: ignore[no-untyped-call]
         assert not isinstance(wish, Pause)
-        return self._read(wish.ids)
+        return self._read(wish.handles)
 
 
 class AsyncFinder:
@@ -126,9 +123,9 @@ class AsyncFinder:
         broker: redis.asyncio.Redis,
         losses: Losses,
         pending: Pending,
-        read: Callable[[Collection[str]], list[Reply]],
+        read: Callable[[Collection[Waiting]], tuple[list[Reply], set[str]]],
     ) -> None:
-        """read: looks into the store for replies to these requests; may block."""
+        """read: looks into the store for replies to these requests, and for the ids of those it keeps; may block."""
         self._broker = broker
         self._losses = losses
         self._pending = pending
@@ -169,9 +166,9 @@ class AsyncFinder:
         if isinstance(wish, Ask):
             with broker_errors():
                 return await self._broker.execute_command(*wish.command)  # type: ignore[no-untyped-call]
-        replies = await asyncio.to_thread(self._read, wish.ids)
+        replies, known = await asyncio.to_thread(self._read, wish.handles)
         self._pending.settle(replies)
-        return {reply.id for reply in replies}
+        return known
 
 
 def note_failure(losses: Losses, exc: HeadraceError) -> None:

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
     from headrace.producers.client import Client
 
 
-def timed_out(handle: Waiting, timeout_s: float | None, *, served: bool, where: str = "") -> ResultTimeout:
+def timed_out(
+    handle: Waiting, timeout_s: float | None, *, served: bool, where: str = "", unsent: str = ""
+) -> ResultTimeout:
     """Return the error for a wait that ended without a result.
 
-    served: whether a worker serves the model. where: what is known of where it is served, if it isn't here.
+    served: whether a worker serves the model. where: what is known of where it is served, if it isn't here. unsent: why
+    a durable request was not sent yet.
     """
     why = f"no result within {timeout_s:g} s for request {handle.id} to model {handle.model}"
-    if served:
+    if unsent:
+        why += f": {unsent}"
+        rest = "wait again after that, or read its row with Client.get(request_id)"
+    elif served:
         rest = "the request goes on: wait again, or read its row with Client.get(request_id)"
     else:
         why += f": no worker serves model {handle.model!r} at present{where}"
@@ -97,9 +103,10 @@ class Handle(Waiting):
                 raise lost(self)
             if self._client.closed:
                 raise closed_meanwhile(self)
-            served = not timeout_s or self._client.is_served(self.model)
+            unsent = self._client.explain(self) if timeout_s else ""
+            served = bool(unsent) or not timeout_s or self._client.is_served(self.model)
             where = "" if served else self._client.where_served(self.model)
-            raise timed_out(self, timeout_s, served=served, where=where)
+            raise timed_out(self, timeout_s, served=served, where=where, unsent=unsent)
         return outputs_of(self.reply, self._client.get)
 
     def done(self) -> bool:

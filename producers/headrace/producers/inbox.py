@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -28,7 +29,8 @@ from headrace.producers.broker import (
     broker_errors,
     connect_for_reading,
 )
-from headrace.producers.finder import READ_IDS, Finder
+from headrace.producers.finder import Finder
+from headrace.producers.lookup import RowLookup
 from headrace.producers.losses import Losses
 from headrace.producers.pending import Pending, Standing, Waiting
 
@@ -53,16 +55,14 @@ _log: Final = logging.getLogger(__name__)
 class Inbox:
     """Reads the replies to one client; usable from several threads."""
 
-    def __init__(
-        self, url: str, key: str, look_up: Callable[[Sequence[str]], list[Reply]], broker: redis.Redis, lease_s: float
-    ) -> None:
-        """key: the list to read. look_up: gives replies for those of these requests that have a row.
+    def __init__(self, url: str, key: str, rows: RowLookup, broker: redis.Redis, lease_s: float) -> None:
+        """key: the list to read. rows: the way to the store.
 
         broker: for short calls. lease_s: how long a dead worker keeps requests to itself.
         """
         self.key = key
         self._client = connect_for_reading(url)
-        self._look_up = look_up
+        self._rows = rows
         self._pending = Pending()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -78,14 +78,16 @@ class Inbox:
         """Whether `close` was called."""
         return self._closed.is_set()
 
-    def expect(self, handles: Sequence[Waiting], deadline_s: float | None = None) -> Standing:
+    def expect(
+        self, handles: Sequence[Waiting], deadline_s: float | None = None, kept: uuid.UUID | None = None
+    ) -> Standing:
         """Take replies to these requests from now on; call it before they are sent, and `sent` thereafter.
 
-        Raises BrokerUnavailable, the first time only.
+        kept: the row that keeps durable ones. Raises BrokerUnavailable, the first time only, and not for durable ones.
         """
-        if not self._losses.identity_known:
+        if kept is None and not self._losses.identity_known:
             self._finder.learn()
-        standing = self._losses.standing(time.monotonic(), deadline_s)
+        standing = self._losses.standing(time.monotonic(), deadline_s, kept)
         with self._lock:
             self._pending.add(handles, standing)
         return standing
@@ -114,13 +116,9 @@ class Inbox:
         if due:
             self._finder.go_on(STATUS_LOOK_S, at_once=True)
 
-    def _read_store(self, ids: Collection[str]) -> set[str]:
-        wanted = list(ids)
-        known: set[str] = set()
-        for at in range(0, len(wanted), READ_IDS):
-            replies = self._look_up(wanted[at : at + READ_IDS])
-            self._settle(replies)
-            known.update(reply.id for reply in replies)
+    def _read_store(self, handles: Collection[Waiting]) -> set[str]:
+        replies, known = self._rows.whereabouts(handles)
+        self._settle(replies)
         return known
 
     def _settle(self, replies: Sequence[Reply]) -> None:
@@ -280,7 +278,7 @@ class Inbox:
         if not ids:
             return
         try:
-            replies = self._look_up(ids)
+            replies = self._rows.replies(ids)
         except (StoreUnavailable, ConfigurationError) as exc:
             # The reply may still come through the inbox, and the next lookup finds the row if it doesn't.
             _log.warning("lookup_failed requests=%d error=%r", len(ids), exc.message)

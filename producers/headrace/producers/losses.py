@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import uuid
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -73,9 +74,9 @@ class Losses:
         """Whether the broker's identity was ever read; before that no loss can be noticed."""
         return self._identity is not None
 
-    def standing(self, now: float, deadline_s: float | None, *, durable: bool = False) -> Standing:
+    def standing(self, now: float, deadline_s: float | None, kept: uuid.UUID | None = None) -> Standing:
         """Return what is known of requests that are submitted now."""
-        return Standing(self._epoch, now, math.inf if deadline_s is None else now + deadline_s, durable)
+        return Standing(self._epoch, now, math.inf if deadline_s is None else now + deadline_s, kept)
 
     def is_past(self, standing: Standing) -> bool:
         """Return whether the identity has changed since."""
@@ -165,10 +166,10 @@ class Losses:
 
     def _is_sent_before(self, handle: Waiting) -> bool:
         # A durable one is sent again by whoever relays.
-        return handle.standing.epoch != self._epoch and not handle.standing.durable
+        return handle.standing.epoch != self._epoch and handle.standing.kept is None
 
     def _is_old(self, standing: Standing, now: float) -> bool:
-        return now >= standing.seen_at + self._lease_s and not standing.durable
+        return now >= standing.seen_at + self._lease_s and standing.kept is None
 
     @staticmethod
     def _is_overdue(standing: Standing, now: float) -> bool:
@@ -191,9 +192,9 @@ class Ask(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Look into the store, and settle those that have ended; the answer is which of the ids are known there."""
+    """Look into the store, and settle those that have ended; the answer is the ids of those that it has or keeps."""
 
-    ids: Collection[str]
+    handles: Collection[Waiting]
 
 
 class Pause(NamedTuple):
@@ -218,7 +219,7 @@ def round_of_looks(
     while look := losses.look(pending.unanswered(), pending.watched(), clock()):
         missing = yield from _searched(look, keys, clock)
         if missing:
-            missing -= set((yield Read(missing)))
+            missing -= set((yield Read([look.wanted[each] for each in missing])))
         pending.wake(losses.looked(look, missing))
         if losses.looks_again:
             yield Pause(AGAIN_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
@@ -32,13 +33,13 @@ class Standing(NamedTuple):
     """What is known of where requests are that were submitted together; one object for all of them.
 
     epoch: number of the broker's identity under which it had them. seen_at: when that was. deadline: both in seconds
-    of the monotonic clock. durable: whether rows keep them, whatever the broker loses. lost: whether nobody has it.
+    of the monotonic clock. kept: the row of `headrace_requests` that keeps durable ones. lost: whether nobody has it.
     """
 
     epoch: int = 0
     seen_at: float = -math.inf
     deadline: float = math.inf
-    durable: bool = False
+    kept: uuid.UUID | None = None
     lost: bool = False
 
 

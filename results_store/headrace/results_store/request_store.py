@@ -1,0 +1,132 @@
+"""Durable requests as a client writes them: over a few connections of its own, each call one short transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import uuid
+from collections.abc import Collection, Iterator
+from typing import Any, Final, TypeAlias
+
+import psycopg
+
+from headrace.contracts.errors import ConfigurationError, StoreUnavailable
+from headrace.results_store.address import connect, connection_info
+from headrace.results_store.durable_block import INSERT_FOR_CLIENT, DurableBlock, parameters, prepare
+from headrace.results_store.errors import MIGRATE_HINT, driver_errors_translated
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+#: Connections at a time: commits of several threads share a sync of the disk, and more than this gain nothing.
+CONNECTIONS: Final = 8
+
+#: Longest wait for one of them.
+TURN_S: Final = 30.0
+
+#: Losing this note costs nothing but that a request is sent twice, so it needs no sync of the disk.
+_MARK: Final = (
+    "UPDATE headrace_requests SET sent = sent + %s,"
+    " due_at = CASE WHEN sent + %s < cardinality(keys) THEN due_at END"
+    " FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unsynced WHERE id = %s"
+)
+_HOLD: Final = "SELECT id, due_at IS NULL FROM headrace_requests WHERE id = ANY(%s)"
+_DATABASE_ID: Final = "SELECT database_id FROM headrace_relays WHERE prefix = ''"
+
+
+class RequestStore:
+    """Inserts and marks durable requests; usable from several threads and after a fork."""
+
+    def __init__(self, database_url: str) -> None:
+        """database_url: `postgresql://…`; nothing is connected yet. Raises ConfigurationError when it can't be read."""
+        connection_info(database_url)
+        self._database_url = database_url
+        self._database_id: uuid.UUID | None = None
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._process = os.getpid()
+        self._free: queue.LifoQueue[Connection] = queue.LifoQueue()
+        self._turns = threading.Semaphore(CONNECTIONS)
+
+    def insert(self, block: DurableBlock) -> None:
+        """Insert a block that the caller sends next, and commit.
+
+        Raises StoreUnavailable, ConfigurationError; after the former it may have been inserted all the same.
+        """
+        with self._connection() as connection:
+            connection.execute(INSERT_FOR_CLIENT, parameters(block))
+
+    def mark_sent(self, block: DurableBlock, count: int) -> None:
+        """Take note that so many requests of a block, from the first, were sent. Raises like `insert`."""
+        with self._connection() as connection:
+            connection.execute(_MARK, (count, count, block.id))
+
+    def kept(self, block_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bool]:
+        """Return which blocks have a row that others can see, and whether all of it was sent. Raises like `insert`."""
+        with self._connection() as connection:
+            return dict(connection.execute(_HOLD, (list(block_ids),)).fetchall())
+
+    def database_id(self) -> uuid.UUID:
+        """Return what tells this database from others. Raises like `insert`."""
+        if self._database_id is None:
+            with self._connection() as connection:
+                row = connection.execute(_DATABASE_ID).fetchone()
+            if row is None:
+                raise ConfigurationError(f"the database has no headrace schema; {MIGRATE_HINT}")
+            self._database_id = row[0]
+        return self._database_id
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        if self._process != os.getpid():
+            self._start_anew()
+        turns, free = self._turns, self._free
+        if not turns.acquire(timeout=TURN_S):
+            raise StoreUnavailable(
+                f"Postgres is slow or silent: no connection of this client was free within {TURN_S:g} s; check that "
+                "the server runs, or use fewer threads"
+            )
+        try:
+            with driver_errors_translated():
+                connection = self._taken(free)
+                try:
+                    yield connection
+                finally:
+                    # One that an error left in an unknown state isn't used again.
+                    if connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                        free.put(connection)
+                    else:
+                        connection.close()
+        finally:
+            turns.release()
+
+    def _taken(self, free: queue.LifoQueue[Connection]) -> Connection:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                connection = free.get_nowait()
+                if _lives(connection):
+                    return connection
+                connection.close()
+        connection = connect(self._database_url)
+        prepare(connection)
+        return connection
+
+    def close(self) -> None:
+        """Close the connections that are not in use; a later call opens others."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._free.get_nowait().close()
+
+
+def _lives(connection: Connection) -> bool:
+    """Return whether a connection that lay idle can be used: the server has not ended it meanwhile."""
+    if connection.closed:
+        return False
+    try:
+        # Reads what has arrived, without waiting; an end that the server announced is seen.
+        connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return bool(connection.pgconn.status == psycopg.pq.ConnStatus.OK)
