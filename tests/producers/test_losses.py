@@ -69,7 +69,8 @@ class World:
                     answer = [-1]
                 case Ask():
                     answer = []
-                case Read(ids=ids):
+                case Read(handles=handles):
+                    ids = {handle.id for handle in handles}
                     replies = [reply for name, reply in self.stored.items() if name in ids]
                     self.pending.settle(replies)
                     answer = {reply.id for reply in replies}
@@ -245,9 +246,22 @@ def test_a_look_that_fails_is_begun_anew(world: World) -> None:
     assert handle.standing.lost
 
 
-def test_probing_begins_some_time_after_somebody_waits(world: World) -> None:
+def test_probing_begins_some_time_after_a_request_was_submitted(world: World) -> None:
+    (first,) = world.submit("first")
     world.losses.due_at = -math.inf
-    world.losses.somebody_waits(50.0)
-    assert world.losses.due_at == 50.0 + PROBE_EVERY_S
-    world.losses.somebody_waits(10.0)
-    assert world.losses.due_at == 50.0 + PROBE_EVERY_S
+    world.losses.somebody_waits(first)
+    assert world.losses.due_at == world.now + PROBE_EVERY_S
+
+
+def test_waiting_again_and_again_for_a_moment_puts_no_probe_off(world: World) -> None:
+    (old,) = world.submit("old")
+    world.round()
+    due_at = world.losses.due_at
+    for _ in range(10):
+        world.now += 0.5
+        world.losses.somebody_waits(old)
+    assert world.losses.due_at == due_at < world.now
+
+
+def test_a_short_lease_is_probed_for_more_often() -> None:
+    assert [Losses(lease_s).probe_every_s for lease_s in (0.1, 2.0, 60.0)] == [0.25, 0.5, PROBE_EVERY_S]

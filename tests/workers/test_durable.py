@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import psycopg
-import pytest
 import redis
 from pydantic import SecretStr
 from tests.chaos.proxy import Proxy, ProxyLoop, tcp

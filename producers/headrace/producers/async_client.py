@@ -137,7 +137,7 @@ class AsyncClient:
         """Make rows of durable requests, and send them unless they are part of an application's transaction."""
         self._check_open()
         at = 0
-        for kept in self._durable.blocks(model, options.priority, block):
+        for kept in self._durable.blocks(model, options.priority, [block]):
             mine = handles[at : at + len(kept.ids)]
             at += len(mine)
             await self._inbox.expect(mine, options.deadline_s, kept.id)

@@ -99,7 +99,7 @@ class AsyncInbox:
         """
         woken, now = asyncio.Event(), time.monotonic()
         if not self._pending.is_watched:
-            self._losses.somebody_waits(now)
+            self._losses.somebody_waits(handle)
         self._losses.adopt(handle)
         self._pending.watch(handle, woken.set, now)
         self._set_timer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -28,6 +28,7 @@ from headrace.queueing.submission import Submitter
 if TYPE_CHECKING:
     from headrace.results_store import Prediction
     from headrace.results_store.application import Transaction
+    from headrace.results_store.durable_block import DurableBlock
 
 
 class Client:
@@ -95,7 +96,7 @@ class Client:
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, Handle) else Handle(self, block.ids[0], model)
         if durable or connection is not None:
-            self._keep(model, block, [handle], options, connection)
+            self._keep([handle], model, [block], options, connection)
         elif not self._send(model, block, [handle], options):
             raise queue_is_full(model, self._settings.queue_limit, block.ids[0])
         return handle
@@ -122,46 +123,65 @@ class Client:
         BrokerUnavailable) when the broker is lost on the way, and of PartlyKept (a StoreUnavailable) when Postgres is
         lost while it takes durable ones. Durable requests may be more than the limit: those wait in Postgres.
         """
-        handles: list[Handle] = []
         options = Options(priority, deadline_s, version)
-        for block in self._factory.per_row(model, inputs, options):
+        blocks = self._factory.per_row(model, inputs, options)
+        if durable or connection is not None:
+            return self._keep([], model, blocks, options, connection)
+        handles: list[Handle] = []
+        for block in blocks:
             new = [Handle(self, request_id, model) for request_id in block.ids]
             try:
-                if durable or connection is not None:
-                    accepted = self._keep(model, block, new, options, connection)
-                else:
-                    accepted = self._send(model, block, new, options)
+                accepted = self._send(model, block, new, options)
             except BrokerUnavailable as exc:
                 raise SubmissionInterrupted(exc, handles) from exc
-            except StoreUnavailable as exc:
-                raise PartlyKept(exc, handles) from exc
             handles += new[:accepted]
             if accepted < len(new):
                 raise PartlySubmitted(model, self._settings.queue_limit, handles)
         return handles
 
     def _keep(
-        self, model: str, block: Block, handles: Sequence[Handle], options: Options, connection: Transaction | None
-    ) -> int:
-        """Make rows of durable requests, and send them unless they are part of an application's transaction."""
+        self, known: Iterable[Handle], model: str, blocks: Iterable[Block], options: Options, within: Transaction | None
+    ) -> list[Handle]:
+        """Make rows of durable requests, and send them unless they are part of an application's transaction.
+
+        While Postgres commits one block, the one before is sent. known: handles to use again.
+        """
         self._check_open()
-        at = 0
-        for kept in self._durable.blocks(model, options.priority, block):
-            mine = handles[at : at + len(kept.ids)]
-            at += len(mine)
-            self._inbox.expect(mine, options.deadline_s, kept.id)
-            if connection is not None:
-                self._durable.insert_within(connection, kept)
-                continue
-            self._durable.insert(kept)
-            try:
-                with self._turns, broker_errors():
-                    sent = self._submitter.submit(kept.queue, kept.priority, kept.messages, self._settings.queue_limit)
-            except BrokerUnavailable as exc:
-                not_sent(kept, exc)
-            else:
-                self._durable.sent(kept, sent)
-        return at
+        handles: list[Handle] = []
+        again = {handle.id: handle for handle in known}
+        committed: DurableBlock | None = None
+        try:
+            for block in self._durable.blocks(model, options.priority, blocks):
+                new = [again.get(each) or Handle(self, each, model) for each in block.ids]
+                self._inbox.expect(new, options.deadline_s, block.id)
+                if within is not None:
+                    self._durable.insert_within(within, block)
+                else:
+                    with self._durable.inserting(block):
+                        sending, committed = committed, None
+                        self._send_kept(sending)
+                    committed = block
+                handles += new
+        except StoreUnavailable as exc:
+            if not handles:
+                raise
+            raise PartlyKept(exc, handles) from exc
+        finally:
+            self._send_kept(committed)
+        return handles
+
+    def _send_kept(self, block: DurableBlock | None) -> None:
+        """Send a block that is committed; what can't be sent now, a relay sends."""
+        if block is None:
+            return
+        limit = self._settings.queue_limit
+        try:
+            with self._turns, broker_errors():
+                sent = self._submitter.submit(block.queue, block.priority, block.messages, limit)
+        except BrokerUnavailable as exc:
+            not_sent(block, exc)
+        else:
+            self._durable.sent(block, sent)
 
     def _check_open(self) -> None:
         if self._inbox.closed:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
 from headrace.contracts.errors import HeadraceError, StoreUnavailable
@@ -28,19 +29,28 @@ class DurableRequests:
         self._rows = rows
         self._prefix = prefix
 
-    def blocks(self, model: str, priority: int, block: Block) -> Iterator[DurableBlock]:
+    def blocks(self, model: str, priority: int, blocks: Iterable[Block]) -> Iterator[DurableBlock]:
         """Yield requests in the blocks in which they are kept. Raises ConfigurationError without a database."""
         from headrace.results_store.durable_block import blocks_of
 
         self._rows.requests()
-        yield from blocks_of(self._prefix, queue_name(model), priority, block.ids, block.messages)
+        for block in blocks:
+            yield from blocks_of(self._prefix, queue_name(model), priority, block.ids, block.messages)
+
+    def inserting(self, block: DurableBlock) -> AbstractContextManager[None]:
+        """Commit a block that is sent next, while the body of the `with` statement runs. See `RequestStore.inserting`.
+
+        Raises StoreUnavailable, ConfigurationError.
+        """
+        return self._rows.requests().inserting(block)
 
     def insert(self, block: DurableBlock) -> None:
-        """Commit a block that is sent next. Raises StoreUnavailable, ConfigurationError."""
-        self._rows.requests().insert(block)
+        """Commit a block that is sent next. Raises like `inserting`."""
+        with self.inserting(block):
+            pass
 
     def insert_within(self, transaction: Transaction, block: DurableBlock) -> None:
-        """Insert a block in an application's transaction. Raises InvalidRequest and what `insert` raises."""
+        """Insert a block in an application's transaction. Raises InvalidRequest and what `inserting` raises."""
         from headrace.results_store.application import insert_within
 
         insert_within(transaction, block, self._rows.requests().database_id())

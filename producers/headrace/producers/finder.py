@@ -16,7 +16,7 @@ import redis.asyncio
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, HeadraceError, StoreUnavailable
 from headrace.contracts.message import Reply
 from headrace.producers.broker import broker_errors
-from headrace.producers.losses import PROBE_EVERY_S, Ask, Losses, Pause, Probe, Wish, round_of_looks
+from headrace.producers.losses import Ask, Losses, Pause, Probe, Wish, round_of_looks
 from headrace.producers.pending import Pending, Waiting
 from headrace.queueing.identity import ServerIdentity, read_identity, read_identity_async
 from headrace.queueing.keys import keys_of
@@ -174,5 +174,5 @@ class AsyncFinder:
 def note_failure(losses: Losses, exc: HeadraceError) -> None:
     """Put a round off that met a server that is away; whoever waits hears of that from the inbox."""
     losses.failed()
-    losses.due_at = time.monotonic() + PROBE_EVERY_S
+    losses.due_at = time.monotonic() + losses.probe_every_s
     _log.debug("look_failed error=%r", exc.message)

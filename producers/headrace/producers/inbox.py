@@ -201,7 +201,7 @@ class Inbox:
         now = time.monotonic()
         with self._lock:
             if not self._pending.is_watched:
-                self._losses.somebody_waits(now)
+                self._losses.somebody_waits(handle)
             self._losses.adopt(handle)
             self._pending.watch(handle, woken.set, now)
         try:

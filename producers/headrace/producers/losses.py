@@ -20,8 +20,11 @@ from headrace.queueing.identity import ServerIdentity
 from headrace.queueing.keys import Keys
 from headrace.queueing.search import PAUSES, search_steps
 
-#: A client that waits asks the broker for its identity this often: three short commands.
+#: A client that waits asks the broker for its identity this often, or in a quarter of a short lease: three short
+#: commands.
 PROBE_EVERY_S: Final = 2.0
+
+MIN_PROBE_EVERY_S: Final = 0.25
 
 #: Time between the two looks: a request that moved backward during the first has arrived.
 AGAIN_S: Final = 0.25
@@ -61,6 +64,8 @@ class Losses:
     def __init__(self, lease_s: float) -> None:
         """lease_s: how long a dead worker keeps requests to itself."""
         self._lease_s = lease_s
+        #: A short lease is told apart from a long one in the time in which losses are noticed, too.
+        self.probe_every_s = max(MIN_PROBE_EVERY_S, min(PROBE_EVERY_S, lease_s / 4))
         self._identity: ServerIdentity | None = None
         self._epoch = next(_epochs)
         self._changed = False
@@ -88,9 +93,9 @@ class Losses:
             handle.standing = standing
         self._changed = True
 
-    def somebody_waits(self, now: float) -> None:
-        """Begin to probe: not at once, since most requests are answered before it matters."""
-        self.due_at = max(self.due_at, now + PROBE_EVERY_S)
+    def somebody_waits(self, handle: Waiting) -> None:
+        """Begin to probe: not while the request is fresh, since most are answered before it matters."""
+        self.due_at = max(self.due_at, handle.standing.seen_at + self.probe_every_s)
 
     def adopt(self, handle: Waiting) -> None:
         """Doubt a request that was submitted under an identity that is not the present one, before a fork say."""
@@ -223,7 +228,7 @@ def round_of_looks(
         pending.wake(losses.looked(look, missing))
         if losses.looks_again:
             yield Pause(AGAIN_S)
-    losses.due_at = clock() + PROBE_EVERY_S
+    losses.due_at = clock() + losses.probe_every_s
 
 
 def _searched(look: Look, keys: Keys, clock: Callable[[], float]) -> Generator[Wish, Any, set[str]]:

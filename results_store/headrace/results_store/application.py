@@ -57,6 +57,17 @@ _engines: Final[WeakKeyDictionary[sa.Engine, uuid.UUID]] = WeakKeyDictionary()
 _addresses: Final[dict[tuple[str, int, str], uuid.UUID]] = {}
 
 
+def _insert_statement() -> sa.Select[Any]:
+    names = ("id", "prefix", "queue", "priority", "keys", "names", "template", "messages")
+    values = {name: sa.bindparam(f"new_{name}", type_=requests.c[name].type) for name in names}
+    new = sa.insert(requests).values(due_at=sa.func.now(), **values).cte("new")
+    return sa.select(sa.func.pg_notify(CHANNEL, "")).add_cte(new)
+
+
+#: Built once, since building it takes longer than running it.
+_INSERT: Final = _insert_statement()
+
+
 def insert_within(transaction: Transaction, block: DurableBlock, database_id: uuid.UUID) -> None:
     """Insert requests in an application's transaction; a relay is woken when it commits.
 
@@ -135,17 +146,18 @@ def _insert_with_sqlalchemy(connection: sa.Connection, block: DurableBlock, data
             # Typed, since a text column of another driver would give a string.
             row = connection.execute(sa.text(_DATABASE_ID).columns(database_id=sa.Uuid)).one_or_none()
         _engines[connection.engine] = _compared(row, database_id)
-    new = sa.insert(requests).values(
-        id=block.id,
-        due_at=sa.func.now(),
-        prefix=block.prefix,
-        queue=block.queue,
-        priority=block.priority,
-        keys=block.keys,
-        names=block.names,
-        messages=list(block.messages),
-    )
-    connection.execute(sa.select(sa.func.pg_notify(CHANNEL, "")).add_cte(new.cte("new")))
+    template, messages = block.packed()
+    values = {
+        "id": block.id,
+        "prefix": block.prefix,
+        "queue": block.queue,
+        "priority": block.priority,
+        "keys": [uuid.UUID(bytes=key) for key in block.keys],
+        "names": block.names,
+        "template": template,
+        "messages": list(messages),
+    }
+    connection.execute(_INSERT, {f"new_{name}": value for name, value in values.items()})
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import psycopg
 
+from headrace.contracts.compact import expand
 from headrace.results_store.address import connect
 from headrace.results_store.durable_block import CHANNEL
 from headrace.results_store.errors import driver_errors_translated
@@ -47,7 +48,7 @@ _DUE: Final = (
     " ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED"
 )
 _BLOCKS: Final = (
-    "SELECT id, queue, priority, sent, keys, names, messages FROM headrace_requests WHERE id = ANY(%s)"
+    "SELECT id, queue, priority, sent, keys, names, messages, template FROM headrace_requests WHERE id = ANY(%s)"
     " ORDER BY due_at, id"
 )
 _ENDED: Final = "SELECT id FROM predictions WHERE id = ANY(%s)"
@@ -220,7 +221,11 @@ def _within(found: Sequence[tuple[uuid.UUID, int]], most_bytes: int) -> list[uui
 
 def _block(row: Sequence[Any]) -> SentBlock:
     names = ("id", "queue", "priority", "sent", "keys", "names", "messages")
-    return SentBlock(**dict(zip(names, row, strict=False)))
+    block = SentBlock(**dict(zip(names, row[: len(names)], strict=False)))
+    template = row[len(names)] if len(row) > len(names) else None
+    if template is not None:
+        block.messages = expand(template, block.ids, block.messages)
+    return block
 
 
 def _send_all(blocks: Sequence[SentBlock], ended: Collection[uuid.UUID], send: Send) -> Iterator[tuple[SentBlock, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -11,13 +12,17 @@ from collections.abc import Collection, Iterator
 from typing import Any, Final, TypeAlias
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
+from headrace.results_store import exchange
 from headrace.results_store.address import connect, connection_info
-from headrace.results_store.durable_block import INSERT_FOR_CLIENT, DurableBlock, parameters, prepare
+from headrace.results_store.durable_block import INSERT_FOR_CLIENT, DurableBlock, encoded_parameters
 from headrace.results_store.errors import MIGRATE_HINT, driver_errors_translated
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+_log: Final = logging.getLogger(__name__)
 
 #: Connections at a time: commits of several threads share a sync of the disk, and more than this gain nothing.
 CONNECTIONS: Final = 8
@@ -27,10 +32,13 @@ TURN_S: Final = 30.0
 
 #: Losing this note costs nothing but that a request is sent twice, so it needs no sync of the disk.
 _MARK: Final = (
-    "UPDATE headrace_requests SET sent = sent + %s,"
-    " due_at = CASE WHEN sent + %s < cardinality(keys) THEN due_at END"
-    " FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unsynced WHERE id = %s"
+    b"UPDATE headrace_requests SET sent = sent + $2,"
+    b" due_at = CASE WHEN sent + $2 < cardinality(keys) THEN due_at END"
+    b" FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unsynced WHERE id = $1"
 )
+_UUID_OID: Final = 2950
+_INT4_OID: Final = 23
+
 _HOLD: Final = "SELECT id, due_at IS NULL FROM headrace_requests WHERE id = ANY(%s)"
 _DATABASE_ID: Final = "SELECT database_id FROM headrace_relays WHERE prefix = ''"
 
@@ -50,26 +58,39 @@ class RequestStore:
         self._free: queue.LifoQueue[Connection] = queue.LifoQueue()
         self._turns = threading.Semaphore(CONNECTIONS)
 
-    def insert(self, block: DurableBlock) -> None:
-        """Insert a block that the caller sends next, and commit.
+    @contextlib.contextmanager
+    def inserting(self, block: DurableBlock) -> Iterator[None]:
+        """Insert a block that the caller sends next, and commit, while the body of the `with` statement runs.
 
-        Raises StoreUnavailable, ConfigurationError; after the former it may have been inserted all the same.
+        It is committed when that statement ends without an error. Raises StoreUnavailable, after which it may be
+        committed all the same, and ConfigurationError.
         """
         with self._connection() as connection:
-            connection.execute(INSERT_FOR_CLIENT, parameters(block))
+            exchange.start(connection, INSERT_FOR_CLIENT, encoded_parameters(block))
+            try:
+                yield
+            finally:
+                exchange.finish(connection)
 
     def mark_sent(self, block: DurableBlock, count: int) -> None:
-        """Take note that so many requests of a block, from the first, were sent. Raises like `insert`."""
+        """Take note that so many requests of a block, from the first, were sent; doesn't wait for the answer.
+
+        Raises like `inserting`.
+        """
+        parameters = exchange.Parameters().add(block.id.bytes, _UUID_OID, binary=True)
         with self._connection() as connection:
-            connection.execute(_MARK, (count, count, block.id))
+            exchange.start(connection, _MARK, parameters.add(str(count).encode(), _INT4_OID))
 
     def kept(self, block_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bool]:
-        """Return which blocks have a row that others can see, and whether all of it was sent. Raises like `insert`."""
+        """Return which blocks have a row that others can see, and whether all of it was sent.
+
+        Raises like `inserting`.
+        """
         with self._connection() as connection:
             return dict(connection.execute(_HOLD, (list(block_ids),)).fetchall())
 
     def database_id(self) -> uuid.UUID:
-        """Return what tells this database from others. Raises like `insert`."""
+        """Return what tells this database from others. Raises like `inserting`."""
         if self._database_id is None:
             with self._connection() as connection:
                 row = connection.execute(_DATABASE_ID).fetchone()
@@ -95,7 +116,7 @@ class RequestStore:
                     yield connection
                 finally:
                     # One that an error left in an unknown state isn't used again.
-                    if connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                    if connection.pgconn.transaction_status in (TransactionStatus.IDLE, TransactionStatus.ACTIVE):
                         free.put(connection)
                     else:
                         connection.close()
@@ -109,9 +130,7 @@ class RequestStore:
                 if _lives(connection):
                     return connection
                 connection.close()
-        connection = connect(self._database_url)
-        prepare(connection)
-        return connection
+        return connect(self._database_url)
 
     def close(self) -> None:
         """Close the connections that are not in use; a later call opens others."""
@@ -125,8 +144,12 @@ def _lives(connection: Connection) -> bool:
     if connection.closed:
         return False
     try:
+        if exchange.is_under_way(connection):
+            # A mark, whose fate matters to nobody: without it a relay sends once more.
+            exchange.finish(connection)
         # Reads what has arrived, without waiting; an end that the server announced is seen.
         connection.pgconn.consume_input()
-    except psycopg.OperationalError:
+    except psycopg.Error as exc:
+        _log.info("durable_connection_dropped error=%r", str(exc))
         return False
-    return bool(connection.pgconn.status == psycopg.pq.ConnStatus.OK)
+    return bool(connection.pgconn.transaction_status == TransactionStatus.IDLE)

@@ -72,7 +72,8 @@ sa.Index(
 
 #: Durable requests from before they are sent until all of a row have ended; the prefix is of the keys in Redis.
 #: due_at: when a relay sends what is not sent yet; NULL when all is. sent: how many, from the first. keys: of
-#: `predictions`. names: the ids as they were submitted, unless all are the keys. messages: as they go to the queue.
+#: `predictions`. names: the ids as they were submitted, unless all are the keys. messages: as they go to the queue, or
+#: only their bodies, with a template, see `contracts.compact`.
 requests = sa.Table(
     "headrace_requests",
     metadata,
@@ -85,6 +86,7 @@ requests = sa.Table(
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("keys", pg.ARRAY(sa.Uuid), nullable=False),
     sa.Column("names", pg.ARRAY(sa.Text)),
+    sa.Column("template", sa.LargeBinary),
     sa.Column("messages", pg.ARRAY(sa.LargeBinary), nullable=False),
     sa.PrimaryKeyConstraint("id", name="headrace_requests_pkey"),
 )

@@ -7,8 +7,8 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-# One row for all requests of one call, since a row of its own for each costs four times as much. Messages don't
-# compress well, and are read as a whole.
+# One row for all requests of one call, since a row of its own for each costs four times as much. Keys and messages
+# don't compress well, and are read as a whole.
 REQUESTS = """
 CREATE TABLE headrace_requests (
     id uuid NOT NULL,
@@ -20,6 +20,7 @@ CREATE TABLE headrace_requests (
     queue text NOT NULL,
     keys uuid[] NOT NULL,
     names text[],
+    template bytea,
     messages bytea[] NOT NULL,
     CONSTRAINT headrace_requests_pkey PRIMARY KEY (id)
 )
@@ -38,7 +39,7 @@ CREATE TABLE headrace_relays (
 
 STATEMENTS = (
     REQUESTS,
-    "ALTER TABLE headrace_requests ALTER messages SET STORAGE EXTERNAL",
+    "ALTER TABLE headrace_requests ALTER keys SET STORAGE EXTERNAL, ALTER messages SET STORAGE EXTERNAL",
     "CREATE INDEX headrace_requests_due ON headrace_requests (due_at) WHERE due_at IS NOT NULL",
     RELAYS,
     "INSERT INTO headrace_relays (prefix) VALUES ('')",
