@@ -352,3 +352,31 @@ def test_more_than_the_limit_waits_in_postgres(
             connection.execute("UPDATE headrace_requests SET due_at = now()")
         assert relayed() == 5
         assert [each.id for each in peer.take(5)] == [handle.id for handle in handles[10:]]
+
+
+def test_tasks_that_submit_durable_requests_at_the_same_time_share_transactions(
+    stored_settings: Settings, url: str, peer: Peer
+) -> None:
+    async def work(client: AsyncClient) -> list[str]:
+        handles = await asyncio.gather(*(client.submit(MODEL, X, durable=True) for _ in range(500)))
+        assert {await handle.status() for handle in handles[:3]} == {"pending"}
+        return [handle.id for handle in handles]
+
+    ids = run(stored_settings, work)
+    assert {taken.id for taken in peer.take(500)} == set(ids)
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*), sum(cardinality(keys)), sum(sent) FROM headrace_requests").fetchone()
+    assert row is not None
+    assert row[0] < 50
+    assert row[1:] == (500, 500)
+
+
+def test_tasks_are_told_that_postgres_is_away(stored_settings: Settings) -> None:
+    away = stored_settings.model_copy(update={"database_url": SecretStr("postgresql://nobody@127.0.0.1:1/none")})
+
+    async def work(client: AsyncClient) -> list[object]:
+        return list(
+            await asyncio.gather(*(client.submit(MODEL, X, durable=True) for _ in range(20)), return_exceptions=True)
+        )
+
+    assert {type(failure) for failure in run(away, work)} == {StoreUnavailable}

@@ -14,11 +14,13 @@ from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors import Tensors
 from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.async_inbox import AsyncInbox
+from headrace.producers.async_keeper import AsyncKeeper
 from headrace.producers.async_sender import AsyncSender
 from headrace.producers.broker import connect_for_calls_async
-from headrace.producers.durable import DurableRequests, not_sent
+from headrace.producers.durable import DurableRequests
 from headrace.producers.forks import renew_after_fork
 from headrace.producers.lookup import RowLookup
+from headrace.producers.pending import NOT_KEPT_YET
 from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
@@ -52,6 +54,7 @@ class AsyncClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broker = connect_for_calls_async(self._url, self._settings.key_prefix)
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
+        self._keeper = AsyncKeeper(self._durable, self._sender)
         prefix = self._settings.key_prefix
         self._served = AsyncSharedLook(lambda model: is_served_async(self._url, model, prefix))
         self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
@@ -136,21 +139,16 @@ class AsyncClient:
     ) -> int:
         """Make rows of durable requests, and send them unless they are part of an application's transaction."""
         self._check_open()
+        if connection is None:
+            await self._inbox.expect(handles, options.deadline_s, NOT_KEPT_YET)
+            self._inbox.kept(handles, await self._keeper.keep(model, options.priority, block))
+            return len(handles)
         at = 0
         for kept in self._durable.blocks(model, options.priority, [block]):
             mine = handles[at : at + len(kept.ids)]
             at += len(mine)
             await self._inbox.expect(mine, options.deadline_s, kept.id)
-            if connection is not None:
-                await self._durable.insert_within_async(connection, kept)
-                continue
-            await asyncio.to_thread(self._durable.insert, kept)
-            try:
-                sent = await self._sender.send(kept.queue, kept.priority, kept.messages)
-            except BrokerUnavailable as exc:
-                not_sent(kept, exc)
-            else:
-                await asyncio.to_thread(self._durable.sent, kept, sent)
+            await self._durable.insert_within_async(connection, kept)
         return at
 
     def _check_open(self) -> None:
@@ -225,6 +223,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
         await self._inbox.close()
+        await self._keeper.close()
         await self._sender.close()
         await self._broker.aclose()
         await asyncio.to_thread(self._rows.close)

@@ -82,6 +82,13 @@ class AsyncInbox:
         """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
         return self._pending.find(request_id, model)
 
+    def kept(self, handles: Sequence[Waiting], kept: uuid.UUID) -> None:
+        """Take note of the row that keeps durable requests, once it is known."""
+        if handles:
+            standing = handles[0].standing._replace(kept=kept)
+            for handle in handles:
+                handle.standing = standing
+
     def settle(self, handle: Waiting, replies: Sequence[Reply]) -> None:
         """Give a request the reply that came another way."""
         self._pending.adopt(handle)

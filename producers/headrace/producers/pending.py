@@ -43,6 +43,9 @@ class Standing(NamedTuple):
     lost: bool = False
 
 
+#: Durable requests of whose row the id isn't known yet.
+NOT_KEPT_YET: Final = uuid.UUID(int=0)
+
 #: Nothing is known of requests that were not submitted yet.
 _UNSENT: Final = Standing()
 

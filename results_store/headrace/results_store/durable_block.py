@@ -39,13 +39,17 @@ _length = struct.Struct(">i").pack
 
 
 class DurableBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests for one queue and priority. prefix: of the keys in Redis. ids: as submitted; messages: as sent."""
+    """Requests for one queue and priority. prefix: of the keys in Redis. ids: as submitted; messages: as sent.
+
+    names: the ids, unless each of them can be read off its key.
+    """
 
     id: uuid.UUID
     prefix: str
     queue: str
     priority: int
     ids: Sequence[str]
+    names: Sequence[str] | None
     messages: Sequence[bytes]
 
     @property
@@ -60,11 +64,6 @@ class DurableBlock(msgspec.Struct, frozen=True, kw_only=True):
         compacted = compact(self.ids, self.messages) if len(self.ids) > 1 and self.names is None else None
         return (None, self.messages) if compacted is None else compacted
 
-    @property
-    def names(self) -> list[str] | None:
-        """The ids, unless each of them can be read off its key."""
-        return None if all(map(is_uuid, self.ids)) else list(self.ids)
-
 
 def blocks_of(
     prefix: str, queue: str, priority: int, ids: Sequence[str], messages: Sequence[bytes]
@@ -74,12 +73,14 @@ def blocks_of(
     for at, message in enumerate(chain(messages, (b"",))):
         full = at - start == BLOCK_REQUESTS or size + len(message) > BLOCK_BYTES
         if at > start and (full or at == len(messages)):
+            some = list(ids[start:at])
             yield DurableBlock(
                 id=new_uuid(),
                 prefix=prefix,
                 queue=queue,
                 priority=priority,
-                ids=ids[start:at],
+                ids=some,
+                names=None if all(map(is_uuid, some)) else some,
                 messages=messages[start:at],
             )
             start, size = at, 0
