@@ -24,7 +24,7 @@ from headrace.producers.pending import NOT_KEPT_YET
 from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import AsyncSharedLook, SharedLook, is_served_async, where_served
+from headrace.producers.serving import AsyncLook, AsyncSharedLook, SharedLook, is_served_async, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
@@ -52,7 +52,8 @@ class AsyncClient:
         """Start afresh in the child after a fork, or in a new event loop after the end of the last."""
         self._rows.renew()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix)
+        silence_s = self._settings.broker_timeout_s
+        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix, silence_s)
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
         self._keeper = AsyncKeeper(self._durable, self._sender)
         prefix = self._settings.key_prefix
@@ -60,8 +61,9 @@ class AsyncClient:
         self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
         key = keys.keys_of(self._broker).inbox(inbox)
-        self._inbox = AsyncInbox(self._url, key, self._rows, self._broker, self._settings.lease_s)
+        self._inbox = AsyncInbox(self._url, key, self._rows, self._broker, self._settings.lease_s, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
+        self._look = AsyncLook(self._url, self._settings.key_prefix, self._factory.catalog)
 
     def _bind(self) -> None:
         """Keep to the event loop of the first use; connections can't leave it."""
@@ -88,6 +90,7 @@ class AsyncClient:
     ) -> AsyncHandle:
         """Submit one request; see `Client.submit`."""
         self._bind()
+        await self._look(model)
         options = Options(priority, deadline_s, version)
         block = self._factory.one(model, inputs, options, request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
@@ -111,6 +114,7 @@ class AsyncClient:
     ) -> list[AsyncHandle]:
         """Submit each row as a request of its own; see `Client.submit_many`."""
         self._bind()
+        await self._look(model)
         handles: list[AsyncHandle] = []
         options = Options(priority, deadline_s, version)
         for block in self._factory.per_row(model, inputs, options):
@@ -226,6 +230,7 @@ class AsyncClient:
         await self._keeper.close()
         await self._sender.close()
         await self._broker.aclose()
+        await self._look.close()
         await asyncio.to_thread(self._rows.close)
 
     async def __aenter__(self) -> Self:

@@ -20,7 +20,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import SharedLook, is_served, where_served
+from headrace.producers.serving import Look, SharedLook, is_served, where_served
 from headrace.producers.turns import Turns
 from headrace.queueing import keys
 from headrace.queueing.submission import Submitter
@@ -51,7 +51,8 @@ class Client:
         renew_after_fork(self)
 
     def _open(self) -> None:
-        self._broker = connect_for_calls(self._url, self._settings.key_prefix)
+        silence_s = self._settings.broker_timeout_s
+        self._broker = connect_for_calls(self._url, self._settings.key_prefix, silence_s)
         self._submitter = Submitter(self._broker)
         self._turns = Turns()
         prefix = self._settings.key_prefix
@@ -59,8 +60,9 @@ class Client:
         self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
         key = keys.keys_of(self._broker).inbox(inbox)
-        self._inbox = Inbox(self._url, key, self._rows, self._broker, self._settings.lease_s)
+        self._inbox = Inbox(self._url, key, self._rows, self._broker, self._settings.lease_s, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
+        self._look = Look(self._url, self._settings.key_prefix, self._factory.catalog)
 
     def renew(self) -> None:
         """Start afresh in the child after a fork: an inbox and connections of its own."""
@@ -91,6 +93,7 @@ class Client:
         Raises InvalidRequest (UnknownModel, SignatureMismatch, PayloadTooLarge) before anything is sent, QueueFull,
         BrokerUnavailable; for a durable one StoreUnavailable and ConfigurationError in their place.
         """
+        self._look(model)
         options = Options(priority, deadline_s, version)
         block = self._factory.one(model, inputs, options, request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
@@ -123,6 +126,7 @@ class Client:
         BrokerUnavailable) when the broker is lost on the way, and of PartlyKept (a StoreUnavailable) when Postgres is
         lost while it takes durable ones. Durable requests may be more than the limit: those wait in Postgres.
         """
+        self._look(model)
         options = Options(priority, deadline_s, version)
         blocks = self._factory.per_row(model, inputs, options)
         if durable or connection is not None:
@@ -265,6 +269,7 @@ class Client:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
         self._inbox.close()
         self._broker.close()
+        self._look.close()
         self._rows.close()
 
     def __enter__(self) -> Self:

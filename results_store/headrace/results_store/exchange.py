@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import select
-import time
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import psycopg
 from psycopg import pq
 
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
-
-#: A server that doesn't take a statement, or doesn't answer it, for this long is away.
-ANSWER_S: Final = 10.0
+from headrace.results_store.bounded import BoundedConnection, SilentServer
 
 _DONE: Final = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
 
@@ -35,27 +30,25 @@ class Parameters:
         return self
 
 
-def start(connection: Connection, statement: bytes, parameters: Parameters) -> None:
+def start(connection: BoundedConnection, statement: bytes, parameters: Parameters) -> None:
     """Send a statement. The connection must be in autocommit mode and idle. Raises errors of psycopg."""
     pgconn = connection.pgconn
     pgconn.send_query_params(
         statement, parameters.values, param_types=parameters.oids, param_formats=parameters.formats
     )
-    until = time.monotonic() + ANSWER_S
     while pgconn.flush():
         # The server may have to say something before it reads on.
-        if _wait(pgconn, select.POLLIN | select.POLLOUT, until) & select.POLLIN:
+        if _wait(connection, select.POLLIN | select.POLLOUT) & select.POLLIN:
             pgconn.consume_input()
 
 
-def finish(connection: Connection) -> None:
+def finish(connection: BoundedConnection) -> None:
     """Wait for the answer of the statement that was started. Raises errors of psycopg."""
     pgconn = connection.pgconn
-    until = time.monotonic() + ANSWER_S
     results: list[pq.abc.PGresult] = []
     while True:
         while pgconn.is_busy():
-            _wait(pgconn, select.POLLIN, until)
+            _wait(connection, select.POLLIN)
             pgconn.consume_input()
         result = pgconn.get_result()
         if result is None:
@@ -66,15 +59,17 @@ def finish(connection: Connection) -> None:
             raise psycopg.errors.error_from_result(result)
 
 
-def is_under_way(connection: Connection) -> bool:
+def is_under_way(connection: BoundedConnection) -> bool:
     """Return whether a statement was started whose answer is still to be taken."""
     return connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE
 
 
-def _wait(pgconn: pq.abc.PGconn, events: int, until: float) -> int:
+def _wait(connection: BoundedConnection, events: int) -> int:
+    """Wait until one of the events happens; a server that is silent for too long is lost."""
     poll = select.poll()
-    poll.register(pgconn.socket, events)
-    found: Sequence[tuple[int, int]] = poll.poll(max(0.0, until - time.monotonic()) * 1000)
+    poll.register(connection.pgconn.socket, events)
+    found = poll.poll(connection.answer_s * 1000)
     if not found:
-        raise psycopg.OperationalError(f"no answer within {ANSWER_S:g} s")
+        connection.pgconn.finish()
+        raise SilentServer(f"no answer within {connection.answer_s:g} s")
     return found[0][1]

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.results_store.address import connect, create_engine
+from headrace.results_store.bounded import LONG_WORK_S
 from headrace.results_store.errors import MIGRATE_HINT, driver_errors_translated
 from headrace.results_store.partitions import ensure_partitions
 from headrace.results_store.schema import REVISIONS, VERSION_TABLE
@@ -29,10 +30,10 @@ def migrate(database_url: str) -> None:
     """
     from alembic import command
 
-    engine = create_engine(database_url, pool_size=1)
+    engine = create_engine(database_url, pool_size=1, answer_s=LONG_WORK_S)
     try:
         # The lock is the session's: it outlives the transactions of the migrations, and ends with the connection.
-        with driver_errors_translated(), engine.connect() as connection, connect(database_url) as guard:
+        with driver_errors_translated(), engine.connect() as connection, connect(database_url, LONG_WORK_S) as guard:
             guard.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
             found = _read_revision(guard)
             if found is not None and found not in REVISIONS:

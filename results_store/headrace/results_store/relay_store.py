@@ -15,6 +15,7 @@ import psycopg
 
 from headrace.contracts.compact import expand
 from headrace.results_store.address import connect
+from headrace.results_store.bounded import ANSWER_S
 from headrace.results_store.durable_block import CHANNEL
 from headrace.results_store.errors import driver_errors_translated
 
@@ -98,11 +99,15 @@ Send: TypeAlias = Callable[[str, int, Sequence[bytes]], int]
 class RelayStore:
     """Reads and marks durable requests of one key prefix. Methods raise StoreUnavailable and ConfigurationError."""
 
-    def __init__(self, database_url: str, prefix: str, holder: str) -> None:
-        """holder: names this relay among others. Nothing is connected yet."""
+    def __init__(self, database_url: str, prefix: str, holder: str, timeout_s: float = ANSWER_S) -> None:
+        """holder: names this relay among others. timeout_s: silence for so long is a lost server.
+
+        Nothing is connected yet.
+        """
         self._database_url = database_url
         self._prefix = prefix
         self._holder = holder
+        self._timeout_s = timeout_s
         self._connection: Connection | None = None
 
     def lead(self) -> str | None:
@@ -199,7 +204,7 @@ class RelayStore:
     def _connected(self) -> Iterator[Connection]:
         with driver_errors_translated():
             if self._connection is None or self._connection.closed:
-                self._connection = connect(self._database_url)
+                self._connection = connect(self._database_url, self._timeout_s)
             try:
                 yield self._connection
             except psycopg.Error:

@@ -9,7 +9,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Collection, Iterator
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -17,10 +17,9 @@ from psycopg.pq import TransactionStatus
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
 from headrace.results_store import exchange
 from headrace.results_store.address import connect, connection_info
+from headrace.results_store.bounded import ANSWER_S, BoundedConnection
 from headrace.results_store.durable_block import INSERT_FOR_CLIENT, DurableBlock, encoded_parameters
 from headrace.results_store.errors import MIGRATE_HINT, driver_errors_translated
-
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -46,16 +45,20 @@ _DATABASE_ID: Final = "SELECT database_id FROM headrace_relays WHERE prefix = ''
 class RequestStore:
     """Inserts and marks durable requests; usable from several threads and after a fork."""
 
-    def __init__(self, database_url: str) -> None:
-        """database_url: `postgresql://…`; nothing is connected yet. Raises ConfigurationError when it can't be read."""
+    def __init__(self, database_url: str, timeout_s: float = ANSWER_S) -> None:
+        """database_url: `postgresql://…`; nothing is connected yet. timeout_s: silence for so long is a lost server.
+
+        Raises ConfigurationError when the URL can't be read.
+        """
         connection_info(database_url)
         self._database_url = database_url
+        self._timeout_s = timeout_s
         self._database_id: uuid.UUID | None = None
         self._start_anew()
 
     def _start_anew(self) -> None:
         self._process = os.getpid()
-        self._free: queue.LifoQueue[Connection] = queue.LifoQueue()
+        self._free: queue.LifoQueue[BoundedConnection] = queue.LifoQueue()
         self._turns = threading.Semaphore(CONNECTIONS)
 
     @contextlib.contextmanager
@@ -100,7 +103,7 @@ class RequestStore:
         return self._database_id
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _connection(self) -> Iterator[BoundedConnection]:
         if self._process != os.getpid():
             self._start_anew()
         turns, free = self._turns, self._free
@@ -123,14 +126,14 @@ class RequestStore:
         finally:
             turns.release()
 
-    def _taken(self, free: queue.LifoQueue[Connection]) -> Connection:
+    def _taken(self, free: queue.LifoQueue[BoundedConnection]) -> BoundedConnection:
         with contextlib.suppress(queue.Empty):
             while True:
                 connection = free.get_nowait()
                 if _lives(connection):
                     return connection
                 connection.close()
-        return connect(self._database_url)
+        return connect(self._database_url, self._timeout_s)
 
     def close(self) -> None:
         """Close the connections that are not in use; a later call opens others."""
@@ -139,7 +142,7 @@ class RequestStore:
                 self._free.get_nowait().close()
 
 
-def _lives(connection: Connection) -> bool:
+def _lives(connection: BoundedConnection) -> bool:
     """Return whether a connection that lay idle can be used: the server has not ended it meanwhile."""
     if connection.closed:
         return False

@@ -62,7 +62,9 @@ class Relay:
         self._settings = settings
         self._broker = connect_to(settings)
         self._submitter = Submitter(self._broker)
-        self._store = RelayStore(settings.require_database_url(), settings.key_prefix, uuid.uuid4().hex)
+        self._store = RelayStore(
+            settings.require_database_url(), settings.key_prefix, uuid.uuid4().hex, settings.database_timeout_s
+        )
         self._reader, self._writer = socket.socketpair()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-relay", daemon=True)
@@ -219,8 +221,10 @@ class Relay:
         news = self._store.fileno()
         if news is not None:
             files.append(news)
-        ready, _, _ = select.select(files, [], [], seconds)
-        if news is not None and news in ready:
+        poll = select.poll()
+        for file in files:
+            poll.register(file, select.POLLIN)
+        if news in (file for file, _ in poll.poll(seconds * 1000)):
             try:
                 self._store.forget_news()
             except HeadraceError as exc:
