@@ -4,14 +4,14 @@ HeadraceError
 ├── InvalidRequest        a read names something that Postgres can't hold or compare
 ├── StoreUnavailable      no connection, or the server can't write now: the same call may succeed later
 ├── ConfigurationError    the schema is missing or of another release, or the URL is wrong
-└── StoreRejected         Postgres refuses some rows, and always will
+└── StoreRejected         Postgres refuses some rows and takes others
 """
 
 from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import psycopg
@@ -21,9 +21,6 @@ from headrace.contracts.errors import ConfigurationError, HeadraceError, Invalid
 
 MIGRATE_HINT: Final = "run `headrace store migrate`"
 
-#: SQLSTATE classes that blame the data of a row: data exceptions, constraint violations, program limits.
-_DATA_CLASSES: Final = ("22", "23", "54")
-
 #: SQLSTATE of a missing privilege: in class 42, but no migration cures it.
 _NO_PRIVILEGE: Final = "42501"
 
@@ -32,26 +29,21 @@ _SCHEMA_CLASSES: Final = ("42", "3F")
 
 
 class StoreRejected(HeadraceError):
-    """Postgres refused some rows, so nothing of this write was stored; write again without the rows in `ids`."""
+    """Postgres refused some rows while it took others; write again without those in `refused`."""
 
-    def __init__(self, ids: Sequence[uuid.UUID], message: str) -> None:
-        """ids: the rows that Postgres refused, no others. message: what it said of the first of them."""
+    def __init__(self, refused: Mapping[uuid.UUID, str], message: str) -> None:
+        """refused: the rows that Postgres refused, no others, each with its SQLSTATE. message: said of the first."""
         super().__init__(message)
-        self.ids = tuple(ids)
-
-
-def is_data_error(error: psycopg.Error) -> bool:
-    """Say whether the data of some row caused this error, so that other rows may be stored without it."""
-    return (error.sqlstate or "").startswith(_DATA_CLASSES)
+        self.refused = dict(refused)
 
 
 def primary_message(error: psycopg.Error) -> str:
-    """Give the first line of what Postgres said; its DETAIL, which may quote values of rows, stays away."""
+    """Return the first line of what Postgres said; its DETAIL, which may quote values of rows, stays away."""
     return (error.diag.message_primary or str(error).strip().partition("\n")[0]).rstrip(".")
 
 
 def translate(error: psycopg.Error) -> HeadraceError:
-    """Give the error of headrace that stands for an error of the driver; neither holds values of rows or passwords."""
+    """Return the error of headrace for an error of the driver; neither holds values of rows or passwords."""
     code = error.sqlstate or ""
     said = primary_message(error)
     if isinstance(error, psycopg.DataError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -12,7 +11,6 @@ import psycopg
 from psycopg import pq
 from psycopg.errors import UniqueViolation, error_from_result
 
-from headrace.contracts.errors import StoreUnavailable
 from headrace.results_store.address import connect, connection_info
 from headrace.results_store.columns import (
     NAMES,
@@ -24,10 +22,10 @@ from headrace.results_store.columns import (
     encoded_bytes,
     find_unencodable,
     microseconds,
-    slice_columns,
 )
-from headrace.results_store.errors import StoreRejected, is_data_error, primary_message, translate
+from headrace.results_store.errors import StoreRejected, translate
 from headrace.results_store.rows import BatchRows, Conflict
+from headrace.results_store.salvage import Salvage
 
 #: Above either of these a write goes by COPY: beyond about 2,000 rows it is faster (benchmarks/store.py), and Postgres
 #: takes no array of more than 1 GB.
@@ -57,6 +55,12 @@ _FIND: Final = (
     " coalesce(error->>'type', ''), coalesce(error->>'message', '') FROM predictions WHERE id = ANY(%s)"
 )
 
+#: SQLSTATE of a number that does not fit its column: such rows are refused here, Postgres never sees them.
+OUT_OF_RANGE: Final = "22003"
+
+#: A server that ends so many times in a row over the same rows is no longer taken for one that restarts.
+LOSSES: Final = 3
+
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -75,27 +79,31 @@ class StoreWriter:
         self._database_url = database_url
         self._leaving = leaving
         self._connection: Connection | None = None
+        # Writes in a row in the middle of which the connection was lost.
+        self._lost = 0
 
     def write(self, batches: Sequence[BatchRows]) -> list[Conflict]:
-        """Store all rows of all batches and commit; all of them or none. The first row of an id wins.
+        """Store all rows of all batches and commit: in one transaction, or in several after an error.
 
-        Gives the rows that were there already under an id of these: of another batch (the request was delivered twice),
-        or of a cancel. To write the same batch again, after an error say, is no conflict and gives nothing.
+        The first row of an id wins.
+        Returns the rows that were there already under an id of these: of another batch (the request was delivered
+        twice), or of a cancel. To write the same batch again, after an error say, is no conflict.
         Raises StoreUnavailable (the same write may succeed later; it may even have been stored: just repeat it),
-        StoreRejected (nothing was stored; Postgres will never take the rows it names), ConfigurationError.
+        StoreRejected (Postgres refused the rows it names, and no others; those may be stored), ConfigurationError.
         """
         try:
             columns = encode_columns(batches)
         except (struct.error, ValueError, OverflowError) as exc:
             bad = find_unencodable(batches)
-            raise StoreRejected([row.id for row, _ in bad], f"a number does not fit its column: {bad[0][1]}") from exc
+            refused = {row.id: OUT_OF_RANGE for row, _ in bad}
+            raise StoreRejected(refused, f"a number does not fit its column: {bad[0][1]}") from exc
         if not columns[0]:
             return []
         try:
             connection = self._connected()
             self._leaving()
-            stored = self._insert_or_reject(connection, columns)
-            return [] if stored == len(columns[0]) else _find_conflicts(connection, batches)
+            stored = self._insert_or_salvage(connection, columns)
+            return [] if stored == len(columns[0]) else _find_conflicts(self._connected(), batches)
         except psycopg.Error as exc:
             # Whatever went wrong, the next call starts with a fresh connection.
             self.close()
@@ -118,7 +126,7 @@ class StoreWriter:
         self.close()
 
     def _connected(self) -> Connection:
-        if self._connection is None:
+        if self._connection is None or self._connection.closed:
             connection = connect(self._database_url)
             try:
                 for name, statement in _STATEMENTS.items():
@@ -129,19 +137,35 @@ class StoreWriter:
             self._connection = connection
         return self._connection
 
-    @staticmethod
-    def _insert_or_reject(connection: Connection, columns: Columns) -> int:
+    def _insert_or_salvage(self, connection: Connection, columns: Columns) -> int:
+        """Return how many rows are new. Raises StoreRejected, or psycopg.Error when no row is to blame."""
         try:
-            return _insert(connection, columns)
+            stored = _insert(connection, columns)
         except psycopg.Error as exc:
-            if not is_data_error(exc):
+            if self._is_absence(connection):
                 raise
-            ids = _find_rejected(connection, columns)
-            if not ids:
-                raise StoreUnavailable(
-                    f"Postgres refused a write, but none of its rows: {primary_message(exc)}; write it again"
-                ) from exc
-            raise StoreRejected(ids, f"Postgres refused {len(ids)} row(s): {primary_message(exc)}") from exc
+            self._lost = 0
+            salvage = Salvage(self._idle, columns, exc)
+            salvage.run()
+            if salvage.refused:
+                message = f"Postgres refused {len(salvage.refused)} row(s): {salvage.message}"
+                raise StoreRejected(salvage.refused, message) from exc
+            return salvage.stored
+        self._lost = 0
+        return stored
+
+    def _is_absence(self, connection: Connection) -> bool:
+        """Return whether the server is to blame because it is gone; not if it goes whenever it gets these rows."""
+        if not connection.closed:
+            return False
+        self._lost += 1
+        return self._lost < LOSSES
+
+    def _idle(self) -> Connection:
+        """Return a connection that is in no transaction."""
+        if self._connection is not None and self._connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            self.close()
+        return self._connected()
 
 
 def _insert(connection: Connection, columns: Columns) -> int:
@@ -197,38 +221,6 @@ def _stream(cursor: psycopg.Cursor[tuple[Any, ...]], statement: str, columns: Co
     with cursor.copy(statement) as copy:
         for piece in copy_stream(columns):
             copy.write(piece)
-
-
-def _find_rejected(connection: Connection, columns: Columns) -> list[uuid.UUID]:
-    """Find by bisection the rows that Postgres refuses; whatever it takes on the way is rolled back."""
-    rejected: list[uuid.UUID] = []
-    pending = [(0, len(columns[0]))]
-    with connection.transaction(force_rollback=True):
-        while pending:
-            start, stop = pending.pop()
-            if _is_accepted(connection, slice_columns(columns, start, stop)):
-                continue
-            if stop - start == 1:
-                rejected.append(uuid.UUID(bytes=columns[0][start][4:]))
-            else:
-                middle = (start + stop) // 2
-                pending += [(middle, stop), (start, middle)]
-    return rejected
-
-
-def _is_accepted(connection: Connection, columns: Columns) -> bool:
-    try:
-        with connection.transaction(force_rollback=True):
-            # Skipping, because a conflict in the middle of a transaction would end it.
-            if encoded_bytes(columns) > COPY_BYTES:
-                _copy_skipping(connection, columns)
-            else:
-                _insert_arrays_skipping(connection, columns)
-    except psycopg.Error as exc:
-        if not is_data_error(exc):
-            raise
-        return False
-    return True
 
 
 def _find_conflicts(connection: Connection, batches: Sequence[BatchRows]) -> list[Conflict]:
