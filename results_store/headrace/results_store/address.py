@@ -27,9 +27,11 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "keepalives_interval": 5,
     "keepalives_count": 4,
     "tcp_user_timeout": _SILENCE_TIMEOUT_MS,
-    # Times are stored and read as UTC whatever the server's own zone is.
-    "options": "-c TimeZone=UTC",
+    # Nothing in `options`: poolers refuse it (pgbouncer's `ignore_startup_parameters`).
 }
+
+#: A statement that was executed so often is prepared by psycopg, unless a pooler is between.
+_PREPARE_THRESHOLD: Final = 5
 
 
 def connection_info(database_url: str) -> str:
@@ -65,10 +67,30 @@ def create_engine(database_url: str, *, pool_size: int = 5) -> sa.Engine:
     set_json_loads(orjson.loads, adapters)
     return sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(info, context=adapters),
+        creator=lambda: _open(info, adapters),
         isolation_level="AUTOCOMMIT",
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
         hide_parameters=True,
     )
+
+
+def _open(info: str, adapters: AdaptersMap) -> psycopg.Connection[tuple[Any, ...]]:
+    connection = psycopg.connect(info, context=adapters, autocommit=True, prepare_threshold=None)
+    try:
+        if not is_pooled(connection):
+            connection.prepare_threshold = _PREPARE_THRESHOLD
+    except psycopg.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether a pooler is between, so that the next transaction may be another session's; one round trip.
+
+    A pooler must send its clients keys of its own for the cancelling of statements, and so process ids of its own.
+    """
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is None or row[0] != connection.info.backend_pid

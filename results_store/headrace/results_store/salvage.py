@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import psycopg
-from psycopg import pq
-from psycopg.errors import error_from_result
 
 from headrace.results_store.blame import Search, is_data_error, may_pass
-from headrace.results_store.columns import NAMES, UNNEST, Columns, array_parameters, slice_columns
+from headrace.results_store.columns import NAMES, Columns, array_parameters, slice_columns
 from headrace.results_store.errors import primary_message
+from headrace.results_store.statements import SKIPPING, execute_whole
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -27,9 +26,6 @@ CONNECTION_LOST: Final = "08006"
 #: A server whose process ended over a row restarts all others: it is back within about a second, each time.
 _RECOVERY_S: Final = 20.0
 _RECONNECT_S: Final = 0.25
-
-_INSERT: Final = f"INSERT INTO predictions ({', '.join(NAMES)}) SELECT {UNNEST} ON CONFLICT DO NOTHING".encode()
-_BINARY: Final = [pq.Format.BINARY] * len(NAMES)
 
 #: Positions of the columns whose size varies much.
 _OUTPUTS: Final = NAMES.index("outputs")
@@ -84,7 +80,9 @@ class Salvage:
         while (piece := search.following()) is not None:
             connection = self._reached()
             try:
-                self.stored += _insert(connection, slice_columns(self._columns, *piece))
+                parameters = array_parameters(slice_columns(self._columns, *piece))
+                # Not prepared: what is wrong may be the prepared statement.
+                self.stored += execute_whole(connection, SKIPPING, parameters)
             except psycopg.Error as exc:
                 row = search.refused()
                 if row is not None:
@@ -130,11 +128,3 @@ def code_of(error: psycopg.Error) -> str:
 def _probe(connection: Connection, values: tuple[object, ...]) -> None:
     with connection.transaction(force_rollback=True):
         connection.execute(_PROBE, values)
-
-
-def _insert(connection: Connection, columns: Columns) -> int:
-    # Not prepared: what is wrong may be the prepared statement, and it must serve behind a pooler that knows none.
-    result = connection.pgconn.exec_params(_INSERT, array_parameters(columns), None, _BINARY, pq.Format.BINARY)
-    if result.status != pq.ExecStatus.COMMAND_OK:
-        raise error_from_result(result)
-    return result.command_tuples or 0

@@ -9,14 +9,12 @@ from typing import Any, Final, Self, TypeAlias
 
 import psycopg
 from psycopg import pq
-from psycopg.errors import UniqueViolation, error_from_result
+from psycopg.errors import UniqueViolation
 
 from headrace.results_store.address import connect, connection_info
 from headrace.results_store.columns import (
     NAMES,
-    UNNEST,
     Columns,
-    array_parameters,
     copy_stream,
     encode_columns,
     encoded_bytes,
@@ -26,6 +24,7 @@ from headrace.results_store.columns import (
 from headrace.results_store.errors import StoreRejected, translate
 from headrace.results_store.rows import BatchRows, Conflict
 from headrace.results_store.salvage import Salvage
+from headrace.results_store.statements import PLAIN, SKIPPING, Statements
 
 #: Above either of these a write goes by COPY: beyond about 2,000 rows it is faster (benchmarks/store.py), and Postgres
 #: takes no array of more than 1 GB.
@@ -33,22 +32,12 @@ COPY_ROWS: Final = 2_000
 COPY_BYTES: Final = 32 << 20
 
 _COLUMN_LIST: Final = ", ".join(NAMES)
-_INSERT: Final = f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {UNNEST}"
-_SKIP_CONFLICTS: Final = "ON CONFLICT DO NOTHING"
-
-#: Prepared statements: name → text. An id that exists already is rare, and ON CONFLICT costs every row a quarter of
-#: its time (a second look into the index, a speculative insertion and its confirmation in the WAL); so rows go in
-#: plainly first, and only a write that meets a conflict goes in again with it.
-_PLAIN: Final = b"headrace_insert"
-_SKIPPING: Final = b"headrace_insert_new"
-_STATEMENTS: Final = {_PLAIN: _INSERT, _SKIPPING: f"{_INSERT} {_SKIP_CONFLICTS}"}
-_BINARY: Final = [pq.Format.BINARY] * len(NAMES)
 
 _COPY: Final = f"COPY predictions ({_COLUMN_LIST}) FROM STDIN (FORMAT binary)"
 _STAGE: Final = "CREATE TEMPORARY TABLE headrace_stage (LIKE predictions) ON COMMIT DROP"
 _COPY_STAGE: Final = f"COPY headrace_stage ({_COLUMN_LIST}) FROM STDIN (FORMAT binary)"
 _INSERT_STAGED: Final = (
-    f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM headrace_stage {_SKIP_CONFLICTS}"  # noqa: S608
+    f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM headrace_stage ON CONFLICT DO NOTHING"  # noqa: S608
 )
 _FIND: Final = (
     "SELECT id, batch_id, (extract(epoch FROM finished_at) * 1000000)::bigint, state,"
@@ -79,6 +68,7 @@ class StoreWriter:
         self._database_url = database_url
         self._leaving = leaving
         self._connection: Connection | None = None
+        self._statements = Statements()
         # Writes in a row in the middle of which the connection was lost.
         self._lost = 0
 
@@ -129,8 +119,7 @@ class StoreWriter:
         if self._connection is None or self._connection.closed:
             connection = connect(self._database_url)
             try:
-                for name, statement in _STATEMENTS.items():
-                    _check(connection.pgconn.prepare(name, statement.encode()))
+                self._statements.prepare(connection)
             except psycopg.Error:
                 connection.close()
                 raise
@@ -140,7 +129,7 @@ class StoreWriter:
     def _insert_or_salvage(self, connection: Connection, columns: Columns) -> int:
         """Return how many rows are new. Raises StoreRejected, or psycopg.Error when no row is to blame."""
         try:
-            stored = _insert(connection, columns)
+            stored = self._insert(connection, columns)
         except psycopg.Error as exc:
             if self._is_absence(connection):
                 raise
@@ -154,6 +143,16 @@ class StoreWriter:
         self._lost = 0
         return stored
 
+    def _insert(self, connection: Connection, columns: Columns) -> int:
+        """Insert in one transaction, by the way that suits the size; return how many rows were new."""
+        large = len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES
+        try:
+            return _copy(connection, columns) if large else self._statements.execute(connection, PLAIN, columns)
+        except UniqueViolation:
+            if large:
+                return _copy_skipping(connection, columns)
+            return self._statements.execute(connection, SKIPPING, columns)
+
     def _is_absence(self, connection: Connection) -> bool:
         """Return whether the server is to blame because it is gone; not if it goes whenever it gets these rows."""
         if not connection.closed:
@@ -166,38 +165,6 @@ class StoreWriter:
         if self._connection is not None and self._connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
             self.close()
         return self._connected()
-
-
-def _insert(connection: Connection, columns: Columns) -> int:
-    """Insert in one transaction, by the way that suits the size; give how many rows were new."""
-    if len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES:
-        plainly, skipping = _copy, _copy_skipping
-    else:
-        plainly, skipping = _insert_arrays, _insert_arrays_skipping
-    try:
-        return plainly(connection, columns)
-    except UniqueViolation:
-        return skipping(connection, columns)
-
-
-def _insert_arrays(connection: Connection, columns: Columns) -> int:
-    return _execute(connection, _PLAIN, columns)
-
-
-def _insert_arrays_skipping(connection: Connection, columns: Columns) -> int:
-    return _execute(connection, _SKIPPING, columns)
-
-
-def _execute(connection: Connection, statement: bytes, columns: Columns) -> int:
-    # libpq itself, below psycopg's cursors: one call that gives up the GIL once, at an eighth of the CPU.
-    result = connection.pgconn.exec_prepared(statement, array_parameters(columns), _BINARY, pq.Format.BINARY)
-    return _check(result).command_tuples or 0
-
-
-def _check(result: pq.abc.PGresult) -> pq.abc.PGresult:
-    if result.status != pq.ExecStatus.COMMAND_OK:
-        raise error_from_result(result)
-    return result
 
 
 def _copy(connection: Connection, columns: Columns) -> int:
