@@ -33,6 +33,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "home": "/srv/home",
         "models": "/srv/models",
         "device": "cuda:1",
+        "inbox_bytes": "4097",
     }
     numbers = {name: "7" for name in Settings.model_fields if name not in values}
     for name, value in {**values, **numbers}.items():
@@ -40,7 +41,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
     settings = load_settings()
     assert settings.require_broker_url() == values["broker_url"]
     assert settings.require_database_url() == values["database_url"]
-    assert settings.key_prefix == "shop:"
+    assert (settings.key_prefix, settings.inbox_bytes) == ("shop:", 4097)
     assert (settings.home, settings.models, settings.device) == (Path("/srv/home"), Path("/srv/models"), "cuda:1")
     assert all(getattr(settings, name) == 7 for name in numbers)
 

@@ -21,7 +21,7 @@ def test_what_the_url_says_wins_over_our_defaults() -> None:
     )
     assert (found["host"], found["sslmode"], found["connect_timeout"]) == ("/run/pg", "require", "3")
     assert found["application_name"] == "me"
-    assert found["tcp_user_timeout"] == "30000"
+    assert found["tcp_user_timeout"] == "8000"
 
 
 @pytest.mark.parametrize("url", ["mysql://ann:hunter2@db/x", "ann:hunter2@db", ""])

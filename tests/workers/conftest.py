@@ -144,9 +144,12 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def running_worker(settings: Settings, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as Celery's own command starts it."""
+def running_worker(
+    settings: Settings, log: Path, *, name: str = "", **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker as Celery's own command starts it. name: of its node, where there are several."""
     command = [sys.executable, "-m", "celery", "-A", "headrace.workers.app", "worker", "--loglevel", "INFO"]
+    command += ["-n", name] if name else []
     with log.open("ab") as file:
         process = subprocess.Popen(
             command, env={**worker_environment(settings), **environment}, stdout=file, stderr=subprocess.STDOUT

@@ -3,6 +3,7 @@
 HeadraceError
 ├── InvalidRequest              the request can never succeed as it is
 │   ├── UnknownModel
+│   │   └── NotRegistered
 │   ├── SignatureMismatch
 │   └── PayloadTooLarge
 ├── QueueFull
@@ -78,6 +79,10 @@ class InvalidRequest(HeadraceError):
 
 class UnknownModel(InvalidRequest):
     """No worker serves this model; `headrace models list` shows those in the model directory."""
+
+
+class NotRegistered(UnknownModel):
+    """The task is none of its queue's; send `infer.MODEL` to the queue `infer.MODEL`."""
 
 
 class SignatureMismatch(InvalidRequest):

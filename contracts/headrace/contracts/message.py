@@ -49,12 +49,14 @@ _Inbox: TypeAlias = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^(head
 class RequestHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The `headrace` header: what Celery's own headers have no place for.
 
-    version: model version or alias, "" for the default. inbox: key of the list the reply goes to, "" for none.
+    version: model version or alias, "" for the default. checked: the version whose signature the client compared the
+    inputs with, where it left `version` out. inbox: key of the list the reply goes to, "" for none.
     submitted_at: seconds since 1970. job_id, row_index: the bulk job and the row in it that this request is.
     """
 
     v: int = PROTOCOL
     version: _Text = ""
+    checked: _Text = ""
     rows: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
     inbox: _Inbox = ""
     submitted_at: _Seconds = 0.0

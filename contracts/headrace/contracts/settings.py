@@ -59,7 +59,21 @@ class Settings(BaseSettings):
         "other: clients and workers that belong together have the same. As `global_keyprefix` of Celery's Redis "
         "transport.",
     )
+    broker_timeout_s: float = Field(
+        8.0,
+        ge=2,
+        le=3600,
+        description="A connection to Redis or Valkey counts as dead, and is replaced, when a read or write on it is "
+        "silent for so long.",
+    )
     database_url: SecretStr | None = Field(None, description="Postgres: `postgresql://user:password@host:port/name`.")
+    database_timeout_s: float = Field(
+        8.0,
+        ge=2,
+        le=3600,
+        description="A connection to Postgres counts as dead, and is replaced, when a statement on it is silent for so "
+        "long.",
+    )
     home: Path = Field(Path(".headrace"), description="Folder of the local stack's data.")
     models: Path = Field(Path("models"), description="Folder of model packages, `NAME/VERSION/model.toml`.")
     device: str = Field("cpu", description="Where workers run models: `cpu`, `cuda`, `cuda:1`, `tensorrt`.")
@@ -116,6 +130,11 @@ class Settings(BaseSettings):
         50.0, ge=0, description="Requests a second that a worker shows one by one in Flower; batches always are shown."
     )
     outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
+    outbox_bytes: int = Field(
+        134_217_728,
+        gt=0,
+        description="Bytes of outputs a worker holds while Postgres is away; it runs nothing more at either bound.",
+    )
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
     )

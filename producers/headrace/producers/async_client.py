@@ -21,7 +21,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served_async, where_served
+from headrace.producers.serving import AsyncLook, is_served_async, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
@@ -47,11 +47,13 @@ class AsyncClient:
         """Start afresh in the child after a fork, or in a new event loop after the end of the last."""
         self._rows.renew()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix)
+        silence_s = self._settings.broker_timeout_s
+        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix, silence_s)
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
         inbox = keys.inbox_name(uuid.uuid4().hex)
-        self._inbox = AsyncInbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
+        self._inbox = AsyncInbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
+        self._look = AsyncLook(self._url, self._settings.key_prefix, self._factory.catalog)
 
     def _bind(self) -> None:
         """Keep to the event loop of the first use; connections can't leave it."""
@@ -76,6 +78,7 @@ class AsyncClient:
     ) -> AsyncHandle:
         """Submit one request; see `Client.submit`."""
         self._bind()
+        await self._look(model)
         block = self._factory.one(model, inputs, Options(priority, deadline_s, version), request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, AsyncHandle) else AsyncHandle(self, block.ids[0], model)
@@ -94,6 +97,7 @@ class AsyncClient:
     ) -> list[AsyncHandle]:
         """Submit each row as a request of its own; see `Client.submit_many`."""
         self._bind()
+        await self._look(model)
         handles: list[AsyncHandle] = []
         for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
             new = [AsyncHandle(self, request_id, model) for request_id in block.ids]
@@ -167,6 +171,7 @@ class AsyncClient:
         await self._inbox.close()
         await self._sender.close()
         await self._broker.aclose()
+        await self._look.close()
         await asyncio.to_thread(self._rows.close)
 
     async def __aenter__(self) -> Self:

@@ -15,16 +15,20 @@ from headrace.contracts.message import Reply, decode_replies, were_dropped
 from headrace.producers.broker import (
     NUDGE,
     PATIENCE_S,
-    READ_S,
     RECONNECT_FIRST_S,
     RECONNECT_MAX_S,
     broker_errors,
     connect_for_reading_async,
+    read_for_s,
 )
 from headrace.producers.pending import Pending, Waiting
+from headrace.queueing.patience import SILENCE_S
 
 #: How long a cancelled task may take to end before it is woken.
 _CANCEL_S: Final = 0.1
+
+#: How long a look-up in the store may take that runs when the inbox is closed.
+_LOOK_UP_S: Final = 1.0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -32,11 +36,17 @@ _log: Final = logging.getLogger(__name__)
 class AsyncInbox:
     """Reads the replies to one asyncio client; belongs to one event loop."""
 
-    def __init__(self, url: str, key: str, look_up: Callable[[Sequence[str]], list[Reply]]) -> None:
-        """key: the list to read. look_up: gives replies for those of these requests that have a row; may block."""
+    def __init__(
+        self, url: str, key: str, look_up: Callable[[Sequence[str]], list[Reply]], silence_s: float = SILENCE_S
+    ) -> None:
+        """key: the list to read. look_up: gives replies for those of these requests that have a row; may block.
+
+        silence_s: a connection that is silent for so long is replaced.
+        """
         self.key = key
         self.closed = False
-        self._client = connect_for_reading_async(url)
+        self._client = connect_for_reading_async(url, silence_s)
+        self._read_s = read_for_s(silence_s)
         self._look_up = look_up
         self._pending = Pending()
         self._reader: asyncio.Task[None] | None = None
@@ -99,7 +109,7 @@ class AsyncInbox:
     async def _read(self) -> None:
         try:
             with broker_errors():
-                found = await self._client.blpop([self.key], READ_S)
+                found = await self._client.blpop([self.key], self._read_s)
         except BrokerUnavailable:
             away_s = self._note_break()
             if away_s > PATIENCE_S:
@@ -176,6 +186,9 @@ class AsyncInbox:
         await self._client.aclose()
 
     async def _end_tasks(self) -> None:
+        if self._looking is not None:
+            # Its thread would go on without it, and open a connection that nobody closes any more.
+            await asyncio.wait({self._looking}, timeout=_LOOK_UP_S)
         alive = {task for task in (self._reader, self._looking) if task is not None}
         for task in alive:
             task.cancel()
@@ -185,4 +198,4 @@ class AsyncInbox:
             # redis-py loses a cancellation that comes while it connects; then an empty element ends the read.
             with contextlib.suppress(BrokerUnavailable), broker_errors():
                 await self._client.rpush(self.key, NUDGE)
-            await asyncio.wait(alive, timeout=READ_S)
+            await asyncio.wait(alive, timeout=self._read_s)

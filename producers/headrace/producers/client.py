@@ -19,7 +19,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served, where_served
+from headrace.producers.serving import Look, is_served, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import Submitter
 
@@ -46,11 +46,13 @@ class Client:
         renew_after_fork(self)
 
     def _open(self) -> None:
-        self._broker = connect_for_calls(self._url, self._settings.key_prefix)
+        silence_s = self._settings.broker_timeout_s
+        self._broker = connect_for_calls(self._url, self._settings.key_prefix, silence_s)
         self._submitter = Submitter(self._broker)
         inbox = keys.inbox_name(uuid.uuid4().hex)
-        self._inbox = Inbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
+        self._inbox = Inbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
+        self._look = Look(self._url, self._settings.key_prefix, self._factory.catalog)
 
     def renew(self) -> None:
         """Start afresh in the child after a fork: an inbox and connections of its own."""
@@ -77,6 +79,7 @@ class Client:
         Raises InvalidRequest (UnknownModel, SignatureMismatch, PayloadTooLarge) before anything is sent, QueueFull,
         BrokerUnavailable.
         """
+        self._look(model)
         block = self._factory.one(model, inputs, Options(priority, deadline_s, version), request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, Handle) else Handle(self, block.ids[0], model)
@@ -103,6 +106,7 @@ class Client:
         its `handles` are those of the first rows, which were accepted. So are those of SubmissionInterrupted (a
         BrokerUnavailable) when the broker is lost on the way.
         """
+        self._look(model)
         handles: list[Handle] = []
         for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
             new = [Handle(self, request_id, model) for request_id in block.ids]
@@ -184,6 +188,7 @@ class Client:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
         self._inbox.close()
         self._broker.close()
+        self._look.close()
         self._rows.close()
 
     def __enter__(self) -> Self:

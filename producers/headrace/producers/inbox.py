@@ -8,6 +8,7 @@ waiter leads.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +18,18 @@ from typing import Final
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
 from headrace.contracts.message import Reply, decode_replies, were_dropped
 from headrace.producers.broker import (
+    LATE_S,
     NUDGE,
     PATIENCE_S,
-    READ_S,
     RECONNECT_FIRST_S,
     RECONNECT_MAX_S,
-    SHORTEST_READ_S,
     broker_errors,
     connect_for_reading,
+    read_for_s,
+    read_inbox,
 )
 from headrace.producers.pending import Pending, Waiting
+from headrace.queueing.patience import SILENCE_S
 
 #: Elements taken from the inbox at once when nobody waits; each holds the replies of a batch.
 _POLL_ELEMENTS: Final = 64
@@ -46,10 +49,17 @@ _log: Final = logging.getLogger(__name__)
 class Inbox:
     """Reads the replies to one client; usable from several threads."""
 
-    def __init__(self, url: str, key: str, look_up: Callable[[Sequence[str]], list[Reply]]) -> None:
-        """key: the list to read. look_up: gives replies for those of these requests that have a row."""
+    def __init__(
+        self, url: str, key: str, look_up: Callable[[Sequence[str]], list[Reply]], silence_s: float = SILENCE_S
+    ) -> None:
+        """key: the list to read. look_up: gives replies for those of these requests that have a row.
+
+        silence_s: a connection that is silent for so long is replaced.
+        """
         self.key = key
-        self._client = connect_for_reading(url)
+        self._client = connect_for_reading(url, silence_s)
+        self._read_s = read_for_s(silence_s)
+        self._late_s = silence_s - self._read_s
         self._look_up = look_up
         self._pending = Pending()
         self._lock = threading.Lock()
@@ -132,7 +142,7 @@ class Inbox:
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         with self._watching(handle) as woken:
             while handle.reply is None and not self.closed:
-                left_s = READ_S if ends_at is None else ends_at - time.monotonic()
+                left_s = self._read_s if ends_at is None else ends_at - time.monotonic()
                 if left_s <= 0:
                     self._poll_now()
                     return
@@ -173,18 +183,19 @@ class Inbox:
         try:
             while handle.reply is None and not self.closed:
                 now = time.monotonic()
-                until = min(now + READ_S, self._pending.next_lookup, now + READ_S if ends_at is None else ends_at)
-                if until <= now:
+                left_s = math.inf if ends_at is None else ends_at - now
+                wait_s = min(self._read_s, self._pending.next_lookup - now, left_s)
+                if wait_s <= 0:
                     return
-                self._read(until - now)
+                self._read(wait_s, self._late_s if left_s > self._read_s + self._late_s else LATE_S)
         finally:
             with self._lock:
                 self._leader = None
 
-    def _read(self, timeout_s: float) -> None:
+    def _read(self, timeout_s: float, late_s: float) -> None:
         try:
             with broker_errors():
-                found = self._client.blpop([self.key], max(timeout_s, SHORTEST_READ_S))
+                found = read_inbox(self._client, self.key, timeout_s, late_s)
         except BrokerUnavailable:
             if self.closed:
                 return
@@ -237,7 +248,7 @@ class Inbox:
             with broker_errors():
                 self._client.rpush(self.key, NUDGE)
         except BrokerUnavailable:
-            # Then the leader's own read fails too, or it ends after READ_S.
+            # Then the leader's own read fails too, or it ends after some seconds.
             _log.debug("nudge_failed inbox=%s", self.key)
 
     def close(self) -> None:

@@ -53,5 +53,7 @@ class RowLookup:
                 # Imported here: SQLAlchemy takes longer to import than all else, and most processes never read rows.
                 from headrace.results_store import StoreReader
 
-                self._reader = StoreReader(self._settings.require_database_url())
+                self._reader = StoreReader(
+                    self._settings.require_database_url(), timeout_s=self._settings.database_timeout_s
+                )
             return self._reader

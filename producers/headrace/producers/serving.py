@@ -1,10 +1,11 @@
-"""Whether a worker serves a model: what a caller whose time is up wants to know first."""
+"""What workers serve: before a request is checked, and when a caller's time is up."""
 
 from __future__ import annotations
 
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.contracts.message import queue_name
 from headrace.producers.broker import broker_errors, connect_for_look, connect_for_look_async
+from headrace.producers.catalog import Catalog
 from headrace.queueing import serving
 
 
@@ -50,3 +51,51 @@ def where_served(url: str, model: str, prefix: str = "") -> str:
         return here
     elsewhere = " and ".join(f"the prefix {each!r}" if each else "no prefix" for each in others)
     return f"{here or ' without a key prefix'}, but with {elsewhere} one does (HEADRACE_KEY_PREFIX)"
+
+
+class Look:
+    """Keeps a catalog up to date with what workers serve, through a connection of its own whose calls are short."""
+
+    def __init__(self, url: str, prefix: str, catalog: Catalog) -> None:
+        """The connection is made when it is first needed."""
+        self._client = connect_for_look(url, prefix)
+        self._catalog = catalog
+
+    def __call__(self, model: str) -> None:
+        """Ask what workers serve, unless that is known; a broker that doesn't say it in a second changes nothing."""
+        if not self._catalog.due(model):
+            return
+        try:
+            with broker_errors():
+                found = serving.served(self._client, queue_name(model))
+        except BrokerUnavailable:
+            return
+        self._catalog.learn(model, found)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+class AsyncLook:
+    """The asyncio twin of `Look`."""
+
+    def __init__(self, url: str, prefix: str, catalog: Catalog) -> None:
+        """The connection is made when it is first needed."""
+        self._client = connect_for_look_async(url, prefix)
+        self._catalog = catalog
+
+    async def __call__(self, model: str) -> None:
+        """Ask what workers serve; see `Look`."""
+        if not self._catalog.due(model):
+            return
+        try:
+            with broker_errors():
+                found = await serving.served_async(self._client, queue_name(model))
+        except BrokerUnavailable:
+            return
+        self._catalog.learn(model, found)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()

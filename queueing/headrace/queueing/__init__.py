@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         connect_to,
         headrace_url,
         redis_url,
+        refusal_line,
         tls_options,
         translate_errors,
     )
@@ -37,13 +38,16 @@ if TYPE_CHECKING:
     )
     from headrace.queueing.lease import LeaseKeeper
     from headrace.queueing.message import OVERSIZE_HEADER
+    from headrace.queueing.preconditions import broken_preconditions, check_writes
     from headrace.queueing.recovery import Recovered, recover
+    from headrace.queueing.refusals import REFUSALS
     from headrace.queueing.running import RunningMark
     from headrace.queueing.stats import QueueStats, queue_stats
     from headrace.queueing.transport import Transport
 
 __all__ = [
     "OVERSIZE_HEADER",
+    "REFUSALS",
     "Channel",
     "ClaimingConsumer",
     "Command",
@@ -57,6 +61,8 @@ __all__ = [
     "Recovered",
     "RunningMark",
     "Transport",
+    "broken_preconditions",
+    "check_writes",
     "connect",
     "connect_to",
     "dead_letter",
@@ -68,6 +74,7 @@ __all__ = [
     "queue_stats",
     "recover",
     "redis_url",
+    "refusal_line",
     "retry_letter",
     "tls_options",
     "translate_errors",
@@ -86,6 +93,10 @@ _HOMES: Final = {
     "Recovered": "recovery",
     "RunningMark": "running",
     "Transport": "transport",
+    "REFUSALS": "refusals",
+    "broken_preconditions": "preconditions",
+    "check_writes": "preconditions",
+    "refusal_line": "connection",
     "Command": "connection",
     "CommandLine": "connection",
     "connect": "connection",

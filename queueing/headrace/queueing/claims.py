@@ -20,6 +20,7 @@ from headrace.queueing.dead import DeadLetter, Death, read_deaths
 from headrace.queueing.keys import keys_of
 from headrace.queueing.lists import queue_list
 from headrace.queueing.logs import logger
+from headrace.queueing.refusals import REFUSALS
 from headrace.queueing.serving import ConsumedQueues
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ class ClaimingConsumer:
         #: tag → SHA-1 of what was taken away when the lease had ended, and is not acknowledged yet.
         self._lost: dict[str, str] = {}
         self._strays: set[str] = set()
+        #: When a delayed message is due, as far as this consumer knows, by the monotonic clock.
+        self.next_due = math.inf
         #: The queues that it is known to consume.
         self.queues = ConsumedQueues(self.client, self._id, self._lease_ms)
 
@@ -181,7 +184,11 @@ class ClaimingConsumer:
 
     def take(self, ticket: Ticket, groups: list[Any] | None) -> list[Delivery]:
         """Read the answer to the command of a prepared claim: what was claimed is held from now on."""
-        return self._deliveries(groups, ticket.names, ticket.no_ack) if groups else []
+        if not groups:
+            return []
+        due_ms = groups[0]
+        self.next_due = math.inf if due_ms < 0 else time.monotonic() + due_ms / 1000
+        return self._deliveries(groups[1:], ticket.names, ticket.no_ack)
 
     def _rotated(self, names: list[str]) -> list[str]:
         if len(names) == 1 or not self.takes_turns:
@@ -346,6 +353,7 @@ class ClaimingConsumer:
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
+        self.next_due = min(self.next_due, time.monotonic() + delay_s)
         # Rounded up: what comes back before its time would be sent away once more.
         return "EVAL", self._delay_text, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
 
@@ -358,14 +366,27 @@ class ClaimingConsumer:
         client: a connection of the caller's own, or None for the consumer's.
         """
         self._notice_fork()
+        held = list(self._held)
         self.queues.renew(client)
         in_flight, has_lost = self._renew(args=[self._id, self._lease_ms], client=client)
         if has_lost:
             self._notice_loss(client or self.client)
+        self._notice_gone(held, in_flight, client or self.client)
         if in_flight <= len(self._held):
             self._strays = set()
             return
         self._return_strays(client or self.client)
+
+    def _notice_gone(self, held: list[str], in_flight: int, client: Redis) -> None:
+        """Say how many messages the server has lost: those that were held before it counted, and still are."""
+        still = [tag for tag in held if tag in self._held]
+        if in_flight >= len(still):
+            return
+        known = {field.decode() for field in client.hkeys(self._keys.in_flight(self._id))}  # type: ignore[union-attr]
+        with self._lock:
+            gone = [tag for tag in still if tag not in known and self._held.pop(tag, None) is not None]
+        if gone:
+            logger.error("queueing.in_flight_gone consumer=%s messages=%d", self._id, len(gone))
 
     def renewal_commands(self) -> list[Command]:
         """Return the commands by which somebody else may renew, who needn't know what they mean."""
@@ -432,7 +453,7 @@ class ClaimingConsumer:
             self.queues.close()
             while self._release_all(args=[self._id, 0]):
                 pass
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, *REFUSALS) as exc:
             if count:
                 logger.warning(
                     "queueing.release_failed consumer=%s messages=%d back_within_s=%g error=%s",

@@ -9,7 +9,9 @@ from typing import Any, Final
 from kombu import Connection
 from kombu.pidbox import Mailbox
 
+from headrace.queueing.bounded import transport_bounds
 from headrace.queueing.connection import redis_url
+from headrace.queueing.patience import SILENCE_S
 
 #: Celery's name of the exchange that all workers listen to (`control_exchange`).
 _EXCHANGE: Final = "celery"
@@ -46,5 +48,6 @@ def _mailbox(broker_url: str, prefix: str) -> Iterator[Any]:
         queue_expires=_EXPIRES_S,
         reply_queue_expires=_EXPIRES_S,
     )
-    with Connection(redis_url(broker_url), transport_options={"global_keyprefix": prefix}) as connection:
+    options = {"global_keyprefix": prefix, **transport_bounds(SILENCE_S)}
+    with Connection(redis_url(broker_url), transport_options=options) as connection:
         yield box(connection)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from headrace.queueing.claims import ClaimingConsumer, Delivery, Ticket
 
-#: How long a server may take to end a wait before its connection is cut.
-END_WAIT_S: Final = 2.0
+#: How long a server may take to end a wait before its connection is cut; a worker that was told to stop has no more.
+END_WAIT_S: Final = 0.8
 
 
 class DoorbellWait:

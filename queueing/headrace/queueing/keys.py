@@ -75,6 +75,11 @@ class Keys:
         return self.prefix + "headrace:delayed:messages"
 
     @property
+    def probe(self) -> str:
+        """String: written to see whether the server takes writes; gone after a second."""
+        return self.prefix + "headrace:probe"
+
+    @property
     def ceilings(self) -> str:
         """Hash: `MODEL VERSION DEVICE` → the most rows of a batch since one ran out of memory."""
         return self.prefix + "headrace:ceilings"
@@ -106,6 +111,10 @@ class Keys:
     def consumers(self, queue: str) -> str:
         """Return the sorted set of the consumers of a queue, like `leases`."""
         return f"{self.prefix}headrace:consumers:{queue}"
+
+    def served(self, consumer: str) -> str:
+        """Return the hash of what a consumer serves: queue → JSON of `serving.Served`."""
+        return f"{self.prefix}headrace:served:{consumer}"
 
     def doorbell(self, queue: str) -> str:
         """Return the list that holds at most one token while a queue has news; idle consumers block on it."""

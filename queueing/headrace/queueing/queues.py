@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from kombu.transport import redis as kombu_redis
 
 from headrace.contracts.prefix import checked_prefix
+from headrace.queueing.bounded_channel import BoundedChannel
 from headrace.queueing.keys import Keys, attach
 from headrace.queueing.lists import LOWEST_FIRST, lists_of_options
 from headrace.queueing.recovery import Unacked, recover
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _PURGE_STEP: Final = 500
 
 
-class QueueChannel(kombu_redis.Channel):
+class QueueChannel(BoundedChannel):
     """A channel that names the lists of models' queues in one way, and those of other queues as its options say.
 
     kombu's Redis transport knows one way for all, and goes through the steps of that one to count, purge and delete.
@@ -46,7 +47,6 @@ class QueueChannel(kombu_redis.Channel):
         unacked_index_key: str
         visibility_timeout: int
         active_queues: Any
-        _connparams: Any
 
     @cached_property
     def keys(self) -> Keys:

@@ -16,6 +16,8 @@ from redis.retry import Retry
 
 from headrace.queueing.keys import RUNNING_TTL_S, keys_of
 from headrace.queueing.logs import logger
+from headrace.queueing.patience import SILENCE_S
+from headrace.queueing.silence import ASK_AFTER, is_readable
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -67,6 +69,9 @@ class RunningMark:
         self._marked: tuple[str, ...] = ()
         self._silent_until = 0.0
         self._away = False
+        self._silence_s = float(self._pool.connection_kwargs.get("socket_timeout") or SILENCE_S)
+        self._asked = False
+        self._asked_at = 0.0
 
     @property
     def stands(self) -> bool:
@@ -96,7 +101,9 @@ class RunningMark:
         if self._silent_until and time.monotonic() < self._silent_until:
             return
         try:
-            connection = self._connection or self._connect()
+            connection = self._connection
+            if connection is None or not self._lives(connection):
+                connection = self._connect()
             _send(connection, connection.pack_command(*command), flags)  # type: ignore[no-untyped-call]
         except (redis.exceptions.RedisError, OSError) as exc:
             self._lose(exc)
@@ -105,6 +112,27 @@ class RunningMark:
             if self._away:
                 self._away = False
                 logger.warning("queueing.marks_kept_again worker=%s", self._worker)
+
+    def _lives(self, connection: Any) -> bool:
+        """Return whether the connection may still be used; asks the server for an answer now and then, without waiting.
+
+        The kernel takes what is written to a connection that has gone silent until its buffers are full.
+        """
+        if getattr(connection, "is_suspect", False):
+            return False
+        now = time.monotonic()
+        if self._asked:
+            if is_readable(connection):
+                connection.read_response()
+                self._asked = False
+            elif now - self._asked_at >= self._silence_s * (1 - ASK_AFTER):
+                raise redis.exceptions.TimeoutError(f"no answer in {now - self._asked_at:.0f} s")
+        elif now - self._asked_at >= self._silence_s * ASK_AFTER:
+            # The first one is answered, the second is not.
+            asking = connection.pack_commands([("CLIENT", "REPLY", "ON"), ("CLIENT", "REPLY", "OFF")])
+            _send(connection, asking, _MAY_WAIT)
+            self._asked, self._asked_at = True, now
+        return True
 
     def close(self) -> None:
         """Close the connection; marks stay as they are."""
@@ -127,6 +155,7 @@ class RunningMark:
         connection.connect()  # type: ignore[no-untyped-call]
         connection.send_command("CLIENT", "REPLY", "OFF", check_health=False)  # type: ignore[no-untyped-call]
         self._connection = connection
+        self._asked, self._asked_at = False, time.monotonic()
         return connection
 
     def _lose(self, exc: Exception) -> None:

@@ -46,6 +46,9 @@ DEATHS_KEPT: Final = 100
 #: Most delayed messages that one claim moves back to their queues.
 DUE_MESSAGES: Final = 200
 
+#: About as many lists are looked at in one command; Lua can't pass many thousands.
+LISTS_AT_ONCE: Final = 500
+
 #: Seconds after the last event at which the counts of deliveries, deaths and retries are forgotten.
 DELIVERIES_TTL_S: Final = 7 * 86_400
 
@@ -113,15 +116,34 @@ end
 #: ARGV: consumer, lease in ms, most bytes of a message (0: no limit), first sequence number, most messages in all,
 #: then for each queue its name, how many messages are wanted, and 1 if it is consumed without acknowledgement.
 #: First moves delayed messages that are due to the head of their queues.
-#: Gives a list of [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of
-#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries, 1 if it came
-#: back in whatever way] for those that are not ordinary.
+#: Gives a list: first the milliseconds until another delayed message is due (-1: none is); then, for what was taken,
+#: [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of [index of the message,
+#: earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries, 1 if it came back in whatever way] for
+#: those that are not ordinary.
 CLAIM: Final = (
     _SHARED
     + f"""
 local consumer, max_bytes, seq, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local held, groups, registered, failure, bytes = IN_FLIGHT .. consumer, {{}}, false, nil, 0
-local counting = redis.call('EXISTS', DELIVERIES, RETRIES) > 0
+local held, groups, registered, failure, bytes = IN_FLIGHT .. consumer, {{-1}}, false, nil, 0
+local counting, many = false, #ARGV > 5 + 3 * 4
+
+local function lists_of(queue, lists)
+  for _, step in ipairs(steps_of(queue)) do lists[#lists + 1] = {_LIST}list_of(queue, step) end
+  return lists
+end
+
+-- Idle consumers ask again and again: one look tells that there is nothing.
+local function nothing_waits()
+  local lists = {{}}
+  for at = 6, #ARGV, 3 do
+    lists_of(ARGV[at], lists)
+    if #lists >= {LISTS_AT_ONCE} or at + 3 > #ARGV then
+      if redis.call('EXISTS', unpack(lists)) > 0 then return false end
+      lists = {{}}
+    end
+  end
+  return true
+end
 
 local function move_due()
   redis.call('ZREM', LEASES, '')
@@ -135,6 +157,8 @@ local function move_due()
     redis.call('HDEL', DELAYED_MESSAGES, name)
     redis.call('ZREM', DELAYED, name)
   end
+  local first = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
+  if first then groups[1] = math.max(0, math.ceil(first - now_ms())) end
 end
 
 local function register(list, messages)
@@ -217,22 +241,27 @@ local function take(index, queue, wanted, no_ack)
 end
 
 local function settle_bell(queue)
-  local lists = {{}}
-  for i, step in ipairs(steps_of(queue)) do lists[i] = {_LIST}list_of(queue, step) end
-  if redis.call('EXISTS', unpack(lists)) > 0 then
+  if redis.call('EXISTS', unpack(lists_of(queue, {{}}))) > 0 then
     ring(queue)
   else
     redis.call('DEL', BELL .. queue)
   end
 end
 
-if redis.call('EXISTS', DELAYED) == 1 then move_due() end
+-- Seldom is there any of these three.
+if redis.call('EXISTS', DELAYED, DELIVERIES, RETRIES) > 0 then
+  if redis.call('EXISTS', DELAYED) == 1 then move_due() end
+  counting = redis.call('EXISTS', DELIVERIES, RETRIES) > 0
+end
+if nothing_waits() then return groups end
 for at = 6, #ARGV, 3 do
-  take((at - 6) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')
-  settle_bell(ARGV[at])
+  if not many or redis.call('EXISTS', unpack(lists_of(ARGV[at], {{}}))) > 0 then
+    take((at - 6) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')
+    settle_bell(ARGV[at])
+  end
 end
 if registered then redis.call('ZADD', LEASES, now_ms() + tonumber(ARGV[2]), consumer) end
-if failure and #groups == 0 then return failure end
+if failure and #groups == 1 then return failure end
 return groups
 """
 )

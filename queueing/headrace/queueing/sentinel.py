@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 from kombu.transport import redis as kombu_redis
 from kombu.utils.url import url_to_parts
+from redis.sentinel import SentinelManagedConnection
 
 from headrace.contracts.errors import ConfigurationError
+from headrace.queueing.bounded import interruptible
 from headrace.queueing.channel import Channel
 from headrace.queueing.keys import attach
 
@@ -30,6 +32,9 @@ class SentinelChannel(Channel, kombu_redis.SentinelChannel):
             if option not in Channel.from_transport_options
         ),
     )
+
+    connection_class = interruptible(SentinelManagedConnection)
+    connection_class_ssl = interruptible(kombu_redis.SentinelManagedSSLConnection)
 
     master_name: str | None = None
 

@@ -1,10 +1,19 @@
-"""Who consumes a queue: written by a consumer when it starts and when it renews its lease, read by whoever waits."""
+"""Who consumes a queue, and what is served there: written by consumers, read by whoever submits or waits.
+
+A consumer says that it is there when it starts and with each renewal of its lease. What it serves it says once; that
+counts for as long as the consumer is there.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from headrace.contracts.errors import PackageError
+from headrace.contracts.signature import Signature
 from headrace.queueing import scripts
 from headrace.queueing.keys import CONSUMERS_TTL_S, PREFIXES, Keys, keys_of
 
@@ -36,6 +45,35 @@ redis.pcall('EXPIRE', '{PREFIXES}', {CONSUMERS_TTL_S})
 """
 
 
+#: ARGV: queue. Returns what its consumers with a live lease serve, equal answers once.
+_SERVED: Final = f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found, known = {{}}, {{}}
+for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', '{scripts.KEYS.consumers("")}' .. ARGV[1], now, '+inf')) do
+  local served = redis.call('HGET', '{scripts.KEYS.served("")}' .. consumer, ARGV[1])
+  if served and not known[served] then
+    known[served] = true
+    found[#found + 1] = served
+  end
+end
+return found
+"""
+
+#: Seconds after which what a consumer serves disappears when it didn't say so again; whoever reads goes by its lease.
+SERVED_TTL_S: Final = 120
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What the consumer of a model's queue answers requests with that name no version."""
+
+    version: str
+    signature: Signature
+
+
+_decode: Final = msgspec.json.Decoder(Served).decode
+
+
 class ConsumedQueues:
     """The queues of one consumer, as the server knows them. Methods raise the errors of `redis.exceptions`."""
 
@@ -49,6 +87,7 @@ class ConsumedQueues:
         self._announce = client.register_script(self._text)
         self._lock = threading.Lock()
         self._queues: set[str] = set()
+        self._served: dict[str, bytes] = {}
 
     def add(self, queue: str) -> None:
         """Be known as a consumer of a queue."""
@@ -71,6 +110,25 @@ class ConsumedQueues:
         if queues:
             self._announce(args=[self._consumer, self._lease_ms, *queues], client=client)
 
+    def serve(self, served: Mapping[str, Served]) -> None:
+        """Say what requests of each queue are answered with; `serve_again` must follow before SERVED_TTL_S."""
+        self._served = {queue: msgspec.json.encode(each) for queue, each in served.items()}
+        self._say_served()
+
+    def serve_again(self) -> None:
+        """Say what was said by `serve` for another SERVED_TTL_S; one short command unless the server has lost it."""
+        if self._served and not self._client.expire(keys_of(self._client).served(self._consumer), SERVED_TTL_S):
+            self._say_served()
+
+    def _say_served(self) -> None:
+        if not self._served:
+            return
+        key = keys_of(self._client).served(self._consumer)
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.hset(key, mapping=self._served)  # type: ignore[arg-type]  # the stubs want one type of keys
+            pipe.expire(key, SERVED_TTL_S)
+            pipe.execute()
+
     def renewal_commands(self) -> list[Command]:
         """Return the command of `renew`, for somebody else to run; none without queues."""
         with self._lock:
@@ -81,6 +139,8 @@ class ConsumedQueues:
         """Be known no more."""
         for queue in sorted(self._queues):
             self.discard(queue)
+        if self._served:
+            self._client.delete(keys_of(self._client).served(self._consumer))
 
 
 def is_served(client: redis.Redis, queue: str) -> bool:
@@ -123,3 +183,28 @@ def prefixes_served(client: redis.Redis, queue: str) -> list[str]:
 def _lives(time: tuple[int, int], last: list[Any]) -> bool:
     seconds, micros = time
     return bool(last) and float(last[0][1]) > seconds * 1000 + micros // 1000
+
+
+def served(client: redis.Redis, queue: str) -> list[Served]:
+    """Return what the consumers of a queue serve, each once; one round trip.
+
+    Consumers that don't say it, which are no inference workers or older ones, count for nothing. Raises the errors of
+    `redis.exceptions`.
+    """
+    return _read(client.eval(scripts.rendered(_SERVED, keys_of(client)), 0, queue))
+
+
+async def served_async(client: redis.asyncio.Redis, queue: str) -> list[Served]:
+    """Return what the consumers of a queue serve; see `served`."""
+    return _read(await client.eval(scripts.rendered(_SERVED, keys_of(client)), 0, queue))
+
+
+def _read(answers: Iterable[bytes]) -> list[Served]:
+    found = []
+    for answer in answers:
+        try:
+            found.append(_decode(answer))
+        except (msgspec.DecodeError, PackageError):
+            # Of another version of headrace, whose signatures say more than this one understands.
+            continue
+    return found

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.results_store.address import connect, create_engine
+from headrace.results_store.bounded import LONG_WORK_S
 from headrace.results_store.errors import MIGRATE_HINT, driver_errors_translated
 from headrace.results_store.partitions import ensure_partitions
 from headrace.results_store.schema import REVISIONS, VERSION_TABLE
@@ -28,7 +29,7 @@ def migrate(database_url: str) -> None:
     """
     from alembic import command
 
-    engine = create_engine(database_url, pool_size=1)
+    engine = create_engine(database_url, pool_size=1, answer_s=LONG_WORK_S)
     try:
         # One transaction holds lock and migrations: a session's own lock would stay behind in a pooler for ever.
         with driver_errors_translated(), engine.connect() as connection:
@@ -42,7 +43,7 @@ def migrate(database_url: str) -> None:
                     command.upgrade(alembic_config(connection), "head")
     finally:
         engine.dispose()
-    with driver_errors_translated(), connect(database_url) as single:
+    with driver_errors_translated(), connect(database_url, LONG_WORK_S) as single:
         ensure_partitions(single)
 
 

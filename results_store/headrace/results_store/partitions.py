@@ -13,6 +13,7 @@ from psycopg import sql
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.results_store.address import connect
+from headrace.results_store.bounded import LONG_WORK_S
 from headrace.results_store.errors import driver_errors_translated
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -147,7 +148,7 @@ def prune(database_url: str, retention_days: int, now: dt.datetime) -> int:
     """
     if retention_days < 0:
         raise ConfigurationError(f"retention_days must be 0 (keep all) or more, but is {retention_days}")
-    with driver_errors_translated(), connect(database_url) as connection:
+    with driver_errors_translated(), connect(database_url, LONG_WORK_S) as connection:
         ensure_partitions(connection, today=now.astimezone(dt.UTC).date())
         if retention_days == 0:
             return 0

@@ -6,16 +6,15 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import psycopg
 
 from headrace.results_store.blame import Search, is_data_error, may_pass
+from headrace.results_store.bounded import BoundedConnection
 from headrace.results_store.columns import NAMES, Columns, array_parameters, slice_columns
 from headrace.results_store.errors import primary_message
 from headrace.results_store.statements import SKIPPING, execute_whole
-
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 #: Pieces of several rows are cut below this size: an array parameter is a copy of its rows.
 _PIECE_BYTES: Final = 32 << 20
@@ -56,7 +55,7 @@ class Salvage:
     connected: returns the connection, a fresh one after it was lost. Raises what it can't explain by single rows.
     """
 
-    def __init__(self, connected: Callable[[], Connection], columns: Columns, error: psycopg.Error) -> None:
+    def __init__(self, connected: Callable[[], BoundedConnection], columns: Columns, error: psycopg.Error) -> None:
         """error: what the write of all rows together ended with."""
         self._connected = connected
         self._columns = columns
@@ -106,7 +105,7 @@ class Salvage:
         except psycopg.Error:
             raise error from None
 
-    def _reached(self) -> Connection:
+    def _reached(self) -> BoundedConnection:
         """Return a connection; a server that just ended over a row is given time to come back."""
         while True:
             try:
@@ -125,6 +124,6 @@ def code_of(error: psycopg.Error) -> str:
     return error.sqlstate or CONNECTION_LOST
 
 
-def _probe(connection: Connection, values: tuple[object, ...]) -> None:
+def _probe(connection: BoundedConnection, values: tuple[object, ...]) -> None:
     with connection.transaction(force_rollback=True):
         connection.execute(_PROBE, values)

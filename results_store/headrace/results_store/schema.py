@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql as pg
 from headrace.contracts.states import State
 
 #: Every revision of the schema, oldest first; the last is the one this release reads and writes.
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0003")
 
 #: Alembic's table of this schema; a name of its own, so that an application may keep its tables in the same database.
 VERSION_TABLE: Final = "headrace_version"
@@ -80,4 +80,21 @@ sa.Index(
     predictions.c.state,
     predictions.c.finished_at,
     postgresql_where=sa.text("state <> 'succeeded'"),
+)
+
+#: Results, groups and chords of ordinary Celery tasks. key: as Celery's key-value backends make it.
+task_results = sa.Table(
+    "headrace_task_results",
+    metadata,
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("expires_at", _TIME),
+    sa.PrimaryKeyConstraint("key", name="headrace_task_results_pkey"),
+)
+
+#: Writes: what has expired is removed.
+sa.Index(
+    "headrace_task_results_expires_at",
+    task_results.c.expires_at,
+    postgresql_where=task_results.c.expires_at.is_not(None),
 )

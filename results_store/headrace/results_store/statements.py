@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-import psycopg
 from psycopg import pq
 from psycopg.errors import DuplicatePreparedStatement, InvalidSqlStatementName, error_from_result
 
+from headrace.results_store.bounded import BoundedConnection
 from headrace.results_store.columns import NAMES, UNNEST, Columns, array_parameters
 
 logger = logging.getLogger(__name__)
-
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 _INSERT: Final = f"INSERT INTO predictions ({', '.join(NAMES)}) SELECT {UNNEST}"
 
@@ -45,20 +43,20 @@ class Statements:
         """Nothing is prepared yet."""
         self._names: dict[bytes, bytes] = {statement: _name(statement) for statement in (PLAIN, SKIPPING)}
 
-    def prepare(self, connection: Connection) -> None:
+    def prepare(self, connection: BoundedConnection) -> None:
         """Prepare the statements on a new connection. Raises psycopg.Error."""
         for statement, name in self._names.items():
-            result = connection.pgconn.prepare(name, statement)
+            result = connection.prepare_statement(name, statement)
             if result.status != pq.ExecStatus.COMMAND_OK and _state_of(result) != _THERE:
                 raise error_from_result(result)
 
-    def execute(self, connection: Connection, statement: bytes, columns: Columns) -> int:
+    def execute(self, connection: BoundedConnection, statement: bytes, columns: Columns) -> int:
         """Insert rows; return how many. statement: PLAIN or SKIPPING. Raises psycopg.Error."""
         # libpq itself, below psycopg's cursors: one call that gives up the GIL once, at an eighth of the CPU.
         parameters = array_parameters(columns)
         name = self._names.get(statement)
         if name is not None:
-            result = connection.pgconn.exec_prepared(name, parameters, _BINARY, pq.Format.BINARY)
+            result = connection.execute_prepared(name, parameters, _BINARY)
             if result.status == pq.ExecStatus.COMMAND_OK:
                 return result.command_tuples or 0
             if _state_of(result) != _GONE:
@@ -71,9 +69,9 @@ class Statements:
         return execute_whole(connection, statement, parameters)
 
 
-def execute_whole(connection: Connection, statement: bytes, parameters: Sequence[bytes]) -> int:
+def execute_whole(connection: BoundedConnection, statement: bytes, parameters: Sequence[bytes]) -> int:
     """Insert rows without a prepared statement; return how many. Raises psycopg.Error."""
-    result = connection.pgconn.exec_params(statement, parameters, None, _BINARY, pq.Format.BINARY)
+    result = connection.execute_once(statement, parameters, _BINARY)
     if result.status != pq.ExecStatus.COMMAND_OK:
         raise error_from_result(result)
     return result.command_tuples or 0

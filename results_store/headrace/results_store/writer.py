@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 
 import psycopg
 from psycopg import pq
 from psycopg.errors import UniqueViolation
 
 from headrace.results_store.address import connect, connection_info
+from headrace.results_store.bounded import ANSWER_S, BoundedConnection, SilentServer, Watchdog
 from headrace.results_store.columns import (
     NAMES,
     Columns,
@@ -44,13 +45,23 @@ _FIND: Final = (
     " coalesce(error->>'type', ''), coalesce(error->>'message', '') FROM predictions WHERE id = ANY(%s)"
 )
 
+#: Sessions of this user in this database that are in the middle of something of ours, and of no one else: a pooler
+#: says numbers of its own.
+_END_SESSIONS: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY(%s) AND pid <> pg_backend_pid()"
+    " AND usename = current_user AND datname = current_database() AND state <> 'idle'"
+    " AND query ~ '(predictions|headrace_stage)'"
+)
+
+#: The wait for an answer grows to this power of two: a commit that takes two minutes ends, and no session is left
+#: waiting for long.
+MAX_DOUBLINGS: Final = 4
+
 #: SQLSTATE of a number that does not fit its column: such rows are refused here, Postgres never sees them.
 OUT_OF_RANGE: Final = "22003"
 
 #: A server that ends so many times in a row over the same rows is no longer taken for one that restarts.
 LOSSES: Final = 3
-
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 
 class StoreWriter:
@@ -59,18 +70,28 @@ class StoreWriter:
     For one thread at a time. Close it, or use it as a context manager.
     """
 
-    def __init__(self, database_url: str, leaving: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, database_url: str, leaving: Callable[[], None] = lambda: None, *, timeout_s: float = ANSWER_S
+    ) -> None:
         """database_url: `postgresql://…`; nothing is connected yet. leaving: called when rows are about to be sent.
 
+        timeout_s: a server that neither takes nor sends anything for so long counts as lost. As long as it takes new
+        connections and is silent to each write, the next has twice as long.
         Raises ConfigurationError when the URL can't be read.
         """
         connection_info(database_url)
         self._database_url = database_url
         self._leaving = leaving
-        self._connection: Connection | None = None
+        self._connection: BoundedConnection | None = None
         self._statements = Statements()
         # Writes in a row in the middle of which the connection was lost.
         self._lost = 0
+        self._timeout_s = timeout_s
+        # Writes in a row that got no answer, and the sessions they were left in.
+        self._silences = 0
+        self._session = 0
+        self._left: list[int] = []
+        self._watchdog = Watchdog()
 
     def write(self, batches: Sequence[BatchRows]) -> list[Conflict]:
         """Store all rows of all batches and commit: in one transaction, or in several after an error.
@@ -95,12 +116,24 @@ class StoreWriter:
             stored = self._insert_or_salvage(connection, columns)
             return [] if stored == len(columns[0]) else _find_conflicts(self._connected(), batches)
         except psycopg.Error as exc:
+            if isinstance(exc, SilentServer):
+                self._silences += 1
+                self._left.append(self._session)
             # Whatever went wrong, the next call starts with a fresh connection.
-            self.close()
+            self._disconnect()
             raise translate(exc) from exc
+
+    def interrupt(self) -> None:
+        """Let a write that waits for the server fail at once. Any thread."""
+        self._watchdog.cut()
 
     def close(self) -> None:
         """Close the connection; a later `write` opens another."""
+        self._watchdog.close()
+        self._watchdog = Watchdog()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -115,10 +148,15 @@ class StoreWriter:
         """Close the connection."""
         self.close()
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> BoundedConnection:
         if self._connection is None or self._connection.closed:
-            connection = connect(self._database_url)
+            connection = connect(self._database_url, self._timeout_s * 2 ** min(self._silences, MAX_DOUBLINGS))
+            connection.watchdog = self._watchdog
+            self._session = connection.info.backend_pid
             try:
+                if self._left:
+                    _end_sessions(connection, self._left)
+                    self._left.clear()
                 self._statements.prepare(connection)
             except psycopg.Error:
                 connection.close()
@@ -126,7 +164,7 @@ class StoreWriter:
             self._connection = connection
         return self._connection
 
-    def _insert_or_salvage(self, connection: Connection, columns: Columns) -> int:
+    def _insert_or_salvage(self, connection: BoundedConnection, columns: Columns) -> int:
         """Return how many rows are new. Raises StoreRejected, or psycopg.Error when no row is to blame."""
         try:
             stored = self._insert(connection, columns)
@@ -139,11 +177,11 @@ class StoreWriter:
             if salvage.refused:
                 message = f"Postgres refused {len(salvage.refused)} row(s): {salvage.message}"
                 raise StoreRejected(salvage.refused, message) from exc
-            return salvage.stored
-        self._lost = 0
+            stored = salvage.stored
+        self._lost = self._silences = 0
         return stored
 
-    def _insert(self, connection: Connection, columns: Columns) -> int:
+    def _insert(self, connection: BoundedConnection, columns: Columns) -> int:
         """Insert in one transaction, by the way that suits the size; return how many rows were new."""
         large = len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES
         try:
@@ -153,27 +191,32 @@ class StoreWriter:
                 return _copy_skipping(connection, columns)
             return self._statements.execute(connection, SKIPPING, columns)
 
-    def _is_absence(self, connection: Connection) -> bool:
+    def _is_absence(self, connection: BoundedConnection) -> bool:
         """Return whether the server is to blame because it is gone; not if it goes whenever it gets these rows."""
         if not connection.closed:
             return False
         self._lost += 1
         return self._lost < LOSSES
 
-    def _idle(self) -> Connection:
+    def _idle(self) -> BoundedConnection:
         """Return a connection that is in no transaction."""
         if self._connection is not None and self._connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
-            self.close()
+            self._disconnect()
         return self._connected()
 
 
-def _copy(connection: Connection, columns: Columns) -> int:
+def _end_sessions(connection: BoundedConnection, pids: list[int]) -> None:
+    """End sessions of writes that were given up: the server may not know of it, and keep the locks of their rows."""
+    connection.execute(_END_SESSIONS, (pids,))
+
+
+def _copy(connection: BoundedConnection, columns: Columns) -> int:
     with connection.cursor() as cursor:
         _stream(cursor, _COPY, columns)
         return cursor.rowcount
 
 
-def _copy_skipping(connection: Connection, columns: Columns) -> int:
+def _copy_skipping(connection: BoundedConnection, columns: Columns) -> int:
     """COPY knows no ON CONFLICT, so rows with a conflict among them go by a temporary table."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(_STAGE)
@@ -190,7 +233,7 @@ def _stream(cursor: psycopg.Cursor[tuple[Any, ...]], statement: str, columns: Co
             copy.write(piece)
 
 
-def _find_conflicts(connection: Connection, batches: Sequence[BatchRows]) -> list[Conflict]:
+def _find_conflicts(connection: BoundedConnection, batches: Sequence[BatchRows]) -> list[Conflict]:
     ids = [row.id for batch in batches for row in batch.rows]
     found = {row[0]: row[1:] for row in connection.execute(_FIND, (ids,))}
     conflicts = []

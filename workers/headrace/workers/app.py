@@ -16,7 +16,7 @@ from headrace.contracts import ModelDirectory, Settings, load_settings
 from headrace.contracts.message import MAX_PRIORITY, queue_name
 from headrace.contracts.tensors import CONTENT_TYPE
 from headrace.queueing import connect, headrace_url, tls_options
-from headrace.queueing.connection import CONNECT_TIMEOUT_S
+from headrace.queueing.bounded import transport_bounds
 from headrace.results_store.celery_backend import PredictionBackend, shown_url
 from headrace.workers.steps import ConsumerHooks, EngineStep
 
@@ -27,9 +27,6 @@ DIVERTING: Final = (
     "CELERY_BROKER_WRITE_URL",
     "CELERY_RESULT_BACKEND",
 )
-
-#: A server that vanished without a word is noticed after this time: by a call that waits for it, or by the kernel.
-SILENCE_S: Final = 30.0
 
 
 class App(Celery):
@@ -78,9 +75,8 @@ def make_app(settings: Settings) -> App:
             "global_keyprefix": settings.key_prefix,
             "lease_s": settings.lease_s,
             "max_message_bytes": message_bytes(settings.max_payload_bytes),
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-            "socket_timeout": SILENCE_S,
-            "socket_keepalive": True,
+            "refusal_pause_s": 0,  # the consumer pauses
+            **transport_bounds(settings.broker_timeout_s),
         },
         result_backend=shown_url(settings.require_database_url()),
         accept_content=["json", CONTENT_TYPE],

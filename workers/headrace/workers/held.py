@@ -3,39 +3,103 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
+from headrace.contracts import Tensors
 from headrace.results_store.blame import is_to_blame, pause_s
 from headrace.workers.encoding import body_bytes
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
 
+#: Inputs of requests that have ended: nobody reads them again, and they may be larger than the outputs.
+_NO_INPUTS: Final[Tensors] = {}
+
 
 class Held(msgspec.Struct, kw_only=True, eq=False):
-    """A finished batch in the outbox. rows, size_bytes: how much of the outbox's room it takes."""
+    """A finished batch in the outbox, or a part of one. rows, size_bytes: how much of the outbox's room it takes."""
 
     batch: FinishedBatch
     rows: int
     size_bytes: int
+    is_part: bool = False
 
     @classmethod
     def of(cls, batch: FinishedBatch) -> Held:
-        """Measure a batch."""
+        """Measure a batch, and let go of what its requests were computed from."""
+        for request in _requests(batch):
+            request.inputs = _NO_INPUTS
         size_bytes = sum(body_bytes(run.outputs) for run in batch.runs)
         return cls(batch=batch, rows=max(batch.rows, batch.requests), size_bytes=size_bytes)
 
     def set_aside(self, rows: Collection[uuid.UUID]) -> Held | None:
-        """Move the requests with these rows, and their share of the room, to a batch of their own; None without any."""
-        self.batch, aside = _parted(self.batch, rows)
-        if aside is None:
+        """Move the requests with these rows, and their share of the room, to a part of its own; None without any."""
+        runs: list[Run] = []
+        aside: list[Run] = []
+        for run in self.batch.runs:
+            if any(request.row_id in rows for request in run.requests):
+                for one in run.apart():
+                    (aside if one.requests[0].row_id in rows else runs).append(one)
+            else:
+                runs.append(run)
+        outcomes = [outcome for outcome in self.batch.outcomes if outcome.request.row_id not in rows]
+        aside_outcomes = [outcome for outcome in self.batch.outcomes if outcome.request.row_id in rows]
+        if not aside and not aside_outcomes:
             return None
-        held = Held.of(aside)
-        held.rows = min(sum(max(1, request.rows) for request in _requests(aside)), self.rows)
-        held.size_bytes = min(held.size_bytes, self.size_bytes)
-        self.rows -= held.rows
-        self.size_bytes -= held.size_bytes
-        return held
+        self.batch = msgspec.structs.replace(self.batch, runs=runs, outcomes=outcomes)
+        # Copies, since a view keeps the outputs of the whole batch alive.
+        return self._take([_copied(run) for run in aside], aside_outcomes)
+
+    def cut(self, limit_bytes: int) -> list[Held]:
+        """Return parts of at most this size, or of one request; the first has all that is not in a run."""
+        if self.size_bytes <= limit_bytes or not self.batch.runs:
+            return [self]
+        groups: list[list[Run]] = []
+        room_bytes = 0
+        for run in (one for shared in self.batch.runs for one in shared.apart()):
+            size_bytes = body_bytes(run.outputs)
+            if not groups or size_bytes > room_bytes:
+                groups.append([])
+                room_bytes = limit_bytes
+            groups[-1].append(run)
+            room_bytes -= size_bytes
+        self.batch = msgspec.structs.replace(self.batch, runs=groups[0])
+        return [self, *(self._take(group, []) for group in groups[1:])]
+
+    def _take(self, runs: list[Run], outcomes: list[Outcome]) -> Held:
+        """Return a part with these, and its share of the room.
+
+        It keeps id and times of the batch, by which the store knows a row that is written again.
+        """
+        batch = msgspec.structs.replace(self.batch, runs=runs, outcomes=outcomes, deferred=[], known=[], dependence="")
+        rows = min(sum(max(1, request.rows) for request in _requests(batch)), self.rows)
+        size_bytes = min(sum(body_bytes(run.outputs) for run in runs), self.size_bytes)
+        self.rows -= rows
+        self.size_bytes -= size_bytes
+        self.is_part = True
+        return Held(batch=batch, rows=rows, size_bytes=size_bytes, is_part=True)
+
+    def settled(self) -> FinishedBatch:
+        """Return what is told of it once it is stored: a part has its own number of rows."""
+        return msgspec.structs.replace(self.batch, rows=self.rows) if self.is_part else self.batch
+
+
+def portions(parcel: list[Held], limit_bytes: int) -> Iterator[list[Held]]:
+    """Return the same in portions of at most this size, or of one request; most often that is one."""
+    portion: list[Held] = []
+    size_bytes = 0
+    for part in (part for held in parcel for part in held.cut(limit_bytes)):
+        if portion and size_bytes + part.size_bytes > limit_bytes:
+            yield portion
+            portion, size_bytes = [], 0
+        portion.append(part)
+        size_bytes += part.size_bytes
+    yield portion
+
+
+def _copied(run: Run) -> Run:
+    return msgspec.structs.replace(run, outputs={name: array.copy() for name, array in run.outputs.items()})
 
 
 def _requests(batch: FinishedBatch) -> Iterable[InferenceRequest]:
@@ -43,31 +107,6 @@ def _requests(batch: FinishedBatch) -> Iterable[InferenceRequest]:
         yield from run.requests
     for outcome in batch.outcomes:
         yield outcome.request
-
-
-def _parted(batch: FinishedBatch, rows: Collection[uuid.UUID]) -> tuple[FinishedBatch, FinishedBatch | None]:
-    """Return a batch without the requests of these rows, and one with nothing else.
-
-    Both keep id and times of the batch, by which the store knows a row that is written again.
-    """
-    runs: list[Run] = []
-    aside_runs: list[Run] = []
-    for run in batch.runs:
-        if not any(request.row_id in rows for request in run.requests):
-            runs.append(run)
-            continue
-        for one in run.apart():
-            (aside_runs if one.requests[0].row_id in rows else runs).append(one)
-    outcomes: list[Outcome] = []
-    aside_outcomes: list[Outcome] = []
-    for outcome in batch.outcomes:
-        (aside_outcomes if outcome.request.row_id in rows else outcomes).append(outcome)
-    if not aside_runs and not aside_outcomes:
-        return batch, None
-    aside = msgspec.structs.replace(
-        batch, runs=aside_runs, outcomes=aside_outcomes, deferred=[], known=[], dependence=""
-    )
-    return msgspec.structs.replace(batch, runs=runs, outcomes=outcomes), aside
 
 
 class Suspects:

@@ -20,7 +20,7 @@ from headrace.queueing import ClaimingConsumer, Command, CommandLine, translate_
 from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.results_store.rows import Conflict
-from headrace.workers.held import Held, Suspects
+from headrace.workers.held import Held, Suspects, portions
 from headrace.workers.refusal import without
 from headrace.workers.replies import Answers
 from headrace.workers.reply_sender import ReplySender
@@ -33,11 +33,15 @@ logger = logging.getLogger(__name__)
 #: While Postgres or Redis is away, the outbox tries again after this many seconds; its batches are safe meanwhile.
 RETRY_S: Final = 0.5
 
+#: How long a thread that is given up may take to end; it may hang in a server that says nothing.
+GIVE_UP_S: Final = 0.5
+
 #: Batches that finished while the last were being stored are stored together, up to this many rows.
 MAX_ROWS_TOGETHER: Final = 2_000
 
-#: And up to this many bytes of outputs: as JSON text and as tensors they take several times as much meanwhile.
-MAX_BYTES_TOGETHER: Final = 16 << 20
+#: And up to this many bytes of outputs; larger batches are stored in several parts. As JSON text, in the protocol of
+#: Postgres and in libpq's buffer they take ten times as much meanwhile.
+MAX_BYTES_TOGETHER: Final = 8 << 20
 
 
 class _Stop(msgspec.Struct):
@@ -97,7 +101,11 @@ class Outbox:
     @property
     def has_room(self) -> bool:
         """Whether the executor may finish another batch."""
-        return self._rows_in - self._rows_out < self._settings.outbox_rows
+        settings = self._settings
+        return (
+            self._rows_in - self._rows_out < settings.outbox_rows
+            and self._bytes_in - self._bytes_out < settings.outbox_bytes
+        )
 
     @property
     def available(self) -> bool:
@@ -116,7 +124,8 @@ class Outbox:
     def give_up(self) -> None:
         """End the thread though not all is stored: what is not was not acknowledged, so its lease brings it back."""
         self._abandon.set()
-        self._thread.join(RETRY_S * 4)
+        self._writer.interrupt()
+        self._thread.join(GIVE_UP_S)
 
     def _loop(self) -> None:
         stopping = False
@@ -128,7 +137,7 @@ class Outbox:
                 break
             # By itself, so that what was refused before can't hold up what is fresh.
             late = [heapq.heappop(self._aside)[-1]] if self._aside and self._due_in_s() == 0 else []
-            if not all(self._finish(parcel) for parcel in (fresh, late) if parcel):
+            if not all(self._finish(parcel) for parcel in (*portions(fresh, MAX_BYTES_TOGETHER), late) if parcel):
                 break
         self._line.close()
 
@@ -162,7 +171,7 @@ class Outbox:
         self._rows_out += sum(held.rows for held in parcel)
         self._bytes_out += sum(held.size_bytes for held in parcel)
         self._suspects.forget(batches)
-        self._settled(batches)
+        self._settled([held.settled() for held in parcel])
         if not had_room and self.has_room:
             self._room()
         return True

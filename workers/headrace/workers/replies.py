@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from headrace.contracts import HeadraceError, decode_tensors
+from headrace.contracts.errors import NotRegistered
 from headrace.contracts.message import Reply
 from headrace.contracts.tensors import tensors_to_json
 from headrace.workers.request import InferenceRequest
@@ -58,10 +59,10 @@ def celery_success(request: InferenceRequest, body: bytes, text: bytes | None) -
 
 def celery_failure(request: InferenceRequest, error: HeadraceError) -> bytes:
     """Write the failure of a plain Celery client's request, in the form Celery's backends rebuild an exception from."""
+    # Who waits for a task that nobody knows expects the exception of a Celery worker.
+    module = "celery.exceptions" if isinstance(error, NotRegistered) else HeadraceError.__module__
     return _celery_meta(
-        request,
-        "FAILURE",
-        {"exc_type": error.type, "exc_message": [error.message], "exc_module": HeadraceError.__module__},
+        request, "FAILURE", {"exc_type": error.type, "exc_message": [error.message], "exc_module": module}
     )
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
 from headrace.contracts import Settings
 from headrace.contracts.message import REPLIES_DROPPED, Reply, encode_replies
-from headrace.queueing import Command, CommandLine
+from headrace.queueing import REFUSALS, Command, CommandLine
 from headrace.queueing.keys import Keys
 from headrace.workers.replies import Answers, celery_result_key
 
@@ -162,10 +162,13 @@ def _reference(reply: Reply) -> Reply:
 
 
 def _check(answers: Sequence[object]) -> None:
-    """Log which of the settling commands were refused. Raises OutOfMemoryError, which passes."""
+    """Log which of the settling commands were refused. Raises refusals that pass.
+
+    What the ACL forbids this user is not among them: where it is what the worker can't do without, it claims nothing.
+    """
     refused = [answer for answer in answers if isinstance(answer, ResponseError)]
     for refusal in refused:
-        if isinstance(refusal, OutOfMemoryError):
+        if isinstance(refusal, REFUSALS) and not isinstance(refusal, NoPermissionError):
             raise refusal
     if refused:
         logger.error("workers.settling_refused refused=%d of=%d error=%s", len(refused), len(answers), refused[0])

@@ -156,3 +156,15 @@ class FinishedBatch(msgspec.Struct, kw_only=True, eq=False):
     def requests(self) -> int:
         """How many requests ended here."""
         return sum(len(run.requests) for run in self.runs) + len(self.outcomes)
+
+
+def tags_by_consumer(requests: list[InferenceRequest]) -> dict[str, list[str]]:
+    """Return the tags of requests by who holds them: nearly always one consumer, two after a reconnection."""
+    first = requests[0].consumer
+    tags = [request.tag for request in requests if request.consumer is first]
+    found = {first.id: tags}
+    if len(tags) < len(requests):
+        for request in requests:
+            if request.consumer is not first:
+                found.setdefault(request.consumer.id, []).append(request.tag)
+    return found

@@ -35,6 +35,9 @@ COLLECT_AFTER: Final = (50_000, 10, 10)
 #: Partitions exist for two weeks ahead, so looking this often is plenty; a look is one short query.
 PARTITIONS_EVERY_S: Final = 6 * 3600
 
+#: What the worker serves is said again so often; it is forgotten after `serving.SERVED_TTL_S`.
+SERVE_AGAIN_S: Final = 30.0
+
 
 class EngineStep(bootsteps.StartStopStep):
     """Starts the engine before the consumer, and drains it after the consumer at the latest."""
@@ -76,6 +79,7 @@ class EngineStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Let the engine call back into the event loop."""
         parent.headrace_engine.call_soon = parent.hub.call_soon
+        parent.headrace_engine.call_later = parent.hub.call_later
         parent.headrace_engine.monitor.call_later = parent.hub.call_later
         parent.hub.call_repeatedly(PARTITIONS_EVERY_S, parent.headrace_engine.keep_partitions)
 
@@ -92,6 +96,9 @@ class ConsumerHooks(bootsteps.StartStopStep):
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
+    #: The timer that keeps what this worker serves from being forgotten.
+    _again: Any = None
+
     def start(self, parent: Any) -> None:
         """Give the channel our window."""
         engine: Engine = parent.controller.headrace_engine
@@ -99,8 +106,11 @@ class ConsumerHooks(bootsteps.StartStopStep):
         channel.window = engine.room
         intake, most = parent.controller.headrace_intake, engine.settings.max_deliveries
         channel.returned = Probation(channel, intake, engine.probe, most).take
-        keep_unreadable(parent)
+        keep_unreadable(parent, intake)
         engine.claim_soon = channel.claim_soon
+        queues = channel.consumer.queues
+        queues.serve(engine.served())
+        self._again = parent.hub.call_repeatedly(SERVE_AGAIN_S, queues.serve_again)
         engine.monitor.dispatcher = parent.event_dispatcher
         if parent.restart_count > 0:
             learn_revocations(parent)
@@ -109,6 +119,9 @@ class ConsumerHooks(bootsteps.StartStopStep):
         """On a lost connection let go of it; at shutdown drain while the channel can still put requests back."""
         engine: Engine = parent.controller.headrace_engine
         engine.claim_soon = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         if parent.blueprint.state == bootsteps.CLOSE:  # type: ignore[attr-defined]  # missing from the stubs
             parent.task_consumer.cancel()
             engine.drain(parent.controller.app.headrace_settings.grace_s, _is_hurried)

@@ -51,6 +51,8 @@ def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inl
             size_bytes = encoding.body_bytes(one.outputs)
             if size_bytes > MAX_BLOB_BYTES:
                 _ended(_too_large(one.requests[0], size_bytes), rows, answers)
+            elif size_bytes > inline_bytes:
+                _large(one, rows, answers, binary=binary)
             else:
                 _encoded(one, rows, answers, binary=binary, inline_bytes=inline_bytes)
     else:
@@ -66,6 +68,16 @@ def _encoded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inlin
         inline = len(body) <= inline_bytes
         reply = Reply(id=request.id, state=State.SUCCEEDED, outputs=body if inline else b"", stored=not inline)
         answers.add(request, reply, celery_success(request, body, text) if request.celery_result else None)
+
+
+def _large(run: Run, rows: list[Row], answers: Answers, *, binary: bool) -> None:
+    """Store the outputs of one request, whose client reads them from its row: in one form, not in both."""
+    (request,) = run.requests
+    text = None if binary else encoding.texts(run)[0]
+    body = None if text else encoding.bodies(run)[0]
+    rows.append(_row(request, State.SUCCEEDED, outputs=text, datatypes=datatypes_line(run.outputs), blob=body))
+    meta = celery_success(request, body or b"", text) if request.celery_result else None
+    answers.add(request, Reply(id=request.id, state=State.SUCCEEDED, stored=True), meta)
 
 
 def _too_large(request: InferenceRequest, size_bytes: int) -> Outcome:

@@ -21,10 +21,13 @@ def queue() -> None:
 @app.command()
 def stats(as_json: Json = False) -> None:
     """Count what waits, what runs and what is dead, model by model."""
-    from headrace.queueing import connect_to, queue_stats, translate_errors
+    from headrace.queueing import broken_preconditions, connect_to, queue_stats, translate_errors
 
     with translate_errors(), connect_to(settings_with()) as client:
         found = queue_stats(client)
+        broken = broken_preconditions(client)
+    for line in broken:
+        typer.echo(f"warning: {line}", err=True)
     if as_json:
         print_json(found)
         return
