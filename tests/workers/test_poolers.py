@@ -1,4 +1,4 @@
-"""Workers, clients and commands through a real pgbouncer, and with a Postgres that has no connection left, or only reads."""
+"""Workers, clients and commands through a real pgbouncer, in each of its modes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-import psycopg
 import pytest
 from pydantic import SecretStr
 from tests.pgbouncer import PgBouncer
 from tests.workers.conftest import running_worker, worker_environment
 
-from headrace.cli.servers import Postgres
-from headrace.contracts import Settings, StoreUnavailable
+from headrace.contracts import Settings
 from headrace.producers import Client
-from headrace.results_store import migrate
 
 
 @pytest.fixture(params=["session", "transaction"])
