@@ -104,18 +104,15 @@ def ensure_partitions(
     processes at once; each partition is one short transaction. Raises errors of psycopg.
     """
     today = today or dt.datetime.now(dt.UTC).date()
-    if not missing_days(list_partitions(connection), today, days_ahead):
-        return []
     created = []
-    connection.execute("SELECT pg_advisory_lock(%s)", (_PARTITION_LOCK,))
-    try:
-        for day in missing_days(list_partitions(connection), today, days_ahead):
-            with connection.transaction():
-                _create_partition(connection, day)
-            created.append(day)
-    finally:
-        if not connection.broken:
-            connection.execute("SELECT pg_advisory_unlock(%s)", (_PARTITION_LOCK,))
+    for day in missing_days(list_partitions(connection), today, days_ahead):
+        with connection.transaction():
+            # The transaction's lock: behind a pooler, a session's own might be another's by the time it is released.
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_PARTITION_LOCK,))
+            if partition_name(day) in list_partitions(connection):
+                continue
+            _create_partition(connection, day)
+        created.append(day)
     return created
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Final
 
 import sqlalchemy as sa
@@ -17,7 +18,18 @@ VERSION_TABLE: Final = "headrace_version"
 
 metadata = sa.MetaData()
 
-_TIME: Final = sa.DateTime(timezone=True)
+
+class _Utc(sa.TypeDecorator[dt.datetime]):
+    """A time that is read as UTC, whatever the zone of the session is."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:  # noqa: ARG002
+        return None if value is None else value.astimezone(dt.UTC)
+
+
+_TIME: Final = _Utc()
 
 #: One row a request, written once, never updated. Fixed-width columns come first: Postgres then pads nothing
 #: between them and finds them without walking the row.
