@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 from tests.chaos.ledger import Expect, Journal
-from tests.chaos.models import AFFINE, PICKY
+from tests.chaos.models import AFFINE, LARGE, PICKY
+from tests.chaos.refused import refused_id
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, StoreUnavailable
 from headrace.producers import Client, Handle
@@ -31,6 +32,9 @@ WINDOW: Final = 25_000
 
 #: Requests of one `submit_many`, at most.
 BLOCK: Final = 256
+
+#: Requests with large outputs that are submitted together, at most: so many that an outage finds some megabytes.
+LARGE_BLOCK: Final = 32
 
 #: Inputs of client n begin at n times this; unique in the run.
 SPAN: Final = 10**9
@@ -55,11 +59,13 @@ class Load:
         self._next_x = index * SPAN
         self._journal = journal
         self._ways: list[tuple[int, Callable[[int], list[Handle]]]] = [
-            (90, self._block),
+            (86, self._block),
             (4, self._named),
             (2, self._picky),
             (2, self._cancelled),
             (2, self._hurried),
+            (2, self._large),
+            (0, self._refused),
         ]
 
     def submit(self, most: int) -> list[Handle]:
@@ -131,6 +137,20 @@ class Load:
         """Requests with a deadline that some of them miss."""
         xs = self._take(min(most, 4))
         return self._note(self._many(AFFINE, xs, deadline_s=0.3), xs, Expect.MAYBE_EXPIRED)
+
+    def _large(self, most: int) -> list[Handle]:
+        """Requests whose outputs are large, so that what holds few of them holds much."""
+        xs = self._take(min(most, LARGE_BLOCK))
+        return self._note(self._many(LARGE, xs), xs, Expect.VALUE)
+
+    def _refused(self, most: int) -> list[Handle]:
+        """A batch with a request in it whose row Postgres refuses, with any SQLSTATE there is."""
+        xs = self._take(min(most, 16))
+        bad = self._rng.randrange(len(xs))
+        name = refused_id(self._rng, f"{self._name}/{xs[bad]}")
+        neighbours = xs[:bad] + xs[bad + 1 :]
+        handles = self._note([self._one(AFFINE, xs[bad], name)], [xs[bad]], Expect.REFUSED)
+        return handles + self._note(self._many(AFFINE, neighbours), neighbours, Expect.VALUE)
 
 
 class Waiter:

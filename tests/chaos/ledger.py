@@ -15,12 +15,18 @@ from typing import NamedTuple, Self
 
 
 class Expect(StrEnum):
-    """How a request may end. MAYBE_*: with its value, or as said."""
+    """How a request may end. MAYBE_*: with its value, or as said.
+
+    REFUSED: as an error, since Postgres takes no row that holds what the client chose, or none at all. UNREAD: with its
+    value, which nobody asked for.
+    """
 
     VALUE = "value"
     FAILURE = "failure"
     MAYBE_CANCELLED = "maybe_cancelled"
     MAYBE_EXPIRED = "maybe_expired"
+    REFUSED = "refused"
+    UNREAD = "unread"
 
 
 class Accepted(NamedTuple):
@@ -64,6 +70,11 @@ def read_answered(folder: Path) -> Iterator[tuple[str, str]]:
     for line in _lines(folder, "answered-*"):
         request_id, _, answer = line.partition(" ")
         yield request_id, answer
+
+
+def read_tasks(folder: Path) -> tuple[set[int], set[int]]:
+    """Read the numbers of the ordinary tasks: those that were sent, and those that ran."""
+    return {int(line) for line in _lines(folder, "sent")}, {int(line) for line in _lines(folder, "ran-*")}
 
 
 def _lines(folder: Path, pattern: str) -> Iterator[str]:
