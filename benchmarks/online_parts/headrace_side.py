@@ -27,7 +27,7 @@ OPEN_LUA = f"""
 local open = 0
 for at = 2, #KEYS do open = open + redis.call('LLEN', KEYS[at]) end
 for _, consumer in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  open = open + redis.call('HLEN', '{keys.in_flight("")}' .. consumer)
+  open = open + redis.call('HLEN', '{keys.PLAIN.in_flight("")}' .. consumer)
 end
 return open
 """
@@ -101,7 +101,7 @@ class HeadraceSide:
         self._broker.ltrim(self._lists[0], -count, -1)
 
     def done(self, total: int) -> int:
-        (waiting,) = self.probe.run(("EVAL", OPEN_LUA, 1 + len(self._lists), keys.LEASES, *self._lists))
+        (waiting,) = self.probe.run(("EVAL", OPEN_LUA, 1 + len(self._lists), keys.PLAIN.leases, *self._lists))
         return total - int(waiting)
 
     def verify(self, sample: list[tuple[int, str]], total: int) -> None:

@@ -48,12 +48,12 @@ def ask_and_die(world: World, number: int) -> bool:
         broker.config_set("maxmemory", used_bytes + ROOM_BYTES)
     try:
         _run_client(world, FIRST_X + number * COUNT)
-        waiting = _wait_until_taken(world)
+        open_ = _wait_until_taken(world)
     finally:
         with world.broker() as broker:
             broker.config_set("maxmemory", 0)
-    if waiting:
-        raise AssertionError(f"{waiting} requests of a client that died unread still wait after {GOES_ON_S:.0f} s")
+    if open_:
+        raise AssertionError(f"{open_} requests of a client that died unread are still open after {GOES_ON_S:.0f} s")
     return True
 
 
@@ -73,11 +73,11 @@ def _run_client(world: World, first: int) -> None:
 
 
 def _wait_until_taken(world: World) -> int:
-    """Wait until none of its requests is in the queue any more; returns how many are when the time is up."""
+    """Wait until all of its requests were acknowledged; returns how many were not when the time is up."""
     ends_at = time.monotonic() + GOES_ON_S
-    while (waiting := world.waiting(f"infer.{WIDE}")) and time.monotonic() < ends_at:
+    while (open_ := world.open_messages(f"infer.{WIDE}")) and time.monotonic() < ends_at:
         time.sleep(0.1)
-    return waiting
+    return open_
 
 
 def main(first: int, count: int, folder: Path) -> None:

@@ -192,7 +192,7 @@ class World:
         found: set[str] = set()
         with self.broker() as broker:
             for consumer in consumers:
-                messages: list[bytes] = broker.hvals(keys.in_flight(consumer))  # type: ignore[assignment]
+                messages: list[bytes] = broker.hvals(keys.PLAIN.in_flight(consumer))  # type: ignore[assignment]
                 found.update(match[1].decode() for message in messages if (match := _REQUEST_ID.search(message)))
         return found
 
@@ -201,20 +201,22 @@ class World:
         with self.broker() as broker:
             queues = [*broker.scan_iter("infer.*", _type="LIST"), *broker.scan_iter(f"{QUEUE}*", _type="LIST")]
             waiting = sum(broker.llen(key) for key in queues)  # type: ignore[misc]
-            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.IN_FLIGHT_PREFIX}*"))  # type: ignore[misc]
-            sets = {"leases": keys.LEASES, "delayed": keys.DELAYED}
+            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*"))  # type: ignore[misc]
+            sets = {"leases": keys.PLAIN.leases, "delayed": keys.PLAIN.delayed}
             sizes = {name: int(broker.zcard(key)) for name, key in sets.items()}  # type: ignore[arg-type]
         return {"waiting": waiting, "in flight": in_flight, **sizes}
 
     def open_messages(self, queue: str) -> int:
         """Count what waits in a queue, whatever its priority, and what workers hold of it."""
         with self.broker() as broker:
-            return sum(broker.llen(key) for key in broker.scan_iter(f"{queue}*", _type="LIST"))  # type: ignore[misc]
+            waiting = sum(broker.llen(key) for key in broker.scan_iter(f"{queue}*", _type="LIST"))  # type: ignore[misc]
+            held = [tag for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*") for tag in broker.hkeys(key)]  # type: ignore[union-attr]
+        return int(waiting) + sum(f":{queue}".encode() in tag for tag in held)
 
     def dead_letters(self) -> set[str]:
         """Return the ids of the requests that ended as dead letters."""
         with self.broker() as broker:
-            messages: list[bytes] = broker.hvals(keys.DEAD_MESSAGES)  # type: ignore[assignment]
+            messages: list[bytes] = broker.hvals(keys.PLAIN.dead_messages)  # type: ignore[assignment]
         return {match[1].decode() for message in messages if (match := _REQUEST_ID.search(message))}
 
     def settle(self, patience_s: float) -> dict[str, int]:

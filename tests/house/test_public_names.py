@@ -54,6 +54,7 @@ PUBLIC = {
         "RunningMark",
         "Transport",
         "connect",
+        "connect_to",
         "dead_letter",
         "dead_letters",
         "dead_message",

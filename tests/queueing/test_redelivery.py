@@ -47,7 +47,7 @@ def settle(mark: RunningMark, client: redis.Redis) -> None:
 
 
 def die(client: redis.Redis, consumer: ClaimingConsumer) -> None:
-    client.zadd(keys.LEASES, {consumer.id: 1}, xx=True)
+    client.zadd(keys.PLAIN.leases, {consumer.id: 1}, xx=True)
 
 
 def test_a_death_is_blamed_on_what_was_running_alone(
@@ -72,9 +72,9 @@ def test_a_death_is_blamed_on_what_was_running_alone(
     seconds, _ = client.time()
     assert death.worker == "worker@host"
     assert abs(death.at - seconds) < 60
-    assert not client.exists(keys.running(dead.id))
+    assert not client.exists(keys.PLAIN.running(dead.id))
     alive.ack(delivery.tag for delivery in again)
-    assert not client.exists(keys.DELIVERIES, keys.DEATHS)
+    assert not client.exists(keys.PLAIN.deliveries, keys.PLAIN.deaths)
 
 
 def test_nothing_is_blamed_after_the_mark_was_cleared(
@@ -123,8 +123,8 @@ def test_a_mark_survives_the_cut_of_its_connection(broker_url: str, wired_url: s
         mark._silent_until = 0.0
         mark.set({"one": ["3:q"]})
         settle(mark, client)
-        assert client.get(keys.running("one")) == b"worker\n3:q"
-        assert 0 < client.ttl(keys.running("one")) <= keys.RUNNING_TTL_S
+        assert client.get(keys.PLAIN.running("one")) == b"worker\n3:q"
+        assert 0 < client.ttl(keys.PLAIN.running("one")) <= keys.RUNNING_TTL_S
         mark.close()
 
 
@@ -145,7 +145,7 @@ time.sleep(60)
             assert process.stdout.readline() == b"marked\n"
             process.kill()
         give_up = time.monotonic() + 10
-        while client.get(keys.running("one")) != b"worker\n199:q":
+        while client.get(keys.PLAIN.running("one")) != b"worker\n199:q":
             assert time.monotonic() < give_up
             time.sleep(0.01)
 
@@ -157,7 +157,7 @@ def test_a_server_that_reads_nothing_loses_marks_and_holds_up_nobody_for_ever(tm
         mark = RunningMark(own, "worker")
         mark.set({"one": many})
         settle(mark, client)
-        assert (client.get(keys.running("one")) or b"").count(b"\n") == len(many)
+        assert (client.get(keys.PLAIN.running("one")) or b"").count(b"\n") == len(many)
         os.kill(server.pid, signal.SIGSTOP)
         try:
             while not mark._silent_until:
@@ -171,7 +171,7 @@ def test_a_server_that_reads_nothing_loses_marks_and_holds_up_nobody_for_ever(tm
 
 def test_a_lost_acknowledgement_counts_as_a_delivery(client: redis.Redis, new_consumer: NewConsumer) -> None:
     consumer = new_consumer()
-    client.hset(keys.in_flight(consumer.id), "900:" + QUEUE, "served")
+    client.hset(keys.PLAIN.in_flight(consumer.id), "900:" + QUEUE, "served")
     consumer.renew()
     consumer.renew()
     (again,) = consumer.claim({QUEUE: 1})
@@ -185,7 +185,7 @@ def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis,
     first, a, b = consumer.claim({QUEUE: 3})
     for delivery, delay_s in ((first, 0), (a, 0), (b, 3600)):
         assert client.execute_command(*consumer.defer_command(delivery.tag, delay_s)) == 1
-    assert consumer.held == client.hlen(keys.in_flight(consumer.id)) == 0
+    assert consumer.held == client.hlen(keys.PLAIN.in_flight(consumer.id)) == 0
     (stats,) = queue_stats(client)
     assert (stats.queue, stats.waiting, stats.in_flight, stats.delayed) == (QUEUE, 0, 0, 3)
     client.lpush(QUEUE, "c")
@@ -195,9 +195,9 @@ def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis,
         (b"a", 0, 0, 1),
         (b"c", 0, 0, 0),
     ]
-    assert client.zcard(keys.DELAYED) == client.hlen(keys.DELAYED_MESSAGES) == 1
+    assert client.zcard(keys.PLAIN.delayed) == client.hlen(keys.PLAIN.delayed_messages) == 1
     other.ack(delivery.tag for delivery in found)
-    assert client.hlen(keys.RETRIES) == 1
+    assert client.hlen(keys.PLAIN.retries) == 1
 
 
 def test_a_message_that_waits_for_its_time_counts_no_retry(client: redis.Redis, new_consumer: NewConsumer) -> None:
@@ -208,8 +208,8 @@ def test_a_message_that_waits_for_its_time_counts_no_retry(client: redis.Redis, 
     client.execute_command(*consumer.postpone_command(now.tag, 0.0))
     (found,) = other.claim({QUEUE: 2})
     assert (found.raw, found.deliveries, found.retries) == (b"now", 0, 0)
-    assert not client.exists(keys.RETRIES)
-    ((_, due_ms),) = client.zrange(keys.DELAYED, 0, -1, withscores=True)
+    assert not client.exists(keys.PLAIN.retries)
+    ((_, due_ms),) = client.zrange(keys.PLAIN.delayed, 0, -1, withscores=True)
     assert abs(due_ms / 1000 - client.time()[0] - 365 * 86_400) < 60
 
 
@@ -221,7 +221,7 @@ def test_a_message_is_deferred_only_by_who_holds_it(client: redis.Redis, new_con
     other.reap()
     assert client.execute_command(*sleeper.defer_command(found.tag, 0)) == 0
     assert client.llen(QUEUE) == 1
-    assert not client.exists(keys.DELAYED)
+    assert not client.exists(keys.PLAIN.delayed)
 
 
 def test_any_claim_wakes_the_delayed_of_other_queues(client: redis.Redis, new_consumer: NewConsumer) -> None:
@@ -231,4 +231,4 @@ def test_any_claim_wakes_the_delayed_of_other_queues(client: redis.Redis, new_co
     client.execute_command(*consumer.defer_command(found.tag, 0))
     assert consumer.claim({"infer.b": 1}) == []
     assert client.llen("infer.a") == 1
-    assert client.llen(keys.doorbell("infer.a")) == 1
+    assert client.llen(keys.PLAIN.doorbell("infer.a")) == 1

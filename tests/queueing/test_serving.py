@@ -59,7 +59,7 @@ def test_a_consumer_that_closes_is_known_no_more(client: redis.Redis, any_url: s
     assert is_served(client, QUEUE)
     two.close()
     assert not is_served(client, QUEUE)
-    assert not client.exists(keys.consumers(QUEUE))
+    assert not client.exists(keys.PLAIN.consumers(QUEUE))
     for consumer in (one, two):
         consumer.client.close()
 
@@ -75,8 +75,8 @@ def test_a_consumer_is_known_for_as_long_as_its_keeper_renews(client: redis.Redi
         consumer.queues.add(QUEUE)
         keeper = LeaseKeeper(consumer, connect(any_url))
         keeper.start()
-        first = client.zscore(keys.consumers(QUEUE), consumer.id)
-        wait_until(lambda: client.zscore(keys.consumers(QUEUE), consumer.id) > first + 500)
+        first = client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id)
+        wait_until(lambda: client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id) > first + 500)
         assert is_served(client, QUEUE)
         keeper.stop()
         wait_until(lambda: not is_served(client, QUEUE))
@@ -94,7 +94,7 @@ def test_a_killed_consumer_is_known_until_its_lease_ends_and_then_forgotten(
     with connect(any_url) as own:
         consumer = ClaimingConsumer(own, lease_s=60)
         consumer.queues.add(QUEUE)
-        assert client.zrange(keys.consumers(QUEUE), 0, -1) == [consumer.id.encode()]
+        assert client.zrange(keys.PLAIN.consumers(QUEUE), 0, -1) == [consumer.id.encode()]
         consumer.close()
 
 
@@ -104,7 +104,7 @@ def test_asyncio_sees_the_same(client: redis.Redis, any_url: str) -> None:
             return await is_served_async(own, QUEUE)
 
     assert not asyncio.run(look())
-    client.zadd(keys.consumers(QUEUE), {"somebody": (time.time() + 60) * 1000})
+    client.zadd(keys.PLAIN.consumers(QUEUE), {"somebody": (time.time() + 60) * 1000})
     assert asyncio.run(look())
 
 
@@ -112,16 +112,16 @@ def test_a_claim_costs_no_word_about_consumers(client: redis.Redis, any_url: str
     with connect(any_url) as own:
         consumer = ClaimingConsumer(own, lease_s=60)
         consumer.queues.add(QUEUE)
-        before = client.zscore(keys.consumers(QUEUE), consumer.id)
+        before = client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id)
         client.lpush(QUEUE, *[b"x"] * 10)
         for _ in range(5):
             found = consumer.claim({QUEUE: 2})
             consumer.ack([delivery.tag for delivery in found])
-        assert client.zscore(keys.consumers(QUEUE), consumer.id) == before
+        assert client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id) == before
         consumer.close()
 
 
 @pytest.mark.parametrize("ends_in_s", [-1, 60])
 def test_only_leases_that_last_count(client: redis.Redis, ends_in_s: float) -> None:
-    client.zadd(keys.consumers(QUEUE), {"old": 1.0, "last": (time.time() + ends_in_s) * 1000})
+    client.zadd(keys.PLAIN.consumers(QUEUE), {"old": 1.0, "last": (time.time() + ends_in_s) * 1000})
     assert is_served(client, QUEUE) is (ends_in_s > 0)

@@ -103,7 +103,7 @@ def test_the_doorbell_never_holds_more_than_one_token(client: redis.Redis) -> No
     submitter = Submitter(client)
     submitter.submit(QUEUE, 0, messages(1))
     submitter.submit(QUEUE, 9, messages(CHUNK_MESSAGES * 3))
-    assert client.llen(keys.doorbell(QUEUE)) == 1
+    assert client.llen(keys.PLAIN.doorbell(QUEUE)) == 1
 
 
 def test_the_limit_counts_every_priority(client: redis.Redis) -> None:
@@ -123,9 +123,9 @@ def test_what_a_limit_accepts_is_the_first_so_many(client: redis.Redis) -> None:
 def test_a_refused_batch_does_not_ring(client: redis.Redis) -> None:
     submitter = Submitter(client)
     submitter.submit(QUEUE, 0, messages(1), limit=1)
-    client.delete(keys.doorbell(QUEUE))
+    client.delete(keys.PLAIN.doorbell(QUEUE))
     assert submitter.submit(QUEUE, 0, messages(1), limit=1) == 0
-    assert not client.exists(keys.doorbell(QUEUE))
+    assert not client.exists(keys.PLAIN.doorbell(QUEUE))
 
 
 @pytest.mark.parametrize("count", [1, CHUNK_MESSAGES * 3])
@@ -180,4 +180,4 @@ def test_the_asyncio_submitter_does_the_same(client: redis.Redis, server_url: st
 
     assert sum(asyncio.run(main())) == limit
     assert client.llen(QUEUE) == limit
-    assert client.llen(keys.doorbell(QUEUE)) == 1
+    assert client.llen(keys.PLAIN.doorbell(QUEUE)) == 1

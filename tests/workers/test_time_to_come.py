@@ -44,7 +44,7 @@ def test_a_request_runs_when_its_time_has_come_and_not_before(settings, app, sta
     assert row.started_at >= eta
     assert row.attempts == 1
     assert not broker.keys("headrace:delayed*")
-    assert not broker.exists(keys.RETRIES)
+    assert not broker.exists(keys.PLAIN.retries)
 
 
 def test_many_that_wait_for_days_wait_in_the_server_and_no_other_waits_for_them(app, start_worker, broker):
@@ -58,7 +58,7 @@ def test_many_that_wait_for_days_wait_in_the_server_and_no_other_waits_for_them(
         (stats,) = [stats for stats in queue_stats(broker) if stats.queue == QUEUE]
         assert (stats.waiting, stats.in_flight) == (0, 0)
         assert stats.delayed == MANY
-        ((_, due_ms),) = broker.zrange(keys.DELAYED, 0, 0, withscores=True)
+        ((_, due_ms),) = broker.zrange(keys.PLAIN.delayed, 0, 0, withscores=True)
         assert abs(due_ms / 1000 - broker.time()[0] - 3 * 86_400) < 600
 
 
@@ -74,7 +74,7 @@ def test_a_deadline_before_its_time_ends_a_request(settings, app, start_worker, 
     late = send(app, countdown=86_400, expires=8)
     with start_worker():
         assert send(app).get(timeout=30)
-        assert broker.zcard(keys.DELAYED) == 1
+        assert broker.zcard(keys.PLAIN.delayed) == 1
         with pytest.raises(Exception, match="deadline"):
             late.get(timeout=60)
     with StoreReader(settings.require_database_url()) as store:

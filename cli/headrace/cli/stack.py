@@ -38,6 +38,9 @@ _PING_S: Final = 0.5
 _WORKER_MARGIN_S: Final = 15.0
 _FLOWER_STOP_S: Final = 5.0
 
+#: A signal that comes just before a wait without end begins is only handled when that wait ends, so none is endless.
+_SIGNAL_LOOK_S: Final = 1.0
+
 
 class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What runs besides the servers. processes: of the worker, 0 for none. flower_port: None for no Flower."""
@@ -176,7 +179,10 @@ class LocalStack:
         from headrace.queueing.control import ask_workers
 
         count = self.options.processes
-        return len(ask_workers(self.address.broker_url, "ping", timeout_s=_PING_S, limit=count)) >= count
+        return (
+            len(ask_workers(self.address.broker_url, Settings().key_prefix, "ping", timeout_s=_PING_S, limit=count))
+            >= count
+        )
 
     def _start_flower(self) -> None:
         if self.options.flower_port is None:
@@ -225,7 +231,10 @@ class LocalStack:
     def wait(self) -> None:
         """Wait for ever. Raises StackError, with the end of its log, when a part other than Flower ends by itself."""
         while True:
-            child = self._ended.get()
+            try:
+                child = self._ended.get(timeout=_SIGNAL_LOOK_S)
+            except queue.Empty:
+                continue
             if child is not self.flower:
                 raise child.obituary()
             # Results do not depend on the dashboard.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Annotated, Final
 
 import msgspec
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.contracts.errors import ConfigurationError
+from headrace.contracts.prefix import check_prefix
 
 #: The lease is renewed every quarter of it. Below a second, a worker that a busy machine holds up for a moment loses
 #: what it holds; above a day, a dead one's requests are as good as lost.
@@ -51,6 +52,12 @@ class Settings(BaseSettings):
     broker_url: SecretStr | None = Field(
         None,
         description="Redis or Valkey: `redis://`, `rediss://`, or the same with `headrace://`, `headraces://`.",
+    )
+    key_prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
+        "",
+        description="Stands in front of all keys in Redis, so that deployments share a server without seeing each "
+        "other: clients and workers that belong together have the same. As `global_keyprefix` of Celery's Redis "
+        "transport.",
     )
     database_url: SecretStr | None = Field(None, description="Postgres: `postgresql://user:password@host:port/name`.")
     home: Path = Field(Path(".headrace"), description="Folder of the local stack's data.")
@@ -134,7 +141,9 @@ def load_settings() -> Settings:
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
         name = "HEADRACE_" + "_".join(map(str, first["loc"])).upper()
-        raise ConfigurationError(f"{name} is wrong: {first['msg']}; see docs/settings.md") from None
+        raise ConfigurationError(
+            f"{name} is wrong: {first['msg'].removeprefix('Value error, ')}; see docs/settings.md"
+        ) from None
     stack = read_stack(settings.home)
     if stack is None:
         return settings

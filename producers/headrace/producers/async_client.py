@@ -21,7 +21,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served_async
+from headrace.producers.serving import is_served_async, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
@@ -47,10 +47,11 @@ class AsyncClient:
         """Start afresh in the child after a fork, or in a new event loop after the end of the last."""
         self._rows.renew()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._broker = connect_for_calls_async(self._url)
+        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix)
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
-        self._inbox = AsyncInbox(self._url, keys.inbox(uuid.uuid4().hex), self._rows.replies)
-        self._factory = RequestFactory(self._settings, self._inbox.key)
+        inbox = keys.inbox_name(uuid.uuid4().hex)
+        self._inbox = AsyncInbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
+        self._factory = RequestFactory(self._settings, inbox)
 
     def _bind(self) -> None:
         """Keep to the event loop of the first use; connections can't leave it."""
@@ -140,7 +141,11 @@ class AsyncClient:
 
     async def is_served(self, model: str) -> bool:
         """Return whether a worker takes the requests to a model at present; see `Client.is_served`."""
-        return await is_served_async(self._url, model)
+        return await is_served_async(self._url, model, self._settings.key_prefix)
+
+    async def where_served(self, model: str) -> str:
+        """Return a phrase on where a model is served that is not served here; see `Client.where_served`."""
+        return await asyncio.to_thread(where_served, self._url, model, self._settings.key_prefix)
 
     async def look_up(self, handle: AsyncHandle) -> None:
         """Look for a handle's row; `AsyncHandle.status` calls it."""
@@ -148,7 +153,7 @@ class AsyncClient:
 
     async def cancel(self, handle: AsyncHandle) -> bool:
         """Cancel a request; `AsyncHandle.cancel` calls it."""
-        won, replies = await asyncio.to_thread(cancel, self._rows, self._url, handle)
+        won, replies = await asyncio.to_thread(cancel, self._rows, self._url, self._settings.key_prefix, handle)
         self._inbox.settle(handle, replies)
         return won
 

@@ -38,7 +38,9 @@ class AsyncHandle(Waiting):
         if self.reply is None:
             if self._client.closed:
                 raise closed_meanwhile(self)
-            raise timed_out(self, timeout_s, served=not timeout_s or await self._client.is_served(self.model))
+            served = not timeout_s or await self._client.is_served(self.model)
+            where = "" if served else await self._client.where_served(self.model)
+            raise timed_out(self, timeout_s, served=served, where=where)
         if reads_store(self.reply):
             return await asyncio.to_thread(outputs_of, self.reply, self._client.read_row)
         return outputs_of(self.reply, self._client.read_row)

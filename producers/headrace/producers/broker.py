@@ -13,6 +13,7 @@ from redis.backoff import ExponentialBackoff
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 from headrace.contracts.message import encode_replies
 from headrace.queueing.connection import CONNECT_TIMEOUT_S, connect, redis_url, translate_errors
+from headrace.queueing.keys import Keys, attach
 
 #: A call that fails because the server restarted is tried this often again, 0.05 and 0.1 s later; then the user hears
 #: of it. Submitting twice is harmless: rows are keyed by request id.
@@ -47,10 +48,10 @@ _UNREADABLE: Final = (
 PATIENCE_S: Final = 60.0
 
 
-def connect_for_calls(url: str) -> redis.Redis:
+def connect_for_calls(url: str, prefix: str = "") -> redis.Redis:
     """Give a client for short calls; usable from several threads."""
     retry = redis.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), _RETRIES)
-    return connect(url, socket_timeout=_CALL_TIMEOUT_S, retry=retry)
+    return connect(url, prefix=prefix, socket_timeout=_CALL_TIMEOUT_S, retry=retry)
 
 
 def connect_for_reading(url: str) -> redis.Redis:
@@ -58,37 +59,40 @@ def connect_for_reading(url: str) -> redis.Redis:
     return connect(url, socket_timeout=READ_S + _SILENCE_S, retry=redis.retry.Retry(ExponentialBackoff(), 0))
 
 
-def connect_for_look(url: str) -> redis.Redis:
+def connect_for_look(url: str, prefix: str = "") -> redis.Redis:
     """Return a client for one short look, which gives up soon."""
     retry = redis.retry.Retry(ExponentialBackoff(), 0)
-    return connect(url, socket_timeout=_LOOK_TIMEOUT_S, socket_connect_timeout=_LOOK_TIMEOUT_S, retry=retry)
+    timeouts = {"socket_timeout": _LOOK_TIMEOUT_S, "socket_connect_timeout": _LOOK_TIMEOUT_S}
+    return connect(url, prefix=prefix, retry=retry, **timeouts)
 
 
-def _connect_async(url: str, timeout_s: float, retries: int) -> redis.asyncio.Redis:
+def _connect_async(url: str, prefix: str, timeout_s: float, retries: int) -> redis.asyncio.Redis:
     connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
     retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), retries)
     try:
-        return redis.asyncio.Redis.from_url(
+        client = redis.asyncio.Redis.from_url(
             redis_url(url), socket_connect_timeout=connect_s, socket_timeout=timeout_s, retry=retry
         )
     except ValueError:
         # The cause may quote a part of the password.
         raise ConfigurationError(_UNREADABLE) from None
+    attach(client.connection_pool, Keys(prefix))
+    return client
 
 
-def connect_for_calls_async(url: str) -> redis.asyncio.Redis:
+def connect_for_calls_async(url: str, prefix: str = "") -> redis.asyncio.Redis:
     """Give an asyncio client for short calls."""
-    return _connect_async(url, _CALL_TIMEOUT_S, _RETRIES)
+    return _connect_async(url, prefix, _CALL_TIMEOUT_S, _RETRIES)
 
 
 def connect_for_reading_async(url: str) -> redis.asyncio.Redis:
     """Give an asyncio client for blocking reads; it doesn't retry."""
-    return _connect_async(url, READ_S + _SILENCE_S, 0)
+    return _connect_async(url, "", READ_S + _SILENCE_S, 0)
 
 
-def connect_for_look_async(url: str) -> redis.asyncio.Redis:
+def connect_for_look_async(url: str, prefix: str = "") -> redis.asyncio.Redis:
     """Return an asyncio client for one short look, which gives up soon."""
-    return _connect_async(url, _LOOK_TIMEOUT_S, 0)
+    return _connect_async(url, prefix, _LOOK_TIMEOUT_S, 0)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from headrace.producers.lookup import RowLookup
 from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served
+from headrace.producers.serving import is_served, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import Submitter
 
@@ -46,10 +46,11 @@ class Client:
         renew_after_fork(self)
 
     def _open(self) -> None:
-        self._broker = connect_for_calls(self._url)
+        self._broker = connect_for_calls(self._url, self._settings.key_prefix)
         self._submitter = Submitter(self._broker)
-        self._inbox = Inbox(self._url, keys.inbox(uuid.uuid4().hex), self._rows.replies)
-        self._factory = RequestFactory(self._settings, self._inbox.key)
+        inbox = keys.inbox_name(uuid.uuid4().hex)
+        self._inbox = Inbox(self._url, keys.keys_of(self._broker).inbox(inbox), self._rows.replies)
+        self._factory = RequestFactory(self._settings, inbox)
 
     def renew(self) -> None:
         """Start afresh in the child after a fork: an inbox and connections of its own."""
@@ -154,7 +155,11 @@ class Client:
 
         A worker that was killed counts until its lease ends; True also when the broker doesn't answer in a second.
         """
-        return is_served(self._url, model)
+        return is_served(self._url, model, self._settings.key_prefix)
+
+    def where_served(self, model: str) -> str:
+        """Return a phrase on where a model is served that is not served here; `Handle.result` asks when it isn't."""
+        return where_served(self._url, model, self._settings.key_prefix)
 
     def poll(self) -> None:
         """Take the replies that have arrived; `Handle.done` calls it."""
@@ -166,7 +171,7 @@ class Client:
 
     def cancel(self, handle: Handle) -> bool:
         """Cancel a request; `Handle.cancel` calls it."""
-        won, replies = cancel(self._rows, self._url, handle)
+        won, replies = cancel(self._rows, self._url, self._settings.key_prefix, handle)
         self._inbox.settle(handle, replies)
         return won
 

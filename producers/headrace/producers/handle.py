@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from headrace.producers.client import Client
 
 
-def timed_out(handle: Waiting, timeout_s: float | None, *, served: bool) -> ResultTimeout:
-    """Return the error for a wait that ended without a result. served: whether a worker serves the model."""
+def timed_out(handle: Waiting, timeout_s: float | None, *, served: bool, where: str = "") -> ResultTimeout:
+    """Return the error for a wait that ended without a result.
+
+    served: whether a worker serves the model. where: what is known of where it is served, if it isn't here.
+    """
     why = f"no result within {timeout_s:g} s for request {handle.id} to model {handle.model}"
     if served:
         rest = "the request goes on: wait again, or read its row with Client.get(request_id)"
     else:
-        why += f": no worker serves model {handle.model!r} at present"
+        why += f": no worker serves model {handle.model!r} at present{where}"
         rest = (
             "start one whose model directory holds it (`headrace worker --models DIR`), or restart those that run if "
             "the model was added since; the request goes on waiting: wait again, or read its row with "
@@ -67,7 +70,9 @@ class Handle(Waiting):
         if self.reply is None:
             if self._client.closed:
                 raise closed_meanwhile(self)
-            raise timed_out(self, timeout_s, served=not timeout_s or self._client.is_served(self.model))
+            served = not timeout_s or self._client.is_served(self.model)
+            where = "" if served else self._client.where_served(self.model)
+            raise timed_out(self, timeout_s, served=served, where=where)
         return outputs_of(self.reply, self._client.get)
 
     def done(self) -> bool:

@@ -17,6 +17,7 @@ from headrace.queueing import message
 from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
 from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
+from headrace.queueing.keys import attach
 from headrace.queueing.lease import LeaseKeeper
 from headrace.queueing.logs import logger
 from headrace.queueing.publishing import PublishingChannel, ring
@@ -85,8 +86,8 @@ class Channel(PublishingChannel):
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
         self.waker: Waker | None = None
-        self._bell = DoorbellWait(connection.connection_errors)
         super().__init__(connection, **kwargs)
+        self._bell = DoorbellWait(connection.connection_errors, self.keys)
         self.handlers["WAKE"] = self._wake_read
         self.__dict__.pop("QoS", None)  # ack_emulation=False would put in kombu's, which holds nothing
 
@@ -97,7 +98,7 @@ class Channel(PublishingChannel):
         """The consumer that holds what this channel has claimed."""
         if self._consumer is None:
             self._consumer = ClaimingConsumer(
-                self._create_client(),
+                redis.Redis(connection_pool=self.pool),  # not kombu's, which knows some of our keys' commands
                 lease_s=float(self.lease_s),
                 max_message_bytes=int(self.max_message_bytes),
             )
@@ -134,6 +135,7 @@ class Channel(PublishingChannel):
             if "socket_connect_timeout" in params:  # not so for a Unix socket
                 params["socket_connect_timeout"] = timeout_s
             client = redis.Redis(connection_pool=redis.ConnectionPool(**params))
+            attach(client.connection_pool, self.keys)
             self._keeper = LeaseKeeper(self.consumer, client)
             self._keeper.start()
 

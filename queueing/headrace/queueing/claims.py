@@ -84,11 +84,14 @@ class ClaimingConsumer:
         self.lease_s = lease_s
         self.max_message_bytes = max_message_bytes
         self._lease_ms = max(1, round(lease_s * 1000))
+        self._keys = keys.keys_of(client)
         self._claim = scripts.script(client, scripts.CLAIM)
         self._release = scripts.script(client, scripts.RELEASE)
         self._release_all = scripts.script(client, scripts.RELEASE_ALL)
         self._renew = scripts.script(client, scripts.RENEW)
         self._bury = scripts.script(client, scripts.BURY)
+        self._burial_text = scripts.rendered(scripts.BURY, self._keys)
+        self._delay_text = scripts.rendered(scripts.DEFER, self._keys)
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -228,9 +231,9 @@ class ClaimingConsumer:
     def _acks(self, done: dict[str, str]) -> Iterator[Command]:
         tags = list(done)
         for at in range(0, len(tags), _CHUNK):
-            yield "HDEL", keys.in_flight(self._id), *tags[at : at + _CHUNK]
+            yield "HDEL", self._keys.in_flight(self._id), *tags[at : at + _CHUNK]
         if counted := [sha for sha in done.values() if sha]:
-            for counts in (keys.DELIVERIES, keys.DEATHS, keys.RETRIES):
+            for counts in (self._keys.deliveries, self._keys.deaths, self._keys.retries):
                 yield "HDEL", counts, *counted
 
     def release(self, tags: Iterable[str] | None = None) -> None:
@@ -266,7 +269,7 @@ class ClaimingConsumer:
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
-        return "EVAL", scripts.BURY, 0, *self._burial(tag, reason, history)
+        return "EVAL", self._burial_text, 0, *self._burial(tag, reason, history)
 
     def _burial(self, tag: str, reason: str, history: Iterable[str]) -> tuple[str | bytes, ...]:
         letter = DeadLetter(
@@ -295,7 +298,7 @@ class ClaimingConsumer:
         with self._lock:
             self._held.pop(tag, None)
         # Rounded up: what comes back before its time would be sent away once more.
-        return "EVAL", scripts.DEFER, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
+        return "EVAL", self._delay_text, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
 
     def renew(self, client: Redis | None = None) -> None:
         """Extend the lease on all that is held, by one command, and by another the place among its queues' consumers.
@@ -307,7 +310,7 @@ class ClaimingConsumer:
         self._notice_fork()
         self.queues.renew(client)
         if not self._held and not self._strays:
-            in_flight = int((client or self.client).hlen(keys.in_flight(self._id)))
+            in_flight = int((client or self.client).hlen(self._keys.in_flight(self._id)))
         else:
             in_flight = int(self._renew(args=[self._id, self._lease_ms], client=client))
         if in_flight <= len(self._held):
@@ -316,7 +319,7 @@ class ClaimingConsumer:
         self._return_strays(client or self.client)
 
     def _return_strays(self, client: Redis) -> None:
-        fields: list[bytes] = client.hkeys(keys.in_flight(self._id))  # type: ignore[assignment]
+        fields: list[bytes] = client.hkeys(self._keys.in_flight(self._id))  # type: ignore[assignment]
         strays = {tag for field in fields if (tag := field.decode()) not in self._held}
         old = strays & self._strays
         self._strays = strays - old
@@ -334,7 +337,7 @@ class ClaimingConsumer:
         reaper = client or self.client
         seconds, micros = reaper.time()
         now_ms = seconds * 1000 + micros // 1000
-        expired: list[bytes] = reaper.zrange(keys.LEASES, "-inf", now_ms, byscore=True)  # type: ignore[assignment]
+        expired: list[bytes] = reaper.zrange(self._keys.leases, "-inf", now_ms, byscore=True)  # type: ignore[assignment]
         return sum(self._reap_one(consumer.decode(), reaper) for consumer in expired)
 
     def _reap_one(self, consumer: str, client: Redis) -> int:

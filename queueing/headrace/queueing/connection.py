@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
+from headrace.queueing.keys import Keys, attach
 
 if TYPE_CHECKING:
     import redis
     from redis.connection import Connection
+
+    from headrace.contracts.settings import Settings
 
 #: A Redis command and its arguments.
 Command: TypeAlias = tuple[str | bytes | int, ...]
@@ -94,10 +97,11 @@ def _split(url: str) -> tuple[str, str]:
     return _TO_REDIS[scheme], rest
 
 
-def connect(url: str, **options: Any) -> redis.Redis:
-    """Give a client for a broker URL; it connects when first used and returns bytes.
+def connect(url: str, *, prefix: str = "", **options: Any) -> redis.Redis:
+    """Return a client for a broker URL; it connects when first used and returns bytes.
 
-    options: those of `redis.Redis.from_url`; they win over ours. Raises ConfigurationError when the URL is not one.
+    prefix: of all keys; commands that name keys get it from `keys_of`. options: those of `redis.Redis.from_url`; they
+    win over ours. Raises ConfigurationError when the URL is not one.
     """
     import redis
 
@@ -109,12 +113,19 @@ def connect(url: str, **options: Any) -> redis.Redis:
     if not plain.startswith("unix:"):
         defaults["socket_keepalive"] = True
     try:
-        return redis.Redis.from_url(plain, **defaults | options)
+        client = redis.Redis.from_url(plain, **defaults | options)
     except ValueError:
         # The cause may quote a part of the password.
         raise ConfigurationError(
             "the broker URL can't be read; check HEADRACE_BROKER_URL, and percent-encode special characters in it"
         ) from None
+    attach(client.connection_pool, Keys(prefix))
+    return client
+
+
+def connect_to(settings: Settings, **options: Any) -> redis.Redis:
+    """Return a client for the broker and the key prefix of the settings; see `connect`."""
+    return connect(settings.require_broker_url(), prefix=settings.key_prefix, **options)
 
 
 def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:

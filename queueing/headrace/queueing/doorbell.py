@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import NoScriptError
 
-from headrace.queueing import keys
+from headrace.queueing.keys import Keys
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -24,10 +24,11 @@ class DoorbellWait:
     awaited: the queues whose doorbells the latest wait is for, with how many messages of each were wanted.
     """
 
-    def __init__(self, connection_errors: tuple[type[Exception], ...]) -> None:
+    def __init__(self, connection_errors: tuple[type[Exception], ...], keys: Keys) -> None:
         """connection_errors: what closes the connection when reading fails with it."""
         self.awaited: Mapping[str, int] = {}
         self._errors = connection_errors
+        self._keys = keys
         self._ticket: Ticket | None = None
         self._consumer: ClaimingConsumer | None = None
         self._client_id = 0
@@ -53,13 +54,13 @@ class DoorbellWait:
 
     def _start(self, connection: Any, wants: Mapping[str, int], timeout_s: float, claim: list[tuple[Any, ...]]) -> None:
         self.awaited = wants
-        commands: list[tuple[Any, ...]] = [("BLPOP", *map(keys.doorbell, wants), timeout_s), *claim]
+        commands: list[tuple[Any, ...]] = [("BLPOP", *map(self._keys.doorbell, wants), timeout_s), *claim]
         connection.send_packed_command(connection.pack_commands(commands))
 
     def read_bell(self, client: Redis, **options: Any) -> str | None:
         """Give the queue whose doorbell rang, or None when the time was over. client: the connection's own."""
         answer: Any = self._read(client, "BLPOP", **options)
-        return answer[0].decode().removeprefix(keys.BELL_PREFIX) if answer else None
+        return answer[0].decode().removeprefix(self._keys.doorbell("")) if answer else None
 
     def read_claim(self, client: Redis, **options: Any) -> tuple[list[Delivery], bool]:
         """Give what the claim took, and whether another claim may find more."""

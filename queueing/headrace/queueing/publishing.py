@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
+from redis.client import Pipeline
+
+if TYPE_CHECKING:
+    import redis
 
 from headrace.contracts.errors import ConfigurationError
+from headrace.contracts.prefix import checked_prefix
 from headrace.queueing import keys
 
 
 def ring(pipe: Any, queue: str) -> None:
     """Add to a pipeline, after the messages: wake one consumer of a queue. Leaves one token at most."""
-    bell = keys.doorbell(queue)
-    pipe.lpush(bell, 1)
-    pipe.ltrim(bell, 0, 0)
-    pipe.expire(bell, keys.BELL_TTL_S)
+    bell = keys.keys_of(pipe).doorbell(queue)
+    # Not by the pipeline's own methods: kombu's put its prefix in front of the keys of some commands and not of others.
+    add = partial(Pipeline.execute_command, pipe)
+    add("LPUSH", bell, 1)
+    add("LTRIM", bell, 0, 0)
+    add("EXPIRE", bell, keys.BELL_TTL_S)
 
 
 class RingingBatch(kombu_redis.PublishBatch):  # type: ignore[name-defined,misc]
@@ -44,18 +52,35 @@ class PublishingChannel(kombu_redis.Channel):
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
         _expires: dict[str, int]
+        global_keyprefix: str
+        pool: redis.ConnectionPool
 
         def _get_message_priority(self, message: Any, reverse: bool = ...) -> int: ...
         def _q_for_pri(self, queue: str, pri: int) -> str: ...
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        for option, value in (("global_keyprefix", ""), ("sep", keys.SEPARATOR)):
+        for option, value in (("sep", keys.SEPARATOR),):
             if getattr(self, option) != value:
                 raise ConfigurationError(f"headrace:// doesn't support the transport option {option}; leave it out")
         if tuple(self.priority_steps) != keys.PRIORITY_STEPS:
             raise ConfigurationError("headrace:// doesn't support the transport option priority_steps; leave it out")
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
         return params
+
+    @property
+    def keys(self) -> keys.Keys:
+        """The keys of this channel's key space."""
+        return keys.Keys(checked_prefix(self.global_keyprefix, "the transport option global_keyprefix"))
+
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        pool = super()._get_pool(asynchronous)  # type: ignore[misc]
+        keys.attach(pool, self.keys)
+        return pool
+
+    def _has_queue(self, queue: str, **kwargs: Any) -> bool:  # noqa: ARG002
+        # kombu asks for the keys without their prefix.
+        with self.conn_or_acquire() as client:
+            return any(client.llen(self._q_for_pri(queue, step)) for step in self.priority_steps)
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         batch = kwargs.get("_publish_batch")

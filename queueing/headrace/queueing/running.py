@@ -14,7 +14,7 @@ import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from headrace.queueing import keys
+from headrace.queueing.keys import RUNNING_TTL_S, keys_of
 from headrace.queueing.logs import logger
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class RunningMark:
     def __init__(self, client: Redis, worker: str) -> None:
         """client: gives the address; connects when first needed. worker: who runs, for the history of a death."""
         self._pool = client.connection_pool
+        self._keys = keys_of(client)
         self._worker = " ".join(worker.split())
         self._connection: AbstractConnection | None = None
         self._marked: tuple[str, ...] = ()
@@ -76,11 +77,11 @@ class RunningMark:
         """Say what runs from now on: the tags of each consumer; what was said before holds no more."""
         for consumer in self._marked:
             if consumer not in running:
-                self._tell(("DEL", keys.running(consumer)), _MAY_WAIT)
+                self._tell(("DEL", self._keys.running(consumer)), _MAY_WAIT)
         self._marked = tuple(running)
         for consumer, tags in running.items():
             mark = "\n".join((self._worker, *tags))
-            self._tell(("SET", keys.running(consumer), mark, "EX", keys.RUNNING_TTL_S), _MAY_WAIT)
+            self._tell(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), _MAY_WAIT)
 
     def clear(self) -> None:
         """Say that nothing runs."""

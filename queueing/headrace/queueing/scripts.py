@@ -1,20 +1,32 @@
 """What runs inside the server: each function here is one atomic step.
 
 They run on Valkey and on Redis from 6.2 on. They name keys that they compute, which a cluster does not
-allow: cluster mode isn't supported. Every script first makes a write that can't grow memory, because a
-server at `maxmemory` refuses growing writes only until a script has made its first write; so claiming,
-renewing and putting back go on when memory is full, which is what empties it.
+allow: cluster mode isn't supported. Texts name keys by `KEYS`, and put a mark before lists; `script` puts the
+prefix of the client's keys in the place of both, which leaves nothing there without a prefix.
+
+Every script first makes a write that can't grow memory, because a server at `maxmemory` refuses growing
+writes only until a script has made its first write; so claiming, renewing and putting back go on when memory
+is full, which is what empties it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from headrace.queueing import keys
+from headrace.queueing.keys import BELL_TTL_S, Keys, keys_of
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.commands.core import Script
+
+#: Where `script` puts the prefix.
+_PREFIX: Final = "<PREFIX>"
+
+#: Stands before a Lua value that is the name of a list without prefix.
+_LIST: Final = "<LIST>"
+
+#: The keys as texts name them.
+KEYS: Final = Keys(_PREFIX)
 
 #: Of a message longer than a consumer wants, it gets the last bytes only: enough for the headers of an envelope.
 TAIL_BYTES: Final = 8192
@@ -36,10 +48,10 @@ DUE_MESSAGES: Final = 200
 DELIVERIES_TTL_S: Final = 7 * 86_400
 
 _CONSTANTS: Final = rf"""
-local SEP, BELL, IN_FLIGHT = '\006\022', '{keys.BELL_PREFIX}', '{keys.IN_FLIGHT_PREFIX}'
-local LEASES, DELIVERIES = '{keys.LEASES}', '{keys.DELIVERIES}'
-local DEATHS, RETRIES, RUNNING = '{keys.DEATHS}', '{keys.RETRIES}', '{keys.RUNNING_PREFIX}'
-local DELAYED, DELAYED_MESSAGES = '{keys.DELAYED}', '{keys.DELAYED_MESSAGES}'
+local SEP, BELL, IN_FLIGHT = '\006\022', '{KEYS.doorbell("")}', '{KEYS.in_flight("")}'
+local LEASES, DELIVERIES = '{KEYS.leases}', '{KEYS.deliveries}'
+local DEATHS, RETRIES, RUNNING = '{KEYS.deaths}', '{KEYS.retries}', '{KEYS.running("")}'
+local DELAYED, DELAYED_MESSAGES = '{KEYS.delayed}', '{KEYS.delayed_messages}'
 local STEPS = {{9, 6, 3, 0}}
 """
 
@@ -70,7 +82,7 @@ end
 local function ring(queue)
   if redis.call('EXISTS', BELL .. queue) == 0 then
     redis.call('LPUSH', BELL .. queue, '1')
-    redis.call('EXPIRE', BELL .. queue, {keys.BELL_TTL_S})
+    redis.call('EXPIRE', BELL .. queue, {BELL_TTL_S})
   end
 end
 """
@@ -95,7 +107,7 @@ local function move_due()
     local message = redis.call('HGET', DELAYED_MESSAGES, name)
     if message then
       local list = string.match(name, '^[^:]*:%d+:(.*)$')
-      redis.call('RPUSH', list, message)
+      redis.call('RPUSH', {_LIST}list, message)
       ring(queue_of(list))
     end
     redis.call('HDEL', DELAYED_MESSAGES, name)
@@ -139,7 +151,7 @@ end
 local function pop(list, wanted)
   local messages, run, longest = {{}}, 4, 1
   while #messages < wanted and bytes < {CLAIM_BYTES} do
-    local some = redis.pcall('RPOP', list, math.min(run, wanted - #messages))
+    local some = redis.pcall('RPOP', {_LIST}list, math.min(run, wanted - #messages))
     if some and some.err then failure = some end
     if not some or some.err then break end
     for _, message in ipairs(some) do
@@ -165,7 +177,8 @@ local function take(index, queue, wanted, no_ack)
 end
 
 local function settle_bell(queue)
-  if redis.call('EXISTS', list_of(queue, 9), list_of(queue, 6), list_of(queue, 3), queue) > 0 then
+  local urgent = redis.call('EXISTS', {_LIST}list_of(queue, 9), {_LIST}list_of(queue, 6))
+  if urgent + redis.call('EXISTS', {_LIST}list_of(queue, 3), {_LIST}queue) > 0 then
     ring(queue)
   else
     redis.call('DEL', BELL .. queue)
@@ -204,7 +217,7 @@ local function put_back(held, tags, redelivered, running, line)
     local message = redis.call('HGET', held, tags[i])
     if message then
       local list = string.sub(tags[i], string.find(tags[i], ':', 1, true) + 1)
-      redis.call('RPUSH', list, message)
+      redis.call('RPUSH', {_LIST}list, message)
       redis.call('HDEL', held, tags[i])
       if redelivered then
         local sha = redis.sha1hex(message)
@@ -281,12 +294,12 @@ redis.call('ZREM', LEASES, '')
 local message = redis.call('HGET', held, tag)
 if not message then return 0 end
 local queue = queue_of(string.sub(tag, string.find(tag, ':', 1, true) + 1))
-redis.call('HSET', '{keys.DEAD_MESSAGES}', id, message)
-redis.call('HSET', '{keys.DEAD_LETTERS}', id, ARGV[4])
-redis.call('HINCRBY', '{keys.DEAD_COUNTS}', queue, 1)
+redis.call('HSET', '{KEYS.dead_messages}', id, message)
+redis.call('HSET', '{KEYS.dead_letters}', id, ARGV[4])
+redis.call('HINCRBY', '{KEYS.dead_counts}', queue, 1)
 local now = redis.call('TIME')[1]
-redis.call('ZADD', '{keys.DEAD_INDEX}', now, id)
-redis.call('ZADD', '{keys.DEAD_QUEUE_PREFIX}' .. queue, now, id)
+redis.call('ZADD', '{KEYS.dead_index}', now, id)
+redis.call('ZADD', '{KEYS.dead_queue("")}' .. queue, now, id)
 redis.call('HDEL', held, tag)
 forget_counts(message)
 return 1
@@ -300,21 +313,21 @@ UNBURY: Final = (
     + f"""
 local id = ARGV[1]
 redis.call('ZREM', LEASES, '')
-local message = redis.call('HGET', '{keys.DEAD_MESSAGES}', id)
-local letter = redis.call('HGET', '{keys.DEAD_LETTERS}', id)
+local message = redis.call('HGET', '{KEYS.dead_messages}', id)
+local letter = redis.call('HGET', '{KEYS.dead_letters}', id)
 if not message or not letter then return 0 end
 letter = cjson.decode(letter)
 forget_counts(message)
 if ARGV[2] == '1' then
-  redis.call('LPUSH', list_of(letter.queue, letter.step), message)
+  redis.call('LPUSH', {_LIST}list_of(letter.queue, letter.step), message)
   ring(letter.queue)
 end
-redis.call('HDEL', '{keys.DEAD_MESSAGES}', id)
-redis.call('HDEL', '{keys.DEAD_LETTERS}', id)
-redis.call('ZREM', '{keys.DEAD_INDEX}', id)
-redis.call('ZREM', '{keys.DEAD_QUEUE_PREFIX}' .. letter.queue, id)
-if redis.call('HINCRBY', '{keys.DEAD_COUNTS}', letter.queue, -1) <= 0 then
-  redis.call('HDEL', '{keys.DEAD_COUNTS}', letter.queue)
+redis.call('HDEL', '{KEYS.dead_messages}', id)
+redis.call('HDEL', '{KEYS.dead_letters}', id)
+redis.call('ZREM', '{KEYS.dead_index}', id)
+redis.call('ZREM', '{KEYS.dead_queue("")}' .. letter.queue, id)
+if redis.call('HINCRBY', '{KEYS.dead_counts}', letter.queue, -1) <= 0 then
+  redis.call('HDEL', '{KEYS.dead_counts}', letter.queue)
 end
 return 1
 """
@@ -363,11 +376,11 @@ for _, queue in ipairs(ARGV) do
   local lengths, tails = {{}}, {{}}
   for _, step in ipairs(STEPS) do
     local list = list_of(queue, step)
-    lengths[#lengths + 1] = redis.call('LLEN', list)
-    tails[#tails + 1] = string.sub(redis.call('LINDEX', list, -1) or '', -{TAIL_BYTES})
+    lengths[#lengths + 1] = redis.call('LLEN', {_LIST}list)
+    tails[#tails + 1] = string.sub(redis.call('LINDEX', {_LIST}list, -1) or '', -{TAIL_BYTES})
   end
-  local oldest = redis.call('ZRANGE', '{keys.DEAD_QUEUE_PREFIX}' .. queue, 0, 0, 'WITHSCORES')[2] or ''
-  local dead = tonumber(redis.call('HGET', '{keys.DEAD_COUNTS}', queue) or 0)
+  local oldest = redis.call('ZRANGE', '{KEYS.dead_queue("")}' .. queue, 0, 0, 'WITHSCORES')[2] or ''
+  local dead = tonumber(redis.call('HGET', '{KEYS.dead_counts}', queue) or 0)
   answer[#answer + 1] = {{lengths, tails, dead, oldest}}
 end
 for _, consumer in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
@@ -387,6 +400,11 @@ return answer
 )
 
 
+def rendered(text: str, keys: Keys) -> str:
+    """Return the text of a script for one key space."""
+    return text.replace(_LIST, f"'{keys.prefix}' .. " if keys.prefix else "").replace(_PREFIX, keys.prefix)
+
+
 def script(client: Redis, text: str) -> Script:
-    """Give a script bound to a client; the server learns it when it is first called."""
-    return client.register_script(text)
+    """Return a script bound to a client and its key space; the server learns it when it is first called."""
+    return client.register_script(rendered(text, keys_of(client)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from headrace.queueing import keys, scripts
+from headrace.queueing import scripts
+from headrace.queueing.keys import CONSUMERS_TTL_S, PREFIXES, Keys, keys_of
 
 if TYPE_CHECKING:
     import redis
@@ -14,15 +15,22 @@ if TYPE_CHECKING:
 #: ARGV: consumer, lease in ms, then queues. Notes the consumer among those of each queue, in place of the ones whose
 #: lease has ended.
 _ANNOUNCE: Final = f"""
-redis.call('ZREM', '{keys.LEASES}', '')
+redis.call('ZREM', '{scripts.KEYS.leases}', '')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for at = 3, #ARGV do
-  local consumers = '{keys.CONSUMERS_PREFIX}' .. ARGV[at]
+  local consumers = '{scripts.KEYS.consumers("")}' .. ARGV[at]
   redis.call('ZREMRANGEBYSCORE', consumers, '-inf', now)
   redis.call('ZADD', consumers, now + tonumber(ARGV[2]), ARGV[1])
-  redis.call('EXPIRE', consumers, {keys.CONSUMERS_TTL_S})
+  redis.call('EXPIRE', consumers, {CONSUMERS_TTL_S})
 end
+"""
+
+#: Goes on from `_ANNOUNCE`: notes the prefix among all. An ACL may not allow it, which hurts nobody.
+_ANNOUNCE_PREFIX: Final = f"""
+redis.pcall('ZREMRANGEBYSCORE', '{PREFIXES}', '-inf', now)
+redis.pcall('ZADD', '{PREFIXES}', 'GT', now + tonumber(ARGV[2]), '{scripts.KEYS.prefix}')
+redis.pcall('EXPIRE', '{PREFIXES}', {CONSUMERS_TTL_S})
 """
 
 
@@ -34,7 +42,7 @@ class ConsumedQueues:
         self._client = client
         self._consumer = consumer
         self._lease_ms = lease_ms
-        self._announce = scripts.script(client, _ANNOUNCE)
+        self._announce = scripts.script(client, _ANNOUNCE + _ANNOUNCE_PREFIX if keys_of(client).prefix else _ANNOUNCE)
         self._lock = threading.Lock()
         self._queues: set[str] = set()
 
@@ -50,7 +58,7 @@ class ConsumedQueues:
             if queue not in self._queues:
                 return
             self._queues.discard(queue)
-        self._client.zrem(keys.consumers(queue), self._consumer)
+        self._client.zrem(keys_of(self._client).consumers(queue), self._consumer)
 
     def renew(self, client: redis.Redis | None = None) -> None:
         """Be known for another lease; client: a connection of the caller's own, or None."""
@@ -72,7 +80,7 @@ def is_served(client: redis.Redis, queue: str) -> bool:
     """
     with client.pipeline(transaction=False) as pipe:
         pipe.time()
-        pipe.zrange(keys.consumers(queue), -1, -1, withscores=True)
+        pipe.zrange(keys_of(client).consumers(queue), -1, -1, withscores=True)
         return _lives(*pipe.execute())
 
 
@@ -80,8 +88,26 @@ async def is_served_async(client: redis.asyncio.Redis, queue: str) -> bool:
     """Return whether a queue has a consumer; see `is_served`."""
     async with client.pipeline(transaction=False) as pipe:
         pipe.time()
-        pipe.zrange(keys.consumers(queue), -1, -1, withscores=True)
+        pipe.zrange(keys_of(client).consumers(queue), -1, -1, withscores=True)
         return _lives(*await pipe.execute())
+
+
+def prefixes_served(client: redis.Redis, queue: str) -> list[str]:
+    """Return the key prefixes other than the client's own under which a queue has consumers, "" for none.
+
+    Only those whose consumers may write `keys.PREFIXES`, and whose keys the client may read; two round trips. Raises
+    the errors of `redis.exceptions`.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.zrange(PREFIXES, 0, -1)
+        time, noted = pipe.execute(raise_on_error=False)
+        known = {prefix.decode() for prefix in noted} if isinstance(noted, list) else set()
+        others = sorted((known | {""}) - {keys_of(client).prefix})
+        for prefix in others:
+            pipe.zrange(Keys(prefix).consumers(queue), -1, -1, withscores=True)
+        found = pipe.execute(raise_on_error=False)
+    return [prefix for prefix, last in zip(others, found, strict=True) if isinstance(last, list) and _lives(time, last)]
 
 
 def _lives(time: tuple[int, int], last: list[Any]) -> bool:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from headrace.contracts.message import TASK_PREFIX
-from headrace.queueing import keys, scripts
+from headrace.queueing import scripts
 from headrace.queueing.envelope import NotAnEnvelope, read_tail
+from headrace.queueing.keys import keys_of, queue_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -66,19 +67,22 @@ def _counts(flat: list[Any]) -> dict[str, int]:
 
 def find_queues(client: Redis) -> set[str]:
     """Find the queues of models in which anything waits, is in flight, delayed or dead."""
+    keys = keys_of(client)
     with client.pipeline(transaction=False) as pipe:
-        pipe.zrange(keys.LEASES, 0, -1)
-        pipe.hkeys(keys.DEAD_COUNTS)
-        pipe.zrange(keys.DELAYED, 0, -1)
+        pipe.zrange(keys.leases, 0, -1)
+        pipe.hkeys(keys.dead_counts)
+        pipe.zrange(keys.delayed, 0, -1)
         consumers, dead, delayed = pipe.execute()
         for consumer in consumers:
             pipe.hkeys(keys.in_flight(consumer.decode()))
         tags = [tag for held in pipe.execute() for tag in held]
     tags += [name.partition(b":")[2] for name in delayed]
-    lists = [key.decode() for key in client.scan_iter(f"{TASK_PREFIX}*", count=_SCAN_STEP, _type="LIST")]
-    names = {keys.queue_of(key) for key in lists}
+    pattern = f"{keys.prefix}{TASK_PREFIX}*"
+    found = client.scan_iter(pattern, count=_SCAN_STEP, _type="LIST")
+    lists = [key.decode().removeprefix(keys.prefix) for key in found]
+    names = {queue_of(key) for key in lists}
     names.update(queue.decode() for queue in dead)
-    names.update(keys.queue_of(tag.decode().partition(":")[2]) for tag in tags)
+    names.update(queue_of(tag.decode().partition(":")[2]) for tag in tags)
     return {name for name in names if name.startswith(TASK_PREFIX)}
 
 

@@ -8,7 +8,7 @@ under the channel's lease, atomically. What is left behind rings again, for the 
 thread; what a dead worker held goes back to the head of its queues when the lease ends.
 
 All the rest is kombu's Redis transport: lists, envelopes, bindings, fanout and remote control are the same, so plain
-`redis://` peers work with it in both directions on the same database. Redis Cluster and key prefixes are not supported.
+`redis://` peers work with it in both directions on the same database. Redis Cluster is not supported.
 """
 
 from __future__ import annotations

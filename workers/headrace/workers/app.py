@@ -75,6 +75,7 @@ def make_app(settings: Settings) -> App:
         broker_url=headrace_url(settings.require_broker_url()),
         broker_use_ssl=tls_options(settings.require_broker_url()) or False,
         broker_transport_options={
+            "global_keyprefix": settings.key_prefix,
             "lease_s": settings.lease_s,
             "max_message_bytes": message_bytes(settings.max_payload_bytes),
             "socket_connect_timeout": CONNECT_TIMEOUT_S,

@@ -11,7 +11,7 @@ from typing import Final
 import psycopg
 
 from headrace.contracts import ModelDirectory, Settings
-from headrace.queueing import ClaimingConsumer, RunningMark, connect
+from headrace.queueing import ClaimingConsumer, RunningMark, connect_to
 from headrace.results_store import StoreReader, StoreWriter, address, check_schema, ensure_partitions
 from headrace.workers.ceilings import Ceilings
 from headrace.workers.executor import Executor, answered, not_run, postponed
@@ -42,7 +42,7 @@ class Engine:
         """worker: the Celery node name, stored with each row. revoked: the ids that were cancelled."""
         self.settings = settings
         self.models = ModelDirectory(settings.models)
-        self._client = connect(settings.require_broker_url())
+        self._client = connect_to(settings)
         mark = RunningMark(self._client, worker)
         self._ceilings = Ceilings(settings.device, mark)
         self.lanes = Lanes(

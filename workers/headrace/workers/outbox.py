@@ -15,10 +15,11 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from headrace.contracts import BrokerUnavailable, HeadraceError, Settings
 from headrace.contracts.message import Reply, encode_replies
 from headrace.queueing import ClaimingConsumer, Command, CommandLine, translate_errors
+from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.results_store.rows import Conflict
 from headrace.workers.refusal import without
-from headrace.workers.replies import Answers
+from headrace.workers.replies import Answers, celery_result_key
 from headrace.workers.request import FinishedBatch, InferenceRequest
 from headrace.workers.storing import stored_form
 from headrace.workers.vital import vital_thread
@@ -56,6 +57,7 @@ class Outbox:
         """Create the outbox; `start` starts its thread."""
         self._writer = writer
         self._line = CommandLine(client)
+        self._keys = keys_of(client)
         self._settings = settings
         self._worker = worker
         self._settled = settled
@@ -185,9 +187,11 @@ class Outbox:
 
     def _reply_commands(self, answers: Answers) -> Iterator[Command]:
         for key, replies in answers.by_inbox.items():
-            yield "RPUSH", key, encode_replies(replies)
-            yield "EXPIRE", key, self._settings.inbox_ttl_s
-        for key, meta in answers.celery.items():
+            inbox = self._keys.inbox(key)
+            yield "RPUSH", inbox, encode_replies(replies)
+            yield "EXPIRE", inbox, self._settings.inbox_ttl_s
+        for request_id, meta in answers.celery.items():
+            key = celery_result_key(self._keys.prefix, request_id)
             yield "SET", key, meta, "EX", self._settings.celery_result_ttl_s
             yield "PUBLISH", key, meta
 

@@ -19,7 +19,7 @@ _json: Final = msgspec.json.Encoder().encode
 
 
 class Answers(msgspec.Struct):
-    """All replies of some finished batches: by inbox, and by Celery result key."""
+    """All replies of some finished batches: by the inbox that the header names, and Celery results by request."""
 
     by_inbox: dict[str, list[Reply]]
     celery: dict[str, bytes]
@@ -34,7 +34,17 @@ class Answers(msgspec.Struct):
         if request.header.inbox:
             self.by_inbox.setdefault(request.header.inbox, []).append(reply)
         if celery_result is not None:
-            self.celery[CELERY_RESULT_PREFIX + request.id] = celery_result
+            self.celery[request.id] = celery_result
+
+
+def celery_result_key(prefix: str, request_id: str) -> str:
+    """Return the key where Celery's backend looks for a result, if its `global_keyprefix` is this prefix.
+
+    Celery parts a prefix that ends in none of these marks from the rest.
+    """
+    if prefix and prefix[-1] not in ":_-.":
+        prefix += "_"
+    return prefix + CELERY_RESULT_PREFIX + request_id
 
 
 def celery_success(request: InferenceRequest, body: bytes, text: bytes | None) -> bytes:

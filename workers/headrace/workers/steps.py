@@ -49,6 +49,11 @@ class EngineStep(bootsteps.StartStopStep):
         settings: Settings = parent.app.headrace_settings
         for name in parent.app.ignored_variables:
             logger.warning("ignoring %s: HEADRACE_BROKER_URL and HEADRACE_DATABASE_URL say where things are", name)
+        if settings.key_prefix:
+            logger.warning(
+                "workers.key_prefix prefix=%r: only clients with the same HEADRACE_KEY_PREFIX are served",
+                settings.key_prefix,
+            )
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         end_with_supervisor()
         try:

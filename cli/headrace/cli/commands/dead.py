@@ -162,9 +162,9 @@ def drop(  # noqa: PLR0913, PLR0917
 
 @contextmanager
 def _broker() -> Iterator[Redis]:
-    from headrace.queueing import connect, translate_errors
+    from headrace.queueing import connect_to, translate_errors
 
-    with translate_errors(), connect(settings_with().require_broker_url()) as client:
+    with translate_errors(), connect_to(settings_with()) as client:
         yield client
 
 

@@ -19,9 +19,9 @@ def queue() -> None:
 @app.command()
 def stats(as_json: Json = False) -> None:
     """Count what waits, what runs and what is dead, model by model."""
-    from headrace.queueing import connect, queue_stats, translate_errors
+    from headrace.queueing import connect_to, queue_stats, translate_errors
 
-    with translate_errors(), connect(settings_with().require_broker_url()) as client:
+    with translate_errors(), connect_to(settings_with()) as client:
         found = queue_stats(client)
     if as_json:
         print_json(found)
