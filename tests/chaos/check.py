@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -85,12 +86,11 @@ def read_rows(database_url: str, began_at: float) -> Iterator[StoredRow]:
 
 
 def set_right(finished_at: float, began_at: float) -> float:
-    """Return when a row was finished by the right clock: that of its worker may have been off by CLOCK_OFF_S.
+    """Return when a row was finished by the right clock; its worker's may have been off by CLOCK_OFF_S.
 
     A run is shorter than that, so only one of the three times lies within it.
     """
-    off = round((finished_at - began_at - CLOCK_OFF_S / 2) / CLOCK_OFF_S)
-    return finished_at - off * CLOCK_OFF_S
+    return finished_at - math.floor((finished_at - began_at) / CLOCK_OFF_S) * CLOCK_OFF_S
 
 
 def judge(

@@ -48,12 +48,14 @@ def ask_and_die(world: World, number: int) -> bool:
         broker.config_set("maxmemory", used_bytes + ROOM_BYTES)
     try:
         _run_client(world, FIRST_X + number * COUNT)
-        open_ = _wait_until_taken(world)
+        still_open = _wait_until_taken(world)
     finally:
         with world.broker() as broker:
             broker.config_set("maxmemory", 0)
-    if open_:
-        raise AssertionError(f"{open_} requests of a client that died unread are still open after {GOES_ON_S:.0f} s")
+    if still_open:
+        raise AssertionError(
+            f"{still_open} requests of a client that died unread are still open after {GOES_ON_S:.0f} s"
+        )
     return True
 
 
@@ -75,9 +77,9 @@ def _run_client(world: World, first: int) -> None:
 def _wait_until_taken(world: World) -> int:
     """Wait until all of its requests were acknowledged; returns how many were not when the time is up."""
     ends_at = time.monotonic() + GOES_ON_S
-    while (open_ := world.open_messages(f"infer.{WIDE}")) and time.monotonic() < ends_at:
+    while (still_open := world.open_messages(f"infer.{WIDE}")) and time.monotonic() < ends_at:
         time.sleep(0.1)
-    return open_
+    return still_open
 
 
 def main(first: int, count: int, folder: Path) -> None:
