@@ -13,6 +13,7 @@ import psycopg
 import redis
 
 from headrace.queueing import keys
+from headrace.queueing.lists import PRIORITY_STEPS
 from online_parts import servers
 from online_parts.agent import Agent, agent
 from online_parts.models import BenchModel, models_folder
@@ -66,7 +67,7 @@ class HeadraceSide:
             **(code_of(config.checkout) if config.checkout else {}),
         }
         queue = f"infer.{model.name}"
-        self._lists = [keys.queue_list(queue, step) for step in keys.PRIORITY_STEPS]
+        self._lists = [keys.PLAIN.queue_list(queue, step) for step in PRIORITY_STEPS]
         self._broker = redis.Redis.from_url(self.env["HEADRACE_BROKER_URL"])
         self.probe = Probe(self.env["HEADRACE_BROKER_URL"])
         self._store = psycopg.connect(at.database_url, autocommit=True)

@@ -170,3 +170,26 @@ def test_a_worker_goes_on_after_the_broker_was_restarted(start_worker: Any, run:
             worker.stop()
             with redis.Redis.from_url(url) as client:
                 assert client.keys(PLAIN.in_flight("*")) == []
+
+
+def test_a_worker_without_dangerous_commands_stops_consuming_a_queue_and_goes_on(
+    start_worker: Any, run: Any, broker_url: str, client: redis.Redis
+) -> None:
+    """CLIENT UNBLOCK, for one, is among them."""
+    client.acl_setuser(
+        "ann", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"], categories=["+@all", "-@admin"]
+    )
+    client.execute_command("ACL", "SETUSER", "ann", "-@dangerous", "+info", "+keys")
+    narrow = broker_url.replace("redis://", "redis://ann:pass@")
+    worker = start_worker(headrace_url(narrow), "-P", "solo", "-Q", "celery,other")
+    worker.wait_for("ready")
+    control = "from demo_app import app\nprint(app.control.cancel_consumer('other', reply=True, timeout=30, limit=1))"
+    run("-W", "ignore", "-c", control, BROKER=narrow, RESULTS=broker_url).wait_for("no longer consuming from other")
+    send = "from demo_app import add\nadd.delay(1, 1)\nadd.apply_async((2, 2), queue='other')"
+    run("-c", send, BROKER=narrow, RESULTS=broker_url).process.wait()
+    worker.wait_for("succeeded")
+    worker.stop()
+    assert worker.process.returncode == 0
+    assert "Traceback" not in worker.output
+    assert (client.llen("celery"), client.llen("other")) == (0, 1)
+    client.acl_deluser("ann")

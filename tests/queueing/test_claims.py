@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from headrace.queueing import ClaimingConsumer, connect, dead_letters, dead_message
-from headrace.queueing.keys import PLAIN, queue_list
+from headrace.queueing.keys import PLAIN
+from headrace.queueing.lists import queue_list
 
 QUEUE = "infer.digits"
 
@@ -374,7 +375,7 @@ def test_closing_puts_all_back_and_ends_the_lease(client: redis.Redis, consumer:
     consumer.close()
     assert waiting(client) == ["a", "b"]
     assert not client.exists(PLAIN.leases)
-    assert not client.exists(PLAIN.deliveries)
+    assert client.hvals(PLAIN.deliveries) == [b"0", b"0"]
 
 
 def test_nothing_is_asked_of_the_server_when_nothing_is_wanted(consumer: ClaimingConsumer) -> None:

@@ -26,7 +26,7 @@ def consumer(client: redis.Redis) -> ClaimingConsumer:
 
 
 def bury(client: redis.Redis, consumer: ClaimingConsumer, queue: str, message: str, reason: str, step: int = 0) -> str:
-    client.lpush(keys.queue_list(queue, step), message)
+    client.lpush(keys.PLAIN.queue_list(queue, step), message)
     (found,) = consumer.claim({queue: 1})
     assert client.execute_command(*consumer.bury_command(found.tag, reason, ["once", "twice"])) == 1
     return next(find_letters(client)).id

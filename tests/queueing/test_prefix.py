@@ -63,7 +63,7 @@ def test_all_that_a_consumer_writes_lies_under_its_prefix(client: redis.Redis, p
     consumer.queues.add(QUEUE)
     Submitter(prefixed).submit(QUEUE, 9, [b"one", b"two", b"three", b"four"])
     one, two, three, four = consumer.claim({QUEUE: 9})
-    assert [delivery.tag for delivery in (one, four)] == [f"{n}:{keys.queue_list(QUEUE, 9)}" for n in (1, 4)]
+    assert [delivery.tag for delivery in (one, four)] == [f"{n}:{keys.PLAIN.queue_list(QUEUE, 9)}" for n in (1, 4)]
     mark = RunningMark(prefixed, "worker")
     mark.set({consumer.id: [one.tag]})
     prefixed.execute_command(*consumer.defer_command(two.tag, 60))  # type: ignore[no-untyped-call]
@@ -203,7 +203,7 @@ def test_sizes_purges_and_expiring_queues_stay_under_the_prefix(any_url: str, cl
         bound = queue(channel)
         bound.declare()
         connection.Producer().publish("a", routing_key="short", priority=3)
-        assert 0 < int(client.pttl("a:" + keys.queue_list("short", 3))) <= 30_000  # type: ignore[arg-type]
+        assert 0 < int(client.pttl("a:" + keys.PLAIN.queue_list("short", 3))) <= 30_000  # type: ignore[arg-type]
         assert channel.queue_declare("short", passive=True).message_count == 1
         assert bound.purge() == 1
         assert outside(client, "a:") == set()

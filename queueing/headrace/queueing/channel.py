@@ -71,7 +71,6 @@ class Channel(PublishingChannel):
         def _disconnect_pools(self) -> None: ...
         def _close_clients(self) -> None: ...
         def _flush_brpop_reauth(self) -> None: ...
-        def _maybe_update_queues_expire(self, client: redis.Redis, queue: str) -> None: ...
 
     def __init__(self, connection: Transport, **kwargs: Any) -> None:
         """Raises ConfigurationError for transport options that can't be supported."""
@@ -129,15 +128,20 @@ class Channel(PublishingChannel):
 
     def _keep_lease(self) -> None:
         if self._keeper is None:
-            params = self._connparams()
             timeout_s = max(self.lease_s / 4, 1.0)  # a server that vanished must not hold up the next renewal
-            params["socket_timeout"] = timeout_s
-            if "socket_connect_timeout" in params:  # not so for a Unix socket
-                params["socket_connect_timeout"] = timeout_s
-            client = redis.Redis(connection_pool=redis.ConnectionPool(**params))
-            attach(client.connection_pool, self.keys)
+            client = redis.Redis(connection_pool=self._own_pool(timeout_s))
             self._keeper = LeaseKeeper(self.consumer, client)
             self._keeper.start()
+
+    def _own_pool(self, timeout_s: float) -> redis.ConnectionPool:
+        """Return a pool for one user alone."""
+        params = self._connparams()
+        params["socket_timeout"] = timeout_s
+        if "socket_connect_timeout" in params:  # not so for a Unix socket
+            params["socket_connect_timeout"] = timeout_s
+        pool = redis.ConnectionPool(**params)
+        attach(pool, self.keys)
+        return pool
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002
         """Take one message of a queue, or give None when it is empty."""
@@ -368,6 +372,12 @@ class Channel(PublishingChannel):
         """Put messages back at the head of their queues."""
         if self._consumer is not None:
             self._consumer.release(tags)
+            self.claim_soon()
+
+    def requeue(self, tag: str) -> None:
+        """Put a message back behind all that wait at its priority."""
+        if self._consumer is not None:
+            self._consumer.requeue([tag])
             self.claim_soon()
 
     def release_all(self) -> None:

@@ -14,9 +14,11 @@ import msgspec
 import redis.exceptions
 
 from headrace.contracts.ids import new_id
-from headrace.queueing import keys, scripts
+from headrace.queueing import scripts
 from headrace.queueing.connection import Command, run_commands
 from headrace.queueing.dead import DeadLetter, Death, read_deaths
+from headrace.queueing.keys import keys_of
+from headrace.queueing.lists import queue_list
 from headrace.queueing.logs import logger
 from headrace.queueing.serving import ConsumedQueues
 
@@ -30,7 +32,7 @@ MAX_CLAIM: Final = 1024
 _CHUNK: Final = 500
 
 #: What a claim says of a message that is not ordinary: so many values.
-_NOTE: Final = 6
+_NOTE: Final = 7
 
 _json_encode: Final = msgspec.json.Encoder().encode
 
@@ -41,7 +43,8 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     tag: what to acknowledge it by; "" when the queue is consumed without acknowledgement. raw: the message as it was
     in its list, or its last 8 KiB when it is `oversize`. deliveries: how often it came back from a consumer that died,
     lost its lease or lost track of it, so that it may have been served already. deaths: the consumers among them that
-    were running it. retries: how often it was deferred. message_bytes: the length of the whole message.
+    were running it. retries: how often it was deferred. message_bytes: the length of the whole message. redelivered:
+    whether it came back in any way, also unread or from a consumer that wanted to have it later.
     """
 
     tag: str
@@ -53,6 +56,7 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     message_bytes: int
     deaths: tuple[Death, ...] = ()
     retries: int = 0
+    redelivered: bool = False
 
     def end_only(self) -> Delivery:
         """Give the same delivery as if it were `oversize`, so that who opens it reads no more than its last 8 KiB."""
@@ -84,7 +88,7 @@ class ClaimingConsumer:
         self.lease_s = lease_s
         self.max_message_bytes = max_message_bytes
         self._lease_ms = max(1, round(lease_s * 1000))
-        self._keys = keys.keys_of(client)
+        self._keys = keys_of(client)
         self._claim = scripts.script(client, scripts.CLAIM)
         self._release = scripts.script(client, scripts.RELEASE)
         self._release_all = scripts.script(client, scripts.RELEASE_ALL)
@@ -180,12 +184,13 @@ class ClaimingConsumer:
         return names[at:] + names[:at]
 
     def _deliveries(self, groups: list[Any], names: list[str], no_ack: Collection[str]) -> list[Delivery]:
+        lists = self._keys.lists
         found: list[Delivery] = []
         held: dict[str, str] = {}
         for index, step, sequence, messages, notes in groups:
             queue = names[index]
             plain = queue in no_ack
-            suffix = ":" + keys.queue_list(queue, step)
+            suffix = ":" + lists.list_of(queue, step)
             start = len(found)
             found += [
                 Delivery("" if plain else f"{number}{suffix}", queue, step, raw, 0, False, len(raw))
@@ -195,7 +200,8 @@ class ClaimingConsumer:
                 held.update(dict.fromkeys([delivery.tag for delivery in found[start:]], ""))
             for at in range(0, len(notes), _NOTE):
                 delivery = found[start + notes[at]]
-                _, delivery.deliveries, sha, delivery.message_bytes, deaths, delivery.retries = notes[at : at + _NOTE]
+                _, delivery.deliveries, sha, length, deaths, delivery.retries, back = notes[at : at + _NOTE]
+                delivery.message_bytes, delivery.redelivered = length, bool(back)
                 delivery.deaths = read_deaths(deaths)
                 delivery.oversize = delivery.message_bytes > len(delivery.raw)
                 if sha and not plain:
@@ -241,17 +247,24 @@ class ClaimingConsumer:
 
         tags: those that are not held are passed over; None puts back all that is held.
         """
+        self._put_back(self._let_go(tags))
+
+    def requeue(self, tags: Iterable[str]) -> None:
+        """Put messages back behind all that wait at their priority, and ring: their taker wants to have them later."""
+        self._put_back(self._let_go(tags), behind=1)
+
+    def _let_go(self, tags: Iterable[str] | None) -> list[str]:
         self._notice_fork()
         with self._lock:
             chosen = list(self._held) if tags is None else [tag for tag in tags if tag in self._held]
             for tag in chosen:
                 del self._held[tag]
-        self._put_back(chosen)
+        return chosen
 
-    def _put_back(self, tags: list[str], *, redelivered: int = 0) -> None:
-        tags.sort(key=_sequence_of, reverse=True)
+    def _put_back(self, tags: list[str], *, redelivered: int = 0, behind: int = 0) -> None:
+        tags.sort(key=_sequence_of, reverse=not behind)
         while tags:
-            settled = int(self._release(args=[self._id, redelivered, *tags[:_CHUNK]]))
+            settled = int(self._release(args=[self._id, redelivered, behind, *tags[:_CHUNK]]))
             del tags[: max(settled, 1)]
 
     def bury(self, tag: str, reason: str, history: Iterable[str] = ()) -> None:
@@ -272,10 +285,13 @@ class ClaimingConsumer:
         return "EVAL", self._burial_text, 0, *self._burial(tag, reason, history)
 
     def _burial(self, tag: str, reason: str, history: Iterable[str]) -> tuple[str | bytes, ...]:
+        came_from = tag.partition(":")[2]
+        queue, step = self._keys.lists.split(came_from)
         letter = DeadLetter(
             id=new_id(),
-            queue=keys.queue_of(tag.partition(":")[2]),
-            step=_step_of(tag),
+            queue=queue,
+            step=step,
+            list_key="" if came_from == queue_list(queue, step) else came_from,
             reason=reason,
             history=list(history),
             buried_at=time.time(),
@@ -382,7 +398,3 @@ class ClaimingConsumer:
 
 def _sequence_of(tag: str) -> int:
     return int(tag.partition(":")[0])
-
-
-def _step_of(tag: str) -> int:
-    return int(tag.rpartition(keys.SEPARATOR)[2]) if keys.SEPARATOR in tag else 0

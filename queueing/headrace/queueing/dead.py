@@ -35,8 +35,8 @@ class Death(msgspec.Struct, frozen=True):
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """What happened to a buried message.
 
-    step: the priority step of the list it came from. history: what happened before, oldest first. buried_at: seconds
-    since 1970.
+    step: the priority step of the list it came from. list_key: that list, where its app names lists in a way of its
+    own. history: what happened before, oldest first. buried_at: seconds since 1970.
     """
 
     id: str
@@ -45,6 +45,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     history: list[str]
     buried_at: float
+    list_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: What kombu's Redis transport puts between a queue's name and the priority step of a list.
-SEPARATOR: Final = "\x06\x16"
-
-#: kombu's priority steps: priorities 0-2 share the list of step 0, 3-5 that of 3, 6-8 that of 6; 9 has its own.
-PRIORITY_STEPS: Final = (0, 3, 6, 9)
+from headrace.queueing.lists import DEFAULT_LISTS, Lists
 
 #: Seconds after which the list of a queue's consumers disappears when none renewed its place in it.
 CONSUMERS_TTL_S: Final = 86_400
@@ -37,10 +33,13 @@ _ATTRIBUTE: Final = "headrace_keys"
 class Keys:
     """The keys of one key space. prefix: stands in front of each; "" is none, see `contracts.prefix`.
 
+    lists: how its users name and order the lists of queues; it has no say in any other key.
+
     Tags, dead letters and the names of delayed messages hold lists and queues as kombu names them, without the prefix.
     """
 
     prefix: str = ""
+    lists: Lists = DEFAULT_LISTS
 
     @property
     def leases(self) -> str:
@@ -49,7 +48,7 @@ class Keys:
 
     @property
     def deliveries(self) -> str:
-        """Hash: SHA-1 of a message → how often it came back, its consumer being dead, without lease or confused."""
+        """Hash: SHA-1 of what came back → how often, its consumer being dead or without lease; 0 for other ways."""
         return self.prefix + "headrace:deliveries"
 
     @property
@@ -109,6 +108,10 @@ class Keys:
         """Return the list that holds at most one token while a queue has news; idle consumers block on it."""
         return f"{self.prefix}headrace:bell:{queue}"
 
+    def wake(self, consumer: str) -> str:
+        """Return the list by which a consumer ends its own wait for doorbells; holds a token for a moment."""
+        return f"{self.prefix}headrace:wake:{consumer}"
+
     def in_flight(self, consumer: str) -> str:
         """Return the hash of the messages that a consumer holds: `SEQUENCE:QUEUE_LIST` → message as it was there."""
         return f"{self.prefix}headrace:inflight:{consumer}"
@@ -123,7 +126,7 @@ class Keys:
 
     def queue_list(self, queue: str, step: int) -> str:
         """Return the list that holds a queue's messages of one priority step."""
-        return self.prefix + queue_list(queue, step)
+        return self.prefix + self.lists.list_of(queue, step)
 
 
 #: The key space without a prefix.
@@ -139,21 +142,6 @@ def keys_of(client: Any) -> Keys:
     """Return the keys of a client or pipeline, blocking or not; those without a prefix when none were attached."""
     found: Keys = getattr(client.connection_pool, _ATTRIBUTE, PLAIN)
     return found
-
-
-def queue_list(queue: str, step: int) -> str:
-    """Return the list of one priority step of a queue, without prefix."""
-    return f"{queue}{SEPARATOR}{step}" if step else queue
-
-
-def queue_of(list_key: str) -> str:
-    """Return the queue that a list of `queue_list` belongs to."""
-    return list_key.partition(SEPARATOR)[0]
-
-
-def priority_step(priority: int) -> int:
-    """Return the priority step that a priority of 0 to 9 belongs to."""
-    return PRIORITY_STEPS[min(max(priority, 0), 9) // 3]
 
 
 def inbox_name(client: str) -> str:

@@ -41,7 +41,8 @@ _DECOMPRESSORS: Final[dict[str, Callable[[], Any]]] = {
 class Message(virtual.Message):
     """A message of a `headrace://` channel. delivery: what was claimed, or None for a broadcast.
 
-    `delivery_info["deliveries"]` says how often it came back from a consumer that died or lost its lease.
+    `delivery_info["deliveries"]` says how often it came back from a consumer that died or lost its lease, and
+    `delivery_info["redelivered"]` whether it came back at all.
     """
 
     delivery: Delivery | None = None
@@ -64,7 +65,7 @@ def open_delivery(delivery: Delivery, channel: Channel) -> Message:
     if not isinstance(info, dict):
         info = properties["delivery_info"] = {"exchange": "", "routing_key": delivery.queue}
     info["deliveries"] = delivery.deliveries
-    if delivery.deliveries:
+    if delivery.redelivered:
         headers["redelivered"] = info["redelivered"] = True
     properties["delivery_tag"] = delivery.tag
     message = Message.__new__(Message)

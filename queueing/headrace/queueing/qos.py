@@ -44,12 +44,12 @@ class QoS(kombu_redis.QoS):
         self._delivered.pop(delivery_tag, None)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Drop a message, or put it back at the head of its queue."""
+        """Drop a message, or put it back behind all that wait at its priority, so that it holds up none of them."""
         if not requeue:
             self.ack(delivery_tag)
             return
         self._delivered.pop(delivery_tag, None)
-        self.channel.release([delivery_tag])
+        self.channel.requeue(delivery_tag)
 
     def restore_unacked(self, client: Any | None = None) -> Iterator[Any] | None:  # type: ignore[override]  # noqa: ARG002
         """Put back all that is delivered and not acknowledged."""

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from headrace.contracts.message import TASK_PREFIX
 from headrace.queueing.keys import BELL_TTL_S, Keys, keys_of
+from headrace.queueing.lists import MODEL_STEPS
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -48,25 +50,37 @@ DUE_MESSAGES: Final = 200
 DELIVERIES_TTL_S: Final = 7 * 86_400
 
 _CONSTANTS: Final = rf"""
-local SEP, BELL, IN_FLIGHT = '\006\022', '{KEYS.doorbell("")}', '{KEYS.in_flight("")}'
+local SEP, OTHER_SEP, BELL, IN_FLIGHT = '\006\022', <SEPARATOR>, '{KEYS.doorbell("")}', '{KEYS.in_flight("")}'
 local LEASES, DELIVERIES = '{KEYS.leases}', '{KEYS.deliveries}'
 local DEATHS, RETRIES, RUNNING = '{KEYS.deaths}', '{KEYS.retries}', '{KEYS.running("")}'
 local DELAYED, DELAYED_MESSAGES = '{KEYS.delayed}', '{KEYS.delayed_messages}'
-local STEPS = {{9, 6, 3, 0}}
+local MODEL_STEPS, OTHER_STEPS = {{{", ".join(map(str, MODEL_STEPS))}}}, {{<STEPS>}}
 """
 
 _SHARED: Final = (
     _CONSTANTS
     + f"""
+local function is_model(queue)
+  return string.sub(queue, 1, {len(TASK_PREFIX)}) == '{TASK_PREFIX}'
+end
+
 local function list_of(queue, step)
   if step == 0 then return queue end
-  return queue .. SEP .. step
+  return queue .. (is_model(queue) and SEP or OTHER_SEP) .. step
+end
+
+-- The steps of a queue, the most urgent first.
+local function steps_of(queue)
+  return is_model(queue) and MODEL_STEPS or OTHER_STEPS
 end
 
 local function queue_of(list)
-  local at = string.find(list, SEP, 1, true)
-  if at then return string.sub(list, 1, at - 1) end
-  return list
+  local step = string.match(list, '%d+$')
+  if not step then return list end
+  local sep = is_model(list) and SEP or OTHER_SEP
+  local ends = #list - #step
+  if string.sub(list, ends - #sep + 1, ends) ~= sep then return list end
+  return string.sub(list, 1, ends - #sep)
 end
 
 local function now_ms()
@@ -92,8 +106,8 @@ end
 #: then for each queue its name, how many messages are wanted, and 1 if it is consumed without acknowledgement.
 #: First moves delayed messages that are due to the head of their queues.
 #: Gives a list of [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of
-#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries] for those that
-#: are not ordinary.
+#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries, 1 if it came
+#: back in whatever way] for those that are not ordinary.
 CLAIM: Final = (
     _SHARED
     + f"""
@@ -127,19 +141,22 @@ local function register(list, messages)
   registered = true
 end
 
-local function notes_on(messages)
+local function notes_on(messages, no_ack)
   local notes = {{}}
   for i, message in ipairs(messages) do
-    local sha, count, deaths, retries = '', 0, '', 0
+    local sha, count, deaths, retries, back = '', 0, '', 0, 0
     if counting then
       sha = redis.sha1hex(message)
-      count = tonumber(redis.call('HGET', DELIVERIES, sha) or 0)
+      local known = redis.call('HGET', DELIVERIES, sha)
+      count = tonumber(known or 0)
       retries = tonumber(redis.call('HGET', RETRIES, sha) or 0)
       if count > 0 then deaths = redis.call('HGET', DEATHS, sha) or '' end
+      if known or retries > 0 then back = 1 end
+      if back == 1 and no_ack then forget_counts(message) end
     end
     local oversize = max_bytes > 0 and #message > max_bytes
-    if count > 0 or retries > 0 or oversize then
-      for _, note in ipairs({{i - 1, count, sha, #message, deaths, retries}}) do notes[#notes + 1] = note end
+    if back == 1 or oversize then
+      for _, note in ipairs({{i - 1, count, sha, #message, deaths, retries, back}}) do notes[#notes + 1] = note end
     end
     if oversize then messages[i] = string.sub(message, -{TAIL_BYTES}) end
   end
@@ -165,20 +182,21 @@ local function pop(list, wanted)
 end
 
 local function take(index, queue, wanted, no_ack)
-  for _, step in ipairs(STEPS) do
+  for _, step in ipairs(steps_of(queue)) do
     local list = list_of(queue, step)
     local messages = pop(list, math.min(wanted, left))
     if #messages > 0 then
       if not no_ack then register(list, messages) end
-      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages)}}
+      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages, no_ack)}}
       seq, wanted, left = seq + #messages, wanted - #messages, left - #messages
     end
   end
 end
 
 local function settle_bell(queue)
-  local urgent = redis.call('EXISTS', {_LIST}list_of(queue, 9), {_LIST}list_of(queue, 6))
-  if urgent + redis.call('EXISTS', {_LIST}list_of(queue, 3), {_LIST}queue) > 0 then
+  local lists = {{}}
+  for i, step in ipairs(steps_of(queue)) do lists[i] = {_LIST}list_of(queue, step) end
+  if redis.call('EXISTS', unpack(lists)) > 0 then
     ring(queue)
   else
     redis.call('DEL', BELL .. queue)
@@ -206,46 +224,46 @@ local function note_death(sha, line)
 end
 
 -- Puts messages back at the head of their lists: the last claimed first, so that the first claimed is the next out.
--- Stops early when it moved many bytes; gives how many it moved. redelivered: count a delivery. running: a set of tags
--- whose run ended with the consumer, and line, what to note of that.
-local function put_back(held, tags, redelivered, running, line)
+-- Stops early when it moved many bytes; gives how many it moved. redelivered: count a delivery; without, it is only
+-- noted that they came back. running: a set of tags whose run ended with the consumer, and line, what to note of that.
+-- behind: put them behind all that wait in their lists.
+local function put_back(held, tags, redelivered, running, line, behind)
   local seq = {{}}
   for _, tag in ipairs(tags) do seq[tag] = tonumber(string.match(tag, '^%d+')) end
-  table.sort(tags, function(a, b) return seq[a] > seq[b] end)
+  table.sort(tags, function(a, b) return (seq[a] > seq[b]) ~= behind and seq[a] ~= seq[b] end)
   local bytes, moved, queues = 0, 0, {{}}
   for i = 1, math.min(#tags, {RESTORE_MESSAGES}) do
     local message = redis.call('HGET', held, tags[i])
     if message then
       local list = string.sub(tags[i], string.find(tags[i], ':', 1, true) + 1)
-      redis.call('RPUSH', {_LIST}list, message)
+      redis.call(behind and 'LPUSH' or 'RPUSH', {_LIST}list, message)
       redis.call('HDEL', held, tags[i])
-      if redelivered then
-        local sha = redis.sha1hex(message)
-        redis.call('HINCRBY', DELIVERIES, sha, 1)
-        redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S})
-        if running and running[tags[i]] then note_death(sha, line) end
-      end
+      local sha = redis.sha1hex(message)
+      redis.call('HINCRBY', DELIVERIES, sha, redelivered and 1 or 0)
+      if running and running[tags[i]] then note_death(sha, line) end
       queues[queue_of(list)] = true
       bytes = bytes + #message
     end
     moved = i
     if bytes > {RESTORE_BYTES} then break end
   end
+  if moved > 0 then redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S}) end
   for queue in pairs(queues) do ring(queue) end
   return moved
 end
 """
 
-#: ARGV: consumer, '1' if these messages may have been served already and count as delivered again, then tags in
-#: descending order of their sequence numbers. Gives how many of these tags are settled; call again with the rest.
+#: ARGV: consumer, '1' if these messages may have been served already and count as delivered again, '1' to put them
+#: behind all that wait rather than at the head, then tags in the order in which they are put back: at the head the last
+#: claimed first. Gives how many of these tags are settled; call again with the rest.
 RELEASE: Final = (
     _SHARED
     + _PUT_BACK
     + """
 redis.call('ZREM', LEASES, '')
 local tags = {}
-for i = 3, #ARGV do tags[#tags + 1] = ARGV[i] end
-return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1')
+for i = 4, #ARGV do tags[#tags + 1] = ARGV[i] end
+return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1', nil, nil, ARGV[3] == '1')
 """
 )
 
@@ -266,7 +284,7 @@ if mark then
   for tag in string.gmatch(tags, '[^\\n]+') do running[tag] = true end
   line = string.format('%d %s', now_ms(), worker)
 end
-local moved = put_back(held, redis.call('HKEYS', held), dead, running, line)
+local moved = put_back(held, redis.call('HKEYS', held), dead, running, line, false)
 if redis.call('EXISTS', held) == 0 then
   redis.call('ZREM', LEASES, consumer)
   redis.call('DEL', RUNNING .. consumer)
@@ -319,7 +337,9 @@ if not message or not letter then return 0 end
 letter = cjson.decode(letter)
 forget_counts(message)
 if ARGV[2] == '1' then
-  redis.call('LPUSH', {_LIST}list_of(letter.queue, letter.step), message)
+  local list = letter.list_key
+  if not list or list == '' then list = list_of(letter.queue, letter.step) end
+  redis.call('LPUSH', {_LIST}list, message)
   ring(letter.queue)
 end
 redis.call('HDEL', '{KEYS.dead_messages}', id)
@@ -355,7 +375,7 @@ return 1
 """
 )
 
-#: ARGV: queues. Gives for each of them its four lengths (steps 9, 6, 3, 0), the ends of the oldest message of each
+#: ARGV: queues. Gives for each of them its lengths (the most urgent step first), the ends of the oldest message of each
 #: list, the number of its dead letters and the time of the oldest in seconds ('' for none); and last flat lists of
 #: [queue, messages in flight] and [queue, messages delayed].
 STATS: Final = (
@@ -374,7 +394,7 @@ end
 
 for _, queue in ipairs(ARGV) do
   local lengths, tails = {{}}, {{}}
-  for _, step in ipairs(STEPS) do
+  for _, step in ipairs(steps_of(queue)) do
     local list = list_of(queue, step)
     lengths[#lengths + 1] = redis.call('LLEN', {_LIST}list)
     tails[#tails + 1] = string.sub(redis.call('LINDEX', {_LIST}list, -1) or '', -{TAIL_BYTES})
@@ -401,8 +421,21 @@ return answer
 
 
 def rendered(text: str, keys: Keys) -> str:
-    """Return the text of a script for one key space."""
-    return text.replace(_LIST, f"'{keys.prefix}' .. " if keys.prefix else "").replace(_PREFIX, keys.prefix)
+    """Return the text of a script for one key space and the lists of its users."""
+    marks = {
+        _LIST: f"'{keys.prefix}' .. " if keys.prefix else "",
+        "<SEPARATOR>": _quoted(keys.lists.separator),
+        "<STEPS>": ", ".join(map(str, keys.lists.in_order)),
+        _PREFIX: keys.prefix,
+    }
+    for mark, value in marks.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def _quoted(text: str) -> str:
+    """Write any text as a Lua string."""
+    return "'" + "".join(f"\\{byte:03d}" for byte in text.encode()) + "'"
 
 
 def script(client: Redis, text: str) -> Script:

@@ -13,7 +13,8 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-from headrace.queueing.keys import BELL_TTL_S, PRIORITY_STEPS, Keys, keys_of, priority_step
+from headrace.queueing.keys import BELL_TTL_S, Keys, keys_of
+from headrace.queueing.lists import PRIORITY_STEPS, priority_step
 
 #: KEYS: the list to push to, the doorbell, then every priority list of the queue.
 #: ARGV: the limit (0 is none), then the messages, oldest first. Gives the number accepted, counted from the first.

@@ -1,4 +1,4 @@
-"""A kombu transport that takes messages in batches and loses none: `headrace://`, and `headraces://` for TLS.
+"""A kombu transport that takes messages in batches and loses none: `headrace://`, `headraces://` for TLS, `+sentinel`.
 
 kombu's Redis transport pops one message a round trip and notes it as unacknowledged in a second one; a worker that
 dies between the two loses the message. Here an idle channel blocks, without popping, on a *doorbell*: a list beside
@@ -22,6 +22,7 @@ from redis.exceptions import OutOfMemoryError
 
 from headrace.queueing import channel
 from headrace.queueing.poller import DoorbellPoller
+from headrace.queueing.sentinel import DEFAULT_PORT, SCHEME, SentinelChannel, adopt_sentinels
 
 
 class Transport(kombu_redis.Transport):
@@ -38,9 +39,14 @@ class Transport(kombu_redis.Transport):
     #: Whether an event loop drives this connection, rather than calls to `drain_events`.
     in_loop = False
 
+    def __new__(cls, client: Any, **kwargs: Any) -> Transport:  # noqa: ARG004
+        """Return the transport for Sentinels where the URL names them; kombu looks no further than the `+`."""
+        names_sentinels = cls is Transport and str(client.hostname).startswith(SCHEME)
+        return super().__new__(SentinelTransport if names_sentinels else cls)
+
     def __init__(self, client: Any, **kwargs: Any) -> None:
         """client: the kombu connection."""
-        if client.transport_cls == "headraces" and not client.ssl:
+        if client.transport_cls.startswith("headraces") and not client.ssl:
             client.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         super().__init__(client, **kwargs)
         self.cycle = DoorbellPoller()
@@ -55,3 +61,15 @@ class Transport(kombu_redis.Transport):
         """Make all channels claim as soon as they can; safe in any thread."""
         for each in list(self.channels):
             each.claim_soon()
+
+
+class SentinelTransport(Transport):
+    """The transport behind `headrace+sentinel://` and `headraces+sentinel://`."""
+
+    Channel = SentinelChannel
+    default_port = DEFAULT_PORT
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        """client: the kombu connection; its URLs name Sentinels."""
+        adopt_sentinels(client)
+        super().__init__(client, **kwargs)
