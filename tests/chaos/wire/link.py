@@ -30,11 +30,12 @@ class Direction(Flag):
 class Silence:
     """A frozen connection. Times are monotonic seconds.
 
-    port: the peer's own. swallowed_at: when the first bytes went nowhere. left_at: when the peer gave it up.
-    first_bytes: the beginning of what was swallowed, which tells whose connection it is.
+    port, proxy_port: of the peer's end, and of ours. swallowed_at: when the first bytes went nowhere. left_at: when the
+    peer gave it up. first_bytes: the beginning of what was swallowed, which tells whose connection it is.
     """
 
     port: int
+    proxy_port: int
     direction: Direction
     swallowed_bytes: int = 0
     swallowed_at: float | None = None
@@ -59,7 +60,8 @@ class Link:
     def freeze(self, direction: Direction) -> Silence:
         """Swallow from now on, for ever, all that goes in a direction. Neither end is closed."""
         if self.silence is None:
-            self.silence = Silence(self.client[1].get_extra_info("peername")[1], direction)
+            (_, port), (_, proxy_port) = map(self.client[1].get_extra_info, ("peername", "sockname"))
+            self.silence = Silence(port, proxy_port, direction)
         self.silence.direction |= direction
         return self.silence
 

@@ -36,16 +36,17 @@ def notice_of(silences: Iterable[Silence], allowed_s: float) -> Notice:
         if kept_s > allowed_s:
             end = "still" if silence.left_at is None else "for"
             words = repr(silence.first_bytes[:48])
-            notice.late.append(f"{owner_of(silence.port)} kept a frozen connection {end} {kept_s:.1f} s, after {words}")
+            notice.late.append(f"{owner_of(silence)} kept a frozen connection {end} {kept_s:.1f} s, after {words}")
         if silence.left_at is not None:
             notice.slowest_s = max(notice.slowest_s, kept_s)
     return notice
 
 
-def owner_of(port: int) -> str:
-    """Return the command of whoever has a connection from this port, as far as anybody has."""
+def owner_of(silence: Silence) -> str:
+    """Return the command of whoever still has the client's end of a connection."""
     for connection in psutil.net_connections("tcp"):
-        if connection.laddr and connection.laddr.port == port and connection.pid:
+        ports = [end.port for end in (connection.laddr, connection.raddr) if end]
+        if ports == [silence.port, silence.proxy_port] and connection.pid:
             try:
                 words = psutil.Process(connection.pid).cmdline()[:6]
                 return f"pid {connection.pid} ({' '.join(words)})"
