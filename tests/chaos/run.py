@@ -23,7 +23,7 @@ from tests.chaos.memory import MemoryWatch
 from tests.chaos.processes import STALLED_S, Progress, running_clients, running_plain_load
 from tests.chaos.report import Report
 from tests.chaos.schedule import Fault, Kind, counts_for, make_schedule
-from tests.chaos.wire.notice import MARGIN_S, notice_of
+from tests.chaos.wire.notice import notice_of
 from tests.chaos.world import World, WorldOptions
 
 #: How long behind the schedule workers may take to come to the points at which they must die.
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, folder: Path) -> Report:
         report.say(f"{len(schedule)} faults in {options.requests:,} requests, seed {options.seed}; logs in {folder}")
         break_things(world, options, schedule, report)
         silences = [*world.valkey_proxy.silences, *world.postgres_proxy.silences]
-        report.notice = notice_of(silences, options.timeout + MARGIN_S)
+        report.notice = notice_of(silences, options.timeout)
         for slot in (*world.slots, *world.plain_slots):
             slot.close(world.options.grace_s)
         report.add_slots(world.slots, world.plain_slots)

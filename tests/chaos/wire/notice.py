@@ -10,6 +10,9 @@ from typing import Final
 import psutil
 from tests.chaos.wire.link import Silence
 
+#: What knows headrace by the URL of its broker alone bears a silence of so long.
+URL_ALONE_S: Final = 8.0
+
 #: Besides the time that a read may be silent: until the worker's next look, and the look of the proxy.
 MARGIN_S: Final = 5.0
 
@@ -24,9 +27,10 @@ class Notice:
     late: list[str] = field(default_factory=list)
 
 
-def notice_of(silences: Iterable[Silence], allowed_s: float) -> Notice:
-    """Judge them. One that nobody used hurts nobody. allowed_s: how long one may be kept."""
+def notice_of(silences: Iterable[Silence], timeout_s: float) -> Notice:
+    """Judge them. One that nobody used hurts nobody. timeout_s: how long a read may be silent where that is set."""
     notice, now = Notice(), time.monotonic()
+    allowed_s = max(timeout_s, URL_ALONE_S) + MARGIN_S
     for silence in silences:
         notice.frozen += 1
         notice.swallowed_bytes += silence.swallowed_bytes
