@@ -87,6 +87,11 @@ class Load:
         xs = self._take(min(most, self._rng.randint(BLOCK // 2, BLOCK)))
         return self._note(self._many(AFFINE, xs, priority=self._rng.choice((0, 0, 0, 5, 9))), xs, Expect.VALUE)
 
+    def block_of(self, model: str, count: int, expect: Expect, **options: Any) -> list[Handle]:
+        """Submit many at once, all of one expectation."""
+        xs = self._take(count)
+        return self._note(self._many(model, xs, **options), xs, expect)
+
     def _many(self, model: str, xs: list[int], **options: Any) -> list[Handle]:
         try:
             return self._client.submit_many(model, {"x": np.array(xs, np.int64)[:, None]}, **options)
@@ -177,7 +182,7 @@ class Waiter:
         while (handles := self._lots.get()) is not None:
             lines = []
             for handle in handles:
-                answer = _answer_of(handle)
+                answer = answer_of(handle)
                 if answer is None:
                     self.left_behind += 1
                 else:
@@ -187,7 +192,7 @@ class Waiter:
             print(f"answered {len(handles)}", flush=True)
 
 
-def _answer_of(handle: Handle) -> str | None:
+def answer_of(handle: Handle) -> str | None:
     """Wait for a handle: the value, or the name of the error that the request ended with; None when neither came."""
     ends_at = time.monotonic() + PATIENCE_S
     while (left_s := ends_at - time.monotonic()) > 0:
@@ -203,7 +208,7 @@ def _answer_of(handle: Handle) -> str | None:
 def main(index: int, count: int, rate: float, seed: int, folder: Path) -> int:
     """Submit `count` requests, at most `rate` a second (0: no limit), then few until it is enough; and await them."""
     enough = threading.Event()
-    threading.Thread(target=_obey, args=(enough,), name="orders", daemon=True).start()
+    threading.Thread(target=obey, args=(enough,), name="orders", daemon=True).start()
     room = threading.Semaphore(WINDOW)
     with (
         Journal(folder / f"accepted-{index}") as accepted,
@@ -227,7 +232,7 @@ def main(index: int, count: int, rate: float, seed: int, folder: Path) -> int:
     return 0
 
 
-def _obey(enough: threading.Event) -> None:
+def obey(enough: threading.Event) -> None:
     """The first line says that it is enough, the end of the input that the harness is gone."""
     sys.stdin.readline()
     enough.set()

@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 
 class Expect(StrEnum):
-    """How a request may end. MAYBE_*: with its value, or as said.
+    """How a request may end. MAYBE_*: with its value, or as said. DURABLE: with its value, whatever the broker loses.
 
     REFUSED: as an error, since Postgres takes no row that holds what the client chose, or none at all. UNREAD: with its
     value, which nobody asked for.
@@ -27,6 +27,8 @@ class Expect(StrEnum):
     MAYBE_EXPIRED = "maybe_expired"
     REFUSED = "refused"
     UNREAD = "unread"
+    DURABLE = "durable"
+    MAYBE_LOST = "maybe_lost"
 
 
 class Accepted(NamedTuple):
@@ -70,6 +72,13 @@ def read_answered(folder: Path) -> Iterator[tuple[str, str]]:
     for line in _lines(folder, "answered-*"):
         request_id, _, answer = line.partition(" ")
         yield request_id, answer
+
+
+def read_told(folder: Path) -> Iterator[tuple[str, str, float]]:
+    """Read what handles gave where the broker lost data: id, answer, and when, in seconds since 1970."""
+    for line in _lines(folder, "told-*"):
+        request_id, answer, at = line.rsplit(" ", 2)
+        yield request_id, answer, float(at)
 
 
 def read_tasks(folder: Path) -> tuple[set[int], set[int]]:

@@ -177,6 +177,15 @@ class World:
         where = {"host": self.valkey.host, "port": self.valkey.port, "db": database}
         return redis.Redis(**where, retry=retry, socket_timeout=timeout_s)
 
+    @staticmethod
+    def broker_of(server: SyncingValkey) -> redis.Redis:
+        """A connection to a server that isn't the world's, or not yet."""
+        return redis.Redis(host=server.host, port=server.port, socket_timeout=5)
+
+    def also_stop(self, server: SyncingValkey) -> None:
+        """Stop another server too when the world ends."""
+        self._undo.callback(lambda: self.on_valkey.submit(server.stop).result())
+
     def _note_death(self, death: Death) -> None:
         """In the slot's thread, while the dead worker's lease still runs: see what it held."""
         for _ in range(HELD_TRIES):

@@ -117,6 +117,15 @@ class Proxy:
         """Forward nothing, in no direction, until `flow`; connections stay."""
         self._loop.call(self._async(self._flowing.clear))
 
+    def redial(self, dial: Dial) -> None:
+        """Reset every connection that isn't frozen, and reach another server from now on."""
+
+        def do() -> None:
+            self._dial = dial
+            self._cut()
+
+        self._loop.call(self._async(do))
+
     def refuse(self) -> None:
         """Reset every connection, and each new one at once, until `flow`."""
 
