@@ -70,6 +70,8 @@ def judge_losses(
             verdict.slowest_s = max(verdict.slowest_s, after_s)
             if after_s > lease_s + TOLD_MARGIN_S:
                 verdict.problems.append(f"{request.id}: told only after {after_s:.1f} s that it was lost")
+    if not verdict.told_lost:
+        verdict.problems.append("nobody was told that anything was lost, so nothing was proven")
     return verdict
 
 

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +28,10 @@ BETWEEN_S: Final = (1.0, 3.0)
 
 #: A replica that takes over misses what happened for so long.
 STALE_S: Final = (0.3, 2.0)
+
+#: Workers stand still for so long, shorter than their lease; and so long before data is lost.
+STOPPED_S: Final = 1.5
+WAITING_S: Final = 0.8
 
 #: Clients whose open requests don't end within this time have waiters left behind; the verdict names them.
 END_S: Final = 120.0
@@ -62,11 +67,19 @@ def _end(client: subprocess.Popen[str]) -> None:
         client.stdin.close()
 
 
+def let_requests_wait(world: World) -> None:
+    """Stop all workers for a while, so that there is something to lose when this returns."""
+    for slot in world.slots:
+        threading.Thread(target=slot.pause, args=(STOPPED_S, END_S), daemon=True).start()
+    time.sleep(WAITING_S)
+
+
 def lose_data(world: World, options: argparse.Namespace) -> list[float]:
     """Flush and fail over in turn; returns when data was lost, in seconds since 1970."""
     rng, losses = random.Random(options.seed), []
     for number in range(options.losses):
         time.sleep(options.lease + rng.uniform(*BETWEEN_S))
+        let_requests_wait(world)
         if number % 2:
             world.on_valkey.submit(fail_over, world, rng.uniform(*STALE_S)).result()
         else:
