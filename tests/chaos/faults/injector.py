@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.chaos.faults.postgres import PostgresFaults
 from tests.chaos.faults.valkey import ValkeyFaults
 from tests.chaos.faults.workers import WorkerFaults
+from tests.chaos.ledger import Journal
 from tests.chaos.schedule import FREEZES, Fault, Kind
 from tests.chaos.world import World
 
@@ -18,7 +19,7 @@ class Injector:
     """Does faults in the background: those of one server one after the other, all others at the same time.
 
     done: what was done, by kind; kills of workers are counted where they are seen. outages: when the faults of
-    a server began and ended (wall time).
+    a server began and ended (wall time). `faults.log` in the world's folder has a line for each fault that has ended.
     """
 
     def __init__(self, world: World) -> None:
@@ -27,6 +28,8 @@ class Injector:
         self.outages: list[tuple[float, float]] = []
         self._world = world
         self._lock = threading.Lock()
+        self._began = time.time()
+        self._journal = Journal(world.folder / "faults.log")
         self._on_workers = ThreadPoolExecutor(world.options.workers + 1, "chaos-workers")
         self._one_by_one = {name: ThreadPoolExecutor(1, f"chaos-{name}") for name in ("rolling", "plain")}
         self.workers = WorkerFaults(world)
@@ -54,11 +57,17 @@ class Injector:
 
     def _do(self, fault: Fault) -> None:
         began = time.time()
+        was_met: bool | None = None
         try:
-            if self._ways[fault.kind](fault):
+            was_met = self._ways[fault.kind](fault)
+            if was_met:
                 with self._lock:
                     self.done[fault.kind] += 1
                     if fault.kind.startswith(("Valkey", "Postgres")) and fault.kind not in FREEZES:
                         self.outages.append((began, time.time()))
         except Exception as exc:  # noqa: BLE001 — the run goes on, and its report says so.
             self.errors.append(f"{fault.kind}: {type(exc).__name__}: {exc}")
+        finally:
+            end = {True: "done", False: "never met", None: "failed"}[was_met]
+            span = f"{began - self._began:7.1f} {time.time() - self._began:7.1f} s"
+            self._journal.add([f"{span}  {fault.kind} {fault.point or fault.worker}: {end}"])
