@@ -7,6 +7,7 @@ model is asked once every 50 ms, first alone, then while one worker runs the slo
 from __future__ import annotations
 
 import statistics
+import sys
 import threading
 import time
 from typing import Any
@@ -34,7 +35,7 @@ def run(stage: Stage, options: Any) -> dict[str, Any]:
             busy += _ask_for(client, SLOW_S - 0.5)
             _results(handles)
             makespans.append(_makespan_s(client))
-            print(f"  round {number + 1}: makespan {makespans[-1]:.1f} s", flush=True)
+            print(f"  round {number + 1}: makespan {makespans[-1]:.1f} s", file=sys.stderr, flush=True)
     p99 = {name: float(np.percentile(found, 99)) for name, found in (("idle", idle), ("busy", busy))}
     return {
         "makespan_s": statistics.median(makespans),

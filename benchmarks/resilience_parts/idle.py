@@ -6,6 +6,7 @@ The same ordinary app by `redis://` and by `headrace://`; and `headrace worker` 
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from typing import Any
 
@@ -58,7 +59,7 @@ def _measure(stage: Stage, commands: list[list[str]]) -> dict[str, float]:
         "server_cpu_percent": round(100 * server, 2),
         "commands_per_s": round(commands_, 1),
     }
-    print(f"  {found}", flush=True)
+    print(f"  {found}", file=sys.stderr, flush=True)
     return found
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import random
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +30,7 @@ from headrace.producers import AsyncClient, Client
 #: Nobody waits longer than this for a frozen connection.
 PATIENCE_S = 60.0
 TERM_PATIENCE_S = GRACE_S + 30.0
+CLOSE_S = 20.0
 
 X = {"x": np.ones((1, 1), np.float32)}
 DIRECTIONS = {"requests": Direction.REQUESTS, "replies": Direction.REPLIES, "both": Direction.BOTH}
@@ -35,7 +39,7 @@ DIRECTIONS = {"requests": Direction.REQUESTS, "replies": Direction.REPLIES, "bot
 def run(stage: Stage, _: Any) -> dict[str, Any]:
     """Measure all; `{whose connection, direction: seconds or None}`."""
     found: dict[str, Any] = {"served_again_s": {}, "ended_s": {}}
-    ways = {
+    ways: dict[str, Callable[[], Any]] = {
         "worker → Valkey": lambda: _of_worker(stage, stage.of_workers.valkey),
         "worker → Postgres": lambda: _of_worker(stage, stage.of_workers.postgres),
         "client → Valkey": lambda: _of_client(stage, stage.of_clients.valkey, _sync),
@@ -50,7 +54,7 @@ def run(stage: Stage, _: Any) -> dict[str, Any]:
             found["served_again_s"][f"{name}, {direction}"] = served
             if process is not None:
                 found["ended_s"][f"{name}, {direction}"] = ended
-            print(f"  {name}, {direction}: served again {served}, ended {ended}", flush=True)
+            print(f"  {name}, {direction}: served again {served}, ended {ended}", file=sys.stderr, flush=True)
     return found
 
 
@@ -61,7 +65,7 @@ def _measure(proxy: Proxy, direction: Direction, ask: Callable[[], Any], process
     served = None
     while time.monotonic() < began + PATIENCE_S:
         try:
-            ask()
+            _within(ask, began + PATIENCE_S - time.monotonic())
         except (BrokerUnavailable, StoreUnavailable, TimeoutError):
             time.sleep(0.1)
         except HeadraceError as exc:
@@ -75,6 +79,27 @@ def _measure(proxy: Proxy, direction: Direction, ask: Callable[[], Any], process
     proxy.freeze(direction, 1.0, random.Random(1))
     gone = seconds_until_gone(process, TERM_PATIENCE_S)
     return served, None if gone is None else round(gone, 1)
+
+
+def _within(work: Callable[[], Any], patience_s: float) -> None:
+    """Do something that may wait without end. Raises TimeoutError, and what it raises."""
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def do() -> None:
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 — whoever waits raises it
+            ended.put(exc)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=do, daemon=True).start()
+    try:
+        error = ended.get(timeout=max(0.0, patience_s))
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
 
 
 @contextlib.contextmanager
@@ -93,8 +118,13 @@ def _of_client(stage: Stage, proxy: Proxy, opened: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _client(stage: Stage, wires: dict[str, str]) -> Iterator[Client]:
-    with _environment({**stage.environment(stage.of_clients), **wires}), Client() as client:
+    with _environment({**stage.environment(stage.of_clients), **wires}):
+        client = Client()
+    try:
         yield client
+    finally:
+        with contextlib.suppress(TimeoutError):
+            _within(client.close, CLOSE_S)
 
 
 def _direct(stage: Stage) -> dict[str, str]:
@@ -132,13 +162,21 @@ def _sync_stored(stage: Stage) -> Iterator[Callable[[float], Any]]:
 
 @contextlib.contextmanager
 def _async(stage: Stage) -> Iterator[Callable[[float], Any]]:
-    with _environment(stage.environment(stage.of_clients)), asyncio.Runner() as runner:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    def run_there(work: Any, timeout_s: float) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(timeout_s)
+
+    with _environment(stage.environment(stage.of_clients)):
         client = AsyncClient()
-        try:
-            yield lambda timeout_s: runner.run(client.predict(FAST, X, timeout_s=timeout_s))
-        finally:
-            with contextlib.suppress(HeadraceError, TimeoutError):
-                runner.run(asyncio.wait_for(client.close(), 20))
+        run_there(client.predict(FAST, X, timeout_s=READY_S), READY_S)
+    try:
+        yield lambda timeout_s: run_there(client.predict(FAST, X, timeout_s=timeout_s), timeout_s + CLOSE_S)
+    finally:
+        with contextlib.suppress(HeadraceError, TimeoutError):
+            run_there(client.close(), CLOSE_S)
+        loop.call_soon_threadsafe(loop.stop)
 
 
 @contextlib.contextmanager

@@ -64,7 +64,8 @@ def _end(client: subprocess.Popen[str]) -> None:
     client.kill()
     client.wait()
     if client.stdin is not None:
-        client.stdin.close()
+        with suppress(OSError):  # what was still to be written to it
+            client.stdin.close()
 
 
 def let_requests_wait(world: World) -> None:
