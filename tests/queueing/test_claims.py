@@ -149,7 +149,9 @@ def _let_lease_end(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     client.zadd(PLAIN.leases, {consumer.id: 1}, xx=True)
 
 
-def test_a_consumer_that_was_reaped_while_it_slept_just_goes_on(client: redis.Redis, new_consumer: NewConsumer) -> None:
+def test_a_consumer_that_was_reaped_while_it_slept_just_goes_on_and_its_acknowledgement_counts(
+    client: redis.Redis, new_consumer: NewConsumer
+) -> None:
     send(client, "a", "b")
     sleeper, other = new_consumer(), new_consumer()
     lost = sleeper.claim({QUEUE: 1})
@@ -157,7 +159,8 @@ def test_a_consumer_that_was_reaped_while_it_slept_just_goes_on(client: redis.Re
     assert other.reap() == 1
     sleeper.renew()
     sleeper.ack(delivery.tag for delivery in lost)
-    assert texts(sleeper.claim({QUEUE: 2})) == ["a", "b"]
+    assert texts(sleeper.claim({QUEUE: 2})) == ["b"]
+    assert not client.exists(PLAIN.deliveries)
     assert other.reap() == 0
     sleeper.close()
 

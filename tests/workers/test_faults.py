@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery import Celery
 from tests.workers.conftest import worker_environment
-from tests.workers.faulty_runtime import BUSY, DEADLY, KILLER, NEVER
+from tests.workers.faulty_runtime import BUSY, DEADLY, HOLDER, KILLER, NEVER
 
 from headrace.contracts import InferenceFailed, PoisonRequest
 from headrace.contracts.ids import row_id
@@ -124,6 +124,17 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
                 pass
             assert client.get(handles[17].id).outputs["y"].tolist() == [[2 * KILLER]]
             assert dead_letters(broker) == []
+
+
+def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, folder, broker):
+    with Client(settings) as client, start(FAULTY_HOLD_S="4"), start(FAULTY_HOLD_S="4"), start(FAULTY_HOLD_S="4"):
+        handle = client.submit("faulty", {"x": column([HOLDER])})
+        assert handle.result(timeout_s=60)["y"].tolist() == [[2 * HOLDER]]
+        assert client.get(handle.id).attempts == 1
+        for _ in wait_until(lambda: not broker.keys("headrace:inflight:*")):
+            pass
+        assert runs(folder) == [[HOLDER]]
+        assert not broker.exists(keys.PLAIN.deliveries, keys.PLAIN.deaths)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 
+import kombu
 import pytest
 import redis
 from celery import Celery
 
-from headrace.queueing import keys, queue_stats
+from headrace.queueing import headrace_url, keys, queue_stats
 from headrace.results_store import StoreReader
+from headrace.workers.scheduled import SHOWN
 
 QUEUE = "infer.double"
 ARGUMENTS = {"inputs": {"x": [[1, 2, 3, 4]]}}
@@ -60,6 +62,11 @@ def test_many_that_wait_for_days_wait_in_the_server_and_no_other_waits_for_them(
         assert stats.delayed == MANY
         ((_, due_ms),) = broker.zrange(keys.PLAIN.delayed, 0, 0, withscores=True)
         assert abs(due_ms / 1000 - broker.time()[0] - 3 * 86_400) < 600
+        (shown,) = app.control.inspect(timeout=10, limit=1).scheduled().values()
+        assert len(shown) == min(MANY, SHOWN)
+        assert {one["request"]["name"] for one in shown} == {QUEUE}
+        assert first.id in {one["request"]["id"] for one in shown}
+        assert abs(dt.datetime.fromisoformat(shown[0]["eta"]).timestamp() - due_ms / 1000) < 1
 
 
 def test_a_request_that_waits_outlives_its_worker(app, start_worker, broker):
@@ -80,3 +87,14 @@ def test_a_deadline_before_its_time_ends_a_request(settings, app, start_worker, 
     with StoreReader(settings.require_database_url()) as store:
         assert store.get(late.id).state == "expired"
     assert not broker.keys("headrace:delayed*")
+
+
+def test_a_purge_takes_those_along_that_wait_for_their_time(settings, app, start_worker, broker):
+    send(app, countdown=3600)
+    with start_worker():
+        assert send(app).get(timeout=30)
+        assert broker.zcard(keys.PLAIN.delayed) == 1
+    send(app)
+    with kombu.Connection(headrace_url(settings.require_broker_url())) as connection:
+        assert kombu.Queue(QUEUE)(connection.default_channel).purge() == 2
+    assert not broker.exists(keys.PLAIN.delayed, keys.PLAIN.delayed_messages, QUEUE)

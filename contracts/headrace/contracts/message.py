@@ -106,6 +106,9 @@ _CONTINUATIONS: Final = ("callbacks", "errbacks", "chain", "chord")
 _replies_encode: Final = msgspec.msgpack.Encoder().encode
 _replies_decode: Final = msgspec.msgpack.Decoder(list[Reply]).decode
 
+#: An element of an inbox that was full: replies to its client were dropped, and their rows are to be looked for.
+REPLIES_DROPPED: Final = _replies_encode([Reply(id="", state="")])
+
 
 def queue_name(model: str) -> str:
     """Give the name of a model's queue, which is also its task name."""
@@ -254,3 +257,8 @@ def decode_replies(raw: bytes) -> list[Reply]:
         return _replies_decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidRequest(f"a reply in the inbox is malformed: {exc}") from exc
+
+
+def were_dropped(replies: list[Reply]) -> bool:
+    """Return whether these replies are the REPLIES_DROPPED of an inbox that was full."""
+    return len(replies) == 1 and not replies[0].id

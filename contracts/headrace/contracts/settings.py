@@ -100,6 +100,12 @@ class Settings(BaseSettings):
     inbox_ttl_s: int = Field(
         3600, gt=0, le=_LONGEST_S, description="A client's inbox disappears after this time without traffic."
     )
+    inbox_bytes: int = Field(
+        16 << 20,
+        ge=4096,
+        description="What a client's inbox may take of the broker's memory. From half of it on, replies refer to rows "
+        "instead of carrying outputs; a full inbox gets no more, and its client reads the rows.",
+    )
     celery_result_ttl_s: int = Field(
         86_400,
         ge=0,

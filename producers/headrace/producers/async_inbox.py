@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies
+from headrace.contracts.message import Reply, decode_replies, were_dropped
 from headrace.producers.broker import (
     NUDGE,
     PATIENCE_S,
@@ -121,9 +121,14 @@ class AsyncInbox:
 
     def _take(self, element: bytes | str) -> None:
         try:
-            self._pending.settle(decode_replies(element))  # type: ignore[arg-type]  # the client doesn't decode to str
+            replies = decode_replies(element)  # type: ignore[arg-type]  # the client doesn't decode to str
         except InvalidRequest as exc:
             _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
+            return
+        if were_dropped(replies):
+            self._pending.connection_broke(time.monotonic())
+            self._set_timer()
+        self._pending.settle(replies)
 
     def _set_timer(self) -> None:
         """Have `_look_up_what_is_due` called when something is due."""

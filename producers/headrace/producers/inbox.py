@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies
+from headrace.contracts.message import Reply, decode_replies, were_dropped
 from headrace.producers.broker import (
     NUDGE,
     PATIENCE_S,
@@ -214,6 +214,8 @@ class Inbox:
             _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
             return
         with self._lock:
+            if were_dropped(replies):
+                self._pending.connection_broke(time.monotonic())
             self._pending.settle(replies)
 
     def _look_up_what_is_due(self) -> None:

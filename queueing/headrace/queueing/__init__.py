@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from headrace.queueing.lease import LeaseKeeper
     from headrace.queueing.message import OVERSIZE_HEADER
+    from headrace.queueing.recovery import Recovered, recover
     from headrace.queueing.running import RunningMark
     from headrace.queueing.stats import QueueStats, queue_stats
     from headrace.queueing.transport import Transport
@@ -53,6 +54,7 @@ __all__ = [
     "LeaseKeeper",
     "LetterFilter",
     "QueueStats",
+    "Recovered",
     "RunningMark",
     "Transport",
     "connect",
@@ -64,6 +66,7 @@ __all__ = [
     "find_letters",
     "headrace_url",
     "queue_stats",
+    "recover",
     "redis_url",
     "retry_letter",
     "tls_options",
@@ -80,6 +83,7 @@ _HOMES: Final = {
     "LeaseKeeper": "lease",
     "LetterFilter": "dead",
     "QueueStats": "stats",
+    "Recovered": "recovery",
     "RunningMark": "running",
     "Transport": "transport",
     "Command": "connection",
@@ -93,6 +97,7 @@ _HOMES: Final = {
     "find_letters": "dead",
     "headrace_url": "connection",
     "queue_stats": "stats",
+    "recover": "recovery",
     "redis_url": "connection",
     "retry_letter": "dead",
     "tls_options": "connection",

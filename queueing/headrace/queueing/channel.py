@@ -18,8 +18,9 @@ from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
 from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.keys import attach
-from headrace.queueing.lease import LeaseKeeper
+from headrace.queueing.lease import BrokerTime, LeaseKeeper
 from headrace.queueing.logs import logger
+from headrace.queueing.options import ROUND_ROBIN, check_options
 from headrace.queueing.publishing import PublishingChannel, ring
 from headrace.queueing.qos import QoS as LeasedQoS
 
@@ -66,6 +67,8 @@ class Channel(PublishingChannel):
         _qos: LeasedQoS | None
         _in_poll: Any
         _active_queues: list[str]
+        _queue_cycle: Any
+        queue_order_strategy: Any
 
         def _create_client(self) -> redis.Redis: ...
         def _disconnect_pools(self) -> None: ...
@@ -84,7 +87,10 @@ class Channel(PublishingChannel):
         self._look_due = False
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
+        #: Since when the consuming thread is in the connection to the broker.
+        self.broker_time = BrokerTime()
         self.waker: Waker | None = None
+        check_options(getattr(connection.client, "transport_options", None) or {})
         super().__init__(connection, **kwargs)
         self._bell = DoorbellWait(connection.connection_errors, self.keys)
         self.handlers["WAKE"] = self._wake_read
@@ -101,6 +107,7 @@ class Channel(PublishingChannel):
                 lease_s=float(self.lease_s),
                 max_message_bytes=int(self.max_message_bytes),
             )
+            self._consumer.takes_turns = self.queue_order_strategy == ROUND_ROBIN
         return self._consumer
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -130,7 +137,9 @@ class Channel(PublishingChannel):
         if self._keeper is None:
             timeout_s = max(self.lease_s / 4, 1.0)  # a server that vanished must not hold up the next renewal
             client = redis.Redis(connection_pool=self._own_pool(timeout_s))
-            self._keeper = LeaseKeeper(self.consumer, client)
+            # A worker says how much it takes in advance, or has an event loop; scripts do neither.
+            worker = self.connection.in_loop or self.qos.prefetch_count > 0
+            self._keeper = LeaseKeeper(self.consumer, client, broker_time=self.broker_time, worker=worker)
             self._keeper.start()
 
     def _own_pool(self, timeout_s: float) -> redis.ConnectionPool:
@@ -216,12 +225,14 @@ class Channel(PublishingChannel):
 
     def _wishes(self) -> tuple[dict[str, int], int]:
         """How many messages may be claimed now: of each queue, and in all."""
-        queues: list[str] = self.active_queues  # type: ignore[assignment]
+        queues: list[str] = self.active_queues
         if self.window is not None:
             return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
         limit = self.qos.room(UNLIMITED_IN_LOOP if self.connection.in_loop else UNLIMITED_IN_DRAIN)
         if limit <= 0:
             return {}, 0
+        if self.queue_order_strategy != ROUND_ROBIN:
+            queues = self._queue_cycle.consume(len(queues))
         return dict.fromkeys(queues, limit), min(limit, MAX_CLAIM)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -248,12 +259,13 @@ class Channel(PublishingChannel):
             self._read_claim(**options)
             return self._deliver_pending()
         self._in_poll = None
-        rang = self._bell.read_bell(self.client, **options)
+        with self.broker_time:
+            rang = self._bell.read_bell(self.client, **options)
         self._flush_brpop_reauth()
         wants, _ = self._wishes()
         if rang is not None and rang not in wants:
             # The token was taken in vain (the window filled up meanwhile); another worker may want it.
-            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            with self.broker_time, self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
                 ring(pipe, rang)
                 pipe.execute()
         return self._claim_and_deliver()
@@ -261,7 +273,8 @@ class Channel(PublishingChannel):
     def _read_claim(self, **options: Any) -> None:
         """Read the answers to a doorbell and to the claim that was sent with it."""
         self._in_poll = None
-        found, self._eager = self._bell.read_claim(self.client, **options)
+        with self.broker_time:
+            found, self._eager = self._bell.read_claim(self.client, **options)
         self._pending.extend(found)
         self._flush_brpop_reauth()
 
@@ -295,7 +308,8 @@ class Channel(PublishingChannel):
             wants, limit = self._wishes()
             ticket = self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack)
             if ticket is not None:
-                found = self.consumer.run(ticket)
+                with self.broker_time:
+                    found = self.consumer.run(ticket)
                 self._eager = len(found) >= ticket.wish
                 self._pending.extend(found)
         return self._deliver_pending()
@@ -316,6 +330,8 @@ class Channel(PublishingChannel):
         if callback is None:
             self.consumer.release([delivery.tag])
             return 0
+        if self.queue_order_strategy != ROUND_ROBIN:
+            self._queue_cycle.rotate(delivery.queue)
         if delivery.deliveries and delivery.tag and self.returned is not None:
             self.returned(delivery)
             return 1

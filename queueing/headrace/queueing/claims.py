@@ -87,12 +87,17 @@ class ClaimingConsumer:
         self.client = client
         self.lease_s = lease_s
         self.max_message_bytes = max_message_bytes
+        #: Whether another queue comes first in each claim; otherwise their order is the caller's.
+        self.takes_turns = True
         self._lease_ms = max(1, round(lease_s * 1000))
         self._keys = keys_of(client)
         self._claim = scripts.script(client, scripts.CLAIM)
         self._release = scripts.script(client, scripts.RELEASE)
         self._release_all = scripts.script(client, scripts.RELEASE_ALL)
         self._renew = scripts.script(client, scripts.RENEW)
+        self._renewal_text = scripts.rendered(scripts.RENEW, self._keys)
+        self._come_back = scripts.script(client, scripts.COME_BACK)
+        self._ack_text = scripts.rendered(scripts.ACK_REMEMBERED, self._keys)
         self._bury = scripts.script(client, scripts.BURY)
         self._burial_text = scripts.rendered(scripts.BURY, self._keys)
         self._delay_text = scripts.rendered(scripts.DEFER, self._keys)
@@ -106,6 +111,8 @@ class ClaimingConsumer:
         self._turn = 0
         #: tag → SHA-1 of the message if its deliveries are being counted, else "".
         self._held: dict[str, str] = {}
+        #: tag → SHA-1 of what was taken away when the lease had ended, and is not acknowledged yet.
+        self._lost: dict[str, str] = {}
         self._strays: set[str] = set()
         #: The queues that it is known to consume.
         self.queues = ConsumedQueues(self.client, self._id, self._lease_ms)
@@ -177,7 +184,7 @@ class ClaimingConsumer:
         return self._deliveries(groups, ticket.names, ticket.no_ack) if groups else []
 
     def _rotated(self, names: list[str]) -> list[str]:
-        if len(names) == 1:
+        if len(names) == 1 or not self.takes_turns:
             return names
         self._turn += 1
         at = self._turn % len(names)
@@ -211,36 +218,62 @@ class ClaimingConsumer:
         return found
 
     def ack(self, tags: Iterable[str]) -> None:
-        """Forget messages that are done; tags that are not held are passed over. One round trip."""
+        """Forget messages that are done; tags that are not held are passed over. One round trip.
+
+        What was taken away meanwhile, the lease having ended, is not run again unless somebody else has finished it.
+        """
         self._notice_fork()
-        done = self._settle(tags)
-        if not done:
+        done, remembered = self._settle(tags)
+        if not done and not remembered:
             return
+        commands = list(self._acks(done, remembered))
         try:
-            for answer in run_commands(self.client, list(self._acks(done))):
+            answers = run_commands(self.client, commands)
+            for answer in answers:
                 if isinstance(answer, redis.exceptions.ResponseError):
                     raise answer
+            forgotten = sum(answer for command, answer in zip(commands, answers, strict=True) if command[0] == "HDEL")
+            if forgotten < len(done):
+                self._ack_lost(done)
         except redis.exceptions.RedisError:
             with self._lock:
-                self._held.update(done)  # still ours, so that the caller may try again
+                # Still ours, so that the caller may try again.
+                self._held.update(dict.fromkeys(done, "") | remembered)
             raise
 
-    def ack_commands(self, tags: Iterable[str]) -> list[Command]:
-        """Give the commands that forget messages, for a pipeline of the caller's, who runs them until they succeed."""
-        self._notice_fork()
-        return list(self._acks(self._settle(tags)))
-
-    def _settle(self, tags: Iterable[str]) -> dict[str, str]:
+    def _ack_lost(self, done: list[str]) -> None:
+        """Acknowledge those of messages that were taken away before anybody noticed."""
+        self._notice_loss(self.client)
         with self._lock:
-            return {tag: sha for tag in tags if (sha := self._held.pop(tag, None)) is not None}
+            late = {tag: self._lost.pop(tag) for tag in done if tag in self._lost}
+        for command in self._acks([], late):
+            self.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    def _acks(self, done: dict[str, str]) -> Iterator[Command]:
-        tags = list(done)
-        for at in range(0, len(tags), _CHUNK):
-            yield "HDEL", self._keys.in_flight(self._id), *tags[at : at + _CHUNK]
-        if counted := [sha for sha in done.values() if sha]:
-            for counts in (self._keys.deliveries, self._keys.deaths, self._keys.retries):
-                yield "HDEL", counts, *counted
+    def ack_commands(self, tags: Iterable[str]) -> list[Command]:
+        """Return the commands that forget messages, for a pipeline of the caller's, who runs it until it succeeds."""
+        self._notice_fork()
+        return list(self._acks(*self._settle(tags)))
+
+    def _settle(self, tags: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+        """Let go of what is done: return the tags of ordinary messages, and the others with their SHA-1."""
+        done, remembered = [], {}
+        with self._lock:
+            for tag in tags:
+                sha = self._held.pop(tag, None)
+                if sha is None:
+                    sha = self._lost.pop(tag, None) if self._lost else None
+                if sha:
+                    remembered[tag] = sha
+                elif sha is not None:
+                    done.append(tag)
+        return done, remembered
+
+    def _acks(self, done: list[str], remembered: dict[str, str]) -> Iterator[Command]:
+        for at in range(0, len(done), _CHUNK):
+            yield "HDEL", self._keys.in_flight(self._id), *done[at : at + _CHUNK]
+        pairs = [value for pair in remembered.items() for value in pair]
+        for at in range(0, len(pairs), 2 * _CHUNK):
+            yield "EVAL", self._ack_text, 0, self._id, *pairs[at : at + 2 * _CHUNK]
 
     def release(self, tags: Iterable[str] | None = None) -> None:
         """Put messages back at the head of their queues, in the order in which they came, and ring.
@@ -320,19 +353,37 @@ class ClaimingConsumer:
         """Extend the lease on all that is held, by one command, and by another the place among its queues' consumers.
 
         Also finds strays: messages that the server holds for us and we don't know of, because the answer to a claim
-        or the pipeline of an acknowledgement was lost with its connection. Those seen twice in a row go back.
+        or the pipeline of an acknowledgement was lost with its connection. Those seen twice in a row go back. And
+        notices that the lease had ended: a death that was noted of it is taken back.
         client: a connection of the caller's own, or None for the consumer's.
         """
         self._notice_fork()
         self.queues.renew(client)
-        if not self._held and not self._strays:
-            in_flight = int((client or self.client).hlen(self._keys.in_flight(self._id)))
-        else:
-            in_flight = int(self._renew(args=[self._id, self._lease_ms], client=client))
+        in_flight, has_lost = self._renew(args=[self._id, self._lease_ms], client=client)
+        if has_lost:
+            self._notice_loss(client or self.client)
         if in_flight <= len(self._held):
             self._strays = set()
             return
         self._return_strays(client or self.client)
+
+    def renewal_commands(self) -> list[Command]:
+        """Return the commands by which somebody else may renew, who needn't know what they mean."""
+        self._notice_fork()
+        renewal: Command = ("EVAL", self._renewal_text, 0, self._id, self._lease_ms)
+        return [renewal, *self.queues.renewal_commands()]
+
+    def _notice_loss(self, client: Redis) -> None:
+        """Learn what was taken away because the lease had ended; this consumer is alive, whatever was noted."""
+        flat = [text.decode() for text in self._come_back(args=[self._id], client=client)]
+        lost = dict(zip(flat[::2], flat[1::2], strict=True))
+        if not lost:
+            return
+        logger.warning("queueing.lease_lost consumer=%s messages=%d", self._id, len(lost))
+        with self._lock:
+            for tag in lost:
+                self._held.pop(tag, None)
+            self._lost.update(lost)
 
     def _return_strays(self, client: Redis) -> None:
         fields: list[bytes] = client.hkeys(self._keys.in_flight(self._id))  # type: ignore[assignment]

@@ -17,6 +17,9 @@ CONSUMERS_TTL_S: Final = 86_400
 #: Seconds after which a mark that nobody took away disappears; longer than any batch runs.
 RUNNING_TTL_S: Final = 86_400
 
+#: Seconds after which it is forgotten what a consumer held as its lease ended; it has come back by then, or never will.
+RETURNED_TTL_S: Final = 86_400
+
 #: Seconds after which a token that nobody took disappears, so that queues that come and go (those for the replies of
 #: remote control) leave nothing behind. A consumer that finds no token still looks every 50 ms.
 BELL_TTL_S: Final = 60
@@ -115,6 +118,10 @@ class Keys:
     def in_flight(self, consumer: str) -> str:
         """Return the hash of the messages that a consumer holds: `SEQUENCE:QUEUE_LIST` → message as it was there."""
         return f"{self.prefix}headrace:inflight:{consumer}"
+
+    def returned(self, consumer: str) -> str:
+        """Return the hash of what a consumer held as its lease ended: tag → SHA-1, then the death noted of it."""
+        return f"{self.prefix}headrace:returned:{consumer}"
 
     def running(self, consumer: str) -> str:
         """Return the mark of what a consumer runs at present: the worker's name, then tags, one a line."""

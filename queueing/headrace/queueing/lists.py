@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -68,6 +69,11 @@ class Lists:
         if not step:
             return queue
         return f"{queue}{SEPARATOR if is_model(queue) else self.separator}{step}"
+
+    def step_for(self, queue: str, priority: int) -> int:
+        """Return the step of a queue that a priority belongs to."""
+        # As in kombu, a priority below the lowest step belongs to the highest.
+        return priority_step(priority) if is_model(queue) else self.steps[bisect(self.steps, priority) - 1]
 
     def queue_of(self, list_key: str) -> str:
         """Return the queue that a list belongs to."""

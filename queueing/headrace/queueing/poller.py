@@ -81,7 +81,8 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
         """Send acknowledgements, then make sure that each channel will wake when it should."""
         self.thread = threading.get_ident()
         for channel in tuple(self._channels):
-            channel.flush_acks()
+            with channel.broker_time:
+                channel.flush_acks()
             if channel.active_queues:
                 if channel.waker is None:
                     self._add_waker(channel)

@@ -10,7 +10,8 @@ from kombu.transport import redis as kombu_redis
 
 from headrace.contracts.prefix import checked_prefix
 from headrace.queueing.keys import Keys, attach
-from headrace.queueing.lists import LOWEST_FIRST, is_model, lists_of_options, priority_step
+from headrace.queueing.lists import LOWEST_FIRST, lists_of_options
+from headrace.queueing.recovery import Unacked, recover
 
 if TYPE_CHECKING:
     import redis
@@ -41,8 +42,11 @@ class QueueChannel(kombu_redis.Channel):
         auto_delete_queues: set[str]
 
         conn_or_acquire: Any
+        unacked_key: str
+        unacked_index_key: str
+        visibility_timeout: int
+        active_queues: Any
         _connparams: Any
-        priority: Any
 
     @cached_property
     def keys(self) -> Keys:
@@ -60,8 +64,8 @@ class QueueChannel(kombu_redis.Channel):
 
     def _q_for_pri(self, queue: str, pri: int) -> str:
         """Return the list for a priority; without prefix, which kombu's clients put before it."""
-        step = priority_step(pri) if is_model(queue) else self.priority(pri)
-        return self.keys.lists.list_of(queue, step)
+        lists = self.keys.lists
+        return lists.list_of(queue, lists.step_for(queue, pri))
 
     def _lists(self, queue: str) -> list[str]:
         lists = self.keys.lists
@@ -105,6 +109,12 @@ class QueueChannel(kombu_redis.Channel):
             found = list(self._delayed(client, queue))
             pages = (found[at : at + _PURGE_STEP] for at in range(0, len(found), _PURGE_STEP))
             return sum(self._forget(client, page) for page in pages)
+
+    def recover_unacked(self) -> None:
+        """Put back what dead workers of `redis://` held of the queues consumed here."""
+        where = Unacked(hash_key=self.unacked_key, index_key=self.unacked_index_key)
+        with self._plain_client() as client:
+            recover(client, float(self.visibility_timeout), queues=frozenset(self.active_queues), where=where)
 
     def _plain_client(self) -> redis.Redis:
         """Return a client that takes keys as they are; kombu's puts the prefix before those of some commands."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from headrace.contracts.message import TASK_PREFIX
-from headrace.queueing.keys import BELL_TTL_S, Keys, keys_of
+from headrace.queueing.keys import BELL_TTL_S, RETURNED_TTL_S, Keys, keys_of
 from headrace.queueing.lists import MODEL_STEPS
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _CONSTANTS: Final = rf"""
 local SEP, OTHER_SEP, BELL, IN_FLIGHT = '\006\022', <SEPARATOR>, '{KEYS.doorbell("")}', '{KEYS.in_flight("")}'
 local LEASES, DELIVERIES = '{KEYS.leases}', '{KEYS.deliveries}'
 local DEATHS, RETRIES, RUNNING = '{KEYS.deaths}', '{KEYS.retries}', '{KEYS.running("")}'
+local RETURNED = '{KEYS.returned("")}'
 local DELAYED, DELAYED_MESSAGES = '{KEYS.delayed}', '{KEYS.delayed_messages}'
 local MODEL_STEPS, OTHER_STEPS = {{{", ".join(map(str, MODEL_STEPS))}}}, {{<STEPS>}}
 """
@@ -88,10 +89,17 @@ local function now_ms()
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
-local function forget_counts(message)
-  local sha = redis.sha1hex(message)
+local function forget_counts_of(sha)
   for _, counts in ipairs({{DELIVERIES, DEATHS, RETRIES}}) do redis.call('HDEL', counts, sha) end
 end
+
+local function forget_counts(message)
+  forget_counts_of(redis.sha1hex(message))
+end
+
+-- What DELIVERIES holds in the place of a count once somebody has acknowledged a message after its lease had ended: it
+-- is not to be run again.
+local DONE = 'done'
 
 local function ring(queue)
   if redis.call('EXISTS', BELL .. queue) == 0 then
@@ -141,12 +149,27 @@ local function register(list, messages)
   registered = true
 end
 
-local function notes_on(messages, no_ack)
+local function without_done(messages)
+  if not counting then return messages, {{}} end
+  local left, shas = {{}}, {{}}
+  for _, message in ipairs(messages) do
+    local sha = redis.sha1hex(message)
+    if redis.call('HGET', DELIVERIES, sha) == DONE then
+      forget_counts(message)
+    else
+      left[#left + 1] = message
+      shas[#left] = sha
+    end
+  end
+  return left, shas
+end
+
+local function notes_on(messages, shas, no_ack)
   local notes = {{}}
   for i, message in ipairs(messages) do
     local sha, count, deaths, retries, back = '', 0, '', 0, 0
     if counting then
-      sha = redis.sha1hex(message)
+      sha = shas[i]
       local known = redis.call('HGET', DELIVERIES, sha)
       count = tonumber(known or 0)
       retries = tonumber(redis.call('HGET', RETRIES, sha) or 0)
@@ -184,10 +207,10 @@ end
 local function take(index, queue, wanted, no_ack)
   for _, step in ipairs(steps_of(queue)) do
     local list = list_of(queue, step)
-    local messages = pop(list, math.min(wanted, left))
+    local messages, shas = without_done(pop(list, math.min(wanted, left)))
     if #messages > 0 then
       if not no_ack then register(list, messages) end
-      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages, no_ack)}}
+      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages, shas, no_ack)}}
       seq, wanted, left = seq + #messages, wanted - #messages, left - #messages
     end
   end
@@ -225,22 +248,29 @@ end
 
 -- Puts messages back at the head of their lists: the last claimed first, so that the first claimed is the next out.
 -- Stops early when it moved many bytes; gives how many it moved. redelivered: count a delivery; without, it is only
--- noted that they came back. running: a set of tags whose run ended with the consumer, and line, what to note of that.
--- behind: put them behind all that wait in their lists.
-local function put_back(held, tags, redelivered, running, line, behind)
+-- noted that they came back. behind: put them behind all that wait in their lists. lapse: that of the consumer's lease,
+-- with the set of tags that were running, the line to note of their death, and the key of what it held.
+local function put_back(held, tags, redelivered, behind, lapse)
   local seq = {{}}
   for _, tag in ipairs(tags) do seq[tag] = tonumber(string.match(tag, '^%d+')) end
   table.sort(tags, function(a, b) return (seq[a] > seq[b]) ~= behind and seq[a] ~= seq[b] end)
   local bytes, moved, queues = 0, 0, {{}}
   for i = 1, math.min(#tags, {RESTORE_MESSAGES}) do
     local message = redis.call('HGET', held, tags[i])
-    if message then
+    local sha = message and redis.sha1hex(message)
+    if message and redis.call('HGET', DELIVERIES, sha) == DONE then
+      redis.call('HDEL', held, tags[i])
+      forget_counts(message)
+    elseif message then
       local list = string.sub(tags[i], string.find(tags[i], ':', 1, true) + 1)
       redis.call(behind and 'LPUSH' or 'RPUSH', {_LIST}list, message)
       redis.call('HDEL', held, tags[i])
-      local sha = redis.sha1hex(message)
       redis.call('HINCRBY', DELIVERIES, sha, redelivered and 1 or 0)
-      if running and running[tags[i]] then note_death(sha, line) end
+      if lapse then
+        local line = lapse.running[tags[i]] and lapse.line or ''
+        if line ~= '' then note_death(sha, line) end
+        redis.call('HSET', lapse.key, tags[i], sha .. line)
+      end
       queues[queue_of(list)] = true
       bytes = bytes + #message
     end
@@ -248,6 +278,7 @@ local function put_back(held, tags, redelivered, running, line, behind)
     if bytes > {RESTORE_BYTES} then break end
   end
   if moved > 0 then redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S}) end
+  if lapse then redis.call('EXPIRE', lapse.key, {RETURNED_TTL_S}) end
   for queue in pairs(queues) do ring(queue) end
   return moved
 end
@@ -263,12 +294,12 @@ RELEASE: Final = (
 redis.call('ZREM', LEASES, '')
 local tags = {}
 for i = 4, #ARGV do tags[#tags + 1] = ARGV[i] end
-return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1', nil, nil, ARGV[3] == '1')
+return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1', ARGV[3] == '1')
 """
 )
 
-#: ARGV: consumer, '1' to do it only if its lease has ended, and to count a delivery, and a death of what it ran.
-#: Gives how many messages it put back; call again until that is 0.
+#: ARGV: consumer, '1' to do it only if its lease has ended, and to count a delivery, and a death of what it ran, and to
+#: note what it held in case it lives. Gives how many messages it put back; call again until that is 0.
 RELEASE_ALL: Final = (
     _SHARED
     + _PUT_BACK
@@ -277,14 +308,14 @@ local consumer, dead = ARGV[1], ARGV[2] == '1'
 redis.call('ZREM', LEASES, '')
 local lease_end = redis.call('ZSCORE', LEASES, consumer)
 if dead and (not lease_end or tonumber(lease_end) > now_ms()) then return 0 end
-local held, running, line = IN_FLIGHT .. consumer, {}, ''
+local held, lapse = IN_FLIGHT .. consumer, dead and {running = {}, line = '', key = RETURNED .. consumer}
 local mark = dead and redis.call('GET', RUNNING .. consumer)
 if mark then
   local worker, tags = string.match(mark, '^([^\\n]*)(.*)$')
-  for tag in string.gmatch(tags, '[^\\n]+') do running[tag] = true end
-  line = string.format('%d %s', now_ms(), worker)
+  for tag in string.gmatch(tags, '[^\\n]+') do lapse.running[tag] = true end
+  lapse.line = string.format('%d %s', now_ms(), worker)
 end
-local moved = put_back(held, redis.call('HKEYS', held), dead, running, line, false)
+local moved = put_back(held, redis.call('HKEYS', held), dead, false, lapse)
 if redis.call('EXISTS', held) == 0 then
   redis.call('ZREM', LEASES, consumer)
   redis.call('DEL', RUNNING .. consumer)
@@ -293,13 +324,59 @@ return moved
 """
 )
 
-#: ARGV: consumer, lease in ms. Gives how many messages the consumer holds.
+#: ARGV: consumer, lease in ms. Gives how many messages the consumer holds, and 1 if its lease had ended meanwhile and
+#: messages were taken from it (`COME_BACK`).
 RENEW: Final = (
     _SHARED
     + """
 redis.call('ZREM', LEASES, '')
-redis.call('ZADD', LEASES, now_ms() + tonumber(ARGV[2]), ARGV[1])
-return redis.call('HLEN', IN_FLIGHT .. ARGV[1])
+local held = redis.call('HLEN', IN_FLIGHT .. ARGV[1])
+if held > 0 then redis.call('ZADD', LEASES, now_ms() + tonumber(ARGV[2]), ARGV[1]) end
+return {held, redis.call('EXISTS', RETURNED .. ARGV[1])}
+"""
+)
+
+#: ARGV: consumer, which lives though its lease had ended. Takes back the deaths that were noted of it, and gives a flat
+#: list of [tag, SHA-1 of the message] of what was taken from it.
+COME_BACK: Final = (
+    _SHARED
+    + """
+local function withdraw(sha, line)
+  local lines = '\\n' .. (redis.call('HGET', DEATHS, sha) or '')
+  local from, to = string.find(lines, '\\n' .. line .. '\\n', 1, true)
+  if not from then return end
+  lines = string.sub(lines, 2, from) .. string.sub(lines, to + 1)
+  if lines == '' then redis.call('HDEL', DEATHS, sha) else redis.call('HSET', DEATHS, sha, lines) end
+end
+
+redis.call('ZREM', LEASES, '')
+local returned, answer = redis.call('HGETALL', RETURNED .. ARGV[1]), {}
+for at = 1, #returned, 2 do
+  local sha, line = string.sub(returned[at + 1], 1, 40), string.sub(returned[at + 1], 41)
+  if line ~= '' then withdraw(sha, line) end
+  answer[#answer + 1] = returned[at]
+  answer[#answer + 1] = sha
+end
+redis.call('DEL', RETURNED .. ARGV[1])
+return answer
+"""
+)
+
+#: ARGV: consumer, then the tag and the SHA-1 of each message that is done and is remembered: it came back before, or
+#: was taken from the consumer as its lease ended. What it doesn't hold any more, and nobody else has finished, is not
+#: run again.
+ACK_REMEMBERED: Final = (
+    _SHARED
+    + """
+redis.call('ZREM', LEASES, '')
+for at = 2, #ARGV, 2 do
+  local sha = ARGV[at + 1]
+  if redis.call('HDEL', IN_FLIGHT .. ARGV[1], ARGV[at]) == 1 then
+    forget_counts_of(sha)
+  elseif redis.call('HEXISTS', DELIVERIES, sha) == 1 then
+    redis.call('HSET', DELIVERIES, sha, DONE)
+  end
+end
 """
 )
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
+    from headrace.queueing.connection import Command
+
 #: ARGV: consumer, lease in ms, then queues. Notes the consumer among those of each queue, in place of the ones whose
 #: lease has ended.
 _ANNOUNCE: Final = f"""
@@ -42,7 +44,9 @@ class ConsumedQueues:
         self._client = client
         self._consumer = consumer
         self._lease_ms = lease_ms
-        self._announce = scripts.script(client, _ANNOUNCE + _ANNOUNCE_PREFIX if keys_of(client).prefix else _ANNOUNCE)
+        text = _ANNOUNCE + _ANNOUNCE_PREFIX if keys_of(client).prefix else _ANNOUNCE
+        self._text = scripts.rendered(text, keys_of(client))
+        self._announce = client.register_script(self._text)
         self._lock = threading.Lock()
         self._queues: set[str] = set()
 
@@ -66,6 +70,12 @@ class ConsumedQueues:
             queues = sorted(self._queues)
         if queues:
             self._announce(args=[self._consumer, self._lease_ms, *queues], client=client)
+
+    def renewal_commands(self) -> list[Command]:
+        """Return the command of `renew`, for somebody else to run; none without queues."""
+        with self._lock:
+            queues = sorted(self._queues)
+        return [("EVAL", self._text, 0, self._consumer, self._lease_ms, *queues)] if queues else []
 
     def close(self) -> None:
         """Be known no more."""

@@ -10,16 +10,16 @@ from typing import Final
 
 import msgspec
 import redis
-from redis.exceptions import OutOfMemoryError, ResponseError
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, Settings
-from headrace.contracts.message import Reply, encode_replies
+from headrace.contracts.message import Reply
 from headrace.queueing import ClaimingConsumer, Command, CommandLine, translate_errors
 from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.results_store.rows import Conflict
 from headrace.workers.refusal import without
-from headrace.workers.replies import Answers, celery_result_key
+from headrace.workers.replies import Answers
+from headrace.workers.reply_sender import ReplySender
 from headrace.workers.request import FinishedBatch, InferenceRequest
 from headrace.workers.storing import stored_form
 from headrace.workers.vital import vital_thread
@@ -57,7 +57,7 @@ class Outbox:
         """Create the outbox; `start` starts its thread."""
         self._writer = writer
         self._line = CommandLine(client)
-        self._keys = keys_of(client)
+        self._replies = ReplySender(self._line, keys_of(client), settings)
         self._settings = settings
         self._worker = worker
         self._settled = settled
@@ -168,12 +168,12 @@ class Outbox:
 
     def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:
         """Send replies and acknowledgements in one round trip, however long Redis is away."""
-        commands = [*self._reply_commands(answers), *_settling_commands(batches)]
+        settling = list(_settling_commands(batches))
         away = False
         while True:
             try:
                 with translate_errors():
-                    _log_refusals(self._line.run(commands))
+                    self._replies.send(answers, settling)
             except BrokerUnavailable as exc:
                 if not away:
                     away = True
@@ -184,29 +184,6 @@ class Outbox:
             if away:
                 logger.warning("broker back")
             return True
-
-    def _reply_commands(self, answers: Answers) -> Iterator[Command]:
-        for key, replies in answers.by_inbox.items():
-            inbox = self._keys.inbox(key)
-            yield "RPUSH", inbox, encode_replies(replies)
-            yield "EXPIRE", inbox, self._settings.inbox_ttl_s
-        for request_id, meta in answers.celery.items():
-            key = celery_result_key(self._keys.prefix, request_id)
-            yield "SET", key, meta, "EX", self._settings.celery_result_ttl_s
-            yield "PUBLISH", key, meta
-
-
-def _log_refusals(answers: list[object]) -> None:
-    """Log what the server refused; a reply that can't be delivered is no loss, its client finds the row.
-
-    Raises OutOfMemoryError, which passes.
-    """
-    refused = [answer for answer in answers if isinstance(answer, ResponseError)]
-    for refusal in refused:
-        if isinstance(refusal, OutOfMemoryError):
-            raise refusal
-    if refused:
-        logger.error("broker refused %d of %d answers: %s", len(refused), len(answers), refused[0])
 
 
 def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:

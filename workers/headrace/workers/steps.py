@@ -14,10 +14,12 @@ from celery import bootsteps
 from celery.worker import state as celery_state
 
 from headrace.contracts import HeadraceError, Settings
+from headrace.queueing import connect_to
 from headrace.workers.consumer import learn_revocations
 from headrace.workers.engine import Engine
 from headrace.workers.intake import Intake
 from headrace.workers.probation import Probation
+from headrace.workers.scheduled import show_delayed
 from headrace.workers.supervisor import end_with_supervisor
 from headrace.workers.unreadable import keep_unreadable
 
@@ -62,6 +64,7 @@ class EngineStep(bootsteps.StartStopStep):
         except HeadraceError as exc:
             raise SystemExit(f"headrace: {exc.message}") from exc
         parent.headrace_engine = engine
+        show_delayed(connect_to(settings))
         atexit.register(_leave_a_batch_behind, parent)
         # What lives now lives as long as the process; and requests leave no cycles behind, so looking for cycles
         # 70 times more rarely than by default costs no memory and saves a tenth of the time.
