@@ -65,7 +65,7 @@ class Load:
             (2, self._cancelled),
             (2, self._hurried),
             (2, self._large),
-            (0, self._refused),
+            (2, self._refused),
         ]
 
     def submit(self, most: int) -> list[Handle]:

@@ -38,7 +38,7 @@ _TRIGGER: Final = f"""
         RAISE EXCEPTION 'refused on purpose' USING ERRCODE = code;
     END $$;
     CREATE TRIGGER chaos_refuse BEFORE INSERT ON predictions FOR EACH ROW
-    WHEN (NEW.foreign_id LIKE '{_PREFIX}%' OR NEW.id::text LIKE '%{_MARK}%')
+    WHEN (NEW.foreign_id LIKE '{_PREFIX}%' OR NEW.id::text ~ '{_MARK}(3[0-9]|4[1-9a-f]|5[0-9a]){{5}}$')
     EXECUTE FUNCTION chaos_refuse()
 """
 

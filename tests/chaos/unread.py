@@ -32,7 +32,7 @@ BLOCK: Final = 100
 ROOM_BYTES: Final = 32 << 20
 
 #: A worker that stands still until the dead client's inbox expires stands still for an hour.
-GOES_ON_S: Final = 30.0
+GOES_ON_S: Final = 90.0
 
 #: Its process has submitted by then, though a worker or a server may be restarted meanwhile.
 SUBMITTED_S: Final = 60.0
