@@ -59,13 +59,13 @@ class Load:
         self._next_x = index * SPAN
         self._journal = journal
         self._ways: list[tuple[int, Callable[[int], list[Handle]]]] = [
-            (86, self._block),
+            (84, self._block),
             (4, self._named),
             (2, self._picky),
             (2, self._cancelled),
             (2, self._hurried),
             (2, self._large),
-            (2, self._refused),
+            (4, self._refused),
         ]
 
     def submit(self, most: int) -> list[Handle]:
