@@ -185,9 +185,11 @@ def test_broadcasts_reach_the_peers_of_a_prefix_only(any_url: str, sender: str, 
     with app(urls[sender]) as sending, app(urls[taker]) as taking, app(urls[taker], "b:") as stranger:
         heard: dict[str, list[Any]] = {"taker": [], "stranger": []}
         with (
-            kombu.Consumer(taking, [kombu.Queue("t", NEWS)], callbacks=[lambda body, _: heard["taker"].append(body)]),
             kombu.Consumer(
-                stranger, [kombu.Queue("s", NEWS)], callbacks=[lambda body, _: heard["stranger"].append(body)]
+                taking, [kombu.Queue("news.t", NEWS)], callbacks=[lambda body, _: heard["taker"].append(body)]
+            ),
+            kombu.Consumer(
+                stranger, [kombu.Queue("news.s", NEWS)], callbacks=[lambda body, _: heard["stranger"].append(body)]
             ),
         ):
             listen(taking, stranger)  # the first poll subscribes

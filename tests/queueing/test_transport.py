@@ -251,7 +251,7 @@ def test_a_rejected_message_is_dropped_and_a_requeued_one_waits_behind_its_like(
     connection: kombu.Connection, client: redis.Redis
 ) -> None:
     publish(connection, "a", "b", priority=5)
-    publish(connection, "c", priority=0)
+    publish(connection, "c", priority=9)
     inbox = Inbox(connection, prefetch=1)
     inbox.drain(1)
     inbox.messages[0].requeue()

@@ -59,13 +59,14 @@ def test_a_topic_exchange_goes_by_patterns(
 
 
 def test_a_fanout_exchange_reaches_all_who_listen_and_keeps_nothing(connection: kombu.Connection) -> None:
+    # Names of their own: kombu remembers in the process which queues are those of a fanout exchange.
     news = kombu.Exchange("news", type="fanout")
     send(connection, "before", news)
     with connection.clone() as one, connection.clone() as two:
-        readers = [Reader(one, kombu.Queue("one", news)), Reader(two, kombu.Queue("two", news))]
+        readers = [Reader(one, kombu.Queue("news.one", news)), Reader(two, kombu.Queue("news.two", news))]
         for reader in readers:
             reader.listen()
-        send(connection, "now", news, "", kombu.Queue("one", news))
+        send(connection, "now", news, "", kombu.Queue("news.one", news))
         for reader in readers:
             reader.listen()
             assert [message.payload for message in reader.messages] == ["now"]
