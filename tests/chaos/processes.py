@@ -124,4 +124,5 @@ def _end(client: subprocess.Popen[str]) -> None:
     client.wait()
     for pipe in (client.stdin, client.stdout):
         if pipe is not None:
-            pipe.close()
+            with suppress(OSError):  # what was still to be written to it
+                pipe.close()
