@@ -266,6 +266,7 @@ REFUSALS: dict[str, Callable[[Scene], AbstractContextManager[None]]] = {
     "NOPERM": _noperm,
     "NOAUTH": _noauth,
     "LOADING": _loading,
+    "NOPERM to all": _answered("NOPERM this user has no permissions to run the command"),
     "NOREPLICAS to all": _answered("NOREPLICAS Not enough good replicas to write."),
     "MISCONF to all": _answered("MISCONF Errors writing to the AOF file: No space left on device"),
     "OOM to all": _answered("OOM command not allowed when used memory > 'maxmemory'."),
@@ -293,7 +294,7 @@ def test_a_worker_waits_out_a_refusal_and_says_two_lines(word: str, scene: Scene
             client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
         assert time.monotonic() - ended < BACK_S
     # A worker that has nothing to do may not notice.
-    least = 0 if word in ("OOM", "NOREPLICAS", "MISCONF") else 1
+    least = 0 if word in ("OOM", "NOREPLICAS", "MISCONF", "NOPERM") else 1
     _wait(lambda: least <= _said(scene)[0] - before[0] == _said(scene)[1] - before[1])
     assert _said(scene)[0] - before[0] <= 1
     assert psutil.Process(scene.pid).status() != psutil.STATUS_ZOMBIE, "the worker has ended"
