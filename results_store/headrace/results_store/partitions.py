@@ -116,6 +116,11 @@ def ensure_partitions(
     return created
 
 
+def is_read_only(connection: Connection) -> bool:
+    """Return whether the server takes no writes of this user: a replica, or set so. Raises errors of psycopg."""
+    return connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
+
+
 def _create_partition(connection: Connection, day: dt.date) -> None:
     first, end = day_range(day)
     names = {
