@@ -224,8 +224,8 @@ class Relay:
         poll = select.poll()
         for file in files:
             poll.register(file, select.POLLIN)
-        ready = {file for file, _ in poll.poll(seconds * 1000)}
-        if news in ready:
+        ready = [file for file, _ in poll.poll(seconds * 1000)]
+        if news is not None and news in ready:
             try:
                 self._store.forget_news()
             except HeadraceError as exc:
