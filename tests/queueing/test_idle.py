@@ -116,6 +116,20 @@ def test_an_idle_consumer_asks_for_nothing_and_finds_what_comes(
         assert_found_soon(client, consumer, turn, f"q{queues - 1}")
 
 
+def test_a_loop_of_drain_events_never_waits_without_end(broker_url: str) -> None:
+    """A wait of less than nothing is refused by select, which gevent has, and lasts for ever with epoll."""
+    with idle(broker_url, 1, in_loop=False) as (consumer, turn):
+        poller = consumer.connection.transport.cycle.poller
+        waits: list[float | None] = []
+        poll = poller.poll
+        poller.poll = lambda timeout: (waits.append(timeout), poll(timeout))[1]  # type: ignore[func-returns-value]
+        turn(lambda: consumer.is_told)
+        turn(lasts(0.5))
+        del poller.poll
+    assert waits
+    assert all(wait is not None and 0 <= wait <= 1 for wait in waits)
+
+
 def test_what_comes_before_the_server_tells_is_found_too(broker_url: str) -> None:
     with redis.Redis.from_url(broker_url) as client, idle(broker_url, 1) as (consumer, turn):
         turn(lambda: bool(consumer.channel._in_poll))

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from headrace.queueing.connection import refusal_line
 from headrace.queueing.logs import logger
-from headrace.queueing.tracking import NEVER
+from headrace.queueing.tracking import LOOK_S, NEVER
 
 if TYPE_CHECKING:
     from headrace.queueing.channel import Channel
@@ -162,13 +162,15 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait for one event where there is no event loop; raises Empty when there was none for a while."""
         self.on_poll_start()  # kombu's does it too late to say how long to wait
-        rest = self.look_at - time.monotonic()
+        now = time.monotonic()
+        if now >= self._watch_at:
+            self._watch()
+        rest = self.look_at - now
         if rest <= 0:
             self._look()
-        if time.monotonic() >= self._watch_at:
-            self._watch()
-            rest = min(rest, self.look_at - time.monotonic())
-        super().get(callback, min(rest, 1.0) if timeout is None else min(timeout, rest))
+            rest = LOOK_S
+        # Never below 0, which select refuses and epoll takes for "without end".
+        super().get(callback, max(0.0, min(rest, WATCH_S if timeout is None else timeout)))
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Let the bindings of queues that expire live on; a server that refuses that for now is told of once."""
