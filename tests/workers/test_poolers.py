@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from pydantic import SecretStr
 from tests.pgbouncer import PgBouncer
@@ -67,4 +68,25 @@ def test_all_parts_work_through_a_pooler(pooled: Settings, tmp_path: Path) -> No
     assert counts["rows"] == len(handles) + 2
     assert command(pooled, "store", "prune", "--days", "1").returncode == 0
     assert "store away" not in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_durable_requests_work_through_a_pooler(pooled: Settings, tmp_path: Path) -> None:
+    one = {"x": np.ones((1, 4), np.float32)}
+    url = pooled.require_database_url()
+    log = tmp_path / "worker.log"
+    with Client(pooled) as client, running_worker(pooled, log), psycopg.connect(url) as application:
+        assert client.predict("double", one, timeout_s=60, durable=True)["y"].tolist() == [[2.0] * 4]
+        handles = client.submit_many("double", {"x": np.ones((500, 4), np.float32)}, durable=True)
+        for handle in handles:
+            assert handle.result(timeout_s=60)["y"].tolist() == [[2.0] * 4]
+        committed = client.submit("double", one, durable=True, connection=application)
+        application.commit()
+        assert committed.result(timeout_s=30)["y"].tolist() == [[2.0] * 4]
+        rolled_back = client.submit("double", one, durable=True, connection=application)
+        application.rollback()
+        with psycopg.connect(url, autocommit=True) as looking:
+            left = "SELECT count(*) FROM headrace_requests"
+            wait_until(lambda: looking.execute(left, prepare=False).fetchone() == (0,))
+        assert client.get(rolled_back.id) is None
     assert "Traceback" not in log.read_text()
