@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import redis
 from pydantic import SecretStr
-from tests.chaos.proxy import Proxy, ProxyLoop, tcp
+from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
 from tests.producers.peer import MODEL, Peer, store, succeeded
 
 from headrace.cli.servers import Valkey

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import psycopg
+import pytest
 import redis
 from pydantic import SecretStr
-from tests.chaos.proxy import Proxy, ProxyLoop, tcp
+from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
+from tests.pgbouncer import PgBouncer
 from tests.workers.conftest import running_worker
 
 from headrace.cli.servers import Valkey
@@ -78,6 +80,27 @@ def test_what_a_client_did_not_send_before_it_died_is_sent(settings: Settings, s
         client._submitter.submit = lambda *_: (_ for _ in ()).throw(redis.ConnectionError("died"))
         handle = client.submit("double", x(4), durable=True)
         assert (handle.result(60)["y"] == 8).all()
+
+
+@pytest.mark.parametrize("pool_mode", ["session", "transaction"])
+def test_durable_requests_work_through_a_pooler(
+    settings: Settings, postgres_uri: str, tmp_path: Path, pool_mode: str
+) -> None:
+    with contextlib.ExitStack() as stack:
+        pooler = stack.enter_context(PgBouncer(postgres_uri, pool_mode=pool_mode))
+        url = pooler.url_of(settings.require_database_url())
+        pooled = settings.model_copy(update={"database_url": SecretStr(url)})
+        stack.enter_context(running_worker(pooled, tmp_path / "worker.log"))
+        client = stack.enter_context(Client(pooled))
+        assert (client.predict("double", x(3), timeout_s=60, durable=True)["y"] == 6).all()
+        connection = stack.enter_context(psycopg.connect(url, prepare_threshold=None))
+        handle = client.submit("double", x(4), connection=connection)
+        connection.commit()
+        began = time.monotonic()
+        assert (handle.result(60)["y"] == 8).all()
+        # No word of a commit comes through a pooler in transaction mode; the relay looks once a second.
+        assert time.monotonic() - began < 10
+        wait_until(lambda: count(settings, "SELECT count(*) FROM headrace_requests") == 0)
 
 
 def submit_under_load(client: Client, seconds: float, handles: dict[bool, list[Handle]]) -> None:
