@@ -103,7 +103,7 @@ def test_a_worker_whose_connections_are_frozen_ends_when_it_is_told_to(
     time.sleep(0.5)
     worker.process.send_signal(signal.SIGTERM)
     try:
-        assert worker.process.wait(5) == 0
+        assert worker.process.wait(8) == 0
     except subprocess.TimeoutExpired:
         pytest.fail(f"the worker has not ended:\n{worker.output}")
 

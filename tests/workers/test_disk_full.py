@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 import redis
-from tests.chaos.disk import FILLER, end_for_lack_of_wal, tables_full
+from tests.chaos.faults.disk import FILLER, end_for_lack_of_wal, tables_full
 
 from headrace.cli.servers import Postgres
 from headrace.producers.client import Client, Handle

@@ -58,7 +58,7 @@ def test_a_worker_whose_connections_freeze_serves_again(
         for handle in handles:
             assert handle.result(30)["y"].tolist() == [[2.0] * 4]
         assert time.monotonic() - frozen_at < SERVED_S
-        assert log.read_text().count("broker away, trying") == 1
+        assert log.read_text().count("broker away, trying") <= 1
 
 
 @WAYS

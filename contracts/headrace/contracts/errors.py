@@ -16,6 +16,7 @@ HeadraceError
 │   ├── ModelOutOfMemory
 │   └── PoisonRequest
 ├── ResultTimeout
+├── RequestLost                 the broker lost the request with its data
 ├── StoreUnavailable
 ├── BrokerUnavailable
 ├── PackageError
@@ -135,6 +136,12 @@ class PoisonRequest(InferenceFailed):
 
 class ResultTimeout(HeadraceError, TimeoutError):
     """No result within the time given; the request goes on, and `Client.get(request_id)` will find its row."""
+
+    retriable = True
+
+
+class RequestLost(HeadraceError):
+    """The broker lost the request with its data; submit it again, with the same request_id or with `durable=True`."""
 
     retriable = True
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.contracts.message import queue_name
 from headrace.producers.broker import broker_errors, connect_for_look, connect_for_look_async
 from headrace.producers.catalog import Catalog
 from headrace.queueing import serving
+
+T = TypeVar("T")
 
 
 def is_served(url: str, model: str, prefix: str = "") -> bool:
@@ -31,6 +39,53 @@ async def is_served_async(url: str, model: str, prefix: str = "") -> bool:
         return True
     finally:
         await client.aclose()
+
+
+class SharedLook(Generic[T]):
+    """Looks at something of a model, once for all threads of a client that ask at the same time.
+
+    When a thousand threads time out together, a thousand looks of their own would be a thousand connections.
+    """
+
+    def __init__(self, look: Callable[[str], T]) -> None:
+        """look: what to ask for a model."""
+        self._look = look
+        self._lock = threading.Lock()
+        self._answers: dict[str, tuple[float, T]] = {}
+
+    def __call__(self, model: str) -> T:
+        """Return the answer of a look that began after this call."""
+        asked = time.monotonic()
+        with self._lock:
+            known = self._answers.get(model)
+            if known is not None and known[0] >= asked:
+                return known[1]
+            began = time.monotonic()
+            found = self._look(model)
+            self._answers[model] = (began, found)
+            return found
+
+
+class AsyncSharedLook(Generic[T]):
+    """Looks at something of a model, once for all tasks of a client that ask at the same time; see `SharedLook`."""
+
+    def __init__(self, look: Callable[[str], Awaitable[T]]) -> None:
+        """look: what to ask for a model."""
+        self._look = look
+        self._lock = asyncio.Lock()
+        self._answers: dict[str, tuple[float, T]] = {}
+
+    async def __call__(self, model: str) -> T:
+        """Return the answer of a look that began after this call."""
+        asked = time.monotonic()
+        async with self._lock:
+            known = self._answers.get(model)
+            if known is not None and known[0] >= asked:
+                return known[1]
+            began = time.monotonic()
+            found = await self._look(model)
+            self._answers[model] = (began, found)
+            return found
 
 
 def where_served(url: str, model: str, prefix: str = "") -> str:

@@ -60,7 +60,7 @@ class _Watched:
     def read_response(self, *args: Any, **options: Any) -> Any:
         """Read one answer; see redis-py."""
         try:
-            return super().read_response(*args, **options)  # type: ignore[misc]
+            return self._checked(super().read_response(*args, **options))  # type: ignore[misc]
         except ResponseError as exc:
             raise self._refusal(exc) from None
         except redis.exceptions.TimeoutError:
@@ -87,6 +87,14 @@ class _Watched:
         finally:
             self._greets = False
 
+    def _checked(self, answer: Any) -> Any:
+        """Return an answer; the errors in that of a transaction with their right class."""
+        if type(answer) is list:
+            for at, each in enumerate(answer):
+                if isinstance(each, ResponseError):
+                    answer[at] = self._refusal(each)
+        return answer
+
     def _refusal(self, exc: ResponseError) -> Exception:
         found = classified(exc)
         if isinstance(found, REFUSALS):
@@ -109,7 +117,7 @@ class _AsyncWatched(_Watched):
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
-            return await super(_Watched, self).read_response(*args, **options)  # type: ignore[misc]
+            return self._checked(await super(_Watched, self).read_response(*args, **options))  # type: ignore[misc]
         except ResponseError as exc:
             raise self._refusal(exc) from None
         except redis.exceptions.TimeoutError:

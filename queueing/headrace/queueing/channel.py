@@ -440,6 +440,10 @@ class Channel(PublishingChannel):
             logger.warning("queueing.silent_connection waits_for=messages silent_s=%.1f", now - self._brpop_sent_at)
             patience.suspicion.raise_()
             waiting.disconnect()
+            ticket = self._bell.abandon()
+            if ticket is not None:
+                with self.broker_time:
+                    self.consumer.give_back(ticket)
         self._lookout.check(now)
         broadcasts = self.__dict__.get("subclient")
         if broadcasts is not None and self._in_listen and self._in_listen is broadcasts.connection:

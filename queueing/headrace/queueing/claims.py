@@ -182,6 +182,16 @@ class ClaimingConsumer:
         """Give the Redis command of a prepared claim. The server knows the script once `claim` was called."""
         return ("EVALSHA", self._claim.sha, 0, *ticket.args)
 
+    def give_back(self, ticket: Ticket) -> None:
+        """Put back what a prepared claim has taken whose answer was lost; nothing if it has not run."""
+        self._notice_fork()
+        first, limit = ticket.args[3:5]
+        taken = [field.decode() for field in self.client.hkeys(self._keys.in_flight(self._id))]  # type: ignore[union-attr]
+        lost = [tag for tag in taken if first <= _sequence_of(tag) < first + limit and tag not in self._held]
+        if lost:
+            logger.warning("queueing.lost_claim_put_back consumer=%s messages=%d", self._id, len(lost))
+            self._put_back(lost)
+
     def take(self, ticket: Ticket, groups: list[Any] | None) -> list[Delivery]:
         """Read the answer to the command of a prepared claim: what was claimed is held from now on."""
         if not groups:

@@ -37,6 +37,11 @@ class DoorbellWait:
         """Whether a claim was sent along, whose answer follows that of the doorbell."""
         return self._ticket is not None
 
+    def abandon(self) -> Ticket | None:
+        """Forget the wait, whose connection is cut; return the claim that was sent along, if there was one."""
+        ticket, self._ticket, self._consumer = self._ticket, None, None
+        return ticket
+
     def begin(self, connection: Any, wants: Mapping[str, int], timeout_s: float) -> None:
         """Wait on `connection`, which must be idle, until a doorbell rings or the time is over."""
         self._ticket = self._consumer = None

@@ -75,6 +75,11 @@ class Keys:
         return self.prefix + "headrace:delayed:messages"
 
     @property
+    def epoch(self) -> str:
+        """String: a random value that the first to ask for it writes; another one after the data were lost."""
+        return self.prefix + "headrace:epoch"
+
+    @property
     def probe(self) -> str:
         """String: written to see whether the server takes writes; gone after a second."""
         return self.prefix + "headrace:probe"

@@ -10,7 +10,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from kombu.transport import redis as kombu_redis
+from redis.exceptions import RedisError
 
+from headrace.queueing.connection import refusal_line
+from headrace.queueing.logs import logger
 from headrace.queueing.tracking import LOOK_S, NEVER
 
 if TYPE_CHECKING:
@@ -74,6 +77,7 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
     _look_timer: Any = None
     _watch_at = 0.0
     _watch_timer: Any = None
+    _bindings_refused = False
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
 
@@ -167,6 +171,18 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
             rest = LOOK_S
         # Never below 0, which select refuses and epoll takes for "without end".
         super().get(callback, max(0.0, min(rest, WATCH_S if timeout is None else timeout)))
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Let the bindings of queues that expire live on; a server that refuses that for now is told of once."""
+        refused = None
+        for channel in tuple(self._channels):
+            try:
+                channel.maybe_refresh_binding_expiry()  # type: ignore[attr-defined]  # the stubs leave it out
+            except (RedisError, OSError) as exc:
+                refused = exc
+        if refused is not None and not self._bindings_refused:
+            logger.warning("queueing.bindings_not_refreshed error=%s", refusal_line(refused))
+        self._bindings_refused = refused is not None
 
     def discard(self, channel: Channel) -> None:  # type: ignore[override]
         """Forget a channel that closes."""

@@ -40,7 +40,7 @@ _MEANINGS: Final[dict[str, tuple[type[RedisError], str]]] = {
     "MASTERDOWN": (MasterDownError, "it is a replica that has lost its master"),
     "CLUSTERDOWN": (ClusterDownError, "its cluster is down"),
     "TRYAGAIN": (TryAgainError, "its cluster is moving these keys"),
-    "NOPERM": (NoPermissionError, "its ACL forbids this user what headrace needs; see docs/queueing.md"),
+    "NOPERM": (NoPermissionError, "its ACL forbids this user what headrace needs; see docs/security.md"),
     "NOAUTH": (AuthenticationError, "it asks for a password"),
     "WRONGPASS": (AuthenticationError, "user or password is wrong"),
 }

@@ -34,9 +34,11 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "keepalives_idle": KEEPALIVE_IDLE_S,
     "keepalives_interval": KEEPALIVE_INTERVAL_S,
     "keepalives_count": KEEPALIVE_COUNT,
-    # Times are stored and read as UTC whatever the server's own zone is.
-    "options": "-c TimeZone=UTC",
+    # Nothing in `options`: poolers refuse it (pgbouncer's `ignore_startup_parameters`).
 }
+
+#: A statement that was executed so often is prepared by psycopg, unless a pooler is between.
+_PREPARE_THRESHOLD: Final = 5
 
 
 def connection_info(database_url: str, answer_s: float = ANSWER_S) -> str:
@@ -80,8 +82,14 @@ def create_engine(database_url: str, *, pool_size: int = 5, answer_s: float = AN
     set_json_loads(orjson.loads, adapters)
 
     def connected() -> BoundedConnection:
-        connection = BoundedConnection.connect(info, context=adapters)
+        connection = BoundedConnection.connect(info, context=adapters, autocommit=True, prepare_threshold=None)
         connection.answer_s = answer_s
+        try:
+            if not is_pooled(connection):
+                connection.prepare_threshold = _PREPARE_THRESHOLD
+        except psycopg.Error:
+            connection.close()
+            raise
         return connection
 
     return sa.create_engine(
@@ -93,3 +101,12 @@ def create_engine(database_url: str, *, pool_size: int = 5, answer_s: float = AN
         pool_pre_ping=True,
         hide_parameters=True,
     )
+
+
+def is_pooled(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether a pooler is between, so that the next transaction may be another session's; one round trip.
+
+    A pooler must send its clients keys of its own for the cancelling of statements, and so process ids of its own.
+    """
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is None or row[0] != connection.info.backend_pid

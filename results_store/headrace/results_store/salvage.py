@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Final
 
 import psycopg
-from psycopg import pq
-from psycopg.errors import error_from_result
 
 from headrace.results_store.blame import Search, is_data_error, may_pass
 from headrace.results_store.bounded import BoundedConnection
-from headrace.results_store.columns import NAMES, UNNEST, Columns, array_parameters, slice_columns
+from headrace.results_store.columns import NAMES, Columns, array_parameters, slice_columns
 from headrace.results_store.errors import primary_message
+from headrace.results_store.statements import SKIPPING, execute_whole
 
 #: Pieces of several rows are cut below this size: an array parameter is a copy of its rows.
 _PIECE_BYTES: Final = 32 << 20
@@ -26,9 +25,6 @@ CONNECTION_LOST: Final = "08006"
 #: A server whose process ended over a row restarts all others: it is back within about a second, each time.
 _RECOVERY_S: Final = 20.0
 _RECONNECT_S: Final = 0.25
-
-_INSERT: Final = f"INSERT INTO predictions ({', '.join(NAMES)}) SELECT {UNNEST} ON CONFLICT DO NOTHING".encode()
-_BINARY: Final = [pq.Format.BINARY] * len(NAMES)
 
 #: Positions of the columns whose size varies much.
 _OUTPUTS: Final = NAMES.index("outputs")
@@ -83,7 +79,9 @@ class Salvage:
         while (piece := search.following()) is not None:
             connection = self._reached()
             try:
-                self.stored += _insert(connection, slice_columns(self._columns, *piece))
+                parameters = array_parameters(slice_columns(self._columns, *piece))
+                # Not prepared: what is wrong may be the prepared statement.
+                self.stored += execute_whole(connection, SKIPPING, parameters)
             except psycopg.Error as exc:
                 row = search.refused()
                 if row is not None:
@@ -129,11 +127,3 @@ def code_of(error: psycopg.Error) -> str:
 def _probe(connection: BoundedConnection, values: tuple[object, ...]) -> None:
     with connection.transaction(force_rollback=True):
         connection.execute(_PROBE, values)
-
-
-def _insert(connection: BoundedConnection, columns: Columns) -> int:
-    # Not prepared: what is wrong may be the prepared statement, and it must serve behind a pooler that knows none.
-    result = connection.execute_once(_INSERT, array_parameters(columns), _BINARY)
-    if result.status != pq.ExecStatus.COMMAND_OK:
-        raise error_from_result(result)
-    return result.command_tuples or 0

@@ -9,15 +9,13 @@ from typing import Any, Final, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.errors import UniqueViolation, error_from_result
+from psycopg.errors import UniqueViolation
 
 from headrace.results_store.address import connect, connection_info
 from headrace.results_store.bounded import ANSWER_S, BoundedConnection, SilentServer, Watchdog
 from headrace.results_store.columns import (
     NAMES,
-    UNNEST,
     Columns,
-    array_parameters,
     copy_stream,
     encode_columns,
     encoded_bytes,
@@ -27,6 +25,7 @@ from headrace.results_store.columns import (
 from headrace.results_store.errors import StoreRejected, translate
 from headrace.results_store.rows import BatchRows, Conflict
 from headrace.results_store.salvage import Salvage
+from headrace.results_store.statements import PLAIN, SKIPPING, Statements
 
 #: Above either of these a write goes by COPY: beyond about 2,000 rows it is faster (benchmarks/store.py), and Postgres
 #: takes no array of more than 1 GB.
@@ -34,22 +33,12 @@ COPY_ROWS: Final = 2_000
 COPY_BYTES: Final = 32 << 20
 
 _COLUMN_LIST: Final = ", ".join(NAMES)
-_INSERT: Final = f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {UNNEST}"
-_SKIP_CONFLICTS: Final = "ON CONFLICT DO NOTHING"
-
-#: Prepared statements: name → text. An id that exists already is rare, and ON CONFLICT costs every row a quarter of
-#: its time (a second look into the index, a speculative insertion and its confirmation in the WAL); so rows go in
-#: plainly first, and only a write that meets a conflict goes in again with it.
-_PLAIN: Final = b"headrace_insert"
-_SKIPPING: Final = b"headrace_insert_new"
-_STATEMENTS: Final = {_PLAIN: _INSERT, _SKIPPING: f"{_INSERT} {_SKIP_CONFLICTS}"}
-_BINARY: Final = [pq.Format.BINARY] * len(NAMES)
 
 _COPY: Final = f"COPY predictions ({_COLUMN_LIST}) FROM STDIN (FORMAT binary)"
 _STAGE: Final = "CREATE TEMPORARY TABLE headrace_stage (LIKE predictions) ON COMMIT DROP"
 _COPY_STAGE: Final = f"COPY headrace_stage ({_COLUMN_LIST}) FROM STDIN (FORMAT binary)"
 _INSERT_STAGED: Final = (
-    f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM headrace_stage {_SKIP_CONFLICTS}"  # noqa: S608
+    f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM headrace_stage ON CONFLICT DO NOTHING"  # noqa: S608
 )
 _FIND: Final = (
     "SELECT id, batch_id, (extract(epoch FROM finished_at) * 1000000)::bigint, state,"
@@ -94,6 +83,7 @@ class StoreWriter:
         self._database_url = database_url
         self._leaving = leaving
         self._connection: BoundedConnection | None = None
+        self._statements = Statements()
         # Writes in a row in the middle of which the connection was lost.
         self._lost = 0
         self._timeout_s = timeout_s
@@ -167,8 +157,7 @@ class StoreWriter:
                 if self._left:
                     _end_sessions(connection, self._left)
                     self._left.clear()
-                for name, statement in _STATEMENTS.items():
-                    _check(connection.prepare_statement(name, statement.encode()))
+                self._statements.prepare(connection)
             except psycopg.Error:
                 connection.close()
                 raise
@@ -178,7 +167,7 @@ class StoreWriter:
     def _insert_or_salvage(self, connection: BoundedConnection, columns: Columns) -> int:
         """Return how many rows are new. Raises StoreRejected, or psycopg.Error when no row is to blame."""
         try:
-            stored = _insert(connection, columns)
+            stored = self._insert(connection, columns)
         except psycopg.Error as exc:
             if self._is_absence(connection):
                 raise
@@ -191,6 +180,16 @@ class StoreWriter:
             stored = salvage.stored
         self._lost = self._silences = 0
         return stored
+
+    def _insert(self, connection: BoundedConnection, columns: Columns) -> int:
+        """Insert in one transaction, by the way that suits the size; return how many rows were new."""
+        large = len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES
+        try:
+            return _copy(connection, columns) if large else self._statements.execute(connection, PLAIN, columns)
+        except UniqueViolation:
+            if large:
+                return _copy_skipping(connection, columns)
+            return self._statements.execute(connection, SKIPPING, columns)
 
     def _is_absence(self, connection: BoundedConnection) -> bool:
         """Return whether the server is to blame because it is gone; not if it goes whenever it gets these rows."""
@@ -209,38 +208,6 @@ class StoreWriter:
 def _end_sessions(connection: BoundedConnection, pids: list[int]) -> None:
     """End sessions of writes that were given up: the server may not know of it, and keep the locks of their rows."""
     connection.execute(_END_SESSIONS, (pids,))
-
-
-def _insert(connection: BoundedConnection, columns: Columns) -> int:
-    """Insert in one transaction, by the way that suits the size; give how many rows were new."""
-    if len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES:
-        plainly, skipping = _copy, _copy_skipping
-    else:
-        plainly, skipping = _insert_arrays, _insert_arrays_skipping
-    try:
-        return plainly(connection, columns)
-    except UniqueViolation:
-        return skipping(connection, columns)
-
-
-def _insert_arrays(connection: BoundedConnection, columns: Columns) -> int:
-    return _execute(connection, _PLAIN, columns)
-
-
-def _insert_arrays_skipping(connection: BoundedConnection, columns: Columns) -> int:
-    return _execute(connection, _SKIPPING, columns)
-
-
-def _execute(connection: BoundedConnection, statement: bytes, columns: Columns) -> int:
-    # libpq itself, below psycopg's cursors: one call that gives up the GIL once, at an eighth of the CPU.
-    result = connection.execute_prepared(statement, array_parameters(columns), _BINARY)
-    return _check(result).command_tuples or 0
-
-
-def _check(result: pq.abc.PGresult) -> pq.abc.PGresult:
-    if result.status != pq.ExecStatus.COMMAND_OK:
-        raise error_from_result(result)
-    return result
 
 
 def _copy(connection: BoundedConnection, columns: Columns) -> int:

@@ -18,7 +18,7 @@ from headrace.contracts.tensors import CONTENT_TYPE
 from headrace.queueing import connect, headrace_url, tls_options
 from headrace.queueing.bounded import transport_bounds
 from headrace.results_store.celery_backend import PredictionBackend, shown_url
-from headrace.workers.steps import ConsumerHooks, EngineStep
+from headrace.workers.steps import ConsumerHooks, EngineStep, RelayStep
 
 #: Variables by which Celery would take another broker or result backend than the settings'. `celery -b` sets the first.
 DIVERTING: Final = (
@@ -97,6 +97,7 @@ def make_app(settings: Settings) -> App:
     for name in names:
         app.register_task(type(name, (InferenceTask,), {"name": queue_name(name), "abstract": False})())
     app.steps["worker"].add(EngineStep)
+    app.steps["worker"].add(RelayStep)
     app.steps["consumer"].add(ConsumerHooks)
     return app
 

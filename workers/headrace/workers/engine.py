@@ -15,13 +15,15 @@ from headrace.contracts import BrokerUnavailable, ModelDirectory, Settings
 from headrace.queueing import ClaimingConsumer, RunningMark, broken_preconditions, connect_to, translate_errors
 from headrace.queueing.serving import Served
 from headrace.results_store import StoreReader, StoreWriter, address, check_schema, ensure_partitions
+from headrace.results_store.errors import READ_ONLY_HINT, StoreBusy
+from headrace.results_store.partitions import is_read_only
 from headrace.workers.batching import prefetch
 from headrace.workers.ceilings import Ceilings
 from headrace.workers.executor import Executor, Listener
 from headrace.workers.finished import answered, not_run, postponed
 from headrace.workers.lane import Lane, Lanes
 from headrace.workers.monitor import Monitor
-from headrace.workers.outbox import Outbox
+from headrace.workers.outbox import RETRY_S, Outbox
 from headrace.workers.probation import Returned
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
 from headrace.workers.resolver import Resolved, Resolver
@@ -97,7 +99,7 @@ class Engine:
 
     def start(self) -> None:
         """Check the store, load the models and start the threads. Raises HeadraceError with cause and remedy."""
-        check_schema(self.settings.require_database_url())
+        self._check_store()
         self.keep_partitions()
         self._ceilings.load(self._client)
         self._check_broker()
@@ -105,6 +107,22 @@ class Engine:
         self._outbox.start()
         self._resolver.start()
         self._executor.start()
+
+    def _check_store(self) -> None:
+        """Check the schema, however long Postgres has no connection to spare; SIGTERM still ends the process here."""
+        told = False
+        while True:
+            try:
+                check_schema(self.settings.require_database_url())
+            except StoreBusy as exc:
+                if not told:
+                    told = True
+                    logger.warning("store away, waiting for a connection: %s", exc.message)
+                time.sleep(RETRY_S)
+            else:
+                break
+        if told:
+            logger.warning("store back")
 
     def _check_broker(self) -> None:
         """Say with which of its settings the server may lose what it has accepted."""
@@ -120,7 +138,10 @@ class Engine:
         """Make the partitions of the coming days; rows of a day without one go to the default partition meanwhile."""
         try:
             with address.connect(self.settings.require_database_url(), self.settings.database_timeout_s) as connection:
-                ensure_partitions(connection)
+                if is_read_only(connection):
+                    logger.warning("store takes no writes, results will wait in the workers; %s", READ_ONLY_HINT)
+                else:
+                    ensure_partitions(connection)
         except psycopg.Error as exc:
             logger.warning("partitions of the coming days were not made; trying again later: %s", type(exc).__name__)
 

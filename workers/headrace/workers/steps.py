@@ -19,6 +19,7 @@ from headrace.workers.consumer import learn_revocations
 from headrace.workers.engine import Engine
 from headrace.workers.intake import Intake
 from headrace.workers.probation import Probation
+from headrace.workers.relay import Relay
 from headrace.workers.scheduled import show_delayed
 from headrace.workers.supervisor import end_with_supervisor
 from headrace.workers.unreadable import keep_unreadable
@@ -31,6 +32,9 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 #: Python's default is (700, 10, 10) container objects made and not freed; one claim alone makes thousands.
 COLLECT_AFTER: Final = (50_000, 10, 10)
+
+#: How long the relay may take to end; it is a daemon thread, which holds nothing up beyond that.
+RELAY_S: Final = 1.0
 
 #: Partitions exist for two weeks ahead, so looking this often is plenty; a look is one short query.
 PARTITIONS_EVERY_S: Final = 6 * 3600
@@ -89,6 +93,27 @@ class EngineStep(bootsteps.StartStopStep):
 
     def terminate(self, parent: Any) -> None:
         """Leave at once: what runs is not acknowledged and comes back with its lease."""
+
+
+class RelayStep(bootsteps.StartStopStep):
+    """Sends durable requests on while the worker runs."""
+
+    requires = (EngineStep,)
+
+    def create(self, parent: Any) -> None:
+        """Make the relay."""
+        parent.headrace_relay = Relay(parent.app.headrace_settings)
+
+    def start(self, parent: Any) -> None:
+        """Start it."""
+        parent.headrace_relay.start()
+
+    def stop(self, parent: Any) -> None:
+        """End it."""
+        parent.headrace_relay.close(RELAY_S)
+
+    def terminate(self, parent: Any) -> None:
+        """Leave at once: it holds nothing that another relay would not do again."""
 
 
 class ConsumerHooks(bootsteps.StartStopStep):
