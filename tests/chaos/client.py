@@ -150,7 +150,7 @@ class Load:
 
     def _refused(self, most: int) -> list[Handle]:
         """A batch with a request in it whose row Postgres refuses, with any SQLSTATE there is."""
-        xs = self._take(min(most, 16))
+        xs = self._take(max(2, min(most, 16)))
         bad = self._rng.randrange(len(xs))
         name = refused_id(self._rng, f"{self._name}/{xs[bad]}")
         neighbours = xs[:bad] + xs[bad + 1 :]

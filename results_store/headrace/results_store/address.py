@@ -69,7 +69,7 @@ def connect(database_url: str, answer_s: float = ANSWER_S) -> BoundedConnection:
     """Open a connection in autocommit mode. Raises psycopg.OperationalError, for `errors` to translate."""
     # psycopg must not prepare statements by itself: after a ROLLBACK or DROP it deallocates all, the writer's too.
     info = connection_info(database_url, min(answer_s, CONNECT_S))
-    connection = BoundedConnection.connect(info, autocommit=True, prepare_threshold=None)
+    connection = BoundedConnection.opened(info, autocommit=True, prepare_threshold=None)
     connection.answer_s = answer_s
     return connection
 
@@ -82,7 +82,7 @@ def create_engine(database_url: str, *, pool_size: int = 5, answer_s: float = AN
     set_json_loads(orjson.loads, adapters)
 
     def connected() -> BoundedConnection:
-        connection = BoundedConnection.connect(info, context=adapters, autocommit=True, prepare_threshold=None)
+        connection = BoundedConnection.opened(info, context=adapters, autocommit=True, prepare_threshold=None)
         connection.answer_s = answer_s
         try:
             if not is_pooled(connection):

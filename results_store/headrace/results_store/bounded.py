@@ -15,7 +15,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg import pq
@@ -51,6 +51,19 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
 
     answer_s: float = ANSWER_S
     watchdog: Watchdog | None = None
+
+    @classmethod
+    def opened(cls, info: str, **options: Any) -> Self:
+        """Connect; see `psycopg.Connection.connect`. A connection that fails is closed at once.
+
+        The error holds it, and whoever keeps the error would keep its socket open.
+        """
+        try:
+            return cls.connect(info, **options)
+        except psycopg.Error as exc:
+            if exc.pgconn is not None:
+                exc.pgconn.finish()
+            raise
 
     def wait(self, gen: Generator[Any, Any, RV], interval: float = _INTERVAL_S, *rest: Any, **options: Any) -> RV:
         """Wait for the server. Raises SilentServer when nothing can be read or written for too long."""
