@@ -1,6 +1,6 @@
 """A client process: submits, writes down what was accepted, awaits every answer and writes it down.
 
-`python -m tests.chaos.client INDEX COUNT RATE SEED FOLDER`; prints `answered N` now and then. Ends when standard
+`python -m tests.chaos.client INDEX COUNT RATE SEED FOLDER LARGE`; prints `answered N` now and then. Ends when standard
 input does; goes on slowly behind COUNT until a line says that it is enough.
 """
 
@@ -52,7 +52,7 @@ RETRY_S: Final = 0.1
 class Load:
     """The submitting side of one client."""
 
-    def __init__(self, client: Client, index: int, seed: int, journal: Journal) -> None:
+    def __init__(self, client: Client, index: int, seed: int, journal: Journal, *, large: bool) -> None:
         self._client = client
         self._name = f"client-{index}"
         self._rng = random.Random(f"{seed}/{index}")
@@ -64,7 +64,7 @@ class Load:
             (2, self._picky),
             (2, self._cancelled),
             (2, self._hurried),
-            (2, self._large),
+            (2 if large else 0, self._large),
             (4, self._refused),
         ]
 
@@ -205,7 +205,7 @@ def answer_of(handle: Handle) -> str | None:
     return None
 
 
-def main(index: int, count: int, rate: float, seed: int, folder: Path) -> int:
+def main(index: int, count: int, rate: float, seed: int, folder: Path, *, large: bool) -> int:
     """Submit `count` requests, at most `rate` a second (0: no limit), then few until it is enough; and await them."""
     enough = threading.Event()
     threading.Thread(target=obey, args=(enough,), name="orders", daemon=True).start()
@@ -215,7 +215,7 @@ def main(index: int, count: int, rate: float, seed: int, folder: Path) -> int:
         Journal(folder / f"answered-{index}") as answered,
         Client() as client,
     ):
-        load, waiter = Load(client, index, seed, accepted), Waiter(answered, room)
+        load, waiter = Load(client, index, seed, accepted, large=large), Waiter(answered, room)
         done, began = 0, time.monotonic()
         while done < count or not enough.is_set():
             if done >= count:
@@ -241,4 +241,5 @@ def obey(enough: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])))
+    number, count, rate, seed, folder, large = sys.argv[1:]
+    sys.exit(main(int(number), int(count), float(rate), int(seed), Path(folder), large=large == "1"))

@@ -81,7 +81,9 @@ def running_clients(world: World, options: argparse.Namespace, progress: Progres
             count = options.requests // options.clients + (index < options.requests % options.clients)
             log = undo.enter_context((world.folder / f"client-{index}.log").open("w"))
             client = subprocess.Popen(
-                client_command(index, count, options.rate / options.clients, options.seed, world.ledger),
+                client_command(
+                    index, count, options.rate / options.clients, options.seed, world.ledger, large=options.large
+                ),
                 env=world.environment(),
                 cwd=ROOT,
                 stdin=subprocess.PIPE,

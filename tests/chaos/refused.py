@@ -14,12 +14,13 @@ import psycopg
 
 from headrace.contracts.ids import uuid7
 
-#: One or more of each class that a statement can end with, whether or not it would pass by itself elsewhere.
+#: One or more of each class that a statement can end with, whether or not it would pass by itself elsewhere. Not 55P03:
+#: a lock is waited for, for a minute and a half, which would be most of a short run.
 SQLSTATES: Final = (
     "01000", "02000", "03000", "08006", "09000", "0A000", "0F000", "0L000", "0P000", "20000", "21000", "22003", "22P05",
     "23502", "23505", "23514", "24000", "25006", "25P02", "26000", "27000", "28000", "2F000", "34000", "38000", "39000",
     "3B000", "3D000", "3F000", "40001", "40P01", "42501", "42P01", "42P05", "44000", "53100", "53200", "53300", "53400",
-    "54000", "55000", "55P03", "57014", "57P01", "57P03", "58000", "58030", "72000", "F0000", "HV000", "P0001", "XX000",
+    "54000", "55000", "57014", "57P01", "57P03", "58000", "58030", "72000", "F0000", "HV000", "P0001", "XX000",
     "XX001", "XX002",
 )  # fmt: skip
 

@@ -122,6 +122,11 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", choices=[kind.name for kind in Kind], metavar="KIND", help="faults; may be repeated"
     )
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help="some requests with outputs of 600 kB, which the bound on memory allows for",
+    )
     parser.add_argument("--folder", type=Path, help="where data and logs lie; by default a temporary folder")
     options = parser.parse_args()
     with ExitStack() as undo:

@@ -85,8 +85,8 @@ REQUESTS_PER_KILL: Final = 4_500
 #: Other faults: one of each kind for so many requests, and at least one.
 REQUESTS_PER_OTHER: Final = 250_000
 
-#: These last a minute, so they happen once, and only in a run of at least LONG_RUN requests.
-LONG: Final = (Kind.VALKEY_FULL_LONG, Kind.VALKEY_AWAY_LONG, Kind.POSTGRES_AWAY_LONG)
+#: These last up to a minute, so they happen once, and only in a run of at least LONG_RUN requests.
+LONG: Final = (Kind.VALKEY_FULL_LONG, Kind.VALKEY_AWAY_LONG, Kind.POSTGRES_AWAY_LONG, Kind.CLIENT_DIES)
 LONG_RUN: Final = 50_000
 
 #: Connections are frozen here, while new ones work: nothing is away, so what they hold up counts as a recovery.

@@ -236,7 +236,7 @@ class World:
         return left
 
 
-def client_command(index: int, count: int, rate: float, seed: int, folder: Path) -> list[str]:
-    """Give the command of a client process."""
-    words = (index, count, rate, seed, folder)
+def client_command(index: int, count: int, rate: float, seed: int, folder: Path, *, large: bool) -> list[str]:
+    """Return the command of a client process. large: whether some of its requests have large outputs."""
+    words = (index, count, rate, seed, folder, int(large))
     return [sys.executable, "-m", "tests.chaos.client", *map(str, words)]

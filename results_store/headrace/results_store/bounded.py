@@ -14,6 +14,7 @@ import struct
 import termios
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, Self, TypeVar
 
@@ -56,13 +57,14 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
     def opened(cls, info: str, **options: Any) -> Self:
         """Connect; see `psycopg.Connection.connect`. A connection that fails is closed at once.
 
-        The error holds it, and whoever keeps the error would keep its socket open.
+        The error and its traceback refer to each other, and so keep the socket open until garbage is collected.
         """
         try:
             return cls.connect(info, **options)
         except psycopg.Error as exc:
             if exc.pgconn is not None:
                 exc.pgconn.finish()
+            traceback.clear_frames(exc.__traceback__)
             raise
 
     def wait(self, gen: Generator[Any, Any, RV], interval: float = _INTERVAL_S, *rest: Any, **options: Any) -> RV:

@@ -27,7 +27,7 @@ class LossyLoad:
     """Submits blocks, each durable or plain."""
 
     def __init__(self, client: Client, index: int, seed: int, journal: Journal) -> None:
-        self._load = Load(client, index, seed, journal)
+        self._load = Load(client, index, seed, journal, large=False)
         self._rng = random.Random(f"{seed}/{index}/losses")
 
     def submit(self) -> tuple[Expect, list[Handle]]:
