@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from headrace.cli.servers import Postgres
 from headrace.contracts.errors import StoreUnavailable
-from headrace.results_store import StoreReader, StoreWriter, migrate
+from headrace.results_store import StoreReader, StoreWriter, address, migrate
 from headrace.results_store import writer as writer_module
 from headrace.results_store.bounded import Watchdog
 
@@ -153,3 +154,18 @@ def test_a_watchdog_never_cuts_a_call_that_has_ended():
         dog.close()
         ours.close()
         theirs.close()
+
+
+def test_a_connection_that_fails_keeps_no_socket_open_until_garbage_is_collected():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gc.disable()
+        try:
+            with pytest.raises(psycopg.OperationalError) as failed:
+                address.connect(f"postgresql://nobody@127.0.0.1:{server.getsockname()[1]}/none", 1.0)
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.settimeout(5)
+                assert accepted.recv(100)  # what libpq begins with
+                assert accepted.recv(100) == b"", failed.value
+        finally:
+            gc.enable()

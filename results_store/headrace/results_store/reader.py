@@ -74,7 +74,8 @@ class StoreReader:
 
         Raises ConfigurationError when the URL can't be read.
         """
-        self._database_url = database_url
+        # Not the URL itself, whose password `repr` and `vars` would show.
+        self._engine_for_long_work = lambda: create_engine(database_url, pool_size=1, answer_s=LONG_WORK_S)
         self._engine = create_engine(database_url, pool_size=pool_size, answer_s=timeout_s)
         self._process = os.getpid()
 
@@ -140,7 +141,7 @@ class StoreReader:
 
     def stats(self) -> StoreStats:
         """Count what the store holds; scans the table, so it takes seconds on tens of millions of rows."""
-        patient = create_engine(self._database_url, pool_size=1, answer_s=LONG_WORK_S)
+        patient = self._engine_for_long_work()
         try:
             with driver_errors_translated(), patient.connect() as connection:
                 return read_stats(connection)
