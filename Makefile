@@ -39,6 +39,7 @@ demo: $(VENV)/.installed-local ## Score real images through Celery, Valkey, ONNX
 	@$(VENV)/bin/headrace demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## Run every test that needs no browser and no converter, against a real Valkey and a real Postgres
+	@bash deploy/ensure_pgbouncer.sh
 	@$(RUN) -m pytest -m "not browser and not converters" --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chromium (installs Debian's chromium when root)

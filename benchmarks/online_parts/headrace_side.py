@@ -13,6 +13,7 @@ import psycopg
 import redis
 
 from headrace.queueing import keys
+from headrace.queueing.lists import PRIORITY_STEPS
 from online_parts import servers
 from online_parts.agent import Agent, agent
 from online_parts.models import BenchModel, models_folder
@@ -27,7 +28,7 @@ OPEN_LUA = f"""
 local open = 0
 for at = 2, #KEYS do open = open + redis.call('LLEN', KEYS[at]) end
 for _, consumer in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  open = open + redis.call('HLEN', '{keys.in_flight("")}' .. consumer)
+  open = open + redis.call('HLEN', '{keys.PLAIN.in_flight("")}' .. consumer)
 end
 return open
 """
@@ -66,7 +67,7 @@ class HeadraceSide:
             **(code_of(config.checkout) if config.checkout else {}),
         }
         queue = f"infer.{model.name}"
-        self._lists = [keys.queue_list(queue, step) for step in keys.PRIORITY_STEPS]
+        self._lists = [keys.PLAIN.queue_list(queue, step) for step in PRIORITY_STEPS]
         self._broker = redis.Redis.from_url(self.env["HEADRACE_BROKER_URL"])
         self.probe = Probe(self.env["HEADRACE_BROKER_URL"])
         self._store = psycopg.connect(at.database_url, autocommit=True)
@@ -101,7 +102,7 @@ class HeadraceSide:
         self._broker.ltrim(self._lists[0], -count, -1)
 
     def done(self, total: int) -> int:
-        (waiting,) = self.probe.run(("EVAL", OPEN_LUA, 1 + len(self._lists), keys.LEASES, *self._lists))
+        (waiting,) = self.probe.run(("EVAL", OPEN_LUA, 1 + len(self._lists), keys.PLAIN.leases, *self._lists))
         return total - int(waiting)
 
     def verify(self, sample: list[tuple[int, str]], total: int) -> None:

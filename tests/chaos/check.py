@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import psycopg
-from tests.chaos.disk import FILLER
+from tests.chaos.faults.disk import FILLER
+from tests.chaos.faults.spans import CLOCK_OFF_S
 from tests.chaos.ledger import Accepted, Expect
 from tests.chaos.models import answer_to
+
+from headrace.contracts import decode_tensors
+from headrace.contracts.ids import row_id
 
 #: Problems of one sort that are shown; the counts are of all.
 SHOWN: Final = 5
 
 _ROWS: Final = """
-    SELECT coalesce(foreign_id, id::text), state, (outputs->'y'->0->>0)::bigint, coalesce(error->>'type', ''), attempts,
-           extract(epoch FROM finished_at)::float8
+    SELECT id::text, state, (outputs->'y'->0->>0)::bigint, coalesce(error->>'type', ''), attempts,
+           extract(epoch FROM finished_at)::float8, blob
     FROM predictions WHERE model <> %s
 """
 
@@ -29,7 +34,7 @@ _WITHOUT_VALUE: Final = {
 
 
 class StoredRow(NamedTuple):
-    """What the check needs of a row. y: None without outputs. finished_at: seconds since 1970."""
+    """What the check needs of a row. id: of the row. y: None without outputs. finished_at: seconds since 1970."""
 
     id: str
     state: str
@@ -41,12 +46,13 @@ class StoredRow(NamedTuple):
 
 @dataclass
 class Verdict:
-    """What was found. Every list but `accepted` and `redelivered` must be empty."""
+    """What was found. Every list must be empty."""
 
     accepted: int = 0
     rows: int = 0
     redelivered: int = 0
     without_value: int = 0
+    refused: int = 0
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -67,26 +73,48 @@ class Verdict:
                 yield f"{sort}: … and {len(found) - SHOWN} more"
 
 
-def read_rows(database_url: str) -> Iterator[StoredRow]:
-    """Read every row of the table."""
+def read_rows(database_url: str, began_at: float) -> Iterator[StoredRow]:
+    """Read every row of the table. began_at: of the run, in seconds since 1970; set right by it are wrong clocks."""
     with psycopg.connect(database_url) as connection, connection.cursor("chaos_rows") as cursor:
-        cursor.itersize = 20_000
+        cursor.itersize = 500  # some rows take 600 kB
         for row in cursor.execute(_ROWS, [FILLER]):
-            yield StoredRow(*row)
+            *fields, blob = row
+            if blob is not None:
+                fields[2] = int(decode_tensors(blob)["y"].flat[0])
+            row = StoredRow(*fields)
+            yield row._replace(finished_at=set_right(row.finished_at, began_at))
 
 
-def judge(accepted: Iterable[Accepted], answered: Iterable[tuple[str, str]], rows: Iterable[StoredRow]) -> Verdict:
-    """Compare what was accepted with what was stored and answered."""
+def set_right(finished_at: float, began_at: float) -> float:
+    """Return when a row was finished by the right clock; its worker's may have been off by CLOCK_OFF_S.
+
+    A run is shorter than that, so only one of the three times lies within it.
+    """
+    return finished_at - math.floor((finished_at - began_at) / CLOCK_OFF_S) * CLOCK_OFF_S
+
+
+def judge(
+    accepted: Iterable[Accepted],
+    answered: Iterable[tuple[str, str]],
+    rows: Iterable[StoredRow],
+    dead: Collection[str] = (),
+) -> Verdict:
+    """Compare what was accepted with what was stored and answered. dead: the ids that ended as dead letters."""
     verdict = Verdict()
     stored = _by_id(rows, verdict)
     answers = _answers_by_id(answered, verdict)
     for request in accepted:
         verdict.accepted += 1
-        row, answer = stored.get(request.id), answers.get(request.id)
+        row, answer = stored.get(str(row_id(request.id))), answers.get(request.id)
+        if request.expect is Expect.REFUSED:
+            _judge_refused(request, row, answer, dead, verdict)
+            continue
         if row is None:
             verdict.lost.append(f"{request.id} has no row; its handle gave {answer}")
             continue
         verdict.finished_at[request.id] = row.finished_at
+        if request.expect is Expect.UNREAD:
+            answer = str(row.y)
         if answer is None:
             verdict.unanswered.append(f"{request.id} is {row.state}, but its handle gave nothing")
         elif (fault := _mistake(request, row, answer)) is not None:
@@ -94,6 +122,21 @@ def judge(accepted: Iterable[Accepted], answered: Iterable[tuple[str, str]], row
         verdict.redelivered += row.attempts > 1
         verdict.without_value += row.y is None
     return verdict
+
+
+def _judge_refused(
+    request: Accepted, row: StoredRow | None, answer: str | None, dead: Collection[str], verdict: Verdict
+) -> None:
+    """See whether a request whose row is refused ended as a failure, or as a dead letter, and its client heard it."""
+    verdict.refused += 1
+    if row is None and request.id not in dead:
+        verdict.lost.append(f"{request.id}, whose row is refused, is no dead letter; its handle gave {answer}")
+    elif answer is None:
+        verdict.unanswered.append(f"{request.id}, whose row is refused, has ended, but its handle gave nothing")
+    elif row is not None and (row.state != "failed" or row.error != answer):
+        verdict.wrong.append(f"{request.id}: its row is {row.state} {row.error}; its handle gave {answer}")
+    elif answer == str(answer_to(request.x)):
+        verdict.wrong.append(f"{request.id}: its handle gave a value that is stored nowhere")
 
 
 def _by_id(rows: Iterable[StoredRow], verdict: Verdict) -> dict[str, StoredRow]:

@@ -1,6 +1,6 @@
 """A client process: submits, writes down what was accepted, awaits every answer and writes it down.
 
-`python -m tests.chaos.client INDEX COUNT RATE SEED FOLDER`; prints `answered N` now and then. Ends when standard
+`python -m tests.chaos.client INDEX COUNT RATE SEED FOLDER LARGE`; prints `answered N` now and then. Ends when standard
 input does; goes on slowly behind COUNT until a line says that it is enough.
 """
 
@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 from tests.chaos.ledger import Expect, Journal
-from tests.chaos.models import AFFINE, PICKY
+from tests.chaos.models import AFFINE, LARGE, PICKY
+from tests.chaos.refused import refused_id
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, StoreUnavailable
 from headrace.producers import Client, Handle
@@ -31,6 +32,9 @@ WINDOW: Final = 25_000
 
 #: Requests of one `submit_many`, at most.
 BLOCK: Final = 256
+
+#: Requests with large outputs that are submitted together, at most: so many that an outage finds some megabytes.
+LARGE_BLOCK: Final = 32
 
 #: Inputs of client n begin at n times this; unique in the run.
 SPAN: Final = 10**9
@@ -48,18 +52,20 @@ RETRY_S: Final = 0.1
 class Load:
     """The submitting side of one client."""
 
-    def __init__(self, client: Client, index: int, seed: int, journal: Journal) -> None:
+    def __init__(self, client: Client, index: int, seed: int, journal: Journal, *, large: bool) -> None:
         self._client = client
         self._name = f"client-{index}"
         self._rng = random.Random(f"{seed}/{index}")
         self._next_x = index * SPAN
         self._journal = journal
         self._ways: list[tuple[int, Callable[[int], list[Handle]]]] = [
-            (90, self._block),
+            (84, self._block),
             (4, self._named),
             (2, self._picky),
             (2, self._cancelled),
             (2, self._hurried),
+            (2 if large else 0, self._large),
+            (4, self._refused),
         ]
 
     def submit(self, most: int) -> list[Handle]:
@@ -80,6 +86,11 @@ class Load:
         """Many at once. Of an interrupted call only what is known to be accepted counts; the rest is new later."""
         xs = self._take(min(most, self._rng.randint(BLOCK // 2, BLOCK)))
         return self._note(self._many(AFFINE, xs, priority=self._rng.choice((0, 0, 0, 5, 9))), xs, Expect.VALUE)
+
+    def block_of(self, model: str, count: int, expect: Expect, **options: Any) -> list[Handle]:
+        """Submit many at once, all of one expectation."""
+        xs = self._take(count)
+        return self._note(self._many(model, xs, **options), xs, expect)
 
     def _many(self, model: str, xs: list[int], **options: Any) -> list[Handle]:
         try:
@@ -132,6 +143,20 @@ class Load:
         xs = self._take(min(most, 4))
         return self._note(self._many(AFFINE, xs, deadline_s=0.3), xs, Expect.MAYBE_EXPIRED)
 
+    def _large(self, most: int) -> list[Handle]:
+        """Requests whose outputs are large, so that what holds few of them holds much."""
+        xs = self._take(min(most, LARGE_BLOCK))
+        return self._note(self._many(LARGE, xs), xs, Expect.VALUE)
+
+    def _refused(self, most: int) -> list[Handle]:
+        """A batch with a request in it whose row Postgres refuses, with any SQLSTATE there is."""
+        xs = self._take(max(2, min(most, 16)))
+        bad = self._rng.randrange(len(xs))
+        name = refused_id(self._rng, f"{self._name}/{xs[bad]}")
+        neighbours = xs[:bad] + xs[bad + 1 :]
+        handles = self._note([self._one(AFFINE, xs[bad], name)], [xs[bad]], Expect.REFUSED)
+        return handles + self._note(self._many(AFFINE, neighbours), neighbours, Expect.VALUE)
+
 
 class Waiter:
     """The awaiting side: asks every handle for its result, in order, and writes the answer down."""
@@ -157,7 +182,7 @@ class Waiter:
         while (handles := self._lots.get()) is not None:
             lines = []
             for handle in handles:
-                answer = _answer_of(handle)
+                answer = answer_of(handle)
                 if answer is None:
                     self.left_behind += 1
                 else:
@@ -167,7 +192,7 @@ class Waiter:
             print(f"answered {len(handles)}", flush=True)
 
 
-def _answer_of(handle: Handle) -> str | None:
+def answer_of(handle: Handle) -> str | None:
     """Wait for a handle: the value, or the name of the error that the request ended with; None when neither came."""
     ends_at = time.monotonic() + PATIENCE_S
     while (left_s := ends_at - time.monotonic()) > 0:
@@ -180,17 +205,17 @@ def _answer_of(handle: Handle) -> str | None:
     return None
 
 
-def main(index: int, count: int, rate: float, seed: int, folder: Path) -> int:
+def main(index: int, count: int, rate: float, seed: int, folder: Path, *, large: bool) -> int:
     """Submit `count` requests, at most `rate` a second (0: no limit), then few until it is enough; and await them."""
     enough = threading.Event()
-    threading.Thread(target=_obey, args=(enough,), name="orders", daemon=True).start()
+    threading.Thread(target=obey, args=(enough,), name="orders", daemon=True).start()
     room = threading.Semaphore(WINDOW)
     with (
         Journal(folder / f"accepted-{index}") as accepted,
         Journal(folder / f"answered-{index}") as answered,
         Client() as client,
     ):
-        load, waiter = Load(client, index, seed, accepted), Waiter(answered, room)
+        load, waiter = Load(client, index, seed, accepted, large=large), Waiter(answered, room)
         done, began = 0, time.monotonic()
         while done < count or not enough.is_set():
             if done >= count:
@@ -207,7 +232,7 @@ def main(index: int, count: int, rate: float, seed: int, folder: Path) -> int:
     return 0
 
 
-def _obey(enough: threading.Event) -> None:
+def obey(enough: threading.Event) -> None:
     """The first line says that it is enough, the end of the input that the harness is gone."""
     sys.stdin.readline()
     enough.set()
@@ -216,4 +241,5 @@ def _obey(enough: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])))
+    number, count, rate, seed, folder, large = sys.argv[1:]
+    sys.exit(main(int(number), int(count), float(rate), int(seed), Path(folder), large=large == "1"))

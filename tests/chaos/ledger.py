@@ -15,12 +15,20 @@ from typing import NamedTuple, Self
 
 
 class Expect(StrEnum):
-    """How a request may end. MAYBE_*: with its value, or as said."""
+    """How a request may end. MAYBE_*: with its value, or as said. DURABLE: with its value, whatever the broker loses.
+
+    REFUSED: as an error, since Postgres takes no row that holds what the client chose, or none at all. UNREAD: with its
+    value, which nobody asked for.
+    """
 
     VALUE = "value"
     FAILURE = "failure"
     MAYBE_CANCELLED = "maybe_cancelled"
     MAYBE_EXPIRED = "maybe_expired"
+    REFUSED = "refused"
+    UNREAD = "unread"
+    DURABLE = "durable"
+    MAYBE_LOST = "maybe_lost"
 
 
 class Accepted(NamedTuple):
@@ -64,6 +72,18 @@ def read_answered(folder: Path) -> Iterator[tuple[str, str]]:
     for line in _lines(folder, "answered-*"):
         request_id, _, answer = line.partition(" ")
         yield request_id, answer
+
+
+def read_told(folder: Path) -> Iterator[tuple[str, str, float]]:
+    """Read what handles gave where the broker lost data: id, answer, and when, in seconds since 1970."""
+    for line in _lines(folder, "told-*"):
+        request_id, answer, at = line.rsplit(" ", 2)
+        yield request_id, answer, float(at)
+
+
+def read_tasks(folder: Path) -> tuple[set[int], set[int]]:
+    """Read the numbers of the ordinary tasks: those that were sent, and those that ran."""
+    return {int(line) for line in _lines(folder, "sent")}, {int(line) for line in _lines(folder, "ran-*")}
 
 
 def _lines(folder: Path, pattern: str) -> Iterator[str]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
 from tests.chaos.check import Verdict
 from tests.chaos.logs import SPAN_S
-from tests.chaos.schedule import Kind, counts_for
+from tests.chaos.schedule import Kind
 from tests.chaos.seams import POINTS
 from tests.chaos.slot import Death, Slot
+from tests.chaos.wire.notice import Notice
 
 #: A killed worker's requests must be running again within the lease and this, by the promise of the queue.
 REAP_S: Final = 15.0
 
-#: A worker may grow by so much after it has become warm: what it holds is bounded, however long a server is away.
-MOST_GROWTH_BYTES: Final = 32 << 20
+#: A worker may grow by so much after it has become warm: what it holds is bounded in bytes, however long a server is
+#: away and however large outputs are. Most of it are outputs that wait for Postgres, and their encoded copies.
+MOST_GROWTH_BYTES: Final = 200 << 20
 
 #: A worker may log so many warnings in 10 s; all that is broken in this time says so once.
 MOST_WARNINGS: Final = 60
@@ -26,12 +28,13 @@ MOST_WARNINGS: Final = 60
 
 @dataclass
 class Report:
-    """Figures of one run."""
+    """Figures of one run. wanted: how often each fault must happen."""
 
     requests: int
     seed: int
     workers: int
     lease_s: float
+    wanted: Mapping[Kind, int] = field(default_factory=dict)
     seconds: float = 0.0
     verdict: Verdict = field(default_factory=Verdict)
     faults: Counter[Kind] = field(default_factory=Counter)
@@ -48,16 +51,19 @@ class Report:
     grown_bytes: int = 0
     warnings: int = 0
     recoveries_s: list[float] = field(default_factory=list)
+    notice: Notice = field(default_factory=Notice)
+    tasks_sent: Set[int] = frozenset()
+    tasks_ran: Set[int] = frozenset()
 
     @staticmethod
     def say(line: str) -> None:
         """Tell people where the run is."""
         print(line, file=sys.stderr, flush=True)
 
-    def add_slots(self, slots: Sequence[Slot]) -> None:
+    def add_slots(self, slots: Sequence[Slot], plain_slots: Sequence[Slot]) -> None:
         """Take what the workers' places have seen; kills count where they were seen, not where they were ordered."""
         self.faults[Kind.KILL] = sum(slot.random_kills for slot in slots)
-        for slot in slots:
+        for slot in (*slots, *plain_slots):
             self.points += slot.points
             self.problems += slot.surprises
             self.failed_starts += slot.failed_starts
@@ -94,20 +100,25 @@ class Report:
             yield f"{self.left_behind} waiters were left behind"
         for when, left in (("after the last answer", self.settled), ("after the workers' end", self.left_over)):
             yield from (f"{when}: {count} {what}" for what, count in left.items() if count)
-        yield from (
-            f"never happened: {kind}"
-            for kind, count in counts_for(self.requests).items()
-            if count and not self.faults[kind]
-        )
-        yield from (f"no worker died at: {point}" for point in POINTS if not self.points[point])
+        yield from (f"never happened: {kind}" for kind, count in self.wanted.items() if count and not self.faults[kind])
+        points = POINTS if self.wanted.get(Kind.KILL_AT) else ()
+        yield from (f"no worker died at: {point}" for point in points if not self.points[point])
         if self.unmet_points:
             yield f"{self.unmet_points} times no worker came to the point at which it was to die"
         if max(self.recoveries_s, default=0.0) > self.lease_s + REAP_S:
             yield f"a killed worker's requests ran again only after {max(self.recoveries_s):.1f} s"
         if self.grown_bytes > MOST_GROWTH_BYTES:
             yield f"a worker grew by {self.grown_bytes / 1e6:.0f} MB"
+        yield from self.notice.late
+        yield from self._lost_tasks()
         if self.warnings > MOST_WARNINGS:
             yield f"a worker logged {self.warnings} warnings in {SPAN_S:.0f} s"
+
+    def _lost_tasks(self) -> Iterator[str]:
+        if not self.tasks_ran:
+            yield "no ordinary task ran"
+        if never_ran := self.tasks_sent - self.tasks_ran:
+            yield f"{len(never_ran)} ordinary tasks were lost, number {min(never_ran)} for one"
 
     def text(self) -> str:
         """Give the whole report."""
@@ -120,7 +131,8 @@ class Report:
         yield f"workers          {self.workers}, lease {self.lease_s:g} s"
         yield f"faults           {self.faults.total():,}"
         for kind in Kind:
-            yield f"  {self.faults[kind]:>5}  {kind}"
+            if self.wanted.get(kind) or self.faults[kind]:
+                yield f"  {self.faults[kind]:>5}  {kind}"
             if kind is Kind.KILL_AT:
                 yield from (f"         {self.points[point]:>5}  {point}" for point in POINTS)
         yield f"failed starts    {self.failed_starts} (a server was away; started again)"
@@ -131,6 +143,11 @@ class Report:
         most_mb, grown_mb = self.most_bytes / 1e6, self.grown_bytes / 1e6
         yield f"memory           a worker takes {most_mb:.0f} MB at most, {grown_mb:.1f} MB more than when it was new"
         yield f"busiest log      {self.warnings} warnings and errors of a worker in {SPAN_S:.0f} s"
+        yield f"refused rows     {verdict.refused:,} requests whose row Postgres refuses, each with some SQLSTATE"
+        notice = self.notice
+        yield f"frozen           {notice.frozen:,} connections, which swallowed {notice.swallowed_bytes:,} bytes"
+        yield f"slowest notice   {notice.slowest_s:.1f} s from the first of these bytes until a connection was given up"
+        yield f"ordinary tasks   {len(self.tasks_sent):,} sent, {len(self.tasks_sent - self.tasks_ran)} never ran"
         yield f"slowest recovery {slowest:.1f} s from the kill of a worker until what it held had run elsewhere"
 
     def _outcome(self) -> Iterator[str]:

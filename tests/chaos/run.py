@@ -9,24 +9,22 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from tests.chaos.check import judge, read_rows
-from tests.chaos.faults import Injector
-from tests.chaos.ledger import read_accepted, read_answered
+from tests.chaos.faults.injector import Injector
+from tests.chaos.ledger import read_accepted, read_answered, read_tasks
 from tests.chaos.logs import most_warnings
 from tests.chaos.memory import MemoryWatch
+from tests.chaos.processes import STALLED_S, Progress, running_clients, running_plain_load
 from tests.chaos.report import Report
-from tests.chaos.schedule import Fault, make_schedule
-from tests.chaos.world import ROOT, World, WorldOptions, client_command
-
-#: A run in which nothing is answered for so long is over; the check tells what was lost.
-STALLED_S: Final = 240.0
+from tests.chaos.schedule import Fault, Kind, counts_for, make_schedule
+from tests.chaos.wire.notice import notice_of
+from tests.chaos.world import World, WorldOptions
 
 #: How long behind the schedule workers may take to come to the points at which they must die.
 POINTS_S: Final = 90.0
@@ -38,95 +36,16 @@ REPORT_S: Final = 10.0
 SETTLE_MARGIN_S: Final = 15.0
 
 
-class Progress:
-    """Counts answered requests over all clients."""
-
-    def __init__(self, clients: int) -> None:
-        self.clients: list[subprocess.Popen[str]] = []
-        self.answered = 0
-        self.left_behind = 0
-        self._open = clients
-        self._changed = threading.Condition()
-
-    def listen(self, client: subprocess.Popen[str]) -> None:
-        """Read what a client says until it ends."""
-        assert client.stdout is not None
-        for line in client.stdout:
-            word, _, number = line.partition(" ")
-            with self._changed:
-                if word == "answered":
-                    self.answered += int(number)
-                elif word == "left_behind":
-                    self.left_behind += int(number)
-                self._changed.notify_all()
-        with self._changed:
-            self._open -= 1
-            self._changed.notify_all()
-
-    def enough(self) -> None:
-        """Tell the clients that they need not go on."""
-        for client in self.clients:
-            with suppress(OSError):
-                assert client.stdin is not None
-                client.stdin.write("enough\n")
-                client.stdin.flush()
-
-    def wait_for(self, answered: int) -> bool:
-        """Wait for so many answers; False when they won't come: the clients have ended, or nothing moves."""
-        with self._changed:
-            while self.answered < answered and self._open:
-                if not self._changed.wait(STALLED_S):
-                    return False
-            return self.answered >= answered
-
-    def wait_for_end(self) -> bool:
-        """Wait until every client has ended; False when nothing moves."""
-        with self._changed:
-            while self._open:
-                if not self._changed.wait(STALLED_S):
-                    return False
-            return True
-
-
-@contextmanager
-def running_clients(world: World, options: argparse.Namespace, progress: Progress) -> Iterator[list[threading.Thread]]:
-    """Run the client processes, and a thread for each that hears them."""
-    with ExitStack() as undo:
-        threads = []
-        for index in range(options.clients):
-            count = options.requests // options.clients + (index < options.requests % options.clients)
-            log = undo.enter_context((world.folder / f"client-{index}.log").open("w"))
-            client = subprocess.Popen(
-                client_command(index, count, options.rate / options.clients, options.seed, world.ledger),
-                env=world.environment(),
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                process_group=0,
-            )
-            undo.callback(_end, client)
-            progress.clients.append(client)
-            threads.append(threading.Thread(target=progress.listen, args=(client,), daemon=True))
-            threads[-1].start()
-        yield threads
-
-
-def _end(client: subprocess.Popen[str]) -> None:
-    client.kill()
-    client.wait()
-    for pipe in (client.stdin, client.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
 def break_things(world: World, options: argparse.Namespace, schedule: Sequence[Fault], report: Report) -> None:
     """Run the clients and the schedule, to the end of both, until all has settled."""
     progress, injector = Progress(options.clients), Injector(world)
     began = time.monotonic()
     said_at = began
-    with running_clients(world, options, progress) as threads, MemoryWatch(world.slots) as memory:
+    with (
+        running_clients(world, options, progress) as threads,
+        running_plain_load(world) as end_plain_load,
+        MemoryWatch((*world.slots, *world.plain_slots)) as memory,
+    ):
         for fault in schedule:
             if not progress.wait_for(fault.at):
                 break
@@ -140,6 +59,10 @@ def break_things(world: World, options: argparse.Namespace, schedule: Sequence[F
         report.say(f"{time.monotonic() - began:6.0f} s  all faults are done; {progress.answered:,} answered")
         if not progress.wait_for_end():
             report.problems.append(f"nothing was answered for {STALLED_S:.0f} s; the clients were given up")
+        try:
+            end_plain_load()
+        except subprocess.TimeoutExpired:
+            report.problems.append("the sender of ordinary tasks does not end")
         report.seconds = time.monotonic() - began
         report.settled = world.settle(options.lease + 15 + SETTLE_MARGIN_S)
     for thread in threads:
@@ -155,25 +78,33 @@ def _await_points(world: World, injector: Injector, report: Report) -> None:
     """Wait until the workers have died wherever they were told to, for a while."""
     ends_at = time.monotonic() + POINTS_S
     while any(slot.armed for slot in world.slots) and time.monotonic() < ends_at:
-        injector.let_others_die()
+        injector.workers.let_others_die()
         time.sleep(world.options.lease_s / 10)
     report.unmet_points = sum(slot.armed for slot in world.slots)
 
 
 def run(options: argparse.Namespace, folder: Path) -> Report:
     """Run everything in a folder."""
-    schedule = make_schedule(options.seed, options.requests, options.workers)
-    report = Report(options.requests, options.seed, options.workers, options.lease)
-    world = World(folder, WorldOptions(workers=options.workers, lease_s=options.lease))
+    counts = counts_for(options.requests)
+    if options.only:
+        counts = {kind: max(1, count) if kind.name in options.only else 0 for kind, count in counts.items()}
+    schedule = make_schedule(options.seed, options.requests, options.workers, counts)
+    report = Report(options.requests, options.seed, options.workers, options.lease, counts)
+    world = World(folder, WorldOptions(workers=options.workers, lease_s=options.lease, timeout_s=options.timeout))
+    began_at = time.time()
     with world:
         report.say(f"{len(schedule)} faults in {options.requests:,} requests, seed {options.seed}; logs in {folder}")
         break_things(world, options, schedule, report)
-        for slot in world.slots:
+        silences = [*world.valkey_proxy.silences, *world.postgres_proxy.silences]
+        report.notice = notice_of(silences, options.timeout)
+        for slot in (*world.slots, *world.plain_slots):
             slot.close(world.options.grace_s)
-        report.add_slots(world.slots)
-        report.warnings = most_warnings(folder.glob("worker-*.log"))
+        report.add_slots(world.slots, world.plain_slots)
+        report.warnings = most_warnings(folder.glob("*worker-*.log"))
         report.left_over = world.leftovers()
-        report.verdict = judge(read_accepted(world.ledger), read_answered(world.ledger), read_rows(world.database_url))
+        rows = read_rows(world.database_url, began_at)
+        report.verdict = judge(read_accepted(world.ledger), read_answered(world.ledger), rows, world.dead_letters())
+        report.tasks_sent, report.tasks_ran = read_tasks(world.ledger)
         report.add_deaths(world.deaths)
     return report
 
@@ -187,6 +118,15 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--rate", type=float, default=0.0, help="most requests a second over all clients; 0: no limit")
     parser.add_argument("--lease", type=float, default=3.0, help="HEADRACE_LEASE_S of the workers")
+    parser.add_argument("--timeout", type=float, default=3.0, help="how long a read or write of theirs may be silent")
+    parser.add_argument(
+        "--only", action="append", choices=[kind.name for kind in Kind], metavar="KIND", help="faults; may be repeated"
+    )
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help="some requests with outputs of 600 kB, which the bound on memory allows for",
+    )
     parser.add_argument("--folder", type=Path, help="where data and logs lie; by default a temporary folder")
     options = parser.parse_args()
     with ExitStack() as undo:

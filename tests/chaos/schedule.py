@@ -40,6 +40,28 @@ class Kind(StrEnum):
     POSTGRES_STALL = "Postgres: silent for a while"
     POSTGRES_FULL = "Postgres: disk full, no table can grow"
     POSTGRES_WAL_FULL = "Postgres: disk full, no WAL can be written"
+    VALKEY_FREEZE_REQUESTS = "Valkey: connections frozen for ever, requests"
+    VALKEY_FREEZE_REPLIES = "Valkey: connections frozen for ever, replies"
+    VALKEY_FREEZE = "Valkey: connections frozen for ever, both ways"
+    VALKEY_VANISH = "Valkey: the host vanishes, old and new connections go unanswered"
+    VALKEY_READONLY = "Valkey: answers READONLY for a while"
+    VALKEY_NOREPLICAS = "Valkey: answers NOREPLICAS for a while"
+    VALKEY_MISCONF = "Valkey: answers MISCONF for a while"
+    VALKEY_BUSY = "Valkey: answers BUSY for a while"
+    VALKEY_NOPERM = "Valkey: answers NOPERM for a while"
+    VALKEY_LOADING = "Valkey: restart (SIGKILL), answers LOADING for a while"
+    POSTGRES_FREEZE_REQUESTS = "Postgres: connections frozen for ever, requests"
+    POSTGRES_FREEZE_REPLIES = "Postgres: connections frozen for ever, replies"
+    POSTGRES_FREEZE = "Postgres: connections frozen for ever, both ways"
+    POSTGRES_VANISH = "Postgres: the host vanishes, old and new connections go unanswered"
+    POSTGRES_CONNECTIONS = "Postgres: all connections taken for a while"
+    POSTGRES_READ_ONLY = "Postgres: read-only for a while"
+    POSTGRES_LOCKED = "Postgres: the table is locked for longer than anybody waits"
+    CLOCK_STEP = "worker: its clock is an hour off for a while"
+    PLAIN_KILL = "plain worker: kill -9 at a random moment"
+    PLAIN_PAUSE = "plain worker: SIGSTOP longer than its lease"
+    PLAIN_TERM = "plain worker: SIGTERM"
+    CLIENT_DIES = "client: asks for large outputs, reads nothing and is killed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +85,12 @@ REQUESTS_PER_KILL: Final = 4_500
 #: Other faults: one of each kind for so many requests, and at least one.
 REQUESTS_PER_OTHER: Final = 250_000
 
-#: These last a minute, so they happen once, and only in a run of at least LONG_RUN requests.
-LONG: Final = (Kind.VALKEY_FULL_LONG, Kind.VALKEY_AWAY_LONG, Kind.POSTGRES_AWAY_LONG)
+#: These last up to a minute, so they happen once, and only in a run of at least LONG_RUN requests.
+LONG: Final = (Kind.VALKEY_FULL_LONG, Kind.VALKEY_AWAY_LONG, Kind.POSTGRES_AWAY_LONG, Kind.CLIENT_DIES)
 LONG_RUN: Final = 50_000
+
+#: Connections are frozen here, while new ones work: nothing is away, so what they hold up counts as a recovery.
+FREEZES: Final = frozenset(kind for kind in Kind if "frozen for ever" in kind)
 
 #: No fault before and behind these parts of the run: it begins whole, and what is done last is still seen to end.
 FIRST, LAST = 0.02, 0.97

@@ -208,7 +208,7 @@ def _wrap_outbox(trigger: Trigger) -> None:
         trigger.passed("before reply")
         for point in ("between reply and ack", "in the middle of acks"):
             if trigger.is_due(point):
-                replies, acks = list(self._reply_commands(answers)), list(outbox._settling_commands(batches))
+                replies, acks = self._replies.commands(answers), list(outbox._settling_commands(batches))
                 _send(self._line, replies + (_half_of(acks) if "acks" in point else []))
                 trigger.die(point)
         result = inner(self, batches, answers)

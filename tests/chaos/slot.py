@@ -37,14 +37,10 @@ class Death:
 class Slot:
     """One worker process after the other. on_death: called in the slot's thread, before the next is started."""
 
-    def __init__(
-        self,
-        index: int,
-        nursery: Nursery,
-        log: Path,
-        on_death: Callable[[Death], None],
-    ) -> None:
+    def __init__(self, index: int, name: str, nursery: Nursery, log: Path, on_death: Callable[[Death], None]) -> None:
+        """name: of the worker; `plain-…` is an ordinary Celery worker."""
         self.index = index
+        self.name = name
         self.ready = threading.Event()
         self.points: Counter[str] = Counter()
         self.random_kills = 0
@@ -112,14 +108,23 @@ class Slot:
                 return True
         return False
 
-    def roll(self, grace_s: float, ready_s: float) -> None:
-        """Tell the process to end, and return when its successor is ready."""
+    def set_clock(self, off_s: float, patience_s: float) -> bool:
+        """Set the wall clock of a worker that is ready so many seconds off; False when the time is up."""
+        if not self.ready.wait(patience_s):
+            return False
+        process = self._process
+        if process is not None:
+            process.order(f"clock {off_s}")
+        return True
+
+    def roll(self, grace_s: float, ready_s: float) -> bool:
+        """Tell the process to end; False when its successor isn't ready in time."""
         with self._lock:
             process = self._process
             self._ending = True
             self.ready.clear()
         self._end(process, grace_s)
-        self.ready.wait(ready_s)
+        return self.ready.wait(ready_s)
 
     def close(self, grace_s: float) -> None:
         """End the process for good."""
@@ -132,7 +137,7 @@ class Slot:
         if process is None or not process.signal(signal.SIGTERM):
             return
         if not process.ended.wait(grace_s + END_MARGIN_S):
-            self.surprises.append(f"worker {self.index} (pid {process.pid}) did not end after SIGTERM")
+            self.surprises.append(f"{self.name} (pid {process.pid}) did not end after SIGTERM")
             process.signal(signal.SIGKILL)
             process.ended.wait()
 
@@ -149,7 +154,7 @@ class Slot:
     def _spawn(self) -> WorkerProcess:
         with self._lock:
             self._ending = False
-            process = self._process = self._nursery.spawn(f"chaos-{self.index}", self._log)
+            process = self._process = self._nursery.spawn(self.name, self._log)
             if self._closing:
                 process.signal(signal.SIGKILL)
             if self._orders:
@@ -159,7 +164,7 @@ class Slot:
     def _send_order(self) -> None:
         point, nth = self._orders[0]
         if self._process is not None:
-            self._process.order(f"{nth} {point}")  # if it is dead, its successor gets the order
+            self._process.order(f"die {nth} {point}")  # if it is dead, its successor gets the order
 
     def _listen(self, news: int) -> tuple[list[str], str, bool]:
         """Read what the worker says until it ends."""
@@ -181,7 +186,7 @@ class Slot:
         """A worker ended that was not killed: while it started, or asked to with a wrong code, or unasked."""
         if was_ready:
             why = "though asked to end" if self._ending else "unasked"
-            self.surprises.append(f"worker {self.index} (pid {process.pid}) ended with code {code}, {why}")
+            self.surprises.append(f"{self.name} (pid {process.pid}) ended with code {code}, {why}")
         elif not self._ending:
             self.failed_starts += 1
             time.sleep(RESTART_S)

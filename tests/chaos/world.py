@@ -27,8 +27,11 @@ import redis.backoff
 import redis.retry
 from tests.chaos.models import write_models
 from tests.chaos.nursery import Nursery
-from tests.chaos.proxy import Proxy, ProxyLoop, tcp, unix
+from tests.chaos.plain.app import QUEUE
+from tests.chaos.refused import refuse_some_rows
 from tests.chaos.slot import Death, Slot
+from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp, unix
+from tests.chaos.worker import PLAIN
 
 from headrace.cli.servers import Postgres, Valkey
 from headrace.queueing import keys
@@ -44,19 +47,28 @@ _REQUEST_ID: Final = re.compile(rb'"id": ?"([^"]+)"')
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """How large the world is. lease_s, grace_s: of the workers. outbox_rows: small, so that an outage fills it."""
+    """How large the world is. lease_s, grace_s: of the workers. outbox_rows: small, so that an outage fills it.
+
+    timeout_s: how long any read or write may be silent. plain_workers: beside the `workers` that do inference.
+    """
 
     workers: int = 3
     lease_s: float = 3.0
     grace_s: float = 10.0
     outbox_rows: int = 2_000
+    timeout_s: float = 3.0
+    plain_workers: int = 1
 
 
 class SyncingValkey(Valkey):
-    """Valkey that syncs each write before it answers."""
+    """Valkey that syncs each write before it answers. load_delay_us: how long it takes to load each key."""
+
+    load_delay_us = 0
 
     def _options(self) -> Sequence[str]:
-        return [*super()._options(), "--appendfsync", "always"]
+        slow = {"key-load-delay": self.load_delay_us, "loading-process-events-interval-bytes": 1024}
+        more = {"appendfsync": "always", **(slow if self.load_delay_us else {})}
+        return [*super()._options(), *(part for name, value in more.items() for part in (f"--{name}", str(value)))]
 
 
 class World:
@@ -76,6 +88,7 @@ class World:
         self.on_postgres = ThreadPoolExecutor(1, "chaos-postgres")
         self.deaths: list[Death] = []
         self.slots: list[Slot] = []
+        self.plain_slots: list[Slot] = []
         self._undo = ExitStack()
         self._lock = threading.Lock()
 
@@ -104,16 +117,25 @@ class World:
         self.postgres.create_database(DATABASE)
         migrate(self.database_url)
         self._start_proxies()
+        refuse_some_rows(self.database_url)
+        self._start_workers()
+
+    def _start_workers(self) -> None:
         nursery = Nursery(self.environment())
         self._undo.callback(nursery.close)
-        for index in range(self.options.workers):
-            slot = Slot(index, nursery, self.folder / f"worker-{index}.log", self._note_death)
-            self.slots.append(slot)
-            self._undo.callback(slot.close, self.options.grace_s)
-            slot.start()
-        for slot in self.slots:
+        for slots, count, name in (
+            (self.slots, self.options.workers, "worker"),
+            (self.plain_slots, self.options.plain_workers, PLAIN + "worker"),
+        ):
+            for index in range(count):
+                log = self.folder / f"{name}-{index}.log"
+                slot = Slot(index, f"{name}-{index}", nursery, log, self._note_death)
+                slots.append(slot)
+                self._undo.callback(slot.close, self.options.grace_s)
+                slot.start()
+        for slot in (*self.slots, *self.plain_slots):
             if not slot.ready.wait(120):
-                raise RuntimeError(f"worker {slot.index} did not start; see {self.folder}")
+                raise RuntimeError(f"{slot.name} did not start; see {self.folder}")
 
     def _start_proxies(self) -> None:
         loop = self._undo.enter_context(ProxyLoop())
@@ -134,6 +156,8 @@ class World:
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+            "HEADRACE_CHAOS_LEDGER": str(self.ledger),
+            "HEADRACE_CHAOS_PLAIN_URL": f"headrace://127.0.0.1:{self.valkey_proxy.port}/0",
             "HEADRACE_BROKER_URL": f"redis://127.0.0.1:{self.valkey_proxy.port}/0",
             "HEADRACE_DATABASE_URL": f"postgresql://{self.postgres.user}@127.0.0.1:{self.postgres_proxy.port}/{DATABASE}",
             "HEADRACE_MODELS": str(self.models),
@@ -141,14 +165,26 @@ class World:
             "HEADRACE_LEASE_S": str(self.options.lease_s),
             "HEADRACE_GRACE_S": str(self.options.grace_s),
             "HEADRACE_OUTBOX_ROWS": str(self.options.outbox_rows),
+            "HEADRACE_BROKER_TIMEOUT_S": str(self.options.timeout_s),
+            "HEADRACE_DATABASE_TIMEOUT_S": str(self.options.timeout_s),
             # Random kills hit some request three times in a large run, though it is no poison.
             "HEADRACE_MAX_DELIVERIES": "50",
         }
 
-    def broker(self) -> redis.Redis:
+    def broker(self, *, timeout_s: float | None = 5.0, database: int = 0) -> redis.Redis:
         """A connection past the proxy, which does not retry; close it."""
         retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
-        return redis.Redis(host=self.valkey.host, port=self.valkey.port, retry=retry, socket_timeout=5)
+        where = {"host": self.valkey.host, "port": self.valkey.port, "db": database}
+        return redis.Redis(**where, retry=retry, socket_timeout=timeout_s)
+
+    @staticmethod
+    def broker_of(server: SyncingValkey) -> redis.Redis:
+        """A connection to a server that isn't the world's, or not yet."""
+        return redis.Redis(host=server.host, port=server.port, socket_timeout=5)
+
+    def also_stop(self, server: SyncingValkey) -> None:
+        """Stop another server too when the world ends."""
+        self._undo.callback(lambda: self.on_valkey.submit(server.stop).result())
 
     def _note_death(self, death: Death) -> None:
         """In the slot's thread, while the dead worker's lease still runs: see what it held."""
@@ -165,18 +201,32 @@ class World:
         found: set[str] = set()
         with self.broker() as broker:
             for consumer in consumers:
-                messages: list[bytes] = broker.hvals(keys.in_flight(consumer))  # type: ignore[assignment]
+                messages: list[bytes] = broker.hvals(keys.PLAIN.in_flight(consumer))  # type: ignore[assignment]
                 found.update(match[1].decode() for message in messages if (match := _REQUEST_ID.search(message)))
         return found
 
     def leftovers(self) -> dict[str, int]:
         """Count what a settled queue must not hold: waiting messages, messages in flight or put off, leases."""
         with self.broker() as broker:
-            waiting = sum(broker.llen(key) for key in broker.scan_iter("infer.*", _type="LIST"))  # type: ignore[misc]
-            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.IN_FLIGHT_PREFIX}*"))  # type: ignore[misc]
-            sets = {"leases": keys.LEASES, "delayed": keys.DELAYED, "dead letters": keys.DEAD_INDEX}
+            queues = [*broker.scan_iter("infer.*", _type="LIST"), *broker.scan_iter(f"{QUEUE}*", _type="LIST")]
+            waiting = sum(broker.llen(key) for key in queues)  # type: ignore[misc]
+            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*"))  # type: ignore[misc]
+            sets = {"leases": keys.PLAIN.leases, "delayed": keys.PLAIN.delayed}
             sizes = {name: int(broker.zcard(key)) for name, key in sets.items()}  # type: ignore[arg-type]
         return {"waiting": waiting, "in flight": in_flight, **sizes}
+
+    def open_messages(self, queue: str) -> int:
+        """Count what waits in a queue, whatever its priority, and what workers hold of it."""
+        with self.broker() as broker:
+            waiting = sum(broker.llen(key) for key in broker.scan_iter(f"{queue}*", _type="LIST"))  # type: ignore[misc]
+            held = [tag for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*") for tag in broker.hkeys(key)]  # type: ignore[union-attr]
+        return int(waiting) + sum(f":{queue}".encode() in tag for tag in held)
+
+    def dead_letters(self) -> set[str]:
+        """Return the ids of the requests that ended as dead letters."""
+        with self.broker() as broker:
+            messages: list[bytes] = broker.hvals(keys.PLAIN.dead_messages)  # type: ignore[assignment]
+        return {match[1].decode() for message in messages if (match := _REQUEST_ID.search(message))}
 
     def settle(self, patience_s: float) -> dict[str, int]:
         """Wait until nothing is left over, or the time is up; give what is."""
@@ -186,7 +236,7 @@ class World:
         return left
 
 
-def client_command(index: int, count: int, rate: float, seed: int, folder: Path) -> list[str]:
-    """Give the command of a client process."""
-    words = (index, count, rate, seed, folder)
+def client_command(index: int, count: int, rate: float, seed: int, folder: Path, *, large: bool) -> list[str]:
+    """Return the command of a client process. large: whether some of its requests have large outputs."""
+    words = (index, count, rate, seed, folder, int(large))
     return [sys.executable, "-m", "tests.chaos.client", *map(str, words)]

@@ -41,7 +41,7 @@ def test_every_command_of_the_design_exists() -> None:
         *("models", "models add", "models list", "models show", "models rm", "models profile"),
         "compress",
         *("store", "store migrate", "store stats", "store prune"),
-        *("queue", "queue stats"),
+        *("queue", "queue recover", "queue stats"),
         *("dead", "dead list", "dead show", "dead retry", "dead drop"),
     }
 

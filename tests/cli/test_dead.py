@@ -102,7 +102,7 @@ def test_letters_are_dropped_by_choice_only(settings, headrace, broker) -> None:
     assert "removed 2 dead letters" in headrace("dead", "drop", "--queue", "infer.digits").line
     assert "removed 1 dead letter" in headrace("dead", "drop", "--all").line
     assert broker.keys("headrace:dead:*") == []
-    assert not broker.exists("infer.digits", keys.DELIVERIES)
+    assert not broker.exists("infer.digits", keys.PLAIN.deliveries)
 
 
 def test_an_age_that_is_none_is_misuse(settings, headrace) -> None:

@@ -87,6 +87,7 @@ def test_every_way_in_which_a_model_fails_is_caught_as_inference_failed() -> Non
 def test_what_can_succeed_unchanged_later_is_retriable() -> None:
     assert {cls.__name__ for cls in CLASSES if cls.retriable} == {
         "QueueFull",
+        "RequestLost",
         "ResultTimeout",
         "StoreUnavailable",
         "BrokerUnavailable",

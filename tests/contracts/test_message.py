@@ -270,7 +270,7 @@ headers = st.builds(
     RequestHeader,
     version=st.from_regex(r"[0-9a-z.]{0,20}", fullmatch=True),
     rows=st.integers(0, 2**31 - 1),
-    inbox=st.one_of(st.just(""), st.uuids().map(lambda client: keys.inbox(str(client)))),
+    inbox=st.one_of(st.just(""), st.uuids().map(lambda client: keys.inbox_name(str(client)))),
     submitted_at=st.floats(0, 253_402_300_799),
     job_id=st.uuids().map(str),
     row_index=st.integers(-1, 2**63 - 1),

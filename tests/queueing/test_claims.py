@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from headrace.queueing import ClaimingConsumer, connect, dead_letters, dead_message
-from headrace.queueing.keys import DELIVERIES, LEASES, doorbell, in_flight, queue_list
+from headrace.queueing.keys import PLAIN
+from headrace.queueing.lists import queue_list
 
 QUEUE = "infer.digits"
 
@@ -50,7 +51,7 @@ def texts(deliveries: list) -> list[str]:
 
 
 def rings(client: redis.Redis, queue: str = QUEUE) -> int:
-    return client.llen(doorbell(queue))
+    return client.llen(PLAIN.doorbell(queue))
 
 
 @pytest.fixture
@@ -77,11 +78,11 @@ def test_the_most_urgent_come_first(client: redis.Redis, consumer: ClaimingConsu
 def test_what_is_claimed_is_in_flight_under_a_lease(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     send(client, "a", "b")
     first, second = consumer.claim({QUEUE: 2})
-    held = client.hgetall(in_flight(consumer.id))
+    held = client.hgetall(PLAIN.in_flight(consumer.id))
     assert held == {first.tag.encode(): b"a", second.tag.encode(): b"b"}
     assert first.tag.endswith(":" + QUEUE)
     seconds, _ = client.time()
-    assert 0 < client.zscore(LEASES, consumer.id) / 1000 - seconds <= 61
+    assert 0 < client.zscore(PLAIN.leases, consumer.id) / 1000 - seconds <= 61
     assert consumer.held == 2
 
 
@@ -91,10 +92,10 @@ def test_an_acknowledged_message_is_gone(client: redis.Redis, consumer: Claiming
     consumer.ack([first.tag, "77:never"])
     assert consumer.held == 1
     commands = consumer.ack_commands([second.tag])
-    assert (consumer.held, client.hlen(in_flight(consumer.id))) == (0, 1)
+    assert (consumer.held, client.hlen(PLAIN.in_flight(consumer.id))) == (0, 1)
     for command in commands:
         client.execute_command(*command)
-    assert not client.exists(in_flight(consumer.id))
+    assert not client.exists(PLAIN.in_flight(consumer.id))
 
 
 def test_put_back_messages_are_the_next_ones_and_in_order(client: redis.Redis, consumer: ClaimingConsumer) -> None:
@@ -121,7 +122,7 @@ def test_more_than_one_call_can_move_is_put_back_in_order(client: redis.Redis, c
     assert claimed == len(names)
     consumer.close()
     assert waiting(client) == names
-    assert not client.exists(LEASES)
+    assert not client.exists(PLAIN.leases)
 
 
 def test_the_messages_of_a_consumer_whose_lease_ended_come_back_and_are_counted(
@@ -132,7 +133,7 @@ def test_the_messages_of_a_consumer_whose_lease_ended_come_back_and_are_counted(
     dead, alive = new_consumer(lease_s=0.001), new_consumer()
     assert len(dead.claim({QUEUE: 900})) == 900
     assert len(alive.claim({QUEUE: 100})) == 100
-    client.delete(doorbell(QUEUE))
+    client.delete(PLAIN.doorbell(QUEUE))
     _let_lease_end(client, dead)
     assert alive.reap() == 900
     assert rings(client) == 1
@@ -140,15 +141,17 @@ def test_the_messages_of_a_consumer_whose_lease_ended_come_back_and_are_counted(
     again = alive.claim({QUEUE: 901})
     assert [delivery.deliveries for delivery in again] == [1] * 900 + [0]
     alive.ack(delivery.tag for delivery in again)
-    assert not client.exists(DELIVERIES)
-    assert client.zrange(LEASES, 0, -1) == [alive.id.encode()]
+    assert not client.exists(PLAIN.deliveries)
+    assert client.zrange(PLAIN.leases, 0, -1) == [alive.id.encode()]
 
 
 def _let_lease_end(client: redis.Redis, consumer: ClaimingConsumer) -> None:
-    client.zadd(LEASES, {consumer.id: 1}, xx=True)
+    client.zadd(PLAIN.leases, {consumer.id: 1}, xx=True)
 
 
-def test_a_consumer_that_was_reaped_while_it_slept_just_goes_on(client: redis.Redis, new_consumer: NewConsumer) -> None:
+def test_a_consumer_that_was_reaped_while_it_slept_just_goes_on_and_its_acknowledgement_counts(
+    client: redis.Redis, new_consumer: NewConsumer
+) -> None:
     send(client, "a", "b")
     sleeper, other = new_consumer(), new_consumer()
     lost = sleeper.claim({QUEUE: 1})
@@ -156,7 +159,8 @@ def test_a_consumer_that_was_reaped_while_it_slept_just_goes_on(client: redis.Re
     assert other.reap() == 1
     sleeper.renew()
     sleeper.ack(delivery.tag for delivery in lost)
-    assert texts(sleeper.claim({QUEUE: 2})) == ["a", "b"]
+    assert texts(sleeper.claim({QUEUE: 2})) == ["b"]
+    assert not client.exists(PLAIN.deliveries)
     assert other.reap() == 0
     sleeper.close()
 
@@ -168,7 +172,7 @@ def test_a_lease_that_is_renewed_is_not_reaped(client: redis.Redis, new_consumer
     _let_lease_end(client, holder)
     holder.renew()
     assert other.reap() == 0
-    assert client.hlen(in_flight(holder.id)) == 1
+    assert client.hlen(PLAIN.in_flight(holder.id)) == 1
 
 
 def test_several_that_reap_at_once_put_back_each_message_once(client: redis.Redis, new_consumer: NewConsumer) -> None:
@@ -199,7 +203,7 @@ def test_a_broken_queue_keeps_no_others_from_being_reaped(client: redis.Redis, n
     _let_lease_end(client, two)
     assert new_consumer().reap() == 1
     assert waiting(client) == ["b"]
-    assert client.hlen(in_flight(one.id)) == 1
+    assert client.hlen(PLAIN.in_flight(one.id)) == 1
 
 
 def test_a_list_of_the_wrong_type_is_an_error_that_loses_nothing(
@@ -248,7 +252,7 @@ def test_threads_may_share_a_consumer(client: redis.Redis, consumer: ClaimingCon
         thread.join()
     assert len(set(tags)) == 2000
     assert consumer.held == 0
-    assert not client.exists(in_flight(consumer.id))
+    assert not client.exists(PLAIN.in_flight(consumer.id))
 
 
 def test_queues_take_turns_when_there_is_not_room_for_all(client: redis.Redis, consumer: ClaimingConsumer) -> None:
@@ -268,7 +272,7 @@ def test_a_claim_that_leaves_messages_behind_rings_once(client: redis.Redis, con
 
 def test_a_claim_that_empties_the_queue_silences_the_bell(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     send(client, "a")
-    client.lpush(doorbell(QUEUE), 1)
+    client.lpush(PLAIN.doorbell(QUEUE), 1)
     consumer.claim({QUEUE: 1})
     assert rings(client) == 0
 
@@ -288,7 +292,7 @@ def test_of_a_queue_without_acknowledgement_one_message_is_taken_and_none_held(
     found = consumer.claim({"replies": 5, QUEUE: 5}, no_ack={"replies"})
     assert sorted(texts(found)) == ["a", "x", "y"]
     assert {delivery.tag for delivery in found if delivery.queue == "replies"} == {""}
-    assert consumer.held == client.hlen(in_flight(consumer.id)) == 2
+    assert consumer.held == client.hlen(PLAIN.in_flight(consumer.id)) == 2
 
 
 def test_a_message_too_long_is_held_whole_and_only_its_end_is_read(
@@ -323,7 +327,7 @@ def test_a_buried_message_is_kept_with_its_reason(client: redis.Redis, consumer:
     assert (letter.queue, letter.step, letter.reason) == (QUEUE, 0, "killed three workers")
     assert letter.history == ["first", "second"]
     assert dead_message(client, letter.id) == b"poison"
-    assert client.hkeys(in_flight(consumer.id)) == [good.tag.encode()]
+    assert client.hkeys(PLAIN.in_flight(consumer.id)) == [good.tag.encode()]
     assert consumer.held == 1
 
 
@@ -345,7 +349,7 @@ def test_full_memory_stops_neither_claims_nor_leases_nor_putting_back(
 def test_messages_whose_claim_was_never_answered_go_back(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     send(client, "kept")
     consumer.claim({QUEUE: 1})
-    client.hset(in_flight(consumer.id), "900:" + QUEUE, "lost")
+    client.hset(PLAIN.in_flight(consumer.id), "900:" + QUEUE, "lost")
     consumer.renew()
     assert waiting(client) == []  # it might be an acknowledgement on its way
     consumer.renew()
@@ -364,7 +368,7 @@ def test_acknowledgements_that_fail_can_be_tried_again(broker_url: str, wired_ur
         assert consumer.holds(found.tag)
         wire.mend()
         consumer.ack([found.tag])
-        assert not client.exists(in_flight(consumer.id))
+        assert not client.exists(PLAIN.in_flight(consumer.id))
         assert consumer.held == 0
 
 
@@ -373,8 +377,8 @@ def test_closing_puts_all_back_and_ends_the_lease(client: redis.Redis, consumer:
     consumer.claim({QUEUE: 2})
     consumer.close()
     assert waiting(client) == ["a", "b"]
-    assert not client.exists(LEASES)
-    assert not client.exists(DELIVERIES)
+    assert not client.exists(PLAIN.leases)
+    assert client.hvals(PLAIN.deliveries) == [b"0", b"0"]
 
 
 def test_nothing_is_asked_of_the_server_when_nothing_is_wanted(consumer: ClaimingConsumer) -> None:

@@ -26,7 +26,7 @@ def consumer(client: redis.Redis) -> ClaimingConsumer:
 
 
 def bury(client: redis.Redis, consumer: ClaimingConsumer, queue: str, message: str, reason: str, step: int = 0) -> str:
-    client.lpush(keys.queue_list(queue, step), message)
+    client.lpush(keys.PLAIN.queue_list(queue, step), message)
     (found,) = consumer.claim({queue: 1})
     assert client.execute_command(*consumer.bury_command(found.tag, reason, ["once", "twice"])) == 1
     return next(find_letters(client)).id
@@ -38,7 +38,7 @@ def test_letters_are_found_by_queue_reason_and_age(client: redis.Redis, consumer
         bury(client, consumer, B, "2", "not a Celery message"),
         bury(client, consumer, A, "3", "not a Celery message"),
     )
-    for index in (keys.DEAD_INDEX, keys.DEAD_QUEUE_PREFIX + A):
+    for index in (keys.PLAIN.dead_index, keys.PLAIN.dead_queue(A)):
         client.zincrby(index, -1000, one)
 
     def ids(**wanted: object) -> list[str]:
@@ -82,7 +82,7 @@ def test_a_dropped_letter_is_gone(client: redis.Redis, consumer: ClaimingConsume
 def test_the_statistics_tell_number_and_age_of_dead_letters(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     first = bury(client, consumer, A, "x", "poison")
     bury(client, consumer, A, "y", "poison")
-    client.zincrby(keys.DEAD_QUEUE_PREFIX + A, -1000, first)
+    client.zincrby(keys.PLAIN.dead_queue(A), -1000, first)
     (stats,) = queue_stats(client)
     assert stats.dead == 2
     assert stats.dead_oldest_age_s is not None

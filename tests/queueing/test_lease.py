@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect
-from headrace.queueing.keys import LEASES, doorbell, in_flight
+from headrace.queueing.keys import PLAIN
 
 QUEUE = "infer.digits"
 
@@ -56,12 +56,12 @@ def test_a_killed_consumer_loses_no_message(client: redis.Redis, broker_url: str
     program = run("-c", CLAIM_AND_HANG, broker_url, "0.5")
     program.wait_for("claimed 60")
     assert client.llen(QUEUE) == 40
-    client.delete(doorbell(QUEUE))
+    client.delete(PLAIN.doorbell(QUEUE))
     program.kill()
     with connect(broker_url) as own:
         keeper = LeaseKeeper(ClaimingConsumer(own, lease_s=0.5), connect(broker_url))
         keeper.start()
-        assert client.blpop([doorbell(QUEUE)], timeout=30) is not None
+        assert client.blpop([PLAIN.doorbell(QUEUE)], timeout=30) is not None
         keeper.stop()
         assert client.lrange(QUEUE, 0, -1) == names[::-1]
         again = ClaimingConsumer(own, lease_s=60).claim({QUEUE: 61})
@@ -73,13 +73,13 @@ def test_a_lease_outlives_its_term_while_its_keeper_runs(client: redis.Redis, br
     with connect(broker_url) as own:
         consumer = ClaimingConsumer(own, lease_s=0.2)
         consumer.claim({QUEUE: 1})
-        first = client.zscore(LEASES, consumer.id)
+        first = client.zscore(PLAIN.leases, consumer.id)
         keeper = LeaseKeeper(consumer, connect(broker_url))
         keeper.start()
-        while client.zscore(LEASES, consumer.id) < first + 500:  # two terms and a half
+        while client.zscore(PLAIN.leases, consumer.id) < first + 500:  # two terms and a half
             consumer.reap()
         keeper.stop()
-        assert client.hvals(in_flight(consumer.id)) == [b"a"]
+        assert client.hvals(PLAIN.in_flight(consumer.id)) == [b"a"]
 
 
 def test_a_keeper_survives_an_outage_and_says_so_once(

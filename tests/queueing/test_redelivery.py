@@ -15,7 +15,8 @@ import pytest
 import redis
 
 from headrace.cli.servers import Valkey
-from headrace.queueing import ClaimingConsumer, RunningMark, connect, keys, queue_stats
+from headrace.queueing import ClaimingConsumer, RunningMark, connect, queue_stats
+from headrace.queueing.keys import PLAIN, RUNNING_TTL_S
 
 QUEUE = "infer.digits"
 
@@ -47,7 +48,7 @@ def settle(mark: RunningMark, client: redis.Redis) -> None:
 
 
 def die(client: redis.Redis, consumer: ClaimingConsumer) -> None:
-    client.zadd(keys.LEASES, {consumer.id: 1}, xx=True)
+    client.zadd(PLAIN.leases, {consumer.id: 1}, xx=True)
 
 
 def test_a_death_is_blamed_on_what_was_running_alone(
@@ -72,9 +73,9 @@ def test_a_death_is_blamed_on_what_was_running_alone(
     seconds, _ = client.time()
     assert death.worker == "worker@host"
     assert abs(death.at - seconds) < 60
-    assert not client.exists(keys.running(dead.id))
+    assert not client.exists(PLAIN.running(dead.id))
     alive.ack(delivery.tag for delivery in again)
-    assert not client.exists(keys.DELIVERIES, keys.DEATHS)
+    assert not client.exists(PLAIN.deliveries, PLAIN.deaths)
 
 
 def test_nothing_is_blamed_after_the_mark_was_cleared(
@@ -89,6 +90,94 @@ def test_nothing_is_blamed_after_the_mark_was_cleared(
     alive.reap()
     (again,) = alive.claim({QUEUE: 1})
     assert (again.deliveries, again.deaths) == (1, ())
+
+
+def test_a_worker_that_comes_back_takes_back_the_death_that_was_noted_of_it(
+    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMark, any_url: str
+) -> None:
+    client.lpush(QUEUE, "a", "b")
+    asleep, dead, alive = new_consumer(), new_consumer(), new_consumer()
+    with connect(any_url) as own:
+        other = RunningMark(own, "another")
+        for consumer, its in ((dead, other), (asleep, mark)):
+            its.set({consumer.id: [delivery.tag for delivery in consumer.claim({QUEUE: 2})]})
+            settle(its, client)
+            die(client, consumer)
+            assert alive.reap() == 2
+        other.close()
+    asleep.renew()
+    assert asleep.held == 0
+    again = alive.claim({QUEUE: 2})
+    assert [(d.raw, d.deliveries, [death.worker for death in d.deaths]) for d in again] == [
+        (b"a", 2, ["another"]),
+        (b"b", 2, ["another"]),
+    ]
+    alive.ack(delivery.tag for delivery in again)
+    assert not client.exists(PLAIN.deliveries, PLAIN.deaths)
+
+
+def finish(client: redis.Redis, consumer: ClaimingConsumer, tags: list[str], way: str) -> None:
+    """Acknowledge, at once or in a pipeline as the outbox does, before or after the loss was noticed."""
+    if way == "noticed":
+        consumer.renew()
+    if way == "at once":
+        consumer.ack(tags)
+    else:
+        for command in consumer.ack_commands(tags):
+            client.execute_command(*command)
+
+
+@pytest.mark.parametrize("way", ["at once", "noticed"])
+def test_an_acknowledgement_after_a_lapse_counts_for_what_still_waits(
+    client: redis.Redis, new_consumer: NewConsumer, way: str
+) -> None:
+    client.lpush(QUEUE, "a", "b", "c")
+    asleep, other = new_consumer(), new_consumer()
+    tags = [delivery.tag for delivery in asleep.claim({QUEUE: 2})]
+    die(client, asleep)
+    assert other.reap() == 2
+    finish(client, asleep, tags[:1], way)
+    assert [delivery.raw for delivery in other.claim({QUEUE: 3})] == [b"b", b"c"]
+    assert client.hlen(PLAIN.deliveries) == 1  # that of "b"
+
+
+@pytest.mark.parametrize("way", ["at once", "noticed"])
+@pytest.mark.parametrize("end", ["dies", "releases", "acknowledges", "acknowledged before"])
+def test_an_acknowledgement_after_a_lapse_counts_though_another_runs_the_message(
+    client: redis.Redis, new_consumer: NewConsumer, end: str, way: str
+) -> None:
+    client.lpush(QUEUE, "a")
+    asleep, other, third = new_consumer(), new_consumer(), new_consumer()
+    (first,) = asleep.claim({QUEUE: 1})
+    die(client, asleep)
+    other.reap()
+    (second,) = other.claim({QUEUE: 1})
+    assert second.redelivered
+    if end == "acknowledged before":
+        other.ack([second.tag])
+    finish(client, asleep, [first.tag], way)
+    if end == "dies":
+        die(client, other)
+        third.reap()
+    elif end == "releases":
+        other.release()
+    else:
+        other.ack([second.tag])
+    assert third.claim({QUEUE: 1}) == []
+    assert not client.exists(QUEUE, PLAIN.in_flight(other.id), PLAIN.deliveries, PLAIN.deaths)
+
+
+def test_what_was_put_back_by_its_own_consumer_is_not_taken_to_be_done(
+    client: redis.Redis, new_consumer: NewConsumer
+) -> None:
+    client.lpush(QUEUE, "a", "b")
+    asleep, other = new_consumer(), new_consumer()
+    a, b = asleep.claim({QUEUE: 2})
+    die(client, asleep)
+    other.reap()
+    asleep.release([a.tag])
+    asleep.ack([b.tag])
+    assert [delivery.raw for delivery in other.claim({QUEUE: 2})] == [b"a"]
 
 
 def test_deaths_are_kept_in_order_and_not_without_end(
@@ -123,8 +212,8 @@ def test_a_mark_survives_the_cut_of_its_connection(broker_url: str, wired_url: s
         mark._silent_until = 0.0
         mark.set({"one": ["3:q"]})
         settle(mark, client)
-        assert client.get(keys.running("one")) == b"worker\n3:q"
-        assert 0 < client.ttl(keys.running("one")) <= keys.RUNNING_TTL_S
+        assert client.get(PLAIN.running("one")) == b"worker\n3:q"
+        assert 0 < client.ttl(PLAIN.running("one")) <= RUNNING_TTL_S
         mark.close()
 
 
@@ -145,7 +234,7 @@ time.sleep(60)
             assert process.stdout.readline() == b"marked\n"
             process.kill()
         give_up = time.monotonic() + 10
-        while client.get(keys.running("one")) != b"worker\n199:q":
+        while client.get(PLAIN.running("one")) != b"worker\n199:q":
             assert time.monotonic() < give_up
             time.sleep(0.01)
 
@@ -157,7 +246,7 @@ def test_a_server_that_reads_nothing_loses_marks_and_holds_up_nobody_for_ever(tm
         mark = RunningMark(own, "worker")
         mark.set({"one": many})
         settle(mark, client)
-        assert (client.get(keys.running("one")) or b"").count(b"\n") == len(many)
+        assert (client.get(PLAIN.running("one")) or b"").count(b"\n") == len(many)
         os.kill(server.pid, signal.SIGSTOP)
         try:
             while not mark._silent_until:
@@ -171,7 +260,7 @@ def test_a_server_that_reads_nothing_loses_marks_and_holds_up_nobody_for_ever(tm
 
 def test_a_lost_acknowledgement_counts_as_a_delivery(client: redis.Redis, new_consumer: NewConsumer) -> None:
     consumer = new_consumer()
-    client.hset(keys.in_flight(consumer.id), "900:" + QUEUE, "served")
+    client.hset(PLAIN.in_flight(consumer.id), "900:" + QUEUE, "served")
     consumer.renew()
     consumer.renew()
     (again,) = consumer.claim({QUEUE: 1})
@@ -180,12 +269,12 @@ def test_a_lost_acknowledgement_counts_as_a_delivery(client: redis.Redis, new_co
 
 def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis, new_consumer: NewConsumer) -> None:
     consumer, other = new_consumer(), new_consumer()
-    client.lpush(keys.queue_list(QUEUE, 6), "first")
+    client.lpush(PLAIN.queue_list(QUEUE, 6), "first")
     client.lpush(QUEUE, "a", "b")
     first, a, b = consumer.claim({QUEUE: 3})
     for delivery, delay_s in ((first, 0), (a, 0), (b, 3600)):
         assert client.execute_command(*consumer.defer_command(delivery.tag, delay_s)) == 1
-    assert consumer.held == client.hlen(keys.in_flight(consumer.id)) == 0
+    assert consumer.held == client.hlen(PLAIN.in_flight(consumer.id)) == 0
     (stats,) = queue_stats(client)
     assert (stats.queue, stats.waiting, stats.in_flight, stats.delayed) == (QUEUE, 0, 0, 3)
     client.lpush(QUEUE, "c")
@@ -195,9 +284,9 @@ def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis,
         (b"a", 0, 0, 1),
         (b"c", 0, 0, 0),
     ]
-    assert client.zcard(keys.DELAYED) == client.hlen(keys.DELAYED_MESSAGES) == 1
+    assert client.zcard(PLAIN.delayed) == client.hlen(PLAIN.delayed_messages) == 1
     other.ack(delivery.tag for delivery in found)
-    assert client.hlen(keys.RETRIES) == 1
+    assert client.hlen(PLAIN.retries) == 1
 
 
 def test_a_message_that_waits_for_its_time_counts_no_retry(client: redis.Redis, new_consumer: NewConsumer) -> None:
@@ -208,8 +297,8 @@ def test_a_message_that_waits_for_its_time_counts_no_retry(client: redis.Redis, 
     client.execute_command(*consumer.postpone_command(now.tag, 0.0))
     (found,) = other.claim({QUEUE: 2})
     assert (found.raw, found.deliveries, found.retries) == (b"now", 0, 0)
-    assert not client.exists(keys.RETRIES)
-    ((_, due_ms),) = client.zrange(keys.DELAYED, 0, -1, withscores=True)
+    assert not client.exists(PLAIN.retries)
+    ((_, due_ms),) = client.zrange(PLAIN.delayed, 0, -1, withscores=True)
     assert abs(due_ms / 1000 - client.time()[0] - 365 * 86_400) < 60
 
 
@@ -221,7 +310,7 @@ def test_a_message_is_deferred_only_by_who_holds_it(client: redis.Redis, new_con
     other.reap()
     assert client.execute_command(*sleeper.defer_command(found.tag, 0)) == 0
     assert client.llen(QUEUE) == 1
-    assert not client.exists(keys.DELAYED)
+    assert not client.exists(PLAIN.delayed)
 
 
 def test_any_claim_wakes_the_delayed_of_other_queues(client: redis.Redis, new_consumer: NewConsumer) -> None:
@@ -231,4 +320,4 @@ def test_any_claim_wakes_the_delayed_of_other_queues(client: redis.Redis, new_co
     client.execute_command(*consumer.defer_command(found.tag, 0))
     assert consumer.claim({"infer.b": 1}) == []
     assert client.llen("infer.a") == 1
-    assert client.llen(keys.doorbell("infer.a")) == 1
+    assert client.llen(PLAIN.doorbell("infer.a")) == 1

@@ -8,7 +8,7 @@ import redis
 
 from headrace.contracts.message import Request, RequestHeader, encode_request
 from headrace.queueing import ClaimingConsumer, queue_stats
-from headrace.queueing.keys import queue_list
+from headrace.queueing.lists import queue_list
 
 
 def send(client: redis.Redis, model: str, age_s: float, step: int = 0, body: bytes = b"") -> None:

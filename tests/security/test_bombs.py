@@ -6,6 +6,7 @@ import base64
 import bz2
 import json
 import lzma
+import os
 import subprocess
 import sys
 import zlib
@@ -14,11 +15,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kombu import compression
 from tests.fuzz import seeds
 
 from headrace.queueing.claims import Delivery
 from headrace.queueing.envelope import NotAnEnvelope
-from headrace.queueing.message import open_delivery
+from headrace.queueing.message import OVERSIZE_HEADER, UnreadableBody, open_delivery
 
 #: Reads a message from its standard input as a worker does, and prints what it cost at most, in MiB.
 OPEN = """
@@ -87,7 +89,21 @@ def test_a_compressed_body_is_read_up_to_the_limit(method: str, compress: Callab
     assert opened(compressed(compress(b"x" * 1001), method)).body == b""
 
 
-@pytest.mark.parametrize("method", ["zstd", "application/x-brotli", "none", ["gzip"], 5, {"x": 1}])
+@pytest.mark.parametrize("method", compression.encoders())
+def test_each_compression_that_kombu_knows_here_is_read_up_to_the_limit(method: str) -> None:
+    for size in (0, 1, 999, 1000):
+        assert opened(compressed(compression.compress(b"x" * size, method)[0], method)).body == b"x" * size
+    for size in (1001, 10_000_000):
+        over = opened(compressed(compression.compress(b"x" * size, method)[0], method))
+        assert (over.body, over.headers[OVERSIZE_HEADER]) == (b"", 1001)
+    noise = compression.compress(os.urandom(500), method)[0]
+    for damaged in (b"", b"nonsense", noise[:-5]):
+        with pytest.raises(UnreadableBody, match="its body is") as caught:
+            opened(compressed(damaged, method))
+        assert caught.value.message.body == b""
+
+
+@pytest.mark.parametrize("method", ["snappy", "application/x-snappy", "none", ["gzip"], 5, {"x": 1}])
 def test_an_unknown_compression_is_a_reason_to_bury(method: object) -> None:
     with pytest.raises(NotAnEnvelope, match="is not one of"):
         opened(compressed(b"", method))  # type: ignore[arg-type]

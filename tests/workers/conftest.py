@@ -144,9 +144,12 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def running_worker(settings: Settings, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as Celery's own command starts it."""
+def running_worker(
+    settings: Settings, log: Path, *, name: str = "", **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker as Celery's own command starts it. name: of its node, where there are several."""
     command = [sys.executable, "-m", "celery", "-A", "headrace.workers.app", "worker", "--loglevel", "INFO"]
+    command += ["-n", name] if name else []
     with log.open("ab") as file:
         process = subprocess.Popen(
             command, env={**worker_environment(settings), **environment}, stdout=file, stderr=subprocess.STDOUT
@@ -173,6 +176,6 @@ def submit_and_see_it_run(client: Client, settings: Settings, rows: int) -> Hand
     """Submit a request of many rows to `slow`, tens of milliseconds each, and return when a worker runs it."""
     handle = client.submit("slow", {"x": np.ones((rows, 1), np.float32)})
     with redis.Redis.from_url(settings.require_broker_url()) as broker:
-        while not broker.keys(keys.running("*")):
+        while not broker.keys(keys.PLAIN.running("*")):
             time.sleep(0.02)
     return handle

@@ -1,7 +1,8 @@
 """A runtime that breaks in every way a test asks for; a worker finds it as an entry point on its PYTHONPATH.
 
-y = 2·x, but: KILLER ends the process, BUSY fails for a while, NEVER always fails for now, and more rows than
-FAULTY_MEMORY_ROWS need more memory than there is. Each run leaves its rows as a line in FAULTY_FOLDER/runs.
+y = 2·x, but: KILLER ends the process, HOLDER keeps the GIL for FAULTY_HOLD_S, BUSY fails for a while, NEVER always
+fails for now, and more rows than FAULTY_MEMORY_ROWS need more memory than there is. Each run leaves its rows as a line
+in FAULTY_FOLDER/runs.
 
 With FAULTY_READERS (names of READERS) the process dies of reading a message that holds DEADLY, whose bytes are those
 of a float too. Each such reading leaves the name of its thread in FAULTY_FOLDER/readings.
@@ -9,6 +10,7 @@ of a float too. Each such reading leaves the name of its thread in FAULTY_FOLDER
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from headrace.runtimes.base import OutOfMemory, TransientFailure
 
-KILLER, BUSY, NEVER = 666.0, 555.0, 444.0
+KILLER, BUSY, NEVER, HOLDER = 666.0, 555.0, 444.0, 333.0
 
 DEADLY = b"dead"
 
@@ -38,6 +40,8 @@ class FaultyModel:
             file.write(",".join(f"{value:g}" for value in x[:, 0]) + "\n")
         if KILLER in x and not (FOLDER / "cured").exists():
             os.kill(os.getpid(), signal.SIGKILL)
+        if HOLDER in x:
+            ctypes.PyDLL(None).usleep(int(1e6 * float(os.environ["FAULTY_HOLD_S"])))
         if BUSY in x and failures_left():
             raise TransientFailure("the device is busy")
         if NEVER in x:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import re
 import time
 
 import numpy as np
 import psycopg
 import pytest
 import redis
+from celery import Celery
+from celery.exceptions import NotRegistered
+from kombu import compression
 
-from headrace.contracts import encode_tensors
+from headrace.contracts import InvalidRequest, encode_tensors
 from headrace.contracts.ids import new_id
 from headrace.contracts.message import JSON_CONTENT_TYPE, Request, RequestHeader, encode_request, json_body
 from headrace.producers.client import Client
@@ -147,3 +151,58 @@ def test_a_compressed_body_is_read(settings, start_worker):
         with start_worker():
             rows = wait_for_rows(settings.require_database_url(), 1)
     assert rows[document["headers"]["id"]][0] == "succeeded"
+
+
+#: What a plain Celery client may send that no model can answer → the exception that it gets, and its words.
+UNANSWERABLE = {
+    "protocol 1": ({"protocol": 1}, InvalidRequest, "task_protocol = 2"),
+    "a task that is none of the queue's": ({"name": "infer.doubel"}, NotRegistered, "infer.doubel"),
+    "a task of another kind": ({"name": "orders.pay"}, NotRegistered, "orders.pay"),
+    "a task of protocol 1 that is none of the queue's": ({"name": "orders.pay", "protocol": 1}, NotRegistered, "pay"),
+    "a compression that the worker doesn't know": ({"compression": "snappy"}, InvalidRequest, "'snappy' is not one of"),
+    "a compression it isn't": ({"claims": "application/x-gzip"}, InvalidRequest, "its body is not application/x-gzip"),
+}
+
+
+@pytest.fixture
+def snappy():
+    """A compression that only the sender has registered."""
+    compression.register(lambda body: body, lambda body: body, "snappy")
+    yield
+    del compression._encoders["snappy"], compression._decoders["snappy"]
+
+
+@pytest.mark.usefixtures("snappy")
+def test_whoever_sends_what_no_model_can_answer_is_told_so_under_its_id(settings, start_worker):
+    url = settings.require_broker_url()
+    app = Celery("client", broker=url, backend=url, set_as_current=False)
+    asked = {}
+    for what, (how, _, _) in UNANSWERABLE.items():
+        app.conf.task_protocol = how.get("protocol", 2)
+        options = {"compression": how["compression"]} if "compression" in how else {}
+        if "claims" in how:
+            options["headers"] = {"compression": how["claims"]}
+        inputs = {"inputs": {"x": FOUR.tolist()}}
+        name = how.get("name", "infer.double")
+        del app.amqp  # which has cached the protocol
+        asked[what] = app.send_task(name, kwargs=inputs, queue="infer.double", **options)
+    with start_worker(), Client(settings) as client:
+        for what, (_, error, words) in UNANSWERABLE.items():
+            with pytest.raises(error, match=re.escape(words)):
+                asked[what].get(timeout=30)
+            row = client.get(asked[what].id)
+            assert (what, row.id, row.state) == (what, asked[what].id, "failed")
+        assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].tolist() == [[2, 2, 2, 2]]
+    app.close()
+
+
+def test_the_id_of_protocol_1_is_read_where_it_is(settings, start_worker):
+    body = {"id": "the-one", "task": "infer.double", "args": [], "kwargs": {"inputs": {"x": FOUR.tolist()}}}
+    document = envelope(json.dumps(body).encode(), content_type=JSON_CONTENT_TYPE)
+    document["headers"] = {}
+    document["properties"].pop("correlation_id")
+    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+        broker.lpush("infer.double", json.dumps(document))
+        with start_worker():
+            rows = wait_for_rows(settings.require_database_url(), 1)
+    assert rows["the-one"][:2] == ("failed", "InvalidRequest")

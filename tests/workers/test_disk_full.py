@@ -11,7 +11,7 @@ import numpy as np
 import psycopg
 import pytest
 import redis
-from tests.chaos.disk import FILLER, end_for_lack_of_wal, tables_full
+from tests.chaos.faults.disk import FILLER, end_for_lack_of_wal, tables_full
 
 from headrace.cli.servers import Postgres
 from headrace.producers.client import Client, Handle
@@ -75,7 +75,7 @@ def test_on_a_full_disk_results_are_held_and_none_is_lost(settings, start_worker
             assert log.read_text().count("store away") == 1
         check_end(handles, database_url)
         assert (log.read_text().count("store away"), log.read_text().count("store back")) == (1, 1)
-        wait_until(lambda: not broker.keys("headrace:inflight:*") and not broker.exists(keys.DELIVERIES))
+        wait_until(lambda: not broker.keys("headrace:inflight:*") and not broker.exists(keys.PLAIN.deliveries))
 
 
 def test_when_a_full_disk_has_ended_postgres_nothing_is_lost(settings, start_worker, postgres, database_url, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery import Celery
 from tests.workers.conftest import worker_environment
-from tests.workers.faulty_runtime import BUSY, DEADLY, KILLER, NEVER
+from tests.workers.faulty_runtime import BUSY, DEADLY, HOLDER, KILLER, NEVER
 
 from headrace.contracts import InferenceFailed, PoisonRequest
 from headrace.contracts.ids import row_id
@@ -126,6 +126,17 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
             assert dead_letters(broker) == []
 
 
+def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, folder, broker):
+    with Client(settings) as client, start(FAULTY_HOLD_S="4"), start(FAULTY_HOLD_S="4"), start(FAULTY_HOLD_S="4"):
+        handle = client.submit("faulty", {"x": column([HOLDER])})
+        assert handle.result(timeout_s=60)["y"].tolist() == [[2 * HOLDER]]
+        assert client.get(handle.id).attempts == 1
+        for _ in wait_until(lambda: not broker.keys("headrace:inflight:*")):
+            pass
+        assert runs(folder) == [[HOLDER]]
+        assert not broker.exists(keys.PLAIN.deliveries, keys.PLAIN.deaths)
+
+
 @pytest.mark.parametrize(
     ("readers", "deaths"), [("body", 2), ("envelope", 2), ("envelope,end", 3)], ids=["body", "envelope", "even its end"]
 )
@@ -144,7 +155,7 @@ def test_a_message_that_kills_whoever_reads_it_ends_as_a_dead_letter_and_no_othe
                 assert worker.wait(60) == -signal.SIGKILL
         # What ran when the first delivery was read died with it, once; after that, nothing did but the culprit, whose
         # last death isn't noted yet.
-        *others, culprit = sorted(lines.count(b"\n") for lines in broker.hvals(keys.DEATHS))
+        *others, culprit = sorted(lines.count(b"\n") for lines in broker.hvals(keys.PLAIN.deaths))
         assert culprit == deaths - 1
         assert all(count == 1 for count in others)
         with start(FAULTY_READERS=readers, **limits):
@@ -176,7 +187,7 @@ def test_a_redelivered_request_that_has_a_row_is_answered_from_it(settings, star
     with Client(settings) as client, StoreReader(settings.require_database_url()) as store:
         ended, open_ = client.submit("faulty", {"x": column([1])}), client.submit("faulty", {"x": column([2])})
         assert len(dead.claim({"infer.faulty": 5})) == 2
-        broker.zadd(keys.LEASES, {dead.id: 1})
+        broker.zadd(keys.PLAIN.leases, {dead.id: 1})
         store.cancel(ended.id, "faulty")
         with start():
             assert open_.result(timeout_s=30)["y"].tolist() == [[4.0]]
@@ -186,7 +197,7 @@ def test_a_redelivered_request_that_has_a_row_is_answered_from_it(settings, star
             assert client.get(open_.id).attempts == 2
         assert runs(folder) == [[2.0]]
         assert not broker.keys("headrace:inflight:*")
-        assert not broker.exists(keys.DELIVERIES)
+        assert not broker.exists(keys.PLAIN.deliveries)
 
 
 def test_a_redelivered_request_of_a_plain_celery_client_is_answered_from_its_row(settings, start, folder, broker):
@@ -195,7 +206,7 @@ def test_a_redelivered_request_of_a_plain_celery_client_is_answered_from_its_row
     result = app.send_task("infer.faulty", kwargs={"inputs": {"x": [[1]]}}, queue="infer.faulty")
     dead = ClaimingConsumer(broker, lease_s=60)
     assert dead.claim({"infer.faulty": 1})
-    broker.zadd(keys.LEASES, {dead.id: 1})
+    broker.zadd(keys.PLAIN.leases, {dead.id: 1})
     row = Row(id=row_id(result.id), state="succeeded", outputs=b'{"y":[[9.0]]}', datatypes="y:FP32")
     with StoreWriter(settings.require_database_url()) as writer:
         writer.write([BatchRows(model="faulty", version="1", rows=[row], finished_at=time.time())])
@@ -209,7 +220,7 @@ def test_a_failure_that_passes_is_tried_again_while_others_run(settings, start, 
     (folder / "failures").write_text("3")
     with start(), Client(settings) as client:
         busy = client.submit("faulty", {"x": column([BUSY])})
-        for _ in wait_until(lambda: broker.zcard(keys.DELAYED)):
+        for _ in wait_until(lambda: broker.zcard(keys.PLAIN.delayed)):
             pass
         assert client.predict("faulty", {"x": column([7])}, timeout_s=30)["y"].tolist() == [[14.0]]
         assert busy.result(timeout_s=60)["y"].tolist() == [[2 * BUSY]]
@@ -217,7 +228,7 @@ def test_a_failure_that_passes_is_tried_again_while_others_run(settings, start, 
         assert runs(folder).count([BUSY]) == 4
         assert runs(folder).index([7.0]) < len(runs(folder)) - 1
     assert not broker.keys("headrace:delayed*")
-    assert not broker.exists(keys.RETRIES)
+    assert not broker.exists(keys.PLAIN.retries)
 
 
 def test_a_failure_that_does_not_pass_ends_after_the_last_retry(settings, start, folder, broker):
@@ -238,7 +249,7 @@ def test_out_of_memory_makes_batches_smaller_also_for_the_next_process(settings,
             with start(FAULTY_MEMORY_ROWS="3"):
                 found = np.concatenate([handle.result(timeout_s=60)["y"] for handle in handles])
                 np.testing.assert_array_equal(found, 2 * inputs)
-            assert broker.hgetall(keys.CEILINGS) == {b"faulty 1 cpu": b"2"}
+            assert broker.hgetall(keys.PLAIN.ceilings) == {b"faulty 1 cpu": b"2"}
         assert max(map(len, runs(folder))) == 2
 
 

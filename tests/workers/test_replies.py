@@ -14,7 +14,7 @@ from tests.workers.made_request import made_request
 from headrace.contracts import InputRefused, Tensors, encode_tensors
 from headrace.contracts.message import Reply
 from headrace.contracts.tensors import can_be_json, tensors_to_json
-from headrace.workers.replies import Answers, celery_failure, celery_success
+from headrace.workers.replies import Answers, celery_failure, celery_result_key, celery_success
 from headrace.workers.request import InferenceRequest
 
 
@@ -31,7 +31,7 @@ def read(app: Celery, url: str, asked: InferenceRequest, meta: bytes) -> Any:
     answers.add(asked, Reply(id=asked.id, state="succeeded"), meta)
     with redis.Redis.from_url(url) as client:
         for key, value in answers.celery.items():
-            client.set(key, value)
+            client.set(celery_result_key("", key), value)
     return app.AsyncResult(asked.id).get(timeout=10)
 
 

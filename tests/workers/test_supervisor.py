@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
 import pytest
+from pydantic import SecretStr
+from tests.queueing.wire import Wire
 from tests.workers.conftest import submit_and_see_it_run, worker_environment
 
 from headrace.producers import Client
@@ -86,3 +89,38 @@ def test_a_signal_while_everything_starts_ends_it(settings, supervisor):
     threading.Event().wait(0.5)  # any moment will do
     supervisor.send_signal(signal.SIGTERM)
     assert supervisor.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_process_that_dies_young_while_the_broker_refuses_is_started_again(settings, tmp_path):
+    """Without the refusal it would be a mistake in the set-up, here an address without Postgres."""
+    wire = Wire(urlsplit(settings.require_broker_url()).port)
+    nowhere = "postgresql://nobody@127.0.0.1:1/none"
+    url = SecretStr(f"redis://127.0.0.1:{wire.port}/0")
+    behind = settings.model_copy(update={"broker_url": url, "database_url": SecretStr(nowhere)})
+    code = (
+        "from headrace.contracts import load_settings; from headrace.workers import supervisor; "
+        "supervisor.FIRST_START_S = 60.0; "  # a busy machine takes longer than the time for a first start
+        "raise SystemExit(supervisor.Supervisor(load_settings(), 1, 'x').run())"
+    )
+    log = tmp_path / "log"
+
+    def start():
+        with log.open("wb") as file:
+            return subprocess.Popen(
+                [sys.executable, "-c", code], env=worker_environment(behind), stdout=file, stderr=subprocess.STDOUT
+            )
+
+    wire.answer("NOREPLICAS Not enough good replicas to write.")
+    process = start()
+    deadline = time.monotonic() + 60
+    while "restarting" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert "broker away" in log.read_text()
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+    wire.answer("")
+    assert start().wait(60) == 1
+    assert "restarting" not in log.read_text()
+    wire.close()

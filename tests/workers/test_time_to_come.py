@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 
+import kombu
 import pytest
 import redis
 from celery import Celery
 
-from headrace.queueing import keys, queue_stats
+from headrace.queueing import headrace_url, keys, queue_stats
 from headrace.results_store import StoreReader
+from headrace.workers.scheduled import SHOWN
 
 QUEUE = "infer.double"
 ARGUMENTS = {"inputs": {"x": [[1, 2, 3, 4]]}}
@@ -44,7 +46,7 @@ def test_a_request_runs_when_its_time_has_come_and_not_before(settings, app, sta
     assert row.started_at >= eta
     assert row.attempts == 1
     assert not broker.keys("headrace:delayed*")
-    assert not broker.exists(keys.RETRIES)
+    assert not broker.exists(keys.PLAIN.retries)
 
 
 def test_many_that_wait_for_days_wait_in_the_server_and_no_other_waits_for_them(app, start_worker, broker):
@@ -58,8 +60,13 @@ def test_many_that_wait_for_days_wait_in_the_server_and_no_other_waits_for_them(
         (stats,) = [stats for stats in queue_stats(broker) if stats.queue == QUEUE]
         assert (stats.waiting, stats.in_flight) == (0, 0)
         assert stats.delayed == MANY
-        ((_, due_ms),) = broker.zrange(keys.DELAYED, 0, 0, withscores=True)
+        ((_, due_ms),) = broker.zrange(keys.PLAIN.delayed, 0, 0, withscores=True)
         assert abs(due_ms / 1000 - broker.time()[0] - 3 * 86_400) < 600
+        (shown,) = app.control.inspect(timeout=10, limit=1).scheduled().values()
+        assert len(shown) == min(MANY, SHOWN)
+        assert {one["request"]["name"] for one in shown} == {QUEUE}
+        assert all(one["request"]["id"].startswith(first.id[:-4]) for one in shown)
+        assert abs(dt.datetime.fromisoformat(shown[0]["eta"]).timestamp() - due_ms / 1000) < 1
 
 
 def test_a_request_that_waits_outlives_its_worker(app, start_worker, broker):
@@ -74,9 +81,20 @@ def test_a_deadline_before_its_time_ends_a_request(settings, app, start_worker, 
     late = send(app, countdown=86_400, expires=8)
     with start_worker():
         assert send(app).get(timeout=30)
-        assert broker.zcard(keys.DELAYED) == 1
+        assert broker.zcard(keys.PLAIN.delayed) == 1
         with pytest.raises(Exception, match="deadline"):
             late.get(timeout=60)
     with StoreReader(settings.require_database_url()) as store:
         assert store.get(late.id).state == "expired"
     assert not broker.keys("headrace:delayed*")
+
+
+def test_a_purge_takes_those_along_that_wait_for_their_time(settings, app, start_worker, broker):
+    send(app, countdown=3600)
+    with start_worker():
+        assert send(app).get(timeout=30)
+        assert broker.zcard(keys.PLAIN.delayed) == 1
+    send(app)
+    with kombu.Connection(headrace_url(settings.require_broker_url())) as connection:
+        assert kombu.Queue(QUEUE)(connection.default_channel).purge() == 2
+    assert not broker.exists(keys.PLAIN.delayed, keys.PLAIN.delayed_messages, QUEUE)

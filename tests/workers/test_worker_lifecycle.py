@@ -83,20 +83,18 @@ def test_a_second_sigint_ends_a_worker_at_once_and_its_lease_brings_the_work_bac
             assert handle.result(timeout_s=90)["y"].shape == (600, 1)
 
 
-def test_what_has_not_started_goes_back_at_once_and_a_long_batch_has_the_grace_period(settings, start_worker, tmp_path):
+def test_what_has_not_started_is_left_to_others_and_a_long_batch_has_the_grace_period(settings, start_worker, tmp_path):
     with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
         with start_worker(HEADRACE_GRACE_S="2") as worker:
             client.predict("slow", {"x": ONE}, timeout_s=30)
             long = submit_and_see_it_run(client, settings, rows=600)
+            # Nothing is claimed that would wait behind a long batch, so it is others' to begin, at the end too.
             short = client.submit("slow", {"x": ONE})
-            while broker.llen(queue_name("slow")):
-                time.sleep(0.02)
             worker.send_signal(signal.SIGTERM)
-            while not broker.llen(queue_name("slow")):
-                time.sleep(0.02)
+            time.sleep(1)
+            assert broker.llen(queue_name("slow")) == 1
             assert worker.poll() is None
             assert worker.wait(20) == 0
-        assert "put back 1 requests" in (tmp_path / "worker.log").read_text()
         assert "a batch still ran after 2 s of grace" in (tmp_path / "worker.log").read_text()
         assert client.get(long.id) is None
         with start_worker():

@@ -179,7 +179,10 @@ class LocalStack:
         from headrace.queueing.control import ask_workers
 
         count = self.options.processes
-        return len(ask_workers(self.address.broker_url, "ping", timeout_s=_PING_S, limit=count)) >= count
+        return (
+            len(ask_workers(self.address.broker_url, Settings().key_prefix, "ping", timeout_s=_PING_S, limit=count))
+            >= count
+        )
 
     def _start_flower(self) -> None:
         if self.options.flower_port is None:

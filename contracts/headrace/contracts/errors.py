@@ -3,6 +3,7 @@
 HeadraceError
 ├── InvalidRequest              the request can never succeed as it is
 │   ├── UnknownModel
+│   │   └── NotRegistered
 │   ├── SignatureMismatch
 │   └── PayloadTooLarge
 ├── QueueFull
@@ -15,6 +16,7 @@ HeadraceError
 │   ├── ModelOutOfMemory
 │   └── PoisonRequest
 ├── ResultTimeout
+├── RequestLost                 the broker lost the request with its data
 ├── StoreUnavailable
 ├── BrokerUnavailable
 ├── PackageError
@@ -80,6 +82,10 @@ class UnknownModel(InvalidRequest):
     """No worker serves this model; `headrace models list` shows those in the model directory."""
 
 
+class NotRegistered(UnknownModel):
+    """The task is none of its queue's; send `infer.MODEL` to the queue `infer.MODEL`."""
+
+
 class SignatureMismatch(InvalidRequest):
     """The inputs do not fit the model's signature; `headrace models show MODEL` prints it."""
 
@@ -130,6 +136,12 @@ class PoisonRequest(InferenceFailed):
 
 class ResultTimeout(HeadraceError, TimeoutError):
     """No result within the time given; the request goes on, and `Client.get(request_id)` will find its row."""
+
+    retriable = True
+
+
+class RequestLost(HeadraceError):
+    """The broker lost the request with its data; submit it again, with the same request_id or with `durable=True`."""
 
     retriable = True
 

@@ -50,6 +50,11 @@ def new_ids(count: int) -> list[str]:
     return [str(uuid7(now, noise[8 * i : 8 * i + 8])) for i in range(count)]
 
 
+def is_uuid(request_id: str) -> bool:
+    """Return whether an id is a UUID in its canonical spelling, and so the key of its own row."""
+    return _CANONICAL_UUID(request_id) is not None
+
+
 def row_id(request_id: str) -> uuid.UUID:
     """Give the key of a request's row: the id itself if it is a UUID, else a UUIDv5 of it.
 

@@ -49,12 +49,14 @@ _Inbox: TypeAlias = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^(head
 class RequestHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The `headrace` header: what Celery's own headers have no place for.
 
-    version: model version or alias, "" for the default. inbox: key of the list the reply goes to, "" for none.
+    version: model version or alias, "" for the default. checked: the version whose signature the client compared the
+    inputs with, where it left `version` out. inbox: key of the list the reply goes to, "" for none.
     submitted_at: seconds since 1970. job_id, row_index: the bulk job and the row in it that this request is.
     """
 
     v: int = PROTOCOL
     version: _Text = ""
+    checked: _Text = ""
     rows: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
     inbox: _Inbox = ""
     submitted_at: _Seconds = 0.0
@@ -105,6 +107,9 @@ _CONTINUATIONS: Final = ("callbacks", "errbacks", "chain", "chord")
 
 _replies_encode: Final = msgspec.msgpack.Encoder().encode
 _replies_decode: Final = msgspec.msgpack.Decoder(list[Reply]).decode
+
+#: An element of an inbox that was full: replies to its client were dropped, and their rows are to be looked for.
+REPLIES_DROPPED: Final = _replies_encode([Reply(id="", state="")])
 
 
 def queue_name(model: str) -> str:
@@ -254,3 +259,8 @@ def decode_replies(raw: bytes) -> list[Reply]:
         return _replies_decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidRequest(f"a reply in the inbox is malformed: {exc}") from exc
+
+
+def were_dropped(replies: list[Reply]) -> bool:
+    """Return whether these replies are the REPLIES_DROPPED of an inbox that was full."""
+    return len(replies) == 1 and not replies[0].id

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Annotated, Final
 
 import msgspec
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from headrace.contracts.errors import ConfigurationError
+from headrace.contracts.prefix import check_prefix
 
 #: The lease is renewed every quarter of it. Below a second, a worker that a busy machine holds up for a moment loses
 #: what it holds; above a day, a dead one's requests are as good as lost.
@@ -52,7 +53,27 @@ class Settings(BaseSettings):
         None,
         description="Redis or Valkey: `redis://`, `rediss://`, or the same with `headrace://`, `headraces://`.",
     )
+    key_prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
+        "",
+        description="Stands in front of all keys in Redis, so that deployments share a server without seeing each "
+        "other: clients and workers that belong together have the same. As `global_keyprefix` of Celery's Redis "
+        "transport.",
+    )
+    broker_timeout_s: float = Field(
+        8.0,
+        ge=2,
+        le=3600,
+        description="A connection to Redis or Valkey counts as dead, and is replaced, when a read or write on it is "
+        "silent for so long.",
+    )
     database_url: SecretStr | None = Field(None, description="Postgres: `postgresql://user:password@host:port/name`.")
+    database_timeout_s: float = Field(
+        8.0,
+        ge=2,
+        le=3600,
+        description="A connection to Postgres counts as dead, and is replaced, when a statement on it is silent for so "
+        "long.",
+    )
     home: Path = Field(Path(".headrace"), description="Folder of the local stack's data.")
     models: Path = Field(Path("models"), description="Folder of model packages, `NAME/VERSION/model.toml`.")
     device: str = Field("cpu", description="Where workers run models: `cpu`, `cuda`, `cuda:1`, `tensorrt`.")
@@ -93,6 +114,12 @@ class Settings(BaseSettings):
     inbox_ttl_s: int = Field(
         3600, gt=0, le=_LONGEST_S, description="A client's inbox disappears after this time without traffic."
     )
+    inbox_bytes: int = Field(
+        16 << 20,
+        ge=4096,
+        description="What a client's inbox may take of the broker's memory. From half of it on, replies refer to rows "
+        "instead of carrying outputs; a full inbox gets no more, and its client reads the rows.",
+    )
     celery_result_ttl_s: int = Field(
         86_400,
         ge=0,
@@ -103,6 +130,11 @@ class Settings(BaseSettings):
         50.0, ge=0, description="Requests a second that a worker shows one by one in Flower; batches always are shown."
     )
     outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
+    outbox_bytes: int = Field(
+        134_217_728,
+        gt=0,
+        description="Bytes of outputs a worker holds while Postgres is away; it runs nothing more at either bound.",
+    )
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
     )
@@ -134,7 +166,9 @@ def load_settings() -> Settings:
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
         name = "HEADRACE_" + "_".join(map(str, first["loc"])).upper()
-        raise ConfigurationError(f"{name} is wrong: {first['msg']}; see docs/settings.md") from None
+        raise ConfigurationError(
+            f"{name} is wrong: {first['msg'].removeprefix('Value error, ')}; see docs/settings.md"
+        ) from None
     stack = read_stack(settings.home)
     if stack is None:
         return settings

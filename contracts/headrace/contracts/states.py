@@ -17,3 +17,6 @@ class State(StrEnum):
 
 #: What `Handle.status()` says of a request that has no row yet.
 PENDING: Final = "pending"
+
+#: What `Handle.status()` says of a request that the broker lost with its data.
+LOST: Final = "lost"

@@ -15,6 +15,7 @@ from headrace.contracts.errors import (
     PayloadTooLarge,
     PoisonRequest,
     QueueFull,
+    RequestLost,
     ResultTimeout,
     RuntimeTrouble,
     SignatureMismatch,
@@ -25,7 +26,7 @@ from headrace.producers.async_client import AsyncClient
 from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.client import Client
 from headrace.producers.handle import Handle
-from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted
+from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted
 
 __all__ = [
     "AsyncClient",
@@ -43,10 +44,12 @@ __all__ = [
     "ModelOutOfMemory",
     "OutputMismatch",
     "PackageError",
+    "PartlyKept",
     "PartlySubmitted",
     "PayloadTooLarge",
     "PoisonRequest",
     "QueueFull",
+    "RequestLost",
     "ResultTimeout",
     "RuntimeTrouble",
     "SignatureMismatch",

@@ -8,25 +8,29 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from headrace.contracts.errors import BrokerUnavailable, InvalidRequest
+from headrace.contracts.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 from headrace.contracts.message import queue_name
 from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors import Tensors
 from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.async_inbox import AsyncInbox
+from headrace.producers.async_keeper import AsyncKeeper
 from headrace.producers.async_sender import AsyncSender
 from headrace.producers.broker import connect_for_calls_async
+from headrace.producers.durable import DurableRequests
 from headrace.producers.forks import renew_after_fork
 from headrace.producers.lookup import RowLookup
-from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
+from headrace.producers.pending import NOT_KEPT_YET
+from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served_async
+from headrace.producers.serving import AsyncLook, AsyncSharedLook, SharedLook, is_served_async, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
 if TYPE_CHECKING:
     from headrace.results_store import Prediction
+    from headrace.results_store.application import AsyncTransaction
 
 
 class AsyncClient:
@@ -40,6 +44,7 @@ class AsyncClient:
         self._settings = settings or load_settings()
         self._url = self._settings.require_broker_url()
         self._rows = RowLookup(self._settings)
+        self._durable = DurableRequests(self._rows, self._settings.key_prefix)
         self.renew()
         renew_after_fork(self)
 
@@ -47,10 +52,18 @@ class AsyncClient:
         """Start afresh in the child after a fork, or in a new event loop after the end of the last."""
         self._rows.renew()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._broker = connect_for_calls_async(self._url)
+        silence_s = self._settings.broker_timeout_s
+        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix, silence_s)
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
-        self._inbox = AsyncInbox(self._url, keys.inbox(uuid.uuid4().hex), self._rows.replies)
-        self._factory = RequestFactory(self._settings, self._inbox.key)
+        self._keeper = AsyncKeeper(self._durable, self._sender)
+        prefix = self._settings.key_prefix
+        self._served = AsyncSharedLook(lambda model: is_served_async(self._url, model, prefix))
+        self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
+        inbox = keys.inbox_name(uuid.uuid4().hex)
+        key = keys.keys_of(self._broker).inbox(inbox)
+        self._inbox = AsyncInbox(self._url, key, self._rows, self._broker, self._settings.lease_s, silence_s)
+        self._factory = RequestFactory(self._settings, inbox)
+        self._look = AsyncLook(self._url, self._settings.key_prefix, self._factory.catalog)
 
     def _bind(self) -> None:
         """Keep to the event loop of the first use; connections can't leave it."""
@@ -63,7 +76,7 @@ class AsyncClient:
             self.renew()
         self._loop = loop
 
-    async def submit(
+    async def submit(  # noqa: PLR0913 — each is given by its name
         self,
         model: str,
         inputs: Mapping[str, object],
@@ -72,17 +85,23 @@ class AsyncClient:
         deadline_s: float | None = None,
         version: str = "",
         request_id: str | None = None,
+        durable: bool = False,
+        connection: AsyncTransaction | None = None,
     ) -> AsyncHandle:
         """Submit one request; see `Client.submit`."""
         self._bind()
-        block = self._factory.one(model, inputs, Options(priority, deadline_s, version), request_id)
+        await self._look(model)
+        options = Options(priority, deadline_s, version)
+        block = self._factory.one(model, inputs, options, request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, AsyncHandle) else AsyncHandle(self, block.ids[0], model)
-        if not await self._send(model, priority, block, [handle]):
+        if durable or connection is not None:
+            await self._keep(model, block, [handle], options, connection)
+        elif not await self._send(model, block, [handle], options):
             raise queue_is_full(model, self._settings.queue_limit, handle.id)
         return handle
 
-    async def submit_many(
+    async def submit_many(  # noqa: PLR0913 — each is given by its name
         self,
         model: str,
         inputs: Mapping[str, object],
@@ -90,28 +109,64 @@ class AsyncClient:
         priority: int = 0,
         deadline_s: float | None = None,
         version: str = "",
+        durable: bool = False,
+        connection: AsyncTransaction | None = None,
     ) -> list[AsyncHandle]:
         """Submit each row as a request of its own; see `Client.submit_many`."""
         self._bind()
+        await self._look(model)
         handles: list[AsyncHandle] = []
-        for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
+        options = Options(priority, deadline_s, version)
+        for block in self._factory.per_row(model, inputs, options):
             new = [AsyncHandle(self, request_id, model) for request_id in block.ids]
             try:
-                accepted = await self._send(model, priority, block, new)
+                if durable or connection is not None:
+                    accepted = await self._keep(model, block, new, options, connection)
+                else:
+                    accepted = await self._send(model, block, new, options)
             except BrokerUnavailable as exc:
                 raise SubmissionInterrupted(exc, handles) from exc
+            except StoreUnavailable as exc:
+                raise PartlyKept(exc, handles) from exc
             handles += new[:accepted]
             if accepted < len(new):
                 raise PartlySubmitted(model, self._settings.queue_limit, handles)
         return handles
 
-    async def _send(self, model: str, priority: int, block: Block, handles: Sequence[AsyncHandle]) -> int:
+    async def _keep(
+        self,
+        model: str,
+        block: Block,
+        handles: Sequence[AsyncHandle],
+        options: Options,
+        connection: AsyncTransaction | None,
+    ) -> int:
+        """Make rows of durable requests, and send them unless they are part of an application's transaction."""
+        self._check_open()
+        if connection is None:
+            await self._inbox.expect(handles, options.deadline_s, NOT_KEPT_YET)
+            self._inbox.kept(handles, await self._keeper.keep(model, options.priority, block))
+            return len(handles)
+        at = 0
+        for kept in self._durable.blocks(model, options.priority, [block]):
+            mine = handles[at : at + len(kept.ids)]
+            at += len(mine)
+            await self._inbox.expect(mine, options.deadline_s, kept.id)
+            await self._durable.insert_within_async(connection, kept)
+        return at
+
+    def _check_open(self) -> None:
         if self.closed:
             raise InvalidRequest("the client is closed; make a new one")
-        self._inbox.expect(handles)
-        return await self._sender.send(queue_name(model), priority, block.messages)
 
-    async def predict(
+    async def _send(self, model: str, block: Block, handles: Sequence[AsyncHandle], options: Options) -> int:
+        self._check_open()
+        standing = await self._inbox.expect(handles, options.deadline_s)
+        accepted = await self._sender.send(queue_name(model), options.priority, block.messages)
+        self._inbox.sent(handles, standing)
+        return accepted
+
+    async def predict(  # noqa: PLR0913 — each is given by its name
         self,
         model: str,
         inputs: Mapping[str, object],
@@ -120,9 +175,12 @@ class AsyncClient:
         priority: int = 0,
         deadline_s: float | None = None,
         version: str = "",
+        durable: bool = False,
     ) -> Tensors:
         """Submit one request and wait for its outputs; see `Client.predict`."""
-        handle = await self.submit(model, inputs, priority=priority, deadline_s=deadline_s, version=version)
+        handle = await self.submit(
+            model, inputs, priority=priority, deadline_s=deadline_s, version=version, durable=durable
+        )
         return await handle.result(timeout_s)
 
     async def get(self, request_id: str) -> Prediction | None:
@@ -140,15 +198,24 @@ class AsyncClient:
 
     async def is_served(self, model: str) -> bool:
         """Return whether a worker takes the requests to a model at present; see `Client.is_served`."""
-        return await is_served_async(self._url, model)
+        return await self._served(model)
+
+    async def where_served(self, model: str) -> str:
+        """Return a phrase on where a model is served that is not served here; see `Client.where_served`."""
+        return await asyncio.to_thread(self._where, model)
+
+    async def explain(self, handle: AsyncHandle) -> str:
+        """Return why a durable request was not sent yet; see `Client.explain`."""
+        return await asyncio.to_thread(self._durable.explain, handle)
 
     async def look_up(self, handle: AsyncHandle) -> None:
         """Look for a handle's row; `AsyncHandle.status` calls it."""
         self._inbox.settle(handle, await asyncio.to_thread(self._rows.replies, [handle.id]))
+        await self._inbox.check(handle)
 
     async def cancel(self, handle: AsyncHandle) -> bool:
         """Cancel a request; `AsyncHandle.cancel` calls it."""
-        won, replies = await asyncio.to_thread(cancel, self._rows, self._url, handle)
+        won, replies = await asyncio.to_thread(cancel, self._rows, self._url, self._settings.key_prefix, handle)
         self._inbox.settle(handle, replies)
         return won
 
@@ -160,8 +227,10 @@ class AsyncClient:
     async def close(self) -> None:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
         await self._inbox.close()
+        await self._keeper.close()
         await self._sender.close()
         await self._broker.aclose()
+        await self._look.close()
         await asyncio.to_thread(self._rows.close)
 
     async def __aenter__(self) -> Self:

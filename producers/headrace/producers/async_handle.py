@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from headrace.contracts.states import PENDING, State
+from headrace.contracts.states import State
 from headrace.contracts.tensors import Tensors
-from headrace.producers.handle import closed_meanwhile, timed_out
+from headrace.producers.handle import closed_meanwhile, lost, status_of, timed_out
 from headrace.producers.outcome import outputs_of, reads_store
 from headrace.producers.pending import Waiting
 from headrace.producers.request import check_timeout
@@ -28,7 +28,7 @@ class AsyncHandle(Waiting):
 
     def __repr__(self) -> str:
         """Name the request and its state as known here, without asking anybody."""
-        return f"<AsyncHandle {self.id} {self.model} {self.reply.state if self.reply else PENDING}>"
+        return f"<AsyncHandle {self.id} {self.model} {status_of(self)}>"
 
     async def result(self, timeout_s: float | None = None) -> Tensors:
         """Wait for the outputs; see `Handle.result`."""
@@ -36,22 +36,27 @@ class AsyncHandle(Waiting):
         if self.reply is None:
             await self._client.wait(self, timeout_s)
         if self.reply is None:
+            if self.standing.lost:
+                raise lost(self)
             if self._client.closed:
                 raise closed_meanwhile(self)
-            raise timed_out(self, timeout_s, served=not timeout_s or await self._client.is_served(self.model))
+            unsent = await self._client.explain(self) if timeout_s else ""
+            served = bool(unsent) or not timeout_s or await self._client.is_served(self.model)
+            where = "" if served else await self._client.where_served(self.model)
+            raise timed_out(self, timeout_s, served=served, where=where, unsent=unsent)
         if reads_store(self.reply):
             return await asyncio.to_thread(outputs_of, self.reply, self._client.read_row)
         return outputs_of(self.reply, self._client.read_row)
 
     def done(self) -> bool:
-        """Say whether the request is known to have ended, well or not."""
-        return self.reply is not None
+        """Return whether the request is known to have ended, well or not, or to be lost."""
+        return self.ended
 
     async def status(self) -> str:
-        """Give "pending", or how the request ended; see `Handle.status`."""
+        """Return "pending", or how the request ended; see `Handle.status`."""
         if self.reply is None:
             await self._client.look_up(self)
-        return PENDING if self.reply is None else str(self.reply.state)
+        return status_of(self)
 
     async def cancel(self) -> bool:
         """Cancel the request; see `Handle.cancel`."""

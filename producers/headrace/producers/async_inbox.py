@@ -7,24 +7,34 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Sequence
 from typing import Final
 
+import redis.asyncio
+
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies
+from headrace.contracts.message import Reply, decode_replies, were_dropped
 from headrace.producers.broker import (
     NUDGE,
     PATIENCE_S,
-    READ_S,
     RECONNECT_FIRST_S,
     RECONNECT_MAX_S,
     broker_errors,
     connect_for_reading_async,
+    read_for_s,
 )
-from headrace.producers.pending import Pending, Waiting
+from headrace.producers.finder import AsyncFinder
+from headrace.producers.lookup import RowLookup
+from headrace.producers.losses import PROBE_EVERY_S, Losses
+from headrace.producers.pending import Pending, Standing, Waiting
+from headrace.queueing.patience import SILENCE_S
 
 #: How long a cancelled task may take to end before it is woken.
 _CANCEL_S: Final = 0.1
+
+#: How long a look-up in the store may take that runs when the inbox is closed.
+_LOOK_UP_S: Final = 1.0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -32,12 +42,25 @@ _log: Final = logging.getLogger(__name__)
 class AsyncInbox:
     """Reads the replies to one asyncio client; belongs to one event loop."""
 
-    def __init__(self, url: str, key: str, look_up: Callable[[Sequence[str]], list[Reply]]) -> None:
-        """key: the list to read. look_up: gives replies for those of these requests that have a row; may block."""
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        rows: RowLookup,
+        broker: redis.asyncio.Redis,
+        lease_s: float,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        """key: the list to read. rows: the way to the store, which blocks.
+
+        broker: for short calls. lease_s: how long a dead worker keeps requests to itself. silence_s: a connection that
+        is silent for so long is replaced.
+        """
         self.key = key
         self.closed = False
-        self._client = connect_for_reading_async(url)
-        self._look_up = look_up
+        self._client = connect_for_reading_async(url, silence_s)
+        self._read_s = read_for_s(silence_s)
+        self._rows = rows
         self._pending = Pending()
         self._reader: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -45,39 +68,73 @@ class AsyncInbox:
         self._timer_at = math.inf
         self._failure: BaseException | None = None
         self._down_since: float | None = None
+        self._losses = Losses(lease_s)
+        self._finder = AsyncFinder(broker, self._losses, self._pending, rows.whereabouts)
+        self._look: asyncio.Task[None] | None = None
+        self._look_timer: asyncio.TimerHandle | None = None
 
-    def expect(self, handles: Sequence[Waiting]) -> None:
-        """Take replies to these requests from now on; call it before they are sent."""
-        self._pending.add(handles)
+    async def expect(
+        self, handles: Sequence[Waiting], deadline_s: float | None = None, kept: uuid.UUID | None = None
+    ) -> Standing:
+        """Take replies to these requests from now on; await it before they are sent, and call `sent` thereafter.
+
+        kept: the row that keeps durable ones. Raises BrokerUnavailable, the first time only, and not for durable ones.
+        """
+        if kept is None and not self._losses.identity_known:
+            await self._finder.learn()
+        standing = self._losses.standing(time.monotonic(), deadline_s, kept)
+        self._pending.add(handles, standing)
         self._read_on()
+        return standing
+
+    def sent(self, handles: Sequence[Waiting], standing: Standing) -> None:
+        """Take note that requests were sent. standing: of `expect`."""
+        if handles and (handles[0].standing is not standing or self._losses.is_past(standing)):
+            self._losses.doubt(handles, standing)
 
     def find(self, request_id: str, model: str) -> Waiting | None:
         """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
         return self._pending.find(request_id, model)
+
+    def kept(self, handles: Sequence[Waiting], kept: uuid.UUID) -> None:
+        """Take note of the row that keeps durable requests, once it is known."""
+        if handles:
+            standing = handles[0].standing._replace(kept=kept)
+            for handle in handles:
+                handle.standing = standing
 
     def settle(self, handle: Waiting, replies: Sequence[Reply]) -> None:
         """Give a request the reply that came another way."""
         self._pending.adopt(handle)
         self._pending.settle(replies)
 
+    async def check(self, handle: Waiting) -> None:
+        """Look whether a request is lost, if there is a reason to: it has been away for a lease, say."""
+        if handle.reply is None and self._losses.asked_for(handle, time.monotonic()):
+            await self._finder.go_through()
+
     async def wait(self, handle: Waiting, timeout_s: float | None) -> None:
         """Wait until a request has its reply, the time is up or the inbox is closed.
 
         Raises BrokerUnavailable when the broker was away for PATIENCE_S.
         """
-        woken = asyncio.Event()
-        self._pending.watch(handle, woken.set, time.monotonic())
+        woken, now = asyncio.Event(), time.monotonic()
+        if not self._pending.is_watched:
+            self._losses.somebody_waits(handle)
+        self._losses.adopt(handle)
+        self._pending.watch(handle, woken.set, now)
         self._set_timer()
+        self._look_later()
         self._read_on()
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
-                    while handle.reply is None and not self.closed and self._failure is None:
+                    while not handle.ended and not self.closed and self._failure is None:
                         await woken.wait()
                         woken.clear()
         finally:
             self._pending.unwatch(handle, woken.set)
-        if handle.reply is None and self._failure is not None:
+        if not handle.ended and self._failure is not None:
             raise self._failure
 
     def _read_on(self) -> None:
@@ -99,7 +156,7 @@ class AsyncInbox:
     async def _read(self) -> None:
         try:
             with broker_errors():
-                found = await self._client.blpop([self.key], READ_S)
+                found = await self._client.blpop([self.key], self._read_s)
         except BrokerUnavailable:
             away_s = self._note_break()
             if away_s > PATIENCE_S:
@@ -117,13 +174,19 @@ class AsyncInbox:
         if self._down_since is None:
             self._down_since = now
             self._pending.connection_broke(now)
+            self._losses.connection_broke()
         return now - self._down_since
 
     def _take(self, element: bytes | str) -> None:
         try:
-            self._pending.settle(decode_replies(element))  # type: ignore[arg-type]  # the client doesn't decode to str
+            replies = decode_replies(element)  # type: ignore[arg-type]  # the client doesn't decode to str
         except InvalidRequest as exc:
             _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
+            return
+        if were_dropped(replies):
+            self._pending.connection_broke(time.monotonic())
+            self._set_timer()
+        self._pending.settle(replies)
 
     def _set_timer(self) -> None:
         """Have `_look_up_what_is_due` called when something is due."""
@@ -146,9 +209,25 @@ class AsyncInbox:
         self._looking = asyncio.create_task(self._find_rows(ids), name="headrace-lookup")
         self._looking.add_done_callback(lambda _: self._set_timer())
 
+    def _look_later(self) -> None:
+        """Have a round of looks begin when it is due, while somebody waits."""
+        if self._look_timer is None and not self.closed:
+            wait_s = max(self._losses.due_at - time.monotonic(), 0)
+            self._look_timer = asyncio.get_running_loop().call_later(min(wait_s, PROBE_EVERY_S), self._look_if_due)
+
+    def _look_if_due(self) -> None:
+        self._look_timer = None
+        if not self._pending.is_watched:
+            return
+        if time.monotonic() < self._losses.due_at or (self._look is not None and not self._look.done()):
+            self._look_later()
+            return
+        self._look = asyncio.create_task(self._finder.go_through(), name="headrace-finder")
+        self._look.add_done_callback(lambda _: self._look_later())
+
     async def _find_rows(self, ids: list[str]) -> None:
         try:
-            self._pending.settle(await asyncio.to_thread(self._look_up, ids))
+            self._pending.settle(await asyncio.to_thread(self._rows.replies, ids))
         except (StoreUnavailable, ConfigurationError) as exc:
             # The reply may still come through the inbox, and the next lookup finds the row if it doesn't.
             _log.warning("lookup_failed requests=%d error=%r", len(ids), exc.message)
@@ -159,8 +238,9 @@ class AsyncInbox:
             return
         self.closed = True
         self._pending.wake_all()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
         await self._end_tasks()
         try:
             with broker_errors():
@@ -171,7 +251,10 @@ class AsyncInbox:
         await self._client.aclose()
 
     async def _end_tasks(self) -> None:
-        alive = {task for task in (self._reader, self._looking) if task is not None}
+        if self._looking is not None:
+            # Its thread would go on without it, and open a connection that nobody closes any more.
+            await asyncio.wait({self._looking}, timeout=_LOOK_UP_S)
+        alive = {task for task in (self._reader, self._looking, self._look) if task is not None}
         for task in alive:
             task.cancel()
         if alive:
@@ -180,4 +263,4 @@ class AsyncInbox:
             # redis-py loses a cancellation that comes while it connects; then an empty element ends the read.
             with contextlib.suppress(BrokerUnavailable), broker_errors():
                 await self._client.rpush(self.key, NUDGE)
-            await asyncio.wait(alive, timeout=READ_S)
+            await asyncio.wait(alive, timeout=self._read_s)

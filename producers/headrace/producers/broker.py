@@ -12,22 +12,23 @@ from redis.backoff import ExponentialBackoff
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 from headrace.contracts.message import encode_replies
-from headrace.queueing.connection import CONNECT_TIMEOUT_S, connect, redis_url, translate_errors
+from headrace.queueing.connection import bounds, connect, redis_url, translate_errors
+from headrace.queueing.keys import Keys, attach
+from headrace.queueing.patience import SILENCE_S
 
 #: A call that fails because the server restarted is tried this often again, 0.05 and 0.1 s later; then the user hears
 #: of it. Submitting twice is harmless: rows are keyed by request id.
 _RETRIES: Final = 2
 _BACKOFF_S: Final = 0.05
 
-#: A short call that takes longer means that the server or the way to it is broken.
-_CALL_TIMEOUT_S: Final = 10.0
-
 #: A look whether a model is served comes after the time that a caller gave, so it may not take long.
 _LOOK_TIMEOUT_S: Final = 1.0
 
-#: Longest single blocking read of an inbox, and how much later than its end the silence means a dead connection.
-READ_S: Final = 5.0
-_SILENCE_S: Final = 5.0
+#: Longest single blocking read of an inbox, at most half of the time after which silence means a dead connection.
+READ_S: Final = 3.0
+
+#: A caller whose time is up waits so much longer for the answer to its last read.
+LATE_S: Final = 1.0
 
 #: Redis before 7 may take a shorter time for "forever".
 SHORTEST_READ_S: Final = 0.01
@@ -47,48 +48,66 @@ _UNREADABLE: Final = (
 PATIENCE_S: Final = 60.0
 
 
-def connect_for_calls(url: str) -> redis.Redis:
-    """Give a client for short calls; usable from several threads."""
+def connect_for_calls(url: str, prefix: str = "", silence_s: float = SILENCE_S) -> redis.Redis:
+    """Return a client for short calls; usable from several threads."""
     retry = redis.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), _RETRIES)
-    return connect(url, socket_timeout=_CALL_TIMEOUT_S, retry=retry)
+    return connect(url, prefix=prefix, silence_s=silence_s, retry=retry)
 
 
-def connect_for_reading(url: str) -> redis.Redis:
-    """Give a client for blocking reads; it doesn't retry, so that its user learns of every break."""
-    return connect(url, socket_timeout=READ_S + _SILENCE_S, retry=redis.retry.Retry(ExponentialBackoff(), 0))
+def connect_for_reading(url: str, silence_s: float = SILENCE_S) -> redis.Redis:
+    """Return a client for blocking reads; it doesn't retry, so that its user learns of every break."""
+    return connect(url, silence_s=silence_s, retry=redis.retry.Retry(ExponentialBackoff(), 0))
 
 
-def connect_for_look(url: str) -> redis.Redis:
+def read_for_s(silence_s: float) -> float:
+    """Return the longest time of one blocking read, so that a silent connection is noticed after `silence_s`."""
+    return min(READ_S, silence_s / 2)
+
+
+def read_inbox(client: redis.Redis, key: str, timeout_s: float, late_s: float) -> list[bytes] | None:
+    """Wait for an element of a list, at most `timeout_s`; fails when no answer has come `late_s` after that."""
+    connection = client.connection_pool.get_connection()
+    try:
+        connection.send_command("BLPOP", key, max(timeout_s, SHORTEST_READ_S))  # type: ignore[no-untyped-call]
+        answer: list[bytes] | None = connection.read_response(timeout=timeout_s + late_s)
+        return answer
+    finally:
+        client.connection_pool.release(connection)
+
+
+def connect_for_look(url: str, prefix: str = "") -> redis.Redis:
     """Return a client for one short look, which gives up soon."""
     retry = redis.retry.Retry(ExponentialBackoff(), 0)
-    return connect(url, socket_timeout=_LOOK_TIMEOUT_S, socket_connect_timeout=_LOOK_TIMEOUT_S, retry=retry)
+    timeouts = {"socket_timeout": _LOOK_TIMEOUT_S, "socket_connect_timeout": _LOOK_TIMEOUT_S}
+    return connect(url, prefix=prefix, retry=retry, **timeouts)
 
 
-def _connect_async(url: str, timeout_s: float, retries: int) -> redis.asyncio.Redis:
-    connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
+def _connect_async(url: str, prefix: str, timeout_s: float, retries: int) -> redis.asyncio.Redis:
     retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), retries)
+    plain = redis_url(url)
     try:
-        return redis.asyncio.Redis.from_url(
-            redis_url(url), socket_connect_timeout=connect_s, socket_timeout=timeout_s, retry=retry
-        )
+        options = bounds(plain, redis.asyncio.connection, silence_s=timeout_s)
+        client = redis.asyncio.Redis.from_url(plain, retry=retry, **options)
     except ValueError:
         # The cause may quote a part of the password.
         raise ConfigurationError(_UNREADABLE) from None
+    attach(client.connection_pool, Keys(prefix))
+    return client
 
 
-def connect_for_calls_async(url: str) -> redis.asyncio.Redis:
-    """Give an asyncio client for short calls."""
-    return _connect_async(url, _CALL_TIMEOUT_S, _RETRIES)
+def connect_for_calls_async(url: str, prefix: str = "", silence_s: float = SILENCE_S) -> redis.asyncio.Redis:
+    """Return an asyncio client for short calls."""
+    return _connect_async(url, prefix, silence_s, _RETRIES)
 
 
-def connect_for_reading_async(url: str) -> redis.asyncio.Redis:
-    """Give an asyncio client for blocking reads; it doesn't retry."""
-    return _connect_async(url, READ_S + _SILENCE_S, 0)
+def connect_for_reading_async(url: str, silence_s: float = SILENCE_S) -> redis.asyncio.Redis:
+    """Return an asyncio client for blocking reads; it doesn't retry."""
+    return _connect_async(url, "", silence_s, 0)
 
 
-def connect_for_look_async(url: str) -> redis.asyncio.Redis:
+def connect_for_look_async(url: str, prefix: str = "") -> redis.asyncio.Redis:
     """Return an asyncio client for one short look, which gives up soon."""
-    return _connect_async(url, _LOOK_TIMEOUT_S, 0)
+    return _connect_async(url, prefix, _LOOK_TIMEOUT_S, 0)
 
 
 @contextmanager

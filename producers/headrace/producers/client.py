@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from headrace.contracts.errors import BrokerUnavailable, InvalidRequest
+from headrace.contracts.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 from headrace.contracts.message import queue_name
 from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors import Tensors
 from headrace.producers.broker import broker_errors, connect_for_calls
+from headrace.producers.durable import DurableRequests, not_sent
 from headrace.producers.forks import renew_after_fork
 from headrace.producers.handle import Handle
 from headrace.producers.inbox import Inbox
 from headrace.producers.lookup import RowLookup
-from headrace.producers.refusal import PartlySubmitted, SubmissionInterrupted, queue_is_full
+from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.request import Block, Options, RequestFactory
 from headrace.producers.revocation import cancel
-from headrace.producers.serving import is_served
+from headrace.producers.serving import Look, SharedLook, is_served, where_served
+from headrace.producers.turns import Turns
 from headrace.queueing import keys
 from headrace.queueing.submission import Submitter
 
 if TYPE_CHECKING:
     from headrace.results_store import Prediction
+    from headrace.results_store.application import Transaction
+    from headrace.results_store.durable_block import DurableBlock
 
 
 class Client:
@@ -42,21 +46,30 @@ class Client:
         self._settings = settings or load_settings()
         self._url = self._settings.require_broker_url()
         self._rows = RowLookup(self._settings)
+        self._durable = DurableRequests(self._rows, self._settings.key_prefix)
         self._open()
         renew_after_fork(self)
 
     def _open(self) -> None:
-        self._broker = connect_for_calls(self._url)
+        silence_s = self._settings.broker_timeout_s
+        self._broker = connect_for_calls(self._url, self._settings.key_prefix, silence_s)
         self._submitter = Submitter(self._broker)
-        self._inbox = Inbox(self._url, keys.inbox(uuid.uuid4().hex), self._rows.replies)
-        self._factory = RequestFactory(self._settings, self._inbox.key)
+        self._turns = Turns()
+        prefix = self._settings.key_prefix
+        self._served = SharedLook(lambda model: is_served(self._url, model, prefix))
+        self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
+        inbox = keys.inbox_name(uuid.uuid4().hex)
+        key = keys.keys_of(self._broker).inbox(inbox)
+        self._inbox = Inbox(self._url, key, self._rows, self._broker, self._settings.lease_s, silence_s)
+        self._factory = RequestFactory(self._settings, inbox)
+        self._look = Look(self._url, self._settings.key_prefix, self._factory.catalog)
 
     def renew(self) -> None:
         """Start afresh in the child after a fork: an inbox and connections of its own."""
         self._rows.renew()
         self._open()
 
-    def submit(
+    def submit(  # noqa: PLR0913 — each is given by its name
         self,
         model: str,
         inputs: Mapping[str, object],
@@ -65,25 +78,33 @@ class Client:
         deadline_s: float | None = None,
         version: str = "",
         request_id: str | None = None,
+        durable: bool = False,
+        connection: Transaction | None = None,
     ) -> Handle:
         """Submit one request and return at once.
 
         inputs: name → array with the model's datatype, in the model's own layout; or nested lists, which are converted.
         All rows go in one request. priority: 0 (default) to 9 (most urgent). deadline_s: the model won't start later
         than this many seconds from now. version: of the model; "" is the newest. request_id: any string of at most 255
-        characters; a request submitted twice under one id has one effect.
+        characters; a request submitted twice under one id has one effect. durable: Postgres keeps the request until it
+        has ended, and it is sent again if the broker loses it. connection: of the application, to the same database;
+        the request is durable and part of its transaction: sent once that is committed, never if it is rolled back.
 
         Raises InvalidRequest (UnknownModel, SignatureMismatch, PayloadTooLarge) before anything is sent, QueueFull,
-        BrokerUnavailable.
+        BrokerUnavailable; for a durable one StoreUnavailable and ConfigurationError in their place.
         """
-        block = self._factory.one(model, inputs, Options(priority, deadline_s, version), request_id)
+        self._look(model)
+        options = Options(priority, deadline_s, version)
+        block = self._factory.one(model, inputs, options, request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, Handle) else Handle(self, block.ids[0], model)
-        if not self._send(model, priority, block, [handle]):
+        if durable or connection is not None:
+            self._keep([handle], model, [block], options, connection)
+        elif not self._send(model, block, [handle], options):
             raise queue_is_full(model, self._settings.queue_limit, block.ids[0])
         return handle
 
-    def submit_many(
+    def submit_many(  # noqa: PLR0913 — each is given by its name
         self,
         model: str,
         inputs: Mapping[str, object],
@@ -91,6 +112,8 @@ class Client:
         priority: int = 0,
         deadline_s: float | None = None,
         version: str = "",
+        durable: bool = False,
+        connection: Transaction | None = None,
     ) -> list[Handle]:
         """Submit each row as a request of its own, in order, many in one round trip.
 
@@ -100,13 +123,19 @@ class Client:
 
         Like `submit` otherwise. When the queue's limit is reached on the way, PartlySubmitted (a QueueFull) is raised;
         its `handles` are those of the first rows, which were accepted. So are those of SubmissionInterrupted (a
-        BrokerUnavailable) when the broker is lost on the way.
+        BrokerUnavailable) when the broker is lost on the way, and of PartlyKept (a StoreUnavailable) when Postgres is
+        lost while it takes durable ones. Durable requests may be more than the limit: those wait in Postgres.
         """
+        self._look(model)
+        options = Options(priority, deadline_s, version)
+        blocks = self._factory.per_row(model, inputs, options)
+        if durable or connection is not None:
+            return self._keep([], model, blocks, options, connection)
         handles: list[Handle] = []
-        for block in self._factory.per_row(model, inputs, Options(priority, deadline_s, version)):
+        for block in blocks:
             new = [Handle(self, request_id, model) for request_id in block.ids]
             try:
-                accepted = self._send(model, priority, block, new)
+                accepted = self._send(model, block, new, options)
             except BrokerUnavailable as exc:
                 raise SubmissionInterrupted(exc, handles) from exc
             handles += new[:accepted]
@@ -114,17 +143,67 @@ class Client:
                 raise PartlySubmitted(model, self._settings.queue_limit, handles)
         return handles
 
-    def _send(self, model: str, priority: int, block: Block, handles: Sequence[Handle]) -> int:
-        inbox = self._inbox
-        if inbox.closed:
+    def _keep(
+        self, known: Iterable[Handle], model: str, blocks: Iterable[Block], options: Options, within: Transaction | None
+    ) -> list[Handle]:
+        """Make rows of durable requests, and send them unless they are part of an application's transaction.
+
+        While Postgres commits one block, the one before is sent. known: handles to use again.
+        """
+        self._check_open()
+        handles: list[Handle] = []
+        again = {handle.id: handle for handle in known}
+        committed: DurableBlock | None = None
+        try:
+            for block in self._durable.blocks(model, options.priority, blocks):
+                new = [again.get(each) or Handle(self, each, model) for each in block.ids]
+                self._inbox.expect(new, options.deadline_s, block.id)
+                if within is not None:
+                    self._durable.insert_within(within, block)
+                else:
+                    with self._durable.inserting(block):
+                        sending, committed = committed, None
+                        self._send_kept(sending)
+                    committed = block
+                handles += new
+        except StoreUnavailable as exc:
+            if not handles:
+                raise
+            raise PartlyKept(exc, handles) from exc
+        finally:
+            self._send_kept(committed)
+        return handles
+
+    def _send_kept(self, block: DurableBlock | None) -> None:
+        """Send a block that is committed; what can't be sent now, a relay sends."""
+        if block is None:
+            return
+        limit = self._settings.queue_limit
+        try:
+            with self._turns, broker_errors():
+                sent = self._submitter.submit(block.queue, block.priority, block.messages, limit)
+        except BrokerUnavailable as exc:
+            not_sent(block, exc)
+        else:
+            self._durable.sent(block, sent)
+
+    def _check_open(self) -> None:
+        if self._inbox.closed:
             raise InvalidRequest("the client is closed; make a new one")
-        inbox.expect(handles)
-        with broker_errors():
-            accepted = self._submitter.submit(queue_name(model), priority, block.messages, self._settings.queue_limit)
+
+    def _send(self, model: str, block: Block, handles: Sequence[Handle], options: Options) -> int:
+        self._check_open()
+        inbox = self._inbox
+        standing = inbox.expect(handles, options.deadline_s)
+        with self._turns, broker_errors():
+            accepted = self._submitter.submit(
+                queue_name(model), options.priority, block.messages, self._settings.queue_limit
+            )
+        inbox.sent(handles, standing)
         inbox.tidy()
         return accepted
 
-    def predict(
+    def predict(  # noqa: PLR0913 — each is given by its name
         self,
         model: str,
         inputs: Mapping[str, object],
@@ -133,9 +212,10 @@ class Client:
         priority: int = 0,
         deadline_s: float | None = None,
         version: str = "",
+        durable: bool = False,
     ) -> Tensors:
         """Submit one request and wait for its outputs; see `submit` and `Handle.result`."""
-        handle = self.submit(model, inputs, priority=priority, deadline_s=deadline_s, version=version)
+        handle = self.submit(model, inputs, priority=priority, deadline_s=deadline_s, version=version, durable=durable)
         return handle.result(timeout_s)
 
     def get(self, request_id: str) -> Prediction | None:
@@ -154,7 +234,15 @@ class Client:
 
         A worker that was killed counts until its lease ends; True also when the broker doesn't answer in a second.
         """
-        return is_served(self._url, model)
+        return self._served(model)
+
+    def where_served(self, model: str) -> str:
+        """Return a phrase on where a model is served that is not served here; `Handle.result` asks when it isn't."""
+        return self._where(model)
+
+    def explain(self, handle: Handle) -> str:
+        """Return why a durable request was not sent yet, "" for others; `Handle.result` asks when its time is up."""
+        return self._durable.explain(handle)
 
     def poll(self) -> None:
         """Take the replies that have arrived; `Handle.done` calls it."""
@@ -163,10 +251,12 @@ class Client:
     def look_up(self, handle: Handle) -> None:
         """Look for a handle's row; `Handle.status` calls it."""
         self._inbox.settle(handle, self._rows.replies([handle.id]))
+        self._inbox.check(handle)
 
     def cancel(self, handle: Handle) -> bool:
         """Cancel a request; `Handle.cancel` calls it."""
-        won, replies = cancel(self._rows, self._url, handle)
+        with self._turns:
+            won, replies = cancel(self._rows, self._url, self._settings.key_prefix, handle)
         self._inbox.settle(handle, replies)
         return won
 
@@ -179,6 +269,7 @@ class Client:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
         self._inbox.close()
         self._broker.close()
+        self._look.close()
         self._rows.close()
 
     def __enter__(self) -> Self:

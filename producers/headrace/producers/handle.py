@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from headrace.contracts.errors import ResultTimeout
-from headrace.contracts.states import PENDING, State
+from headrace.contracts.errors import DeadlineExceeded, RequestLost, ResultTimeout
+from headrace.contracts.states import LOST, PENDING, State
 from headrace.contracts.tensors import Tensors
 from headrace.producers.outcome import outputs_of
 from headrace.producers.pending import Waiting
@@ -15,13 +16,22 @@ if TYPE_CHECKING:
     from headrace.producers.client import Client
 
 
-def timed_out(handle: Waiting, timeout_s: float | None, *, served: bool) -> ResultTimeout:
-    """Return the error for a wait that ended without a result. served: whether a worker serves the model."""
+def timed_out(
+    handle: Waiting, timeout_s: float | None, *, served: bool, where: str = "", unsent: str = ""
+) -> ResultTimeout:
+    """Return the error for a wait that ended without a result.
+
+    served: whether a worker serves the model. where: what is known of where it is served, if it isn't here. unsent: why
+    a durable request was not sent yet.
+    """
     why = f"no result within {timeout_s:g} s for request {handle.id} to model {handle.model}"
-    if served:
+    if unsent:
+        why += f": {unsent}"
+        rest = "wait again after that, or read its row with Client.get(request_id)"
+    elif served:
         rest = "the request goes on: wait again, or read its row with Client.get(request_id)"
     else:
-        why += f": no worker serves model {handle.model!r} at present"
+        why += f": no worker serves model {handle.model!r} at present{where}"
         rest = (
             "start one whose model directory holds it (`headrace worker --models DIR`), or restart those that run if "
             "the model was added since; the request goes on waiting: wait again, or read its row with "
@@ -39,6 +49,29 @@ def closed_meanwhile(handle: Waiting) -> ResultTimeout:
     )
 
 
+def lost(handle: Waiting) -> RequestLost | DeadlineExceeded:
+    """Return the error for a wait for a request that nobody has any more."""
+    what = f"request {handle.id} to model {handle.model}"
+    if time.monotonic() >= handle.standing.deadline:
+        return DeadlineExceeded(
+            f"the deadline of {what} is over, and it is neither with the broker nor in the store: the broker lost it "
+            "with its data; submit it again, or with durable=True",
+            request_id=handle.id,
+        )
+    return RequestLost(
+        f"the broker lost {what}: it was flushed, or came back with older data; submit it again, with the same "
+        "request_id or with durable=True",
+        request_id=handle.id,
+    )
+
+
+def status_of(handle: Waiting) -> str:
+    """Return the state of a request as far as it is known here."""
+    if handle.reply is not None:
+        return str(handle.reply.state)
+    return LOST if handle.standing.lost else PENDING
+
+
 class Handle(Waiting):
     """One request: ask for its result, its status, or that it be cancelled. Usable from several threads."""
 
@@ -51,39 +84,46 @@ class Handle(Waiting):
 
     def __repr__(self) -> str:
         """Name the request and its state as known here, without asking anybody."""
-        return f"<Handle {self.id} {self.model} {self.reply.state if self.reply else PENDING}>"
+        return f"<Handle {self.id} {self.model} {status_of(self)}>"
 
     def result(self, timeout_s: float | None = None) -> Tensors:
         """Wait for the outputs: a dict of read-only arrays, in the model's order.
 
         timeout_s: None waits until the request ends. A request past its deadline still waits for the worker's
         verdict. Raises the error the request ended with (SignatureMismatch, DeadlineExceeded, Cancelled,
-        InferenceFailed, ...) with its `request_id`; ResultTimeout, after which it may be called again, and which says
-        so if no worker serves the model; BrokerUnavailable when the broker is away for a minute.
+        InferenceFailed, ...) with its `request_id`; RequestLost when the broker lost it with its data (DeadlineExceeded
+        if its deadline is over); ResultTimeout, after which it may be called again, and which says so if no worker
+        serves the model; BrokerUnavailable when the broker is away for a minute.
         """
         check_timeout(timeout_s)
         if self.reply is None:
             self._client.wait(self, timeout_s)
         if self.reply is None:
+            if self.standing.lost:
+                raise lost(self)
             if self._client.closed:
                 raise closed_meanwhile(self)
-            raise timed_out(self, timeout_s, served=not timeout_s or self._client.is_served(self.model))
+            unsent = self._client.explain(self) if timeout_s else ""
+            served = bool(unsent) or not timeout_s or self._client.is_served(self.model)
+            where = "" if served else self._client.where_served(self.model)
+            raise timed_out(self, timeout_s, served=served, where=where, unsent=unsent)
         return outputs_of(self.reply, self._client.get)
 
     def done(self) -> bool:
-        """Say whether the request has ended, well or not. Doesn't wait."""
+        """Return whether the request has ended, well or not, or is lost. Doesn't wait."""
         if self.reply is None:
             self._client.poll()
-        return self.reply is not None
+        return self.ended
 
     def status(self) -> str:
-        """Give "pending", or how the request ended: "succeeded", "failed", "expired" or "cancelled".
+        """Return "pending", or how the request ended: "succeeded", "failed", "expired", "cancelled", or "lost".
 
-        Looks for the row when no reply came and a database is configured.
+        Looks for the row when no reply came and a database is configured. A request that the broker lost with its data
+        is "lost" within HEADRACE_LEASE_S.
         """
         if not self.done():
             self._client.look_up(self)
-        return PENDING if self.reply is None else str(self.reply.state)
+        return status_of(self)
 
     def cancel(self) -> bool:
         """Cancel the request; False when it had ended before. What runs already isn't interrupted, but has no effect.

@@ -8,25 +8,34 @@ waiter leads.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import redis
+
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies
+from headrace.contracts.message import Reply, decode_replies, were_dropped
 from headrace.producers.broker import (
+    LATE_S,
     NUDGE,
     PATIENCE_S,
-    READ_S,
     RECONNECT_FIRST_S,
     RECONNECT_MAX_S,
-    SHORTEST_READ_S,
     broker_errors,
     connect_for_reading,
+    read_for_s,
+    read_inbox,
 )
-from headrace.producers.pending import Pending, Waiting
+from headrace.producers.finder import Finder
+from headrace.producers.lookup import RowLookup
+from headrace.producers.losses import Losses
+from headrace.producers.pending import Pending, Standing, Waiting
+from headrace.queueing.patience import SILENCE_S
 
 #: Elements taken from the inbox at once when nobody waits; each holds the replies of a batch.
 _POLL_ELEMENTS: Final = 64
@@ -40,17 +49,34 @@ _CLOSE_S: Final = 1.0
 #: A client that submits and never waits takes its replies this often, while it submits.
 TIDY_EVERY_S: Final = 1.0
 
+#: How long asking for a status may look for what has been away for long; it goes on when it is asked again.
+STATUS_LOOK_S: Final = 2.0
+
 _log: Final = logging.getLogger(__name__)
 
 
 class Inbox:
     """Reads the replies to one client; usable from several threads."""
 
-    def __init__(self, url: str, key: str, look_up: Callable[[Sequence[str]], list[Reply]]) -> None:
-        """key: the list to read. look_up: gives replies for those of these requests that have a row."""
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        rows: RowLookup,
+        broker: redis.Redis,
+        lease_s: float,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        """key: the list to read. rows: the way to the store.
+
+        broker: for short calls. lease_s: how long a dead worker keeps requests to itself. silence_s: a connection that
+        is silent for so long is replaced.
+        """
         self.key = key
-        self._client = connect_for_reading(url)
-        self._look_up = look_up
+        self._client = connect_for_reading(url, silence_s)
+        self._read_s = read_for_s(silence_s)
+        self._late_s = silence_s - self._read_s
+        self._rows = rows
         self._pending = Pending()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -58,16 +84,33 @@ class Inbox:
         self._down_since: float | None = None
         self._polled_at = 0.0
         self._closed = threading.Event()
+        self._losses = Losses(lease_s)
+        self._finder = Finder(broker, self._losses, self._pending, self._lock, self._read_store, self._wake_leader)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed.is_set()
 
-    def expect(self, handles: Sequence[Waiting]) -> None:
-        """Take replies to these requests from now on; call it before they are sent."""
+    def expect(
+        self, handles: Sequence[Waiting], deadline_s: float | None = None, kept: uuid.UUID | None = None
+    ) -> Standing:
+        """Take replies to these requests from now on; call it before they are sent, and `sent` thereafter.
+
+        kept: the row that keeps durable ones. Raises BrokerUnavailable, the first time only, and not for durable ones.
+        """
+        if kept is None and not self._losses.identity_known:
+            self._finder.learn()
+        standing = self._losses.standing(time.monotonic(), deadline_s, kept)
         with self._lock:
-            self._pending.add(handles)
+            self._pending.add(handles, standing)
+        return standing
+
+    def sent(self, handles: Sequence[Waiting], standing: Standing) -> None:
+        """Take note that requests were sent. standing: of `expect`."""
+        if handles and (handles[0].standing is not standing or self._losses.is_past(standing)):
+            with self._lock:
+                self._losses.doubt(handles, standing)
 
     def find(self, request_id: str, model: str) -> Waiting | None:
         """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
@@ -80,17 +123,34 @@ class Inbox:
             self._pending.adopt(handle)
         self._settle(replies)
 
+    def check(self, handle: Waiting) -> None:
+        """Look whether a request is lost, if there is a reason to: it has been away for a lease, say."""
+        with self._lock:
+            due = handle.reply is None and self._losses.asked_for(handle, time.monotonic())
+        if due:
+            self._finder.go_on(STATUS_LOOK_S, at_once=True)
+
+    def _read_store(self, handles: Collection[Waiting]) -> set[str]:
+        replies, known = self._rows.whereabouts(handles)
+        self._settle(replies)
+        return known
+
     def _settle(self, replies: Sequence[Reply]) -> None:
         with self._lock:
             self._pending.settle(replies)
-            leader_is_blocked = self._leader is not None and self._leader.reply is not None
-        if leader_is_blocked:
+        self._wake_leader()
+
+    def _wake_leader(self) -> None:
+        """Wake the leader out of its blocking read if it has nothing to wait for."""
+        leader = self._leader
+        if leader is not None and leader.ended:
             self._nudge()
 
     def poll(self) -> None:
         """Take what has arrived, without waiting, unless that was done just now. Raises BrokerUnavailable."""
         if time.monotonic() - self._polled_at >= POLL_EVERY_S:
             self._poll_now()
+            self._finder.go_on()
 
     def tidy(self) -> None:
         """Take what has arrived if that was last done long ago, so that replies nobody waits for don't pile up."""
@@ -126,13 +186,13 @@ class Inbox:
 
         Raises BrokerUnavailable when the broker was away for PATIENCE_S.
         """
-        if timeout_s is not None and timeout_s <= 0:
+        if handle.ended or (timeout_s is not None and timeout_s <= 0):
             self._poll_now()
             return
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         with self._watching(handle) as woken:
-            while handle.reply is None and not self.closed:
-                left_s = READ_S if ends_at is None else ends_at - time.monotonic()
+            while not handle.ended and not self.closed:
+                left_s = self._read_s if ends_at is None else ends_at - time.monotonic()
                 if left_s <= 0:
                     self._poll_now()
                     return
@@ -144,6 +204,7 @@ class Inbox:
                         self._call_next_leader()
                     if handle.reply is None:
                         self._look_up_what_is_due()
+                        self._finder.go_on()
                 else:
                     woken.wait(None if ends_at is None else left_s)
                     woken.clear()
@@ -151,8 +212,12 @@ class Inbox:
     @contextmanager
     def _watching(self, handle: Waiting) -> Iterator[threading.Event]:
         woken = threading.Event()
+        now = time.monotonic()
         with self._lock:
-            self._pending.watch(handle, woken.set, time.monotonic())
+            if not self._pending.is_watched:
+                self._losses.somebody_waits(handle)
+            self._losses.adopt(handle)
+            self._pending.watch(handle, woken.set, now)
         try:
             yield woken
         finally:
@@ -171,20 +236,21 @@ class Inbox:
         with self._lock:
             self._leader = handle
         try:
-            while handle.reply is None and not self.closed:
+            while not handle.ended and not self.closed:
                 now = time.monotonic()
-                until = min(now + READ_S, self._pending.next_lookup, now + READ_S if ends_at is None else ends_at)
-                if until <= now:
+                left_s = math.inf if ends_at is None else ends_at - now
+                wait_s = min(self._read_s, self._pending.next_lookup - now, self._losses.due_at - now, left_s)
+                if wait_s <= 0:
                     return
-                self._read(until - now)
+                self._read(wait_s, self._late_s if left_s > self._read_s + self._late_s else LATE_S)
         finally:
             with self._lock:
                 self._leader = None
 
-    def _read(self, timeout_s: float) -> None:
+    def _read(self, timeout_s: float, late_s: float) -> None:
         try:
             with broker_errors():
-                found = self._client.blpop([self.key], max(timeout_s, SHORTEST_READ_S))
+                found = read_inbox(self._client, self.key, timeout_s, late_s)
         except BrokerUnavailable:
             if self.closed:
                 return
@@ -204,6 +270,7 @@ class Inbox:
             self._down_since = now
             with self._lock:
                 self._pending.connection_broke(now)
+                self._losses.connection_broke()
         return now - self._down_since
 
     def _take(self, element: bytes | str) -> None:
@@ -214,6 +281,8 @@ class Inbox:
             _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
             return
         with self._lock:
+            if were_dropped(replies):
+                self._pending.connection_broke(time.monotonic())
             self._pending.settle(replies)
 
     def _look_up_what_is_due(self) -> None:
@@ -222,7 +291,7 @@ class Inbox:
         if not ids:
             return
         try:
-            replies = self._look_up(ids)
+            replies = self._rows.replies(ids)
         except (StoreUnavailable, ConfigurationError) as exc:
             # The reply may still come through the inbox, and the next lookup finds the row if it doesn't.
             _log.warning("lookup_failed requests=%d error=%r", len(ids), exc.message)
@@ -235,7 +304,7 @@ class Inbox:
             with broker_errors():
                 self._client.rpush(self.key, NUDGE)
         except BrokerUnavailable:
-            # Then the leader's own read fails too, or it ends after READ_S.
+            # Then the leader's own read fails too, or it ends after some seconds.
             _log.debug("nudge_failed inbox=%s", self.key)
 
     def close(self) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Final
 
 from headrace.contracts.message import Reply
 from headrace.contracts.settings import Settings
 from headrace.producers.outcome import reply_of_row
+from headrace.producers.pending import Waiting
 
 if TYPE_CHECKING:
     from headrace.results_store import Prediction, StoreReader
+    from headrace.results_store.request_store import RequestStore
+
+#: Most ids in one query of the store.
+READ_IDS: Final = 1000
 
 
 class RowLookup:
@@ -22,6 +27,7 @@ class RowLookup:
         self._settings = settings
         self._lock = threading.Lock()
         self._reader: StoreReader | None = None
+        self._requests: RequestStore | None = None
 
     def renew(self) -> None:
         """Start afresh in a forked child: a thread of the parent may have held the lock."""
@@ -41,11 +47,37 @@ class RowLookup:
             return []
         return [reply_of_row(key, row) for key, row in self._open().get_many(request_ids).items()]
 
+    def whereabouts(self, handles: Collection[Waiting]) -> tuple[list[Reply], set[str]]:
+        """Return replies for those requests that have a row, and the ids of all that the store has or keeps.
+
+        Raises like `replies`.
+        """
+        ids, replies = [handle.id for handle in handles], list[Reply]()
+        for at in range(0, len(ids), READ_IDS):
+            replies += self.replies(ids[at : at + READ_IDS])
+        known = {reply.id for reply in replies}
+        kept = {handle.standing.kept for handle in handles if handle.standing.kept is not None}
+        if kept:
+            there = self.requests().kept(kept)
+            known.update(handle.id for handle in handles if handle.standing.kept in there)
+        return replies, known
+
+    def requests(self) -> RequestStore:
+        """Return the way to durable requests. Raises ConfigurationError without a database."""
+        with self._lock:
+            if self._requests is None:
+                from headrace.results_store.request_store import RequestStore
+
+                self._requests = RequestStore(self._settings.require_database_url(), self._settings.database_timeout_s)
+            return self._requests
+
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             if self._reader is not None:
                 self._reader.close()
+            if self._requests is not None:
+                self._requests.close()
 
     def _open(self) -> StoreReader:
         with self._lock:
@@ -53,5 +85,7 @@ class RowLookup:
                 # Imported here: SQLAlchemy takes longer to import than all else, and most processes never read rows.
                 from headrace.results_store import StoreReader
 
-                self._reader = StoreReader(self._settings.require_database_url())
+                self._reader = StoreReader(
+                    self._settings.require_database_url(), timeout_s=self._settings.database_timeout_s
+                )
             return self._reader

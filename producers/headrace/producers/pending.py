@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 from headrace.contracts.errors import InvalidRequest
@@ -28,13 +29,35 @@ Wake: TypeAlias = Callable[[], None]
 _eras: Final = itertools.count()
 
 
+class Standing(NamedTuple):
+    """What is known of where requests are that were submitted together; one object for all of them.
+
+    epoch: number of the broker's identity under which it had them. seen_at: when that was. deadline: both in seconds
+    of the monotonic clock. kept: the row of `headrace_requests` that keeps durable ones. lost: whether nobody has it.
+    """
+
+    epoch: int = 0
+    seen_at: float = -math.inf
+    deadline: float = math.inf
+    kept: uuid.UUID | None = None
+    lost: bool = False
+
+
+#: Durable requests of whose row the id isn't known yet.
+NOT_KEPT_YET: Final = uuid.UUID(int=0)
+
+#: Nothing is known of requests that were not submitted yet.
+_UNSENT: Final = Standing()
+
+
 class Waiting:
     """A request of this client; the base of its handles.
 
     reply: how it ended, or None. era: the one in which it was submitted; after a break its reply may be lost.
+    standing: what is known of where it is.
     """
 
-    __slots__ = ("__weakref__", "era", "id", "model", "reply")
+    __slots__ = ("__weakref__", "era", "id", "model", "reply", "standing")
 
     def __init__(self, request_id: str, model: str) -> None:
         """request_id: as submitted. model: its model's name."""
@@ -42,6 +65,12 @@ class Waiting:
         self.model = model
         self.era = -1
         self.reply: Reply | None = None
+        self.standing = _UNSENT
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to wait for: a reply is here, or the request is lost."""
+        return self.reply is not None or self.standing.lost
 
 
 @dataclass(slots=True)
@@ -74,11 +103,12 @@ class Pending:
             raise InvalidRequest(f"request_id {request_id!r} already waits for model {handle.model}; use another id")
         return handle
 
-    def add(self, handles: Iterable[Waiting]) -> None:
+    def add(self, handles: Iterable[Waiting], standing: Standing = _UNSENT) -> None:
         """Expect replies to these requests, which are submitted now."""
         era = self._era
         for handle in handles:
             handle.era = era
+            handle.standing = standing
             self._handles[handle.id] = handle
 
     def adopt(self, handle: Waiting) -> None:
@@ -119,7 +149,7 @@ class Pending:
     def wake_one(self) -> None:
         """Wake one of those who wait for a request without a reply."""
         for watch in self._watches.values():
-            if watch.handle.reply is None:
+            if not watch.handle.ended:
                 watch.wakes[0]()
                 return
 
@@ -128,6 +158,26 @@ class Pending:
         for watch in self._watches.values():
             for wake in watch.wakes:
                 wake()
+
+    def wake(self, handles: Iterable[Waiting]) -> None:
+        """Wake those who wait for these requests."""
+        for handle in handles:
+            watch = self._watches.get(handle.id)
+            for wake in watch.wakes if watch is not None else ():
+                wake()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody waits for a request."""
+        return bool(self._watches)
+
+    def unanswered(self) -> list[Waiting]:
+        """Return all requests without a reply that somebody still holds."""
+        return list(self._handles.values())
+
+    def watched(self) -> list[Waiting]:
+        """Return the requests that somebody waits for."""
+        return [watch.handle for watch in self._watches.values()]
 
     @property
     def next_lookup(self) -> float:

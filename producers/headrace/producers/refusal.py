@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from headrace.contracts.errors import BrokerUnavailable, QueueFull
+from headrace.contracts.errors import BrokerUnavailable, QueueFull, StoreUnavailable
 from headrace.producers.pending import Waiting
 
 W_co = TypeVar("W_co", bound=Waiting, covariant=True)
@@ -51,3 +51,20 @@ class SubmissionInterrupted(BrokerUnavailable, Generic[W_co]):
     def type(self) -> str:
         """The name under which this error is stored and sent."""
         return BrokerUnavailable.__name__
+
+
+class PartlyKept(StoreUnavailable, Generic[W_co]):
+    """Postgres was lost before all durable rows were kept; `handles` are those of the first rows, which were accepted.
+
+    Up to `BLOCK_REQUESTS` rows after them may have been accepted as well: their answer was lost.
+    """
+
+    def __init__(self, cause: StoreUnavailable, handles: Sequence[W_co]) -> None:
+        """handles: of the rows that were surely accepted, in order; perhaps none."""
+        super().__init__(f"{cause.message}; the first {len(handles):,} rows were accepted and go on")
+        self.handles = tuple(handles)
+
+    @property
+    def type(self) -> str:
+        """The name under which this error is stored and sent."""
+        return StoreUnavailable.__name__

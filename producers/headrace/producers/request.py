@@ -26,7 +26,7 @@ from headrace.contracts.message import (
 from headrace.contracts.package import check_name
 from headrace.contracts.settings import Settings
 from headrace.contracts.tensors import CONTENT_TYPE, encode_tensors
-from headrace.producers.catalog import Catalog
+from headrace.producers.catalog import Catalog, Known
 from headrace.producers.inputs import (
     Checked,
     check_inputs,
@@ -106,7 +106,8 @@ class RequestFactory:
         """inbox: key of the list that replies go to."""
         self._inbox = inbox
         self._max_payload_bytes = settings.max_payload_bytes
-        self._catalog = Catalog(settings.models)
+        #: What inputs are checked against; a `Look` keeps it up to date.
+        self.catalog = Catalog(settings.models)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
 
     def one(self, model: str, inputs: Mapping[str, object], options: Options, request_id: str | None) -> Block:
@@ -118,9 +119,10 @@ class RequestFactory:
         _check_name("model name", model)
         # Before the check, which reads every value.
         refuse_oversized_arrays(raw_bytes(inputs), self._max_payload_bytes)
-        checked = check_inputs(inputs, self._catalog.signature(model, options.version))
+        known = self.catalog.resolve(model, options.version)
+        checked = check_inputs(inputs, known.signature)
         body = json_body(checked.values) if checked.is_json else encode_tensors(checked.values)
-        request = self._request(model, options, checked.rows, checked.is_json)
+        request = self._request(model, options, known, checked.rows, is_json=checked.is_json)
         request.id, request.body = identity, body
         return Block([identity], [self._within_limit(encode_request(request))])
 
@@ -128,13 +130,13 @@ class RequestFactory:
         """Make one request of each row, in blocks. Raises like `one`, before the first block comes out."""
         _check_name("model name", model)
         raw_bytes(inputs)
-        signature = self._catalog.signature(model, options.version)
-        checked = check_inputs(inputs, signature)
-        if signature is None:
+        known = self.catalog.resolve(model, options.version)
+        checked = check_inputs(inputs, known.signature)
+        if known.signature is None:
             checked = cut_first(checked)
         arrays = {name: value for name, value in checked.values.items() if isinstance(value, np.ndarray)}
         refuse_oversized_arrays(row_bytes(arrays, checked.axes, checked.rows), self._max_payload_bytes)
-        envelope = Envelope(self._request(model, options, 1, checked.is_json))
+        envelope = Envelope(self._request(model, options, known, 1, is_json=checked.is_json))
         blocks = (self._block(envelope, checked, start) for start in range(0, checked.rows, BLOCK_REQUESTS))
         if checked.is_json or not all(map(has_fixed_size, checked.values.values())):
             # Rows of unequal size: only when all are encoded is it sure that each is within the limit.
@@ -149,14 +151,20 @@ class RequestFactory:
         self._within_limit(max(messages, key=len))
         return Block(ids, messages)
 
-    def _request(self, model: str, options: Options, rows: int, is_json: bool) -> Request:
+    def _request(self, model: str, options: Options, known: Known, rows: int, *, is_json: bool) -> Request:
         now = time.time()
         version = f" v{options.version}" if options.version else ""
         return Request(
             id="",
             model=model,
             body=b"",
-            header=RequestHeader(version=options.version, rows=rows, inbox=self._inbox, submitted_at=now),
+            header=RequestHeader(
+                version=known.version,
+                checked="" if known.version else known.checked,
+                rows=rows,
+                inbox=self._inbox,
+                submitted_at=now,
+            ),
             content_type=JSON_CONTENT_TYPE if is_json else CONTENT_TYPE,
             priority=options.priority,
             expires_at=None if options.deadline_s is None else now + options.deadline_s,

@@ -15,18 +15,18 @@ from headrace.producers.pending import Waiting
 _log: Final = logging.getLogger(__name__)
 
 
-def cancel(rows: RowLookup, broker_url: str, handle: Waiting) -> tuple[bool, list[Reply]]:
+def cancel(rows: RowLookup, broker_url: str, prefix: str, handle: Waiting) -> tuple[bool, list[Reply]]:
     """Cancel a request; give whether it is cancelled by this, and the reply that its row stands for.
 
     Raises ConfigurationError when no database is configured, StoreUnavailable.
     """
     if not rows.cancel(handle.id, handle.model):
         return False, rows.replies([handle.id])
-    revoke(broker_url, handle.id)
+    revoke(broker_url, prefix, handle.id)
     return True, [cancelled_reply(handle.id)]
 
 
-def revoke(broker_url: str, request_id: str) -> None:
+def revoke(broker_url: str, prefix: str, request_id: str) -> None:
     """Broadcast Celery's `revoke`. A broker that is away is logged, not raised: the row already says "cancelled"."""
     from kombu.exceptions import OperationalError
 
@@ -34,8 +34,8 @@ def revoke(broker_url: str, request_id: str) -> None:
 
     try:
         # kombu publishes broadcasts with endless retries; so first see that the broker is there.
-        with broker_errors(), connect_for_calls(broker_url) as connection:
+        with broker_errors(), connect_for_calls(broker_url, prefix) as connection:
             connection.ping()
-        tell_workers(broker_url, "revoke", {"task_id": request_id, "terminate": False, "signal": "SIGTERM"})
+        tell_workers(broker_url, prefix, "revoke", {"task_id": request_id, "terminate": False, "signal": "SIGTERM"})
     except (BrokerUnavailable, OperationalError) as exc:
         _log.warning("revoke_failed request=%s error=%r", request_id, str(exc))

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
         Command,
         CommandLine,
         connect,
+        connect_to,
         headrace_url,
         redis_url,
+        refusal_line,
         tls_options,
         translate_errors,
     )
@@ -36,12 +38,16 @@ if TYPE_CHECKING:
     )
     from headrace.queueing.lease import LeaseKeeper
     from headrace.queueing.message import OVERSIZE_HEADER
+    from headrace.queueing.preconditions import broken_preconditions, check_writes
+    from headrace.queueing.recovery import Recovered, recover
+    from headrace.queueing.refusals import REFUSALS
     from headrace.queueing.running import RunningMark
     from headrace.queueing.stats import QueueStats, queue_stats
     from headrace.queueing.transport import Transport
 
 __all__ = [
     "OVERSIZE_HEADER",
+    "REFUSALS",
     "Channel",
     "ClaimingConsumer",
     "Command",
@@ -52,9 +58,13 @@ __all__ = [
     "LeaseKeeper",
     "LetterFilter",
     "QueueStats",
+    "Recovered",
     "RunningMark",
     "Transport",
+    "broken_preconditions",
+    "check_writes",
     "connect",
+    "connect_to",
     "dead_letter",
     "dead_letters",
     "dead_message",
@@ -62,7 +72,9 @@ __all__ = [
     "find_letters",
     "headrace_url",
     "queue_stats",
+    "recover",
     "redis_url",
+    "refusal_line",
     "retry_letter",
     "tls_options",
     "translate_errors",
@@ -78,11 +90,17 @@ _HOMES: Final = {
     "LeaseKeeper": "lease",
     "LetterFilter": "dead",
     "QueueStats": "stats",
+    "Recovered": "recovery",
     "RunningMark": "running",
     "Transport": "transport",
+    "REFUSALS": "refusals",
+    "broken_preconditions": "preconditions",
+    "check_writes": "preconditions",
+    "refusal_line": "connection",
     "Command": "connection",
     "CommandLine": "connection",
     "connect": "connection",
+    "connect_to": "connection",
     "dead_letter": "dead",
     "dead_letters": "dead",
     "dead_message": "dead",
@@ -90,6 +108,7 @@ _HOMES: Final = {
     "find_letters": "dead",
     "headrace_url": "connection",
     "queue_stats": "stats",
+    "recover": "recovery",
     "redis_url": "connection",
     "retry_letter": "dead",
     "tls_options": "connection",

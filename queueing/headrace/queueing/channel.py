@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from queue import Empty
@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
-from headrace.queueing import message
+from headrace.queueing import message, patience
 from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
 from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
-from headrace.queueing.lease import LeaseKeeper
+from headrace.queueing.keys import attach
+from headrace.queueing.lease import BrokerTime, LeaseKeeper
+from headrace.queueing.lists import is_model
 from headrace.queueing.logs import logger
+from headrace.queueing.options import ROUND_ROBIN, check_options
+from headrace.queueing.poller import WATCH_S
 from headrace.queueing.publishing import PublishingChannel, ring
 from headrace.queueing.qos import QoS as LeasedQoS
+from headrace.queueing.refusals import REFUSALS
+from headrace.queueing.silence import FanoutWatch, is_overdue
+from headrace.queueing.tracking import NEVER, ListTracker, Lookout
 
 if TYPE_CHECKING:
     from headrace.queueing.poller import Waker
@@ -36,6 +43,9 @@ UNLIMITED_IN_DRAIN: Final = 1
 TURN_S: Final = 0.005
 
 DEFAULT_LEASE_S: Final = 60.0
+
+#: A consumer of more queues than this claims from the one whose doorbell rang, rather than from all.
+MANY_QUEUES: Final = 16
 
 
 class Channel(PublishingChannel):
@@ -60,17 +70,26 @@ class Channel(PublishingChannel):
     #: all others.
     returned: Callable[[Delivery], None] | None = None
 
+    #: Takes messages whose body can't be read, and answers and settles them. None moves them to the dead letters.
+    unreadable: Callable[[message.UnreadableBody], None] | None = None
+
     if TYPE_CHECKING:  # what kombu's stubs leave out
         connection_errors: tuple[type[Exception], ...]
         _qos: LeasedQoS | None
         _in_poll: Any
+        _in_listen: Any
+        _brpop_sent_at: float
+        _pool: redis.ConnectionPool | None
+        brpop_timeout: float  # type: ignore[assignment]
+        socket_timeout: float | None
         _active_queues: list[str]
+        _queue_cycle: Any
+        queue_order_strategy: Any
 
         def _create_client(self) -> redis.Redis: ...
         def _disconnect_pools(self) -> None: ...
         def _close_clients(self) -> None: ...
         def _flush_brpop_reauth(self) -> None: ...
-        def _maybe_update_queues_expire(self, client: redis.Redis, queue: str) -> None: ...
 
     def __init__(self, connection: Transport, **kwargs: Any) -> None:
         """Raises ConfigurationError for transport options that can't be supported."""
@@ -84,10 +103,19 @@ class Channel(PublishingChannel):
         self._look_due = False
         self._consumer: ClaimingConsumer | None = None
         self._keeper: LeaseKeeper | None = None
+        #: Since when the consuming thread is in the connection to the broker.
+        self.broker_time = BrokerTime()
         self.waker: Waker | None = None
-        self._bell = DoorbellWait(connection.connection_errors)
+        self._fanout_watch = FanoutWatch()
+        check_options(getattr(connection.client, "transport_options", None) or {})
         super().__init__(connection, **kwargs)
+        self._bell = DoorbellWait(connection.connection_errors, self.keys)
+        if self.socket_timeout:  # a wait that is answered later would look like a dead connection
+            self.brpop_timeout = min(self.brpop_timeout, self.socket_timeout / 2)
+        self._lookout = Lookout(self._track_lists, self._forget_tracker)
+        self._turn = 0
         self.handlers["WAKE"] = self._wake_read
+        self.handlers["TRACK"] = self._track_read
         self.__dict__.pop("QoS", None)  # ack_emulation=False would put in kombu's, which holds nothing
 
     # -- consuming ---------------------------------------------------------------------------------------------------
@@ -97,10 +125,11 @@ class Channel(PublishingChannel):
         """The consumer that holds what this channel has claimed."""
         if self._consumer is None:
             self._consumer = ClaimingConsumer(
-                self._create_client(),
+                redis.Redis(connection_pool=self.pool),  # not kombu's, which knows some of our keys' commands
                 lease_s=float(self.lease_s),
                 max_message_bytes=int(self.max_message_bytes),
             )
+            self._consumer.takes_turns = self.queue_order_strategy == ROUND_ROBIN
         return self._consumer
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -113,10 +142,11 @@ class Channel(PublishingChannel):
         else:
             self._no_ack.discard(queue)
             self._keep_lease()
-            self.consumer.queues.add(queue)
+            if is_model(queue):  # nobody asks who consumes an ordinary one
+                self.consumer.queues.add(queue)
         self.connection._callbacks[queue] = partial(self._receive_message, callback, no_ack)
         self._eager = True
-        self._wake()
+        self.wake()
         return answer
 
     def _receive_message(
@@ -128,14 +158,23 @@ class Channel(PublishingChannel):
 
     def _keep_lease(self) -> None:
         if self._keeper is None:
-            params = self._connparams()
-            timeout_s = max(self.lease_s / 4, 1.0)  # a server that vanished must not hold up the next renewal
-            params["socket_timeout"] = timeout_s
-            if "socket_connect_timeout" in params:  # not so for a Unix socket
-                params["socket_connect_timeout"] = timeout_s
-            client = redis.Redis(connection_pool=redis.ConnectionPool(**params))
-            self._keeper = LeaseKeeper(self.consumer, client)
+            # A server that vanished must not hold up the next renewal.
+            timeout_s = max(min(self.lease_s / 4, self.socket_timeout or self.lease_s), 1.0)
+            client = redis.Redis(connection_pool=self._own_pool(timeout_s))
+            # A worker says how much it takes in advance, or has an event loop; scripts do neither.
+            worker = self.connection.in_loop or self.qos.prefetch_count > 0
+            self._keeper = LeaseKeeper(self.consumer, client, broker_time=self.broker_time, worker=worker)
             self._keeper.start()
+
+    def _own_pool(self, timeout_s: float) -> redis.ConnectionPool:
+        """Return a pool for one user alone."""
+        params = self._connparams()
+        params["socket_timeout"] = timeout_s
+        if "socket_connect_timeout" in params:  # not so for a Unix socket
+            params["socket_connect_timeout"] = timeout_s
+        pool = redis.ConnectionPool(**params)
+        attach(pool, self.keys)
+        return pool
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002
         """Take one message of a queue, or give None when it is empty."""
@@ -178,10 +217,13 @@ class Channel(PublishingChannel):
         if self._awake:
             return
         if self._in_poll and not self._eager and len(self._bell.awaited) == len(self._active_queues):
-            return
-        self._wake()
+            consumer = self._consumer
+            if consumer is None or consumer.next_due >= self.connection.cycle.look_at:
+                return
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Make the consuming thread's poll return; safe in any thread."""
         waker = self.waker
         if waker is not None:
             waker.wake()
@@ -190,32 +232,62 @@ class Channel(PublishingChannel):
         """Before the consuming thread waits: see that it wakes at once, or when the doorbell rings, or not at all."""
         self._awake = False  # before looking for room: another thread that makes room from here on must wake this one
         if self._pending:
-            self._wake()
+            self.wake()
             return
         # Said before looking for room, like the above: what makes room meanwhile finds that it has to call.
         eager, self._eager = self._eager, True
         if not self._wishes()[0]:
             return  # claim at once when room returns
         if eager:
-            self._wake()
+            self.wake()
         else:
             self._eager = False
             self.connection.cycle._register_BRPOP(self)
 
-    def look(self) -> None:
-        """Look for messages of senders that don't ring, if the channel waits for the doorbell."""
-        if self._in_poll:
-            self._look_due = True
-            self._wake()
+    def next_look(self, now: float) -> float:
+        """Return when to `look`: a delayed message is due, or one may have come from a sender that doesn't ring."""
+        if not self._in_poll or self._consumer is None:
+            return NEVER
+        return min(self._consumer.next_due, self._lookout.next_look(self._bell.awaited, now))
+
+    def look(self, now: float) -> None:
+        """Look for messages of senders that don't ring, and delayed ones, if the channel waits for the doorbell."""
+        if not self._in_poll or self._consumer is None:
+            return
+        if self._consumer.next_due <= now:
+            self._consumer.next_due = NEVER  # a claim learns it anew
+        elif not self._lookout.look(self._bell.awaited, now):
+            return
+        self._look_due = True
+        self.wake()
+
+    def _track_lists(self) -> ListTracker:
+        pool = self._own_pool(min(self.brpop_timeout, self.socket_timeout or self.brpop_timeout))
+        tracker = ListTracker(pool, lambda queue: [self.keys.prefix + each for each in self._lists(queue)])
+        self.connection.cycle.watch_for(self, "TRACK", tracker.fd)
+        return tracker
+
+    def _forget_tracker(self, tracker: ListTracker) -> None:
+        if self.connection is not None and self.connection.cycle is not None:
+            self.connection.cycle.unwatch(tracker.fd)
+
+    def _track_read(self) -> bool:
+        self._awake = self.connection.in_loop
+        found = self._lookout.read()
+        if not found or not self._in_poll:
+            raise Empty
+        return self._claim_and_deliver(found)
 
     def _wishes(self) -> tuple[dict[str, int], int]:
         """How many messages may be claimed now: of each queue, and in all."""
-        queues: list[str] = self.active_queues  # type: ignore[assignment]
+        queues: list[str] = self.active_queues
         if self.window is not None:
             return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
         limit = self.qos.room(UNLIMITED_IN_LOOP if self.connection.in_loop else UNLIMITED_IN_DRAIN)
         if limit <= 0:
             return {}, 0
+        if self.queue_order_strategy != ROUND_ROBIN:
+            queues = self._queue_cycle.consume(len(queues))
         return dict.fromkeys(queues, limit), min(limit, MAX_CLAIM)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
@@ -226,9 +298,10 @@ class Channel(PublishingChannel):
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = time.monotonic()
+        self._lookout.check(self._brpop_sent_at)
         timeout_s = timeout or self.brpop_timeout
         ticket = None
-        if self.connection.in_loop:
+        if self.connection.in_loop and len(wants) <= MANY_QUEUES:
             # Only a thread that surely comes back for the answer may have a claim sent along.
             ticket = self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack)
         if ticket is None:
@@ -242,26 +315,34 @@ class Channel(PublishingChannel):
             self._read_claim(**options)
             return self._deliver_pending()
         self._in_poll = None
-        rang = self._bell.read_bell(self.client, **options)
+        with self.broker_time:
+            rang = self._bell.read_bell(self.client, **options)
         self._flush_brpop_reauth()
         wants, _ = self._wishes()
         if rang is not None and rang not in wants:
             # The token was taken in vain (the window filled up meanwhile); another worker may want it.
-            with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            with self.broker_time, self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
                 ring(pipe, rang)
                 pipe.execute()
-        return self._claim_and_deliver()
+        if len(self._bell.awaited) <= MANY_QUEUES:
+            return self._claim_and_deliver()
+        self._turn += 1
+        return self._claim_and_deliver({rang or list(self._bell.awaited)[self._turn % len(self._bell.awaited)]})
 
     def _read_claim(self, **options: Any) -> None:
         """Read the answers to a doorbell and to the claim that was sent with it."""
         self._in_poll = None
-        found, self._eager = self._bell.read_claim(self.client, **options)
+        with self.broker_time:
+            found, self._eager = self._bell.read_claim(self.client, **options)
         self._pending.extend(found)
         self._flush_brpop_reauth()
 
     def _end_wait(self) -> None:
         """End a wait whose claim may still run, so that no message comes to a channel that wants none any more."""
         if not self._in_poll or not self._bell.claims:
+            return
+        if self._in_poll.is_suspect:
+            self._in_poll.disconnect()
             return
         try:
             if self._bell.end(self.client):
@@ -284,12 +365,15 @@ class Channel(PublishingChannel):
             raise Empty
         return self._claim_and_deliver()
 
-    def _claim_and_deliver(self) -> bool:
+    def _claim_and_deliver(self, only: Collection[str] | None = None) -> bool:
         if not self._pending:
             wants, limit = self._wishes()
+            if only is not None:
+                wants = {queue: wants[queue] for queue in only if queue in wants}
             ticket = self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack)
             if ticket is not None:
-                found = self.consumer.run(ticket)
+                with self.broker_time:
+                    found = self.consumer.run(ticket)
                 self._eager = len(found) >= ticket.wish
                 self._pending.extend(found)
         return self._deliver_pending()
@@ -310,6 +394,8 @@ class Channel(PublishingChannel):
         if callback is None:
             self.consumer.release([delivery.tag])
             return 0
+        if self.queue_order_strategy != ROUND_ROBIN:
+            self._queue_cycle.rotate(delivery.queue)
         if delivery.deliveries and delivery.tag and self.returned is not None:
             self.returned(delivery)
             return 1
@@ -336,10 +422,32 @@ class Channel(PublishingChannel):
             return None
 
     def bury_garbage(self, delivery: Delivery, cause: NotAnEnvelope) -> None:
-        """Move a delivery that is no message to the dead letters."""
+        """Move a delivery that is no message to the dead letters, after who sent it was answered, if that can be."""
+        if isinstance(cause, message.UnreadableBody) and delivery.tag and self.unreadable is not None:
+            self.unreadable(cause)
+            return
         logger.error("queueing.buried queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, cause)
         if delivery.tag:
             self.consumer.bury(delivery.tag, f"not a Celery message: {cause}", [])
+
+    def watch(self, now: float) -> None:
+        """Drop the connections that have been silent for too long, so that the next turn makes new ones."""
+        bound_s = self.socket_timeout
+        if not bound_s:
+            return
+        waiting = self._in_poll
+        if waiting and is_overdue(waiting, now - self._brpop_sent_at, max(bound_s - WATCH_S, 2 * self.brpop_timeout)):
+            logger.warning("queueing.silent_connection waits_for=messages silent_s=%.1f", now - self._brpop_sent_at)
+            patience.suspicion.raise_()
+            waiting.disconnect()
+            ticket = self._bell.abandon()
+            if ticket is not None:
+                with self.broker_time:
+                    self.consumer.give_back(ticket)
+        self._lookout.check(now)
+        broadcasts = self.__dict__.get("subclient")
+        if broadcasts is not None and self._in_listen and self._in_listen is broadcasts.connection:
+            self._fanout_watch.look(broadcasts, now, bound_s)
 
     # -- acknowledging -----------------------------------------------------------------------------------------------
 
@@ -368,6 +476,12 @@ class Channel(PublishingChannel):
             self._consumer.release(tags)
             self.claim_soon()
 
+    def requeue(self, tag: str) -> None:
+        """Put a message back behind all that wait at its priority."""
+        if self._consumer is not None:
+            self._consumer.requeue([tag])
+            self.claim_soon()
+
     def release_all(self) -> None:
         """Put back all that this channel holds."""
         self.flush_acks()
@@ -379,16 +493,20 @@ class Channel(PublishingChannel):
     # -- closing -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Acknowledge what is to be acknowledged, put back the rest, and close."""
-        self._end_wait()
-        self._give_back()
-        try:
-            self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for
-            super().close()
-        finally:
-            self._disconnect_pools()
-            self._close_clients()
-            self._forget_waker()
+        """Acknowledge what is to be acknowledged, put back the rest, and close; not for long where nobody answers."""
+        with patience.closing():
+            if self._pool is not None:
+                # One of these may have gone silent; a new connection answers soon or there is nobody.
+                self._pool.disconnect(inuse_connections=False)
+            self._end_wait()
+            self._give_back()
+            try:
+                self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for
+                super().close()
+            finally:
+                self._disconnect_pools()
+                self._close_clients()
+                self._forget_waker()
 
     def _give_back(self) -> None:
         if self._keeper is not None:
@@ -400,11 +518,12 @@ class Channel(PublishingChannel):
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
+        self._lookout.close()
         tags = list(self._acks)
         self._acks.clear()
         try:
             consumer.ack(tags)
-        except (redis.ConnectionError, redis.TimeoutError) as exc:
+        except (redis.ConnectionError, redis.TimeoutError, *REFUSALS) as exc:
             logger.warning("queueing.acks_lost consumer=%s messages=%d error=%s", consumer.id, len(tags), exc)
         consumer.close()
 
@@ -418,5 +537,6 @@ class Channel(PublishingChannel):
         self._keeper = self._consumer = None
         self._pending.clear()
         self._acks.clear()
+        self._lookout.close()
         self._forget_waker()
         super()._after_fork()  # type: ignore[misc]

@@ -14,10 +14,13 @@ import msgspec
 import redis.exceptions
 
 from headrace.contracts.ids import new_id
-from headrace.queueing import keys, scripts
+from headrace.queueing import scripts
 from headrace.queueing.connection import Command, run_commands
 from headrace.queueing.dead import DeadLetter, Death, read_deaths
+from headrace.queueing.keys import keys_of
+from headrace.queueing.lists import queue_list
 from headrace.queueing.logs import logger
+from headrace.queueing.refusals import REFUSALS
 from headrace.queueing.serving import ConsumedQueues
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ MAX_CLAIM: Final = 1024
 _CHUNK: Final = 500
 
 #: What a claim says of a message that is not ordinary: so many values.
-_NOTE: Final = 6
+_NOTE: Final = 7
 
 _json_encode: Final = msgspec.json.Encoder().encode
 
@@ -41,7 +44,8 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     tag: what to acknowledge it by; "" when the queue is consumed without acknowledgement. raw: the message as it was
     in its list, or its last 8 KiB when it is `oversize`. deliveries: how often it came back from a consumer that died,
     lost its lease or lost track of it, so that it may have been served already. deaths: the consumers among them that
-    were running it. retries: how often it was deferred. message_bytes: the length of the whole message.
+    were running it. retries: how often it was deferred. message_bytes: the length of the whole message. redelivered:
+    whether it came back in any way, also unread or from a consumer that wanted to have it later.
     """
 
     tag: str
@@ -53,6 +57,7 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     message_bytes: int
     deaths: tuple[Death, ...] = ()
     retries: int = 0
+    redelivered: bool = False
 
     def end_only(self) -> Delivery:
         """Give the same delivery as if it were `oversize`, so that who opens it reads no more than its last 8 KiB."""
@@ -83,12 +88,20 @@ class ClaimingConsumer:
         self.client = client
         self.lease_s = lease_s
         self.max_message_bytes = max_message_bytes
+        #: Whether another queue comes first in each claim; otherwise their order is the caller's.
+        self.takes_turns = True
         self._lease_ms = max(1, round(lease_s * 1000))
+        self._keys = keys_of(client)
         self._claim = scripts.script(client, scripts.CLAIM)
         self._release = scripts.script(client, scripts.RELEASE)
         self._release_all = scripts.script(client, scripts.RELEASE_ALL)
         self._renew = scripts.script(client, scripts.RENEW)
+        self._renewal_text = scripts.rendered(scripts.RENEW, self._keys)
+        self._come_back = scripts.script(client, scripts.COME_BACK)
+        self._ack_text = scripts.rendered(scripts.ACK_REMEMBERED, self._keys)
         self._bury = scripts.script(client, scripts.BURY)
+        self._burial_text = scripts.rendered(scripts.BURY, self._keys)
+        self._delay_text = scripts.rendered(scripts.DEFER, self._keys)
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -99,7 +112,11 @@ class ClaimingConsumer:
         self._turn = 0
         #: tag → SHA-1 of the message if its deliveries are being counted, else "".
         self._held: dict[str, str] = {}
+        #: tag → SHA-1 of what was taken away when the lease had ended, and is not acknowledged yet.
+        self._lost: dict[str, str] = {}
         self._strays: set[str] = set()
+        #: When a delayed message is due, as far as this consumer knows, by the monotonic clock.
+        self.next_due = math.inf
         #: The queues that it is known to consume.
         self.queues = ConsumedQueues(self.client, self._id, self._lease_ms)
 
@@ -165,24 +182,39 @@ class ClaimingConsumer:
         """Give the Redis command of a prepared claim. The server knows the script once `claim` was called."""
         return ("EVALSHA", self._claim.sha, 0, *ticket.args)
 
+    def give_back(self, ticket: Ticket) -> None:
+        """Put back what a prepared claim has taken whose answer was lost; nothing if it has not run."""
+        self._notice_fork()
+        first, limit = ticket.args[3:5]
+        taken = [field.decode() for field in self.client.hkeys(self._keys.in_flight(self._id))]  # type: ignore[union-attr]
+        lost = [tag for tag in taken if first <= _sequence_of(tag) < first + limit and tag not in self._held]
+        if lost:
+            logger.warning("queueing.lost_claim_put_back consumer=%s messages=%d", self._id, len(lost))
+            self._put_back(lost)
+
     def take(self, ticket: Ticket, groups: list[Any] | None) -> list[Delivery]:
         """Read the answer to the command of a prepared claim: what was claimed is held from now on."""
-        return self._deliveries(groups, ticket.names, ticket.no_ack) if groups else []
+        if not groups:
+            return []
+        due_ms = groups[0]
+        self.next_due = math.inf if due_ms < 0 else time.monotonic() + due_ms / 1000
+        return self._deliveries(groups[1:], ticket.names, ticket.no_ack)
 
     def _rotated(self, names: list[str]) -> list[str]:
-        if len(names) == 1:
+        if len(names) == 1 or not self.takes_turns:
             return names
         self._turn += 1
         at = self._turn % len(names)
         return names[at:] + names[:at]
 
     def _deliveries(self, groups: list[Any], names: list[str], no_ack: Collection[str]) -> list[Delivery]:
+        lists = self._keys.lists
         found: list[Delivery] = []
         held: dict[str, str] = {}
         for index, step, sequence, messages, notes in groups:
             queue = names[index]
             plain = queue in no_ack
-            suffix = ":" + keys.queue_list(queue, step)
+            suffix = ":" + lists.list_of(queue, step)
             start = len(found)
             found += [
                 Delivery("" if plain else f"{number}{suffix}", queue, step, raw, 0, False, len(raw))
@@ -192,7 +224,8 @@ class ClaimingConsumer:
                 held.update(dict.fromkeys([delivery.tag for delivery in found[start:]], ""))
             for at in range(0, len(notes), _NOTE):
                 delivery = found[start + notes[at]]
-                _, delivery.deliveries, sha, delivery.message_bytes, deaths, delivery.retries = notes[at : at + _NOTE]
+                _, delivery.deliveries, sha, length, deaths, delivery.retries, back = notes[at : at + _NOTE]
+                delivery.message_bytes, delivery.redelivered = length, bool(back)
                 delivery.deaths = read_deaths(deaths)
                 delivery.oversize = delivery.message_bytes > len(delivery.raw)
                 if sha and not plain:
@@ -202,53 +235,86 @@ class ClaimingConsumer:
         return found
 
     def ack(self, tags: Iterable[str]) -> None:
-        """Forget messages that are done; tags that are not held are passed over. One round trip."""
+        """Forget messages that are done; tags that are not held are passed over. One round trip.
+
+        What was taken away meanwhile, the lease having ended, is not run again unless somebody else has finished it.
+        """
         self._notice_fork()
-        done = self._settle(tags)
-        if not done:
+        done, remembered = self._settle(tags)
+        if not done and not remembered:
             return
+        commands = list(self._acks(done, remembered))
         try:
-            for answer in run_commands(self.client, list(self._acks(done))):
+            answers = run_commands(self.client, commands)
+            for answer in answers:
                 if isinstance(answer, redis.exceptions.ResponseError):
                     raise answer
+            forgotten = sum(answer for command, answer in zip(commands, answers, strict=True) if command[0] == "HDEL")
+            if forgotten < len(done):
+                self._ack_lost(done)
         except redis.exceptions.RedisError:
             with self._lock:
-                self._held.update(done)  # still ours, so that the caller may try again
+                # Still ours, so that the caller may try again.
+                self._held.update(dict.fromkeys(done, "") | remembered)
             raise
 
-    def ack_commands(self, tags: Iterable[str]) -> list[Command]:
-        """Give the commands that forget messages, for a pipeline of the caller's, who runs them until they succeed."""
-        self._notice_fork()
-        return list(self._acks(self._settle(tags)))
-
-    def _settle(self, tags: Iterable[str]) -> dict[str, str]:
+    def _ack_lost(self, done: list[str]) -> None:
+        """Acknowledge those of messages that were taken away before anybody noticed."""
+        self._notice_loss(self.client)
         with self._lock:
-            return {tag: sha for tag in tags if (sha := self._held.pop(tag, None)) is not None}
+            late = {tag: self._lost.pop(tag) for tag in done if tag in self._lost}
+        for command in self._acks([], late):
+            self.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    def _acks(self, done: dict[str, str]) -> Iterator[Command]:
-        tags = list(done)
-        for at in range(0, len(tags), _CHUNK):
-            yield "HDEL", keys.in_flight(self._id), *tags[at : at + _CHUNK]
-        if counted := [sha for sha in done.values() if sha]:
-            for counts in (keys.DELIVERIES, keys.DEATHS, keys.RETRIES):
-                yield "HDEL", counts, *counted
+    def ack_commands(self, tags: Iterable[str]) -> list[Command]:
+        """Return the commands that forget messages, for a pipeline of the caller's, who runs it until it succeeds."""
+        self._notice_fork()
+        return list(self._acks(*self._settle(tags)))
+
+    def _settle(self, tags: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+        """Let go of what is done: return the tags of ordinary messages, and the others with their SHA-1."""
+        done, remembered = [], {}
+        with self._lock:
+            for tag in tags:
+                sha = self._held.pop(tag, None)
+                if sha is None:
+                    sha = self._lost.pop(tag, None) if self._lost else None
+                if sha:
+                    remembered[tag] = sha
+                elif sha is not None:
+                    done.append(tag)
+        return done, remembered
+
+    def _acks(self, done: list[str], remembered: dict[str, str]) -> Iterator[Command]:
+        for at in range(0, len(done), _CHUNK):
+            yield "HDEL", self._keys.in_flight(self._id), *done[at : at + _CHUNK]
+        pairs = [value for pair in remembered.items() for value in pair]
+        for at in range(0, len(pairs), 2 * _CHUNK):
+            yield "EVAL", self._ack_text, 0, self._id, *pairs[at : at + 2 * _CHUNK]
 
     def release(self, tags: Iterable[str] | None = None) -> None:
         """Put messages back at the head of their queues, in the order in which they came, and ring.
 
         tags: those that are not held are passed over; None puts back all that is held.
         """
+        self._put_back(self._let_go(tags))
+
+    def requeue(self, tags: Iterable[str]) -> None:
+        """Put messages back behind all that wait at their priority, and ring: their taker wants to have them later."""
+        self._put_back(self._let_go(tags), behind=1)
+
+    def _let_go(self, tags: Iterable[str] | None) -> list[str]:
         self._notice_fork()
         with self._lock:
             chosen = list(self._held) if tags is None else [tag for tag in tags if tag in self._held]
             for tag in chosen:
                 del self._held[tag]
-        self._put_back(chosen)
+        return chosen
 
-    def _put_back(self, tags: list[str], *, redelivered: int = 0) -> None:
-        tags.sort(key=_sequence_of, reverse=True)
+    def _put_back(self, tags: list[str], *, redelivered: int = 0, behind: int = 0) -> None:
+        tags.sort(key=_sequence_of, reverse=not behind)
         while tags:
-            settled = int(self._release(args=[self._id, redelivered, *tags[:_CHUNK]]))
+            settled = int(self._release(args=[self._id, redelivered, behind, *tags[:_CHUNK]]))
             del tags[: max(settled, 1)]
 
     def bury(self, tag: str, reason: str, history: Iterable[str] = ()) -> None:
@@ -266,13 +332,16 @@ class ClaimingConsumer:
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
-        return "EVAL", scripts.BURY, 0, *self._burial(tag, reason, history)
+        return "EVAL", self._burial_text, 0, *self._burial(tag, reason, history)
 
     def _burial(self, tag: str, reason: str, history: Iterable[str]) -> tuple[str | bytes, ...]:
+        came_from = tag.partition(":")[2]
+        queue, step = self._keys.lists.split(came_from)
         letter = DeadLetter(
             id=new_id(),
-            queue=keys.queue_of(tag.partition(":")[2]),
-            step=_step_of(tag),
+            queue=queue,
+            step=step,
+            list_key="" if came_from == queue_list(queue, step) else came_from,
             reason=reason,
             history=list(history),
             buried_at=time.time(),
@@ -294,29 +363,61 @@ class ClaimingConsumer:
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
+        self.next_due = min(self.next_due, time.monotonic() + delay_s)
         # Rounded up: what comes back before its time would be sent away once more.
-        return "EVAL", scripts.DEFER, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
+        return "EVAL", self._delay_text, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
 
     def renew(self, client: Redis | None = None) -> None:
         """Extend the lease on all that is held, by one command, and by another the place among its queues' consumers.
 
         Also finds strays: messages that the server holds for us and we don't know of, because the answer to a claim
-        or the pipeline of an acknowledgement was lost with its connection. Those seen twice in a row go back.
+        or the pipeline of an acknowledgement was lost with its connection. Those seen twice in a row go back. And
+        notices that the lease had ended: a death that was noted of it is taken back.
         client: a connection of the caller's own, or None for the consumer's.
         """
         self._notice_fork()
+        held = list(self._held)
         self.queues.renew(client)
-        if not self._held and not self._strays:
-            in_flight = int((client or self.client).hlen(keys.in_flight(self._id)))
-        else:
-            in_flight = int(self._renew(args=[self._id, self._lease_ms], client=client))
+        in_flight, has_lost = self._renew(args=[self._id, self._lease_ms], client=client)
+        if has_lost:
+            self._notice_loss(client or self.client)
+        self._notice_gone(held, in_flight, client or self.client)
         if in_flight <= len(self._held):
             self._strays = set()
             return
         self._return_strays(client or self.client)
 
+    def _notice_gone(self, held: list[str], in_flight: int, client: Redis) -> None:
+        """Say how many messages the server has lost: those that were held before it counted, and still are."""
+        still = [tag for tag in held if tag in self._held]
+        if in_flight >= len(still):
+            return
+        known = {field.decode() for field in client.hkeys(self._keys.in_flight(self._id))}  # type: ignore[union-attr]
+        with self._lock:
+            gone = [tag for tag in still if tag not in known and self._held.pop(tag, None) is not None]
+        if gone:
+            logger.error("queueing.in_flight_gone consumer=%s messages=%d", self._id, len(gone))
+
+    def renewal_commands(self) -> list[Command]:
+        """Return the commands by which somebody else may renew, who needn't know what they mean."""
+        self._notice_fork()
+        renewal: Command = ("EVAL", self._renewal_text, 0, self._id, self._lease_ms)
+        return [renewal, *self.queues.renewal_commands()]
+
+    def _notice_loss(self, client: Redis) -> None:
+        """Learn what was taken away because the lease had ended; this consumer is alive, whatever was noted."""
+        flat = [text.decode() for text in self._come_back(args=[self._id], client=client)]
+        lost = dict(zip(flat[::2], flat[1::2], strict=True))
+        if not lost:
+            return
+        logger.warning("queueing.lease_lost consumer=%s messages=%d", self._id, len(lost))
+        with self._lock:
+            for tag in lost:
+                self._held.pop(tag, None)
+            self._lost.update(lost)
+
     def _return_strays(self, client: Redis) -> None:
-        fields: list[bytes] = client.hkeys(keys.in_flight(self._id))  # type: ignore[assignment]
+        fields: list[bytes] = client.hkeys(self._keys.in_flight(self._id))  # type: ignore[assignment]
         strays = {tag for field in fields if (tag := field.decode()) not in self._held}
         old = strays & self._strays
         self._strays = strays - old
@@ -334,7 +435,7 @@ class ClaimingConsumer:
         reaper = client or self.client
         seconds, micros = reaper.time()
         now_ms = seconds * 1000 + micros // 1000
-        expired: list[bytes] = reaper.zrange(keys.LEASES, "-inf", now_ms, byscore=True)  # type: ignore[assignment]
+        expired: list[bytes] = reaper.zrange(self._keys.leases, "-inf", now_ms, byscore=True)  # type: ignore[assignment]
         return sum(self._reap_one(consumer.decode(), reaper) for consumer in expired)
 
     def _reap_one(self, consumer: str, client: Redis) -> int:
@@ -362,7 +463,7 @@ class ClaimingConsumer:
             self.queues.close()
             while self._release_all(args=[self._id, 0]):
                 pass
-        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as exc:
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, *REFUSALS) as exc:
             if count:
                 logger.warning(
                     "queueing.release_failed consumer=%s messages=%d back_within_s=%g error=%s",
@@ -379,7 +480,3 @@ class ClaimingConsumer:
 
 def _sequence_of(tag: str) -> int:
     return int(tag.partition(":")[0])
-
-
-def _step_of(tag: str) -> int:
-    return int(tag.rpartition(keys.SEPARATOR)[2]) if keys.SEPARATOR in tag else 0

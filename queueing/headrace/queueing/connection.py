@@ -8,16 +8,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
+from headrace.queueing.keys import Keys, attach
+from headrace.queueing.patience import SILENCE_S
 
 if TYPE_CHECKING:
     import redis
     from redis.connection import Connection
 
+    from headrace.contracts.settings import Settings
+
 #: A Redis command and its arguments.
 Command: TypeAlias = tuple[str | bytes | int, ...]
-
-#: Seconds to wait for a TCP connection; a server that needs longer is treated as away.
-CONNECT_TIMEOUT_S: Final = 5.0
 
 #: Seconds after which an idle connection is checked before it is used again.
 HEALTH_CHECK_S: Final = 25
@@ -94,27 +95,51 @@ def _split(url: str) -> tuple[str, str]:
     return _TO_REDIS[scheme], rest
 
 
-def connect(url: str, **options: Any) -> redis.Redis:
-    """Give a client for a broker URL; it connects when first used and returns bytes.
+def connect(url: str, *, prefix: str = "", silence_s: float = SILENCE_S, **options: Any) -> redis.Redis:
+    """Return a client for a broker URL; it connects when first used and returns bytes.
 
-    options: those of `redis.Redis.from_url`; they win over ours. Raises ConfigurationError when the URL is not one.
+    prefix: of all keys; commands that name keys get it from `keys_of`. silence_s: a read or write that is silent for so
+    long fails. options: those of `redis.Redis.from_url`; they win over ours. Raises ConfigurationError when the URL is
+    not one.
     """
     import redis
 
-    defaults: dict[str, Any] = {
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "health_check_interval": HEALTH_CHECK_S,
-    }
     plain = redis_url(url)
-    if not plain.startswith("unix:"):
-        defaults["socket_keepalive"] = True
     try:
-        return redis.Redis.from_url(plain, **defaults | options)
+        client = redis.Redis.from_url(plain, **bounds(plain, redis.connection, silence_s=silence_s) | options)
     except ValueError:
         # The cause may quote a part of the password.
         raise ConfigurationError(
             "the broker URL can't be read; check HEADRACE_BROKER_URL, and percent-encode special characters in it"
         ) from None
+    attach(client.connection_pool, Keys(prefix))
+    return client
+
+
+def connect_to(settings: Settings, **options: Any) -> redis.Redis:
+    """Return a client for the broker and the key prefix of the settings; see `connect`."""
+    url, silence_s = settings.require_broker_url(), settings.broker_timeout_s
+    return connect(url, prefix=settings.key_prefix, silence_s=silence_s, **options)
+
+
+def bounds(plain: str, kinds: Any, *, silence_s: float) -> dict[str, Any]:
+    """Return the options by which no wait of a connection is without end, and its refusals get their right class.
+
+    plain: a URL as of `redis_url`. kinds: `redis.connection` or `redis.asyncio.connection`. silence_s: a read or write
+    that is silent for so long fails.
+    """
+    from headrace.queueing.bounded import transport_bounds, watched
+
+    scheme = plain.partition(":")[0]
+    kind = {"rediss": kinds.SSLConnection, "unix": kinds.UnixDomainSocketConnection}.get(scheme, kinds.Connection)
+    options = {
+        "connection_class": watched(kind),
+        "health_check_interval": HEALTH_CHECK_S,
+        **transport_bounds(silence_s),
+    }
+    if scheme == "unix":
+        del options["socket_keepalive"], options["socket_keepalive_options"]
+    return options
 
 
 def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
@@ -193,16 +218,32 @@ def translate_errors() -> Iterator[None]:
     """Turn the driver's errors about an unreachable or unwilling server into BrokerUnavailable, in one line."""
     import redis.exceptions as errors
 
+    from headrace.queueing.refusals import REFUSALS, classified
+
     try:
         yield
     except errors.AuthenticationError as exc:
         raise BrokerUnavailable(
             f"Redis or Valkey refuses these credentials ({_one_line(exc)}); check HEADRACE_BROKER_URL"
         ) from exc
+    except errors.BusyLoadingError as exc:
+        raise BrokerUnavailable(f"Redis or Valkey refuses to work for now ({refusal_line(exc)})") from exc
     except (errors.ConnectionError, errors.TimeoutError) as exc:
         raise BrokerUnavailable(f"Redis or Valkey can't be reached ({_one_line(exc)}); {_REMEDY}") from exc
-    except (errors.OutOfMemoryError, errors.ReadOnlyError) as exc:
-        raise BrokerUnavailable(f"Redis or Valkey takes no writes ({_one_line(exc)})") from exc
+    except errors.ResponseError as exc:
+        # Connections of others than `connect` leave the class to us.
+        refusal = classified(exc)
+        if not isinstance(refusal, REFUSALS):
+            raise
+        raise BrokerUnavailable(f"Redis or Valkey refuses to work for now ({refusal_line(refusal)})") from exc
+
+
+def refusal_line(exc: Exception) -> str:
+    """Return an error for a log line: what the server said and, if that is a refusal that passes, what it means."""
+    from headrace.queueing.refusals import meaning
+
+    meant = meaning(exc)
+    return f"{_one_line(exc)}: {meant}" if meant else _one_line(exc)
 
 
 def _one_line(exc: Exception) -> str:

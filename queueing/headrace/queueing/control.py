@@ -9,7 +9,9 @@ from typing import Any, Final
 from kombu import Connection
 from kombu.pidbox import Mailbox
 
+from headrace.queueing.bounded import transport_bounds
 from headrace.queueing.connection import redis_url
+from headrace.queueing.patience import SILENCE_S
 
 #: Celery's name of the exchange that all workers listen to (`control_exchange`).
 _EXCHANGE: Final = "celery"
@@ -19,23 +21,23 @@ _TTL_S: Final = 300.0
 _EXPIRES_S: Final = 10.0
 
 
-def tell_workers(broker_url: str, command: str, arguments: Mapping[str, object]) -> None:
-    """Broadcast a command, such as `revoke`, to all workers. Raises kombu's OperationalError."""
-    with _mailbox(broker_url) as mailbox:
+def tell_workers(broker_url: str, prefix: str, command: str, arguments: Mapping[str, object]) -> None:
+    """Broadcast a command, such as `revoke`, to all workers of a key prefix. Raises kombu's OperationalError."""
+    with _mailbox(broker_url, prefix) as mailbox:
         mailbox.abcast(command, dict(arguments))
 
 
-def ask_workers(broker_url: str, command: str, *, timeout_s: float, limit: int) -> list[dict[str, Any]]:
+def ask_workers(broker_url: str, prefix: str, command: str, *, timeout_s: float, limit: int) -> list[dict[str, Any]]:
     """Broadcast a command such as `ping`, and give what the workers answer: {node name: answer} each.
 
     limit: of answers, after which no more are awaited. Raises kombu's OperationalError.
     """
-    with _mailbox(broker_url) as mailbox:
+    with _mailbox(broker_url, prefix) as mailbox:
         return list(mailbox.multi_call(command, timeout=timeout_s, limit=limit) or [])
 
 
 @contextmanager
-def _mailbox(broker_url: str) -> Iterator[Any]:
+def _mailbox(broker_url: str, prefix: str) -> Iterator[Any]:
     box = Mailbox(
         _EXCHANGE,
         type="fanout",
@@ -46,5 +48,6 @@ def _mailbox(broker_url: str) -> Iterator[Any]:
         queue_expires=_EXPIRES_S,
         reply_queue_expires=_EXPIRES_S,
     )
-    with Connection(redis_url(broker_url)) as connection:
+    options = {"global_keyprefix": prefix, **transport_bounds(SILENCE_S)}
+    with Connection(redis_url(broker_url), transport_options=options) as connection:
         yield box(connection)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from headrace.queueing import keys, scripts
+from headrace.queueing import scripts
+from headrace.queueing.keys import keys_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,8 +35,8 @@ class Death(msgspec.Struct, frozen=True):
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """What happened to a buried message.
 
-    step: the priority step of the list it came from. history: what happened before, oldest first. buried_at: seconds
-    since 1970.
+    step: the priority step of the list it came from. list_key: that list, where its app names lists in a way of its
+    own. history: what happened before, oldest first. buried_at: seconds since 1970.
     """
 
     id: str
@@ -44,6 +45,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     history: list[str]
     buried_at: float
+    list_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +75,15 @@ def read_deaths(lines: bytes) -> tuple[Death, ...]:
 
 def find_letters(client: Redis, wanted: LetterFilter = LetterFilter()) -> Iterator[DeadLetter]:
     """Find dead letters, the youngest first."""
-    index = keys.DEAD_INDEX if wanted.queue is None else keys.DEAD_QUEUE_PREFIX + wanted.queue
+    keys = keys_of(client)
+    index = keys.dead_index if wanted.queue is None else keys.dead_queue(wanted.queue)
     now = time.time()
     youngest = "+inf" if wanted.older_s is None else now - wanted.older_s
     oldest = "-inf" if wanted.newer_s is None else now - wanted.newer_s
     # All names first: letters that are dropped between two pages would shift the others.
     ids: list[bytes] = client.zrange(index, youngest, oldest, desc=True, byscore=True)  # type: ignore[assignment]
     for at in range(0, len(ids), _PAGE):
-        found: list[bytes | None] = client.hmget(keys.DEAD_LETTERS, ids[at : at + _PAGE])  # type: ignore[assignment]
+        found: list[bytes | None] = client.hmget(keys.dead_letters, ids[at : at + _PAGE])  # type: ignore[assignment]
         for raw in found:
             if raw is not None and wanted.fits(letter := msgspec.json.decode(raw, type=DeadLetter)):
                 yield letter
@@ -93,13 +96,13 @@ def dead_letters(client: Redis, limit: int = 100) -> list[DeadLetter]:
 
 def dead_letter(client: Redis, letter_id: str) -> DeadLetter | None:
     """Give one dead letter, or None when there is none of that id."""
-    raw: bytes | None = client.hget(keys.DEAD_LETTERS, letter_id)  # type: ignore[assignment]
+    raw: bytes | None = client.hget(keys_of(client).dead_letters, letter_id)  # type: ignore[assignment]
     return None if raw is None else msgspec.json.decode(raw, type=DeadLetter)
 
 
 def dead_message(client: Redis, letter_id: str) -> bytes | None:
     """Give a buried message as it was in its queue, or None when there is none of that id."""
-    return client.hget(keys.DEAD_MESSAGES, letter_id)  # type: ignore[return-value]
+    return client.hget(keys_of(client).dead_messages, letter_id)  # type: ignore[return-value]
 
 
 def retry_letter(client: Redis, letter_id: str) -> bool:

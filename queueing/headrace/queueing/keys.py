@@ -1,103 +1,170 @@
-"""The Redis keys of headrace, besides the queue lists (which are kombu's: `QUEUE` and `QUEUE\\x06\\x16STEP`)."""
+"""The Redis keys of one key space: ours, and the queue lists, which are kombu's: `QUEUE` and `QUEUE\\x06\\x16STEP`.
+
+A prefix in front of all keys separates what shares a database, as kombu's transport option `global_keyprefix` does. It
+travels with a client's connection pool, as the number of the database does: `attach` puts it there, `keys_of` reads it.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
-#: What kombu's Redis transport puts between a queue's name and the priority step of a list.
-SEPARATOR: Final = "\x06\x16"
-
-#: kombu's priority steps: priorities 0-2 share the list of step 0, 3-5 that of 3, 6-8 that of 6; 9 has its own.
-PRIORITY_STEPS: Final = (0, 3, 6, 9)
-
-#: Sorted set: consumer id → end of its lease, in milliseconds of the server's clock.
-LEASES: Final = "headrace:leases"
-
-#: What the key of the consumers of one queue starts with; a sorted set like `LEASES`.
-CONSUMERS_PREFIX: Final = "headrace:consumers:"
+from headrace.queueing.lists import DEFAULT_LISTS, Lists
 
 #: Seconds after which the list of a queue's consumers disappears when none renewed its place in it.
 CONSUMERS_TTL_S: Final = 86_400
 
-#: Hash: SHA-1 of a message → how often it came back because its consumer died, lost its lease or lost track of it.
-DELIVERIES: Final = "headrace:deliveries"
-
-#: Hash: SHA-1 of a message → a line for each consumer that died while it *ran* it: `MILLISECONDS WORKER`.
-DEATHS: Final = "headrace:deaths"
-
-#: Hash: SHA-1 of a message → how often its run was put off (`DELAYED`).
-RETRIES: Final = "headrace:retries"
-
-#: Messages that wait before they are tried again. Sorted set: `CONSUMER:SEQUENCE:QUEUE_LIST` → when they are due, in
-#: milliseconds of the server's clock; hash: the same → the message as it was in its list.
-DELAYED: Final = "headrace:delayed"
-DELAYED_MESSAGES: Final = "headrace:delayed:messages"
-
-#: Hash: `MODEL VERSION DEVICE` → the most rows of a batch since one ran out of memory.
-CEILINGS: Final = "headrace:ceilings"
-
-#: Dead letters. Sorted set: dead-letter id → time of burial in seconds; hash: id → JSON of what happened
-#: (`DeadLetter`); hash: id → the message as it was in its list; hash: queue → how many of its messages are buried.
-DEAD_INDEX: Final = "headrace:dead:index"
-DEAD_LETTERS: Final = "headrace:dead:letters"
-DEAD_MESSAGES: Final = "headrace:dead:messages"
-DEAD_COUNTS: Final = "headrace:dead:counts"
-
-#: What the key of the dead letters of one queue starts with; a sorted set like `DEAD_INDEX`.
-DEAD_QUEUE_PREFIX: Final = "headrace:dead:queue:"
-
-#: What the key of every doorbell starts with.
-BELL_PREFIX: Final = "headrace:bell:"
-
-#: What the key of every in-flight hash starts with.
-IN_FLIGHT_PREFIX: Final = "headrace:inflight:"
-
-#: What the key of the mark of what a consumer runs at present starts with: the worker's name, then tags, one a line.
-RUNNING_PREFIX: Final = "headrace:running:"
-
 #: Seconds after which a mark that nobody took away disappears; longer than any batch runs.
 RUNNING_TTL_S: Final = 86_400
+
+#: Seconds after which it is forgotten what a consumer held as its lease ended; it has come back by then, or never will.
+RETURNED_TTL_S: Final = 86_400
 
 #: Seconds after which a token that nobody took disappears, so that queues that come and go (those for the replies of
 #: remote control) leave nothing behind. A consumer that finds no token still looks every 50 ms.
 BELL_TTL_S: Final = 60
 
+#: The one key without a prefix. Sorted set: prefix → end of the last lease of a consumer under it, like `Keys.leases`.
+#: Whoever waits under the wrong prefix learns of the right one here; no more of a key space is seen from outside.
+PREFIXES: Final = "headrace:prefixes"
 
-def queue_list(queue: str, step: int) -> str:
-    """Give the list that holds a queue's messages of one priority step."""
-    return f"{queue}{SEPARATOR}{step}" if step else queue
-
-
-def queue_of(list_key: str) -> str:
-    """Give the queue that a list of `queue_list` belongs to."""
-    return list_key.partition(SEPARATOR)[0]
+#: Where `attach` puts the keys of a connection pool.
+_ATTRIBUTE: Final = "headrace_keys"
 
 
-def priority_step(priority: int) -> int:
-    """Give the priority step that a priority of 0 to 9 belongs to."""
-    return PRIORITY_STEPS[min(max(priority, 0), 9) // 3]
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one key space. prefix: stands in front of each; "" is none, see `contracts.prefix`.
+
+    lists: how its users name and order the lists of queues; it has no say in any other key.
+
+    Tags, dead letters and the names of delayed messages hold lists and queues as kombu names them, without the prefix.
+    """
+
+    prefix: str = ""
+    lists: Lists = DEFAULT_LISTS
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: consumer id → end of its lease, in milliseconds of the server's clock."""
+        return self.prefix + "headrace:leases"
+
+    @property
+    def deliveries(self) -> str:
+        """Hash: SHA-1 of what came back → how often, its consumer being dead or without lease; 0 for other ways."""
+        return self.prefix + "headrace:deliveries"
+
+    @property
+    def deaths(self) -> str:
+        """Hash: SHA-1 of a message → a line for each consumer that died while it *ran* it: `MILLISECONDS WORKER`."""
+        return self.prefix + "headrace:deaths"
+
+    @property
+    def retries(self) -> str:
+        """Hash: SHA-1 of a message → how often its run was put off (`delayed`)."""
+        return self.prefix + "headrace:retries"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set: `CONSUMER:SEQUENCE:QUEUE_LIST` → when it is due, in milliseconds of the server's clock."""
+        return self.prefix + "headrace:delayed"
+
+    @property
+    def delayed_messages(self) -> str:
+        """Hash: member of `delayed` → the message as it was in its list."""
+        return self.prefix + "headrace:delayed:messages"
+
+    @property
+    def epoch(self) -> str:
+        """String: a random value that the first to ask for it writes; another one after the data were lost."""
+        return self.prefix + "headrace:epoch"
+
+    @property
+    def probe(self) -> str:
+        """String: written to see whether the server takes writes; gone after a second."""
+        return self.prefix + "headrace:probe"
+
+    @property
+    def ceilings(self) -> str:
+        """Hash: `MODEL VERSION DEVICE` → the most rows of a batch since one ran out of memory."""
+        return self.prefix + "headrace:ceilings"
+
+    @property
+    def dead_index(self) -> str:
+        """Sorted set: dead-letter id → time of burial in seconds."""
+        return self.prefix + "headrace:dead:index"
+
+    @property
+    def dead_letters(self) -> str:
+        """Hash: dead-letter id → JSON of what happened (`DeadLetter`)."""
+        return self.prefix + "headrace:dead:letters"
+
+    @property
+    def dead_messages(self) -> str:
+        """Hash: dead-letter id → the message as it was in its list."""
+        return self.prefix + "headrace:dead:messages"
+
+    @property
+    def dead_counts(self) -> str:
+        """Hash: queue → how many of its messages are buried."""
+        return self.prefix + "headrace:dead:counts"
+
+    def dead_queue(self, queue: str) -> str:
+        """Return the sorted set of the dead letters of one queue, like `dead_index`."""
+        return f"{self.prefix}headrace:dead:queue:{queue}"
+
+    def consumers(self, queue: str) -> str:
+        """Return the sorted set of the consumers of a queue, like `leases`."""
+        return f"{self.prefix}headrace:consumers:{queue}"
+
+    def served(self, consumer: str) -> str:
+        """Return the hash of what a consumer serves: queue → JSON of `serving.Served`."""
+        return f"{self.prefix}headrace:served:{consumer}"
+
+    def doorbell(self, queue: str) -> str:
+        """Return the list that holds at most one token while a queue has news; idle consumers block on it."""
+        return f"{self.prefix}headrace:bell:{queue}"
+
+    def wake(self, consumer: str) -> str:
+        """Return the list by which a consumer ends its own wait for doorbells; holds a token for a moment."""
+        return f"{self.prefix}headrace:wake:{consumer}"
+
+    def in_flight(self, consumer: str) -> str:
+        """Return the hash of the messages that a consumer holds: `SEQUENCE:QUEUE_LIST` → message as it was there."""
+        return f"{self.prefix}headrace:inflight:{consumer}"
+
+    def returned(self, consumer: str) -> str:
+        """Return the hash of what a consumer held as its lease ended: tag → SHA-1, then the death noted of it."""
+        return f"{self.prefix}headrace:returned:{consumer}"
+
+    def running(self, consumer: str) -> str:
+        """Return the mark of what a consumer runs at present: the worker's name, then tags, one a line."""
+        return f"{self.prefix}headrace:running:{consumer}"
+
+    def inbox(self, name: str) -> str:
+        """Return the list to which workers push the replies of a client. name: of `inbox_name`, as headers carry it."""
+        return self.prefix + name
+
+    def queue_list(self, queue: str, step: int) -> str:
+        """Return the list that holds a queue's messages of one priority step."""
+        return self.prefix + self.lists.list_of(queue, step)
 
 
-def consumers(queue: str) -> str:
-    """Return the sorted set of the consumers of a queue."""
-    return CONSUMERS_PREFIX + queue
+#: The key space without a prefix.
+PLAIN: Final = Keys()
 
 
-def doorbell(queue: str) -> str:
-    """Give the list that holds at most one token while a queue has news; idle consumers block on it."""
-    return BELL_PREFIX + queue
+def attach(pool: Any, keys: Keys) -> None:
+    """Make `keys_of` find these keys from the clients and pipelines of a connection pool."""
+    setattr(pool, _ATTRIBUTE, keys)
 
 
-def in_flight(consumer: str) -> str:
-    """Give the hash of the messages that a consumer holds: `SEQUENCE:QUEUE_LIST` → message as it was in the list."""
-    return IN_FLIGHT_PREFIX + consumer
+def keys_of(client: Any) -> Keys:
+    """Return the keys of a client or pipeline, blocking or not; those without a prefix when none were attached."""
+    found: Keys = getattr(client.connection_pool, _ATTRIBUTE, PLAIN)
+    return found
 
 
-def running(consumer: str) -> str:
-    """Give the mark of what a consumer runs at present."""
-    return RUNNING_PREFIX + consumer
-
-
-def inbox(client: str) -> str:
-    """Give the list to which workers push the replies of a client; one element holds the replies of a batch."""
+def inbox_name(client: str) -> str:
+    """Return how headers name the inbox of a client: without prefix, which the worker puts in front of it."""
     return f"headrace:inbox:{client}"

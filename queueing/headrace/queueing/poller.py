@@ -10,14 +10,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from kombu.transport import redis as kombu_redis
+from redis.exceptions import RedisError
+
+from headrace.queueing.connection import refusal_line
+from headrace.queueing.logs import logger
+from headrace.queueing.tracking import LOOK_S, NEVER
 
 if TYPE_CHECKING:
     from headrace.queueing.channel import Channel
 
 
-#: How often an idle channel looks for messages of senders that don't ring; they are answered after 25 ms on average.
-#: Not left to the timeout of BLPOP: an idle server looks at timeouts ten times a second only.
-LOOK_S: Final = 0.05
+#: How often the connections that wait are looked at, whether they are still alive. A look costs some microseconds.
+WATCH_S: Final = 1.0
 
 
 class Waker:
@@ -65,8 +69,15 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
     #: The thread that polls.
     thread: int | None = None
 
-    _look_at = 0.0
+    #: When a channel looks next for messages of senders that don't ring, by the monotonic clock. Not left to BLPOP's
+    #: timeout: an idle server looks at timeouts ten times a second only.
+    look_at: float = NEVER
+
+    _loop: Any = None
     _look_timer: Any = None
+    _watch_at = 0.0
+    _watch_timer: Any = None
+    _bindings_refused = False
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
 
@@ -81,50 +92,111 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
         """Send acknowledgements, then make sure that each channel will wake when it should."""
         self.thread = threading.get_ident()
         for channel in tuple(self._channels):
-            channel.flush_acks()
+            with channel.broker_time:
+                channel.flush_acks()
             if channel.active_queues:
                 if channel.waker is None:
                     self._add_waker(channel)
                 channel.prepare_wait()
             if channel.active_fanout_queues:
                 self._register_LISTEN(channel)
+        if self._plan_look() and self._loop is not None:
+            # The loop has already decided how long it waits; it must decide again.
+            for channel in tuple(self._channels):
+                channel.wake()
 
     def _add_waker(self, channel: Channel) -> None:
         waker = channel.waker = Waker()
-        self._fd_to_chan[waker.fileno()] = (channel, "WAKE")
-        self.poller.register(waker.fileno(), self.eventflags)
+        self.watch_for(channel, "WAKE", waker.fileno())
 
-    def look_regularly(self, loop: Any) -> None:
+    def watch_for(self, channel: Channel, kind: str, fd: int) -> None:
+        """Call a channel's handler of that kind when a descriptor is readable."""
+        self._fd_to_chan[fd] = (channel, kind)
+        self.poller.register(fd, self.eventflags)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget a descriptor that will be closed."""
+        if self._fd_to_chan.pop(fd, None) is not None:
+            self._unregister_from_poll(fd)
+
+    def look_in(self, loop: Any) -> None:
         """Make an event loop look for messages of senders that don't ring."""
+        self._loop = loop
+        self._cancel_look()
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        self._watch_timer = loop.call_repeatedly(WATCH_S, self._watch)
+
+    def _cancel_look(self) -> None:
+        self.look_at = NEVER
         if self._look_timer is not None:
             self._look_timer.cancel()
-        self._look_timer = loop.call_repeatedly(LOOK_S, self._look)
+            self._look_timer = None
+
+    def _plan_look(self) -> bool:
+        """Set the timer for the next look; return whether it is earlier than before."""
+        now = time.monotonic()
+        at = min((channel.next_look(now) for channel in self._channels), default=NEVER)
+        before = self.look_at
+        if at == before:
+            return False
+        self._cancel_look()
+        self.look_at = at
+        if self._loop is not None and at != NEVER:
+            self._look_timer = self._loop.call_later(max(0.0, at - now), self._look)
+        return at < before
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        self._watch_at = now + WATCH_S
+        for channel in tuple(self._channels):
+            channel.watch(now)
 
     def _look(self) -> None:
+        self._cancel_look()
+        now = time.monotonic()
         for channel in tuple(self._channels):
-            channel.look()
+            if channel.next_look(now) <= now:
+                channel.look(now)
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait for one event where there is no event loop; raises Empty when there was none for a while."""
+        self.on_poll_start()  # kombu's does it too late to say how long to wait
         now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + LOOK_S
+        if now >= self._watch_at:
+            self._watch()
+        rest = self.look_at - now
+        if rest <= 0:
             self._look()
-        rest = self._look_at - now
-        super().get(callback, rest if timeout is None else min(timeout, rest))
+            rest = LOOK_S
+        # Never below 0, which select refuses and epoll takes for "without end".
+        super().get(callback, max(0.0, min(rest, WATCH_S if timeout is None else timeout)))
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Let the bindings of queues that expire live on; a server that refuses that for now is told of once."""
+        refused = None
+        for channel in tuple(self._channels):
+            try:
+                channel.maybe_refresh_binding_expiry()  # type: ignore[attr-defined]  # the stubs leave it out
+            except (RedisError, OSError) as exc:
+                refused = exc
+        if refused is not None and not self._bindings_refused:
+            logger.warning("queueing.bindings_not_refreshed error=%s", refusal_line(refused))
+        self._bindings_refused = refused is not None
 
     def discard(self, channel: Channel) -> None:  # type: ignore[override]
         """Forget a channel that closes."""
         if channel.waker is not None:
-            fd = channel.waker.fileno()
-            self._fd_to_chan.pop(fd, None)
-            self._unregister_from_poll(fd)
+            self.unwatch(channel.waker.fileno())
         super().discard(channel)
 
     def on_readable(self, fileno: int) -> Any:
         """Handle what can be read. Unlike kombu's, reads a doorbell though the window is full: it pops no message."""
         found = self._fd_to_chan.get(fileno)
-        if found is not None:
-            channel, kind = found
+        if found is None:
+            return None
+        channel, kind = found
+        try:
             return channel.handlers[kind]()
-        return None
+        finally:
+            self._plan_look()

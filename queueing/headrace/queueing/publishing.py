@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
+from redis.client import Pipeline
 
-from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import keys
+from headrace.queueing.queues import QueueChannel
 
 
 def ring(pipe: Any, queue: str) -> None:
     """Add to a pipeline, after the messages: wake one consumer of a queue. Leaves one token at most."""
-    bell = keys.doorbell(queue)
-    pipe.lpush(bell, 1)
-    pipe.ltrim(bell, 0, 0)
-    pipe.expire(bell, keys.BELL_TTL_S)
+    bell = keys.keys_of(pipe).doorbell(queue)
+    # Not by the pipeline's own methods: kombu's put its prefix in front of the keys of some commands and not of others.
+    add = partial(Pipeline.execute_command, pipe)
+    add("LPUSH", bell, 1)
+    add("LTRIM", bell, 0, 0)
+    add("EXPIRE", bell, keys.BELL_TTL_S)
 
 
 class RingingBatch(kombu_redis.PublishBatch):  # type: ignore[name-defined,misc]
@@ -39,38 +43,28 @@ class RingingBatch(kombu_redis.PublishBatch):  # type: ignore[name-defined,misc]
         super().flush()
 
 
-class PublishingChannel(kombu_redis.Channel):
+class PublishingChannel(QueueChannel):
     """A channel that publishes to queues whose consumers wait for doorbells."""
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
-        _expires: dict[str, int]
 
         def _get_message_priority(self, message: Any, reverse: bool = ...) -> int: ...
-        def _q_for_pri(self, queue: str, pri: int) -> str: ...
-
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        for option, value in (("global_keyprefix", ""), ("sep", keys.SEPARATOR)):
-            if getattr(self, option) != value:
-                raise ConfigurationError(f"headrace:// doesn't support the transport option {option}; leave it out")
-        if tuple(self.priority_steps) != keys.PRIORITY_STEPS:
-            raise ConfigurationError("headrace:// doesn't support the transport option priority_steps; leave it out")
-        params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
-        return params
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         batch = kwargs.get("_publish_batch")
+        list_key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
         if batch is not None:
-            super()._put(queue, message, **kwargs)
+            batch.add("lpush", list_key, dumps(message))
+            for each in self._lists(queue) if queue in self._expires else ():
+                batch.add("pexpire", each, self._expires[queue])
             batch.ring(queue)
             return
-        step = self._get_message_priority(message, reverse=False)
         with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-            pipe.lpush(self._q_for_pri(queue, step), dumps(message))
-            for each in self.priority_steps if queue in self._expires else ():
-                pipe.pexpire(self._q_for_pri(queue, each), self._expires[queue])
+            pipe.lpush(list_key, dumps(message))
+            self._add_expiry(pipe, queue)
             ring(pipe, queue)
             pipe.execute()
 
     def create_publish_batch(self, max_size: int) -> RingingBatch:
-        """Give a batch that sends many messages in few round trips."""
+        """Return a batch that sends many messages in few round trips."""
         return RingingBatch(self, max_size)

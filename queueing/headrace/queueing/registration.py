@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 #: What tensors travel as; the same as `headrace.contracts.tensors.CONTENT_TYPE`, which is too heavy to import here.
 CONTENT_TYPE: Final = "application/x-headrace-tensors"
 
-_TRANSPORT: Final = "headrace.queueing.transport:Transport"
+_MODULE: Final = "headrace.queueing.transport"
+_TRANSPORT: Final = f"{_MODULE}:Transport"
 
 
 def encode(tensors: Tensors) -> bytes:
@@ -38,3 +39,5 @@ def decode(body: bytes | memoryview) -> Tensors:
 SERIALIZER: Final = (encode, decode, CONTENT_TYPE, "binary")
 
 TRANSPORT_ALIASES.update(headrace=_TRANSPORT, headraces=_TRANSPORT)
+# What a connection calls itself once its URLs have been read, and its copies then.
+TRANSPORT_ALIASES.update({f"{scheme}+sentinel": f"{_MODULE}:SentinelTransport" for scheme in ("headrace", "headraces")})

@@ -14,8 +14,10 @@ import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from headrace.queueing import keys
+from headrace.queueing.keys import RUNNING_TTL_S, keys_of
 from headrace.queueing.logs import logger
+from headrace.queueing.patience import SILENCE_S
+from headrace.queueing.silence import ASK_AFTER, is_readable
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -61,11 +63,15 @@ class RunningMark:
     def __init__(self, client: Redis, worker: str) -> None:
         """client: gives the address; connects when first needed. worker: who runs, for the history of a death."""
         self._pool = client.connection_pool
+        self._keys = keys_of(client)
         self._worker = " ".join(worker.split())
         self._connection: AbstractConnection | None = None
         self._marked: tuple[str, ...] = ()
         self._silent_until = 0.0
         self._away = False
+        self._silence_s = float(self._pool.connection_kwargs.get("socket_timeout") or SILENCE_S)
+        self._asked = False
+        self._asked_at = 0.0
 
     @property
     def stands(self) -> bool:
@@ -76,11 +82,11 @@ class RunningMark:
         """Say what runs from now on: the tags of each consumer; what was said before holds no more."""
         for consumer in self._marked:
             if consumer not in running:
-                self._tell(("DEL", keys.running(consumer)), _MAY_WAIT)
+                self._tell(("DEL", self._keys.running(consumer)), _MAY_WAIT)
         self._marked = tuple(running)
         for consumer, tags in running.items():
             mark = "\n".join((self._worker, *tags))
-            self._tell(("SET", keys.running(consumer), mark, "EX", keys.RUNNING_TTL_S), _MAY_WAIT)
+            self._tell(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), _MAY_WAIT)
 
     def clear(self) -> None:
         """Say that nothing runs."""
@@ -95,7 +101,9 @@ class RunningMark:
         if self._silent_until and time.monotonic() < self._silent_until:
             return
         try:
-            connection = self._connection or self._connect()
+            connection = self._connection
+            if connection is None or not self._lives(connection):
+                connection = self._connect()
             _send(connection, connection.pack_command(*command), flags)  # type: ignore[no-untyped-call]
         except (redis.exceptions.RedisError, OSError) as exc:
             self._lose(exc)
@@ -104,6 +112,27 @@ class RunningMark:
             if self._away:
                 self._away = False
                 logger.warning("queueing.marks_kept_again worker=%s", self._worker)
+
+    def _lives(self, connection: Any) -> bool:
+        """Return whether the connection may still be used; asks the server for an answer now and then, without waiting.
+
+        The kernel takes what is written to a connection that has gone silent until its buffers are full.
+        """
+        if getattr(connection, "is_suspect", False):
+            return False
+        now = time.monotonic()
+        if self._asked:
+            if is_readable(connection):
+                connection.read_response()
+                self._asked = False
+            elif now - self._asked_at >= self._silence_s * (1 - ASK_AFTER):
+                raise redis.exceptions.TimeoutError(f"no answer in {now - self._asked_at:.0f} s")
+        elif now - self._asked_at >= self._silence_s * ASK_AFTER:
+            # The first one is answered, the second is not.
+            asking = connection.pack_commands([("CLIENT", "REPLY", "ON"), ("CLIENT", "REPLY", "OFF")])
+            _send(connection, asking, _MAY_WAIT)
+            self._asked, self._asked_at = True, now
+        return True
 
     def close(self) -> None:
         """Close the connection; marks stay as they are."""
@@ -126,6 +155,7 @@ class RunningMark:
         connection.connect()  # type: ignore[no-untyped-call]
         connection.send_command("CLIENT", "REPLY", "OFF", check_health=False)  # type: ignore[no-untyped-call]
         self._connection = connection
+        self._asked, self._asked_at = False, time.monotonic()
         return connection
 
     def _lose(self, exc: Exception) -> None:

@@ -1,20 +1,34 @@
 """What runs inside the server: each function here is one atomic step.
 
 They run on Valkey and on Redis from 6.2 on. They name keys that they compute, which a cluster does not
-allow: cluster mode isn't supported. Every script first makes a write that can't grow memory, because a
-server at `maxmemory` refuses growing writes only until a script has made its first write; so claiming,
-renewing and putting back go on when memory is full, which is what empties it.
+allow: cluster mode isn't supported. Texts name keys by `KEYS`, and put a mark before lists; `script` puts the
+prefix of the client's keys in the place of both, which leaves nothing there without a prefix.
+
+Every script first makes a write that can't grow memory, because a server at `maxmemory` refuses growing
+writes only until a script has made its first write; so claiming, renewing and putting back go on when memory
+is full, which is what empties it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from headrace.queueing import keys
+from headrace.contracts.message import TASK_PREFIX
+from headrace.queueing.keys import BELL_TTL_S, RETURNED_TTL_S, Keys, keys_of
+from headrace.queueing.lists import MODEL_STEPS
 
 if TYPE_CHECKING:
     from redis import Redis
     from redis.commands.core import Script
+
+#: Where `script` puts the prefix.
+_PREFIX: Final = "<PREFIX>"
+
+#: Stands before a Lua value that is the name of a list without prefix.
+_LIST: Final = "<LIST>"
+
+#: The keys as texts name them.
+KEYS: Final = Keys(_PREFIX)
 
 #: Of a message longer than a consumer wants, it gets the last bytes only: enough for the headers of an envelope.
 TAIL_BYTES: Final = 8192
@@ -32,29 +46,45 @@ DEATHS_KEPT: Final = 100
 #: Most delayed messages that one claim moves back to their queues.
 DUE_MESSAGES: Final = 200
 
+#: About as many lists are looked at in one command; Lua can't pass many thousands.
+LISTS_AT_ONCE: Final = 500
+
 #: Seconds after the last event at which the counts of deliveries, deaths and retries are forgotten.
 DELIVERIES_TTL_S: Final = 7 * 86_400
 
 _CONSTANTS: Final = rf"""
-local SEP, BELL, IN_FLIGHT = '\006\022', '{keys.BELL_PREFIX}', '{keys.IN_FLIGHT_PREFIX}'
-local LEASES, DELIVERIES = '{keys.LEASES}', '{keys.DELIVERIES}'
-local DEATHS, RETRIES, RUNNING = '{keys.DEATHS}', '{keys.RETRIES}', '{keys.RUNNING_PREFIX}'
-local DELAYED, DELAYED_MESSAGES = '{keys.DELAYED}', '{keys.DELAYED_MESSAGES}'
-local STEPS = {{9, 6, 3, 0}}
+local SEP, OTHER_SEP, BELL, IN_FLIGHT = '\006\022', <SEPARATOR>, '{KEYS.doorbell("")}', '{KEYS.in_flight("")}'
+local LEASES, DELIVERIES = '{KEYS.leases}', '{KEYS.deliveries}'
+local DEATHS, RETRIES, RUNNING = '{KEYS.deaths}', '{KEYS.retries}', '{KEYS.running("")}'
+local RETURNED = '{KEYS.returned("")}'
+local DELAYED, DELAYED_MESSAGES = '{KEYS.delayed}', '{KEYS.delayed_messages}'
+local MODEL_STEPS, OTHER_STEPS = {{{", ".join(map(str, MODEL_STEPS))}}}, {{<STEPS>}}
 """
 
 _SHARED: Final = (
     _CONSTANTS
     + f"""
+local function is_model(queue)
+  return string.sub(queue, 1, {len(TASK_PREFIX)}) == '{TASK_PREFIX}'
+end
+
 local function list_of(queue, step)
   if step == 0 then return queue end
-  return queue .. SEP .. step
+  return queue .. (is_model(queue) and SEP or OTHER_SEP) .. step
+end
+
+-- The steps of a queue, the most urgent first.
+local function steps_of(queue)
+  return is_model(queue) and MODEL_STEPS or OTHER_STEPS
 end
 
 local function queue_of(list)
-  local at = string.find(list, SEP, 1, true)
-  if at then return string.sub(list, 1, at - 1) end
-  return list
+  local step = string.match(list, '%d+$')
+  if not step then return list end
+  local sep = is_model(list) and SEP or OTHER_SEP
+  local ends = #list - #step
+  if string.sub(list, ends - #sep + 1, ends) ~= sep then return list end
+  return string.sub(list, 1, ends - #sep)
 end
 
 local function now_ms()
@@ -62,15 +92,22 @@ local function now_ms()
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
-local function forget_counts(message)
-  local sha = redis.sha1hex(message)
+local function forget_counts_of(sha)
   for _, counts in ipairs({{DELIVERIES, DEATHS, RETRIES}}) do redis.call('HDEL', counts, sha) end
 end
+
+local function forget_counts(message)
+  forget_counts_of(redis.sha1hex(message))
+end
+
+-- What DELIVERIES holds in the place of a count once somebody has acknowledged a message after its lease had ended: it
+-- is not to be run again.
+local DONE = 'done'
 
 local function ring(queue)
   if redis.call('EXISTS', BELL .. queue) == 0 then
     redis.call('LPUSH', BELL .. queue, '1')
-    redis.call('EXPIRE', BELL .. queue, {keys.BELL_TTL_S})
+    redis.call('EXPIRE', BELL .. queue, {BELL_TTL_S})
   end
 end
 """
@@ -79,15 +116,34 @@ end
 #: ARGV: consumer, lease in ms, most bytes of a message (0: no limit), first sequence number, most messages in all,
 #: then for each queue its name, how many messages are wanted, and 1 if it is consumed without acknowledgement.
 #: First moves delayed messages that are due to the head of their queues.
-#: Gives a list of [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of
-#: [index of the message, earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries] for those that
-#: are not ordinary.
+#: Gives a list: first the milliseconds until another delayed message is due (-1: none is); then, for what was taken,
+#: [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of [index of the message,
+#: earlier deliveries, SHA-1 of the message, its bytes, lines of deaths, retries, 1 if it came back in whatever way] for
+#: those that are not ordinary.
 CLAIM: Final = (
     _SHARED
     + f"""
 local consumer, max_bytes, seq, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local held, groups, registered, failure, bytes = IN_FLIGHT .. consumer, {{}}, false, nil, 0
-local counting = redis.call('EXISTS', DELIVERIES, RETRIES) > 0
+local held, groups, registered, failure, bytes = IN_FLIGHT .. consumer, {{-1}}, false, nil, 0
+local counting, many = false, #ARGV > 5 + 3 * 4
+
+local function lists_of(queue, lists)
+  for _, step in ipairs(steps_of(queue)) do lists[#lists + 1] = {_LIST}list_of(queue, step) end
+  return lists
+end
+
+-- Idle consumers ask again and again: one look tells that there is nothing.
+local function nothing_waits()
+  local lists = {{}}
+  for at = 6, #ARGV, 3 do
+    lists_of(ARGV[at], lists)
+    if #lists >= {LISTS_AT_ONCE} or at + 3 > #ARGV then
+      if redis.call('EXISTS', unpack(lists)) > 0 then return false end
+      lists = {{}}
+    end
+  end
+  return true
+end
 
 local function move_due()
   redis.call('ZREM', LEASES, '')
@@ -95,12 +151,14 @@ local function move_due()
     local message = redis.call('HGET', DELAYED_MESSAGES, name)
     if message then
       local list = string.match(name, '^[^:]*:%d+:(.*)$')
-      redis.call('RPUSH', list, message)
+      redis.call('RPUSH', {_LIST}list, message)
       ring(queue_of(list))
     end
     redis.call('HDEL', DELAYED_MESSAGES, name)
     redis.call('ZREM', DELAYED, name)
   end
+  local first = redis.call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
+  if first then groups[1] = math.max(0, math.ceil(first - now_ms())) end
 end
 
 local function register(list, messages)
@@ -115,19 +173,37 @@ local function register(list, messages)
   registered = true
 end
 
-local function notes_on(messages)
+local function without_done(messages)
+  if not counting then return messages, {{}} end
+  local left, shas = {{}}, {{}}
+  for _, message in ipairs(messages) do
+    local sha = redis.sha1hex(message)
+    if redis.call('HGET', DELIVERIES, sha) == DONE then
+      forget_counts(message)
+    else
+      left[#left + 1] = message
+      shas[#left] = sha
+    end
+  end
+  return left, shas
+end
+
+local function notes_on(messages, shas, no_ack)
   local notes = {{}}
   for i, message in ipairs(messages) do
-    local sha, count, deaths, retries = '', 0, '', 0
+    local sha, count, deaths, retries, back = '', 0, '', 0, 0
     if counting then
-      sha = redis.sha1hex(message)
-      count = tonumber(redis.call('HGET', DELIVERIES, sha) or 0)
+      sha = shas[i]
+      local known = redis.call('HGET', DELIVERIES, sha)
+      count = tonumber(known or 0)
       retries = tonumber(redis.call('HGET', RETRIES, sha) or 0)
       if count > 0 then deaths = redis.call('HGET', DEATHS, sha) or '' end
+      if known or retries > 0 then back = 1 end
+      if back == 1 and no_ack then forget_counts(message) end
     end
     local oversize = max_bytes > 0 and #message > max_bytes
-    if count > 0 or retries > 0 or oversize then
-      for _, note in ipairs({{i - 1, count, sha, #message, deaths, retries}}) do notes[#notes + 1] = note end
+    if back == 1 or oversize then
+      for _, note in ipairs({{i - 1, count, sha, #message, deaths, retries, back}}) do notes[#notes + 1] = note end
     end
     if oversize then messages[i] = string.sub(message, -{TAIL_BYTES}) end
   end
@@ -139,7 +215,7 @@ end
 local function pop(list, wanted)
   local messages, run, longest = {{}}, 4, 1
   while #messages < wanted and bytes < {CLAIM_BYTES} do
-    local some = redis.pcall('RPOP', list, math.min(run, wanted - #messages))
+    local some = redis.pcall('RPOP', {_LIST}list, math.min(run, wanted - #messages))
     if some and some.err then failure = some end
     if not some or some.err then break end
     for _, message in ipairs(some) do
@@ -153,32 +229,39 @@ local function pop(list, wanted)
 end
 
 local function take(index, queue, wanted, no_ack)
-  for _, step in ipairs(STEPS) do
+  for _, step in ipairs(steps_of(queue)) do
     local list = list_of(queue, step)
-    local messages = pop(list, math.min(wanted, left))
+    local messages, shas = without_done(pop(list, math.min(wanted, left)))
     if #messages > 0 then
       if not no_ack then register(list, messages) end
-      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages)}}
+      groups[#groups + 1] = {{index, step, seq, messages, notes_on(messages, shas, no_ack)}}
       seq, wanted, left = seq + #messages, wanted - #messages, left - #messages
     end
   end
 end
 
 local function settle_bell(queue)
-  if redis.call('EXISTS', list_of(queue, 9), list_of(queue, 6), list_of(queue, 3), queue) > 0 then
+  if redis.call('EXISTS', unpack(lists_of(queue, {{}}))) > 0 then
     ring(queue)
   else
     redis.call('DEL', BELL .. queue)
   end
 end
 
-if redis.call('EXISTS', DELAYED) == 1 then move_due() end
+-- Seldom is there any of these three.
+if redis.call('EXISTS', DELAYED, DELIVERIES, RETRIES) > 0 then
+  if redis.call('EXISTS', DELAYED) == 1 then move_due() end
+  counting = redis.call('EXISTS', DELIVERIES, RETRIES) > 0
+end
+if nothing_waits() then return groups end
 for at = 6, #ARGV, 3 do
-  take((at - 6) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')
-  settle_bell(ARGV[at])
+  if not many or redis.call('EXISTS', unpack(lists_of(ARGV[at], {{}}))) > 0 then
+    take((at - 6) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')
+    settle_bell(ARGV[at])
+  end
 end
 if registered then redis.call('ZADD', LEASES, now_ms() + tonumber(ARGV[2]), consumer) end
-if failure and #groups == 0 then return failure end
+if failure and #groups == 1 then return failure end
 return groups
 """
 )
@@ -193,24 +276,29 @@ local function note_death(sha, line)
 end
 
 -- Puts messages back at the head of their lists: the last claimed first, so that the first claimed is the next out.
--- Stops early when it moved many bytes; gives how many it moved. redelivered: count a delivery. running: a set of tags
--- whose run ended with the consumer, and line, what to note of that.
-local function put_back(held, tags, redelivered, running, line)
+-- Stops early when it moved many bytes; gives how many it moved. redelivered: count a delivery; without, it is only
+-- noted that they came back. behind: put them behind all that wait in their lists. lapse: that of the consumer's lease,
+-- with the set of tags that were running, the line to note of their death, and the key of what it held.
+local function put_back(held, tags, redelivered, behind, lapse)
   local seq = {{}}
   for _, tag in ipairs(tags) do seq[tag] = tonumber(string.match(tag, '^%d+')) end
-  table.sort(tags, function(a, b) return seq[a] > seq[b] end)
+  table.sort(tags, function(a, b) return (seq[a] > seq[b]) ~= behind and seq[a] ~= seq[b] end)
   local bytes, moved, queues = 0, 0, {{}}
   for i = 1, math.min(#tags, {RESTORE_MESSAGES}) do
     local message = redis.call('HGET', held, tags[i])
-    if message then
-      local list = string.sub(tags[i], string.find(tags[i], ':', 1, true) + 1)
-      redis.call('RPUSH', list, message)
+    local sha = message and redis.sha1hex(message)
+    if message and redis.call('HGET', DELIVERIES, sha) == DONE then
       redis.call('HDEL', held, tags[i])
-      if redelivered then
-        local sha = redis.sha1hex(message)
-        redis.call('HINCRBY', DELIVERIES, sha, 1)
-        redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S})
-        if running and running[tags[i]] then note_death(sha, line) end
+      forget_counts(message)
+    elseif message then
+      local list = string.sub(tags[i], string.find(tags[i], ':', 1, true) + 1)
+      redis.call(behind and 'LPUSH' or 'RPUSH', {_LIST}list, message)
+      redis.call('HDEL', held, tags[i])
+      redis.call('HINCRBY', DELIVERIES, sha, redelivered and 1 or 0)
+      if lapse then
+        local line = lapse.running[tags[i]] and lapse.line or ''
+        if line ~= '' then note_death(sha, line) end
+        redis.call('HSET', lapse.key, tags[i], sha .. line)
       end
       queues[queue_of(list)] = true
       bytes = bytes + #message
@@ -218,26 +306,29 @@ local function put_back(held, tags, redelivered, running, line)
     moved = i
     if bytes > {RESTORE_BYTES} then break end
   end
+  if moved > 0 then redis.call('EXPIRE', DELIVERIES, {DELIVERIES_TTL_S}) end
+  if lapse then redis.call('EXPIRE', lapse.key, {RETURNED_TTL_S}) end
   for queue in pairs(queues) do ring(queue) end
   return moved
 end
 """
 
-#: ARGV: consumer, '1' if these messages may have been served already and count as delivered again, then tags in
-#: descending order of their sequence numbers. Gives how many of these tags are settled; call again with the rest.
+#: ARGV: consumer, '1' if these messages may have been served already and count as delivered again, '1' to put them
+#: behind all that wait rather than at the head, then tags in the order in which they are put back: at the head the last
+#: claimed first. Gives how many of these tags are settled; call again with the rest.
 RELEASE: Final = (
     _SHARED
     + _PUT_BACK
     + """
 redis.call('ZREM', LEASES, '')
 local tags = {}
-for i = 3, #ARGV do tags[#tags + 1] = ARGV[i] end
-return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1')
+for i = 4, #ARGV do tags[#tags + 1] = ARGV[i] end
+return put_back(IN_FLIGHT .. ARGV[1], tags, ARGV[2] == '1', ARGV[3] == '1')
 """
 )
 
-#: ARGV: consumer, '1' to do it only if its lease has ended, and to count a delivery, and a death of what it ran.
-#: Gives how many messages it put back; call again until that is 0.
+#: ARGV: consumer, '1' to do it only if its lease has ended, and to count a delivery, and a death of what it ran, and to
+#: note what it held in case it lives. Gives how many messages it put back; call again until that is 0.
 RELEASE_ALL: Final = (
     _SHARED
     + _PUT_BACK
@@ -246,14 +337,14 @@ local consumer, dead = ARGV[1], ARGV[2] == '1'
 redis.call('ZREM', LEASES, '')
 local lease_end = redis.call('ZSCORE', LEASES, consumer)
 if dead and (not lease_end or tonumber(lease_end) > now_ms()) then return 0 end
-local held, running, line = IN_FLIGHT .. consumer, {}, ''
+local held, lapse = IN_FLIGHT .. consumer, dead and {running = {}, line = '', key = RETURNED .. consumer}
 local mark = dead and redis.call('GET', RUNNING .. consumer)
 if mark then
   local worker, tags = string.match(mark, '^([^\\n]*)(.*)$')
-  for tag in string.gmatch(tags, '[^\\n]+') do running[tag] = true end
-  line = string.format('%d %s', now_ms(), worker)
+  for tag in string.gmatch(tags, '[^\\n]+') do lapse.running[tag] = true end
+  lapse.line = string.format('%d %s', now_ms(), worker)
 end
-local moved = put_back(held, redis.call('HKEYS', held), dead, running, line)
+local moved = put_back(held, redis.call('HKEYS', held), dead, false, lapse)
 if redis.call('EXISTS', held) == 0 then
   redis.call('ZREM', LEASES, consumer)
   redis.call('DEL', RUNNING .. consumer)
@@ -262,13 +353,59 @@ return moved
 """
 )
 
-#: ARGV: consumer, lease in ms. Gives how many messages the consumer holds.
+#: ARGV: consumer, lease in ms. Gives how many messages the consumer holds, and 1 if its lease had ended meanwhile and
+#: messages were taken from it (`COME_BACK`).
 RENEW: Final = (
     _SHARED
     + """
 redis.call('ZREM', LEASES, '')
-redis.call('ZADD', LEASES, now_ms() + tonumber(ARGV[2]), ARGV[1])
-return redis.call('HLEN', IN_FLIGHT .. ARGV[1])
+local held = redis.call('HLEN', IN_FLIGHT .. ARGV[1])
+if held > 0 then redis.call('ZADD', LEASES, now_ms() + tonumber(ARGV[2]), ARGV[1]) end
+return {held, redis.call('EXISTS', RETURNED .. ARGV[1])}
+"""
+)
+
+#: ARGV: consumer, which lives though its lease had ended. Takes back the deaths that were noted of it, and gives a flat
+#: list of [tag, SHA-1 of the message] of what was taken from it.
+COME_BACK: Final = (
+    _SHARED
+    + """
+local function withdraw(sha, line)
+  local lines = '\\n' .. (redis.call('HGET', DEATHS, sha) or '')
+  local from, to = string.find(lines, '\\n' .. line .. '\\n', 1, true)
+  if not from then return end
+  lines = string.sub(lines, 2, from) .. string.sub(lines, to + 1)
+  if lines == '' then redis.call('HDEL', DEATHS, sha) else redis.call('HSET', DEATHS, sha, lines) end
+end
+
+redis.call('ZREM', LEASES, '')
+local returned, answer = redis.call('HGETALL', RETURNED .. ARGV[1]), {}
+for at = 1, #returned, 2 do
+  local sha, line = string.sub(returned[at + 1], 1, 40), string.sub(returned[at + 1], 41)
+  if line ~= '' then withdraw(sha, line) end
+  answer[#answer + 1] = returned[at]
+  answer[#answer + 1] = sha
+end
+redis.call('DEL', RETURNED .. ARGV[1])
+return answer
+"""
+)
+
+#: ARGV: consumer, then the tag and the SHA-1 of each message that is done and is remembered: it came back before, or
+#: was taken from the consumer as its lease ended. What it doesn't hold any more, and nobody else has finished, is not
+#: run again.
+ACK_REMEMBERED: Final = (
+    _SHARED
+    + """
+redis.call('ZREM', LEASES, '')
+for at = 2, #ARGV, 2 do
+  local sha = ARGV[at + 1]
+  if redis.call('HDEL', IN_FLIGHT .. ARGV[1], ARGV[at]) == 1 then
+    forget_counts_of(sha)
+  elseif redis.call('HEXISTS', DELIVERIES, sha) == 1 then
+    redis.call('HSET', DELIVERIES, sha, DONE)
+  end
+end
 """
 )
 
@@ -281,12 +418,12 @@ redis.call('ZREM', LEASES, '')
 local message = redis.call('HGET', held, tag)
 if not message then return 0 end
 local queue = queue_of(string.sub(tag, string.find(tag, ':', 1, true) + 1))
-redis.call('HSET', '{keys.DEAD_MESSAGES}', id, message)
-redis.call('HSET', '{keys.DEAD_LETTERS}', id, ARGV[4])
-redis.call('HINCRBY', '{keys.DEAD_COUNTS}', queue, 1)
+redis.call('HSET', '{KEYS.dead_messages}', id, message)
+redis.call('HSET', '{KEYS.dead_letters}', id, ARGV[4])
+redis.call('HINCRBY', '{KEYS.dead_counts}', queue, 1)
 local now = redis.call('TIME')[1]
-redis.call('ZADD', '{keys.DEAD_INDEX}', now, id)
-redis.call('ZADD', '{keys.DEAD_QUEUE_PREFIX}' .. queue, now, id)
+redis.call('ZADD', '{KEYS.dead_index}', now, id)
+redis.call('ZADD', '{KEYS.dead_queue("")}' .. queue, now, id)
 redis.call('HDEL', held, tag)
 forget_counts(message)
 return 1
@@ -300,21 +437,23 @@ UNBURY: Final = (
     + f"""
 local id = ARGV[1]
 redis.call('ZREM', LEASES, '')
-local message = redis.call('HGET', '{keys.DEAD_MESSAGES}', id)
-local letter = redis.call('HGET', '{keys.DEAD_LETTERS}', id)
+local message = redis.call('HGET', '{KEYS.dead_messages}', id)
+local letter = redis.call('HGET', '{KEYS.dead_letters}', id)
 if not message or not letter then return 0 end
 letter = cjson.decode(letter)
 forget_counts(message)
 if ARGV[2] == '1' then
-  redis.call('LPUSH', list_of(letter.queue, letter.step), message)
+  local list = letter.list_key
+  if not list or list == '' then list = list_of(letter.queue, letter.step) end
+  redis.call('LPUSH', {_LIST}list, message)
   ring(letter.queue)
 end
-redis.call('HDEL', '{keys.DEAD_MESSAGES}', id)
-redis.call('HDEL', '{keys.DEAD_LETTERS}', id)
-redis.call('ZREM', '{keys.DEAD_INDEX}', id)
-redis.call('ZREM', '{keys.DEAD_QUEUE_PREFIX}' .. letter.queue, id)
-if redis.call('HINCRBY', '{keys.DEAD_COUNTS}', letter.queue, -1) <= 0 then
-  redis.call('HDEL', '{keys.DEAD_COUNTS}', letter.queue)
+redis.call('HDEL', '{KEYS.dead_messages}', id)
+redis.call('HDEL', '{KEYS.dead_letters}', id)
+redis.call('ZREM', '{KEYS.dead_index}', id)
+redis.call('ZREM', '{KEYS.dead_queue("")}' .. letter.queue, id)
+if redis.call('HINCRBY', '{KEYS.dead_counts}', letter.queue, -1) <= 0 then
+  redis.call('HDEL', '{KEYS.dead_counts}', letter.queue)
 end
 return 1
 """
@@ -342,7 +481,7 @@ return 1
 """
 )
 
-#: ARGV: queues. Gives for each of them its four lengths (steps 9, 6, 3, 0), the ends of the oldest message of each
+#: ARGV: queues. Gives for each of them its lengths (the most urgent step first), the ends of the oldest message of each
 #: list, the number of its dead letters and the time of the oldest in seconds ('' for none); and last flat lists of
 #: [queue, messages in flight] and [queue, messages delayed].
 STATS: Final = (
@@ -361,13 +500,13 @@ end
 
 for _, queue in ipairs(ARGV) do
   local lengths, tails = {{}}, {{}}
-  for _, step in ipairs(STEPS) do
+  for _, step in ipairs(steps_of(queue)) do
     local list = list_of(queue, step)
-    lengths[#lengths + 1] = redis.call('LLEN', list)
-    tails[#tails + 1] = string.sub(redis.call('LINDEX', list, -1) or '', -{TAIL_BYTES})
+    lengths[#lengths + 1] = redis.call('LLEN', {_LIST}list)
+    tails[#tails + 1] = string.sub(redis.call('LINDEX', {_LIST}list, -1) or '', -{TAIL_BYTES})
   end
-  local oldest = redis.call('ZRANGE', '{keys.DEAD_QUEUE_PREFIX}' .. queue, 0, 0, 'WITHSCORES')[2] or ''
-  local dead = tonumber(redis.call('HGET', '{keys.DEAD_COUNTS}', queue) or 0)
+  local oldest = redis.call('ZRANGE', '{KEYS.dead_queue("")}' .. queue, 0, 0, 'WITHSCORES')[2] or ''
+  local dead = tonumber(redis.call('HGET', '{KEYS.dead_counts}', queue) or 0)
   answer[#answer + 1] = {{lengths, tails, dead, oldest}}
 end
 for _, consumer in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
@@ -387,6 +526,24 @@ return answer
 )
 
 
+def rendered(text: str, keys: Keys) -> str:
+    """Return the text of a script for one key space and the lists of its users."""
+    marks = {
+        _LIST: f"'{keys.prefix}' .. " if keys.prefix else "",
+        "<SEPARATOR>": _quoted(keys.lists.separator),
+        "<STEPS>": ", ".join(map(str, keys.lists.in_order)),
+        _PREFIX: keys.prefix,
+    }
+    for mark, value in marks.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def _quoted(text: str) -> str:
+    """Write any text as a Lua string."""
+    return "'" + "".join(f"\\{byte:03d}" for byte in text.encode()) + "'"
+
+
 def script(client: Redis, text: str) -> Script:
-    """Give a script bound to a client; the server learns it when it is first called."""
-    return client.register_script(text)
+    """Return a script bound to a client and its key space; the server learns it when it is first called."""
+    return client.register_script(rendered(text, keys_of(client)))

@@ -13,7 +13,8 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-from headrace.queueing import keys
+from headrace.queueing.keys import BELL_TTL_S, Keys, keys_of
+from headrace.queueing.lists import PRIORITY_STEPS, priority_step
 
 #: KEYS: the list to push to, the doorbell, then every priority list of the queue.
 #: ARGV: the limit (0 is none), then the messages, oldest first. Gives the number accepted, counted from the first.
@@ -29,7 +30,7 @@ end
 redis.call('LPUSH', KEYS[1], unpack(ARGV, 2, last))
 if redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('LPUSH', KEYS[2], '1')
-  redis.call('EXPIRE', KEYS[2], {keys.BELL_TTL_S})
+  redis.call('EXPIRE', KEYS[2], {BELL_TTL_S})
 end
 return last - 1
 """
@@ -76,15 +77,15 @@ def _pipelines(messages: Sequence[bytes]) -> Generator[list[Sequence[bytes]], No
         yield group
 
 
-def _submit_steps(queue: str, priority: int, messages: Sequence[bytes], limit: int) -> _Steps:
+def _submit_steps(keys: Keys, queue: str, priority: int, messages: Sequence[bytes], limit: int) -> _Steps:
     """Say what to send, one round trip a step, and take the answers; returns the number accepted.
 
     It does no I/O itself, so that the blocking and the asyncio submitter share it.
     """
     names = (
-        keys.queue_list(queue, keys.priority_step(priority)),
+        keys.queue_list(queue, priority_step(priority)),
         keys.doorbell(queue),
-        *(keys.queue_list(queue, step) for step in keys.PRIORITY_STEPS),
+        *(keys.queue_list(queue, step) for step in PRIORITY_STEPS),
     )
     accepted = 0
     for group in _pipelines(messages):
@@ -110,6 +111,7 @@ class Submitter:
     def __init__(self, client: redis.Redis) -> None:
         """client: stays the caller's to close. Errors of the server or the connection are redis-py's."""
         self._client = client
+        self._keys = keys_of(client)
 
     def submit(self, queue: str, priority: int, messages: Sequence[bytes], limit: int = 0) -> int:
         """Put messages on a queue, in order, and give how many were accepted: always the first so many.
@@ -117,7 +119,7 @@ class Submitter:
         priority: 0 to 9, of all these messages. limit: most messages waiting in the queue over all priorities;
         0 is no limit. One round trip for up to CHUNK_MESSAGES * PIPELINE_CHUNKS messages.
         """
-        steps = _submit_steps(queue, priority, messages, limit)
+        steps = _submit_steps(self._keys, queue, priority, messages, limit)
         try:
             commands = next(steps)
             while True:
@@ -143,10 +145,11 @@ class AsyncSubmitter:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         """client: stays the caller's to close. Errors of the server or the connection are redis-py's."""
         self._client = client
+        self._keys = keys_of(client)
 
     async def submit(self, queue: str, priority: int, messages: Sequence[bytes], limit: int = 0) -> int:
         """Put messages on a queue; see Submitter.submit."""
-        steps = _submit_steps(queue, priority, messages, limit)
+        steps = _submit_steps(self._keys, queue, priority, messages, limit)
         try:
             commands = next(steps)
             while True:

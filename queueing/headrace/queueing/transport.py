@@ -1,27 +1,33 @@
-"""A kombu transport that takes messages in batches and loses none: `headrace://`, and `headraces://` for TLS.
+"""A kombu transport that takes messages in batches and loses none: `headrace://`, `headraces://` for TLS, `+sentinel`.
 
 kombu's Redis transport pops one message a round trip and notes it as unacknowledged in a second one; a worker that
 dies between the two loses the message. Here an idle channel blocks, without popping, on a *doorbell*: a list beside
-each queue that holds at most one token, put there by whoever sends. When it rings, or after 50 ms for senders that
-don't ring, one Lua call takes as many messages as the prefetch window has room for and notes them as in flight
-under the channel's lease, atomically. What is left behind rings again, for the next worker. The lease is renewed by a
-thread; what a dead worker held goes back to the head of its queues when the lease ends.
+each queue that holds at most one token, put there by whoever sends. When it rings, or when the server tells that a list
+has changed (for senders that don't ring), one Lua call takes as many messages as the prefetch window has room for and
+notes them as in flight under the channel's lease, atomically. What is left behind rings again, for the next worker. The
+lease is renewed by a thread, and by a small process while the thread gets no turn; what a dead worker held goes back to
+the head of its queues when the lease ends.
 
 All the rest is kombu's Redis transport: lists, envelopes, bindings, fanout and remote control are the same, so plain
-`redis://` peers work with it in both directions on the same database. Redis Cluster and key prefixes are not supported.
+`redis://` peers work with it in both directions on the same database. Redis Cluster is not supported.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import OutOfMemoryError
 
 from headrace.queueing import channel
+from headrace.queueing.keys import Keys
 from headrace.queueing.poller import DoorbellPoller
+from headrace.queueing.refusals import REFUSALS, forget_refusals, latest_refusal
+from headrace.queueing.sentinel import DEFAULT_PORT, SCHEME, SentinelChannel, adopt_sentinels
+
+#: So long after a refusal a new connection is not tried. Transport option `refusal_pause_s`; 0 for who pauses himself.
+REFUSAL_PAUSE_S: Final = 1.0
 
 
 class Transport(kombu_redis.Transport):
@@ -30,28 +36,72 @@ class Transport(kombu_redis.Transport):
     Channel = channel.Channel
     cycle: DoorbellPoller
     channels: list[channel.Channel]  # type: ignore[assignment]
+    _avail_channels: list[Any]
     _callbacks: dict[str, Callable[..., Any]]
 
-    #: A server that is out of memory passes, as one that is away does: consumers connect again rather than end.
-    connection_errors = (*kombu_redis.Transport.connection_errors, OutOfMemoryError)
+    #: A server that refuses to work for now passes, as one that is away does: consumers connect again rather than end.
+    connection_errors = (*kombu_redis.Transport.connection_errors, *REFUSALS)
+
+    #: How long an idle channel waits for doorbells before it says that it is still there; the transport option
+    #: `polling_interval` changes it.
+    brpop_timeout = 3.5  # type: ignore[assignment]
 
     #: Whether an event loop drives this connection, rather than calls to `drain_events`.
     in_loop = False
 
+    def __new__(cls, client: Any, **kwargs: Any) -> Transport:  # noqa: ARG004
+        """Return the transport for Sentinels where the URL names them; kombu looks no further than the `+`."""
+        names_sentinels = cls is Transport and str(client.hostname).startswith(SCHEME)
+        return super().__new__(SentinelTransport if names_sentinels else cls)
+
     def __init__(self, client: Any, **kwargs: Any) -> None:
         """client: the kombu connection."""
-        if client.transport_cls == "headraces" and not client.ssl:
+        if client.transport_cls.startswith("headraces") and not client.ssl:
             client.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         super().__init__(client, **kwargs)
         self.cycle = DoorbellPoller()
+
+    def establish_connection(self) -> Any:
+        """Connect. A server that has refused something just now counts as away until it takes a write.
+
+        Whoever was refused by it connects anew at once, and would be refused as often as that goes. Celery pauses when
+        it can't connect.
+        """
+        target: Any = self.client
+        address = f"{target.hostname or '127.0.0.1'}:{target.port or self.default_port}"
+        refused = latest_refusal(address)
+        pause_s = (target.transport_options or {}).get("refusal_pause_s", REFUSAL_PAUSE_S)
+        if refused is not None and refused[1] < pause_s:
+            raise type(refused[0])(*refused[0].args)
+        connection = super().establish_connection()
+        if refused is not None:
+            try:
+                self._avail_channels[0].client.set(Keys().probe, "", ex=1)  # kombu's client adds the prefix
+            except BaseException:
+                self.close_connection(connection)  # type: ignore[arg-type]  # the stubs know of kombu's connections only
+                raise
+            forget_refusals(address)
+        return connection
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let an event loop drive this connection."""
         self.in_loop = True
         super().register_with_event_loop(connection, loop)
-        self.cycle.look_regularly(loop)
+        self.cycle.look_in(loop)
 
     def claim_soon(self) -> None:
         """Make all channels claim as soon as they can; safe in any thread."""
         for each in list(self.channels):
             each.claim_soon()
+
+
+class SentinelTransport(Transport):
+    """The transport behind `headrace+sentinel://` and `headraces+sentinel://`."""
+
+    Channel = SentinelChannel
+    default_port = DEFAULT_PORT
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        """client: the kombu connection; its URLs name Sentinels."""
+        adopt_sentinels(client)
+        super().__init__(client, **kwargs)

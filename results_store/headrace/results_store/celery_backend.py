@@ -12,24 +12,24 @@ expired     REVOKED    `TaskRevokedError("expired")`, as for any Celery task tha
 cancelled   REVOKED    `TaskRevokedError("cancelled")`, as for any Celery task that is revoked
 ==========  =========  ===================================================================================
 
-The backend only reads. Workers of headrace write rows themselves, in batches, so it ignores what Celery asks it to
-store for tasks named `infer.…`. Results of an app's other tasks have no place in `predictions`; to drop them in
-silence would leave their callers waiting forever, so storing one raises ConfigurationError. Give such tasks
-`ignore_result=True`, or read predictions through an app object of their own.
+Workers of headrace write the rows of predictions themselves, in batches, so the backend ignores what Celery asks it to
+store for tasks named `infer.…`. Results, groups and chords of an app's other tasks are kept in a table of their own,
+for Celery's `result_expires`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
 from urllib.parse import quote
 
 import numpy as np
 from celery import states
 from celery.app.utils import sanitize_url  # type: ignore[attr-defined]  # missing from the stubs
-from celery.backends.base import BaseBackend
+from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's callers expect its own
+from kombu.utils.encoding import ensure_bytes
 from numpy.typing import NDArray
 from psycopg.conninfo import conninfo_to_dict
 
@@ -39,6 +39,7 @@ from headrace.contracts.states import State
 from headrace.results_store.address import connection_info
 from headrace.results_store.prediction import Prediction
 from headrace.results_store.reader import StoreReader
+from headrace.results_store.task_results import TaskResults
 
 #: A waiting `get()` asks the store first after this time, and then after ever longer ones: a tenth of the time it has
 #: waited so far, at most Celery's `interval` (0.5 s). It so adds at most 10 % to the latency, at 40 primary key
@@ -85,25 +86,32 @@ def _check_masking(result_backend: str) -> None:
         )
 
 
-class PredictionBackend(BaseBackend):
-    """Answers `AsyncResult` from `predictions`; see the module for how states map."""
+#: Its stubs know neither all methods nor their arguments.
+_Backend: Any = KeyValueStoreBackend
+
+
+class PredictionBackend(_Backend):  # type: ignore[misc]
+    """Answers `AsyncResult` from predictions, and from what ordinary tasks left; see the module for how states map."""
 
     supports_native_join = True
     url: str
-    #: `headrace store prune` ends old rows; Celery has nothing to clean up.
+    #: `headrace store prune` ends old rows, and what expired goes with later writes; Celery has nothing to clean up.
     supports_autoexpire = True
+    implements_incr = True
+    persistent = True
 
     def __init__(self, app: Any, url: str | None = None, **kwargs: Any) -> None:
         """url: `postgresql://…`, what follows `headrace+` in the setting.
 
         Raises ConfigurationError without one, and when Celery would show its password wherever it shows its settings.
         """
-        super().__init__(app, url=url, **kwargs)
         if not url:
             raise ConfigurationError("result_backend must say where the store is: headrace+postgresql://user@host/name")
+        super().__init__(app, url=url, **kwargs)
         if str(app.conf.result_backend).endswith(url):
             _check_masking(app.conf.result_backend)
         self._reader = StoreReader(url)
+        self._tasks = TaskResults(url)
         self._shown = shown_url(url)
         # Lets one instance, with its pool of connections, serve all threads of an app.
         self.thread_safe = True
@@ -115,21 +123,46 @@ class PredictionBackend(BaseBackend):
     def close(self) -> None:
         """Close the connections; they are opened again when needed."""
         self._reader.close()
+        self._tasks.close()
 
     def store_result(
         self,
         task_id: str,
         result: Any,
-        state: str,  # noqa: ARG002 - Celery's signature, here and below
-        traceback: str | None = None,  # noqa: ARG002
+        state: str,
+        traceback: str | None = None,
         request: Any = None,
-        **kwargs: Any,  # noqa: ARG002
+        **kwargs: Any,
     ) -> Any:
-        """Ignore predictions, whose rows their worker writes. Raises ConfigurationError for any other task."""
+        """Store the result of a task; not of predictions, whose rows their worker writes."""
         name = getattr(request, "task", None) or ""
-        if not name.startswith(TASK_PREFIX):
-            _refuse(f"can't store the result of task {name or task_id!r}")
-        return result
+        if name.startswith(TASK_PREFIX):
+            return result
+        return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return what an ordinary task left under a key."""
+        return self._tasks.get([key])[0]
+
+    def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return what ordinary tasks left under some keys."""
+        return self._tasks.get(keys)
+
+    def set(self, key: bytes, value: str | bytes) -> None:
+        """Keep something for an ordinary task."""
+        self._tasks.set(key, ensure_bytes(value), self.expires)
+
+    def delete(self, key: bytes) -> None:
+        """Remove what an ordinary task left."""
+        self._tasks.delete(key)
+
+    def incr(self, key: bytes) -> int:
+        """Count one more part of a chord that has ended."""
+        return self._tasks.increment(key)
+
+    def expire(self, key: bytes, value: float) -> None:
+        """Keep something for another time."""
+        self._tasks.expire(key, value)
 
     def get_many(  # noqa: PLR0913, PLR0917
         self,
@@ -167,7 +200,7 @@ class PredictionBackend(BaseBackend):
         """Give the task's outcome once it ended. Raises Celery's TimeoutError after `timeout` seconds."""
         polls = _Polls(timeout, interval)
         while True:
-            meta = self.get_task_meta(task_id)
+            meta: Meta = self.get_task_meta(task_id)
             if meta["status"] in states.READY_STATES:
                 return meta
             if on_interval is not None:
@@ -180,26 +213,25 @@ class PredictionBackend(BaseBackend):
 
     def _ended(self, task_ids: list[str]) -> Iterator[tuple[str, Meta]]:
         for start in range(0, len(task_ids), IDS_A_QUERY):
-            for task_id, found in self._reader.get_many(task_ids[start : start + IDS_A_QUERY]).items():
+            asked = task_ids[start : start + IDS_A_QUERY]
+            predictions = self._reader.get_many(asked)
+            for task_id, found in predictions.items():
                 yield task_id, _meta(found)
+            others = [task_id for task_id in asked if task_id not in predictions]
+            yield from self._mget_to_results(
+                self.mget([self.get_key_for_task(each) for each in others]), others
+            ).items()
 
     def _get_task_meta_for(self, task_id: str) -> Meta:
         found = self._reader.get(task_id)
-        if found is None:
-            return {"task_id": task_id, "status": states.PENDING, "result": None, "traceback": None, "children": []}
-        return _meta(found)
+        if found is not None:
+            return _meta(found)
+        meta: Meta = super()._get_task_meta_for(task_id)
+        return {"task_id": task_id, "traceback": None, "children": []} | meta
 
     def _forget(self, task_id: str) -> None:
-        """Keep the row: it is the record of the prediction, and ends with its partition."""
-
-    def _save_group(self, group_id: str, result: Any) -> NoReturn:  # noqa: ARG002
-        _refuse(f"can't save group {group_id!r}")
-
-    def _restore_group(self, group_id: str) -> NoReturn:
-        _refuse(f"can't restore group {group_id!r}")
-
-    def _delete_group(self, group_id: str) -> NoReturn:
-        _refuse(f"can't delete group {group_id!r}")
+        """Forget the result of an ordinary task; a prediction's row is its record, and ends with its partition."""
+        super()._forget(task_id)
 
 
 class _Polls:
@@ -221,13 +253,6 @@ class _Polls:
             nap = min(nap, self._timeout_s - waited)
         self.count += 1
         time.sleep(nap)
-
-
-def _refuse(what: str) -> NoReturn:
-    raise ConfigurationError(
-        f"the headrace result backend only reads predictions and {what}; give that task ignore_result=True, "
-        "or its app another result_backend"
-    )
 
 
 def _meta(found: Prediction) -> Meta:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import psycopg
 import sqlalchemy as sa
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.results_store.address import connect, create_engine
+from headrace.results_store.bounded import LONG_WORK_S
 from headrace.results_store.errors import MIGRATE_HINT, driver_errors_translated
 from headrace.results_store.partitions import ensure_partitions
 from headrace.results_store.schema import REVISIONS, VERSION_TABLE
@@ -29,20 +29,22 @@ def migrate(database_url: str) -> None:
     """
     from alembic import command
 
-    engine = create_engine(database_url, pool_size=1)
+    engine = create_engine(database_url, pool_size=1, answer_s=LONG_WORK_S)
     try:
-        # The lock is the session's: it outlives the transactions of the migrations, and ends with the connection.
-        with driver_errors_translated(), engine.connect() as connection, connect(database_url) as guard:
-            guard.execute("SELECT pg_advisory_lock(%s)", (MIGRATION_LOCK,))
-            found = _read_revision(guard)
-            if found is not None and found not in REVISIONS:
-                raise ConfigurationError(_newer(found))
-            if found != REVISIONS[-1]:
-                connection.execution_options(isolation_level="READ COMMITTED")
-                command.upgrade(alembic_config(connection), "head")
-            ensure_partitions(guard)
+        # One transaction holds lock and migrations: a session's own lock would stay behind in a pooler for ever.
+        with driver_errors_translated(), engine.connect() as connection:
+            connection.execution_options(isolation_level="READ COMMITTED")
+            with connection.begin():
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+                found = _read_revision(connection)
+                if found is not None and found not in REVISIONS:
+                    raise ConfigurationError(_newer(found))
+                if found != REVISIONS[-1]:
+                    command.upgrade(alembic_config(connection), "head")
     finally:
         engine.dispose()
+    with driver_errors_translated(), connect(database_url, LONG_WORK_S) as single:
+        ensure_partitions(single)
 
 
 def alembic_config(connection: sa.Connection) -> Config:
@@ -59,8 +61,12 @@ def alembic_config(connection: sa.Connection) -> Config:
 
 def current_revision(database_url: str) -> str | None:
     """Give the revision of the database's schema; None when it was never migrated. Raises StoreUnavailable."""
-    with driver_errors_translated(), connect(database_url) as connection:
-        return _read_revision(connection)
+    engine = create_engine(database_url, pool_size=1)
+    try:
+        with driver_errors_translated(), engine.connect() as connection:
+            return _read_revision(connection)
+    finally:
+        engine.dispose()
 
 
 def check_schema(database_url: str) -> None:
@@ -86,9 +92,8 @@ def _newer(found: str) -> str:
     )
 
 
-def _read_revision(connection: psycopg.Connection[tuple[object, ...]]) -> str | None:
-    exists = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (VERSION_TABLE,)).fetchone()
-    if exists is None or not exists[0]:
+def _read_revision(connection: sa.Connection) -> str | None:
+    if not connection.execute(sa.select(sa.func.to_regclass(VERSION_TABLE).is_not(None))).scalar_one():
         return None
-    row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608
-    return None if row is None else str(row[0])
+    found = connection.execute(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar_one_or_none()  # noqa: S608
+    return None if found is None else str(found)

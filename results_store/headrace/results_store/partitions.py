@@ -13,6 +13,7 @@ from psycopg import sql
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.results_store.address import connect
+from headrace.results_store.bounded import LONG_WORK_S
 from headrace.results_store.errors import driver_errors_translated
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -22,6 +23,8 @@ PARENT: Final = "predictions"
 #: Rows of random ids (foreign clients), and rows whose day had no partition when they came.
 FOREIGN: Final = "predictions_foreign"
 DEFAULT: Final = "predictions_default"
+
+REQUESTS: Final = "headrace_requests"
 
 #: How many days of partitions exist in advance. A worker may run this long without anyone creating more;
 #: after that, rows go to the default partition, where they are just as safe but slower to prune.
@@ -101,19 +104,21 @@ def ensure_partitions(
     processes at once; each partition is one short transaction. Raises errors of psycopg.
     """
     today = today or dt.datetime.now(dt.UTC).date()
-    if not missing_days(list_partitions(connection), today, days_ahead):
-        return []
     created = []
-    connection.execute("SELECT pg_advisory_lock(%s)", (_PARTITION_LOCK,))
-    try:
-        for day in missing_days(list_partitions(connection), today, days_ahead):
-            with connection.transaction():
-                _create_partition(connection, day)
-            created.append(day)
-    finally:
-        if not connection.broken:
-            connection.execute("SELECT pg_advisory_unlock(%s)", (_PARTITION_LOCK,))
+    for day in missing_days(list_partitions(connection), today, days_ahead):
+        with connection.transaction():
+            # The transaction's lock: behind a pooler, a session's own might be another's by the time it is released.
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_PARTITION_LOCK,))
+            if partition_name(day) in list_partitions(connection):
+                continue
+            _create_partition(connection, day)
+        created.append(day)
     return created
+
+
+def is_read_only(connection: Connection) -> bool:
+    """Return whether the server takes no writes of this user: a replica, or set so. Raises errors of psycopg."""
+    return connection.execute("SHOW transaction_read_only").fetchone() == ("on",)
 
 
 def _create_partition(connection: Connection, day: dt.date) -> None:
@@ -145,12 +150,14 @@ def prune(database_url: str, retention_days: int, now: dt.datetime) -> int:
     """Remove what is older than `retention_days` before `now`, and create the partitions of the days ahead.
 
     Whole days go by dropping their partition; rows without a day go by `finished_at`, in chunks. 0 days keeps all.
+    Durable requests go with the results of their time, also such as have not ended.
+
     now: aware. Gives how many rows were deleted one by one plus, by Postgres's estimate, those in dropped partitions.
     Meant to run daily. Raises StoreUnavailable, also when a long query holds a partition: run it again later.
     """
     if retention_days < 0:
         raise ConfigurationError(f"retention_days must be 0 (keep all) or more, but is {retention_days}")
-    with driver_errors_translated(), connect(database_url) as connection:
+    with driver_errors_translated(), connect(database_url, LONG_WORK_S) as connection:
         ensure_partitions(connection, today=now.astimezone(dt.UTC).date())
         if retention_days == 0:
             return 0
@@ -158,7 +165,8 @@ def prune(database_url: str, retention_days: int, now: dt.datetime) -> int:
         for day in expired_days(list_partitions(connection), now.astimezone(dt.UTC), retention_days):
             removed += _drop_partition(connection, partition_name(day))
         cutoff = now - _DAY * retention_days
-        return removed + sum(_prune_by_time(connection, name, cutoff) for name in (DEFAULT, FOREIGN))
+        removed += sum(_prune_by_time(connection, name, cutoff) for name in (DEFAULT, FOREIGN))
+        return removed + _prune_by_time(connection, REQUESTS, cutoff, "submitted_at")
 
 
 def _drop_partition(connection: Connection, name: str) -> int:
@@ -176,10 +184,10 @@ def _drop_partition(connection: Connection, name: str) -> int:
     return int(estimate[0]) if estimate else 0
 
 
-def _prune_by_time(connection: Connection, name: str, cutoff: dt.datetime) -> int:
-    statement = sql.SQL(
-        "DELETE FROM {0} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {0} WHERE finished_at < %s LIMIT %s))"
-    ).format(sql.Identifier(name))
+def _prune_by_time(connection: Connection, name: str, cutoff: dt.datetime, column: str = "finished_at") -> int:
+    statement = sql.SQL("DELETE FROM {0} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {0} WHERE {1} < %s LIMIT %s))").format(
+        sql.Identifier(name), sql.Identifier(column)
+    )
     removed = 0
     while True:
         count = connection.execute(statement, (cutoff, PRUNE_CHUNK_ROWS)).rowcount

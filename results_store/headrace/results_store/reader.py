@@ -17,6 +17,7 @@ from headrace.contracts.errors import Cancelled, InvalidRequest
 from headrace.contracts.ids import foreign_id, row_id, unix_seconds
 from headrace.contracts.states import State
 from headrace.results_store.address import create_engine
+from headrace.results_store.bounded import ANSWER_S, LONG_WORK_S
 from headrace.results_store.errors import driver_errors_translated
 from headrace.results_store.prediction import Prediction, prediction_of
 from headrace.results_store.schema import predictions
@@ -68,9 +69,14 @@ class Filter:
 class StoreReader:
     """Reads the store over a small pool of connections, opened when needed; safe in threads and after a fork."""
 
-    def __init__(self, database_url: str, *, pool_size: int = 5) -> None:
-        """database_url: `postgresql://…`; nothing is connected yet. Raises ConfigurationError when it can't be read."""
-        self._engine = create_engine(database_url, pool_size=pool_size)
+    def __init__(self, database_url: str, *, pool_size: int = 5, timeout_s: float = ANSWER_S) -> None:
+        """database_url: `postgresql://…`; nothing is connected yet. timeout_s: a silent server counts as lost then.
+
+        Raises ConfigurationError when the URL can't be read.
+        """
+        # Not the URL itself, whose password `repr` and `vars` would show.
+        self._engine_for_long_work = lambda: create_engine(database_url, pool_size=1, answer_s=LONG_WORK_S)
+        self._engine = create_engine(database_url, pool_size=pool_size, answer_s=timeout_s)
         self._process = os.getpid()
 
     def get(self, request_id: str) -> Prediction | None:
@@ -135,8 +141,12 @@ class StoreReader:
 
     def stats(self) -> StoreStats:
         """Count what the store holds; scans the table, so it takes seconds on tens of millions of rows."""
-        with self._reading() as connection:
-            return read_stats(connection)
+        patient = self._engine_for_long_work()
+        try:
+            with driver_errors_translated(), patient.connect() as connection:
+                return read_stats(connection)
+        finally:
+            patient.dispose()
 
     def close(self) -> None:
         """Close every connection; a later read opens others."""

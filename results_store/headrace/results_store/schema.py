@@ -1,7 +1,8 @@
-"""The table `predictions` as SQLAlchemy Core metadata. Migrations create it; a test compares the two."""
+"""The tables as SQLAlchemy Core metadata. Migrations create it; a test compares the two."""
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Final
 
 import sqlalchemy as sa
@@ -10,14 +11,25 @@ from sqlalchemy.dialects import postgresql as pg
 from headrace.contracts.states import State
 
 #: Every revision of the schema, oldest first; the last is the one this release reads and writes.
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002", "0003")
 
 #: Alembic's table of this schema; a name of its own, so that an application may keep its tables in the same database.
 VERSION_TABLE: Final = "headrace_version"
 
 metadata = sa.MetaData()
 
-_TIME: Final = sa.DateTime(timezone=True)
+
+class _Utc(sa.TypeDecorator[dt.datetime]):
+    """A time that is read as UTC, whatever the zone of the session is."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:  # noqa: ARG002
+        return None if value is None else value.astimezone(dt.UTC)
+
+
+_TIME: Final = _Utc()
 
 #: One row a request, written once, never updated. Fixed-width columns come first: Postgres then pads nothing
 #: between them and finds them without walking the row.
@@ -68,4 +80,58 @@ sa.Index(
     predictions.c.state,
     predictions.c.finished_at,
     postgresql_where=sa.text("state <> 'succeeded'"),
+)
+
+#: Durable requests from before they are sent until all of a row have ended; the prefix is of the keys in Redis.
+#: due_at: when a relay sends what is not sent yet; NULL when all is. sent: how many, from the first. keys: of
+#: `predictions`. names: the ids as they were submitted, unless all are the keys. messages: as they go to the queue, or
+#: only their bodies, with a template, see `contracts.compact`.
+requests = sa.Table(
+    "headrace_requests",
+    metadata,
+    sa.Column("id", sa.Uuid, nullable=False),
+    sa.Column("submitted_at", _TIME, nullable=False, server_default=sa.func.now()),
+    sa.Column("due_at", _TIME),
+    sa.Column("sent", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("priority", sa.SmallInteger, nullable=False),
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("keys", pg.ARRAY(sa.Uuid), nullable=False),
+    sa.Column("names", pg.ARRAY(sa.Text)),
+    sa.Column("template", sa.LargeBinary),
+    sa.Column("messages", pg.ARRAY(sa.LargeBinary), nullable=False),
+    sa.PrimaryKeyConstraint("id", name="headrace_requests_pkey"),
+)
+
+#: What is to be sent, which is little at any time.
+sa.Index("headrace_requests_due", requests.c.due_at, postgresql_where=requests.c.due_at.is_not(None))
+
+#: Who sends for the clients of one key prefix, and until when; a relay that is gone is followed by another. server: the
+#: identity of the broker that is known to hold what was sent. database_id: tells this database from others.
+relays = sa.Table(
+    "headrace_relays",
+    metadata,
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("database_id", sa.Uuid, nullable=False, server_default=sa.func.gen_random_uuid()),
+    sa.Column("until", _TIME, nullable=False, server_default="-infinity"),
+    sa.Column("holder", sa.Text, nullable=False, server_default=""),
+    sa.Column("server", sa.Text, nullable=False, server_default=""),
+    sa.PrimaryKeyConstraint("prefix", name="headrace_relays_pkey"),
+)
+
+#: Results, groups and chords of ordinary Celery tasks. key: as Celery's key-value backends make it.
+task_results = sa.Table(
+    "headrace_task_results",
+    metadata,
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("expires_at", _TIME),
+    sa.PrimaryKeyConstraint("key", name="headrace_task_results_pkey"),
+)
+
+#: Writes: what has expired is removed.
+sa.Index(
+    "headrace_task_results_expires_at",
+    task_results.c.expires_at,
+    postgresql_where=task_results.c.expires_at.is_not(None),
 )

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import struct
-import uuid
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.errors import UniqueViolation, error_from_result
+from psycopg.errors import UniqueViolation
 
-from headrace.contracts.errors import StoreUnavailable
 from headrace.results_store.address import connect, connection_info
+from headrace.results_store.bounded import ANSWER_S, BoundedConnection, SilentServer, Watchdog
 from headrace.results_store.columns import (
     NAMES,
-    UNNEST,
     Columns,
-    array_parameters,
     copy_stream,
     encode_columns,
     encoded_bytes,
     find_unencodable,
     microseconds,
-    slice_columns,
 )
-from headrace.results_store.errors import StoreRejected, is_data_error, primary_message, translate
+from headrace.results_store.errors import StoreRejected, translate
 from headrace.results_store.rows import BatchRows, Conflict
+from headrace.results_store.salvage import Salvage
+from headrace.results_store.statements import PLAIN, SKIPPING, Statements
 
 #: Above either of these a write goes by COPY: beyond about 2,000 rows it is faster (benchmarks/store.py), and Postgres
 #: takes no array of more than 1 GB.
@@ -35,29 +33,35 @@ COPY_ROWS: Final = 2_000
 COPY_BYTES: Final = 32 << 20
 
 _COLUMN_LIST: Final = ", ".join(NAMES)
-_INSERT: Final = f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {UNNEST}"
-_SKIP_CONFLICTS: Final = "ON CONFLICT DO NOTHING"
-
-#: Prepared statements: name → text. An id that exists already is rare, and ON CONFLICT costs every row a quarter of
-#: its time (a second look into the index, a speculative insertion and its confirmation in the WAL); so rows go in
-#: plainly first, and only a write that meets a conflict goes in again with it.
-_PLAIN: Final = b"headrace_insert"
-_SKIPPING: Final = b"headrace_insert_new"
-_STATEMENTS: Final = {_PLAIN: _INSERT, _SKIPPING: f"{_INSERT} {_SKIP_CONFLICTS}"}
-_BINARY: Final = [pq.Format.BINARY] * len(NAMES)
 
 _COPY: Final = f"COPY predictions ({_COLUMN_LIST}) FROM STDIN (FORMAT binary)"
 _STAGE: Final = "CREATE TEMPORARY TABLE headrace_stage (LIKE predictions) ON COMMIT DROP"
 _COPY_STAGE: Final = f"COPY headrace_stage ({_COLUMN_LIST}) FROM STDIN (FORMAT binary)"
 _INSERT_STAGED: Final = (
-    f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM headrace_stage {_SKIP_CONFLICTS}"  # noqa: S608
+    f"INSERT INTO predictions ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM headrace_stage ON CONFLICT DO NOTHING"  # noqa: S608
 )
 _FIND: Final = (
     "SELECT id, batch_id, (extract(epoch FROM finished_at) * 1000000)::bigint, state,"
     " coalesce(error->>'type', ''), coalesce(error->>'message', '') FROM predictions WHERE id = ANY(%s)"
 )
 
-Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+#: Sessions of this user in this database that are in the middle of something of ours, and of no one else: a pooler
+#: says numbers of its own.
+_END_SESSIONS: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY(%s) AND pid <> pg_backend_pid()"
+    " AND usename = current_user AND datname = current_database() AND state <> 'idle'"
+    " AND query ~ '(predictions|headrace_stage)'"
+)
+
+#: The wait for an answer grows to this power of two: a commit that takes two minutes ends, and no session is left
+#: waiting for long.
+MAX_DOUBLINGS: Final = 4
+
+#: SQLSTATE of a number that does not fit its column: such rows are refused here, Postgres never sees them.
+OUT_OF_RANGE: Final = "22003"
+
+#: A server that ends so many times in a row over the same rows is no longer taken for one that restarts.
+LOSSES: Final = 3
 
 
 class StoreWriter:
@@ -66,43 +70,70 @@ class StoreWriter:
     For one thread at a time. Close it, or use it as a context manager.
     """
 
-    def __init__(self, database_url: str, leaving: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, database_url: str, leaving: Callable[[], None] = lambda: None, *, timeout_s: float = ANSWER_S
+    ) -> None:
         """database_url: `postgresql://…`; nothing is connected yet. leaving: called when rows are about to be sent.
 
+        timeout_s: a server that neither takes nor sends anything for so long counts as lost. As long as it takes new
+        connections and is silent to each write, the next has twice as long.
         Raises ConfigurationError when the URL can't be read.
         """
         connection_info(database_url)
         self._database_url = database_url
         self._leaving = leaving
-        self._connection: Connection | None = None
+        self._connection: BoundedConnection | None = None
+        self._statements = Statements()
+        # Writes in a row in the middle of which the connection was lost.
+        self._lost = 0
+        self._timeout_s = timeout_s
+        # Writes in a row that got no answer, and the sessions they were left in.
+        self._silences = 0
+        self._session = 0
+        self._left: list[int] = []
+        self._watchdog = Watchdog()
 
     def write(self, batches: Sequence[BatchRows]) -> list[Conflict]:
-        """Store all rows of all batches and commit; all of them or none. The first row of an id wins.
+        """Store all rows of all batches and commit: in one transaction, or in several after an error.
 
-        Gives the rows that were there already under an id of these: of another batch (the request was delivered twice),
-        or of a cancel. To write the same batch again, after an error say, is no conflict and gives nothing.
+        The first row of an id wins.
+        Returns the rows that were there already under an id of these: of another batch (the request was delivered
+        twice), or of a cancel. To write the same batch again, after an error say, is no conflict.
         Raises StoreUnavailable (the same write may succeed later; it may even have been stored: just repeat it),
-        StoreRejected (nothing was stored; Postgres will never take the rows it names), ConfigurationError.
+        StoreRejected (Postgres refused the rows it names, and no others; those may be stored), ConfigurationError.
         """
         try:
             columns = encode_columns(batches)
         except (struct.error, ValueError, OverflowError) as exc:
             bad = find_unencodable(batches)
-            raise StoreRejected([row.id for row, _ in bad], f"a number does not fit its column: {bad[0][1]}") from exc
+            refused = {row.id: OUT_OF_RANGE for row, _ in bad}
+            raise StoreRejected(refused, f"a number does not fit its column: {bad[0][1]}") from exc
         if not columns[0]:
             return []
         try:
             connection = self._connected()
             self._leaving()
-            stored = self._insert_or_reject(connection, columns)
-            return [] if stored == len(columns[0]) else _find_conflicts(connection, batches)
+            stored = self._insert_or_salvage(connection, columns)
+            return [] if stored == len(columns[0]) else _find_conflicts(self._connected(), batches)
         except psycopg.Error as exc:
+            if isinstance(exc, SilentServer):
+                self._silences += 1
+                self._left.append(self._session)
             # Whatever went wrong, the next call starts with a fresh connection.
-            self.close()
+            self._disconnect()
             raise translate(exc) from exc
+
+    def interrupt(self) -> None:
+        """Let a write that waits for the server fail at once. Any thread."""
+        self._watchdog.cut()
 
     def close(self) -> None:
         """Close the connection; a later `write` opens another."""
+        self._watchdog.close()
+        self._watchdog = Watchdog()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -117,72 +148,75 @@ class StoreWriter:
         """Close the connection."""
         self.close()
 
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            connection = connect(self._database_url)
+    def _connected(self) -> BoundedConnection:
+        if self._connection is None or self._connection.closed:
+            connection = connect(self._database_url, self._timeout_s * 2 ** min(self._silences, MAX_DOUBLINGS))
+            connection.watchdog = self._watchdog
+            self._session = connection.info.backend_pid
             try:
-                for name, statement in _STATEMENTS.items():
-                    _check(connection.pgconn.prepare(name, statement.encode()))
+                if self._left:
+                    _end_sessions(connection, self._left)
+                    self._left.clear()
+                self._statements.prepare(connection)
             except psycopg.Error:
                 connection.close()
                 raise
             self._connection = connection
         return self._connection
 
-    @staticmethod
-    def _insert_or_reject(connection: Connection, columns: Columns) -> int:
+    def _insert_or_salvage(self, connection: BoundedConnection, columns: Columns) -> int:
+        """Return how many rows are new. Raises StoreRejected, or psycopg.Error when no row is to blame."""
         try:
-            return _insert(connection, columns)
+            stored = self._insert(connection, columns)
         except psycopg.Error as exc:
-            if not is_data_error(exc):
+            if self._is_absence(connection):
                 raise
-            ids = _find_rejected(connection, columns)
-            if not ids:
-                raise StoreUnavailable(
-                    f"Postgres refused a write, but none of its rows: {primary_message(exc)}; write it again"
-                ) from exc
-            raise StoreRejected(ids, f"Postgres refused {len(ids)} row(s): {primary_message(exc)}") from exc
+            self._lost = 0
+            salvage = Salvage(self._idle, columns, exc)
+            salvage.run()
+            if salvage.refused:
+                message = f"Postgres refused {len(salvage.refused)} row(s): {salvage.message}"
+                raise StoreRejected(salvage.refused, message) from exc
+            stored = salvage.stored
+        self._lost = self._silences = 0
+        return stored
+
+    def _insert(self, connection: BoundedConnection, columns: Columns) -> int:
+        """Insert in one transaction, by the way that suits the size; return how many rows were new."""
+        large = len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES
+        try:
+            return _copy(connection, columns) if large else self._statements.execute(connection, PLAIN, columns)
+        except UniqueViolation:
+            if large:
+                return _copy_skipping(connection, columns)
+            return self._statements.execute(connection, SKIPPING, columns)
+
+    def _is_absence(self, connection: BoundedConnection) -> bool:
+        """Return whether the server is to blame because it is gone; not if it goes whenever it gets these rows."""
+        if not connection.closed:
+            return False
+        self._lost += 1
+        return self._lost < LOSSES
+
+    def _idle(self) -> BoundedConnection:
+        """Return a connection that is in no transaction."""
+        if self._connection is not None and self._connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            self._disconnect()
+        return self._connected()
 
 
-def _insert(connection: Connection, columns: Columns) -> int:
-    """Insert in one transaction, by the way that suits the size; give how many rows were new."""
-    if len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES:
-        plainly, skipping = _copy, _copy_skipping
-    else:
-        plainly, skipping = _insert_arrays, _insert_arrays_skipping
-    try:
-        return plainly(connection, columns)
-    except UniqueViolation:
-        return skipping(connection, columns)
+def _end_sessions(connection: BoundedConnection, pids: list[int]) -> None:
+    """End sessions of writes that were given up: the server may not know of it, and keep the locks of their rows."""
+    connection.execute(_END_SESSIONS, (pids,))
 
 
-def _insert_arrays(connection: Connection, columns: Columns) -> int:
-    return _execute(connection, _PLAIN, columns)
-
-
-def _insert_arrays_skipping(connection: Connection, columns: Columns) -> int:
-    return _execute(connection, _SKIPPING, columns)
-
-
-def _execute(connection: Connection, statement: bytes, columns: Columns) -> int:
-    # libpq itself, below psycopg's cursors: one call that gives up the GIL once, at an eighth of the CPU.
-    result = connection.pgconn.exec_prepared(statement, array_parameters(columns), _BINARY, pq.Format.BINARY)
-    return _check(result).command_tuples or 0
-
-
-def _check(result: pq.abc.PGresult) -> pq.abc.PGresult:
-    if result.status != pq.ExecStatus.COMMAND_OK:
-        raise error_from_result(result)
-    return result
-
-
-def _copy(connection: Connection, columns: Columns) -> int:
+def _copy(connection: BoundedConnection, columns: Columns) -> int:
     with connection.cursor() as cursor:
         _stream(cursor, _COPY, columns)
         return cursor.rowcount
 
 
-def _copy_skipping(connection: Connection, columns: Columns) -> int:
+def _copy_skipping(connection: BoundedConnection, columns: Columns) -> int:
     """COPY knows no ON CONFLICT, so rows with a conflict among them go by a temporary table."""
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(_STAGE)
@@ -199,39 +233,7 @@ def _stream(cursor: psycopg.Cursor[tuple[Any, ...]], statement: str, columns: Co
             copy.write(piece)
 
 
-def _find_rejected(connection: Connection, columns: Columns) -> list[uuid.UUID]:
-    """Find by bisection the rows that Postgres refuses; whatever it takes on the way is rolled back."""
-    rejected: list[uuid.UUID] = []
-    pending = [(0, len(columns[0]))]
-    with connection.transaction(force_rollback=True):
-        while pending:
-            start, stop = pending.pop()
-            if _is_accepted(connection, slice_columns(columns, start, stop)):
-                continue
-            if stop - start == 1:
-                rejected.append(uuid.UUID(bytes=columns[0][start][4:]))
-            else:
-                middle = (start + stop) // 2
-                pending += [(middle, stop), (start, middle)]
-    return rejected
-
-
-def _is_accepted(connection: Connection, columns: Columns) -> bool:
-    try:
-        with connection.transaction(force_rollback=True):
-            # Skipping, because a conflict in the middle of a transaction would end it.
-            if encoded_bytes(columns) > COPY_BYTES:
-                _copy_skipping(connection, columns)
-            else:
-                _insert_arrays_skipping(connection, columns)
-    except psycopg.Error as exc:
-        if not is_data_error(exc):
-            raise
-        return False
-    return True
-
-
-def _find_conflicts(connection: Connection, batches: Sequence[BatchRows]) -> list[Conflict]:
+def _find_conflicts(connection: BoundedConnection, batches: Sequence[BatchRows]) -> list[Conflict]:
     ids = [row.id for batch in batches for row in batch.rows]
     found = {row[0]: row[1:] for row in connection.execute(_FIND, (ids,))}
     conflicts = []

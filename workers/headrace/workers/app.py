@@ -16,9 +16,9 @@ from headrace.contracts import ModelDirectory, Settings, load_settings
 from headrace.contracts.message import MAX_PRIORITY, queue_name
 from headrace.contracts.tensors import CONTENT_TYPE
 from headrace.queueing import connect, headrace_url, tls_options
-from headrace.queueing.connection import CONNECT_TIMEOUT_S
+from headrace.queueing.bounded import transport_bounds
 from headrace.results_store.celery_backend import PredictionBackend, shown_url
-from headrace.workers.steps import ConsumerHooks, EngineStep
+from headrace.workers.steps import ConsumerHooks, EngineStep, RelayStep
 
 #: Variables by which Celery would take another broker or result backend than the settings'. `celery -b` sets the first.
 DIVERTING: Final = (
@@ -27,9 +27,6 @@ DIVERTING: Final = (
     "CELERY_BROKER_WRITE_URL",
     "CELERY_RESULT_BACKEND",
 )
-
-#: A server that vanished without a word is noticed after this time: by a call that waits for it, or by the kernel.
-SILENCE_S: Final = 30.0
 
 
 class App(Celery):
@@ -75,11 +72,11 @@ def make_app(settings: Settings) -> App:
         broker_url=headrace_url(settings.require_broker_url()),
         broker_use_ssl=tls_options(settings.require_broker_url()) or False,
         broker_transport_options={
+            "global_keyprefix": settings.key_prefix,
             "lease_s": settings.lease_s,
             "max_message_bytes": message_bytes(settings.max_payload_bytes),
-            "socket_connect_timeout": CONNECT_TIMEOUT_S,
-            "socket_timeout": SILENCE_S,
-            "socket_keepalive": True,
+            "refusal_pause_s": 0,  # the consumer pauses
+            **transport_bounds(settings.broker_timeout_s),
         },
         result_backend=shown_url(settings.require_database_url()),
         accept_content=["json", CONTENT_TYPE],
@@ -100,6 +97,7 @@ def make_app(settings: Settings) -> App:
     for name in names:
         app.register_task(type(name, (InferenceTask,), {"name": queue_name(name), "abstract": False})())
     app.steps["worker"].add(EngineStep)
+    app.steps["worker"].add(RelayStep)
     app.steps["consumer"].add(ConsumerHooks)
     return app
 

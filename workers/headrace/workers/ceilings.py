@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from headrace.contracts import BrokerUnavailable, ModelPackage
-from headrace.queueing import keys, translate_errors
+from headrace.queueing import translate_errors
+from headrace.queueing.keys import PLAIN, keys_of
 from headrace.workers.ceiling import Ceiling
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ class Ceilings:
         self._device = device
         self._sender = sender
         self._known: dict[str, int] = {}
+        self._key = PLAIN.ceilings
 
     def load(self, client: redis.Redis) -> None:
         """Read what was learned before; without the broker, which the worker may come before, start without."""
+        self._key = keys_of(client).ceilings
         try:
             with translate_errors():
-                found: dict[bytes, bytes] = client.hgetall(keys.CEILINGS)  # type: ignore[assignment]
+                found: dict[bytes, bytes] = client.hgetall(self._key)  # type: ignore[assignment]
         except BrokerUnavailable as exc:
             logger.warning("the batch ceilings of earlier workers were not read: %s", exc.message)
             return
@@ -45,7 +48,7 @@ class Ceilings:
     def _remember(self, key: str, rows: int | None) -> None:
         if rows is None:
             logger.info("batches of %s may be as large as the package says again", key)
-            self._sender.send("HDEL", keys.CEILINGS, key)
+            self._sender.send("HDEL", self._key, key)
         else:
             logger.warning("batches of %s: at most %d rows now, for memory's sake", key, rows)
-            self._sender.send("HSET", keys.CEILINGS, key, rows)
+            self._sender.send("HSET", self._key, key, rows)

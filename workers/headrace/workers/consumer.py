@@ -17,6 +17,9 @@ from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
 from kombu.utils.url import maybe_sanitize_url
 
+from headrace.queueing import refusal_line
+from headrace.queueing.keys import Keys
+
 logger = logging.getLogger(__name__)
 
 #: Between two attempts to connect, doubled up to the latter; each is cut by up to a half, so that workers don't come
@@ -30,8 +33,8 @@ CLOSE_S: Final = 5.0
 #: How long other workers have to say which requests were revoked.
 HELLO_S: Final = 1.0
 
-#: Written after an outage: a server that is full or starts as a replica answers, and takes no writes yet.
-PROBE_KEY: Final = "headrace:probe"
+#: The event loop claims at once; a server that still refuses that has done so within this time.
+SETTLED_S: Final = 0.5
 
 
 class Outage:
@@ -49,11 +52,11 @@ class Outage:
         return self._since is not None
 
     def failed(self, url: str, exc: Exception) -> None:
-        """Take note of a failure, the first or a later one."""
+        """Take note of a failure, the first or a later one; a server that refuses to work is away, too."""
         if self._since is None:
             self._since = time.monotonic()
             self._pauses = pauses()
-            logger.warning("broker away, trying until %s answers: %s", url, " ".join(str(exc).split()) or repr(exc))
+            logger.warning("broker away, trying until %s answers: %s", url, refusal_line(exc))
         self._pause_s = next(self._pauses)
 
     def take_pause(self) -> float:
@@ -84,11 +87,13 @@ class Consumer(CeleryConsumer):
 
     connection: Any
     conninfo: Any
+    hub: Any
     steps: list[Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Celery calls this."""
         self._outage = Outage()
+        self._settling: Any = None
         # Gossip (Celery's leader elections) serves nothing here; each worker would read all events of all others, and
         # it fails when a connection breaks.
         super().__init__(*args, **{**kwargs, "without_gossip": True})
@@ -103,24 +108,35 @@ class Consumer(CeleryConsumer):
             try:
                 conn.ensure_connection(max_retries=0, reraise_as_library_errors=False)
                 if self._outage.lasts:
-                    conn.default_channel.client.set(PROBE_KEY, "", ex=1)
+                    conn.default_channel.client.set(Keys().probe, "", ex=1)  # kombu's client adds the prefix
             except conn.connection_errors as exc:
-                self._outage.failed(conn.as_uri(), exc)
+                self._failed(conn.as_uri(), exc)
                 _let_go(conn)
                 conn.maybe_switch_next()
             else:
-                self._outage.ended()
                 self.first_connection_attempt = False
                 return conn
 
+    def _failed(self, url: str, exc: Exception) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        self._outage.failed(url, exc)
+
+    def on_ready(self) -> None:
+        """Celery calls this when it consumes; the outage has ended when the first claims are not refused either."""
+        super().on_ready()
+        if self._outage.lasts:
+            self._settling = self.hub.call_later(SETTLED_S, self._outage.ended)
+
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Take note of a failure between two connections."""
-        self._outage.failed(self.conninfo.as_uri(), exc)
+        self._failed(self.conninfo.as_uri(), exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let go of the connection, and don't hold up the next one by asking the other workers first."""
         connection, self.connection = self.connection, None
-        self._outage.failed(connection.as_uri(), exc)
+        self._failed(connection.as_uri(), exc)
         _let_go(connection)
         ignore_errors(connection, connection.close)
         self.steps = [step for step in self.steps if not isinstance(step, Mingle)]

@@ -25,6 +25,14 @@ _FIXMAP_LIMIT: Final = 15
 #: JSON of a matrix is cut at its row boundaries; deeper nesting takes the general way.
 _MAX_JSON_DIMENSIONS: Final = 2
 
+#: Larger outputs are stored as tensors, not as JSON: Postgres writes 1e300 as 301 digits, and gives back no text of
+#: more than 1 GiB; nor can its jsonb hold an array of more than 2^24 elements.
+MAX_JSON_BYTES: Final = 16 << 20
+
+#: Below this size as tensors the outputs of a run are no more than MAX_JSON_BYTES as JSON: `false,` for one byte is the
+#: longest text there is, but for binary strings, `\\u0001`.
+_LARGE_BYTES: Final = MAX_JSON_BYTES // 8
+
 _pack: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -37,9 +45,32 @@ def bodies(run: Run) -> list[bytes]:
 
 def texts(run: Run) -> list[bytes | None]:
     """Encode the outputs of each request as `tensors_to_json` would; None where JSON can't hold them exactly."""
+    if may_be_large(run):
+        return [_text_of_bounded_size(piece) for piece in run.pieces()]
     if _is_plain(run) and all(_splits(array) for array in run.outputs.values()):
         return list(_single_row_texts(run.outputs))
     return [tensors_to_json(piece) if can_be_json(piece) else None for piece in run.pieces()]
+
+
+def _text_of_bounded_size(outputs: Tensors) -> bytes | None:
+    if body_bytes(outputs) > MAX_JSON_BYTES or not can_be_json(outputs):
+        return None
+    text = tensors_to_json(outputs)
+    return text if len(text) <= MAX_JSON_BYTES else None
+
+
+def body_bytes(outputs: Tensors) -> int:
+    """Return how many bytes outputs take as tensors, but for names and shapes."""
+    # What an array of objects refers to isn't in its nbytes; only outputs of BYTES are such.
+    return sum(
+        array.nbytes if array.dtype.kind != "O" else array.nbytes + sum(map(len, array.flat))
+        for array in outputs.values()
+    )
+
+
+def may_be_large(run: Run) -> bool:
+    """Return whether the outputs of some request may need a look at their size before they are stored."""
+    return body_bytes(run.outputs) > _LARGE_BYTES
 
 
 def _is_plain(run: Run) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Container
@@ -10,29 +11,41 @@ from typing import Final
 
 import psycopg
 
-from headrace.contracts import ModelDirectory, Settings
-from headrace.queueing import ClaimingConsumer, RunningMark, connect
+from headrace.contracts import BrokerUnavailable, ModelDirectory, Settings
+from headrace.queueing import ClaimingConsumer, RunningMark, broken_preconditions, connect_to, translate_errors
+from headrace.queueing.serving import Served
 from headrace.results_store import StoreReader, StoreWriter, address, check_schema, ensure_partitions
+from headrace.results_store.errors import READ_ONLY_HINT, StoreBusy
+from headrace.results_store.partitions import is_read_only
+from headrace.workers.batching import prefetch
 from headrace.workers.ceilings import Ceilings
-from headrace.workers.executor import Executor, answered, not_run, postponed
+from headrace.workers.executor import Executor, Listener
+from headrace.workers.finished import answered, not_run, postponed
 from headrace.workers.lane import Lane, Lanes
 from headrace.workers.monitor import Monitor
-from headrace.workers.outbox import Outbox
+from headrace.workers.outbox import RETRY_S, Outbox
 from headrace.workers.probation import Returned
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
 from headrace.workers.resolver import Resolved, Resolver
 from headrace.workers.right_of_way import FEW, RightOfWay
+from headrace.workers.suspects import is_suspect
+from headrace.workers.window import Window
 
 logger = logging.getLogger(__name__)
 
-#: Requests for this many full batches are claimed ahead; more would keep them from other workers.
-BATCHES_AHEAD: Final = 2
+#: While anything waits for the model, the main thread looks so often whether it has to wait too long; a look costs some
+#: microseconds.
+WATCH_S: Final = 0.05
+
+#: Timers are no more exact than this.
+TIMER_S: Final = 0.001
 
 #: How often a worker that finishes what runs looks whether it was told to leave at once; a look costs microseconds.
 HURRY_LOOK_S: Final = 0.1
 
-#: After the grace period the outbox has this long to commit what the last batch left.
-FLUSH_S: Final = 5.0
+#: After the grace period the outbox has this long to commit what the last batch left; servers that say nothing must not
+#: hold up the end of the process for longer.
+FLUSH_S: Final = 0.8
 
 
 class Engine:
@@ -42,7 +55,7 @@ class Engine:
         """worker: the Celery node name, stored with each row. revoked: the ids that were cancelled."""
         self.settings = settings
         self.models = ModelDirectory(settings.models)
-        self._client = connect(settings.require_broker_url())
+        self._client = connect_to(settings)
         mark = RunningMark(self._client, worker)
         self._ceilings = Ceilings(settings.device, mark)
         self.lanes = Lanes(
@@ -55,57 +68,97 @@ class Engine:
         self.monitor = Monitor(settings.events_per_s)
         #: Runs a function on the main thread soon; set while Celery's event loop runs.
         self.call_soon: Callable[[Callable[[], None]], None] | None = None
+        #: The same after some seconds.
+        self.call_later: Callable[[float, Callable[[], None]], object] | None = None
         #: Makes the transport claim at once; set while there is a consumer.
         self.claim_soon: Callable[[], None] | None = None
         self._way = RightOfWay()
         self._outbox = Outbox(
-            StoreWriter(settings.require_database_url(), leaving=self._way.make_free),
+            StoreWriter(
+                settings.require_database_url(), leaving=self._way.make_free, timeout_s=settings.database_timeout_s
+            ),
             self._client,
             settings,
             worker=worker,
             settled=self._on_settled,
             room=self._on_room,
         )
-        self._executor = Executor(self._outbox, self._on_taken, revoked, mark, settings.max_retries, self._on_opened)
+        listener = Listener(self._on_taken, self._on_opened, self._on_held_up, self._claim_soon)
+        self._executor = Executor(self._outbox, revoked, mark, settings.max_retries, listener)
+        self._window = Window(self.lanes, lambda: self._executor.running)
         self._resolver = Resolver(
-            StoreReader(settings.require_database_url(), pool_size=1),
+            StoreReader(settings.require_database_url(), pool_size=1, timeout_s=settings.database_timeout_s),
             max_deliveries=settings.max_deliveries,
             resolved=self._on_resolved,
         )
         self._arrived: list[InferenceRequest] = []
         self._opened: deque[Returned] = deque()
-        # By queue: rows and requests admitted (main thread) and taken for running (executor); no lock: one writer each.
-        self._admitted: dict[str, list[int]] = {}
-        self._taken: dict[str, list[int]] = {}
+        self._looks_at = 0.0
+        self._opens_at = 0.0
         self._closed = False
 
     def start(self) -> None:
         """Check the store, load the models and start the threads. Raises HeadraceError with cause and remedy."""
-        check_schema(self.settings.require_database_url())
+        self._check_store()
         self.keep_partitions()
         self._ceilings.load(self._client)
+        self._check_broker()
         self.lanes.load_newest()
         self._outbox.start()
         self._resolver.start()
         self._executor.start()
 
+    def _check_store(self) -> None:
+        """Check the schema, however long Postgres has no connection to spare; SIGTERM still ends the process here."""
+        told = False
+        while True:
+            try:
+                check_schema(self.settings.require_database_url())
+            except StoreBusy as exc:
+                if not told:
+                    told = True
+                    logger.warning("store away, waiting for a connection: %s", exc.message)
+                time.sleep(RETRY_S)
+            else:
+                break
+        if told:
+            logger.warning("store back")
+
+    def _check_broker(self) -> None:
+        """Say with which of its settings the server may lose what it has accepted."""
+        try:
+            with translate_errors():
+                broken = broken_preconditions(self._client)
+        except BrokerUnavailable:
+            return  # said when the consumer connects
+        for line in broken:
+            logger.warning("broker: %s", line)
+
     def keep_partitions(self) -> None:
         """Make the partitions of the coming days; rows of a day without one go to the default partition meanwhile."""
         try:
-            with address.connect(self.settings.require_database_url()) as connection:
-                ensure_partitions(connection)
+            with address.connect(self.settings.require_database_url(), self.settings.database_timeout_s) as connection:
+                if is_read_only(connection):
+                    logger.warning("store takes no writes, results will wait in the workers; %s", READ_ONLY_HINT)
+                else:
+                    ensure_partitions(connection)
         except psycopg.Error as exc:
             logger.warning("partitions of the coming days were not made; trying again later: %s", type(exc).__name__)
 
+    def served(self) -> dict[str, Served]:
+        """Return what requests of each queue are answered with that name no version."""
+        return {lane.queue: Served(lane.package.version, lane.signature) for lane in self.lanes.defaults()}
+
     def admit(self, request: InferenceRequest) -> None:
         """Take a checked request; it is handed to the executor together with the others of this claim."""
-        self._count(request, 1)
+        self._window.admit(request.lane.queue, request.rows)  # type: ignore[union-attr]  # it has a lane, being checked
         self._gather(request)
 
     def resolve(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
         """Take a request that was delivered before: it runs, or ends as `ending` says, only if it has no row."""
         if request.rows:
-            self._count(request, 1)
+            assert request.lane is not None
+            self._window.admit(request.lane.queue, request.rows)
         self._resolver.ask(request, ending)
 
     def postpone(self, request: InferenceRequest, delay_s: float) -> None:
@@ -114,14 +167,9 @@ class Engine:
 
     def probe(self, returned: Returned) -> None:
         """Have a message that came back opened by the executor; then it goes on, on the main thread."""
-        self._count_unopened(returned, 1)
+        # It takes a row's place in the window meanwhile.
+        self._window.admit(returned.delivery.queue, 1)
         self._executor.probe(returned)
-
-    def _count_unopened(self, returned: Returned, sign: int) -> None:
-        """Let a message that waits to be opened take a row's place in the window."""
-        counts = self._admitted.setdefault(returned.delivery.queue, [0, 0])
-        counts[0] += sign
-        counts[1] += sign
 
     def _on_opened(self, returned: Returned) -> None:
         """On the executor's thread: go on with this message on the main thread, after those opened before."""
@@ -132,7 +180,7 @@ class Engine:
     def _let_go_on(self) -> None:
         while self._opened and not self._closed:
             returned = self._opened.popleft()
-            self._count_unopened(returned, -1)
+            self._window.withdraw(returned.delivery.queue, 1)
             returned.go_on()
 
     def _gather(self, request: InferenceRequest) -> None:
@@ -140,25 +188,40 @@ class Engine:
             self.call_soon(self._flush)
         self._arrived.append(request)
 
-    def _count(self, request: InferenceRequest, sign: int) -> None:
+    def _discount(self, request: InferenceRequest) -> None:
         assert request.lane is not None
-        counts = self._admitted.setdefault(request.lane.queue, [0, 0])
-        counts[0] += sign * request.rows
-        counts[1] += sign
+        self._window.withdraw(request.lane.queue, request.rows)
 
     def end(self, outcome: Outcome) -> None:
         """End a request that never reaches a model."""
         self._outbox.put(not_run(outcome.request.lane, [outcome]))
 
     def room(self, queue: str) -> int:
-        """Give how many requests may be claimed now from a queue: what the next batches need, and no more."""
+        """Return how many requests may be claimed now from a queue: what may begin soon, and no more."""
         if self._closed or not self._outbox.available or not self._outbox.has_room:
             return 0
-        admitted_rows, admitted = self._admitted.get(queue, (0, 0))
-        taken_rows, _ = self._taken.get(queue, (0, 0))
-        wanted_rows = BATCHES_AHEAD * self._max_rows(queue) - (admitted_rows - taken_rows)
-        rows_per_request = max(1.0, admitted_rows / admitted) if admitted else 1.0
-        return max(0, -int(-wanted_rows // rows_per_request))
+        room = self._window.room(queue)
+        if not room:
+            return 0
+        now = time.monotonic()
+        opens_in_s = self._window.opens_in_s(now)
+        if opens_in_s > 0:
+            self._claim_in(opens_in_s, now)
+            return 0
+        return room
+
+    def _claim_in(self, delay_s: float, now: float) -> None:
+        """Look for room again after some seconds, unless that was said already, for then or before."""
+        delay_s = max(delay_s, TIMER_S)
+        if delay_s == math.inf or self.call_later is None or now < self._opens_at <= now + delay_s + TIMER_S:
+            return
+        self._opens_at = now + delay_s
+        self.call_later(delay_s, self._claim_soon)
+
+    def _claim_soon(self) -> None:
+        claim_soon = self.claim_soon
+        if claim_soon is not None:
+            claim_soon()
 
     def drain(self, grace_s: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads.
@@ -188,16 +251,18 @@ class Engine:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a batch still runs, or might."""
-        return self._executor.is_alive
-
-    def _max_rows(self, queue: str) -> int:
-        return max((lane.max_rows for lane in self.lanes.all() if lane.queue == queue), default=1)
+        """Whether a batch still runs, or might, or a model is being loaded."""
+        return self._executor.is_alive or self._executor.is_loading
 
     def _flush(self) -> None:
         if not self._arrived:
             return
         requests, self._arrived = self._arrived, []
+        if self._holds_up():
+            requests = self._put_back(requests)
+            if not requests:
+                return
+        self._watch()
         if len(requests) <= FEW and self._executor.is_waiting:
             self._way.give(lambda: self._executor.submit(requests))
         else:
@@ -206,18 +271,50 @@ class Engine:
 
     def _on_taken(self, lane: Lane, rows: int) -> None:
         """On the executor's thread: rows left a batcher, so there is room for more."""
-        counts = self._taken.setdefault(lane.queue, [0, 0])
-        counts[0] += rows
-        claim_soon = self.claim_soon
-        if claim_soon is not None:
-            claim_soon()
+        self._window.taken(lane.queue, rows)
+        self._claim_soon()
+
+    def _on_held_up(self) -> None:
+        """On the executor's thread: a long batch begins."""
+        if self.call_soon is not None:
+            self.call_soon(self._take_back)
+
+    def _take_back(self) -> None:
+        """Put back what has to wait for long, so that whoever is free can take it."""
+        if not self._closed and self._holds_up():
+            self._put_back(self._executor.take_back())
+
+    def _holds_up(self) -> bool:
+        """Whether what waits for the model has to wait for long; main thread."""
+        running = self._executor.running
+        return running is not None and prefetch.goes_back(running.rest_s(time.monotonic()))
+
+    def _put_back(self, requests: list[InferenceRequest]) -> list[InferenceRequest]:
+        """Put requests back at the head of their queues, as if nobody had claimed them; return those that stay here."""
+        back = [request for request in requests if not is_suspect(request)]
+        for request in back:
+            self._discount(request)
+        _release(back)
+        return [request for request in requests if is_suspect(request)]
+
+    def _watch(self) -> None:
+        """Look now and then whether a batch runs so late that what waits behind it should go back."""
+        now = time.monotonic()
+        # By time: with a lost connection timers may be gone too.
+        if now >= self._looks_at and self.call_later is not None:
+            self._looks_at = now + WATCH_S
+            self.call_later(WATCH_S, self._look)
+
+    def _look(self) -> None:
+        if not self._executor.is_waiting and not self._closed:
+            self._take_back()
+            self._looks_at = 0.0
+            self._watch()
 
     def _on_room(self) -> None:
         """On the outbox's thread: the executor may go on, and claiming with it."""
         self._executor.wake()
-        claim_soon = self.claim_soon
-        if claim_soon is not None:
-            claim_soon()
+        self._claim_soon()
 
     def _on_resolved(self, resolved: Resolved) -> None:
         """On the resolver's thread: go on with these requests on the main thread."""
@@ -231,13 +328,13 @@ class Engine:
             self._gather(request)
         for outcome in (*resolved.poison, *resolved.ended):
             if outcome.request.rows:
-                self._count(outcome.request, -1)
+                self._discount(outcome.request)
                 self.monitor.received([outcome.request])
             self.end(outcome)
         if resolved.known:
             for known in resolved.known:
                 if known.request.rows:
-                    self._count(known.request, -1)
+                    self._discount(known.request)
             logger.info("answered %d redelivered requests from their rows", len(resolved.known))
             self._outbox.put(answered(resolved.known))
         self._on_room()

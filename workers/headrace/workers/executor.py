@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Container
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
 from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, State
 from headrace.contracts.ids import new_uuid
 from headrace.queueing import RunningMark
-from headrace.runtimes.base import TransientFailure
-from headrace.workers.batching import Batch, Item
+from headrace.workers.batching import Batch
+from headrace.workers.batching.prefetch import Running, goes_back
 from headrace.workers.cancellation import end_cancelled
-from headrace.workers.causes import given_up
+from headrace.workers.finished import ended, not_run, postponed, put_off
 from headrace.workers.inference import Runner, Verdict
 from headrace.workers.lane import Lane
+from headrace.workers.loading import Loaded, Loader
 from headrace.workers.outbox import Outbox
 from headrace.workers.probation import Returned
-from headrace.workers.request import Deferred, FinishedBatch, InferenceRequest, Known, Outcome
-from headrace.workers.retries import retry_delay_s
+from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, tags_by_consumer
+from headrace.workers.suspects import is_suspect, request_item
 from headrace.workers.vital import vital_thread
 
 logger = logging.getLogger(__name__)
-
-#: Below all others, so that what may kill the worker runs last; ageing sees to it that this takes seconds at most.
-SUSPECT_PRIORITY: Final = -1
 
 #: How long the mark of what ran stays when nothing follows: were it taken away at once, a lone request would wait for
 #: that, since its row is stored at the same time. Of what is acknowledged by then a mark says nothing any more.
 MARK_LINGERS_S: Final = 0.01
 
-#: Reason code of what ends without a model: expired, cancelled or of a model that can't be loaded.
-NOT_RUN: Final = ""
+#: While a model is loaded, its requests are looked through for expired ones so often.
+LOADING_LOOK_S: Final = 1.0
+
+#: What is beyond one batch for a model that is being loaded waits in the server for so long, where a worker that has it
+#: loaded finds it; short beside a load.
+ELSEWHERE_S: Final = 1.0
 
 
 class _Drain(msgspec.Struct):
@@ -47,38 +49,54 @@ class _Drain(msgspec.Struct):
     unstarted: queue.SimpleQueue[list[InferenceRequest]]
 
 
+Arrival: TypeAlias = list[InferenceRequest] | Returned | Loaded | _Drain
+
+
+class Listener(msgspec.Struct):
+    """What is told of what happens, on the executor's thread.
+
+    taken: so many rows have left the batcher of a lane. opened: a message that `probe` was given was opened.
+    held_up: what waits for the model will have to wait for long. free: a long batch has ended.
+    """
+
+    taken: Callable[[Lane, int], None]
+    opened: Callable[[Returned], None]
+    held_up: Callable[[], None]
+    free: Callable[[], None]
+
+
 class Executor:
     """Takes requests in, batches them lane by lane, runs them, and hands finished batches to the outbox.
 
-    taken: called on the executor's thread with a lane and a number of rows that left the lane's batcher.
+    A model that isn't loaded yet is loaded by a thread of its own, while the batches of others go on.
+
     revoked: ids that were cancelled; looked up just before a batch runs, and after it. mark: told what runs; the
-    executor's own. max_retries: how often a request is put off when its failure may pass. opened: called on the
-    executor's thread with a message that `probe` was given, and that was opened.
+    executor's own. max_retries: how often a request is put off when its failure may pass.
     """
 
     def __init__(
         self,
         outbox: Outbox,
-        taken: Callable[[Lane, int], None],
         revoked: Container[str],
         mark: RunningMark,
         max_retries: int,
-        opened: Callable[[Returned], None],
+        listener: Listener,
     ) -> None:
         """Create the executor; `start` starts its thread."""
-        self._opened = opened
+        self._listener = listener
         self._probing = False
         self._mark = mark
         self._max_retries = max_retries
         self._outbox = outbox
-        self._taken = taken
         self._revoked = revoked
-        self._arrivals: queue.SimpleQueue[list[InferenceRequest] | Returned | _Drain] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._lanes: list[Lane] = []
         self._turn = 0
-        # Whether a batch runs, and whether another may begin: `drain` asks the one and says the other.
+        self._loader = Loader(self._arrivals.put)
+        # What runs, and whether another batch may begin: `drain` asks the one and says the other.
         self._begins = threading.Lock()
-        self._running = False
+        #: The batch that runs; written by the executor's thread.
+        self.running: Running | None = None
         self._waiting = False
         self._draining = False
         self._drained = False
@@ -109,13 +127,49 @@ class Executor:
             return []
         with self._begins:
             self._draining = True
-            if self._running:
+            if self.running is not None:
                 # Nobody else looks at arrivals and batchers until the batch has ended, and after it nobody will.
                 self._accept_arrived()
                 return self._hand_back()
         reply: queue.SimpleQueue[list[InferenceRequest]] = queue.SimpleQueue()
         self._arrivals.put(_Drain(reply))
         return reply.get()
+
+    def take_back(self) -> list[InferenceRequest]:
+        """Return what waits for the model behind the batch that runs, and forget it; nothing if none runs. Any thread.
+
+        Left are suspects, which run after all others: if they went back each time, they never would; and requests whose
+        model is being loaded, which wait for that.
+        """
+        with self._begins:
+            if self.running is None or self._draining:
+                return []
+            arrivals = self._emptied()
+            back = [
+                item.payload
+                for lane in self._lanes
+                for item in lane.batcher.remove(lambda item: not is_suspect(item.payload))
+            ]
+            for arrival in arrivals:
+                if not isinstance(arrival, list):
+                    self._arrivals.put(arrival)
+                    continue
+                back += [request for request in arrival if not is_suspect(request)]
+                if kept := [request for request in arrival if is_suspect(request)]:
+                    self._arrivals.put(kept)
+            return back
+
+    def _emptied(self) -> list[Arrival]:
+        arrivals = []
+        with suppress(queue.Empty):
+            while True:
+                arrivals.append(self._arrivals.get_nowait())
+        return arrivals
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a model is being loaded."""
+        return self._loader.is_busy
 
     @property
     def is_waiting(self) -> bool:
@@ -138,9 +192,7 @@ class Executor:
             found = self._begin()
             if found is not None:
                 self._run(*found)
-                with self._begins:
-                    self._running = False
-                    self._drained = self._draining
+                self._end()
         self._mark.clear()
         self._mark.close()
 
@@ -153,8 +205,22 @@ class Executor:
             self._end_expired(now)
             # While Postgres is away requests stay in the batcher, where they can still expire or be put back.
             found = self._next_batch(now) if self._outbox.has_room else None
-            self._running = found is not None
-            return found
+            if found is None:
+                return None
+            lane, batch = found
+            self.running = Running(now, lane.cost.predict(max(batch.rows, batch.padded_rows)) or math.inf)
+        if goes_back(self.running.seconds):
+            self._listener.held_up()
+        return found
+
+    def _end(self) -> None:
+        running = self.running
+        assert running is not None
+        with self._begins:
+            self.running = None
+            self._drained = self._draining
+        if running.held_up_others(time.monotonic()):
+            self._listener.free()
 
     def _receive(self) -> None:
         """Move arrivals into the batchers; block only while there is nothing to run."""
@@ -185,9 +251,11 @@ class Executor:
             return None
         now = time.monotonic()
         wakes = [wake for lane in self._lanes if (wake := lane.batcher.wake_at(now)) is not None]
+        if self._loader.lanes:
+            wakes.append(now + LOADING_LOOK_S)
         return max(0.0, min(wakes) - now) if wakes else None
 
-    def _accept(self, arrival: list[InferenceRequest] | Returned | _Drain) -> None:
+    def _accept(self, arrival: Arrival) -> None:
         if isinstance(arrival, _Drain):
             self._drained = True
             arrival.unstarted.put(self._hand_back())
@@ -196,23 +264,61 @@ class Executor:
             if not self._draining:
                 self._probe(arrival)
             return
+        if isinstance(arrival, Loaded):
+            self._loaded(arrival)
+            return
         now = time.monotonic()
         for request in arrival:
             lane = request.lane
             assert lane is not None
+            if not lane.loaded:
+                self._park(lane, request, now)
+                continue
             if lane not in self._lanes:
                 self._lanes.append(lane)
             lane.batcher.put(request_item(request, now))
+
+    def _park(self, lane: Lane, request: InferenceRequest, now: float) -> None:
+        """Keep a request until its model is loaded; what is beyond a batch waits where other workers find it."""
+        if not self._draining:
+            self._loader.load(lane)
+        if lane.parked_rows >= lane.batcher.max_rows:
+            self._listener.taken(lane, request.rows)
+            self._outbox.put(postponed(request, ELSEWHERE_S))
+            return
+        lane.batcher.put(request_item(request, now))
+        lane.parked_rows = lane.batcher.rows_waiting
+
+    def _loaded(self, loaded: Loaded) -> None:
+        """Let the requests of a model run that is loaded now, or end as its failure says."""
+        lane = loaded.lane
+        self._loader.lanes.remove(lane)
+        failure = loaded.failure
+        if failure is None:
+            self._lanes.append(lane)
+            lane.parked_rows = 0
+            return
+        requests = [item.payload for item in lane.batcher.remove(lambda _: True)]
+        self._listener.taken(lane, sum(request.rows for request in requests))
+        lane.parked_rows = 0
+        if isinstance(failure, HeadraceError):
+            self._end_unrun(lane, [ended(request, State.FAILED, failure) for request in requests])
+            return
+        verdict = Verdict([], [], [(request, failure) for request in requests])
+        deferred = put_off(lane, verdict, self._max_retries)
+        batch = not_run(lane, verdict.outcomes)
+        batch.deferred, batch.rows = deferred, sum(request.rows for request in requests)
+        self._outbox.put(batch)
 
     def _probe(self, returned: Returned) -> None:
         self._probing = True
         self._mark.set({returned.consumer.id: [returned.delivery.tag]})
         returned.open()
-        self._opened(returned)
+        self._listener.opened(returned)
 
     def _hand_back(self) -> list[InferenceRequest]:
         unstarted: list[InferenceRequest] = []
-        for lane in self._lanes:
+        for lane in (*self._lanes, *self._loader.lanes):
             while (batch := lane.batcher.take(time.monotonic(), drain=True)) is not None:
                 unstarted.extend(item.payload for item in batch.items)
         return unstarted
@@ -228,25 +334,22 @@ class Executor:
         return None
 
     def _end_expired(self, now: float) -> None:
-        for lane in self._lanes:
+        for lane in (*self._lanes, *self._loader.lanes):
             expired = [item.payload for item in lane.batcher.pop_expired(now)]
             if expired:
-                self._taken(lane, sum(request.rows for request in expired))
-                self._end_unrun(lane, [_ended(r, State.EXPIRED, DeadlineExceeded()) for r in expired])
+                self._listener.taken(lane, sum(request.rows for request in expired))
+                if not lane.loaded:
+                    lane.parked_rows = lane.batcher.rows_waiting
+                self._end_unrun(lane, [ended(r, State.EXPIRED, DeadlineExceeded()) for r in expired])
 
     def _run(self, lane: Lane, batch: Batch[InferenceRequest]) -> None:
-        self._taken(lane, batch.rows)
+        self._listener.taken(lane, batch.rows)
         requests = self._wanted(lane, [item.payload for item in batch.items])
         if not requests:
             return
-        self._mark.set(_by_consumer(requests))
+        self._mark.set(tags_by_consumer(requests))
         started_at, start = time.time(), time.perf_counter()
-        try:
-            verdict = self._infer(lane, requests)
-        except HeadraceError as exc:
-            logger.error("model can't be loaded: %r: %s", lane, exc.message)  # noqa: TRY400
-            self._end_unrun(lane, [_ended(request, State.FAILED, exc) for request in requests])
-            return
+        verdict = self._infer(lane, requests)
         seconds = time.perf_counter() - start
         rows = sum(request.rows for request in requests)
         if verdict.out_of_memory_rows is not None:
@@ -268,7 +371,7 @@ class Executor:
                 seconds=seconds,
                 runs=verdict.runs,
                 outcomes=verdict.outcomes,
-                deferred=self._put_off(lane, verdict) if verdict.passing else [],
+                deferred=put_off(lane, verdict, self._max_retries) if verdict.passing else [],
                 dependence=dependence,
             )
         )
@@ -280,91 +383,13 @@ class Executor:
         cancelled = [request for request in requests if request.id in self._revoked]
         if not cancelled:
             return requests
-        self._end_unrun(lane, [_ended(request, State.CANCELLED, Cancelled()) for request in cancelled])
+        self._end_unrun(lane, [ended(request, State.CANCELLED, Cancelled()) for request in cancelled])
         return [request for request in requests if request.id not in self._revoked]
 
     @staticmethod
     def _infer(lane: Lane, requests: list[InferenceRequest]) -> Verdict:
-        try:
-            model = lane.load()
-        except TransientFailure as exc:
-            return Verdict([], [], [(request, exc) for request in requests])
         batcher = lane.batcher
-        return Runner(model, batcher.max_rows, batcher.policy.padded).run(requests)
-
-    def _put_off(self, lane: Lane, verdict: Verdict) -> list[Deferred]:
-        """Let requests whose failure may pass wait in the queue; add those that waited too often to the outcomes."""
-        logger.warning("failed for now: %r, %d requests: %s", lane, len(verdict.passing), verdict.passing[0][1])
-        deferred = []
-        now = time.monotonic()
-        for request, exc in verdict.passing:
-            if request.retries >= self._max_retries:
-                logger.error("given up after %d retries: request=%s: %s", request.retries, request.id, exc)
-                error = given_up(exc, request.retries + 1, request.inputs, lane.signature.inputs)
-                verdict.outcomes.append(_ended(request, State.FAILED, error))
-            else:
-                left_s = None if request.deadline is None else request.deadline - now
-                delay_s = retry_delay_s(request.retries, random.random(), left_s)  # noqa: S311 — no secret
-                deferred.append(Deferred(request=request, delay_s=delay_s))
-        return deferred
+        return Runner(lane.model, batcher.max_rows, batcher.policy.padded).run(requests)
 
     def _end_unrun(self, lane: Lane, outcomes: list[Outcome]) -> None:
         self._outbox.put(not_run(lane, outcomes))
-
-
-def request_item(request: InferenceRequest, now: float) -> Item[InferenceRequest]:
-    """Wrap a request for the batcher."""
-    lane = request.lane
-    assert lane is not None
-    if request.deaths:
-        # A bucket of its own: nobody shares a batch with a request that was running when a worker died.
-        return Item(request, request.rows, SUSPECT_PRIORITY, request.deadline, now, request)
-    return Item(request, request.rows, request.priority, request.deadline, now, lane.bucket_of(request.inputs))
-
-
-def not_run(lane: Lane | None, outcomes: list[Outcome]) -> FinishedBatch:
-    """Bundle requests that end without a model."""
-    now = time.time()
-    return FinishedBatch(
-        lane=lane,
-        batch_id=None,
-        rows=sum(outcome.request.rows for outcome in outcomes),
-        reason=NOT_RUN,
-        started_at=now,
-        finished_at=now,
-        seconds=0.0,
-        runs=[],
-        outcomes=outcomes,
-    )
-
-
-def postponed(request: InferenceRequest, delay_s: float) -> FinishedBatch:
-    """Bundle a request whose time has not come."""
-    batch = not_run(None, [])
-    batch.deferred = [Deferred(request=request, delay_s=delay_s, is_retry=False)]
-    batch.rows = 1
-    return batch
-
-
-def answered(known: list[Known]) -> FinishedBatch:
-    """Bundle requests that had ended before they were delivered again."""
-    batch = not_run(None, [])
-    batch.known = known
-    batch.rows = len(known)
-    return batch
-
-
-def _by_consumer(requests: list[InferenceRequest]) -> dict[str, list[str]]:
-    """Give the tags of requests by who holds them: nearly always one consumer, two after a reconnection."""
-    first = requests[0].consumer
-    tags = [request.tag for request in requests if request.consumer is first]
-    found = {first.id: tags}
-    if len(tags) < len(requests):
-        for request in requests:
-            if request.consumer is not first:
-                found.setdefault(request.consumer.id, []).append(request.tag)
-    return found
-
-
-def _ended(request: InferenceRequest, state: State, error: HeadraceError) -> Outcome:
-    return Outcome(request=request, state=state, error=error)

@@ -6,11 +6,12 @@ A request that does not fit its model fails here, alone, before it could reach a
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from headrace.contracts import (
     Cancelled,
@@ -18,6 +19,7 @@ from headrace.contracts import (
     HeadraceError,
     InvalidRequest,
     PayloadTooLarge,
+    SignatureMismatch,
     State,
 )
 from headrace.contracts.errors import quoted
@@ -25,7 +27,8 @@ from headrace.contracts.ids import new_id, row_id
 from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader, decode_header, decode_inputs
 from headrace.queueing import OVERSIZE_HEADER
 from headrace.workers.engine import Engine
-from headrace.workers.request import InferenceRequest, Outcome
+from headrace.workers.lane import Lane
+from headrace.workers.request import Burial, InferenceRequest, Outcome
 from headrace.workers.resolver import Question
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from kombu.message import Message
 
     from headrace.queueing import Channel, ClaimingConsumer, Delivery
+
+logger = logging.getLogger(__name__)
 
 #: Ids of foreign clients longer than this are refused: they would be stored and indexed.
 MAX_ID_LENGTH: Final = 255
@@ -55,10 +60,31 @@ class Intake:
         self._last_header: tuple[object, RequestHeader] = (None, _NO_HEADER)
         self._known: Question | None = None
 
-    def receive(self, message: Message, *, protocol_1: bool = False) -> None:
+    def receive(self, message: Message) -> None:
         """Admit one message to the engine, or end it with the error that says what is wrong with it."""
         channel: Channel = message.channel  # type: ignore[assignment]  # the only ones that get here
-        request, ending = self._known or self.read(message, channel.consumer, protocol_1=protocol_1)
+        self._take(*(self._known or self.read(message, channel.consumer)))
+
+    def turn_away(
+        self, message: Message, error: HeadraceError, *, payload: object = None, burial: str | None = None
+    ) -> bool:
+        """End a message that is no request of ours with an error; False if it has no id that anybody could ask for.
+
+        payload: its body, if that is one of Celery's protocol 1, which has the id there. burial: why the message is
+        kept among the dead letters; None if it isn't.
+        """
+        request = self._blank(message, cast("Channel", message.channel).consumer, payload)
+        if not _id_of(message, payload) or len(request.id) > MAX_ID_LENGTH or not _is_storable(request.id):
+            return False
+        raw_header = message.headers.get("headrace")
+        request.celery_result = self._wants_celery_result(message)
+        with suppress(InvalidRequest):
+            request.header = self._header(raw_header)
+        buried = None if burial is None else Burial(reason=burial, history=[])
+        self._take(request, Outcome(request=request, state=State.FAILED, error=error, burial=buried))
+        return True
+
+    def _take(self, request: InferenceRequest, ending: Outcome | None) -> None:
         if request.redelivered:
             self._engine.resolve(request, ending)
         elif ending is not None:
@@ -75,12 +101,10 @@ class Intake:
         finally:
             self._known = None
 
-    def read(self, message: Message, consumer: ClaimingConsumer, *, protocol_1: bool = False) -> Question:
+    def read(self, message: Message, consumer: ClaimingConsumer) -> Question:
         """Make a request of a message, and say how it ends if it can't run; any thread."""
         request = self._blank(message, consumer)
         try:
-            if protocol_1:
-                raise InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
             self._read_headers(request, message)
             if not request.deaths or len(request.deaths) < self._engine.settings.max_deliveries:
                 self._read_body(request, message)
@@ -99,12 +123,19 @@ class Intake:
         self._engine.postpone(request, left_s)
         return True
 
-    def _blank(self, message: Message, consumer: ClaimingConsumer) -> InferenceRequest:
+    def _wants_celery_result(self, message: Message) -> bool:
+        """Whether a plain Celery client may wait for the result."""
+        headers = message.headers
+        is_ours = headers.get("headrace") is not None
+        return not is_ours and not headers.get("ignore_result") and self._engine.settings.celery_result_ttl_s > 0
+
+    def _blank(self, message: Message, consumer: ClaimingConsumer, payload: object = None) -> InferenceRequest:
         """Make a request of what is safe to read, so that even a malformed message ends as a row."""
         headers = message.headers
         # A message without an id gets one, so that it has a row of its own.
-        request_id = _text(headers.get("id") or message.properties.get("correlation_id")) or new_id()
-        task = _text(headers.get("task") or message.delivery_info.get("routing_key"))
+        request_id = _id_of(message, payload) or new_id()
+        named = payload.get("task") if isinstance(payload, dict) else headers.get("task")
+        task = _text(named) or _text(message.delivery_info.get("routing_key"))
         request = InferenceRequest(
             id=request_id,
             row_id=row_id(request_id),
@@ -135,9 +166,7 @@ class Intake:
         raw_header = headers.get("headrace")
         if not _is_storable(request.id):
             raise InvalidRequest("the id holds NUL or lone surrogates, which can't be stored")
-        request.celery_result = (
-            raw_header is None and not headers.get("ignore_result") and self._engine.settings.celery_result_ttl_s > 0
-        )
+        request.celery_result = raw_header is None and self._wants_celery_result(message)
         if len(request.id) > MAX_ID_LENGTH:
             raise InvalidRequest(f"the id has {len(request.id)} characters; at most {MAX_ID_LENGTH} are allowed")
         request.header = header = self._header(raw_header)
@@ -158,7 +187,10 @@ class Intake:
                 f"the request has {oversize:,} bytes; HEADRACE_MAX_PAYLOAD_BYTES allows "
                 f"{self._engine.settings.max_payload_bytes:,}: split it into several requests"
             )
-        request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
+        try:
+            request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
+        except SignatureMismatch as exc:
+            _raise_otherwise_checked(exc, request.header, request.lane)
         request.rows = request.lane.check_inputs.rows_of(request.inputs)
 
     def _header(self, raw: object) -> RequestHeader:
@@ -182,6 +214,23 @@ class Intake:
         if left_s <= 0:
             raise DeadlineExceeded
         request.deadline = time.monotonic() + left_s
+
+
+def _raise_otherwise_checked(exc: SignatureMismatch, header: RequestHeader, lane: Lane) -> NoReturn:
+    """Raise a mismatch again, with its cause where the client went by another version than this worker serves."""
+    version = lane.package.version
+    if header.version or header.checked in {"", version}:
+        raise exc
+    raise SignatureMismatch(
+        f"this worker serves version {version}, but the request was checked against version {header.checked}: "
+        f"{exc.message}; submit it again, or name the version"
+    ) from None
+
+
+def _id_of(message: Message, payload: object = None) -> str:
+    """Return the id under which the sender asks for a message's result, "" if it has none."""
+    given = payload.get("id") if isinstance(payload, dict) else message.headers.get("id")
+    return _text(given or message.properties.get("correlation_id"))
 
 
 def _time(expires: object) -> float | None:
@@ -229,6 +278,9 @@ def inference_strategy(task: Task[Any, Any], app: Celery, consumer: Any) -> Hand
     receive = intake.receive
 
     def handle(message: Message, body: object, ack: object, reject: object, callbacks: object, **_: object) -> None:  # noqa: ARG001
+        if body is not None:
+            _turn_away_protocol_1(intake, message, body)
+            return
         eta = message.headers.get("eta")
         if eta:
             try:
@@ -237,6 +289,14 @@ def inference_strategy(task: Task[Any, Any], app: Celery, consumer: Any) -> Hand
                 at = 0.0
             if at > time.time() and intake.postpone_until(message, at):
                 return
-        receive(message, protocol_1=body is not None)
+        receive(message)
 
     return handle
+
+
+def _turn_away_protocol_1(intake: Intake, message: Message, payload: object) -> None:
+    error = InvalidRequest("the message has Celery's protocol 1; set task_protocol = 2 in the sender")
+    if not intake.turn_away(message, error, payload=payload):
+        logger.error("buried queue=%s reason=%s", cast("Any", message).delivery.queue, error.message)
+        channel = cast("Channel", message.channel)
+        channel.consumer.bury(cast("str", message.delivery_tag), error.message, [])

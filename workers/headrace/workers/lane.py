@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors, TensorSpec
 from headrace.contracts.datatypes import dtype_of
 from headrace.contracts.message import queue_name
-from headrace.contracts.package import BatchingAdvice
+from headrace.contracts.package import LATEST, BatchingAdvice
 from headrace.contracts.processor import place_of
 from headrace.contracts.rows import RowAxes
 from headrace.contracts.wording import first_line
@@ -40,6 +40,8 @@ _ALONE: Final = BatchPolicy(max_rows=1, max_wait_s=0.0)
 #: Rows of a batch, for what is claimed ahead, of a model whose requests run alone: enough that a run of a millisecond
 #: doesn't wait for the next claim, and few enough that other workers find some.
 _ALONE_ROWS: Final = 4
+
+_NO_LANES: Final[list[Lane]] = []
 
 
 def starting_cost(advice: BatchingAdvice, *, place: str, threads: int) -> CostModel:
@@ -67,7 +69,10 @@ def profiled_otherwise(advice: BatchingAdvice, *, place: str, threads: int) -> s
 
 
 class Lane:
-    """One version of one model. The executor thread owns `batcher` and `model`; the rest never changes."""
+    """One version of one model. The executor thread owns `batcher` and, once loaded, `model`; the rest never changes.
+
+    parked_rows: rows in the batcher that wait for the model to be loaded.
+    """
 
     def __init__(
         self,
@@ -105,27 +110,41 @@ class Lane:
         self._device = device
         self._threads = threads
         self._model: ServedModel | None = None
+        #: Whether `model` is there.
+        self.loaded = False
+        self.parked_rows = 0
 
     def __repr__(self) -> str:
         """Name the lane as people do."""
         return f"{self.package.name} {self.package.version}"
 
+    @property
+    def model(self) -> ServedModel:
+        """The model, which is `loaded`."""
+        assert self._model is not None
+        return self._model
+
     def load(self) -> ServedModel:
-        """Give the model, loading it first if need be. Raises PackageError or ConfigurationError."""
+        """Return the model, loading it first if need be; by one thread at a time. Raises what `load_model` raises."""
         if self._model is None:
             self.package.verify()
             loaded = load_model(self.package, self._device, self._threads)
-            self._model = ServedModel(loaded, self.signature, independent_rows=self.independent_rows)
-            self._warm_up(self._model)
-            logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
-            if self.independent_rows and not self.package.manifest.was_tried:
-                logger.info("rows.unproven model=%r: no trial says that its rows are independent", self)
-            difference = profiled_otherwise(
-                self.package.manifest.batching, place=place_of(self._device), threads=self._threads
-            )
-            if difference:
-                logger.info("model was profiled otherwise, so it learns its times anew: %r %s", self, difference)
+            model = ServedModel(loaded, self.signature, independent_rows=self.independent_rows)
+            self._warm_up(model)
+            self._model = model
+            self.loaded = True
+            self._log_loaded()
         return self._model
+
+    def _log_loaded(self) -> None:
+        logger.info("model loaded: %r device=%s threads=%d", self, self._device, self._threads)
+        if self.independent_rows and not self.package.manifest.was_tried:
+            logger.info("rows.unproven model=%r: no trial says that its rows are independent", self)
+        difference = profiled_otherwise(
+            self.package.manifest.batching, place=place_of(self._device), threads=self._threads
+        )
+        if difference:
+            logger.info("model was profiled otherwise, so it learns its times anew: %r %s", self, difference)
 
     def check_neighbours(self, verdict: Verdict) -> str:
         """Return how a request's outputs were found to depend on those beside it; "" if they weren't.
@@ -161,6 +180,7 @@ class Lane:
         if self._model is not None:
             self._model.close()
             self._model = None
+            self.loaded = False
 
     def bucket_of(self, inputs: Tensors) -> Hashable:
         """Return what must be equal in requests that share a batch: shapes and parameters. None when all are alike."""
@@ -215,30 +235,50 @@ class Lanes:
         self._device = device
         self._threads = threads
         self._lanes: dict[tuple[str, str], Lane] = {}
+        self._by_queue: dict[str, list[Lane]] = {}
         self._broken: dict[tuple[str, str], HeadraceError] = {}
         self._lock = threading.Lock()
 
     def load_newest(self) -> list[Lane]:
-        """Load the newest version of every model; one that can't be loaded is logged, and its requests will fail."""
-        loaded = []
-        for name in self._models.names():
+        """Load the newest version of every model that can be loaded, and return those that were.
+
+        A version that can't be loaded is logged, and the one before it takes its place: it may be a folder that is
+        still being copied. Requests to a model without any will fail.
+        """
+        found = [lane for name in self._models.names() if (lane := self._load_default(name)) is not None]
+        return [lane for lane in found if lane.loaded]
+
+    def _load_default(self, name: str) -> Lane | None:
+        for version in reversed(self._models.versions(name)):
             try:
-                lane = self.get(name, "")
+                lane = self.get(name, version)
                 lane.load()
             except TransientFailure as exc:
-                logger.error("model %s can't be loaded at present: %s", name, exc)  # noqa: TRY400 — its requests try again
+                logger.error("model %s %s can't be loaded at present: %s", name, version, exc)  # noqa: TRY400 — its requests try again
             except HeadraceError as exc:
-                logger.error("model %s is not served: %s", name, exc.message)  # noqa: TRY400 — the message is the cause
-                self._broken[name, ""] = exc
-            else:
-                loaded.append(lane)
-        return loaded
+                logger.error("model %s %s is not served: %s", name, version, exc.message)  # noqa: TRY400 — the message is the cause
+                self._broken.setdefault((name, ""), exc)
+                self._forget(name, version)
+                continue
+            self._broken.pop((name, ""), None)
+            self._lanes[name, ""] = lane
+            return lane
+        return None
+
+    def _forget(self, name: str, version: str) -> None:
+        """Have a package read anew when it is asked for again."""
+        lane = self._lanes.pop((name, version), None)
+        if lane is not None:
+            self._by_queue[lane.queue] = [each for each in self.of_queue(lane.queue) if each is not lane]
 
     def get(self, name: str, version: str) -> Lane:
-        """Give the lane of a model's version ("" is the newest at the time it was first asked for).
+        """Return the lane of a model's version; "" and "latest" are what was the newest when the worker started.
 
-        Raises UnknownModel or PackageError; a package found broken once stays so until the worker restarts.
+        Raises UnknownModel or PackageError; a model none of whose packages could be loaded stays so until the worker
+        restarts.
         """
+        if version == LATEST:
+            version = ""
         lane = self._lanes.get((name, version))
         if lane is not None:
             return lane
@@ -247,19 +287,25 @@ class Lanes:
             raise broken
         with self._lock:
             package = self._models.get(name, version)
-            lane = self._lanes.get((name, package.version))
-            if lane is None:
-                ceiling = self._ceilings.of(package) if self._ceilings is not None else None
-                lane = Lane(
-                    package,
-                    device=self._device,
-                    threads=self._threads,
-                    ceiling=ceiling,
-                    check_every=self._check_every,
-                )
-                self._lanes[name, package.version] = lane
+            lane = self._lanes.get((name, package.version)) or self._make(package)
             self._lanes[name, version] = lane
             return lane
+
+    def _make(self, package: ModelPackage) -> Lane:
+        ceiling = self._ceilings.of(package) if self._ceilings is not None else None
+        lane = Lane(package, device=self._device, threads=self._threads, ceiling=ceiling, check_every=self._check_every)
+        self._lanes[package.name, package.version] = lane
+        # A list of its own, for the consuming thread may be reading the old one.
+        self._by_queue[lane.queue] = [*self.of_queue(lane.queue), lane]
+        return lane
+
+    def defaults(self) -> list[Lane]:
+        """Return the lanes of requests that name no version."""
+        return [lane for (_, version), lane in list(self._lanes.items()) if not version]
+
+    def of_queue(self, queue: str) -> list[Lane]:
+        """Return the lanes whose requests come by a queue; not to be changed."""
+        return self._by_queue.get(queue, _NO_LANES)
 
     def all(self) -> list[Lane]:
         """List the lanes, each once."""

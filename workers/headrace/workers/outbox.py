@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
 import redis
-from redis.exceptions import OutOfMemoryError, ResponseError
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, Settings
-from headrace.contracts.message import Reply, encode_replies
+from headrace.contracts.message import Reply
 from headrace.queueing import ClaimingConsumer, Command, CommandLine, translate_errors
+from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.results_store.rows import Conflict
+from headrace.workers.held import Held, Suspects, portions
 from headrace.workers.refusal import without
 from headrace.workers.replies import Answers
+from headrace.workers.reply_sender import ReplySender
 from headrace.workers.request import FinishedBatch, InferenceRequest
 from headrace.workers.storing import stored_form
 from headrace.workers.vital import vital_thread
@@ -28,8 +33,15 @@ logger = logging.getLogger(__name__)
 #: While Postgres or Redis is away, the outbox tries again after this many seconds; its batches are safe meanwhile.
 RETRY_S: Final = 0.5
 
+#: How long a thread that is given up may take to end; it may hang in a server that says nothing.
+GIVE_UP_S: Final = 0.5
+
 #: Batches that finished while the last were being stored are stored together, up to this many rows.
 MAX_ROWS_TOGETHER: Final = 2_000
+
+#: And up to this many bytes of outputs; larger batches are stored in several parts. As JSON text, in the protocol of
+#: Postgres and in libpq's buffer they take ten times as much meanwhile.
+MAX_BYTES_TOGETHER: Final = 8 << 20
 
 
 class _Stop(msgspec.Struct):
@@ -56,14 +68,19 @@ class Outbox:
         """Create the outbox; `start` starts its thread."""
         self._writer = writer
         self._line = CommandLine(client)
+        self._replies = ReplySender(self._line, keys_of(client), settings)
         self._settings = settings
         self._worker = worker
         self._settled = settled
         self._room = room
-        self._finished: queue.SimpleQueue[FinishedBatch | _Stop] = queue.SimpleQueue()
-        # Each counter has one writing thread, so neither needs a lock.
-        self._rows_in = 0
-        self._rows_out = 0
+        self._finished: queue.SimpleQueue[Held | _Stop] = queue.SimpleQueue()
+        # Batches that wait for their next try: when (monotonic seconds), a number that settles ties, and the batch.
+        self._aside: list[tuple[float, int, Held]] = []
+        self._numbers = itertools.count()
+        self._suspects = Suspects()
+        # What came in is counted under the lock, what went out by the outbox's thread alone.
+        self._rows_in = self._bytes_in = 0
+        self._rows_out = self._bytes_out = 0
         self._available = True
         self._abandon = threading.Event()
         self._lock = threading.Lock()
@@ -75,14 +92,20 @@ class Outbox:
 
     def put(self, batch: FinishedBatch) -> None:
         """Hand over a finished batch; any thread; never blocks."""
+        held = Held.of(batch)
         with self._lock:
-            self._rows_in += max(batch.rows, batch.requests)
-        self._finished.put(batch)
+            self._rows_in += held.rows
+            self._bytes_in += held.size_bytes
+        self._finished.put(held)
 
     @property
     def has_room(self) -> bool:
         """Whether the executor may finish another batch."""
-        return self._rows_in - self._rows_out < self._settings.outbox_rows
+        settings = self._settings
+        return (
+            self._rows_in - self._rows_out < settings.outbox_rows
+            and self._bytes_in - self._bytes_out < settings.outbox_bytes
+        )
 
     @property
     def available(self) -> bool:
@@ -101,77 +124,120 @@ class Outbox:
     def give_up(self) -> None:
         """End the thread though not all is stored: what is not was not acknowledged, so its lease brings it back."""
         self._abandon.set()
-        self._thread.join(RETRY_S * 4)
+        self._writer.interrupt()
+        self._thread.join(GIVE_UP_S)
 
     def _loop(self) -> None:
-        stop = False
-        while not stop:
-            batches, stop = self._collect()
-            if batches and not self._finish(batches):
+        stopping = False
+        while not stopping or self._aside:
+            fresh: list[Held] = []
+            if not stopping:
+                fresh, stopping = self._collect()
+            elif self._abandon.wait(self._due_in_s()):
+                break
+            # By itself, so that what was refused before can't hold up what is fresh.
+            late = [heapq.heappop(self._aside)[-1]] if self._aside and self._due_in_s() == 0 else []
+            if not all(self._finish(parcel) for parcel in (*portions(fresh, MAX_BYTES_TOGETHER), late) if parcel):
                 break
         self._line.close()
 
-    def _collect(self) -> tuple[list[FinishedBatch], bool]:
-        batches: list[FinishedBatch] = []
-        rows = 0
-        item = self._finished.get()
-        while not isinstance(item, _Stop):
-            batches.append(item)
-            rows += item.rows
-            if rows >= MAX_ROWS_TOGETHER:
-                return batches, False
-            try:
-                item = self._finished.get_nowait()
-            except queue.Empty:
-                return batches, False
-        return batches, True
+    def _due_in_s(self) -> float:
+        return max(0.0, self._aside[0][0] - time.monotonic())
 
-    def _finish(self, batches: list[FinishedBatch]) -> bool:
+    def _collect(self) -> tuple[list[Held], bool]:
+        """Return what has finished, and whether it was the last; nothing when something set aside is due before."""
+        parcel: list[Held] = []
+        rows = size_bytes = 0
+        try:
+            item = self._finished.get(timeout=self._due_in_s() if self._aside else None)
+            while not isinstance(item, _Stop):
+                parcel.append(item)
+                rows += item.rows
+                size_bytes += item.size_bytes
+                if rows >= MAX_ROWS_TOGETHER or size_bytes >= MAX_BYTES_TOGETHER:
+                    return parcel, False
+                item = self._finished.get_nowait()
+        except queue.Empty:
+            return parcel, False
+        return parcel, True
+
+    def _finish(self, parcel: list[Held]) -> bool:
         """Store, answer and acknowledge; False when given up at shutdown."""
-        answers, done = self._store(batches)
-        if not done or not self._answer(batches, answers):
+        answers = self._store(parcel)
+        batches = [held.batch for held in parcel]
+        if answers is None or not self._answer(batches, answers):
             return False
         had_room = self.has_room
-        self._rows_out += sum(max(batch.rows, batch.requests) for batch in batches)
-        self._settled(batches)
+        self._rows_out += sum(held.rows for held in parcel)
+        self._bytes_out += sum(held.size_bytes for held in parcel)
+        self._suspects.forget(batches)
+        self._settled([held.settled() for held in parcel])
         if not had_room and self.has_room:
             self._room()
         return True
 
-    def _store(self, batches: list[FinishedBatch]) -> tuple[Answers, bool]:
-        """Commit the rows, however long Postgres is away."""
+    def _store(self, parcel: list[Held]) -> Answers | None:
+        """Commit the rows, however long Postgres is away; None when given up.
+
+        Rows that it refuses while it takes others wait by themselves, and end with less in them, but they end.
+        """
         while True:
-            answers = Answers.empty()
-            forms = [stored_form(batch, self._worker, self._settings, answers) for batch in batches]
+            refused: StoreRejected | None = None
             try:
-                existed = self._writer.write(forms)
+                answers = self._write(parcel)
             except StoreRejected as exc:
-                batches[:] = [without(batch, set(exc.ids), exc.message) for batch in batches]
-                continue
+                refused = exc
             except HeadraceError as exc:
                 # Away, full, read-only, or not the schema it was: a commit may succeed once somebody has put it right.
                 if self._available:
                     self._available = False
                     logger.warning("store away, holding %d rows: %s", self._rows_in - self._rows_out, exc.message)
-                if self._abandon.wait(RETRY_S):
-                    return answers, False
-                continue
-            if not self._available:
-                self._available = True
-                logger.warning("store back")
-                self._room()
-            if existed:
-                _refer_to_rows(answers, batches, existed)
-            return answers, True
+            else:
+                self._came_back()
+                return answers
+            if refused is not None:
+                self._came_back()
+                self._part(parcel, refused)
+            elif self._abandon.wait(RETRY_S):
+                return None
+
+    def _write(self, parcel: list[Held]) -> Answers:
+        # A frame of its own: while Postgres is away, nobody holds what was encoded.
+        answers = Answers.empty()
+        batches = [held.batch for held in parcel]
+        existed = self._writer.write([stored_form(batch, self._worker, self._settings, answers) for batch in batches])
+        if existed:
+            _refer_to_rows(answers, batches, existed)
+        return answers
+
+    def _came_back(self) -> None:
+        if not self._available:
+            self._available = True
+            logger.warning("store back")
+            self._room()
+
+    def _part(self, parcel: list[Held], rejected: StoreRejected) -> None:
+        """Replace rows that will never be taken; let those that may be wait outside of the parcel."""
+        final = self._suspects.judge(rejected.refused)
+        later = rejected.refused.keys() - final
+        for held in parcel:
+            aside = held.set_aside(later) if later else None
+            if aside is not None:
+                due = time.monotonic() + self._suspects.pause_s(later)
+                heapq.heappush(self._aside, (due, next(self._numbers), aside))
+            if final:
+                held.batch = without(held.batch, final, rejected.message)
+        if later:
+            logger.warning("store refuses %d rows for now, others pass: %s", len(later), rejected.message)
 
     def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:
         """Send replies and acknowledgements in one round trip, however long Redis is away."""
-        commands = [*self._reply_commands(answers), *_settling_commands(batches)]
+        settling = list(_settling_commands(batches))
         away = False
         while True:
             try:
                 with translate_errors():
-                    _log_refusals(self._line.run(commands))
+                    self._replies.send(answers, settling)
             except BrokerUnavailable as exc:
                 if not away:
                     away = True
@@ -182,27 +248,6 @@ class Outbox:
             if away:
                 logger.warning("broker back")
             return True
-
-    def _reply_commands(self, answers: Answers) -> Iterator[Command]:
-        for key, replies in answers.by_inbox.items():
-            yield "RPUSH", key, encode_replies(replies)
-            yield "EXPIRE", key, self._settings.inbox_ttl_s
-        for key, meta in answers.celery.items():
-            yield "SET", key, meta, "EX", self._settings.celery_result_ttl_s
-            yield "PUBLISH", key, meta
-
-
-def _log_refusals(answers: list[object]) -> None:
-    """Log what the server refused; a reply that can't be delivered is no loss, its client finds the row.
-
-    Raises OutOfMemoryError, which passes.
-    """
-    refused = [answer for answer in answers if isinstance(answer, ResponseError)]
-    for refusal in refused:
-        if isinstance(refusal, OutOfMemoryError):
-            raise refusal
-    if refused:
-        logger.error("broker refused %d of %d answers: %s", len(refused), len(answers), refused[0])
 
 
 def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:

@@ -10,39 +10,43 @@ import msgspec
 
 from headrace.contracts import HeadraceError, InferenceFailed, State
 from headrace.contracts.errors import error_from_wire
-from headrace.workers.request import Burial, FinishedBatch, Outcome, RowForm, Run
+from headrace.workers.request import Burial, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
 
 logger = logging.getLogger(__name__)
 
 
 def without(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> FinishedBatch:
-    """Give a batch whose refused rows are replaced; their neighbours stay as they are.
+    """Return a batch whose refused rows are replaced; their neighbours stay as they are.
 
-    Outputs become a failure, a failure (or what else ended the request) a reduced one, and that no row at all but a
-    dead letter. So a batch is whole after three refusals of each of its rows at most.
+    Outputs as JSON become the same as bytes, outputs as bytes a failure, a failure (or what else ended the request) a
+    reduced one, and that no row at all but a dead letter. So a batch is whole after four refusals of each row at most.
     """
+    as_json = batch.lane is not None and batch.lane.package.manifest.store.outputs == "json"
     runs: list[Run] = []
     outcomes = [_reduced(outcome, why) if outcome.request.row_id in refused else outcome for outcome in batch.outcomes]
     for run in batch.runs:
         if any(request.row_id in refused for request in run.requests):
-            _take_apart(run, refused, why, runs, outcomes)
+            for one in run.apart():
+                if one.requests[0].row_id not in refused:
+                    runs.append(one)
+                elif as_json and not one.binary:
+                    logger.warning("outputs are stored as bytes: request=%s: %s", one.requests[0].id, why)
+                    runs.append(msgspec.structs.replace(one, binary=True))
+                else:
+                    outcomes.append(_failed(one.requests[0], why))
         else:
             runs.append(run)
     return msgspec.structs.replace(batch, runs=runs, outcomes=outcomes)
 
 
-def _take_apart(run: Run, refused: Collection[uuid.UUID], why: str, runs: list[Run], outcomes: list[Outcome]) -> None:
-    for request, piece in zip(run.requests, run.pieces(), strict=True):
-        if request.row_id in refused:
-            logger.error("outputs can't be stored: request=%s: %s", request.id, why)
-            error = InferenceFailed("the outputs of this request can't be stored; the worker's log has the cause")
-            outcomes.append(Outcome(request=request, state=State.FAILED, error=error))
-        else:
-            runs.append(msgspec.structs.replace(run, requests=[request], outputs=piece))
+def _failed(request: InferenceRequest, why: str) -> Outcome:
+    logger.error("outputs can't be stored: request=%s: %s", request.id, why)
+    error = InferenceFailed("the outputs of this request can't be stored; the worker's log has the cause")
+    return Outcome(request=request, state=State.FAILED, error=error)
 
 
 def _reduced(outcome: Outcome, why: str) -> Outcome:
-    """Give an outcome whose row holds less than the one that was refused."""
+    """Return an outcome whose row holds less than the one that was refused."""
     request = outcome.request
     if outcome.form is RowForm.FULL:
         logger.error("a row can't be stored, only a part of it: request=%s: %s", request.id, why)
@@ -54,5 +58,5 @@ def _reduced(outcome: Outcome, why: str) -> Outcome:
 
 
 def _plain(error: HeadraceError) -> HeadraceError:
-    """Give an error of the same type whose message every database encoding can hold."""
+    """Return an error of the same type whose message every database encoding can hold."""
     return error_from_wire(error.type, error.message.encode("ascii", "backslashreplace").decode("ascii"))

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from headrace.contracts import HeadraceError, decode_tensors
+from headrace.contracts.errors import NotRegistered
 from headrace.contracts.message import Reply
 from headrace.contracts.tensors import tensors_to_json
 from headrace.workers.request import InferenceRequest
@@ -19,7 +20,7 @@ _json: Final = msgspec.json.Encoder().encode
 
 
 class Answers(msgspec.Struct):
-    """All replies of some finished batches: by inbox, and by Celery result key."""
+    """All replies of some finished batches: by the inbox that the header names, and Celery results by request."""
 
     by_inbox: dict[str, list[Reply]]
     celery: dict[str, bytes]
@@ -34,7 +35,17 @@ class Answers(msgspec.Struct):
         if request.header.inbox:
             self.by_inbox.setdefault(request.header.inbox, []).append(reply)
         if celery_result is not None:
-            self.celery[CELERY_RESULT_PREFIX + request.id] = celery_result
+            self.celery[request.id] = celery_result
+
+
+def celery_result_key(prefix: str, request_id: str) -> str:
+    """Return the key where Celery's backend looks for a result, if its `global_keyprefix` is this prefix.
+
+    Celery parts a prefix that ends in none of these marks from the rest.
+    """
+    if prefix and prefix[-1] not in ":_-.":
+        prefix += "_"
+    return prefix + CELERY_RESULT_PREFIX + request_id
 
 
 def celery_success(request: InferenceRequest, body: bytes, text: bytes | None) -> bytes:
@@ -48,10 +59,10 @@ def celery_success(request: InferenceRequest, body: bytes, text: bytes | None) -
 
 def celery_failure(request: InferenceRequest, error: HeadraceError) -> bytes:
     """Write the failure of a plain Celery client's request, in the form Celery's backends rebuild an exception from."""
+    # Who waits for a task that nobody knows expects the exception of a Celery worker.
+    module = "celery.exceptions" if isinstance(error, NotRegistered) else HeadraceError.__module__
     return _celery_meta(
-        request,
-        "FAILURE",
-        {"exc_type": error.type, "exc_message": [error.message], "exc_module": HeadraceError.__module__},
+        request, "FAILURE", {"exc_type": error.type, "exc_message": [error.message], "exc_module": module}
     )
 
 

@@ -108,12 +108,13 @@ class Deferred(msgspec.Struct, kw_only=True, eq=False):
 class Run(msgspec.Struct, kw_only=True, eq=False):
     """Requests that succeeded together: the outputs hold their rows one after the other, in this order.
 
-    axes: where each output holds its rows.
+    axes: where each output holds its rows. binary: stored as tensors, since Postgres refused them as JSON.
     """
 
     requests: list[InferenceRequest]
     outputs: Tensors
     axes: RowAxes
+    binary: bool = False
 
     @property
     def rows(self) -> list[int]:
@@ -123,6 +124,11 @@ class Run(msgspec.Struct, kw_only=True, eq=False):
     def pieces(self) -> list[Tensors]:
         """Return the outputs of each request; views, no copies."""
         return self.axes.split(self.outputs, self.rows)
+
+    def apart(self) -> list[Run]:
+        """Return a run of each request alone."""
+        pairs = zip(self.requests, self.pieces(), strict=True)
+        return [msgspec.structs.replace(self, requests=[request], outputs=piece) for request, piece in pairs]
 
 
 class FinishedBatch(msgspec.Struct, kw_only=True, eq=False):
@@ -150,3 +156,15 @@ class FinishedBatch(msgspec.Struct, kw_only=True, eq=False):
     def requests(self) -> int:
         """How many requests ended here."""
         return sum(len(run.requests) for run in self.runs) + len(self.outcomes)
+
+
+def tags_by_consumer(requests: list[InferenceRequest]) -> dict[str, list[str]]:
+    """Return the tags of requests by who holds them: nearly always one consumer, two after a reconnection."""
+    first = requests[0].consumer
+    tags = [request.tag for request in requests if request.consumer is first]
+    found = {first.id: tags}
+    if len(tags) < len(requests):
+        for request in requests:
+            if request.consumer is not first:
+                found.setdefault(request.consumer.id, []).append(request.tag)
+    return found

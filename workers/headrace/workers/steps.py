@@ -14,10 +14,13 @@ from celery import bootsteps
 from celery.worker import state as celery_state
 
 from headrace.contracts import HeadraceError, Settings
+from headrace.queueing import connect_to
 from headrace.workers.consumer import learn_revocations
 from headrace.workers.engine import Engine
 from headrace.workers.intake import Intake
 from headrace.workers.probation import Probation
+from headrace.workers.relay import Relay
+from headrace.workers.scheduled import show_delayed
 from headrace.workers.supervisor import end_with_supervisor
 from headrace.workers.unreadable import keep_unreadable
 
@@ -30,8 +33,14 @@ SWITCH_INTERVAL_S: Final = 0.0005
 #: Python's default is (700, 10, 10) container objects made and not freed; one claim alone makes thousands.
 COLLECT_AFTER: Final = (50_000, 10, 10)
 
+#: How long the relay may take to end; it is a daemon thread, which holds nothing up beyond that.
+RELAY_S: Final = 1.0
+
 #: Partitions exist for two weeks ahead, so looking this often is plenty; a look is one short query.
 PARTITIONS_EVERY_S: Final = 6 * 3600
+
+#: What the worker serves is said again so often; it is forgotten after `serving.SERVED_TTL_S`.
+SERVE_AGAIN_S: Final = 30.0
 
 
 class EngineStep(bootsteps.StartStopStep):
@@ -49,6 +58,11 @@ class EngineStep(bootsteps.StartStopStep):
         settings: Settings = parent.app.headrace_settings
         for name in parent.app.ignored_variables:
             logger.warning("ignoring %s: HEADRACE_BROKER_URL and HEADRACE_DATABASE_URL say where things are", name)
+        if settings.key_prefix:
+            logger.warning(
+                "workers.key_prefix prefix=%r: only clients with the same HEADRACE_KEY_PREFIX are served",
+                settings.key_prefix,
+            )
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         end_with_supervisor()
         try:
@@ -57,6 +71,7 @@ class EngineStep(bootsteps.StartStopStep):
         except HeadraceError as exc:
             raise SystemExit(f"headrace: {exc.message}") from exc
         parent.headrace_engine = engine
+        show_delayed(connect_to(settings))
         atexit.register(_leave_a_batch_behind, parent)
         # What lives now lives as long as the process; and requests leave no cycles behind, so looking for cycles
         # 70 times more rarely than by default costs no memory and saves a tenth of the time.
@@ -68,6 +83,7 @@ class EngineStep(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Let the engine call back into the event loop."""
         parent.headrace_engine.call_soon = parent.hub.call_soon
+        parent.headrace_engine.call_later = parent.hub.call_later
         parent.headrace_engine.monitor.call_later = parent.hub.call_later
         parent.hub.call_repeatedly(PARTITIONS_EVERY_S, parent.headrace_engine.keep_partitions)
 
@@ -79,10 +95,34 @@ class EngineStep(bootsteps.StartStopStep):
         """Leave at once: what runs is not acknowledged and comes back with its lease."""
 
 
+class RelayStep(bootsteps.StartStopStep):
+    """Sends durable requests on while the worker runs."""
+
+    requires = (EngineStep,)
+
+    def create(self, parent: Any) -> None:
+        """Make the relay."""
+        parent.headrace_relay = Relay(parent.app.headrace_settings)
+
+    def start(self, parent: Any) -> None:
+        """Start it."""
+        parent.headrace_relay.start()
+
+    def stop(self, parent: Any) -> None:
+        """End it."""
+        parent.headrace_relay.close(RELAY_S)
+
+    def terminate(self, parent: Any) -> None:
+        """Leave at once: it holds nothing that another relay would not do again."""
+
+
 class ConsumerHooks(bootsteps.StartStopStep):
     """Connects the engine with the channel and the event dispatcher of the present connection."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    #: The timer that keeps what this worker serves from being forgotten.
+    _again: Any = None
 
     def start(self, parent: Any) -> None:
         """Give the channel our window."""
@@ -91,8 +131,11 @@ class ConsumerHooks(bootsteps.StartStopStep):
         channel.window = engine.room
         intake, most = parent.controller.headrace_intake, engine.settings.max_deliveries
         channel.returned = Probation(channel, intake, engine.probe, most).take
-        keep_unreadable(parent)
+        keep_unreadable(parent, intake)
         engine.claim_soon = channel.claim_soon
+        queues = channel.consumer.queues
+        queues.serve(engine.served())
+        self._again = parent.hub.call_repeatedly(SERVE_AGAIN_S, queues.serve_again)
         engine.monitor.dispatcher = parent.event_dispatcher
         if parent.restart_count > 0:
             learn_revocations(parent)
@@ -101,6 +144,9 @@ class ConsumerHooks(bootsteps.StartStopStep):
         """On a lost connection let go of it; at shutdown drain while the channel can still put requests back."""
         engine: Engine = parent.controller.headrace_engine
         engine.claim_soon = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         if parent.blueprint.state == bootsteps.CLOSE:  # type: ignore[attr-defined]  # missing from the stubs
             parent.task_consumer.cancel()
             engine.drain(parent.controller.app.headrace_settings.grace_s, _is_hurried)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from headrace.contracts import Settings, State, encode_tensors
+from typing import Final
+
+from headrace.contracts import InferenceFailed, Settings, State, encode_tensors
 from headrace.contracts.message import Reply
 from headrace.contracts.tensors import datatypes_line
 from headrace.results_store import BatchRows, Row, error_json
 from headrace.workers import encoding
 from headrace.workers.replies import Answers, celery_failure, celery_success
 from headrace.workers.request import FinishedBatch, InferenceRequest, Known, Outcome, RowForm, Run
+
+#: Postgres gives back no value whose text is longer than 1 GiB, and writes bytes as two characters each: what is larger
+#: can be written but never be read, nor dumped. The rest of the row has what is left.
+MAX_BLOB_BYTES: Final = 480 << 20
 
 
 def stored_form(batch: FinishedBatch, worker: str, settings: Settings, answers: Answers) -> BatchRows:
@@ -39,6 +45,21 @@ def _model_of(batch: FinishedBatch) -> str:
 
 
 def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inline_bytes: int) -> None:
+    binary = binary or run.binary
+    if encoding.may_be_large(run):
+        for one in run.apart():
+            size_bytes = encoding.body_bytes(one.outputs)
+            if size_bytes > MAX_BLOB_BYTES:
+                _ended(_too_large(one.requests[0], size_bytes), rows, answers)
+            elif size_bytes > inline_bytes:
+                _large(one, rows, answers, binary=binary)
+            else:
+                _encoded(one, rows, answers, binary=binary, inline_bytes=inline_bytes)
+    else:
+        _encoded(run, rows, answers, binary=binary, inline_bytes=inline_bytes)
+
+
+def _encoded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inline_bytes: int) -> None:
     bodies = encoding.bodies(run)
     texts = [None] * len(bodies) if binary else encoding.texts(run)
     datatypes = datatypes_line(run.outputs)
@@ -47,6 +68,24 @@ def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inl
         inline = len(body) <= inline_bytes
         reply = Reply(id=request.id, state=State.SUCCEEDED, outputs=body if inline else b"", stored=not inline)
         answers.add(request, reply, celery_success(request, body, text) if request.celery_result else None)
+
+
+def _large(run: Run, rows: list[Row], answers: Answers, *, binary: bool) -> None:
+    """Store the outputs of one request, whose client reads them from its row: in one form, not in both."""
+    (request,) = run.requests
+    text = None if binary else encoding.texts(run)[0]
+    body = None if text else encoding.bodies(run)[0]
+    rows.append(_row(request, State.SUCCEEDED, outputs=text, datatypes=datatypes_line(run.outputs), blob=body))
+    meta = celery_success(request, body or b"", text) if request.celery_result else None
+    answers.add(request, Reply(id=request.id, state=State.SUCCEEDED, stored=True), meta)
+
+
+def _too_large(request: InferenceRequest, size_bytes: int) -> Outcome:
+    error = InferenceFailed(
+        f"the outputs of this request take {size_bytes >> 20} MiB, and a row of the store holds at most"
+        f" {MAX_BLOB_BYTES >> 20} MiB; send fewer rows in one request"
+    )
+    return Outcome(request=request, state=State.FAILED, error=error)
 
 
 def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Final
 
-from headrace.contracts import ConfigurationError, ModelDirectory, Settings
-from headrace.queueing import connect, translate_errors
+from headrace.contracts import BrokerUnavailable, ConfigurationError, ModelDirectory, Settings
+from headrace.queueing import check_writes, connect_to, translate_errors
 from headrace.results_store import check_schema
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Supervisor:
             if self._stop.is_set():
                 self._exit_code = self._exit_code or int(code not in _STOPPED)
                 return
-            if first and lived_s < FIRST_START_S and code > 0:
+            if first and lived_s < FIRST_START_S and code > 0 and self._broker_works():
                 self._exit_code = code
                 self._stop.set()
                 self._signal_children(signal.SIGTERM)
@@ -126,6 +126,16 @@ class Supervisor:
             delay_s = RESTART_S if lived_s >= HEALTHY_S else min(MAX_RESTART_S, delay_s * 2)
             logger.error("worker process %d died with code %d; restarting in %.0f s", index, code, delay_s)
             self._stop.wait(delay_s)
+
+    def _broker_works(self) -> bool:
+        """Return whether the broker takes writes; one that doesn't is no mistake in the set-up."""
+        try:
+            with translate_errors(), connect_to(self.settings) as client:
+                check_writes(client)
+        except BrokerUnavailable as exc:
+            logger.warning("broker away: %s", exc.message)
+            return False
+        return True
 
     def _spawn(self, index: int) -> subprocess.Popen[bytes]:
         node = self.name if self.processes == 1 else f"{self.name}-{index}"
@@ -157,7 +167,7 @@ def run_workers(settings: Settings, *, processes: int = 1, name: str = "headrace
             f"there is no model in {settings.models.absolute()}; add one with `headrace models add FILE`, or name "
             f"another folder with --models"
         )
-    with translate_errors(), connect(settings.require_broker_url()) as client:
+    with translate_errors(), connect_to(settings) as client:
         client.ping()
     check_schema(settings.require_database_url())
     return Supervisor(settings, processes, name, log_level).run()

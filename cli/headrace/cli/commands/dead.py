@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from headrace.cli.commands.options import settings_with
+from headrace.cli.commands.options import seconds, settings_with
 from headrace.cli.console import Json, print_fields, print_json, print_table, say
 from headrace.cli.errors import NoSuchLetter
 from headrace.contracts.message import TASK_PREFIX, queue_name
@@ -28,17 +27,6 @@ app = typer.Typer(no_args_is_help=True, help="Look at requests that no worker co
 #: Letters that `list` shows unless told otherwise.
 _SHOWN: Final = 100
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-
-
-def _seconds(text: str) -> float:
-    found = _AGE.fullmatch(text.strip())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no age; write 90s, 15m, 12h or 7d")
-    return float(found[1]) * _UNITS[found[2] or "s"]
-
-
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False, help="Ids of `dead list`.")]
 Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", show_default=False, help="Only of this model.")]
 Queue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", show_default=False, help="Only of this queue.")]
@@ -47,11 +35,11 @@ Reason = Annotated[
 ]
 Older = Annotated[
     float | None,
-    typer.Option("--older", metavar="AGE", parser=_seconds, show_default=False, help="Only older: 90s, 15m, 12h, 7d."),
+    typer.Option("--older", metavar="AGE", parser=seconds, show_default=False, help="Only older: 90s, 15m, 12h, 7d."),
 ]
 Newer = Annotated[
     float | None,
-    typer.Option("--newer", metavar="AGE", parser=_seconds, show_default=False, help="Only newer: 90s, 15m, 12h, 7d."),
+    typer.Option("--newer", metavar="AGE", parser=seconds, show_default=False, help="Only newer: 90s, 15m, 12h, 7d."),
 ]
 All = Annotated[bool, typer.Option("--all", help="All that the other options leave.")]
 
@@ -162,9 +150,9 @@ def drop(  # noqa: PLR0913, PLR0917
 
 @contextmanager
 def _broker() -> Iterator[Redis]:
-    from headrace.queueing import connect, translate_errors
+    from headrace.queueing import connect_to, translate_errors
 
-    with translate_errors(), connect(settings_with().require_broker_url()) as client:
+    with translate_errors(), connect_to(settings_with()) as client:
         yield client
 
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from headrace.contracts.settings import Settings, load_settings
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_AGE: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of an age such as `90s`, `15m`, `12h` or `7d`."""
+    found = _AGE.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no age; write 90s, 15m, 12h or 7d")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
 
 #: `--models`; without it HEADRACE_MODELS, the running local stack's, or `models`.
 Models = Annotated[

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from headrace.cli.commands.options import settings_with
-from headrace.cli.console import Json, print_json, print_table
+from headrace.cli.commands.options import seconds, settings_with
+from headrace.cli.console import Json, print_json, print_table, say
 from headrace.contracts.message import TASK_PREFIX
 
-app = typer.Typer(no_args_is_help=True, help="Look at the queues.")
+app = typer.Typer(no_args_is_help=True, help="Look at the queues, and put back what was left behind.")
 
 
 @app.callback()
 def queue() -> None:
-    """Look at the queues."""
+    """Look at the queues, and put back what was left behind."""
 
 
 @app.command()
 def stats(as_json: Json = False) -> None:
     """Count what waits, what runs and what is dead, model by model."""
-    from headrace.queueing import connect, queue_stats, translate_errors
+    from headrace.queueing import broken_preconditions, connect_to, queue_stats, translate_errors
 
-    with translate_errors(), connect(settings_with().require_broker_url()) as client:
+    with translate_errors(), connect_to(settings_with()) as client:
         found = queue_stats(client)
+        broken = broken_preconditions(client)
+    for line in broken:
+        typer.echo(f"warning: {line}", err=True)
     if as_json:
         print_json(found)
         return
@@ -40,3 +45,36 @@ def stats(as_json: Json = False) -> None:
     )
     columns = ("model", "waiting", "running", "delayed", "oldest (s)", "dead", "oldest dead (s)")
     print_table(columns, rows, "nothing waits, runs or is dead")
+
+
+@app.command()
+def recover(
+    older: Annotated[
+        float,
+        typer.Option(
+            "--older",
+            metavar="AGE",
+            parser=seconds,
+            show_default="1h",
+            help="What redis:// workers took longer ago than 90s, 15m, 12h; 0s is all, if none of them runs.",
+        ),
+    ] = "1h",  # type: ignore[assignment]  # the parser reads it
+    as_json: Json = False,
+) -> None:
+    """Put back what dead workers held, those of Celery's redis:// included, after moving from or to headrace://."""
+    from headrace.queueing import ClaimingConsumer, connect_to, translate_errors
+    from headrace.queueing import recover as recover_unacked
+
+    with translate_errors(), connect_to(settings_with()) as client:
+        ours = ClaimingConsumer(client, lease_s=60).reap()
+        theirs = recover_unacked(client, older)
+    if as_json:
+        print_json(
+            {"headrace": ours, "redis": theirs.put_back, "younger": theirs.younger, "unroutable": theirs.unroutable}
+        )
+        return
+    say(f"put back {theirs.put_back} of redis:// workers and {ours} of headrace:// workers that died")
+    if theirs.younger:
+        say(f"left {theirs.younger} that redis:// workers took less than {older:g} s ago; --older takes them too")
+    if theirs.unroutable:
+        say(f"left {theirs.unroutable} in `unacked` that are bound to no queue; start its worker and try again")

@@ -56,16 +56,22 @@ _REFUSAL: Final = b"could not extend file"
 def tables_full(postgres: Postgres, database_url: str) -> Iterator[Callable[[], int]]:
     """Let today's rows find no room; all else goes on. Gives a function that counts the statements that have failed."""
     size = _grow_table(database_url)
+    refusals = count_in_log(postgres, _REFUSAL)
+    with _limit(postgres, size):
+        yield refusals
+
+
+def count_in_log(postgres: Postgres, words: bytes) -> Callable[[], int]:
+    """Return what counts how often Postgres has logged these words from now on."""
     log = postgres.child.log
     logged_bytes = log.stat().st_size
 
-    def refusals() -> int:
+    def count() -> int:
         with log.open("rb") as file:
             file.seek(logged_bytes)
-            return file.read().count(_REFUSAL)
+            return file.read().count(words)
 
-    with _limit(postgres, size):
-        yield refusals
+    return count
 
 
 def end_for_lack_of_wal(postgres: Postgres, database_url: str) -> None:

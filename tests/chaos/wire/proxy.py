@@ -1,12 +1,15 @@
-"""A TCP proxy before a server, which can cut, stall and refuse. One thread and one event loop for all proxies."""
+"""A TCP proxy before a server, which can cut, stall, refuse and freeze. One thread and event loop for all proxies."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
+
+from tests.chaos.wire.link import Direction, Link, Silence, Streams
 
 #: Read at once; replies longer than this come in pieces, which is where a cut in the middle matters most.
 PIECE_BYTES: Final = 64 << 10
@@ -14,7 +17,6 @@ PIECE_BYTES: Final = 64 << 10
 #: Waited for at most when a call crosses into the loop's thread.
 CALL_S: Final = 30.0
 
-Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Dial: TypeAlias = Callable[[], Awaitable[Streams]]
 
 
@@ -68,13 +70,16 @@ class Proxy:
     def __init__(self, loop: ProxyLoop, dial: Dial) -> None:
         self._loop = loop
         self._dial = dial
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
+        self._orphans: list[Link] = []
+        self._vanished = False
         self._flowing = asyncio.Event()
         self._refusing = False
         self._replies_to_cut = 0
         self._server: asyncio.Server | None = None
         self.cuts = 0
         self.port = 0
+        self.silences: list[Silence] = []
 
     def start(self) -> None:
         """Listen."""
@@ -92,11 +97,12 @@ class Proxy:
     async def _stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        self._cut()
+        for link in (*self._links, *self._orphans):
+            link.reset()
         await asyncio.sleep(0)
 
     def cut(self) -> None:
-        """Reset every connection, now."""
+        """Reset every connection that isn't frozen, now."""
         self._loop.call(self._async(self._cut))
 
     def cut_replies(self, count: int) -> None:
@@ -111,6 +117,15 @@ class Proxy:
         """Forward nothing, in no direction, until `flow`; connections stay."""
         self._loop.call(self._async(self._flowing.clear))
 
+    def redial(self, dial: Dial) -> None:
+        """Reset every connection that isn't frozen, and reach another server from now on."""
+
+        def do() -> None:
+            self._dial = dial
+            self._cut()
+
+        self._loop.call(self._async(do))
+
     def refuse(self) -> None:
         """Reset every connection, and each new one at once, until `flow`."""
 
@@ -120,23 +135,46 @@ class Proxy:
 
         self._loop.call(self._async(do))
 
+    def freeze(self, direction: Direction, share: float, rng: random.Random) -> list[Silence]:
+        """Freeze a share of the connections for ever in one direction or both; new ones work. Returns those frozen."""
+
+        def do() -> list[Silence]:
+            links = [link for link in self._links if link.silence is None]
+            count = min(len(links), max(1, round(share * len(links))))
+            found = [link.freeze(direction) for link in rng.sample(links, count)]
+            self.silences += found
+            return found
+
+        frozen: list[Silence] = self._loop.call(self._async(do))
+        return frozen
+
+    def vanish(self) -> None:
+        """Be a host that is gone: no connection gets an answer any more, old or new; new ones work after `flow`."""
+
+        def do() -> None:
+            self._vanished = True
+            self.silences += [link.freeze(Direction.BOTH) for link in self._links if link.silence is None]
+
+        self._loop.call(self._async(do))
+
     def flow(self) -> None:
         """Forward again."""
 
         def do() -> None:
-            self._refusing = False
+            self._refusing = self._vanished = False
             self._replies_to_cut = 0
             self._flowing.set()
 
         self._loop.call(self._async(do))
 
     @staticmethod
-    async def _async(action: Callable[[], None]) -> None:
-        action()
+    async def _async(action: Callable[[], Any]) -> Any:
+        return action()
 
     def _cut(self) -> None:
-        self.cuts += len(self._links)
-        for link in list(self._links):
+        links = [link for link in self._links if link.silence is None]
+        self.cuts += len(links)
+        for link in links:
             link.reset()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,49 +185,49 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        link = _Link((reader, writer), upstream)
+        link = Link((reader, writer), upstream)
         self._links.add(link)
+        if self._vanished:
+            self.silences.append(link.freeze(Direction.BOTH))
         try:
-            await asyncio.gather(self._requests(link), self._replies(link))
+            await asyncio.gather(self._forward(link, Direction.REQUESTS), self._forward(link, Direction.REPLIES))
         except (OSError, ConnectionError):
             pass
         finally:
             self._links.discard(link)
-            link.reset()
+            self._bury(link)
 
-    async def _requests(self, link: _Link) -> None:
-        reader, writer = link.client[0], link.server[1]
-        while piece := await reader.read(PIECE_BYTES):
-            if not self._flowing.is_set():
-                await self._flowing.wait()
-            writer.write(piece)
-            await writer.drain()
+    def _bury(self, link: Link) -> None:
+        """End a connection; the server's end stays open where the server could not hear that the client has left."""
+        link.end()
+        if link.swallows(Direction.REQUESTS):
+            self._orphans.append(link)
+
+    async def _forward(self, link: Link, direction: Direction) -> None:
+        """Carry what goes in one direction, to the end of it."""
+        reader, writer = link.way(direction)
+        try:
+            while piece := await reader.read(PIECE_BYTES):
+                if not self._flowing.is_set():
+                    await self._flowing.wait()
+                if link.swallows(direction):
+                    break
+                if direction is Direction.REPLIES and self._replies_to_cut and len(piece) > 1:
+                    await self._cut_in_the_middle(link, piece)
+                writer.write(piece)
+                await writer.drain()
+        except OSError:
+            if not link.swallows(Direction.REPLIES):
+                raise
+            piece = b""  # that the server has gone is news too, which gets lost
+        if link.swallows(direction) or link.swallows(Direction.REPLIES):
+            await link.swallow(piece)
+            raise ConnectionResetError
         writer.close()
 
-    async def _replies(self, link: _Link) -> None:
-        reader, writer = link.server[0], link.client[1]
-        while piece := await reader.read(PIECE_BYTES):
-            if not self._flowing.is_set():
-                await self._flowing.wait()
-            if self._replies_to_cut and len(piece) > 1:
-                self._replies_to_cut -= 1
-                self.cuts += 1
-                writer.write(piece[: len(piece) // 2])
-                await asyncio.sleep(0)
-                link.reset()
-                return
-            writer.write(piece)
-            await writer.drain()
-        writer.close()
-
-
-class _Link:
-    """One connection through the proxy."""
-
-    def __init__(self, client: Streams, server: Streams) -> None:
-        self.client = client
-        self.server = server
-
-    def reset(self) -> None:
-        for _, writer in (self.client, self.server):
-            writer.transport.abort()
+    async def _cut_in_the_middle(self, link: Link, piece: bytes) -> None:
+        self._replies_to_cut -= 1
+        self.cuts += 1
+        link.client[1].write(piece[: len(piece) // 2])
+        await asyncio.sleep(0)
+        raise ConnectionResetError

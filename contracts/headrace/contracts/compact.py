@@ -1,0 +1,45 @@
+"""Messages that differ in id and body only, without the envelope that they share: a third of the bytes, mostly."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Sequence
+from typing import Final
+
+#: How every envelope begins; base64 holds no quotation mark.
+_HEAD: Final = b'{"body":"'
+
+#: Stands for the id in a template. JSON never holds this byte as it is.
+_ID: Final = b"\0"
+
+
+def compact(ids: Sequence[str], messages: Sequence[bytes]) -> tuple[bytes, list[bytes]] | None:
+    """Return the template that messages share and the body of each; None when they don't share one.
+
+    ids: those in the messages, which hold nothing that JSON escapes. `expand` gives the same messages back.
+    """
+    template: bytes | None = None
+    bodies = []
+    for request_id, message in zip(ids, messages, strict=True):
+        end = message.find(b'"', len(_HEAD))
+        written = message[len(_HEAD) : end]
+        rest = message[end:]
+        name = request_id.encode()
+        if template is None:
+            template = rest.replace(name, _ID)
+        if not message.startswith(_HEAD) or _ID in message or template.replace(_ID, name) != rest:
+            return None
+        try:
+            body = binascii.a2b_base64(written, strict_mode=True)
+        except binascii.Error:
+            return None
+        bodies.append(body)
+    return None if template is None else (template, bodies)
+
+
+def expand(template: bytes, ids: Sequence[str], bodies: Sequence[bytes]) -> list[bytes]:
+    """Return the messages that `compact` took apart."""
+    return [
+        b"".join((_HEAD, binascii.b2a_base64(body, newline=False), template.replace(_ID, request_id.encode())))
+        for request_id, body in zip(ids, bodies, strict=True)
+    ]

@@ -1,0 +1,162 @@
+"""A process that renews leases in the place of one that is busy; run as a script, in an interpreter without packages.
+
+It sleeps while its parent's own thread renews and says so (`beat`). It takes over when that thread is silent for longer
+than a beat and a half: the interpreter is held by a library, or the hub of gevent by a task. Only then does it import
+redis-py, so that it costs some 3 MB while it sleeps. It ends with its parent, however that ends.
+
+Standard input has a line for each event: `take ID EVERY_S JSON` (see `Lease`; again when something has changed),
+`beat ID`, `hold ID` (don't renew until the next beat), `drop ID`, `quit`. So no credential is seen from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+TYPE_CHECKING = False  # `typing` would cost a third of a megabyte
+if TYPE_CHECKING:
+    from typing import Any
+
+    import redis
+
+#: A parent that is silent for so many of its beats is taken to be unable to renew.
+SILENT_BEATS = 1.5
+
+#: With a beat below this the import of redis-py, some 0.3 s, would come too late: then it is done at once.
+WARM_BELOW_S = 2.0
+
+#: After a renewal that failed the next is tried so many times sooner.
+HASTE = 4
+
+#: How often the parent is looked at where the kernel can't tell of its end (no pidfd).
+LOOK_S = 1.0
+
+#: Longest wait for a connection or an answer; shorter where the lease is.
+TIMEOUT_S = 5.0
+
+
+class Lease:
+    """One consumer's lease, and how to renew it: JSON of `path` (sys.path), `unix`, `tls`, `options`, `commands`."""
+
+    def __init__(self, every_s: float, text: bytes) -> None:
+        """every_s: how often it is to be renewed, which is how often the parent beats."""
+        self.every_s = every_s
+        self.text = text
+        self.due = time.monotonic() + SILENT_BEATS * every_s
+        self.client: redis.Redis | None = None
+        if every_s < WARM_BELOW_S:
+            self._connect()
+
+    def beat(self) -> None:
+        """Note that the parent renews by itself."""
+        self.due = time.monotonic() + SILENT_BEATS * self.every_s
+        if self.client is not None and self.every_s >= WARM_BELOW_S:
+            self.client.close()
+            self.client = None
+
+    def hold(self) -> None:
+        """Renew no more until the next beat."""
+        self.due = float("inf")
+
+    def renew(self, parent: int) -> None:
+        """Renew now, unless the parent is stopped; what fails is tried again soon."""
+        started = time.monotonic()
+        renewed = False
+        if not is_stopped(parent):
+            client, commands = self._connect()
+            from redis.exceptions import RedisError
+
+            try:
+                for command in commands:
+                    client.execute_command(*command)  # type: ignore[no-untyped-call]
+                renewed = True
+            except RedisError:
+                pass  # the parent logs that the server is away, as soon as it can; here there is only the next try
+        self.due = started + (self.every_s if renewed else self.every_s / HASTE)
+
+    def _connect(self) -> tuple[redis.Redis, list[list[str | int]]]:
+        import json
+
+        described = json.loads(self.text)
+        sys.path[:] = described["path"]
+        import redis
+
+        if self.client is None:
+            kind: Any = redis.Connection
+            if described["unix"]:
+                kind = redis.UnixDomainSocketConnection
+            elif described["tls"]:
+                kind = redis.SSLConnection
+            timeout_s = min(self.every_s, TIMEOUT_S)
+            timeouts = {"socket_timeout": timeout_s}
+            if not described["unix"]:
+                timeouts["socket_connect_timeout"] = timeout_s
+            pool = redis.ConnectionPool(connection_class=kind, **{**described["options"], **timeouts})
+            self.client = redis.Redis(connection_pool=pool)
+        return self.client, described["commands"]
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped by a signal or a debugger; it does no work then, and others should."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 (pathlib is heavy)
+            return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:  # no Linux, or no such process any more, which is noticed elsewhere
+        return False
+
+
+def read_lines(buffer: bytes, leases: dict[bytes, Lease]) -> bytes:
+    """Do what the complete lines of a buffer say; return its rest. Raises SystemExit for `quit`."""
+    *lines, rest = buffer.split(b"\n")
+    for line in lines:
+        verb, _, arguments = line.partition(b" ")
+        if verb == b"quit":
+            raise SystemExit(0)
+        name, _, text = arguments.partition(b" ")
+        if verb == b"take":
+            every_s, _, described = text.partition(b" ")
+            leases[name] = Lease(float(every_s), described)
+        elif verb == b"drop":
+            leases.pop(name, None)
+        elif name in leases:
+            leases[name].beat() if verb == b"beat" else leases[name].hold()
+    return rest
+
+
+def serve(parent: int) -> None:
+    """Serve until the parent ends, closes its end or says `quit`."""
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    pidfd = -1
+    if hasattr(os, "pidfd_open"):
+        try:
+            pidfd = os.pidfd_open(parent)
+            poll.register(pidfd, select.POLLIN)
+        except OSError:
+            pidfd = -1
+    buffer = b""
+    leases: dict[bytes, Lease] = {}
+    while os.getppid() == parent:
+        waits = [lease.due - time.monotonic() for lease in leases.values() if lease.due != float("inf")]
+        if pidfd < 0:
+            waits.append(LOOK_S)
+        ready = [fd for fd, _ in poll.poll(max(0.0, min(waits)) * 1000 if waits else None)]
+        if pidfd in ready:
+            return
+        if 0 in ready:
+            data = os.read(0, 1 << 16)
+            if not data:
+                return
+            buffer = read_lines(buffer + data, leases)
+            continue  # a beat that has just come is reason enough to renew nothing
+        now = time.monotonic()
+        for lease in leases.values():
+            if lease.due <= now:
+                lease.renew(parent)
+
+
+if __name__ == "__main__":
+    os.closerange(3, 4096)  # what the parent let its children inherit
+    serve(int(sys.argv[1]))

@@ -1,0 +1,147 @@
+"""A frozen connection swallows what is sent, in the directions that were asked for, and nobody hears that it ended."""
+
+from __future__ import annotations
+
+import random
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.chaos.wire.link import Direction
+from tests.chaos.wire.notice import notice_of
+from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
+
+#: Far more than a byte needs through the proxy, and what is waited for where nothing must come.
+SOON_S, NEVER_S = 10.0, 0.3
+
+
+class Echo(socketserver.BaseRequestHandler):
+    """Sends back what it gets, and writes it down."""
+
+    def handle(self):
+        while piece := self.request.recv(4096):
+            self.server.heard.append(piece)
+            self.request.sendall(piece)
+        self.server.left.set()
+
+
+class EchoServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Echo)
+        self.heard: list[bytes] = []
+        self.left = threading.Event()
+
+
+@pytest.fixture
+def server() -> Iterator[EchoServer]:
+    with EchoServer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def proxy(server: EchoServer) -> Iterator[Proxy]:
+    with ProxyLoop() as loop:
+        proxy = Proxy(loop, tcp(*server.server_address))
+        proxy.start()
+        yield proxy
+        proxy.stop()
+
+
+def connect(proxy: Proxy) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", proxy.port), timeout=SOON_S)
+    assert exchange(connection) == b"hello"
+    return connection
+
+
+def exchange(connection: socket.socket) -> bytes:
+    connection.sendall(b"hello")
+    return connection.recv(4096)
+
+
+def freeze(proxy: Proxy, direction: Direction, share: float = 1.0):
+    return proxy.freeze(direction, share, random.Random(1))
+
+
+def wait_until(happened) -> None:
+    ends_at = time.monotonic() + SOON_S
+    while not happened():
+        assert time.monotonic() < ends_at
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("direction", [Direction.REQUESTS, Direction.REPLIES, Direction.BOTH])
+def test_a_frozen_connection_answers_nothing_and_a_new_one_works(server, proxy, direction):
+    with connect(proxy) as old:
+        server.heard.clear()
+        (silence,) = freeze(proxy, direction)
+        old.settimeout(NEVER_S)
+        with pytest.raises(TimeoutError):
+            exchange(old)
+        assert silence.swallowed_bytes == len(b"hello")
+        assert server.heard == ([b"hello"] if direction is Direction.REPLIES else [])
+        with connect(proxy) as new:
+            assert exchange(new) == b"hello"
+
+
+def test_a_server_that_cannot_hear_its_client_does_not_hear_that_it_leaves(server, proxy):
+    with connect(proxy) as old:
+        (silence,) = freeze(proxy, Direction.REQUESTS)
+        old.sendall(b"lost")
+        wait_until(lambda: silence.swallowed_bytes)
+    wait_until(lambda: silence.left_at is not None)
+    assert not server.left.wait(NEVER_S)
+
+
+def test_a_server_that_hears_its_client_hears_that_it_leaves(server, proxy):
+    with connect(proxy):
+        freeze(proxy, Direction.REPLIES)
+    assert server.left.wait(SOON_S)
+
+
+def test_a_client_that_cannot_hear_its_server_does_not_hear_that_it_ends(server, proxy):
+    with connect(proxy) as old:
+        freeze(proxy, Direction.REPLIES)
+        proxy.cut()
+        old.settimeout(NEVER_S)
+        with pytest.raises(TimeoutError):
+            old.recv(1)
+
+
+def test_half_of_the_connections_are_frozen(proxy):
+    connections = [connect(proxy) for _ in range(6)]
+    assert len(freeze(proxy, Direction.BOTH, 0.5)) == 3
+    for connection in connections:
+        connection.close()
+
+
+def test_a_host_that_is_gone_answers_neither_old_connections_nor_new_ones_until_it_is_back(proxy):
+    with connect(proxy) as old:
+        proxy.vanish()
+        for connection in (old, socket.create_connection(("127.0.0.1", proxy.port))):
+            with connection:
+                connection.settimeout(NEVER_S)
+                with pytest.raises(TimeoutError):
+                    exchange(connection)
+    proxy.flow()
+    with connect(proxy) as new:
+        assert exchange(new) == b"hello"
+
+
+def test_a_connection_that_is_kept_for_too_long_is_named_with_its_owner(proxy):
+    with connect(proxy) as old:
+        (silence,) = freeze(proxy, Direction.BOTH)
+        assert notice_of([silence], 0.0).late == []  # nobody used it yet
+        old.sendall(b"PING")
+        wait_until(lambda: silence.swallowed_bytes)
+        assert notice_of([silence], 0.0).late == []
+        silence.swallowed_at -= 60
+        (line,) = notice_of([silence], 0.0).late
+        assert "python" in line
+        assert "PING" in line

@@ -1,0 +1,59 @@
+"""How soon the owners of frozen connections noticed: from the first bytes that went nowhere until they gave up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import psutil
+from tests.chaos.wire.link import Silence
+
+#: What knows headrace by the URL of its broker alone bears a silence of so long.
+URL_ALONE_S: Final = 8.0
+
+#: Besides the time that a read may be silent: until the worker's next look, and the look of the proxy.
+MARGIN_S: Final = 5.0
+
+
+@dataclass
+class Notice:
+    """What became of frozen connections. late: those that were kept for too long, each with whose it is."""
+
+    frozen: int = 0
+    swallowed_bytes: int = 0
+    slowest_s: float = 0.0
+    late: list[str] = field(default_factory=list)
+
+
+def notice_of(silences: Iterable[Silence], timeout_s: float) -> Notice:
+    """Judge them. One that nobody used hurts nobody. timeout_s: how long a read may be silent where that is set."""
+    notice, now = Notice(), time.monotonic()
+    allowed_s = max(timeout_s, URL_ALONE_S) + MARGIN_S
+    for silence in silences:
+        notice.frozen += 1
+        notice.swallowed_bytes += silence.swallowed_bytes
+        if silence.swallowed_at is None:
+            continue
+        kept_s = (silence.left_at or now) - silence.swallowed_at
+        if kept_s > allowed_s:
+            end = "still" if silence.left_at is None else "for"
+            words = repr(silence.first_bytes[:48])
+            notice.late.append(f"{owner_of(silence)} kept a frozen connection {end} {kept_s:.1f} s, after {words}")
+        if silence.left_at is not None:
+            notice.slowest_s = max(notice.slowest_s, kept_s)
+    return notice
+
+
+def owner_of(silence: Silence) -> str:
+    """Return the command of whoever still has the client's end of a connection."""
+    for connection in psutil.net_connections("tcp"):
+        ports = [end.port for end in (connection.laddr, connection.raddr) if end]
+        if ports == [silence.port, silence.proxy_port] and connection.pid:
+            try:
+                words = psutil.Process(connection.pid).cmdline()[:6]
+                return f"pid {connection.pid} ({' '.join(words)})"
+            except psutil.Error:
+                break
+    return "somebody"

@@ -1,0 +1,92 @@
+"""Workers whose Postgres accepts and never answers: told to stop they stop, and what they hold is stored later."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import psycopg
+import pytest
+
+from headrace.cli.servers import Postgres
+from headrace.producers import Client
+
+GRACE_S = 2.0
+
+#: What a process may take to end after its grace period, on a machine that does much else.
+ENDS_S = GRACE_S + 3.0
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """A server of this module's own, since all its databases are silent together."""
+    with tempfile.TemporaryDirectory(prefix="headrace-silent-") as folder, Postgres(Path(folder) / "pg") as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres, request):
+    postgres.create_database(request.node.name[:60])
+    return postgres.url_of(request.node.name[:60])
+
+
+@contextmanager
+def silent(postgres: Postgres):
+    """Stop the server and all its sessions."""
+    pids = [postgres.pid, *(child.pid for child in psutil.Process(postgres.pid).children(recursive=True))]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def wait_for(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 30
+    while text not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_worker_that_waits_for_a_silent_store_ends_when_told_to(settings, start_worker, postgres, tmp_path):
+    log = tmp_path / "worker.log"
+    limits = {"HEADRACE_GRACE_S": str(GRACE_S), "HEADRACE_DATABASE_TIMEOUT_S": "60"}
+    with Client(settings) as client:
+        with start_worker(**limits) as process:
+            client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+            with silent(postgres):
+                handles = client.submit_many("double", {"x": np.ones((500, 4), np.float32)})
+                time.sleep(1)
+                start = time.monotonic()
+                process.terminate()
+                process.wait(30)
+                assert time.monotonic() - start < ENDS_S
+        assert "could not be stored in time" in log.read_text()
+        with start_worker():
+            for handle in handles:
+                assert handle.result(timeout_s=40)["y"].shape == (1, 4)
+
+
+def test_a_silent_store_is_noticed_once_and_what_was_held_is_stored(
+    settings, start_worker, postgres, database_url, tmp_path
+):
+    log = tmp_path / "worker.log"
+    with Client(settings) as client, start_worker(HEADRACE_DATABASE_TIMEOUT_S="2"):
+        client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+        with silent(postgres):
+            handles = client.submit_many("double", {"x": np.ones((500, 4), np.float32)})
+            wait_for(log, "store away")
+            time.sleep(5)
+        for handle in handles:
+            assert handle.result(timeout_s=40)["y"].shape == (1, 4)
+        assert (log.read_text().count("store away"), log.read_text().count("store back")) == (1, 1)
+    with psycopg.connect(database_url) as store:
+        assert store.execute("SELECT count(*), count(DISTINCT id) FROM predictions").fetchone() == (501, 501)
