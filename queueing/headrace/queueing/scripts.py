@@ -226,7 +226,7 @@ local function pop(list, wanted)
     if #some < run then break end
     run = math.max(1, math.min(math.floor((most_bytes - bytes) / longest), 16 * #messages))
   end
-  while bytes > most_bytes and bytes > #messages[#messages] do
+  while #messages > 0 and bytes > most_bytes and bytes > #messages[#messages] do
     local message = table.remove(messages)
     redis.call('RPUSH', {_LIST}list, message)
     bytes = bytes - #message
