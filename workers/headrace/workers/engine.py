@@ -266,22 +266,12 @@ class Engine:
             requests = self._put_back(requests)
             if not requests:
                 return
-        elif self._window.room_bytes < 0:
-            self._put_back_beyond(requests)
         self._watch()
         if len(requests) <= FEW and self._executor.is_waiting:
             self._way.give(lambda: self._executor.submit(requests))
         else:
             self._executor.submit(requests)
         self.monitor.received(requests)
-
-    def _put_back_beyond(self, requests: list[InferenceRequest]) -> None:
-        """Put back the last of these that are more than may be held: compressed, they were smaller when claimed."""
-        beyond, beyond_bytes = [], -self._window.room_bytes
-        while beyond_bytes > 0 and len(requests) > 1:
-            beyond.append(requests.pop())
-            beyond_bytes -= beyond[-1].size_bytes
-        requests += self._put_back(beyond)
 
     def _on_taken(self, lane: Lane, rows: int, size_bytes: int) -> None:
         """On the executor's thread: requests left a batcher, so there is room for more."""
