@@ -1,4 +1,4 @@
-"""The outbox is bounded in bytes: large outputs fill no memory while Postgres is silent or is back, and none is lost."""
+"""The outbox is bounded in bytes: large outputs fill no memory while Postgres is silent or back, and none is lost."""
 
 from __future__ import annotations
 
