@@ -39,6 +39,23 @@ class Brokers(NamedTuple, Generic[C]):
     looks: C
 
 
+def left_to_the_next_call(_: float) -> bool:
+    """Don't pause: the caller comes again soon."""
+    return False
+
+
+def pausing_until(ends_at: float) -> Callable[[float], bool]:
+    """Return what sleeps through those pauses that end in time."""
+
+    def pause(seconds: float) -> bool:
+        in_time = time.monotonic() + seconds <= ends_at
+        if in_time:
+            time.sleep(seconds)
+        return in_time
+
+    return pause
+
+
 class Finder:
     """Looks for the requests of one client, a piece at a time, in whichever thread has the time."""
 
@@ -79,21 +96,21 @@ class Finder:
         with broker_errors():
             return read_identity(broker, uuid.uuid4().hex)
 
-    def go_on(self, budget_s: float = 0.0, *, at_once: bool = False) -> None:
-        """Go on with the round that is due; a pause longer than the budget is left to the next call.
+    def go_on(self, pause: Callable[[float], bool] = left_to_the_next_call, *, at_once: bool = False) -> None:
+        """Go on with the round that is due. Does nothing while another thread is at it.
 
-        at_once: also if nothing is due. Does nothing while another thread is at it.
+        pause: waits for some seconds, or returns False: then that pause, and the rest of the round, is left to the next
+        call. at_once: also if nothing is due.
         """
         if not self._busy.acquire(blocking=False):
             return
         try:
-            now = time.monotonic()
-            if at_once or now >= self._losses.due_at:
-                self._run(now + budget_s)
+            if at_once or time.monotonic() >= self._losses.due_at:
+                self._run(pause)
         finally:
             self._busy.release()
 
-    def _run(self, ends_at: float) -> None:
+    def _run(self, pause: Callable[[float], bool]) -> None:
         looks = self._round
         if looks is None:
             looks = round_of_looks(self._losses, self._pending, keys_of(self._brokers.looks), time.monotonic)
@@ -107,11 +124,10 @@ class Finder:
                 if not isinstance(wish, Pause):
                     answer = self._do(wish)
                     continue
-                answer, now = None, time.monotonic()
-                if now + wish.seconds > ends_at:
-                    self._round, self._losses.due_at = looks, now + wish.seconds
+                answer, over_at = None, time.monotonic() + wish.seconds
+                if not pause(wish.seconds):
+                    self._round, self._losses.due_at = looks, over_at
                     return
-                time.sleep(wish.seconds)
         except StopIteration:
             self._changed()
         except _AWAY as exc:

@@ -33,7 +33,7 @@ from headrace.producers.broker import (
     read_inbox,
     take_from_inbox,
 )
-from headrace.producers.finder import Brokers, Finder
+from headrace.producers.finder import Brokers, Finder, pausing_until
 from headrace.producers.lookup import RowLookup
 from headrace.producers.losses import Losses
 from headrace.producers.pending import Pending, Standing, Waiting
@@ -53,6 +53,9 @@ TIDY_EVERY_S: Final = 1.0
 
 #: How long asking for a status may look for what has been away for long; it goes on when it is asked again.
 STATUS_LOOK_S: Final = 2.0
+
+#: A waiter's thread sleeps through pauses of a look up to this one, which is as late as a reply may then be taken.
+SHORT_PAUSE_S: Final = 0.05
 
 _log: Final = logging.getLogger(__name__)
 
@@ -137,7 +140,7 @@ class Inbox:
         with self._lock:
             due = handle.reply is None and self._losses.asked_for(handle, time.monotonic())
         if due:
-            self._finder.go_on(STATUS_LOOK_S, at_once=True)
+            self._finder.go_on(pausing_until(time.monotonic() + STATUS_LOOK_S), at_once=True)
 
     def _read_store(self, handles: Collection[Waiting]) -> set[str]:
         replies, known = self._rows.whereabouts(handles)
@@ -213,10 +216,23 @@ class Inbox:
                         self._call_next_leader()
                     if handle.reply is None and (ends_at is None or time.monotonic() < ends_at):
                         self._look_up_what_is_due()
-                        self._finder.go_on()
+                        self._finder.go_on(lambda seconds: self._pause(seconds, handle, woken, ends_at))
                 else:
                     woken.wait(None if ends_at is None else left_s)
                     woken.clear()
+
+    def _pause(self, seconds: float, handle: Waiting, woken: threading.Event, ends_at: float | None) -> bool:
+        """Wait between two pieces of a look, for replies too; False when there is something better to do.
+
+        A blocking read is no pause: a server that is idle looks only ten times a second whether its time is over.
+        """
+        if seconds > SHORT_PAUSE_S or (ends_at is not None and time.monotonic() + seconds > ends_at):
+            return False
+        self._poll_now(LATE_S)
+        if not handle.ended and not self.closed:
+            woken.wait(seconds)
+            woken.clear()
+        return not handle.ended and not self.closed
 
     def _poll_at_last(self) -> None:
         """Take what has arrived, now that the time of a waiter is up: it waits for no second silent connection."""
