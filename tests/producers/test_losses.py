@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -263,5 +264,36 @@ def test_waiting_again_and_again_for_a_moment_puts_no_probe_off(world: World) ->
     assert world.losses.due_at == due_at < world.now
 
 
+@pytest.mark.parametrize("piece_s", [0.0001, 0.001, 0.01])
+def test_two_looks_through_two_million_messages_end_within_the_lease(world: World, piece_s: float) -> None:
+    """At most a tenth of the server's time at first, then half of it."""
+    pieces = int(min(8_000, 8 / piece_s))
+    world.submit("gone", queued=False, wait=True)
+    world.identity = SECOND
+    began, answer, looked = world.now, None, 0
+    steps = round_of_looks(world.losses, world.pending, Keys(), lambda: world.now)
+    with contextlib.suppress(StopIteration):
+        while True:
+            wish, answer = steps.send(answer), None
+            match wish:
+                case Probe():
+                    answer = world.identity
+                case Ask(command=("EVAL", _, 0, "infer.digits", at)):
+                    world.now += piece_s
+                    looked += 1
+                    answer = [at + 1 if at < pieces else -1]
+                case Ask(command=("EVAL", *_)):
+                    answer = [-1]
+                case Ask():
+                    answer = []
+                case Read():
+                    answer = set()
+                case Pause(seconds=seconds):
+                    world.now += seconds
+    assert looked == 2 * (pieces + 1)
+    assert world.now - began < LEASE_S - PROBE_EVERY_S
+
+
 def test_a_short_lease_is_probed_for_more_often() -> None:
-    assert [Losses(lease_s).probe_every_s for lease_s in (0.1, 2.0, 60.0)] == [0.25, 0.5, PROBE_EVERY_S]
+    assert [Losses(lease_s).probe_every_s for lease_s in (0.1, 2.0, 60.0)] == [0.1, 0.5, PROBE_EVERY_S]
+    assert [Losses(lease_s).again_s for lease_s in (2.0, 60.0)] == [0.5, AGAIN_S]

@@ -23,7 +23,7 @@ from headrace.queueing import ClaimingConsumer, connect
 
 X = np.arange(3, dtype=np.float32).reshape(1, 3)
 
-#: Well below the lease of 60 s; a probe every 2 s, two looks 0.25 s apart, and a busy machine.
+#: Well below the lease of 60 s; a probe every 2 s, two looks a second apart, and a busy machine.
 TOLD_S = 15.0
 
 
@@ -62,6 +62,28 @@ def test_whoever_begins_to_wait_after_a_flush_is_told(client: Client, broker_url
             handle.result(timeout_s=60)
         assert caught.value.request_id == handle.id
     assert time.monotonic() - began < TOLD_S
+
+
+def test_a_waiter_is_told_within_a_short_lease(settings: Settings, broker_url: str) -> None:
+    with Client(settings.model_copy(update={"lease_s": 4.0})) as client, ThreadPoolExecutor(1) as pool:
+        handle = client.submit(MODEL, {"x": X})
+        waiter = pool.submit(handle.result)
+        time.sleep(1.5)
+        flush(broker_url)
+        assert isinstance(waiter.exception(4.0), RequestLost)
+
+
+def test_a_waiter_behind_many_messages_is_told(client: Client, broker_url: str) -> None:
+    """A replica took over that has a full queue, but not the latest request."""
+    client.submit_many(MODEL, {"x": np.repeat(X, 50_000, axis=0)})
+    handle = client.submit(MODEL, {"x": X})
+    with connect(broker_url) as broker, ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(handle.result)
+        ends = (broker.lindex(f"infer.{MODEL}", at) for at in (0, -1))
+        (message,) = (each for each in ends if handle.id.encode() in each)
+        assert broker.lrem(f"infer.{MODEL}", 0, message) == 1
+        broker.delete("headrace:epoch")
+        fails_in_time(waiter.result)
 
 
 def test_all_of_many_waiting_threads_are_told(client: Client, broker_url: str) -> None:

@@ -26,6 +26,7 @@ SILENCE_S = 3.0
 SERVED_S = 2 * SILENCE_S
 
 ONE = {"x": np.ones((1, 4), np.float32)}
+NEW_ONES = pytest.mark.parametrize("new_ones", [False, True], ids=["new-connections-work", "nothing-works"])
 WAYS = pytest.mark.parametrize("ways", [BOTH_WAYS, ("commands",), ("answers",)], ids=["both", "commands", "answers"])
 
 
@@ -62,7 +63,7 @@ def test_a_worker_whose_connections_freeze_serves_again(
 
 
 @WAYS
-@pytest.mark.parametrize("new_ones", [False, True], ids=["new-connections-work", "nothing-works"])
+@NEW_ONES
 def test_a_worker_whose_connections_are_frozen_ends_when_it_is_told_to(
     ways: tuple[str, ...], new_ones: bool, settings: Settings, behind: Settings, wire: Wire, tmp_path: Path
 ) -> None:
@@ -94,18 +95,47 @@ def test_clients_whose_connections_freeze_go_on(
         assert time.monotonic() - frozen_at < 2 * SERVED_S
 
 
+#: A second after its time, and two more for a busy machine.
+LATE_S = 3.0
+
+
+@NEW_ONES
+@pytest.mark.parametrize("waited_s", [0.0, 4.0], ids=["fresh", "looked-for"])
 def test_a_result_that_is_waited_for_briefly_is_not_waited_for_longer(
-    settings: Settings, behind: Settings, wire: Wire
+    new_ones: bool, waited_s: float, behind: Settings, wire: Wire
 ) -> None:
     with Client(behind.model_copy(update={"broker_timeout_s": 30.0})) as client:
         handle = client.submit("double", ONE)
         with pytest.raises(ResultTimeout):
             handle.result(0.3)
-        wire.freeze()
-        began = time.monotonic()
-        with pytest.raises(ResultTimeout):
-            handle.result(1.0)
-        assert time.monotonic() - began < 5.0
+        time.sleep(waited_s)
+        wire.freeze(new_ones=new_ones)
+        for timeout_s in (0.3, 1.0, 2.5):
+            began = time.monotonic()
+            with pytest.raises(ResultTimeout):
+                handle.result(timeout_s)
+            assert time.monotonic() - began < timeout_s + LATE_S
+
+
+@NEW_ONES
+@pytest.mark.parametrize("waited_s", [0.0, 4.0], ids=["fresh", "looked-for"])
+def test_an_asyncio_result_that_is_waited_for_briefly_is_not_waited_for_longer(
+    new_ones: bool, waited_s: float, behind: Settings, wire: Wire
+) -> None:
+    async def use() -> None:
+        async with AsyncClient(behind.model_copy(update={"broker_timeout_s": 30.0})) as client:
+            handle = await client.submit("double", ONE)
+            with pytest.raises(ResultTimeout):
+                await handle.result(0.3)
+            await asyncio.sleep(waited_s)
+            wire.freeze(new_ones=new_ones)
+            for timeout_s in (0.3, 1.0, 2.5):
+                began = time.monotonic()
+                with pytest.raises(ResultTimeout):
+                    await handle.result(timeout_s)
+                assert time.monotonic() - began < timeout_s + LATE_S
+
+    asyncio.run(use())
 
 
 @WAYS

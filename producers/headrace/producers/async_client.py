@@ -16,8 +16,9 @@ from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.async_inbox import AsyncInbox
 from headrace.producers.async_keeper import AsyncKeeper
 from headrace.producers.async_sender import AsyncSender
-from headrace.producers.broker import connect_for_calls_async
+from headrace.producers.broker import connect_for_calls_async, connect_for_look_async
 from headrace.producers.durable import DurableRequests
+from headrace.producers.finder import Brokers
 from headrace.producers.forks import renew_after_fork
 from headrace.producers.lookup import RowLookup
 from headrace.producers.pending import NOT_KEPT_YET
@@ -61,9 +62,11 @@ class AsyncClient:
         self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
         key = keys.keys_of(self._broker).inbox(inbox)
-        self._inbox = AsyncInbox(self._url, key, self._rows, self._broker, self._settings.lease_s, silence_s)
+        self._looks = connect_for_look_async(self._url, prefix)
+        brokers = Brokers(self._broker, self._looks)
+        self._inbox = AsyncInbox(self._url, key, self._rows, brokers, self._settings.lease_s, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
-        self._look = AsyncLook(self._url, self._settings.key_prefix, self._factory.catalog)
+        self._look = AsyncLook(self._looks, self._factory.catalog)
 
     def _bind(self) -> None:
         """Keep to the event loop of the first use; connections can't leave it."""
@@ -230,7 +233,7 @@ class AsyncClient:
         await self._keeper.close()
         await self._sender.close()
         await self._broker.aclose()
-        await self._look.close()
+        await self._looks.aclose()
         await asyncio.to_thread(self._rows.close)
 
     async def __aenter__(self) -> Self:

@@ -24,7 +24,7 @@ from headrace.producers.broker import (
     connect_for_reading_async,
     read_for_s,
 )
-from headrace.producers.finder import AsyncFinder
+from headrace.producers.finder import AsyncFinder, Brokers
 from headrace.producers.lookup import RowLookup
 from headrace.producers.losses import PROBE_EVERY_S, Losses
 from headrace.producers.pending import Pending, Standing, Waiting
@@ -47,17 +47,18 @@ class AsyncInbox:
         url: str,
         key: str,
         rows: RowLookup,
-        broker: redis.asyncio.Redis,
+        brokers: Brokers[redis.asyncio.Redis],
         lease_s: float,
         silence_s: float = SILENCE_S,
     ) -> None:
         """key: the list to read. rows: the way to the store, which blocks.
 
-        broker: for short calls. lease_s: how long a dead worker keeps requests to itself. silence_s: a connection that
-        is silent for so long is replaced.
+        lease_s: how long a dead worker keeps requests to itself. silence_s: a connection that is silent for so long is
+        replaced.
         """
         self.key = key
         self.closed = False
+        self._looks = brokers.looks
         self._client = connect_for_reading_async(url, silence_s)
         self._read_s = read_for_s(silence_s)
         self._rows = rows
@@ -69,7 +70,7 @@ class AsyncInbox:
         self._failure: BaseException | None = None
         self._down_since: float | None = None
         self._losses = Losses(lease_s)
-        self._finder = AsyncFinder(broker, self._losses, self._pending, rows.whereabouts)
+        self._finder = AsyncFinder(brokers, self._losses, self._pending, rows.whereabouts)
         self._look: asyncio.Task[None] | None = None
         self._look_timer: asyncio.TimerHandle | None = None
 
@@ -244,7 +245,7 @@ class AsyncInbox:
         await self._end_tasks()
         try:
             with broker_errors():
-                await self._client.delete(self.key)
+                await self._looks.delete(self.key)
         except BrokerUnavailable:
             # The workers gave the list a time to live.
             _log.debug("inbox_not_deleted inbox=%s", self.key)
@@ -262,5 +263,5 @@ class AsyncInbox:
         if alive:
             # redis-py loses a cancellation that comes while it connects; then an empty element ends the read.
             with contextlib.suppress(BrokerUnavailable), broker_errors():
-                await self._client.rpush(self.key, NUDGE)
+                await self._looks.rpush(self.key, NUDGE)
             await asyncio.wait(alive, timeout=self._read_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import redis
 import redis.asyncio
@@ -27,7 +27,8 @@ _LOOK_TIMEOUT_S: Final = 1.0
 #: Longest single blocking read of an inbox, at most half of the time after which silence means a dead connection.
 READ_S: Final = 3.0
 
-#: A caller whose time is up waits so much longer for the answer to its last read.
+#: A caller whose time is up waits so much longer for the answer to its last read. A new connection for reading has as
+#: much for its greeting; whoever has more time tries again.
 LATE_S: Final = 1.0
 
 #: Redis before 7 may take a shorter time for "forever".
@@ -55,8 +56,12 @@ def connect_for_calls(url: str, prefix: str = "", silence_s: float = SILENCE_S) 
 
 
 def connect_for_reading(url: str, silence_s: float = SILENCE_S) -> redis.Redis:
-    """Return a client for blocking reads; it doesn't retry, so that its user learns of every break."""
-    return connect(url, silence_s=silence_s, retry=redis.retry.Retry(ExponentialBackoff(), 0))
+    """Return a client for blocking reads; it doesn't retry, so that its user learns of every break.
+
+    Reads with a bound of their own aside, its calls give up soon.
+    """
+    retry = redis.retry.Retry(ExponentialBackoff(), 0)
+    return connect(url, silence_s=silence_s, retry=retry, socket_timeout=min(LATE_S, silence_s))
 
 
 def read_for_s(silence_s: float) -> float:
@@ -66,13 +71,28 @@ def read_for_s(silence_s: float) -> float:
 
 def read_inbox(client: redis.Redis, key: str, timeout_s: float, late_s: float) -> list[bytes] | None:
     """Wait for an element of a list, at most `timeout_s`; fails when no answer has come `late_s` after that."""
+    answer: list[bytes] | None = _call(client, timeout_s + late_s, "BLPOP", key, max(timeout_s, SHORTEST_READ_S))
+    return answer
+
+
+def take_from_inbox(client: redis.Redis, key: str, elements: int, timeout_s: float) -> list[bytes]:
+    """Take the first elements of a list without waiting; fails when no answer has come in time."""
+    answer: list[bytes] | None = _call(client, timeout_s, "LPOP", key, elements)
+    return answer or []
+
+
+def _call(client: redis.Redis, timeout_s: float, *command: str | int | float) -> Any:
     connection = client.connection_pool.get_connection()
     try:
-        connection.send_command("BLPOP", key, max(timeout_s, SHORTEST_READ_S))  # type: ignore[no-untyped-call]
-        answer: list[bytes] | None = connection.read_response(timeout=timeout_s + late_s)
-        return answer
+        connection.send_command(*command)  # type: ignore[no-untyped-call]
+        return connection.read_response(timeout=timeout_s)
     finally:
         client.connection_pool.release(connection)
+
+
+def is_silence(error: BrokerUnavailable) -> bool:
+    """Return whether the broker gave no answer, rather than a refusal or the end of the connection."""
+    return isinstance(error.__cause__, redis.TimeoutError)
 
 
 def connect_for_look(url: str, prefix: str = "") -> redis.Redis:

@@ -11,8 +11,9 @@ from headrace.contracts.errors import BrokerUnavailable, InvalidRequest, StoreUn
 from headrace.contracts.message import queue_name
 from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors import Tensors
-from headrace.producers.broker import broker_errors, connect_for_calls
+from headrace.producers.broker import broker_errors, connect_for_calls, connect_for_look
 from headrace.producers.durable import DurableRequests, not_sent
+from headrace.producers.finder import Brokers
 from headrace.producers.forks import renew_after_fork
 from headrace.producers.handle import Handle
 from headrace.producers.inbox import Inbox
@@ -60,9 +61,11 @@ class Client:
         self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
         key = keys.keys_of(self._broker).inbox(inbox)
-        self._inbox = Inbox(self._url, key, self._rows, self._broker, self._settings.lease_s, silence_s)
+        self._looks = connect_for_look(self._url, prefix)
+        brokers = Brokers(self._broker, self._looks)
+        self._inbox = Inbox(self._url, key, self._rows, brokers, self._settings.lease_s, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
-        self._look = Look(self._url, self._settings.key_prefix, self._factory.catalog)
+        self._look = Look(self._looks, self._factory.catalog)
 
     def renew(self) -> None:
         """Start afresh in the child after a fork: an inbox and connections of its own."""
@@ -232,9 +235,10 @@ class Client:
     def is_served(self, model: str) -> bool:
         """Return whether a worker takes the requests to a model at present; `Handle.result` asks when its time is up.
 
-        A worker that was killed counts until its lease ends; True also when the broker doesn't answer in a second.
+        A worker that was killed counts until its lease ends; True also when the broker doesn't answer in a second, or
+        just said nothing.
         """
-        return self._served(model)
+        return self._inbox.silent or self._served(model)
 
     def where_served(self, model: str) -> str:
         """Return a phrase on where a model is served that is not served here; `Handle.result` asks when it isn't."""
@@ -269,7 +273,7 @@ class Client:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
         self._inbox.close()
         self._broker.close()
-        self._look.close()
+        self._looks.close()
         self._rows.close()
 
     def __enter__(self) -> Self:

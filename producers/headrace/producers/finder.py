@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Generator
-from typing import Any, Final
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import redis
 import redis.asyncio
@@ -26,25 +26,54 @@ _AWAY: Final = (BrokerUnavailable, StoreUnavailable, ConfigurationError)
 
 _log: Final = logging.getLogger(__name__)
 
+C = TypeVar("C", redis.Redis, redis.asyncio.Redis)
+
+
+class Brokers(NamedTuple, Generic[C]):
+    """Two ways to one broker. calls: its calls may take the whole bound on silence. looks: its calls give up soon.
+
+    A waiter with little time looks over the second, or it would wait for a silent connection after its time.
+    """
+
+    calls: C
+    looks: C
+
+
+def left_to_the_next_call(_: float) -> bool:
+    """Don't pause: the caller comes again soon."""
+    return False
+
+
+def pausing_until(ends_at: float) -> Callable[[float], bool]:
+    """Return what sleeps through those pauses that end in time."""
+
+    def pause(seconds: float) -> bool:
+        in_time = time.monotonic() + seconds <= ends_at
+        if in_time:
+            time.sleep(seconds)
+        return in_time
+
+    return pause
+
 
 class Finder:
     """Looks for the requests of one client, a piece at a time, in whichever thread has the time."""
 
     def __init__(
         self,
-        broker: redis.Redis,
+        brokers: Brokers[redis.Redis],
         losses: Losses,
         pending: Pending,
         lock: threading.Lock,
         read: Callable[[Collection[Waiting]], set[str]],
         changed: Callable[[], None],
     ) -> None:
-        """broker: for short calls. lock: guards losses and pending.
+        """lock: guards losses and pending.
 
         read: looks into the store, settles what has ended, returns the ids that are known there. changed: called,
         without the lock, after requests may have been found lost.
         """
-        self._broker = broker
+        self._brokers = brokers
         self._losses = losses
         self._pending = pending
         self._lock = lock
@@ -58,32 +87,33 @@ class Finder:
         """Read the broker's identity for the first time; of many threads one does. Raises BrokerUnavailable."""
         with self._learning:
             if not self._losses.identity_known:
-                identity = self._identity()
+                identity = self._identity(self._brokers.calls)
                 with self._lock:
                     self._losses.probed(identity)
 
-    def _identity(self) -> ServerIdentity:
+    @staticmethod
+    def _identity(broker: redis.Redis) -> ServerIdentity:
         with broker_errors():
-            return read_identity(self._broker, uuid.uuid4().hex)
+            return read_identity(broker, uuid.uuid4().hex)
 
-    def go_on(self, budget_s: float = 0.0, *, at_once: bool = False) -> None:
-        """Go on with the round that is due; a pause longer than the budget is left to the next call.
+    def go_on(self, pause: Callable[[float], bool] = left_to_the_next_call, *, at_once: bool = False) -> None:
+        """Go on with the round that is due. Does nothing while another thread is at it.
 
-        at_once: also if nothing is due. Does nothing while another thread is at it.
+        pause: waits for some seconds, or returns False: then that pause, and the rest of the round, is left to the next
+        call. at_once: also if nothing is due.
         """
         if not self._busy.acquire(blocking=False):
             return
         try:
-            now = time.monotonic()
-            if at_once or now >= self._losses.due_at:
-                self._run(now + budget_s)
+            if at_once or time.monotonic() >= self._losses.due_at:
+                self._run(pause)
         finally:
             self._busy.release()
 
-    def _run(self, ends_at: float) -> None:
+    def _run(self, pause: Callable[[float], bool]) -> None:
         looks = self._round
         if looks is None:
-            looks = round_of_looks(self._losses, self._pending, keys_of(self._broker), time.monotonic)
+            looks = round_of_looks(self._losses, self._pending, keys_of(self._brokers.looks), time.monotonic)
         self._round = None
         answer: Any = None
         try:
@@ -94,11 +124,10 @@ class Finder:
                 if not isinstance(wish, Pause):
                     answer = self._do(wish)
                     continue
-                answer, now = None, time.monotonic()
-                if now + wish.seconds > ends_at:
-                    self._round, self._losses.due_at = looks, now + wish.seconds
+                answer, over_at = None, time.monotonic() + wish.seconds
+                if not pause(wish.seconds):
+                    self._round, self._losses.due_at = looks, over_at
                     return
-                time.sleep(wish.seconds)
         except StopIteration:
             self._changed()
         except _AWAY as exc:
@@ -107,10 +136,10 @@ class Finder:
 
     def _do(self, wish: Wish) -> Any:
         if isinstance(wish, Probe):
-            return self._identity()
+            return self._identity(self._brokers.looks)
         if isinstance(wish, Ask):
             with broker_errors():
-                return self._broker.execute_command(*wish.command)  # type: ignore[no-untyped-call]
+                return self._brokers.looks.execute_command(*wish.command)  # type: ignore[no-untyped-call]
         assert not isinstance(wish, Pause)
         return self._read(wish.handles)
 
@@ -120,13 +149,13 @@ class AsyncFinder:
 
     def __init__(
         self,
-        broker: redis.asyncio.Redis,
+        brokers: Brokers[redis.asyncio.Redis],
         losses: Losses,
         pending: Pending,
         read: Callable[[Collection[Waiting]], tuple[list[Reply], set[str]]],
     ) -> None:
         """read: looks into the store for replies to these requests, and for the ids of those it keeps; may block."""
-        self._broker = broker
+        self._brokers = brokers
         self._losses = losses
         self._pending = pending
         self._read = read
@@ -137,18 +166,19 @@ class AsyncFinder:
         """Read the broker's identity for the first time; of many tasks one does. Raises BrokerUnavailable."""
         async with self._learning:
             if not self._losses.identity_known:
-                self._losses.probed(await self._identity())
+                self._losses.probed(await self._identity(self._brokers.calls))
 
-    async def _identity(self) -> ServerIdentity:
+    @staticmethod
+    async def _identity(broker: redis.asyncio.Redis) -> ServerIdentity:
         with broker_errors():
-            return await read_identity_async(self._broker, uuid.uuid4().hex)
+            return await read_identity_async(broker, uuid.uuid4().hex)
 
     async def go_through(self) -> None:
         """Go through one round; does nothing while another task is at it."""
         if self._busy.locked():
             return
         async with self._busy:
-            looks = round_of_looks(self._losses, self._pending, keys_of(self._broker), time.monotonic)
+            looks = round_of_looks(self._losses, self._pending, keys_of(self._brokers.looks), time.monotonic)
             answer: Any = None
             try:
                 while True:
@@ -160,12 +190,12 @@ class AsyncFinder:
 
     async def _do(self, wish: Wish) -> Any:
         if isinstance(wish, Probe):
-            return await self._identity()
+            return await self._identity(self._brokers.looks)
         if isinstance(wish, Pause):
             return await asyncio.sleep(wish.seconds)
         if isinstance(wish, Ask):
             with broker_errors():
-                return await self._broker.execute_command(*wish.command)  # type: ignore[no-untyped-call]
+                return await self._brokers.looks.execute_command(*wish.command)  # type: ignore[no-untyped-call]
         replies, known = await asyncio.to_thread(self._read, wish.handles)
         self._pending.settle(replies)
         return known

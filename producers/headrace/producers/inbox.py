@@ -28,10 +28,12 @@ from headrace.producers.broker import (
     RECONNECT_MAX_S,
     broker_errors,
     connect_for_reading,
+    is_silence,
     read_for_s,
     read_inbox,
+    take_from_inbox,
 )
-from headrace.producers.finder import Finder
+from headrace.producers.finder import Brokers, Finder, pausing_until
 from headrace.producers.lookup import RowLookup
 from headrace.producers.losses import Losses
 from headrace.producers.pending import Pending, Standing, Waiting
@@ -52,6 +54,9 @@ TIDY_EVERY_S: Final = 1.0
 #: How long asking for a status may look for what has been away for long; it goes on when it is asked again.
 STATUS_LOOK_S: Final = 2.0
 
+#: A waiter's thread sleeps through pauses of a look up to this one, which is as late as a reply may then be taken.
+SHORT_PAUSE_S: Final = 0.05
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -63,18 +68,19 @@ class Inbox:
         url: str,
         key: str,
         rows: RowLookup,
-        broker: redis.Redis,
+        brokers: Brokers[redis.Redis],
         lease_s: float,
         silence_s: float = SILENCE_S,
     ) -> None:
         """key: the list to read. rows: the way to the store.
 
-        broker: for short calls. lease_s: how long a dead worker keeps requests to itself. silence_s: a connection that
-        is silent for so long is replaced.
+        lease_s: how long a dead worker keeps requests to itself. silence_s: a connection that is silent for so long is
+        replaced.
         """
         self.key = key
         self._client = connect_for_reading(url, silence_s)
         self._read_s = read_for_s(silence_s)
+        self._silence_s = silence_s
         self._late_s = silence_s - self._read_s
         self._rows = rows
         self._pending = Pending()
@@ -82,15 +88,21 @@ class Inbox:
         self._reading = threading.Lock()
         self._leader: Waiting | None = None
         self._down_since: float | None = None
+        self._silent = False
         self._polled_at = 0.0
         self._closed = threading.Event()
         self._losses = Losses(lease_s)
-        self._finder = Finder(broker, self._losses, self._pending, self._lock, self._read_store, self._wake_leader)
+        self._finder = Finder(brokers, self._losses, self._pending, self._lock, self._read_store, self._wake_leader)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed.is_set()
+
+    @property
+    def silent(self) -> bool:
+        """Whether the last read ended without an answer; asking the broker more would take as long."""
+        return self._silent
 
     def expect(
         self, handles: Sequence[Waiting], deadline_s: float | None = None, kept: uuid.UUID | None = None
@@ -128,7 +140,7 @@ class Inbox:
         with self._lock:
             due = handle.reply is None and self._losses.asked_for(handle, time.monotonic())
         if due:
-            self._finder.go_on(STATUS_LOOK_S, at_once=True)
+            self._finder.go_on(pausing_until(time.monotonic() + STATUS_LOOK_S), at_once=True)
 
     def _read_store(self, handles: Collection[Waiting]) -> set[str]:
         replies, known = self._rows.whereabouts(handles)
@@ -149,19 +161,19 @@ class Inbox:
     def poll(self) -> None:
         """Take what has arrived, without waiting, unless that was done just now. Raises BrokerUnavailable."""
         if time.monotonic() - self._polled_at >= POLL_EVERY_S:
-            self._poll_now()
+            self._poll_now(self._silence_s)
             self._finder.go_on()
 
     def tidy(self) -> None:
         """Take what has arrived if that was last done long ago, so that replies nobody waits for don't pile up."""
         if time.monotonic() - self._polled_at >= TIDY_EVERY_S:
             try:
-                self._poll_now()
+                self._poll_now(self._silence_s)
             except BrokerUnavailable as exc:
                 # Nobody asked for these replies; who waits for them will read again.
                 _log.debug("tidy_failed inbox=%s error=%r", self.key, exc.message)
 
-    def _poll_now(self) -> None:
+    def _poll_now(self, timeout_s: float) -> None:
         if self.closed or not self._reading.acquire(blocking=False):
             return
         self._polled_at = time.monotonic()
@@ -169,7 +181,7 @@ class Inbox:
             taken = _POLL_ELEMENTS
             while taken == _POLL_ELEMENTS:
                 with broker_errors():
-                    elements: list[bytes] = self._client.lpop(self.key, _POLL_ELEMENTS) or []  # type: ignore[assignment]
+                    elements = take_from_inbox(self._client, self.key, _POLL_ELEMENTS, timeout_s)
                 for element in elements:
                     self._take(element)
                 taken = len(elements)
@@ -187,14 +199,14 @@ class Inbox:
         Raises BrokerUnavailable when the broker was away for PATIENCE_S.
         """
         if handle.ended or (timeout_s is not None and timeout_s <= 0):
-            self._poll_now()
+            self._poll_now(LATE_S)
             return
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         with self._watching(handle) as woken:
             while not handle.ended and not self.closed:
                 left_s = self._read_s if ends_at is None else ends_at - time.monotonic()
                 if left_s <= 0:
-                    self._poll_now()
+                    self._poll_at_last()
                     return
                 if self._reading.acquire(blocking=False):
                     try:
@@ -202,12 +214,36 @@ class Inbox:
                     finally:
                         self._reading.release()
                         self._call_next_leader()
-                    if handle.reply is None:
+                    if handle.reply is None and (ends_at is None or time.monotonic() < ends_at):
                         self._look_up_what_is_due()
-                        self._finder.go_on()
+                        self._finder.go_on(lambda seconds: self._pause(seconds, handle, woken, ends_at))
                 else:
                     woken.wait(None if ends_at is None else left_s)
                     woken.clear()
+
+    def _pause(self, seconds: float, handle: Waiting, woken: threading.Event, ends_at: float | None) -> bool:
+        """Wait between two pieces of a look, for replies too; False when there is something better to do.
+
+        A blocking read is no pause: a server that is idle looks only ten times a second whether its time is over.
+        """
+        if seconds > SHORT_PAUSE_S or (ends_at is not None and time.monotonic() + seconds > ends_at):
+            return False
+        self._poll_now(LATE_S)
+        if not handle.ended and not self.closed:
+            woken.wait(seconds)
+            woken.clear()
+        return not handle.ended and not self.closed
+
+    def _poll_at_last(self) -> None:
+        """Take what has arrived, now that the time of a waiter is up: it waits for no second silent connection."""
+        if self._silent:
+            return
+        try:
+            self._poll_now(LATE_S)
+        except BrokerUnavailable as exc:
+            if not is_silence(exc):
+                raise
+            self._silent = True
 
     @contextmanager
     def _watching(self, handle: Waiting) -> Iterator[threading.Event]:
@@ -251,15 +287,16 @@ class Inbox:
         try:
             with broker_errors():
                 found = read_inbox(self._client, self.key, timeout_s, late_s)
-        except BrokerUnavailable:
+        except BrokerUnavailable as exc:
             if self.closed:
                 return
+            self._silent = is_silence(exc)
             away_s = self._note_break()
             if away_s > PATIENCE_S:
                 raise
             self._closed.wait(min(max(away_s, RECONNECT_FIRST_S), RECONNECT_MAX_S, timeout_s))
             return
-        self._down_since = None
+        self._down_since, self._silent = None, False
         if found:
             self._take(found[1])
 

@@ -24,10 +24,16 @@ from headrace.queueing.search import PAUSES, search_steps
 #: commands.
 PROBE_EVERY_S: Final = 2.0
 
-MIN_PROBE_EVERY_S: Final = 0.25
+MIN_PROBE_EVERY_S: Final = 0.1
 
-#: Time between the two looks: a request that moved backward during the first has arrived.
-AGAIN_S: Final = 0.25
+#: Time between the two looks, or a quarter of a short lease: what moved backward during the first has arrived by then,
+#: and a worker that had requests in its hands has stored the batch that ran.
+AGAIN_S: Final = 1.0
+
+#: A look that takes longer than this part of the lease takes up to half of the server: two of them end within the lease
+#: while no more than about two million messages wait.
+UNHURRIED: Final = 1 / 4
+HURRIED_PAUSES: Final = 1
 
 #: A request is looked for so long after its deadline, then after twice the time, and so on.
 OVERDUE_S: Final = 5.0
@@ -66,6 +72,8 @@ class Losses:
         self._lease_s = lease_s
         #: A short lease is told apart from a long one in the time in which losses are noticed, too.
         self.probe_every_s = max(MIN_PROBE_EVERY_S, min(PROBE_EVERY_S, lease_s / 4))
+        self.again_s = min(AGAIN_S, lease_s / 4)
+        self.unhurried_s = lease_s * UNHURRIED
         self._identity: ServerIdentity | None = None
         self._epoch = next(_epochs)
         self._changed = False
@@ -222,23 +230,24 @@ def round_of_looks(
     losses.due_at = math.inf
     losses.probed((yield Probe()))
     while look := losses.look(pending.unanswered(), pending.watched(), clock()):
-        missing = yield from _searched(look, keys, clock)
+        missing = yield from _searched(look, keys, clock, losses.unhurried_s)
         if missing:
             missing -= set((yield Read([look.wanted[each] for each in missing])))
         pending.wake(losses.looked(look, missing))
         if losses.looks_again:
-            yield Pause(AGAIN_S)
+            yield Pause(losses.again_s)
     losses.due_at = clock() + losses.probe_every_s
 
 
-def _searched(look: Look, keys: Keys, clock: Callable[[], float]) -> Generator[Wish, Any, set[str]]:
+def _searched(look: Look, keys: Keys, clock: Callable[[], float], unhurried_s: float) -> Generator[Wish, Any, set[str]]:
     steps = search_steps(keys, look.by_queue())
     try:
         command = next(steps)
         while True:
             began = clock()
             answer = yield Ask(command)
-            yield Pause((clock() - began) * PAUSES)
+            took_s = clock() - began
+            yield Pause(took_s * (PAUSES if clock() < look.began + unhurried_s else HURRIED_PAUSES))
             command = steps.send(answer)
     except StopIteration as end:
         missing: set[str] = end.value

@@ -6,13 +6,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.contracts.message import queue_name
 from headrace.producers.broker import broker_errors, connect_for_look, connect_for_look_async
 from headrace.producers.catalog import Catalog
 from headrace.queueing import serving
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
 
 T = TypeVar("T")
 
@@ -109,11 +113,11 @@ def where_served(url: str, model: str, prefix: str = "") -> str:
 
 
 class Look:
-    """Keeps a catalog up to date with what workers serve, through a connection of its own whose calls are short."""
+    """Keeps a catalog up to date with what workers serve."""
 
-    def __init__(self, url: str, prefix: str, catalog: Catalog) -> None:
-        """The connection is made when it is first needed."""
-        self._client = connect_for_look(url, prefix)
+    def __init__(self, client: redis.Redis, catalog: Catalog) -> None:
+        """client: whose calls give up soon."""
+        self._client = client
         self._catalog = catalog
 
     def __call__(self, model: str) -> None:
@@ -127,17 +131,13 @@ class Look:
             return
         self._catalog.learn(model, found)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
-
 
 class AsyncLook:
     """The asyncio twin of `Look`."""
 
-    def __init__(self, url: str, prefix: str, catalog: Catalog) -> None:
-        """The connection is made when it is first needed."""
-        self._client = connect_for_look_async(url, prefix)
+    def __init__(self, client: redis.asyncio.Redis, catalog: Catalog) -> None:
+        """client: whose calls give up soon."""
+        self._client = client
         self._catalog = catalog
 
     async def __call__(self, model: str) -> None:
@@ -150,7 +150,3 @@ class AsyncLook:
         except BrokerUnavailable:
             return
         self._catalog.learn(model, found)
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._client.aclose()

@@ -29,9 +29,10 @@ BETWEEN_S: Final = (1.0, 3.0)
 #: A replica that takes over misses what happened for so long.
 STALE_S: Final = (0.3, 2.0)
 
-#: Workers stand still for so long, shorter than their lease; and so long before data is lost.
+#: Workers stand still for so long, shorter than their lease; and so long before data is lost. They go on soon after
+#: that: what they had in their hands is stored before anybody is told that it is lost.
 STOPPED_S: Final = 1.5
-WAITING_S: Final = 0.8
+WAITING_S: Final = 1.35
 
 #: Clients whose open requests don't end within this time have waiters left behind; the verdict names them.
 END_S: Final = 120.0
@@ -128,7 +129,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--clients", type=int, default=2)
-    parser.add_argument("--lease", type=float, default=3.0, help="HEADRACE_LEASE_S of the workers")
+    parser.add_argument("--lease", type=float, default=3.0, help="HEADRACE_LEASE_S, at least 2")
     parser.add_argument("--timeout", type=float, default=3.0, help="how long a read or write of theirs may be silent")
     parser.add_argument("--folder", type=Path, help="where data and logs lie; by default a temporary folder")
     options = parser.parse_args()
