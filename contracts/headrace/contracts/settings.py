@@ -132,8 +132,8 @@ class Settings(BaseSettings):
     claimed_bytes: int = Field(
         64 << 20,
         gt=0,
-        description="Bytes of requests a worker claims before it begins them; a batch has no more either, except for "
-        "one request that is larger by itself.",
+        description="Bytes of requests a worker holds before it begins them; raise it for models whose full batches "
+        "have larger inputs.",
     )
     outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
     outbox_bytes: int = Field(
