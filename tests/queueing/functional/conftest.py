@@ -150,14 +150,19 @@ class Watched:
         found: dict[str, Any] = self._ask(port).sentinel_master(self.NAME)  # type: ignore[assignment]
         return bool(found["num-slaves"] == 1 and found["num-other-sentinels"] == 1)
 
+    def _master_of(self, sentinel: int) -> int:
+        found: dict[str, Any] = self._ask(sentinel).sentinel_master(self.NAME)  # type: ignore[assignment]
+        return 0 if found["is_odown"] or found["is_sdown"] else int(found["port"])
+
     def _stop(self, port: int) -> None:
         self.processes[port].kill()
         self.processes[port].wait()
 
     def kill_master(self) -> None:
-        """Kill the master; returns when the replica has taken its place."""
+        """Kill the master; returns when the replica has taken its place and the Sentinels say so."""
         self._stop(self.master)
         wait_for(lambda: self._ask(self.replica).info("replication")["role"] == "master", "the failover")
+        wait_for(lambda: all(self._master_of(port) == self.replica for port in self.sentinels), "the Sentinels")
 
     def url(self, scheme: str) -> str:
         return ";".join(f"{scheme}://127.0.0.1:{port}/0" for port in self.sentinels)
