@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from tests.queueing.functional.conftest import Watched, wait_for
 from tests.workers.conftest import worker_environment
 
-from headrace.contracts import Settings
+from headrace.contracts import RequestLost, Settings
 from headrace.producers import AsyncClient, Client, Handle
 from headrace.queueing import connect_to, keys, queue_stats
 from headrace.results_store import migrate
@@ -45,13 +45,18 @@ def settings(watched: Watched, models: Path, database_url: str, tmp_path: Path) 
         models=models,
         home=tmp_path / "home",
         key_prefix="shop:",
+        broker_timeout_s=3.0,
         lease_s=8.0,
         grace_s=10.0,
     )
 
 
 def command(settings: Settings, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    environment = {**worker_environment(settings), "HEADRACE_KEY_PREFIX": settings.key_prefix}
+    environment = {
+        **worker_environment(settings),
+        "HEADRACE_KEY_PREFIX": settings.key_prefix,
+        "HEADRACE_BROKER_TIMEOUT_S": str(settings.broker_timeout_s),
+    }
     return [sys.executable, "-m", "headrace.cli", *arguments], environment
 
 
@@ -78,8 +83,13 @@ def wait(handle: Handle, results: list[int]) -> None:
     results.append(len(handle.result(90)["y"]))
 
 
+@pytest.mark.parametrize("fault", [Watched.kill_master, Watched.freeze_master])
 def test_a_client_that_waits_and_the_workers_go_on_after_a_failover(
-    settings: Settings, watched: Watched, worker: subprocess.Popen[bytes], tmp_path: Path
+    fault: Callable[[Watched], None],
+    settings: Settings,
+    watched: Watched,
+    worker: subprocess.Popen[bytes],
+    tmp_path: Path,
 ) -> None:
     with Client(settings) as client:
         assert client.predict("double", {"x": FOUR}, timeout_s=60)["y"].tolist() == [[2.0] * 4]
@@ -92,7 +102,7 @@ def test_a_client_that_waits_and_the_workers_go_on_after_a_failover(
         with connect_to(settings) as broker:
             wait_for(lambda: broker.keys(keys.Keys("shop:").running("*")), "a batch to run")
             broker.wait(1, 5000)  # what is not replicated is lost by a failover
-        watched.kill_master()
+        fault(watched)
         for thread in threads:
             thread.join()
         assert results == [1] * 20
@@ -127,6 +137,19 @@ def test_an_asyncio_client_goes_on_after_a_failover(
     assert worker.poll() is None
 
 
+def test_what_was_not_replicated_is_told_to_be_lost(settings: Settings, watched: Watched) -> None:
+    with Client(settings) as client:
+        kept = client.submit("slow", {"x": FOUR[:, :1]})
+        with connect_to(settings) as broker:
+            assert broker.wait(1, 5000) == 1
+        watched.cut_replication()
+        lost = client.submit("slow", {"x": FOUR[:, :1]})
+        watched.kill_master()
+        with pytest.raises(RequestLost):
+            lost.result(60)
+        assert kept.status() == "pending"
+
+
 def test_cancelling_and_commands_ask_sentinels_too(settings: Settings, watched: Watched) -> None:
     with Client(settings) as client, connect_to(settings) as broker:
         handle = client.submit("slow", {"x": FOUR[:, :1]})
@@ -151,6 +174,7 @@ def test_a_missing_name_is_said_at_once(settings: Settings) -> None:
         done = subprocess.run(
             line,
             env=environment | {"HEADRACE_BROKER_URL": url},
+            input='{"x": [[1, 1, 1, 1]]}',
             capture_output=True,
             text=True,
             timeout=60,
