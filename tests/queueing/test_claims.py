@@ -318,6 +318,35 @@ def test_a_claim_of_large_messages_takes_fewer_and_rings(client: redis.Redis, co
     assert client.llen(QUEUE) == 12 - len(found)
 
 
+def test_a_claim_keeps_to_its_bytes_though_large_messages_follow_small_ones(
+    client: redis.Redis, consumer: ClaimingConsumer
+) -> None:
+    small, large = [f"small {number}" for number in range(10)], [f"{number}" * 1_000_000 for number in range(5)]
+    send(client, *small, *large)
+    send(client, "urgent", step=9)
+    ticket = consumer.prepare({QUEUE: 100}, most_bytes=2_500_000)
+    assert ticket is not None
+    assert texts(consumer.run(ticket)) == ["urgent", *small, *large[:2]]
+    assert waiting(client) == large[2:]
+    assert rings(client) == 1
+    assert client.hlen(PLAIN.in_flight(consumer.id)) == consumer.held == 13
+
+
+def test_a_message_that_is_larger_than_a_claim_may_take_is_claimed_alone(
+    client: redis.Redis, consumer: ClaimingConsumer
+) -> None:
+    send(client, "a" * 1000, "b", "c" * 1000, queue="infer.first")
+    send(client, "d", queue="infer.second")
+    claims = []
+    while (ticket := consumer.prepare({"infer.first": 9, "infer.second": 9}, most_bytes=10)) is not None:
+        found = texts(consumer.run(ticket))
+        if not found:
+            break
+        claims.append(found)
+    assert all(len(claim) == 1 or sum(map(len, claim)) <= 10 for claim in claims)
+    assert sorted(text for claim in claims for text in claim) == ["a" * 1000, "b", "c" * 1000, "d"]
+
+
 def test_a_buried_message_is_kept_with_its_reason(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     send(client, "poison", "good")
     poison, good = consumer.claim({QUEUE: 2})

@@ -130,11 +130,18 @@ class Settings(BaseSettings):
     events_per_s: float = Field(
         50.0, ge=0, description="Requests a second that a worker shows one by one in Flower; batches always are shown."
     )
+    claimed_bytes: int = Field(
+        64 << 20,
+        gt=0,
+        description="Bytes of requests a worker claims before it begins them; a batch has no more either, except for "
+        "one request that is larger by itself.",
+    )
     outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
     outbox_bytes: int = Field(
         134_217_728,
         gt=0,
-        description="Bytes of outputs a worker holds while Postgres is away; it runs nothing more at either bound.",
+        description="Bytes of outputs a worker holds while Postgres is away; it runs nothing more at either bound. A "
+        "single batch may be larger.",
     )
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 
 from headrace.queueing import message, patience
-from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery
+from headrace.queueing.claims import MAX_CLAIM, ClaimingConsumer, Delivery, Ticket
 from headrace.queueing.doorbell import DoorbellWait
 from headrace.queueing.envelope import NotAnEnvelope
 from headrace.queueing.keys import attach
@@ -26,6 +26,7 @@ from headrace.queueing.poller import WATCH_S
 from headrace.queueing.publishing import PublishingChannel, ring
 from headrace.queueing.qos import QoS as LeasedQoS
 from headrace.queueing.refusals import REFUSALS
+from headrace.queueing.scripts import CLAIM_BYTES
 from headrace.queueing.silence import FanoutWatch, is_overdue
 from headrace.queueing.tracking import NEVER, ListTracker, Lookout
 
@@ -64,6 +65,9 @@ class Channel(PublishingChannel):
     #: How many messages of a queue may be claimed now; called by the consuming thread. None goes by the prefetch count.
     #: Who sets it may acknowledge by `consumer.ack` instead of `message.ack`, and must `claim_soon` when there is room.
     window: Callable[[str], int] | None = None
+
+    #: About how many bytes one claim may take; None leaves it to the claim.
+    window_bytes: Callable[[], int] | None = None
 
     #: Takes messages that came back from a consumer that died or lost its lease, unopened: opening one may be what
     #: killed it. Called by the consuming thread, on which `pass_on` or `bury_garbage` must follow. None opens them like
@@ -290,6 +294,10 @@ class Channel(PublishingChannel):
             queues = self._queue_cycle.consume(len(queues))
         return dict.fromkeys(queues, limit), min(limit, MAX_CLAIM)
 
+    def _prepare(self, wants: dict[str, int], limit: int) -> Ticket | None:
+        most_bytes = CLAIM_BYTES if self.window_bytes is None else self.window_bytes()
+        return self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack, most_bytes=most_bytes)
+
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Wait for the doorbells of all queues that may be claimed; takes the place of BRPOP on the queues."""
         wants, limit = self._wishes()
@@ -303,7 +311,7 @@ class Channel(PublishingChannel):
         ticket = None
         if self.connection.in_loop and len(wants) <= MANY_QUEUES:
             # Only a thread that surely comes back for the answer may have a claim sent along.
-            ticket = self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack)
+            ticket = self._prepare(wants, limit)
         if ticket is None:
             self._bell.begin(connection, wants, timeout_s)
         else:
@@ -370,7 +378,7 @@ class Channel(PublishingChannel):
             wants, limit = self._wishes()
             if only is not None:
                 wants = {queue: wants[queue] for queue in only if queue in wants}
-            ticket = self.consumer.prepare(wants, limit=limit, no_ack=self._no_ack)
+            ticket = self._prepare(wants, limit)
             if ticket is not None:
                 with self.broker_time:
                     found = self.consumer.run(ticket)

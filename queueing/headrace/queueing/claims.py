@@ -153,11 +153,17 @@ class ClaimingConsumer:
         return self.take(ticket, self._claim(args=ticket.args))
 
     def prepare(
-        self, wants: Mapping[str, int], *, limit: int = MAX_CLAIM, no_ack: Collection[str] = ()
+        self,
+        wants: Mapping[str, int],
+        *,
+        limit: int = MAX_CLAIM,
+        no_ack: Collection[str] = (),
+        most_bytes: int = scripts.CLAIM_BYTES,
     ) -> Ticket | None:
         """Prepare a claim that the caller runs: `command` gives what to send, `take` reads the answer.
 
-        None when nothing is wanted. Parameters as of `claim`.
+        None when nothing is wanted. most_bytes: of all messages, if they are more than one; no more than CLAIM_BYTES.
+        Other parameters as of `claim`.
         """
         self._notice_fork()
         names = [name for name, wanted in wants.items() if wanted > 0]
@@ -175,7 +181,8 @@ class ClaimingConsumer:
         with self._lock:
             first = self._sequence
             self._sequence += limit
-        args[:0] = (self._id, self._lease_ms, self.max_message_bytes, first, limit)
+        most_bytes = min(most_bytes, scripts.CLAIM_BYTES)
+        args[:0] = (self._id, self._lease_ms, self.max_message_bytes, first, limit, most_bytes)
         return Ticket(names=names, no_ack=frozenset(no_ack), wish=min(limit, total), args=args)
 
     def command(self, ticket: Ticket) -> Command:

@@ -33,7 +33,7 @@ KEYS: Final = Keys(_PREFIX)
 #: Of a message longer than a consumer wants, it gets the last bytes only: enough for the headers of an envelope.
 TAIL_BYTES: Final = 8192
 
-#: About the most bytes that one claim takes, in which case it takes fewer messages than are wanted.
+#: Most bytes that one claim takes, in which case it takes fewer messages than are wanted, but one at least.
 CLAIM_BYTES: Final = 32 << 20
 
 #: Most messages, and about the most bytes, that one call puts back; bounds how long the server is busy with it.
@@ -114,7 +114,8 @@ end
 )
 
 #: ARGV: consumer, lease in ms, most bytes of a message (0: no limit), first sequence number, most messages in all,
-#: then for each queue its name, how many messages are wanted, and 1 if it is consumed without acknowledgement.
+#: most bytes, then for each queue its name, how many messages are wanted, and 1 if it is consumed without
+#: acknowledgement.
 #: First moves delayed messages that are due to the head of their queues.
 #: Gives a list: first the milliseconds until another delayed message is due (-1: none is); then, for what was taken,
 #: [index of the queue, step, first sequence number, messages, notes]; notes is a flat list of [index of the message,
@@ -125,7 +126,7 @@ CLAIM: Final = (
     + f"""
 local consumer, max_bytes, seq, left = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local held, groups, registered, failure, bytes = IN_FLIGHT .. consumer, {{-1}}, false, nil, 0
-local counting, many = false, #ARGV > 5 + 3 * 4
+local most_bytes, counting, many = tonumber(ARGV[6]), false, #ARGV > 6 + 3 * 4
 
 local function lists_of(queue, lists)
   for _, step in ipairs(steps_of(queue)) do lists[#lists + 1] = {_LIST}list_of(queue, step) end
@@ -135,7 +136,7 @@ end
 -- Idle consumers ask again and again: one look tells that there is nothing.
 local function nothing_waits()
   local lists = {{}}
-  for at = 6, #ARGV, 3 do
+  for at = 7, #ARGV, 3 do
     lists_of(ARGV[at], lists)
     if #lists >= {LISTS_AT_ONCE} or at + 3 > #ARGV then
       if redis.call('EXISTS', unpack(lists)) > 0 then return false end
@@ -210,11 +211,11 @@ local function notes_on(messages, shas, no_ack)
   return notes
 end
 
--- Pops a few messages first and then as many as fit the bytes by the size of those, so that a claim of many large
--- messages does not fill the server's memory.
+-- Pops a few messages first and then as many as fit the bytes by the size of those, but not many times as many, so that
+-- a claim of large messages does not fill the server's memory. What is too much after all goes back at once.
 local function pop(list, wanted)
   local messages, run, longest = {{}}, 4, 1
-  while #messages < wanted and bytes < {CLAIM_BYTES} do
+  while #messages < wanted and bytes < most_bytes do
     local some = redis.pcall('RPOP', {_LIST}list, math.min(run, wanted - #messages))
     if some and some.err then failure = some end
     if not some or some.err then break end
@@ -223,7 +224,12 @@ local function pop(list, wanted)
       bytes, longest = bytes + #message, math.max(longest, #message)
     end
     if #some < run then break end
-    run = math.max(1, math.floor(({CLAIM_BYTES} - bytes) / longest))
+    run = math.max(1, math.min(math.floor((most_bytes - bytes) / longest), 16 * #messages))
+  end
+  while #messages > 0 and bytes > most_bytes and bytes > #messages[#messages] do
+    local message = table.remove(messages)
+    redis.call('RPUSH', {_LIST}list, message)
+    bytes = bytes - #message
   end
   return messages
 end
@@ -254,9 +260,9 @@ if redis.call('EXISTS', DELAYED, DELIVERIES, RETRIES) > 0 then
   counting = redis.call('EXISTS', DELIVERIES, RETRIES) > 0
 end
 if nothing_waits() then return groups end
-for at = 6, #ARGV, 3 do
+for at = 7, #ARGV, 3 do
   if not many or redis.call('EXISTS', unpack(lists_of(ARGV[at], {{}}))) > 0 then
-    take((at - 6) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')
+    take((at - 7) / 3, ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1')
     settle_bell(ARGV[at])
   end
 end

@@ -85,7 +85,7 @@ class Engine:
         )
         listener = Listener(self._on_taken, self._on_opened, self._on_held_up, self._claim_soon)
         self._executor = Executor(self._outbox, revoked, mark, settings.max_retries, listener)
-        self._window = Window(self.lanes, lambda: self._executor.running)
+        self._window = Window(self.lanes, lambda: self._executor.running, settings.claimed_bytes)
         self._resolver = Resolver(
             StoreReader(settings.require_database_url(), pool_size=1, timeout_s=settings.database_timeout_s),
             max_deliveries=settings.max_deliveries,
@@ -151,14 +151,14 @@ class Engine:
 
     def admit(self, request: InferenceRequest) -> None:
         """Take a checked request; it is handed to the executor together with the others of this claim."""
-        self._window.admit(request.lane.queue, request.rows)  # type: ignore[union-attr]  # it has a lane, being checked
+        self._window.admit(request.lane.queue, request.rows, request.size_bytes)  # type: ignore[union-attr]  # checked
         self._gather(request)
 
     def resolve(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
         """Take a request that was delivered before: it runs, or ends as `ending` says, only if it has no row."""
         if request.rows:
             assert request.lane is not None
-            self._window.admit(request.lane.queue, request.rows)
+            self._window.admit(request.lane.queue, request.rows, request.size_bytes)
         self._resolver.ask(request, ending)
 
     def postpone(self, request: InferenceRequest, delay_s: float) -> None:
@@ -168,7 +168,7 @@ class Engine:
     def probe(self, returned: Returned) -> None:
         """Have a message that came back opened by the executor; then it goes on, on the main thread."""
         # It takes a row's place in the window meanwhile.
-        self._window.admit(returned.delivery.queue, 1)
+        self._window.admit(returned.delivery.queue, 1, len(returned.delivery.raw))
         self._executor.probe(returned)
 
     def _on_opened(self, returned: Returned) -> None:
@@ -180,7 +180,7 @@ class Engine:
     def _let_go_on(self) -> None:
         while self._opened and not self._closed:
             returned = self._opened.popleft()
-            self._window.withdraw(returned.delivery.queue, 1)
+            self._window.withdraw(returned.delivery.queue, 1, len(returned.delivery.raw))
             returned.go_on()
 
     def _gather(self, request: InferenceRequest) -> None:
@@ -190,7 +190,7 @@ class Engine:
 
     def _discount(self, request: InferenceRequest) -> None:
         assert request.lane is not None
-        self._window.withdraw(request.lane.queue, request.rows)
+        self._window.withdraw(request.lane.queue, request.rows, request.size_bytes)
 
     def end(self, outcome: Outcome) -> None:
         """End a request that never reaches a model."""
@@ -209,6 +209,10 @@ class Engine:
             self._claim_in(opens_in_s, now)
             return 0
         return room
+
+    def room_bytes(self) -> int:
+        """Return about how many bytes one claim may take."""
+        return max(1, int(self._window.room_bytes))
 
     def _claim_in(self, delay_s: float, now: float) -> None:
         """Look for room again after some seconds, unless that was said already, for then or before."""
@@ -269,9 +273,9 @@ class Engine:
             self._executor.submit(requests)
         self.monitor.received(requests)
 
-    def _on_taken(self, lane: Lane, rows: int) -> None:
-        """On the executor's thread: rows left a batcher, so there is room for more."""
-        self._window.taken(lane.queue, rows)
+    def _on_taken(self, lane: Lane, rows: int, size_bytes: int) -> None:
+        """On the executor's thread: requests left a batcher, so there is room for more."""
+        self._window.taken(lane.queue, rows, size_bytes)
         self._claim_soon()
 
     def _on_held_up(self) -> None:

@@ -27,6 +27,7 @@ from headrace.workers.outbox import Outbox
 from headrace.workers.probation import Returned
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, tags_by_consumer
 from headrace.workers.suspects import is_suspect, request_item
+from headrace.workers.turns import Turns
 from headrace.workers.vital import vital_thread
 
 logger = logging.getLogger(__name__)
@@ -55,11 +56,11 @@ Arrival: TypeAlias = list[InferenceRequest] | Returned | Loaded | _Drain
 class Listener(msgspec.Struct):
     """What is told of what happens, on the executor's thread.
 
-    taken: so many rows have left the batcher of a lane. opened: a message that `probe` was given was opened.
-    held_up: what waits for the model will have to wait for long. free: a long batch has ended.
+    taken: so many rows, of requests of so many bytes, have left the batcher of a lane. opened: a message that `probe`
+    was given was opened. held_up: what waits for the model will have to wait for long. free: a long batch has ended.
     """
 
-    taken: Callable[[Lane, int], None]
+    taken: Callable[[Lane, int, int], None]
     opened: Callable[[Returned], None]
     held_up: Callable[[], None]
     free: Callable[[], None]
@@ -91,7 +92,7 @@ class Executor:
         self._revoked = revoked
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         self._lanes: list[Lane] = []
-        self._turn = 0
+        self._turns = Turns(self._lanes, outbox.has_room_for)
         self._loader = Loader(self._arrivals.put)
         # What runs, and whether another batch may begin: `drain` asks the one and says the other.
         self._begins = threading.Lock()
@@ -204,7 +205,7 @@ class Executor:
             now = time.monotonic()
             self._end_expired(now)
             # While Postgres is away requests stay in the batcher, where they can still expire or be put back.
-            found = self._next_batch(now) if self._outbox.has_room else None
+            found = self._turns.take(now) if self._outbox.has_room else None
             if found is None:
                 return None
             lane, batch = found
@@ -247,7 +248,7 @@ class Executor:
 
     def _idle_s(self) -> float | None:
         """Give how long there is nothing to do but to wait: None for ever, 0 when a batch may leave now."""
-        if not self._outbox.has_room:
+        if self._turns.blocked or not self._outbox.has_room:
             return None
         now = time.monotonic()
         wakes = [wake for lane in self._lanes if (wake := lane.batcher.wake_at(now)) is not None]
@@ -283,7 +284,7 @@ class Executor:
         if not self._draining:
             self._loader.load(lane)
         if lane.parked_rows >= lane.batcher.max_rows:
-            self._listener.taken(lane, request.rows)
+            self._listener.taken(lane, request.rows, request.size_bytes)
             self._outbox.put(postponed(request, ELSEWHERE_S))
             return
         lane.batcher.put(request_item(request, now))
@@ -299,7 +300,7 @@ class Executor:
             lane.parked_rows = 0
             return
         requests = [item.payload for item in lane.batcher.remove(lambda _: True)]
-        self._listener.taken(lane, sum(request.rows for request in requests))
+        self._listener.taken(lane, *_sizes(requests))
         lane.parked_rows = 0
         if isinstance(failure, HeadraceError):
             self._end_unrun(lane, [ended(request, State.FAILED, failure) for request in requests])
@@ -323,28 +324,19 @@ class Executor:
                 unstarted.extend(item.payload for item in batch.items)
         return unstarted
 
-    def _next_batch(self, now: float) -> tuple[Lane, Batch[InferenceRequest]] | None:
-        """Take a batch from the next lane that has one; lanes take turns."""
-        for offset in range(len(self._lanes)):
-            index = (self._turn + offset) % len(self._lanes)
-            batch = self._lanes[index].batcher.take(now)
-            if batch is not None:
-                self._turn = index + 1
-                return self._lanes[index], batch
-        return None
-
     def _end_expired(self, now: float) -> None:
         for lane in (*self._lanes, *self._loader.lanes):
             expired = [item.payload for item in lane.batcher.pop_expired(now)]
             if expired:
-                self._listener.taken(lane, sum(request.rows for request in expired))
+                self._listener.taken(lane, *_sizes(expired))
                 if not lane.loaded:
                     lane.parked_rows = lane.batcher.rows_waiting
                 self._end_unrun(lane, [ended(r, State.EXPIRED, DeadlineExceeded()) for r in expired])
 
     def _run(self, lane: Lane, batch: Batch[InferenceRequest]) -> None:
-        self._listener.taken(lane, batch.rows)
-        requests = self._wanted(lane, [item.payload for item in batch.items])
+        taken = [item.payload for item in batch.items]
+        self._listener.taken(lane, *_sizes(taken))
+        requests = self._wanted(lane, taken)
         if not requests:
             return
         self._mark.set(tags_by_consumer(requests))
@@ -360,7 +352,7 @@ class Executor:
         dependence = lane.check_neighbours(verdict)
         if self._revoked:
             end_cancelled(verdict, self._revoked)
-        self._outbox.put(
+        output_bytes = self._outbox.put(
             FinishedBatch(
                 lane=lane,
                 batch_id=new_uuid(),
@@ -375,6 +367,7 @@ class Executor:
                 dependence=dependence,
             )
         )
+        lane.output_bytes_per_row = output_bytes / rows
 
     def _wanted(self, lane: Lane, requests: list[InferenceRequest]) -> list[InferenceRequest]:
         """End those that were cancelled; give the others."""
@@ -393,3 +386,8 @@ class Executor:
 
     def _end_unrun(self, lane: Lane, outcomes: list[Outcome]) -> None:
         self._outbox.put(not_run(lane, outcomes))
+
+
+def _sizes(requests: list[InferenceRequest]) -> tuple[int, int]:
+    """Return the rows and the bytes of requests."""
+    return sum([request.rows for request in requests]), sum([request.size_bytes for request in requests])

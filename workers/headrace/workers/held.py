@@ -13,28 +13,37 @@ from headrace.results_store.blame import is_to_blame, pause_s
 from headrace.workers.encoding import body_bytes
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
 
-#: Inputs of requests that have ended: nobody reads them again, and they may be larger than the outputs.
-_NO_INPUTS: Final[Tensors] = {}
+#: Inputs of requests that have ended, and outputs of those that are stored: nobody reads them again.
+_NOTHING: Final[Tensors] = {}
 
 
 class Held(msgspec.Struct, kw_only=True, eq=False):
-    """A finished batch in the outbox, or a part of one. rows, size_bytes: how much of the outbox's room it takes."""
+    """A finished batch in the outbox, or a part of one.
+
+    rows, size_bytes: of this part. frees_bytes: how much memory is free once it is stored; parts of one batch share its
+    arrays, so that the last of them frees all, and the others nothing.
+    """
 
     batch: FinishedBatch
     rows: int
     size_bytes: int
+    frees_bytes: int
     is_part: bool = False
 
     @classmethod
     def of(cls, batch: FinishedBatch) -> Held:
         """Measure a batch, and let go of what its requests were computed from."""
         for request in _requests(batch):
-            request.inputs = _NO_INPUTS
+            request.inputs = _NOTHING
         size_bytes = sum(body_bytes(run.outputs) for run in batch.runs)
-        return cls(batch=batch, rows=max(batch.rows, batch.requests), size_bytes=size_bytes)
+        rows = max(batch.rows, batch.requests)
+        return cls(batch=batch, rows=rows, size_bytes=size_bytes, frees_bytes=size_bytes)
 
     def set_aside(self, rows: Collection[uuid.UUID]) -> Held | None:
-        """Move the requests with these rows, and their share of the room, to a part of its own; None without any."""
+        """Move the requests with these rows to a part of its own, with copies of their outputs; None without any.
+
+        The copies are what it frees; this part frees what it did.
+        """
         runs: list[Run] = []
         aside: list[Run] = []
         for run in self.batch.runs:
@@ -49,7 +58,9 @@ class Held(msgspec.Struct, kw_only=True, eq=False):
             return None
         self.batch = msgspec.structs.replace(self.batch, runs=runs, outcomes=outcomes)
         # Copies, since a view keeps the outputs of the whole batch alive.
-        return self._take([_copied(run) for run in aside], aside_outcomes)
+        part = self._take([_copied(run) for run in aside], aside_outcomes)
+        part.frees_bytes = part.size_bytes
+        return part
 
     def cut(self, limit_bytes: int) -> list[Held]:
         """Return parts of at most this size, or of one request; the first has all that is not in a run."""
@@ -65,7 +76,9 @@ class Held(msgspec.Struct, kw_only=True, eq=False):
             groups[-1].append(run)
             room_bytes -= size_bytes
         self.batch = msgspec.structs.replace(self.batch, runs=groups[0])
-        return [self, *(self._take(group, []) for group in groups[1:])]
+        parts = [self, *(self._take(group, []) for group in groups[1:])]
+        self.frees_bytes, parts[-1].frees_bytes = 0, self.frees_bytes
+        return parts
 
     def _take(self, runs: list[Run], outcomes: list[Outcome]) -> Held:
         """Return a part with these, and its share of the room.
@@ -78,10 +91,12 @@ class Held(msgspec.Struct, kw_only=True, eq=False):
         self.rows -= rows
         self.size_bytes -= size_bytes
         self.is_part = True
-        return Held(batch=batch, rows=rows, size_bytes=size_bytes, is_part=True)
+        return Held(batch=batch, rows=rows, size_bytes=size_bytes, frees_bytes=0, is_part=True)
 
     def settled(self) -> FinishedBatch:
-        """Return what is told of it once it is stored: a part has its own number of rows."""
+        """Let go of the outputs, which are stored, and return what is told of the batch; a part has its own rows."""
+        for run in self.batch.runs:
+            run.outputs = _NOTHING
         return msgspec.structs.replace(self.batch, rows=self.rows) if self.is_part else self.batch
 
 
@@ -105,8 +120,9 @@ def _copied(run: Run) -> Run:
 def _requests(batch: FinishedBatch) -> Iterable[InferenceRequest]:
     for run in batch.runs:
         yield from run.requests
-    for outcome in batch.outcomes:
-        yield outcome.request
+    for ended in (batch.outcomes, batch.deferred, batch.known):
+        for one in ended:
+            yield one.request
 
 
 class Suspects:

@@ -187,8 +187,10 @@ class Intake:
                 f"the request has {oversize:,} bytes; HEADRACE_MAX_PAYLOAD_BYTES allows "
                 f"{self._engine.settings.max_payload_bytes:,}: split it into several requests"
             )
+        body = cast("bytes", message.body)
+        request.size_bytes = len(body)
         try:
-            request.inputs = request.lane.check_inputs(decode_inputs(cast("bytes", message.body), message.content_type))
+            request.inputs = request.lane.check_inputs(decode_inputs(body, message.content_type))
         except SignatureMismatch as exc:
             _raise_otherwise_checked(exc, request.header, request.lane)
         request.rows = request.lane.check_inputs.rows_of(request.inputs)

@@ -71,7 +71,7 @@ def profiled_otherwise(advice: BatchingAdvice, *, place: str, threads: int) -> s
 class Lane:
     """One version of one model. The executor thread owns `batcher` and, once loaded, `model`; the rest never changes.
 
-    parked_rows: rows in the batcher that wait for the model to be loaded.
+    parked_rows: rows in the batcher that wait for the model to be loaded. output_bytes_per_row: of the last batch.
     """
 
     def __init__(
@@ -113,10 +113,17 @@ class Lane:
         #: Whether `model` is there.
         self.loaded = False
         self.parked_rows = 0
+        self.output_bytes_per_row = 0.0
 
     def __repr__(self) -> str:
         """Name the lane as people do."""
         return f"{self.package.name} {self.package.version}"
+
+    @property
+    def next_output_bytes(self) -> int:
+        """About how many bytes of outputs the next batch will have; 0 while nothing is known."""
+        rows = min(self.batcher.rows_waiting, self.batcher.max_rows)
+        return int(rows * self.output_bytes_per_row)
 
     @property
     def model(self) -> ServedModel:

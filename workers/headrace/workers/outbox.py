@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
@@ -40,8 +41,8 @@ GIVE_UP_S: Final = 0.5
 MAX_ROWS_TOGETHER: Final = 2_000
 
 #: And up to this many bytes of outputs; larger batches are stored in several parts. As JSON text, in the protocol of
-#: Postgres and in libpq's buffer they take ten times as much meanwhile.
-MAX_BYTES_TOGETHER: Final = 8 << 20
+#: Postgres and in libpq's buffer they take twelve times as much meanwhile.
+MAX_BYTES_TOGETHER: Final = 4 << 20
 
 
 class _Stop(msgspec.Struct):
@@ -81,6 +82,8 @@ class Outbox:
         # What came in is counted under the lock, what went out by the outbox's thread alone.
         self._rows_in = self._bytes_in = 0
         self._rows_out = self._bytes_out = 0
+        # Whether a batch waits for room, though there is some.
+        self._awaited = False
         self._available = True
         self._abandon = threading.Event()
         self._lock = threading.Lock()
@@ -90,13 +93,15 @@ class Outbox:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, batch: FinishedBatch) -> None:
-        """Hand over a finished batch; any thread; never blocks."""
+    def put(self, batch: FinishedBatch) -> int:
+        """Hand over a finished batch; return how many bytes of outputs it has. Any thread; never blocks."""
         held = Held.of(batch)
         with self._lock:
             self._rows_in += held.rows
             self._bytes_in += held.size_bytes
+        size_bytes = held.size_bytes
         self._finished.put(held)
+        return size_bytes
 
     @property
     def has_room(self) -> bool:
@@ -106,6 +111,21 @@ class Outbox:
             self._rows_in - self._rows_out < settings.outbox_rows
             and self._bytes_in - self._bytes_out < settings.outbox_bytes
         )
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Return whether a batch with outputs of about this size may begin; if not, `room` tells when to ask again.
+
+        One that is larger than the bound may when nothing else is held. For the executor's thread.
+        """
+        if size_bytes <= self._room_bytes():
+            return True
+        self._awaited = True
+        # Looked at once more: what became free before it was said that somebody waits, nobody tells of.
+        return size_bytes <= self._room_bytes()
+
+    def _room_bytes(self) -> float:
+        held_bytes = self._bytes_in - self._bytes_out
+        return self._settings.outbox_bytes - held_bytes if held_bytes > 0 else math.inf
 
     @property
     def available(self) -> bool:
@@ -169,12 +189,13 @@ class Outbox:
             return False
         had_room = self.has_room
         self._rows_out += sum(held.rows for held in parcel)
-        self._bytes_out += sum(held.size_bytes for held in parcel)
+        self._bytes_out += sum(held.frees_bytes for held in parcel)
         if self._suspects:
             report(batches)
             self._suspects.forget(batches)
         self._settled([held.settled() for held in parcel])
-        if not had_room and self.has_room:
+        if (self._awaited or not had_room) and self.has_room:
+            self._awaited = False
             self._room()
         return True
 
@@ -225,6 +246,8 @@ class Outbox:
         for held in parcel:
             aside = held.set_aside(later) if later else None
             if aside is not None:
+                with self._lock:
+                    self._bytes_in += aside.frees_bytes
                 due = time.monotonic() + self._suspects.pause_s(later)
                 heapq.heappush(self._aside, (due, next(self._numbers), aside))
             if final:

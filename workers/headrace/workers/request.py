@@ -29,6 +29,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     deaths: workers that died while they ran it; with any, it is a suspect and runs alone. retries: how often it was put
     off after a failure that may pass.
     celery_result: whether a plain Celery client waits for a result in Redis. traced: shown in Flower one by one.
+    size_bytes: of its inputs, as they were sent.
     """
 
     id: str
@@ -50,6 +51,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     redelivered: bool = False
     deaths: tuple[Death, ...] = ()
     retries: int = 0
+    size_bytes: int = 0
 
     @property
     def foreign_id(self) -> str | None:

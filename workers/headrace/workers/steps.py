@@ -128,7 +128,7 @@ class ConsumerHooks(bootsteps.StartStopStep):
         """Give the channel our window."""
         engine: Engine = parent.controller.headrace_engine
         channel = parent.task_consumer.channel
-        channel.window = engine.room
+        channel.window, channel.window_bytes = engine.room, engine.room_bytes
         intake, most = parent.controller.headrace_intake, engine.settings.max_deliveries
         channel.returned = Probation(channel, intake, engine.probe, most).take
         keep_unreadable(parent, intake)

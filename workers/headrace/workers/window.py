@@ -19,39 +19,53 @@ class Window:
     `taken` is the executor thread's to call, all else the main thread's. No lock: each counter has one writer.
     """
 
-    def __init__(self, lanes: Lanes, running: Callable[[], prefetch.Running | None]) -> None:
-        """running: returns the batch that runs."""
+    def __init__(
+        self, lanes: Lanes, running: Callable[[], prefetch.Running | None], most_bytes: int | float = math.inf
+    ) -> None:
+        """running: returns the batch that runs. most_bytes: of inputs that were claimed and have not begun."""
         self._lanes = lanes
         self._running = running
+        self._most_bytes = most_bytes
+        self._bytes_admitted = self._bytes_taken = 0
         #: By queue: rows and requests that were admitted, and rows that have left again.
         self._admitted: dict[str, list[int]] = {}
         self._taken: dict[str, int] = {}
         #: The queues of which something may be waiting.
         self._occupied: set[str] = set()
 
-    def admit(self, queue: str, rows: int) -> None:
+    def admit(self, queue: str, rows: int, size_bytes: int = 0) -> None:
         """Count a request that was claimed."""
+        self._bytes_admitted += size_bytes
         counts = self._admitted.setdefault(queue, [0, 0])
         counts[0] += rows
         counts[1] += 1
         self._occupied.add(queue)
 
-    def withdraw(self, queue: str, rows: int) -> None:
+    def withdraw(self, queue: str, rows: int, size_bytes: int = 0) -> None:
         """Count a request as if it had never been admitted: it went back, or ended without a model."""
+        self._bytes_admitted -= size_bytes
         counts = self._admitted[queue]
         counts[0] -= rows
         counts[1] -= 1
 
-    def taken(self, queue: str, rows: int) -> None:
+    def taken(self, queue: str, rows: int, size_bytes: int = 0) -> None:
         """Count rows that have left their batcher."""
+        self._bytes_taken += size_bytes
         self._taken[queue] = self._taken.get(queue, 0) + rows
 
     def opens_in_s(self, now: float) -> float:
         """Return after how many seconds anything may be claimed; infinity: not before what runs has ended."""
         return prefetch.opens_in_s(prefetch.rest_s(self._running(), now), self._waiting_s())
 
+    @property
+    def room_bytes(self) -> float:
+        """How many bytes of requests may be claimed; 0 or less when there is no room, or more was claimed."""
+        return self._most_bytes - self._bytes_admitted + self._bytes_taken
+
     def room(self, queue: str) -> int:
         """Return how many requests of a queue may be claimed while anything may be."""
+        if self.room_bytes <= 0:
+            return 0
         lanes = self._lanes.of_queue(queue)
         wanted_rows = max((_rows_ahead(lane) for lane in lanes), default=BATCHES_AHEAD)
         wanted_rows -= self._waiting_rows(queue, lanes)

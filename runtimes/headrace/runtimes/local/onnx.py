@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -27,6 +28,20 @@ _PROVIDERS: Final = {
 #: warnings about graph details help nobody who runs a worker.
 _LOG_FATAL_ONLY: Final = 4
 
+#: Leaves a parameter of ONNX Runtime's arena as it is by default.
+_ARENA_DEFAULT: Final = -1
+
+
+@functools.cache
+def _share_arena() -> None:
+    """Let all sessions of this process that ask for it take memory on the CPU from one arena.
+
+    An arena keeps what it ever had, and outputs lie in it until they are stored: while Postgres is away, each model's
+    own would grow to all that the outbox holds.
+    """
+    where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(where, ort.OrtArenaCfg(0, _ARENA_DEFAULT, _ARENA_DEFAULT, _ARENA_DEFAULT))
+
 
 class OnnxRuntime:
     """Loads `.onnx` files."""
@@ -36,6 +51,7 @@ class OnnxRuntime:
         # Official builds tell their maker of the models that are loaded.
         ort.disable_telemetry_events()
         ort.set_default_logger_severity(_LOG_FATAL_ONLY)
+        _share_arena()
         self._providers = providers_for(device, ort.get_available_providers())
         self._threads = threads
 
@@ -47,6 +63,7 @@ class OnnxRuntime:
         options.log_severity_level = _LOG_FATAL_ONLY
         # Threads that spin between batches steal the cores of the worker's own threads.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.use_env_allocators", "1")
         if package.manifest.files:
             # Of a model that is given as bytes ONNX Runtime doesn't know where its weights are.
             options.add_session_config_entry(
