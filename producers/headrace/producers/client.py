@@ -159,22 +159,29 @@ class Client:
         committed: DurableBlock | None = None
         try:
             for block in self._durable.blocks(model, options.priority, blocks):
-                new = [again.get(each) or Handle(self, each, model) for each in block.ids]
-                self._inbox.expect(new, options.deadline_s, block.id)
                 if within is not None:
                     self._durable.insert_within(within, block)
+                    handles += self._expect_kept(block, model, options, again)
                 else:
                     with self._durable.inserting(block):
+                        new = self._expect_kept(block, model, options, again)
                         sending, committed = committed, None
                         self._send_kept(sending)
                     committed = block
-                handles += new
+                    handles += new
         except StoreUnavailable as exc:
             if not handles:
                 raise
             raise PartlyKept(exc, handles) from exc
         finally:
             self._send_kept(committed)
+        return handles
+
+    def _expect_kept(
+        self, block: DurableBlock, model: str, options: Options, again: Mapping[str, Handle]
+    ) -> list[Handle]:
+        handles = [again.get(each) or Handle(self, each, model) for each in block.ids]
+        self._inbox.expect(handles, options.deadline_s, block.id)
         return handles
 
     def _send_kept(self, block: DurableBlock | None) -> None:
