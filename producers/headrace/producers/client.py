@@ -255,13 +255,14 @@ class Client:
         """Return why a durable request was not sent yet, "" for others; `Handle.result` asks when its time is up."""
         return self._durable.explain(handle)
 
-    def poll(self) -> None:
+    def poll(self, handle: Handle) -> None:
         """Take the replies that have arrived; `Handle.done` calls it."""
-        self._inbox.poll()
+        self._inbox.poll(handle)
 
     def look_up(self, handle: Handle) -> None:
-        """Look for a handle's row; `Handle.status` calls it."""
-        self._inbox.settle(handle, self._rows.replies([handle.id]))
+        """Look for a handle's row, unless that was done just now; `Handle.status` calls it."""
+        if self._inbox.may_look_up(handle):
+            self._inbox.settle(handle, self._rows.replies([handle.id]))
         self._inbox.check(handle)
 
     def cancel(self, handle: Handle) -> bool:
