@@ -101,7 +101,9 @@ def test_whatever_code_a_trigger_raises_for_a_row_the_row_fails_and_its_neighbou
 
 
 @pytest.mark.parametrize("code", ["P0001", "57014", "XX000", "42P05", "53100", "HR001"])
-def test_a_row_that_is_refused_in_every_form_is_answered_and_becomes_a_dead_letter(settings, start_worker, store, code):
+def test_a_row_that_is_refused_in_every_form_is_answered_and_becomes_a_dead_letter(
+    settings, start_worker, store, tmp_path, code
+):
     with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
         faulty, others = submit_faulty(client, store, [code], ["succeeded", "failed"])
         with start_worker() as worker:
@@ -113,6 +115,9 @@ def test_a_row_that_is_refused_in_every_form_is_answered_and_becomes_a_dead_lett
         (letter,) = dead_letters(broker)
         assert letter.reason.startswith("unstorable: ")
         assert not broker.keys("headrace:inflight:*")
+    log = (tmp_path / "worker.log").read_text()
+    assert log.count(f"request={faulty[code].id}") == 1, "one line says what became of it"
+    assert log.count("others pass") <= 1
 
 
 def test_a_row_that_ends_the_session_of_who_writes_it_is_found_too(settings, start_worker, store):

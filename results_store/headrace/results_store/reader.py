@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -75,7 +75,9 @@ class StoreReader:
         Raises ConfigurationError when the URL can't be read.
         """
         # Not the URL itself, whose password `repr` and `vars` would show.
-        self._engine_for_long_work = lambda: create_engine(database_url, pool_size=1, answer_s=LONG_WORK_S)
+        self._engine_for_long_work: Callable[[], sa.Engine] = lambda: create_engine(
+            database_url, pool_size=1, answer_s=LONG_WORK_S
+        )
         self._engine = create_engine(database_url, pool_size=pool_size, answer_s=timeout_s)
         self._process = os.getpid()
 

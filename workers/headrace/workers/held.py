@@ -117,6 +117,14 @@ class Suspects:
         self._tries: dict[uuid.UUID, int] = {}
         self._guilty: set[uuid.UUID] = set()
 
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._tries)
+
+    def is_first_refusal(self, rows: Iterable[uuid.UUID]) -> bool:
+        """Return whether one of these rows was refused for the first time just now."""
+        return any(self._tries[row] == 1 for row in rows)
+
     def judge(self, refused: Mapping[uuid.UUID, str]) -> set[uuid.UUID]:
         """Count a refusal of each row, by its SQLSTATE; return those that will never be taken as they are."""
         for row, code in refused.items():
@@ -131,8 +139,7 @@ class Suspects:
 
     def forget(self, batches: Iterable[FinishedBatch]) -> None:
         """Forget rows that are stored, or whose requests ended without."""
-        if self._tries:
-            for batch in batches:
-                for request in _requests(batch):
-                    self._tries.pop(request.row_id, None)
-                    self._guilty.discard(request.row_id)
+        for batch in batches:
+            for request in _requests(batch):
+                self._tries.pop(request.row_id, None)
+                self._guilty.discard(request.row_id)

@@ -21,7 +21,7 @@ from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.results_store.rows import Conflict
 from headrace.workers.held import Held, Suspects, portions
-from headrace.workers.refusal import without
+from headrace.workers.refusal import report, without
 from headrace.workers.replies import Answers
 from headrace.workers.reply_sender import ReplySender
 from headrace.workers.request import FinishedBatch, InferenceRequest
@@ -170,7 +170,9 @@ class Outbox:
         had_room = self.has_room
         self._rows_out += sum(held.rows for held in parcel)
         self._bytes_out += sum(held.size_bytes for held in parcel)
-        self._suspects.forget(batches)
+        if self._suspects:
+            report(batches)
+            self._suspects.forget(batches)
         self._settled([held.settled() for held in parcel])
         if not had_room and self.has_room:
             self._room()
@@ -227,7 +229,7 @@ class Outbox:
                 heapq.heappush(self._aside, (due, next(self._numbers), aside))
             if final:
                 held.batch = without(held.batch, final, rejected.message)
-        if later:
+        if later and self._suspects.is_first_refusal(later):
             logger.warning("store refuses %d rows for now, others pass: %s", len(later), rejected.message)
 
     def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Final
 
 import msgspec
 
@@ -13,6 +14,13 @@ from headrace.contracts.errors import error_from_wire
 from headrace.workers.request import Burial, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
 
 logger = logging.getLogger(__name__)
+
+#: What the log says of a request whose row was refused, by what became of the row.
+_INSTEAD: Final = {
+    RowForm.FULL: "outputs can't be stored",
+    RowForm.REDUCED: "a row can't be stored, only a part of it",
+    RowForm.NONE: "not even a part of a row can be stored; a dead letter now",
+}
 
 
 def without(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> FinishedBatch:
@@ -30,8 +38,7 @@ def without(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> F
                 if one.requests[0].row_id not in refused:
                     runs.append(one)
                 elif as_json and not one.binary:
-                    logger.warning("outputs are stored as bytes: request=%s: %s", one.requests[0].id, why)
-                    runs.append(msgspec.structs.replace(one, binary=True))
+                    runs.append(msgspec.structs.replace(one, binary=True, refusal=why))
                 else:
                     outcomes.append(_failed(one.requests[0], why))
         else:
@@ -40,21 +47,28 @@ def without(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> F
 
 
 def _failed(request: InferenceRequest, why: str) -> Outcome:
-    logger.error("outputs can't be stored: request=%s: %s", request.id, why)
     error = InferenceFailed("the outputs of this request can't be stored; the worker's log has the cause")
-    return Outcome(request=request, state=State.FAILED, error=error)
+    return Outcome(request=request, state=State.FAILED, error=error, refusal=why)
 
 
 def _reduced(outcome: Outcome, why: str) -> Outcome:
     """Return an outcome whose row holds less than the one that was refused."""
-    request = outcome.request
     if outcome.form is RowForm.FULL:
-        logger.error("a row can't be stored, only a part of it: request=%s: %s", request.id, why)
-        return msgspec.structs.replace(outcome, error=_plain(outcome.error), form=RowForm.REDUCED)
-    logger.error("not even a part of a row can be stored; a dead letter now: request=%s: %s", request.id, why)
+        return msgspec.structs.replace(outcome, error=_plain(outcome.error), form=RowForm.REDUCED, refusal=why)
     history = [f"{outcome.state.value}: {outcome.error.type}: {outcome.error.message}"]
     burial = outcome.burial or Burial(reason=f"unstorable: {why}", history=history)
-    return msgspec.structs.replace(outcome, burial=burial, form=RowForm.NONE)
+    return msgspec.structs.replace(outcome, burial=burial, form=RowForm.NONE, refusal=why)
+
+
+def report(batches: Iterable[FinishedBatch]) -> None:
+    """Log one line for each request of these, which have ended, whose row was refused: what is stored instead."""
+    for batch in batches:
+        for run in batch.runs:
+            if run.refusal:
+                logger.warning("outputs are stored as bytes: request=%s: %s", run.requests[0].id, run.refusal)
+        for outcome in batch.outcomes:
+            if outcome.refusal:
+                logger.error("%s: request=%s: %s", _INSTEAD[outcome.form], outcome.request.id, outcome.refusal)
 
 
 def _plain(error: HeadraceError) -> HeadraceError:

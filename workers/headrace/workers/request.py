@@ -77,7 +77,7 @@ class RowForm(enum.Enum):
 class Outcome(msgspec.Struct, kw_only=True, eq=False):
     """How one request ended without outputs: failed, expired or cancelled.
 
-    burial: its message is not forgotten but goes to the dead letters.
+    burial: its message is not forgotten but goes to the dead letters. refusal: why Postgres refused a fuller row.
     """
 
     request: InferenceRequest
@@ -85,6 +85,7 @@ class Outcome(msgspec.Struct, kw_only=True, eq=False):
     error: HeadraceError
     burial: Burial | None = None
     form: RowForm = RowForm.FULL
+    refusal: str = ""
 
 
 class Known(msgspec.Struct, kw_only=True, eq=False):
@@ -108,13 +109,15 @@ class Deferred(msgspec.Struct, kw_only=True, eq=False):
 class Run(msgspec.Struct, kw_only=True, eq=False):
     """Requests that succeeded together: the outputs hold their rows one after the other, in this order.
 
-    axes: where each output holds its rows. binary: stored as tensors, since Postgres refused them as JSON.
+    axes: where each output holds its rows. binary: stored as tensors, since Postgres refused them as JSON;
+    refusal: why it did.
     """
 
     requests: list[InferenceRequest]
     outputs: Tensors
     axes: RowAxes
     binary: bool = False
+    refusal: str = ""
 
     @property
     def rows(self) -> list[int]:
