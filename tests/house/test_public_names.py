@@ -72,6 +72,7 @@ PUBLIC = {
         "redis_url",
         "refusal_line",
         "retry_letter",
+        "sentinels_of",
         "tls_options",
         "translate_errors",
     ],

@@ -121,6 +121,52 @@ def test_a_loop_over_done_ends(client: Client, broker_url: str) -> None:
     assert handle.done()
 
 
+def test_a_loop_over_done_ends_when_the_reply_got_lost(
+    stored_client: Client, stored_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles = stored_client.submit_many(MODEL, {"x": np.repeat(X, 20, axis=0)})
+    asked, replies = [], stored_client._rows.replies
+    monkeypatch.setattr(stored_client._rows, "replies", lambda ids: asked.append(list(ids)) or replies(ids))
+    assert not any(handle.done() for handle in handles)
+    for handle in handles:
+        store(stored_settings.require_database_url(), handle.id, succeeded({"y": X}))
+    until = time.monotonic() + TOLD_S
+    while not all(handle.done() for handle in handles) and time.monotonic() < until:
+        time.sleep(0.001)
+    assert all(handle.done() for handle in handles)
+    # Not one query for each call, nor for each handle.
+    assert len(asked) <= 3
+    np.testing.assert_array_equal(handles[0].result(0)["y"], X)
+
+
+def test_a_loop_over_done_in_a_task_ends_when_the_reply_got_lost(stored_settings: Settings) -> None:
+    async def run() -> None:
+        async with AsyncClient(stored_settings) as client, asyncio.timeout(TOLD_S):
+            handle = await client.submit(MODEL, {"x": X})
+            assert not handle.done()
+            await asyncio.to_thread(store, stored_settings.require_database_url(), handle.id, succeeded({"y": X}))
+            while not handle.done():
+                await asyncio.sleep(0.01)
+            np.testing.assert_array_equal((await handle.result(0))["y"], X)
+
+    asyncio.run(run())
+
+
+def test_a_loop_over_the_status_does_not_ask_the_store_each_time(
+    stored_client: Client, stored_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = stored_client.submit(MODEL, {"x": X})
+    asked, replies = [], stored_client._rows.replies
+    monkeypatch.setattr(stored_client._rows, "replies", lambda ids: asked.append(list(ids)) or replies(ids))
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        assert handle.status() == "pending"
+    assert 2 <= len(asked) <= 20
+    store(stored_settings.require_database_url(), handle.id, succeeded({"y": X}))
+    time.sleep(0.2)
+    assert handle.status() == "succeeded"
+
+
 def test_a_request_submitted_again_after_its_loss_is_answered(client: Client, peer: Peer, broker_url: str) -> None:
     handle = client.submit(MODEL, {"x": X}, request_id="again")
     flush(broker_url)

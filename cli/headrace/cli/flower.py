@@ -21,9 +21,11 @@ MAX_TASKS: Final = 20_000
 
 
 def plain_broker_url(broker_url: str) -> str:
-    """Write a broker URL as Celery's own Redis transport, and Flower's broker page, read it."""
-    from headrace.queueing import redis_url
+    """Write a broker URL as Celery's own Redis transport and Flower read it; one of Sentinels, as ours does."""
+    from headrace.queueing import headrace_url, redis_url, sentinels_of
 
+    if sentinels_of(broker_url) is not None:
+        return headrace_url(broker_url)
     plain = redis_url(broker_url)
     if plain.startswith("unix://"):
         return "redis+socket://" + plain.removeprefix("unix://").replace("db=", "virtual_host=")

@@ -13,6 +13,15 @@ _HEAD: Final = b'{"body":"'
 _ID: Final = b"\0"
 
 
+def template_of(before_body: bytes, parts: Sequence[bytes]) -> bytes | None:
+    """Return the template of messages that are known in parts; None when they have none.
+
+    before_body: what comes before the body. parts: what comes after it, cut at the ids and their quotation marks.
+    """
+    template = (b'"' + _ID + b'"').join(parts)
+    return template if before_body == _HEAD and template.count(_ID) == len(parts) - 1 else None
+
+
 def compact(ids: Sequence[str], messages: Sequence[bytes]) -> tuple[bytes, list[bytes]] | None:
     """Return the template that messages share and the body of each; None when they don't share one.
 

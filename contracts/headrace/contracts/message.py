@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from headrace.contracts import python_json
+from headrace.contracts.compact import template_of
 from headrace.contracts.errors import InvalidRequest, quoted
 from headrace.contracts.tensors import CONTENT_TYPE, Tensors, decode_tensors
 
@@ -175,6 +176,11 @@ class Envelope:
         whole = encode_request(msgspec.structs.replace(like, id=identity, body=body))
         self._before_body, rest = whole.split(base64.b64encode(body))
         self._parts = rest.split(_json_encode(identity))
+
+    @property
+    def template(self) -> bytes | None:
+        """What messages share, as `compact.expand` takes it."""
+        return template_of(self._before_body, self._parts)
 
     def encode(self, request_id: str, body: bytes) -> bytes:
         """Write the envelope of one request: the same bytes as `encode_request` gives."""

@@ -51,7 +51,8 @@ class Settings(BaseSettings):
 
     broker_url: SecretStr | None = Field(
         None,
-        description="Redis or Valkey: `redis://`, `rediss://`, or the same with `headrace://`, `headraces://`.",
+        description="Redis or Valkey: `redis://`, `rediss://`, or the same with `headrace://`, `headraces://`; or the "
+        "Sentinels that watch it, `headrace+sentinel://one;sentinel://two/0?master_name=NAME`.",
     )
     key_prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
         "",

@@ -211,9 +211,15 @@ class AsyncClient:
         """Return why a durable request was not sent yet; see `Client.explain`."""
         return await asyncio.to_thread(self._durable.explain, handle)
 
+    def ask(self, handle: AsyncHandle) -> None:
+        """Have a handle's row looked for now and then; `AsyncHandle.done` calls it, also outside of the event loop."""
+        if self._loop is not None and self._loop.is_running():
+            self._inbox.ask(handle)
+
     async def look_up(self, handle: AsyncHandle) -> None:
-        """Look for a handle's row; `AsyncHandle.status` calls it."""
-        self._inbox.settle(handle, await asyncio.to_thread(self._rows.replies, [handle.id]))
+        """Look for a handle's row, unless that was done just now; `AsyncHandle.status` calls it."""
+        if self._inbox.may_look_up(handle):
+            self._inbox.settle(handle, await asyncio.to_thread(self._rows.replies, [handle.id]))
         await self._inbox.check(handle)
 
     async def cancel(self, handle: AsyncHandle) -> bool:

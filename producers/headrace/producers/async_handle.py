@@ -49,7 +49,9 @@ class AsyncHandle(Waiting):
         return outputs_of(self.reply, self._client.read_row)
 
     def done(self) -> bool:
-        """Return whether the request is known to have ended, well or not, or to be lost."""
+        """Return whether the request is known to have ended, well or not, or to be lost; see `Handle.done`."""
+        if not self.ended:
+            self._client.ask(self)
         return self.ended
 
     async def status(self) -> str:

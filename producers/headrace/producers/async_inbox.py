@@ -109,6 +109,16 @@ class AsyncInbox:
         self._pending.adopt(handle)
         self._pending.settle(replies)
 
+    def ask(self, handle: Waiting) -> None:
+        """Look for a request's row now and then, since somebody asks about it and its reply may have been lost."""
+        if not self.closed:
+            self._pending.ask(handle, time.monotonic())
+            self._set_timer()
+
+    def may_look_up(self, handle: Waiting) -> bool:
+        """Return whether to look for a request's row because somebody asks for its status: not again at once."""
+        return self._pending.may_look_up(handle, time.monotonic())
+
     async def check(self, handle: Waiting) -> None:
         """Look whether a request is lost, if there is a reason to: it has been away for a lease, say."""
         if handle.reply is None and self._losses.asked_for(handle, time.monotonic()):

@@ -12,9 +12,11 @@ from redis.backoff import ExponentialBackoff
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 from headrace.contracts.message import encode_replies
-from headrace.queueing.connection import bounds, connect, redis_url, translate_errors
+from headrace.queueing.broker_url import UNREADABLE, redis_url, sentinels_of
+from headrace.queueing.connection import bounds, bounds_of, connect, translate_errors
 from headrace.queueing.keys import Keys, attach
 from headrace.queueing.patience import SILENCE_S
+from headrace.queueing.sentinel_clients import async_client_of_master
 
 #: A call that fails because the server restarted is tried this often again, 0.05 and 0.1 s later; then the user hears
 #: of it. Submitting twice is harmless: rows are keyed by request id.
@@ -40,10 +42,6 @@ RECONNECT_MAX_S: Final = 1.0
 
 #: An element without replies: whoever reads the inbox wakes and looks around.
 NUDGE: Final = encode_replies([])
-
-_UNREADABLE: Final = (
-    "the broker URL can't be read; check HEADRACE_BROKER_URL, and percent-encode special characters in its password"
-)
 
 #: A waiter is told BrokerUnavailable when the broker was away for this long: time enough for a restart or a failover.
 PATIENCE_S: Final = 60.0
@@ -104,13 +102,17 @@ def connect_for_look(url: str, prefix: str = "") -> redis.Redis:
 
 def _connect_async(url: str, prefix: str, timeout_s: float, retries: int) -> redis.asyncio.Redis:
     retry = redis.asyncio.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), retries)
-    plain = redis_url(url)
-    try:
-        options = bounds(plain, redis.asyncio.connection, silence_s=timeout_s)
-        client = redis.asyncio.Redis.from_url(plain, retry=retry, **options)
-    except ValueError:
-        # The cause may quote a part of the password.
-        raise ConfigurationError(_UNREADABLE) from None
+    sentinels = sentinels_of(url)
+    if sentinels is not None:
+        client = async_client_of_master(sentinels, bounds(timeout_s) | {"retry": retry})
+    else:
+        plain = redis_url(url)
+        try:
+            options = bounds_of(plain, redis.asyncio.connection, silence_s=timeout_s)
+            client = redis.asyncio.Redis.from_url(plain, retry=retry, **options)
+        except ValueError:
+            # The cause may quote a part of the password.
+            raise ConfigurationError(UNREADABLE) from None
     attach(client.connection_pool, Keys(prefix))
     return client
 

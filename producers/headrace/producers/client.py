@@ -159,22 +159,29 @@ class Client:
         committed: DurableBlock | None = None
         try:
             for block in self._durable.blocks(model, options.priority, blocks):
-                new = [again.get(each) or Handle(self, each, model) for each in block.ids]
-                self._inbox.expect(new, options.deadline_s, block.id)
                 if within is not None:
                     self._durable.insert_within(within, block)
+                    handles += self._expect_kept(block, model, options, again)
                 else:
                     with self._durable.inserting(block):
+                        new = self._expect_kept(block, model, options, again)
                         sending, committed = committed, None
                         self._send_kept(sending)
                     committed = block
-                handles += new
+                    handles += new
         except StoreUnavailable as exc:
             if not handles:
                 raise
             raise PartlyKept(exc, handles) from exc
         finally:
             self._send_kept(committed)
+        return handles
+
+    def _expect_kept(
+        self, block: DurableBlock, model: str, options: Options, again: Mapping[str, Handle]
+    ) -> list[Handle]:
+        handles = [again.get(each) or Handle(self, each, model) for each in block.ids]
+        self._inbox.expect(handles, options.deadline_s, block.id)
         return handles
 
     def _send_kept(self, block: DurableBlock | None) -> None:
@@ -248,13 +255,14 @@ class Client:
         """Return why a durable request was not sent yet, "" for others; `Handle.result` asks when its time is up."""
         return self._durable.explain(handle)
 
-    def poll(self) -> None:
+    def poll(self, handle: Handle) -> None:
         """Take the replies that have arrived; `Handle.done` calls it."""
-        self._inbox.poll()
+        self._inbox.poll(handle)
 
     def look_up(self, handle: Handle) -> None:
-        """Look for a handle's row; `Handle.status` calls it."""
-        self._inbox.settle(handle, self._rows.replies([handle.id]))
+        """Look for a handle's row, unless that was done just now; `Handle.status` calls it."""
+        if self._inbox.may_look_up(handle):
+            self._inbox.settle(handle, self._rows.replies([handle.id]))
         self._inbox.check(handle)
 
     def cancel(self, handle: Handle) -> bool:

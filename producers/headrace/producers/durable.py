@@ -35,7 +35,7 @@ class DurableRequests:
 
         self._rows.requests()
         for block in blocks:
-            yield from blocks_of(self._prefix, queue_name(model), priority, block.ids, block.messages)
+            yield from blocks_of(self._prefix, queue_name(model), priority, block.ids, block.messages, block.compacted)
 
     def inserting(self, block: DurableBlock) -> AbstractContextManager[None]:
         """Commit a block that is sent next, while the body of the `with` statement runs. See `RequestStore.inserting`.

@@ -158,11 +158,23 @@ class Inbox:
         if leader is not None and leader.ended:
             self._nudge()
 
-    def poll(self) -> None:
-        """Take what has arrived, without waiting, unless that was done just now. Raises BrokerUnavailable."""
+    def poll(self, handle: Waiting) -> None:
+        """Take what has arrived, without waiting, unless that was done just now. Raises BrokerUnavailable.
+
+        handle: what is asked about; its reply may have been lost, so its row is looked for now and then.
+        """
         if time.monotonic() - self._polled_at >= POLL_EVERY_S:
             self._poll_now(self._silence_s)
             self._finder.go_on()
+        if handle.reply is None:
+            with self._lock:
+                self._pending.ask(handle, time.monotonic())
+            self._look_up_what_is_due()
+
+    def may_look_up(self, handle: Waiting) -> bool:
+        """Return whether to look for a request's row because somebody asks for its status: not again at once."""
+        with self._lock:
+            return self._pending.may_look_up(handle, time.monotonic())
 
     def tidy(self) -> None:
         """Take what has arrived if that was last done long ago, so that replies nobody waits for don't pile up."""

@@ -8,13 +8,18 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headrace.contracts.errors import InvalidRequest
 from headrace.contracts.message import Reply
 
 #: A reply can be lost with a connection, so a request that is waited for is looked up in the store this often.
 LOOKUP_EVERY_S: Final = 5.0
+
+#: Whoever asks for the status of a request again and again has its row looked up so long after the last time: at first,
+#: and twice as long each time up to the second.
+STATUS_FIRST_S: Final = 0.002
+STATUS_EVERY_S: Final = 0.1
 
 #: Lookups that are due within this time of each other share one query.
 LOOKUP_TOGETHER_S: Final = 1.0
@@ -90,6 +95,10 @@ class Pending:
         self._era = next(_eras)
         self._handles: WeakValueDictionary[str, Waiting] = WeakValueDictionary()
         self._watches: dict[str, _Watch] = {}
+        #: When to look up what is asked about without being waited for, and when to do so again for a status, with
+        #: the pause before.
+        self._asked: WeakKeyDictionary[Waiting, float] = WeakKeyDictionary()
+        self._looked: WeakKeyDictionary[Waiting, tuple[float, float]] = WeakKeyDictionary()
         self._next_lookup = math.inf
 
     def __len__(self) -> int:
@@ -144,7 +153,24 @@ class Pending:
         if not watch.wakes:
             del self._watches[handle.id]
             if not self._watches:
-                self._next_lookup = math.inf
+                self._next_lookup = min(self._asked.values(), default=math.inf)
+
+    def ask(self, handle: Waiting, now: float) -> None:
+        """Somebody asks whether a request has ended, and goes on: have its row looked for now and then."""
+        if handle.reply is not None or handle in self._asked:
+            return
+        self.adopt(handle)
+        at = self._asked[handle] = now if handle.era != self._era else now + LOOKUP_EVERY_S
+        self._next_lookup = min(self._next_lookup, at)
+
+    def may_look_up(self, handle: Waiting, now: float) -> bool:
+        """Return whether to look a request's row up because somebody asks for its status; notes that it is done."""
+        due_at, pause_s = self._looked.get(handle, (-math.inf, STATUS_FIRST_S / 2))
+        if now < due_at:
+            return False
+        pause_s = min(2 * pause_s, STATUS_EVERY_S)
+        self._looked[handle] = now + pause_s, pause_s
+        return True
 
     def wake_one(self) -> None:
         """Wake one of those who wait for a request without a reply."""
@@ -192,14 +218,32 @@ class Pending:
         found = [watch for watch in waiting if watch.look_up_at <= now + LOOKUP_TOGETHER_S][:LOOKUP_REQUESTS]
         for watch in found:
             watch.look_up_at = now + LOOKUP_EVERY_S
-            watch.handle.era = self._era
-        self._next_lookup = min((watch.look_up_at for watch in waiting), default=math.inf)
-        return [watch.handle.id for watch in found]
+        handles = [watch.handle for watch in found] + self._take_asked(now, LOOKUP_REQUESTS - len(found))
+        for handle in handles:
+            handle.era = self._era
+        self._next_lookup = min(
+            min((watch.look_up_at for watch in waiting), default=math.inf), min(self._asked.values(), default=math.inf)
+        )
+        return list({handle.id: None for handle in handles})
+
+    def _take_asked(self, now: float, most: int) -> list[Waiting]:
+        """Take what is looked up because somebody asked about it; asked about again, it has its next turn."""
+        nearly = now + LOOKUP_TOGETHER_S
+        due = [each for each, at in self._asked.items() if at <= nearly or each.reply is not None]
+        taken = [each for each in due if each.reply is None][:most]
+        for each in due:
+            if each.reply is not None:
+                del self._asked[each]
+        for each in taken:
+            del self._asked[each]
+        return taken
 
     def connection_broke(self, now: float) -> None:
         """Replies may be lost: look up at once what is waited for, and the rest as soon as somebody waits for it."""
         self._era = next(_eras)
         for watch in self._watches.values():
             watch.look_up_at = now
-        if self._watches:
+        for handle in self._asked:
+            self._asked[handle] = now
+        if self._watches or self._asked:
             self._next_lookup = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
@@ -69,10 +69,11 @@ class Options:
 
 
 class Block(NamedTuple):
-    """Requests that are sent together, in order."""
+    """Requests that are sent together, in order. compacted: template and bodies of the messages, if they share one."""
 
     ids: list[str]
     messages: list[bytes]
+    compacted: tuple[bytes, Sequence[bytes]] | None = None
 
 
 def check_id(request_id: str) -> str:
@@ -146,10 +147,11 @@ class RequestFactory:
     def _block(self, envelope: Envelope, checked: Checked, start: int) -> Block:
         stop = min(start + BLOCK_REQUESTS, checked.rows)
         bodies = json_bodies if checked.is_json else tensor_bodies
-        ids = new_ids(stop - start)
-        messages = list(map(envelope.encode, ids, bodies(checked.values, checked.axes, start, stop)))
+        ids, encoded = new_ids(stop - start), list(bodies(checked.values, checked.axes, start, stop))
+        messages = list(map(envelope.encode, ids, encoded))
         self._within_limit(max(messages, key=len))
-        return Block(ids, messages)
+        template = envelope.template
+        return Block(ids, messages, None if template is None else (template, encoded))
 
     def _request(self, model: str, options: Options, known: Known, rows: int, *, is_json: bool) -> Request:
         now = time.time()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from headrace.queueing import registration as _registration  # noqa: F401  # for those who use kombu without Celery
 
 if TYPE_CHECKING:
+    from headrace.queueing.broker_url import headrace_url, redis_url, sentinels_of, tls_options
     from headrace.queueing.channel import Channel
     from headrace.queueing.claims import ClaimingConsumer, Delivery
     from headrace.queueing.connection import (
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
         CommandLine,
         connect,
         connect_to,
-        headrace_url,
-        redis_url,
         refusal_line,
-        tls_options,
         translate_errors,
     )
     from headrace.queueing.dead import (
@@ -76,6 +74,7 @@ __all__ = [
     "redis_url",
     "refusal_line",
     "retry_letter",
+    "sentinels_of",
     "tls_options",
     "translate_errors",
 ]
@@ -106,12 +105,13 @@ _HOMES: Final = {
     "dead_message": "dead",
     "drop_letter": "dead",
     "find_letters": "dead",
-    "headrace_url": "connection",
+    "headrace_url": "broker_url",
     "queue_stats": "stats",
     "recover": "recovery",
-    "redis_url": "connection",
+    "redis_url": "broker_url",
     "retry_letter": "dead",
-    "tls_options": "connection",
+    "sentinels_of": "broker_url",
+    "tls_options": "broker_url",
     "translate_errors": "connection",
 }
 

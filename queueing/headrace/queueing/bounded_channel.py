@@ -27,7 +27,10 @@ class BoundedChannel(kombu_redis.Channel):
         connection: Any
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        check_bounds(self, self.connection.client.transport_options)
+        client = getattr(self.connection, "client", None)
+        if client is None:  # Celery cancels consumers of connections that were closed, and knows this error
+            raise redis.ConnectionError("the connection of this channel is closed")
+        check_bounds(self, client.transport_options)
         params: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]
         if "path" in params:  # a Unix socket, whose class kombu has chosen
             params["connection_class"] = interruptible(params["connection_class"])

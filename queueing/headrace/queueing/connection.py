@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
+from headrace.queueing.broker_url import UNREADABLE, redis_url, sentinels_of
 from headrace.queueing.keys import Keys, attach
 from headrace.queueing.patience import SILENCE_S
 
@@ -23,76 +23,7 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 #: Seconds after which an idle connection is checked before it is used again.
 HEALTH_CHECK_S: Final = 25
 
-_TO_REDIS: Final = {
-    "redis": "redis",
-    "rediss": "rediss",
-    "headrace": "redis",
-    "headraces": "rediss",
-    "unix": "unix",
-    "redis+socket": "unix",
-    "headrace+socket": "unix",
-}
-_TO_HEADRACE: Final = {"redis": "headrace", "rediss": "headraces", "unix": "headrace+socket"}
-
-#: kombu accepts `CERT_REQUIRED` and `required`, redis-py only the latter.
-_CERT_REQS: Final = re.compile(r"(ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
-
-_LOGIN_IN_QUERY: Final = re.compile(r"\?(?:[^#]*&)?(?:username|password)=")
-
 _REMEDY: Final = "check HEADRACE_BROKER_URL and that the server runs"
-
-
-def redis_url(url: str) -> str:
-    """Write a broker URL the way redis-py and Flower read it: `redis://`, `rediss://` or `unix://`.
-
-    Raises ConfigurationError for any other scheme.
-    """
-    scheme, rest = _split(url)
-    plain = _CERT_REQS.sub(lambda m: m[1] + m[2].lower(), rest)
-    if scheme == "unix":
-        plain = plain.replace("virtual_host=", "db=")
-    return f"{scheme}://{plain}"
-
-
-def headrace_url(url: str) -> str:
-    """Write a broker URL so that Celery reaches the server through headrace's transport: `headrace://`, `headraces://`.
-
-    Raises ConfigurationError for any other scheme than those of `redis_url`.
-    """
-    scheme, rest = _split(url)
-    if scheme == "unix":
-        rest = rest.replace("db=", "virtual_host=")
-    return f"{_TO_HEADRACE[scheme]}://{rest}"
-
-
-def tls_options(url: str) -> dict[str, Any] | None:
-    """Give what Celery calls `broker_use_ssl` for a broker URL: None without TLS, else the server is checked.
-
-    kombu's own `rediss://` and Flower's check nothing unless they are told to.
-    """
-    if _split(url)[0] != "rediss":
-        return None
-    import ssl
-
-    from kombu.utils.url import parse_url
-
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **parse_url(headrace_url(url)).get("ssl", {})}
-
-
-def _split(url: str) -> tuple[str, str]:
-    scheme, found, rest = url.partition("://")
-    if not found or scheme not in _TO_REDIS:
-        # The URL itself may hold a password and stays out of the message.
-        shown = scheme if found else "none"
-        raise ConfigurationError(
-            f"the broker URL's scheme is {shown!r}; use redis://, rediss://, headrace:// or headraces://"
-        )
-    if _LOGIN_IN_QUERY.search(rest):
-        raise ConfigurationError(
-            "the broker URL names its user or password after the question mark, where Celery doesn't read it; write "
-            "HEADRACE_BROKER_URL as redis://user:password@host"
-        )
-    return _TO_REDIS[scheme], rest
 
 
 def connect(url: str, *, prefix: str = "", silence_s: float = SILENCE_S, **options: Any) -> redis.Redis:
@@ -104,14 +35,18 @@ def connect(url: str, *, prefix: str = "", silence_s: float = SILENCE_S, **optio
     """
     import redis
 
-    plain = redis_url(url)
-    try:
-        client = redis.Redis.from_url(plain, **bounds(plain, redis.connection, silence_s=silence_s) | options)
-    except ValueError:
-        # The cause may quote a part of the password.
-        raise ConfigurationError(
-            "the broker URL can't be read; check HEADRACE_BROKER_URL, and percent-encode special characters in it"
-        ) from None
+    sentinels = sentinels_of(url)
+    if sentinels is not None:
+        from headrace.queueing.sentinel_clients import client_of_master
+
+        client = client_of_master(sentinels, bounds(silence_s) | options)
+    else:
+        plain = redis_url(url)
+        try:
+            client = redis.Redis.from_url(plain, **bounds_of(plain, redis.connection, silence_s=silence_s) | options)
+        except ValueError:
+            # The cause may quote a part of the password.
+            raise ConfigurationError(UNREADABLE) from None
     attach(client.connection_pool, Keys(prefix))
     return client
 
@@ -122,21 +57,26 @@ def connect_to(settings: Settings, **options: Any) -> redis.Redis:
     return connect(url, prefix=settings.key_prefix, silence_s=silence_s, **options)
 
 
-def bounds(plain: str, kinds: Any, *, silence_s: float) -> dict[str, Any]:
-    """Return the options by which no wait of a connection is without end, and its refusals get their right class.
+def bounds(silence_s: float) -> dict[str, Any]:
+    """Return the options by which no wait of a TCP connection is without end.
 
-    plain: a URL as of `redis_url`. kinds: `redis.connection` or `redis.asyncio.connection`. silence_s: a read or write
-    that is silent for so long fails.
+    silence_s: a read or write that is silent for so long fails.
     """
-    from headrace.queueing.bounded import transport_bounds, watched
+    from headrace.queueing.bounded import transport_bounds
+
+    return {"health_check_interval": HEALTH_CHECK_S, **transport_bounds(silence_s)}
+
+
+def bounds_of(plain: str, kinds: Any, *, silence_s: float) -> dict[str, Any]:
+    """Return the same for a URL as of `redis_url`, and the class whose refusals get their right class.
+
+    kinds: `redis.connection` or `redis.asyncio.connection`.
+    """
+    from headrace.queueing.bounded import watched
 
     scheme = plain.partition(":")[0]
     kind = {"rediss": kinds.SSLConnection, "unix": kinds.UnixDomainSocketConnection}.get(scheme, kinds.Connection)
-    options = {
-        "connection_class": watched(kind),
-        "health_check_interval": HEALTH_CHECK_S,
-        **transport_bounds(silence_s),
-    }
+    options = {"connection_class": watched(kind), **bounds(silence_s)}
     if scheme == "unix":
         del options["socket_keepalive"], options["socket_keepalive_options"]
     return options

@@ -10,7 +10,7 @@ from kombu import Connection
 from kombu.pidbox import Mailbox
 
 from headrace.queueing.bounded import transport_bounds
-from headrace.queueing.connection import redis_url
+from headrace.queueing.broker_url import headrace_url, redis_url, sentinels_of, tls_options
 from headrace.queueing.patience import SILENCE_S
 
 #: Celery's name of the exchange that all workers listen to (`control_exchange`).
@@ -49,5 +49,8 @@ def _mailbox(broker_url: str, prefix: str) -> Iterator[Any]:
         reply_queue_expires=_EXPIRES_S,
     )
     options = {"global_keyprefix": prefix, **transport_bounds(SILENCE_S)}
-    with Connection(redis_url(broker_url), transport_options=options) as connection:
+    # kombu's own transport takes a broadcast as well, but reads no URL of Sentinels that names the master.
+    url = redis_url(broker_url) if sentinels_of(broker_url) is None else headrace_url(broker_url)
+    tls = tls_options(broker_url) if url.startswith("headraces") else None
+    with Connection(url, ssl=tls or False, transport_options=options) as connection:
         yield box(connection)

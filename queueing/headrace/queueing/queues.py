@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from kombu.transport import redis as kombu_redis
@@ -88,6 +89,15 @@ class QueueChannel(BoundedChannel):
             for each in self._lists(queue):
                 pipe.llen(each)
             return cast("list[int]", pipe.execute())
+
+    def waiting(self, queues: Iterable[str]) -> dict[str, int]:
+        """Return how many messages wait in queues, of all priorities together, in one round trip."""
+        lists = {queue: self._lists(queue) for queue in queues}
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            for each in chain.from_iterable(lists.values()):
+                pipe.llen(each)
+            lengths = iter(pipe.execute())
+        return {queue: sum(islice(lengths, len(its))) for queue, its in lists.items()}
 
     def _size(self, queue: str) -> int:
         return sum(self._lengths(queue))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import redis
 from kombu.transport import redis as kombu_redis
-from kombu.utils.url import url_to_parts
+from kombu.utils.url import parse_url, url_to_parts
 from redis.sentinel import SentinelManagedConnection
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing.bounded import interruptible
+from headrace.queueing.broker_url import SENTINEL_PORT, SENTINEL_SCHEME
 from headrace.queueing.channel import Channel
 from headrace.queueing.keys import attach
-
-#: Sentinel's own port.
-DEFAULT_PORT: Final = 26379
-
-#: How kombu writes the address of one Sentinel.
-SCHEME: Final = "sentinel://"
+from headrace.queueing.sentinel_clients import sentinel_options
 
 
 class SentinelChannel(Channel, kombu_redis.SentinelChannel):
@@ -37,6 +35,7 @@ class SentinelChannel(Channel, kombu_redis.SentinelChannel):
     connection_class_ssl = interruptible(kombu_redis.SentinelManagedSSLConnection)
 
     master_name: str | None = None
+    sentinel_kwargs: dict[str, Any] | None = None
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
         _sentinel_manager: Any
@@ -49,6 +48,8 @@ class SentinelChannel(Channel, kombu_redis.SentinelChannel):
                 "a broker URL of Sentinels needs the name of the server that they watch: the transport option "
                 "master_name, or ?master_name=NAME at the end of the URL"
             )
+        # kombu's own would try one that is away again and again before it asks the next.
+        self.sentinel_kwargs = sentinel_options() | (self.sentinel_kwargs or {})
         return super()._get_pool(asynchronous)
 
     def _own_pool(self, timeout_s: float) -> redis.ConnectionPool:
@@ -61,25 +62,47 @@ class SentinelChannel(Channel, kombu_redis.SentinelChannel):
         return pool
 
 
+def names_sentinels(connection: Any) -> bool:
+    """Return whether the URLs of a kombu connection name Sentinels, whether they have been read or not.
+
+    A pool copies a connection while its URLs are being read: it may get the scheme of before and the rest of after.
+    """
+    alternatives = connection.alt or [""]
+    return SENTINEL_SCHEME in str(connection.hostname) or all(url.startswith(SENTINEL_SCHEME) for url in alternatives)
+
+
 def adopt_sentinels(connection: Any) -> None:
     """Make a kombu connection of Sentinels out of one whose URLs kombu has not read, as those with a `+` in the scheme.
 
     URLs: `headrace+sentinel://[USER:PASSWORD@]HOST[:PORT][/DATABASE][?master_name=NAME]`, more of them after `;`. The
-    user and password are the server's.
+    user and password are the server's; the Sentinels' own go into the query, `sentinel_username`, `sentinel_password`.
     """
-    urls = [url[url.index(SCHEME) :] for url in connection.alt or [connection.hostname] if SCHEME in url]
-    if SCHEME in (connection.hostname or ""):
+    urls = [
+        url[url.index(SENTINEL_SCHEME) :] for url in connection.alt or [connection.hostname] if SENTINEL_SCHEME in url
+    ]
+    if SENTINEL_SCHEME in (connection.hostname or ""):
         first = url_to_parts(urls[0])
         last = url_to_parts(urls[-1])
         prefix = connection.uri_prefix or connection.transport_cls
-        connection.hostname, connection.port = first.hostname, first.port or DEFAULT_PORT
+        connection.hostname, connection.port = first.hostname, first.port or SENTINEL_PORT
         connection.userid, connection.password = first.username or last.username, first.password or last.password
         connection.virtual_host = first.path or last.path or "/"
         connection.transport_cls, connection.uri_prefix = f"{prefix}+sentinel", None
-        name = first.query.get("master_name") or last.query.get("master_name")
-        if name:
-            connection.transport_options = {"master_name": name, **(connection.transport_options or {})}
+        connection.transport_options = _options({**first.query, **last.query}) | (connection.transport_options or {})
         parts = [url_to_parts(url) for url in urls]
-        connection.alt = [f"{SCHEME}{each.hostname}:{each.port or DEFAULT_PORT}" for each in parts]
+        connection.alt = [f"{SENTINEL_SCHEME}{each.hostname}:{each.port or SENTINEL_PORT}" for each in parts]
+        tls = parse_url(urls[-1]).get("ssl")
+        if tls and prefix == "headraces" and not connection.ssl:
+            connection.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **tls}
+    elif not connection.transport_cls.endswith("+sentinel"):
+        connection.transport_cls += "+sentinel"
     # They are no alternatives: whoever connects asks all of them.
     connection.cycle = None
+
+
+def _options(query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the transport options that a URL's query names."""
+    options: dict[str, Any] = {"master_name": query["master_name"]} if query.get("master_name") else {}
+    names = {"sentinel_username": "username", "sentinel_password": "password"}
+    login = {what: query[name] for name, what in names.items() if query.get(name)}
+    return {**options, "sentinel_kwargs": login} if login else options

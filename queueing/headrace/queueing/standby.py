@@ -174,14 +174,16 @@ def _spawn() -> tuple[int, int]:
 def describe(pool: redis.ConnectionPool, commands: Sequence[Command]) -> bytes:
     """Return how to reach a server, as `standby_process` reads it, and what to run there.
 
-    Nothing while Sentinel has not named the server; its choice is followed with every beat. Raises TypeError for
-    options that only this process has, such as an SSL context.
+    Where Sentinels watch the server the process asks them itself. If it can't, as they need TLS, it follows the choice
+    that this process knows with every beat; there is nothing to tell before the first. Raises TypeError for options
+    that only this process has, such as an SSL context.
     """
     options: dict[str, Any] = dict(pool.connection_kwargs)
     kind = pool.connection_class
     tls = issubclass(kind, redis.SSLConnection)
     chosen = {name: value for name, value in options.items() if name in _OPTIONS or (tls and name.startswith("ssl_"))}
-    if isinstance(pool, SentinelConnectionPool):
+    sentinels = _describe_sentinels(pool) if isinstance(pool, SentinelConnectionPool) else None
+    if isinstance(pool, SentinelConnectionPool) and sentinels is None:
         if pool.master_address is None:
             return b""
         chosen["host"], chosen["port"] = pool.master_address
@@ -194,8 +196,22 @@ def describe(pool: redis.ConnectionPool, commands: Sequence[Command]) -> bytes:
         "tls": tls,
         "options": {name: value for name, value in chosen.items() if value is not None or name.startswith("ssl_")},
         "commands": commands,
+        "sentinels": sentinels,
     }
     return json.dumps(described).encode()
+
+
+def _describe_sentinels(pool: SentinelConnectionPool) -> dict[str, Any] | None:
+    """Return who knows the master, or None where they are asked in another way than by plain TCP."""
+    theirs = [each.connection_pool for each in pool.sentinel_manager.sentinels]
+    if any(each.connection_class is not redis.Connection for each in theirs):
+        return None
+    options = theirs[0].connection_kwargs
+    return {
+        "name": pool.service_name,
+        "addresses": sorted((each.connection_kwargs["host"], each.connection_kwargs["port"]) for each in theirs),
+        "options": {name: options[name] for name in ("username", "password") if options.get(name)},
+    }
 
 
 @cache

@@ -38,7 +38,10 @@ TIMEOUT_S = 5.0
 
 
 class Lease:
-    """One consumer's lease, and how to renew it: JSON of `path` (sys.path), `unix`, `tls`, `options`, `commands`."""
+    """One consumer's lease, and how to renew it: JSON of `path` (sys.path), `unix`, `tls`, `options`, `commands`.
+
+    Where Sentinels watch the server there is `sentinels` as well: `name`, `addresses` and `options`.
+    """
 
     def __init__(self, every_s: float, text: bytes) -> None:
         """every_s: how often it is to be renewed, which is how often the parent beats."""
@@ -47,14 +50,13 @@ class Lease:
         self.due = time.monotonic() + SILENT_BEATS * every_s
         self.client: redis.Redis | None = None
         if every_s < WARM_BELOW_S:
-            self._connect()
+            self._read()
 
     def beat(self) -> None:
         """Note that the parent renews by itself."""
         self.due = time.monotonic() + SILENT_BEATS * self.every_s
-        if self.client is not None and self.every_s >= WARM_BELOW_S:
-            self.client.close()
-            self.client = None
+        if self.every_s >= WARM_BELOW_S:
+            self._disconnect()
 
     def hold(self) -> None:
         """Renew no more until the next beat."""
@@ -65,22 +67,31 @@ class Lease:
         started = time.monotonic()
         renewed = False
         if not is_stopped(parent):
-            client, commands = self._connect()
+            described = self._read()
             from redis.exceptions import RedisError
 
             try:
-                for command in commands:
+                client = self._connect(described)
+                for command in described["commands"]:
                     client.execute_command(*command)  # type: ignore[no-untyped-call]
                 renewed = True
             except RedisError:
-                pass  # the parent logs that the server is away, as soon as it can; here there is only the next try
+                # The parent logs that the server is away, as soon as it can; here there is only the next try.
+                if described.get("sentinels"):
+                    self._disconnect()
         self.due = started + (self.every_s if renewed else self.every_s / HASTE)
 
-    def _connect(self) -> tuple[redis.Redis, list[list[str | int]]]:
+    def _read(self) -> dict[str, Any]:
+        """Return what is described, and see that redis-py can be imported."""
         import json
 
-        described = json.loads(self.text)
+        described: dict[str, Any] = json.loads(self.text)
         sys.path[:] = described["path"]
+        import redis  # noqa: F401  # so that it is there when it is needed
+
+        return described
+
+    def _connect(self, described: dict[str, Any]) -> redis.Redis:
         import redis
 
         if self.client is None:
@@ -93,9 +104,28 @@ class Lease:
             timeouts = {"socket_timeout": timeout_s}
             if not described["unix"]:
                 timeouts["socket_connect_timeout"] = timeout_s
-            pool = redis.ConnectionPool(connection_class=kind, **{**described["options"], **timeouts})
+            master = find_master(described["sentinels"], timeout_s / 2) if described.get("sentinels") else {}
+            pool = redis.ConnectionPool(connection_class=kind, **{**described["options"], **master, **timeouts})
             self.client = redis.Redis(connection_pool=pool)
-        return self.client, described["commands"]
+        return self.client
+
+    def _disconnect(self) -> None:
+        if self.client is not None:
+            self.client.close()
+            self.client = None
+
+
+def find_master(watchers: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Ask Sentinels where the server is that they watch. Raises redis-py's errors."""
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+    from redis.sentinel import Sentinel
+
+    options = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, "retry": Retry(NoBackoff(), 0)}
+    addresses = [tuple(address) for address in watchers["addresses"]]
+    with Sentinel(addresses, sentinel_kwargs={**watchers["options"], **options}) as sentinels:  # type: ignore[no-untyped-call]
+        host, port = sentinels.discover_master(watchers["name"])
+    return {"host": host, "port": port}
 
 
 def is_stopped(pid: int) -> bool:

@@ -6,7 +6,6 @@ TRACKING`, from Redis 6.0 on): once for each reading. What was empty when it was
 
 from __future__ import annotations
 
-import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ import redis
 import redis.exceptions
 
 from headrace.queueing.logs import logger
+from headrace.queueing.silence import is_readable
 
 #: How often lists are looked at where the server can't tell that they have changed, and at most where it can.
 LOOK_S: Final = 0.05
@@ -140,7 +140,7 @@ class ListTracker:
         return found
 
     def _receive(self) -> None:
-        while select.select([self._socket], [], [], 0)[0] or getattr(self._socket, "pending", int)():
+        while is_readable(self._connection) or getattr(self._socket, "pending", int)():
             try:
                 data = self._socket.recv(1 << 16)
             except (BlockingIOError, TimeoutError):

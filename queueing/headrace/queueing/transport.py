@@ -21,10 +21,12 @@ from typing import Any, Final
 from kombu.transport import redis as kombu_redis
 
 from headrace.queueing import channel
+from headrace.queueing.broker_url import SENTINEL_PORT
+from headrace.queueing.flower_page import serve_flower
 from headrace.queueing.keys import Keys
 from headrace.queueing.poller import DoorbellPoller
 from headrace.queueing.refusals import REFUSALS, forget_refusals, latest_refusal
-from headrace.queueing.sentinel import DEFAULT_PORT, SCHEME, SentinelChannel, adopt_sentinels
+from headrace.queueing.sentinel import SentinelChannel, adopt_sentinels, names_sentinels
 
 #: So long after a refusal a new connection is not tried. Transport option `refusal_pause_s`; 0 for who pauses himself.
 REFUSAL_PAUSE_S: Final = 1.0
@@ -51,8 +53,7 @@ class Transport(kombu_redis.Transport):
 
     def __new__(cls, client: Any, **kwargs: Any) -> Transport:  # noqa: ARG004
         """Return the transport for Sentinels where the URL names them; kombu looks no further than the `+`."""
-        names_sentinels = cls is Transport and str(client.hostname).startswith(SCHEME)
-        return super().__new__(SentinelTransport if names_sentinels else cls)
+        return super().__new__(SentinelTransport if cls is Transport and names_sentinels(client) else cls)
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         """client: the kombu connection."""
@@ -60,6 +61,7 @@ class Transport(kombu_redis.Transport):
             client.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         super().__init__(client, **kwargs)
         self.cycle = DoorbellPoller()
+        serve_flower()
 
     def establish_connection(self) -> Any:
         """Connect. A server that has refused something just now counts as away until it takes a write.
@@ -99,7 +101,7 @@ class SentinelTransport(Transport):
     """The transport behind `headrace+sentinel://` and `headraces+sentinel://`."""
 
     Channel = SentinelChannel
-    default_port = DEFAULT_PORT
+    default_port = SENTINEL_PORT
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         """client: the kombu connection; its URLs name Sentinels."""

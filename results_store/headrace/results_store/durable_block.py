@@ -41,7 +41,7 @@ _length = struct.Struct(">i").pack
 class DurableBlock(msgspec.Struct, frozen=True, kw_only=True):
     """Requests for one queue and priority. prefix: of the keys in Redis. ids: as submitted; messages: as sent.
 
-    names: the ids, unless each of them can be read off its key.
+    names: the ids, unless each of them can be read off its key. compacted: template and bodies, if they are known.
     """
 
     id: uuid.UUID
@@ -51,6 +51,7 @@ class DurableBlock(msgspec.Struct, frozen=True, kw_only=True):
     ids: Sequence[str]
     names: Sequence[str] | None
     messages: Sequence[bytes]
+    compacted: tuple[bytes, Sequence[bytes]] | None = None
 
     @property
     def keys(self) -> list[bytes]:
@@ -61,14 +62,20 @@ class DurableBlock(msgspec.Struct, frozen=True, kw_only=True):
 
     def packed(self) -> tuple[bytes | None, Sequence[bytes]]:
         """Return the template and the bodies that make up the messages, or None and the messages."""
-        compacted = compact(self.ids, self.messages) if len(self.ids) > 1 and self.names is None else None
-        return (None, self.messages) if compacted is None else compacted
+        if len(self.ids) == 1 or self.names is not None:
+            return None, self.messages
+        return self.compacted or compact(self.ids, self.messages) or (None, self.messages)
 
 
 def blocks_of(
-    prefix: str, queue: str, priority: int, ids: Sequence[str], messages: Sequence[bytes]
+    prefix: str,
+    queue: str,
+    priority: int,
+    ids: Sequence[str],
+    messages: Sequence[bytes],
+    compacted: tuple[bytes, Sequence[bytes]] | None = None,
 ) -> Iterator[DurableBlock]:
-    """Yield requests in blocks, in order."""
+    """Yield requests in blocks, in order. compacted: template and bodies of the messages, if they are known."""
     start = size = 0
     for at, message in enumerate(chain(messages, (b"",))):
         full = at - start == BLOCK_REQUESTS or size + len(message) > BLOCK_BYTES
@@ -82,12 +89,13 @@ def blocks_of(
                 ids=some,
                 names=None if all(map(is_uuid, some)) else some,
                 messages=messages[start:at],
+                compacted=None if compacted is None else (compacted[0], compacted[1][start:at]),
             )
             start, size = at, 0
         size += len(message)
 
 
-def _array(oid: int, elements: Sequence[bytes]) -> bytes:
+def array_of(oid: int, elements: Sequence[bytes]) -> bytes:
     """Return a value in Postgres's binary form of an array; psycopg's own takes a microsecond an element."""
     body = b"".join(chain.from_iterable(zip(map(_length, map(len, elements)), elements, strict=True)))
     return _array_header(1, 0, oid, len(elements), 1) + body
@@ -143,9 +151,9 @@ def prepare(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) 
 
 def parameters(block: DurableBlock) -> tuple[Any, ...]:
     """Return the parameters of `INSERT_FOR_RELAY`, for a prepared connection."""
-    keys = _Uuids(_array(_UUID_OID, block.keys))
+    keys = _Uuids(array_of(_UUID_OID, block.keys))
     template, bodies = block.packed()
-    messages = _Byteas(_array(_BYTEA_OID, bodies))
+    messages = _Byteas(array_of(_BYTEA_OID, bodies))
     return block.id, block.prefix, block.queue, block.priority, keys, block.names, template, messages
 
 
@@ -153,15 +161,15 @@ def encoded_parameters(block: DurableBlock) -> Parameters:
     """Return the parameters of `INSERT_FOR_CLIENT`."""
     names = block.names
     template, bodies = block.packed()
-    written = None if names is None else _array(_TEXT_OID, [name.encode() for name in names])
+    written = None if names is None else array_of(_TEXT_OID, [name.encode() for name in names])
     return (
         Parameters()
         .add(block.id.bytes, _UUID_OID, binary=True)
         .add(block.prefix.encode(), _TEXT_OID)
         .add(block.queue.encode(), _TEXT_OID)
         .add(str(block.priority).encode(), _INT2_OID)
-        .add(_array(_UUID_OID, block.keys), _UUIDS_OID, binary=True)
+        .add(array_of(_UUID_OID, block.keys), _UUIDS_OID, binary=True)
         .add(written, _TEXTS_OID, binary=True)
         .add(template, _BYTEA_OID, binary=True)
-        .add(_array(_BYTEA_OID, bodies), _BYTEAS_OID, binary=True)
+        .add(array_of(_BYTEA_OID, bodies), _BYTEAS_OID, binary=True)
     )

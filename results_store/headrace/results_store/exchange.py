@@ -59,6 +59,15 @@ def finish(connection: BoundedConnection) -> None:
             raise psycopg.errors.error_from_result(result)
 
 
+def take_news(connection: BoundedConnection) -> None:
+    """Read what came unasked, without waiting. Raises errors of psycopg when the server has ended the connection."""
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    # More than once, since the reason of an end comes before the end itself.
+    while poll.poll(0):
+        connection.pgconn.consume_input()
+
+
 def is_under_way(connection: BoundedConnection) -> bool:
     """Return whether a statement was started whose answer is still to be taken."""
     return connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE

@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import psycopg
@@ -18,8 +18,9 @@ from headrace.contracts.errors import ConfigurationError, StoreUnavailable
 from headrace.results_store import exchange
 from headrace.results_store.address import connect, connection_info
 from headrace.results_store.bounded import ANSWER_S, BoundedConnection
-from headrace.results_store.durable_block import INSERT_FOR_CLIENT, DurableBlock, encoded_parameters
+from headrace.results_store.durable_block import INSERT_FOR_CLIENT, DurableBlock, array_of, encoded_parameters
 from headrace.results_store.errors import MIGRATE_HINT, driver_errors_translated
+from headrace.results_store.marks import Marks
 
 _log: Final = logging.getLogger(__name__)
 
@@ -29,13 +30,18 @@ CONNECTIONS: Final = 8
 #: Longest wait for one of them.
 TURN_S: Final = 30.0
 
-#: Losing this note costs nothing but that a request is sent twice, so it needs no sync of the disk.
+#: Losing these notes costs nothing but that a request is sent twice, so they need no sync of the disk.
+_MARK_ALL: Final = (
+    b"UPDATE headrace_requests SET sent = cardinality(keys), due_at = NULL"
+    b" FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unsynced WHERE id = ANY($1)"
+)
 _MARK: Final = (
     b"UPDATE headrace_requests SET sent = sent + $2,"
     b" due_at = CASE WHEN sent + $2 < cardinality(keys) THEN due_at END"
     b" FROM (SELECT set_config('synchronous_commit', 'off', true)) AS unsynced WHERE id = $1"
 )
 _UUID_OID: Final = 2950
+_UUIDS_OID: Final = 2951
 _INT4_OID: Final = 23
 
 _HOLD: Final = "SELECT id, due_at IS NULL FROM headrace_requests WHERE id = ANY(%s)"
@@ -60,6 +66,7 @@ class RequestStore:
         self._process = os.getpid()
         self._free: queue.LifoQueue[BoundedConnection] = queue.LifoQueue()
         self._turns = threading.Semaphore(CONNECTIONS)
+        self._marks = Marks(self._mark_all)
 
     @contextlib.contextmanager
     def inserting(self, block: DurableBlock) -> Iterator[None]:
@@ -76,19 +83,29 @@ class RequestStore:
                 exchange.finish(connection)
 
     def mark_sent(self, block: DurableBlock, count: int) -> None:
-        """Take note that so many requests of a block, from the first, were sent; doesn't wait for the answer.
+        """Take note that so many requests of a block, from the first, were sent; doesn't wait until that is written.
 
         Raises like `inserting`.
         """
+        if count == len(block.ids):
+            self._marks.note(block.id)
+            return
         parameters = exchange.Parameters().add(block.id.bytes, _UUID_OID, binary=True)
         with self._connection() as connection:
             exchange.start(connection, _MARK, parameters.add(str(count).encode(), _INT4_OID))
+
+    def _mark_all(self, block_ids: Sequence[uuid.UUID]) -> None:
+        ids = array_of(_UUID_OID, [each.bytes for each in block_ids])
+        with self._connection() as connection:
+            exchange.start(connection, _MARK_ALL, exchange.Parameters().add(ids, _UUIDS_OID, binary=True))
+            exchange.finish(connection)
 
     def kept(self, block_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, bool]:
         """Return which blocks have a row that others can see, and whether all of it was sent.
 
         Raises like `inserting`.
         """
+        self._marks.make_now()
         with self._connection() as connection:
             return dict(connection.execute(_HOLD, (list(block_ids),)).fetchall())
 
@@ -136,7 +153,9 @@ class RequestStore:
         return connect(self._database_url, self._timeout_s)
 
     def close(self) -> None:
-        """Close the connections that are not in use; a later call opens others."""
+        """Write what is noted and close the connections that are not in use; a later call opens others."""
+        if self._process == os.getpid():
+            self._marks.make_now()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._free.get_nowait().close()
@@ -150,8 +169,7 @@ def _lives(connection: BoundedConnection) -> bool:
         if exchange.is_under_way(connection):
             # A mark, whose fate matters to nobody: without it a relay sends once more.
             exchange.finish(connection)
-        # Reads what has arrived, without waiting; an end that the server announced is seen.
-        connection.pgconn.consume_input()
+        exchange.take_news(connection)
     except psycopg.Error as exc:
         _log.info("durable_connection_dropped error=%r", str(exc))
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import tempfile
@@ -150,14 +151,34 @@ class Watched:
         found: dict[str, Any] = self._ask(port).sentinel_master(self.NAME)  # type: ignore[assignment]
         return bool(found["num-slaves"] == 1 and found["num-other-sentinels"] == 1)
 
+    def _master_of(self, sentinel: int) -> int:
+        found: dict[str, Any] = self._ask(sentinel).sentinel_master(self.NAME)  # type: ignore[assignment]
+        return 0 if found["is_odown"] or found["is_sdown"] else int(found["port"])
+
     def _stop(self, port: int) -> None:
         self.processes[port].kill()
         self.processes[port].wait()
 
     def kill_master(self) -> None:
-        """Kill the master; returns when the replica has taken its place."""
+        """Kill the master; returns when the replica has taken its place and the Sentinels say so."""
         self._stop(self.master)
+        self._await_failover()
+
+    def freeze_master(self) -> None:
+        """Stop the master, whose connections stay as they are; returns when the replica has taken its place."""
+        self.processes[self.master].send_signal(signal.SIGSTOP)
+        self._await_failover()
+
+    def cut_replication(self) -> None:
+        """Let the replica know of nothing that is written from now on."""
+        with redis.Redis(port=self.master) as master:
+            master.acl_setuser("default", enabled=True, nopass=True, commands=["-psync", "-sync"], reset=False)
+            master.client_kill_filter(_type="replica")
+            wait_for(lambda: not master.info("replication")["connected_slaves"], "the replica to be gone")
+
+    def _await_failover(self) -> None:
         wait_for(lambda: self._ask(self.replica).info("replication")["role"] == "master", "the failover")
+        wait_for(lambda: all(self._master_of(port) == self.replica for port in self.sentinels), "the Sentinels")
 
     def url(self, scheme: str) -> str:
         return ";".join(f"{scheme}://127.0.0.1:{port}/0" for port in self.sentinels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import kombu
 import pytest
@@ -71,6 +72,14 @@ def test_tls_is_checked_unless_the_url_says_otherwise() -> None:
     assert chosen.transport.client.ssl == {"ssl_cert_reqs": 0, "ssl_check_hostname": False}
 
 
+def test_a_channel_whose_connection_is_closed_says_so_by_a_connection_error(broker_url: str) -> None:
+    with kombu.Connection(headrace_url(broker_url)) as connection:
+        channel: Any = connection.channel()
+        connection.collect()
+        with pytest.raises(connection.connection_errors, match="closed"):
+            assert channel.subclient
+
+
 PUBLISH = """
 import sys
 import kombu
@@ -95,3 +104,13 @@ def test_kombu_without_celery_knows_the_scheme_after_one_line(broker_url: str, r
     program = PUBLISH.format(remedy=remedy, argument=argument)
     done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("headrace.queueing.transport\n", 0), done.stderr
+
+
+def test_kombu_has_no_plug_ins_by_which_it_could_know_the_scheme_before(broker_url: str) -> None:
+    # When this fails kombu has got them, and docs/decisions/0003 has a better answer.
+    program = PUBLISH.format(remedy="", argument="")
+    done = subprocess.run(
+        [sys.executable, "-c", program, headrace_url(broker_url)], capture_output=True, text=True, check=False
+    )
+    assert "No such transport: headrace" in done.stderr
+    assert done.returncode == 1

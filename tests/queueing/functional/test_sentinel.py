@@ -9,6 +9,7 @@ from typing import Any
 import kombu
 import pytest
 import redis
+from celery import Celery
 from tests.queueing.functional.conftest import Watched, wait_for
 
 from headrace.contracts.errors import ConfigurationError
@@ -80,6 +81,18 @@ def test_urls_of_sentinels_may_be_written_in_many_ways(
             copy.connect()
             assert copy.as_uri() == connection.as_uri()
             assert copy.transport.Channel is connection.transport.Channel
+
+
+def test_an_ordinary_app_sends_and_reads_through_its_pools(watched: Watched) -> None:
+    with Celery(broker=f"{watched.url('headrace+sentinel')}?master_name={Watched.NAME}") as app:
+        for number in range(3):
+            app.send_task("add", (number, 1))
+        with app.pool.acquire() as connection:
+            assert connection.default_channel.queue_declare("celery", passive=True).message_count == 3
+            assert connection.as_uri(include_password=True) == f"headrace+sentinel://127.0.0.1:{watched.sentinels[0]}/0"
+            assert connection.transport_cls == "headrace+sentinel"
+    with redis.Redis(port=watched.master) as master:
+        assert master.llen("celery") == 3
 
 
 @pytest.mark.parametrize("url", ["headrace+sentinel://127.0.0.1:26379", "headraces+sentinel://127.0.0.1:26379/0"])
