@@ -92,6 +92,23 @@ def test_an_inbox_takes_replies_again_when_it_was_read(broker: redis.Redis) -> N
     assert arrived(broker) == [sent]
 
 
+def test_a_reply_without_a_row_waits_until_its_inbox_has_room(broker: redis.Redis) -> None:
+    writes = sender(broker, inbox_bytes=100_000)
+    for number in range(0, 10_000, 20):
+        writes.send(answers(*replies(20, 1000, number)), [])
+    assert not writes.owes
+    lost = Reply(id="rowless", state="failed", error_type="InferenceFailed", error_message="no" * 500)
+    writes.send(Answers({INBOX: [lost, *replies(1, 0)]}, {}, {"rowless"}), [("SET", "settled", "1")])
+    assert broker.get("settled") == b"1"
+    assert writes.owes
+    writes.send(Answers.empty(), [])
+    assert writes.owes, "nobody has read"
+    broker.delete(PLAIN.inbox(INBOX))
+    writes.send(answers(*replies(1, 10)), [])
+    assert [reply for each in arrived(broker) for reply in each] == [lost, *replies(1, 10)]
+    assert not writes.owes
+
+
 def test_a_single_reply_that_is_larger_than_the_inbox_is_referred_to(broker: redis.Redis) -> None:
     sender(broker, inbox_bytes=100_000).send(answers(*replies(1, 200_000)), [])
     assert arrived(broker) == [[Reply(id="0", state="succeeded", stored=True)]]

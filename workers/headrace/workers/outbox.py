@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 #: While Postgres or Redis is away, the outbox tries again after this many seconds; its batches are safe meanwhile.
 RETRY_S: Final = 0.5
 
+#: Replies that found no room, and that nobody can read elsewhere, are sent again so often.
+OWED_EVERY_S: Final = 1.0
+
 #: How long a thread that is given up may take to end; it may hang in a server that says nothing.
 GIVE_UP_S: Final = 0.5
 
@@ -157,6 +160,8 @@ class Outbox:
                 break
             # By itself, so that what was refused before can't hold up what is fresh.
             late = [heapq.heappop(self._aside)[-1]] if self._aside and self._due_in_s() == 0 else []
+            if not fresh and not late and self._replies.owes:
+                self._answer([], Answers.empty())
             if not all(self._finish(parcel) for parcel in (*portions(fresh, MAX_BYTES_TOGETHER), late) if parcel):
                 break
         self._line.close()
@@ -164,12 +169,17 @@ class Outbox:
     def _due_in_s(self) -> float:
         return max(0.0, self._aside[0][0] - time.monotonic())
 
+    def _idle_s(self) -> float | None:
+        """Return after how long to go on though nothing has finished; None for never."""
+        waits = [self._due_in_s()] if self._aside else []
+        return min([*waits, OWED_EVERY_S] if self._replies.owes else waits, default=None)
+
     def _collect(self) -> tuple[list[Held], bool]:
         """Return what has finished, and whether it was the last; nothing when something set aside is due before."""
         parcel: list[Held] = []
         rows = size_bytes = 0
         try:
-            item = self._finished.get(timeout=self._due_in_s() if self._aside else None)
+            item = self._finished.get(timeout=self._idle_s())
             while not isinstance(item, _Stop):
                 parcel.append(item)
                 rows += item.rows

@@ -20,10 +20,14 @@ _json: Final = msgspec.json.Encoder().encode
 
 
 class Answers(msgspec.Struct):
-    """All replies of some finished batches: by the inbox that the header names, and Celery results by request."""
+    """All replies of some finished batches: by the inbox that the header names, and Celery results by request.
+
+    rowless: ids of requests that have no row, so that a reply is all that their clients will ever get.
+    """
 
     by_inbox: dict[str, list[Reply]]
     celery: dict[str, bytes]
+    rowless: set[str] = set()
 
     @classmethod
     def empty(cls) -> Answers:

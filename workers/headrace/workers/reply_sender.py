@@ -8,7 +8,7 @@ for rows from time to time anyway.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -28,6 +28,9 @@ ELEMENT_BYTES: Final = 1 << 20
 
 #: Results for Celery clients that the server had no memory for are kept up to this size, and sent with later ones.
 OWED_BYTES: Final = 16 << 20
+
+#: Most replies without a row that are kept until their inboxes have room: some hundred bytes each.
+MOST_ROWLESS: Final = 10_000
 
 #: So many inboxes that are full are remembered, to log each of them once.
 _FULL_REMEMBERED: Final = 1_000
@@ -51,8 +54,9 @@ return 1
 
 
 class Element(msgspec.Struct, frozen=True):
-    """What is pushed to an inbox at once. inbox: its key."""
+    """What is pushed to an inbox at once. name: of the inbox. inbox: its key."""
 
+    name: str
     inbox: str
     replies: list[Reply]
     packed: bytes
@@ -68,6 +72,13 @@ class ReplySender:
         self._settings = settings
         self._full: set[str] = set()
         self._owed: dict[str, bytes] = {}
+        # Replies for which there was no room, and no row that could be read instead: by inbox, the oldest first.
+        self._rowless: dict[str, list[Reply]] = {}
+
+    @property
+    def owes(self) -> bool:
+        """Whether something waits for room that nobody finds elsewhere: `send` is to be called again now and then."""
+        return bool(self._owed or self._rowless)
 
     def send(self, answers: Answers, settling: Sequence[Command]) -> None:
         """Send replies, then the commands that settle messages.
@@ -75,7 +86,9 @@ class ReplySender:
         Raises the errors of `redis.exceptions` when the settling commands, or all commands, are refused or unanswered:
         then everything is to be sent again. Clients bear a reply that comes twice.
         """
-        elements = list(self._elements(answers))
+        by_inbox = self._with_owed(answers.by_inbox)
+        rowless = answers.rowless.union(reply.id for replies in self._rowless.values() for reply in replies)
+        elements = list(self._elements(by_inbox))
         results = self._owed | answers.celery
         commands = [self._push(each, self._settings.inbox_bytes // 2) for each in elements]
         commands += self._celery_commands(results)
@@ -83,19 +96,33 @@ class ReplySender:
         _check(told[len(commands) :])
         self._keep_owed(results, told[len(elements) : len(commands)])
         without_room = self._without_room(elements, told)
-        if without_room:
-            self._refer(without_room)
+        dropped = self._refer(without_room) if without_room else []
+        self._keep_rowless(dropped, rowless)
+
+    def _with_owed(self, by_inbox: dict[str, list[Reply]]) -> dict[str, list[Reply]]:
+        if not self._rowless:
+            return by_inbox
+        return by_inbox | {inbox: replies + by_inbox.get(inbox, []) for inbox, replies in self._rowless.items()}
+
+    def _keep_rowless(self, dropped: Sequence[tuple[str, Reply]], rowless: Collection[str]) -> None:
+        """Keep replies without a row until there is room; beyond the bound the oldest are given up."""
+        self._rowless = {}
+        kept = [(inbox, reply) for inbox, reply in dropped if reply.id in rowless]
+        if len(kept) > MOST_ROWLESS:
+            logger.error("workers.replies_dropped replies=%d; they have no rows either", len(kept) - MOST_ROWLESS)
+        for inbox, reply in kept[-MOST_ROWLESS:]:
+            self._rowless.setdefault(inbox, []).append(reply)
 
     def commands(self, answers: Answers) -> list[Command]:
         """Return the commands that tell clients everything, whatever room there is."""
-        pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(answers)]
+        pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(answers.by_inbox)]
         return [*pushes, *self._celery_commands(answers.celery)]
 
-    def _elements(self, answers: Answers) -> Iterator[Element]:
-        for name, replies in answers.by_inbox.items():
+    def _elements(self, by_inbox: dict[str, list[Reply]]) -> Iterator[Element]:
+        for name, replies in by_inbox.items():
             inbox = self._keys.inbox(name)
             for some, packed in _packed(replies):
-                yield Element(inbox, some, packed)
+                yield Element(name, inbox, some, packed)
 
     def _push(self, element: Element, most_bytes: int, otherwise: bytes = b"") -> Command:
         ttl_s = self._settings.inbox_ttl_s
@@ -130,20 +157,22 @@ class ReplySender:
                 found.append(element)
         return found
 
-    def _refer(self, elements: Sequence[Element]) -> None:
-        """Send references to rows in the place of outputs; drop what has no room even so."""
+    def _refer(self, elements: Sequence[Element]) -> list[tuple[str, Reply]]:
+        """Send references to rows in the place of outputs; return the replies that have no room even so."""
         references = [
-            Element(element.inbox, replies, packed)
+            Element(element.name, element.inbox, replies, packed)
             for element in elements
             for replies, packed in _packed([_reference(reply) for reply in element.replies])
         ]
         commands = [self._push(each, self._settings.inbox_bytes, REPLIES_DROPPED) for each in references]
-        for element in self._without_room(references, self._line.run(commands)):
+        dropped = self._without_room(references, self._line.run(commands))
+        for element in dropped:
             if element.inbox not in self._full:
                 if len(self._full) >= _FULL_REMEMBERED:
                     self._full.clear()
                 self._full.add(element.inbox)
                 logger.warning("workers.inbox_full inbox=%s; its client finds its answers in the store", element.inbox)
+        return [(element.name, reply) for element in dropped for reply in element.replies]
 
 
 def _packed(replies: list[Reply]) -> Iterator[tuple[list[Reply], bytes]]:
