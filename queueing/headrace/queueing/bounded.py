@@ -70,9 +70,11 @@ class _Watched:
 
     def send_packed_command(self, *args: Any, **options: Any) -> None:
         """Send commands; see redis-py."""
-        if self.is_suspect and self._sock is not None and self.replaces_itself and not self._greets:
-            self.disconnect()  # type: ignore[attr-defined]
-            self.connect()  # type: ignore[attr-defined]  # asks Sentinel, which `send` would not
+        if not self._greets:
+            if self.is_suspect and self._sock is not None and self.replaces_itself:
+                self.disconnect()  # type: ignore[attr-defined]
+            if self._sock is None:
+                self.connect()  # type: ignore[attr-defined]  # asks Sentinel, which `send` would not: not at a retry
         super().send_packed_command(*args, **options)  # type: ignore[misc]
 
     def _connect(self) -> Any:
@@ -125,9 +127,11 @@ class _AsyncWatched(_Watched):
             raise
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:  # type: ignore[override]
-        if self.is_suspect and self._is_connected and not self._greets:
-            await self.disconnect()  # type: ignore[attr-defined]
-            await self.connect()  # type: ignore[attr-defined]
+        if not self._greets:
+            if self.is_suspect and self._is_connected:
+                await self.disconnect()  # type: ignore[attr-defined]
+            if not self._is_connected:
+                await self.connect()  # type: ignore[attr-defined]
         await super(_Watched, self).send_packed_command(*args, **options)  # type: ignore[misc]
 
     async def _connect(self) -> None:
