@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,14 @@ DATABASES = 64
 
 _database_numbers = itertools.cycle(range(1, DATABASES))
 _database_names = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def nobody_silences_others() -> Iterator[None]:
+    """Logging is as it was after each test; else a later one would miss lines, far from who is to blame."""
+    yield
+    silenced, _ = logging.root.manager.disable, logging.disable(logging.NOTSET)
+    assert silenced == logging.NOTSET
 
 
 @pytest.fixture(scope="session")

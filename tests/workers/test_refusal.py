@@ -24,7 +24,7 @@ def store(settings):
 
 @pytest.fixture
 def broker(settings):
-    with redis.Redis.from_url(settings.require_broker_url()) as broker:
+    with redis.Redis.from_url(settings.require_broker_url(), socket_timeout=90) as broker:
         yield broker
 
 
@@ -78,7 +78,7 @@ def test_the_status_of_a_request_that_was_cancelled_elsewhere_is_cancelled(setti
         assert reader.cancel(handle.id, "double")
         with start_worker():
             # Not through the row: what the inbox holds must be enough.
-            assert broker.blmove(client._inbox.key, "seen", 30)
+            assert broker.blmove(client._inbox.key, "seen", 60)
             broker.lmove("seen", client._inbox.key, "RIGHT", "LEFT")
             assert handle.done()
             assert handle.reply.stored

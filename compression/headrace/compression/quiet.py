@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
+from typing import Final
 
 
 @contextmanager
@@ -35,12 +37,36 @@ def silenced(*loggers: str) -> Iterator[None]:
         yield
 
 
+class _Unlogged:
+    """How many threads want nobody to log; the last to leave restores what the first found, in whatever order."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._before = logging.NOTSET
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._count:
+                self._before = logging.root.manager.disable
+                logging.disable(logging.WARNING)
+            self._count += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                logging.disable(self._before)
+
+
+_unlogged: Final = _Unlogged()
+
+
 @contextmanager
 def unlogged() -> Iterator[None]:
     """Let nobody log below an error: for libraries that write to the root logger, as ONNX Runtime's quantizer does."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    _unlogged.enter()
     try:
         yield
     finally:
-        logging.disable(before)
+        _unlogged.leave()
