@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.workers.batching.fair_simulation import IDEAL_CLAIM_S, WATCH_S, Model, Worker, World
 
@@ -78,6 +78,7 @@ def test_a_batch_of_an_unknown_model_counts_as_long_until_it_ends() -> None:
 
 
 @given(st.floats(0, 0.1), st.floats(0, 0.2))
+@example(0.01, 0.0)
 def test_whoever_could_not_claim_for_a_part_of_a_batch_is_called_after_it(takes: float, took: float) -> None:
     running = Running(1.0, takes)
     moments = [1.0 + took * step / 50 for step in range(51)]

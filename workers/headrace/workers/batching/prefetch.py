@@ -38,7 +38,8 @@ class Running(NamedTuple):
 
     def held_up_others(self, ended_at: float) -> bool:
         """Return whether it was so long, or late, that nothing was claimed for a part of it; that begins again now."""
-        return max(self.seconds, ended_at - self.began) > AHEAD_S
+        # As `opens_in_s` sees it when the batch begins: `seconds` may be a rounding away from that.
+        return max(self.rest_s(self.began), ended_at - self.began) > AHEAD_S
 
 
 def rest_s(running: Running | None, now: float) -> float:
