@@ -238,7 +238,7 @@ class AsyncInbox:
 
     async def _find_rows(self, ids: list[str]) -> None:
         try:
-            self._pending.settle(await asyncio.to_thread(self._rows.replies, ids))
+            self._pending.found_in_store(await asyncio.to_thread(self._rows.replies, ids), time.monotonic())
         except (StoreUnavailable, ConfigurationError) as exc:
             # The reply may still come through the inbox, and the next lookup finds the row if it doesn't.
             _log.warning("lookup_failed requests=%d error=%r", len(ids), exc.message)

@@ -149,7 +149,7 @@ class Inbox:
 
     def _settle(self, replies: Sequence[Reply]) -> None:
         with self._lock:
-            self._pending.settle(replies)
+            self._pending.found_in_store(replies, time.monotonic())
         self._wake_leader()
 
     def _wake_leader(self) -> None:

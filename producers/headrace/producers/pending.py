@@ -100,6 +100,9 @@ class Pending:
         self._asked: WeakKeyDictionary[Waiting, float] = WeakKeyDictionary()
         self._looked: WeakKeyDictionary[Waiting, tuple[float, float]] = WeakKeyDictionary()
         self._next_lookup = math.inf
+        #: Whether requests of an earlier era may be left, whose replies may have been lost; and when the era began.
+        self._doubtful = False
+        self._doubted_at = -math.inf
 
     def __len__(self) -> int:
         """Count the unanswered requests that somebody still holds."""
@@ -219,12 +222,34 @@ class Pending:
         for watch in found:
             watch.look_up_at = now + LOOKUP_EVERY_S
         handles = [watch.handle for watch in found] + self._take_asked(now, LOOKUP_REQUESTS - len(found))
+        handles += self._take_doubtful(LOOKUP_REQUESTS - len(handles))
         for handle in handles:
             handle.era = self._era
         self._next_lookup = min(
-            min((watch.look_up_at for watch in waiting), default=math.inf), min(self._asked.values(), default=math.inf)
+            now if self._doubtful else math.inf,
+            min((watch.look_up_at for watch in waiting), default=math.inf),
+            min(self._asked.values(), default=math.inf),
         )
         return list({handle.id: None for handle in handles})
+
+    def _take_doubtful(self, most: int) -> list[Waiting]:
+        """Take requests whose replies may have been lost, before somebody waits for them: one query finds many."""
+        if not self._doubtful:
+            return []
+        found = list(itertools.islice((each for each in self._handles.values() if each.era != self._era), most))
+        self._doubtful = len(found) == most
+        return found
+
+    def found_in_store(self, replies: Iterable[Reply], now: float) -> None:
+        """Settle requests by their rows. As their replies had not come, those of others may not come either.
+
+        A broker without memory takes neither replies nor the note that it dropped some.
+        """
+        replies = list(replies)
+        is_news = not self._doubtful and now >= self._doubted_at + LOOKUP_EVERY_S
+        if is_news and any(reply.id in self._handles for reply in replies):
+            self.connection_broke(now)
+        self.settle(replies)
 
     def _take_asked(self, now: float, most: int) -> list[Waiting]:
         """Take what is looked up because somebody asked about it; asked about again, it has its next turn."""
@@ -241,6 +266,7 @@ class Pending:
     def connection_broke(self, now: float) -> None:
         """Replies may be lost: look up at once what is waited for, and the rest as soon as somebody waits for it."""
         self._era = next(_eras)
+        self._doubtful, self._doubted_at = True, now
         for watch in self._watches.values():
             watch.look_up_at = now
         for handle in self._asked:
