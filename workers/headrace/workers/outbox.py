@@ -164,6 +164,8 @@ class Outbox:
                 self._answer([], Answers.empty())
             if not all(self._finish(parcel) for parcel in (*portions(fresh, MAX_BYTES_TOGETHER), late) if parcel):
                 break
+        if self._replies.owes and not self._abandon.is_set():
+            self._answer([], Answers.empty())
         self._line.close()
 
     def _due_in_s(self) -> float:

@@ -8,6 +8,7 @@ for rows from time to time anyway.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
@@ -29,7 +30,14 @@ ELEMENT_BYTES: Final = 1 << 20
 #: Results for Celery clients that the server had no memory for are kept up to this size, and sent with later ones.
 OWED_BYTES: Final = 16 << 20
 
-#: Most replies without a row that are kept until their inboxes have room: some hundred bytes each.
+#: A reply without a row is pushed so often, some seconds apart in all: one may be lost with its connection, and there
+#: is no row to find. Clients bear a reply that comes twice.
+ROWLESS_PUSHES: Final = 4
+
+#: The time between two of these, about.
+ROWLESS_EVERY_S: Final = 1.0
+
+#: Most replies without a row that are kept for that, or until their inboxes have room: some hundred bytes each.
 MOST_ROWLESS: Final = 10_000
 
 #: So many inboxes that are full are remembered, to log each of them once.
@@ -72,8 +80,9 @@ class ReplySender:
         self._settings = settings
         self._full: set[str] = set()
         self._owed: dict[str, bytes] = {}
-        # Replies for which there was no room, and no row that could be read instead: by inbox, the oldest first.
-        self._rowless: dict[str, list[Reply]] = {}
+        # Replies without a row that could be read instead, the oldest first: inbox, reply, and how often it was pushed.
+        self._rowless: list[tuple[str, Reply, int]] = []
+        self._rowless_at = 0.0
 
     @property
     def owes(self) -> bool:
@@ -86,8 +95,8 @@ class ReplySender:
         Raises the errors of `redis.exceptions` when the settling commands, or all commands, are refused or unanswered:
         then everything is to be sent again. Clients bear a reply that comes twice.
         """
-        by_inbox = self._with_owed(answers.by_inbox)
-        rowless = answers.rowless.union(reply.id for replies in self._rowless.values() for reply in replies)
+        owed = self._rowless if time.monotonic() >= self._rowless_at else []
+        by_inbox = _merged(answers.by_inbox, owed)
         elements = list(self._elements(by_inbox))
         results = self._owed | answers.celery
         commands = [self._push(each, self._settings.inbox_bytes // 2) for each in elements]
@@ -97,21 +106,27 @@ class ReplySender:
         self._keep_owed(results, told[len(elements) : len(commands)])
         without_room = self._without_room(elements, told)
         dropped = self._refer(without_room) if without_room else []
-        self._keep_rowless(dropped, rowless)
+        if owed or answers.rowless:
+            self._keep_rowless(answers, owed, {reply.id for _, reply in dropped})
 
-    def _with_owed(self, by_inbox: dict[str, list[Reply]]) -> dict[str, list[Reply]]:
-        if not self._rowless:
-            return by_inbox
-        return by_inbox | {inbox: replies + by_inbox.get(inbox, []) for inbox, replies in self._rowless.items()}
+    def _keep_rowless(self, answers: Answers, owed: Sequence[tuple[str, Reply, int]], dropped: Collection[str]) -> None:
+        """Keep replies without a row until they were pushed several times; beyond the bound the oldest are given up.
 
-    def _keep_rowless(self, dropped: Sequence[tuple[str, Reply]], rowless: Collection[str]) -> None:
-        """Keep replies without a row until there is room; beyond the bound the oldest are given up."""
-        self._rowless = {}
-        kept = [(inbox, reply) for inbox, reply in dropped if reply.id in rowless]
+        owed: those of before that were pushed again.
+        """
+        fresh = [
+            (inbox, reply, 0)
+            for inbox, replies in answers.by_inbox.items()
+            for reply in replies
+            if reply.id in answers.rowless
+        ]
+        counted = [(inbox, reply, n + (reply.id not in dropped)) for inbox, reply, n in (*owed, *fresh)]
+        kept = [each for each in counted if each[2] < ROWLESS_PUSHES] + ([] if owed else self._rowless)
+        if owed or not self._rowless:
+            self._rowless_at = time.monotonic() + ROWLESS_EVERY_S
         if len(kept) > MOST_ROWLESS:
             logger.error("workers.replies_dropped replies=%d; they have no rows either", len(kept) - MOST_ROWLESS)
-        for inbox, reply in kept[-MOST_ROWLESS:]:
-            self._rowless.setdefault(inbox, []).append(reply)
+        self._rowless = kept[-MOST_ROWLESS:]
 
     def commands(self, answers: Answers) -> list[Command]:
         """Return the commands that tell clients everything, whatever room there is."""
@@ -173,6 +188,15 @@ class ReplySender:
                 self._full.add(element.inbox)
                 logger.warning("workers.inbox_full inbox=%s; its client finds its answers in the store", element.inbox)
         return [(element.name, reply) for element in dropped for reply in element.replies]
+
+
+def _merged(by_inbox: dict[str, list[Reply]], owed: Sequence[tuple[str, Reply, int]]) -> dict[str, list[Reply]]:
+    if not owed:
+        return by_inbox
+    merged = {inbox: list(replies) for inbox, replies in by_inbox.items()}
+    for inbox, reply, _ in owed:
+        merged.setdefault(inbox, []).append(reply)
+    return merged
 
 
 def _packed(replies: list[Reply]) -> Iterator[tuple[list[Reply], bytes]]:
