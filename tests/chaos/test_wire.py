@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.chaos.wire.link import Direction
+from tests.chaos.wire.link import LOOK_S, Direction, Silence
 from tests.chaos.wire.notice import notice_of
 from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
 
@@ -145,3 +145,37 @@ def test_a_connection_that_is_kept_for_too_long_is_named_with_its_owner(proxy):
         (line,) = notice_of([silence], 0.0).late
         assert "python" in line
         assert "PING" in line
+
+
+MARK = b"*5\r\n$3\r\nSET\r\n$49\r\nheadrace:running:890954e545264"
+NOTICE = b"N\x00\x00\x00tSWARNING\x00VWARNING\x00C57P01\x00Mterminating connection"
+
+
+@pytest.mark.parametrize(
+    ("first", "asked_at", "used_at", "is_late"),
+    [
+        (b"PING", None, None, True),
+        (b"N", None, None, True),
+        (MARK, None, None, False),
+        (MARK, 1.0, 12.0, False),
+        (MARK, 1.0, 14.0, True),
+        (NOTICE, None, None, False),
+        (NOTICE, 10.0, 10.0, False),
+        (NOTICE, 2.0, 2.0, True),
+    ],
+)
+def test_a_connection_is_kept_for_too_long_if_somebody_waits_for_it_or_still_uses_it(first, asked_at, used_at, is_late):
+    silence = Silence(1, 2, Direction.BOTH, len(first), 0.0, asked_at, used_at, left_at=16.0, first_bytes=first)
+    assert bool(notice_of([silence], 2.0).late) is is_late
+
+
+def test_it_is_seen_when_the_peer_of_a_frozen_connection_sends_more(proxy):
+    with connect(proxy) as old:
+        (silence,) = freeze(proxy, Direction.BOTH)
+        old.sendall(b"PING")
+        wait_until(lambda: silence.swallowed_bytes)
+        time.sleep(3 * LOOK_S)
+        assert silence.asked_at is None
+        old.sendall(b"PING")
+        wait_until(lambda: silence.asked_at)
+        assert silence.used_at >= silence.asked_at > silence.swallowed_at

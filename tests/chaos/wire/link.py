@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -11,6 +12,10 @@ from typing import Final, TypeAlias
 
 #: States of TCP in which the other end has left; from <netinet/tcp.h>.
 _LEFT: Final = frozenset({7, 8})
+
+#: Where TCP_INFO has the milliseconds since the last data came; and how much of it is read.
+_LAST_RECEIVED: Final = slice(52, 56)
+_INFO_BYTES: Final = 104
 
 #: How soon it is seen that a peer has left a frozen connection.
 LOOK_S: Final = 0.1
@@ -31,7 +36,8 @@ class Silence:
     """A frozen connection. Times are monotonic seconds.
 
     port, proxy_port: of the peer's end, and of ours. swallowed_at: when the first bytes went nowhere. left_at: when the
-    peer gave it up. first_bytes: the beginning of what was swallowed, which tells whose connection it is.
+    peer gave it up. asked_at, used_at: when the peer first and last sent anything after that, None if it didn't.
+    first_bytes: the beginning of what was swallowed, which tells whose connection it is.
     """
 
     port: int
@@ -39,6 +45,8 @@ class Silence:
     direction: Direction
     swallowed_bytes: int = 0
     swallowed_at: float | None = None
+    asked_at: float | None = None
+    used_at: float | None = None
     left_at: float | None = None
     first_bytes: bytes = b""
 
@@ -47,6 +55,12 @@ class Silence:
         if self.swallowed_at is None and piece:
             self.swallowed_at, self.first_bytes = time.monotonic(), piece[:80]
         self.swallowed_bytes += len(piece)
+
+    def sent(self, at: float) -> None:
+        """Note when the peer last sent something."""
+        if self.swallowed_at is not None and at > self.swallowed_at + LOOK_S:
+            self.asked_at = self.asked_at or at
+            self.used_at = at
 
 
 class Link:
@@ -78,7 +92,11 @@ class Link:
         assert self.silence is not None
         self.silence.swallow(piece)
         end: socket.socket = self.client[1].get_extra_info("socket")
-        while end.fileno() >= 0 and end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in _LEFT:
+        while end.fileno() >= 0:
+            info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+            if info[0] in _LEFT:
+                return
+            self.silence.sent(time.monotonic() - int.from_bytes(info[_LAST_RECEIVED], sys.byteorder) / 1000)
             await asyncio.sleep(LOOK_S)
 
     def way(self, direction: Direction) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,13 @@ URL_ALONE_S: Final = 8.0
 
 #: Besides the time that a read may be silent: until the worker's next look, and the look of the proxy.
 MARGIN_S: Final = 5.0
+
+
+#: In the key of running markers, which are written with CLIENT REPLY OFF.
+_RUNNING: Final = b"headrace:running:"
+
+#: A notice of Postgres, which it sends unasked: its type, its length, and first its severity.
+_NOTICE: Final = re.compile(rb"N....S[A-Z]+\0", re.DOTALL)
 
 
 @dataclass
@@ -36,7 +44,7 @@ def notice_of(silences: Iterable[Silence], timeout_s: float) -> Notice:
         notice.swallowed_bytes += silence.swallowed_bytes
         if silence.swallowed_at is None:
             continue
-        kept_s = (silence.left_at or now) - silence.swallowed_at
+        kept_s = kept_for_s(silence, silence.swallowed_at, now)
         if kept_s > allowed_s:
             end = "still" if silence.left_at is None else "for"
             words = repr(silence.first_bytes[:48])
@@ -44,6 +52,18 @@ def notice_of(silences: Iterable[Silence], timeout_s: float) -> Notice:
         if silence.left_at is not None:
             notice.slowest_s = max(notice.slowest_s, kept_s)
     return notice
+
+
+def kept_for_s(silence: Silence, swallowed_at: float, now: float) -> float:
+    """Return for how long somebody waited for an answer, or used a connection that gives none."""
+    left_at = silence.left_at or now
+    if _RUNNING in silence.first_bytes:
+        # Nobody waits for an answer here, so it may lie idle for as long as it likes; it must not go on being used.
+        return (silence.used_at or swallowed_at) - swallowed_at
+    if _NOTICE.match(silence.first_bytes):
+        # The server said something of its own accord, and nobody misses it; whoever asks after that does.
+        return left_at - silence.asked_at if silence.asked_at is not None else 0.0
+    return left_at - swallowed_at
 
 
 def owner_of(silence: Silence) -> str:
