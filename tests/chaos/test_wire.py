@@ -148,6 +148,7 @@ def test_a_connection_that_is_kept_for_too_long_is_named_with_its_owner(proxy):
 
 
 MARK = b"*5\r\n$3\r\nSET\r\n$49\r\nheadrace:running:890954e545264"
+FATAL = b"E\x00\x00\x00tSFATAL\x00VFATAL\x00C57P01\x00Mterminating connection due to administrator command"
 NOTICE = b"N\x00\x00\x00tSWARNING\x00VWARNING\x00C57P01\x00Mterminating connection"
 
 
@@ -159,6 +160,8 @@ NOTICE = b"N\x00\x00\x00tSWARNING\x00VWARNING\x00C57P01\x00Mterminating connecti
         (MARK, None, None, False),
         (MARK, 1.0, 12.0, False),
         (MARK, 1.0, 14.0, True),
+        (b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$2\r\nON", None, None, False),
+        (FATAL, None, None, False),
         (NOTICE, None, None, False),
         (NOTICE, 10.0, 10.0, False),
         (NOTICE, 2.0, 2.0, True),
@@ -179,3 +182,15 @@ def test_it_is_seen_when_the_peer_of_a_frozen_connection_sends_more(proxy):
         old.sendall(b"PING")
         wait_until(lambda: silence.asked_at)
         assert silence.used_at >= silence.asked_at > silence.swallowed_at
+
+
+def test_a_connection_of_markers_is_known_by_what_was_sent_before_it_was_frozen():
+    silence = Silence(1, 2, Direction.REPLIES, 5, 0.0, left_at=60.0, first_bytes=b"+OK\r\n", last_request=MARK)
+    assert notice_of([silence], 2.0).late == []
+
+
+def test_the_last_request_before_a_freeze_is_remembered(proxy):
+    with connect(proxy) as old:
+        exchange(old)
+        (silence,) = freeze(proxy, Direction.REPLIES)
+        assert silence.last_request

@@ -37,7 +37,8 @@ class Silence:
 
     port, proxy_port: of the peer's end, and of ours. swallowed_at: when the first bytes went nowhere. left_at: when the
     peer gave it up. asked_at, used_at: when the peer first and last sent anything after that, None if it didn't.
-    first_bytes: the beginning of what was swallowed, which tells whose connection it is.
+    first_bytes: the beginning of what was swallowed, which tells whose connection it is. last_request: the end of what
+    the peer had sent before.
     """
 
     port: int
@@ -49,6 +50,7 @@ class Silence:
     used_at: float | None = None
     left_at: float | None = None
     first_bytes: bytes = b""
+    last_request: bytes = b""
 
     def swallow(self, piece: bytes) -> None:
         """Count bytes that nobody will ever see."""
@@ -70,12 +72,14 @@ class Link:
         self.client = client
         self.server = server
         self.silence: Silence | None = None
+        #: The end of what the client sent last.
+        self.last_request = b""
 
     def freeze(self, direction: Direction) -> Silence:
         """Swallow from now on, for ever, all that goes in a direction. Neither end is closed."""
         if self.silence is None:
             (_, port), (_, proxy_port) = map(self.client[1].get_extra_info, ("peername", "sockname"))
-            self.silence = Silence(port, proxy_port, direction)
+            self.silence = Silence(port, proxy_port, direction, last_request=self.last_request)
         self.silence.direction |= direction
         return self.silence
 

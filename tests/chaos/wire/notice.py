@@ -18,11 +18,11 @@ URL_ALONE_S: Final = 8.0
 MARGIN_S: Final = 5.0
 
 
-#: In the key of running markers, which are written with CLIENT REPLY OFF.
-_RUNNING: Final = b"headrace:running:"
+#: What is sent over the connection of running markers alone, which has CLIENT REPLY OFF.
+_MARK: Final = re.compile(rb"(SET|DEL)\r\n\$\d+\r\n\S*headrace:running:|CLIENT\r\n\$5\r\nREPLY")
 
-#: A notice of Postgres, which it sends unasked: its type, its length, and first its severity.
-_NOTICE: Final = re.compile(rb"N....S[A-Z]+\0", re.DOTALL)
+#: What Postgres sends unasked: that it ends a session, or a notice of that. Type, length, severity, and the code.
+_NOTICE: Final = re.compile(rb"[EN]....S[A-Z]+\0(V[A-Z]+\0)?C57P0[1-3]\0", re.DOTALL)
 
 
 @dataclass
@@ -57,7 +57,7 @@ def notice_of(silences: Iterable[Silence], timeout_s: float) -> Notice:
 def kept_for_s(silence: Silence, swallowed_at: float, now: float) -> float:
     """Return for how long somebody waited for an answer, or used a connection that gives none."""
     left_at = silence.left_at or now
-    if _RUNNING in silence.first_bytes:
+    if _MARK.search(silence.first_bytes + silence.last_request):
         # Nobody waits for an answer here, so it may lie idle for as long as it likes; it must not go on being used.
         return (silence.used_at or swallowed_at) - swallowed_at
     if _NOTICE.match(silence.first_bytes):

@@ -14,6 +14,9 @@ from tests.chaos.wire.link import Direction, Link, Silence, Streams
 #: Read at once; replies longer than this come in pieces, which is where a cut in the middle matters most.
 PIECE_BYTES: Final = 64 << 10
 
+#: Of the last request on each connection so much is remembered: enough to tell what it is used for.
+LAST_BYTES: Final = 512
+
 #: Waited for at most when a call crosses into the loop's thread.
 CALL_S: Final = 30.0
 
@@ -214,6 +217,8 @@ class Proxy:
                     break
                 if direction is Direction.REPLIES and self._replies_to_cut and len(piece) > 1:
                     await self._cut_in_the_middle(link, piece)
+                if direction is Direction.REQUESTS:
+                    link.last_request = piece[-LAST_BYTES:]
                 writer.write(piece)
                 await writer.drain()
         except OSError:
