@@ -66,6 +66,13 @@ def row_id(request_id: str) -> uuid.UUID:
     return _row_id_of_text(request_id)
 
 
+def row_ids(request_id: str) -> tuple[uuid.UUID, str | None]:
+    """Return `row_id` and `foreign_id` of a request, in one look at its id."""
+    if _CANONICAL_UUID(request_id):
+        return msgspec.convert(request_id, uuid.UUID), None
+    return _row_id_of_text(request_id), foreign_id(request_id)
+
+
 def _row_id_of_text(request_id: str) -> uuid.UUID:
     # Given bytes, uuid5 would need Python 3.12; given the text, it fails on lone surrogates, which JSON can carry.
     name = FOREIGN_NAMESPACE.bytes + request_id.encode("utf-8", "surrogatepass")

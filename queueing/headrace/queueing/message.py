@@ -112,19 +112,16 @@ def open_delivery(delivery: Delivery, channel: Channel) -> Message:
     """Make a message of what was claimed; its tag is the claim's. Raises NotAnEnvelope."""
     envelope = _oversize(delivery) if delivery.oversize else read_envelope(delivery.raw)
     headers = envelope.headers if envelope.headers is not None else {}
+    body, unreadable = b"", ""
     try:
-        body = b"" if delivery.oversize else _body(envelope)
         if not delivery.oversize:
+            body = _body(envelope)
             headers.pop(OVERSIZE_HEADER, None)  # only we say so
         if headers.get("compression"):
             body = _inflated(headers, body, channel.max_message_bytes or MAX_INFLATED_BYTES)
     except NotAnEnvelope as exc:
         headers.pop("compression", None)
-        raise UnreadableBody(str(exc), _message(delivery, channel, envelope, headers, b"")) from None
-    return _message(delivery, channel, envelope, headers, body)
-
-
-def _message(delivery: Delivery, channel: Channel, envelope: Envelope, headers: dict[str, Any], body: bytes) -> Message:
+        body, unreadable = b"", str(exc)
     properties = envelope.properties
     info = properties.get("delivery_info")
     if not isinstance(info, dict):
@@ -146,6 +143,8 @@ def _message(delivery: Delivery, channel: Channel, envelope: Envelope, headers: 
         headers=headers,
         channel=channel,
     )
+    if unreadable:
+        raise UnreadableBody(unreadable, message)
     return message
 
 

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from billiard.common import restart_state
@@ -16,9 +16,11 @@ from celery.worker.consumer import Mingle
 from celery.worker.state import maybe_shutdown
 from kombu.common import ignore_errors
 from kombu.utils.url import maybe_sanitize_url
+from vine import promise
 
 from headrace.queueing import refusal_line
 from headrace.queueing.keys import Keys
+from headrace.workers.intake import InferenceHandler
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class Consumer(CeleryConsumer):
     connection: Any
     conninfo: Any
     hub: Any
+    strategies: Any
     steps: list[Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -99,6 +102,24 @@ class Consumer(CeleryConsumer):
         super().__init__(*args, **{**kwargs, "without_gossip": True})
         # Celery gives up its loop for a second after five restarts within one; the pauses take its place.
         self._restart_state = restart_state(maxR=1000, maxT=1)
+
+    def create_task_handler(self, promise: Any = promise) -> Callable[[Any], Any]:
+        """Return what is called with each message: those of models go to the intake, all others Celery's own way.
+
+        Celery makes two promises for each message, to acknowledge it by; the outbox acknowledges by batches instead,
+        and without them a request takes a twentieth less of the worker's time.
+        """
+        by_celery: Callable[[Any], Any] = super().create_task_handler(promise)
+        strategies = self.strategies
+
+        def on_task_received(message: Any) -> Any:
+            try:
+                handler = strategies[message.headers["task"]]
+            except (KeyError, TypeError):
+                return by_celery(message)
+            return handler.take(message) if type(handler) is InferenceHandler else by_celery(message)
+
+        return on_task_received
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, however long the broker is away; gives the connection."""

@@ -78,7 +78,7 @@ def _is_plain(run: Run) -> bool:
     return (
         len(run.requests) > 1
         and run.axes.all_first
-        and all(count == 1 for count in run.rows)
+        and run.rows.count(1) == len(run.requests)
         and len(run.outputs) <= _FIXMAP_LIMIT
         and all(array.dtype.kind in "biuf" for array in run.outputs.values())
     )

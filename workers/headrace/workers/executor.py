@@ -343,7 +343,7 @@ class Executor:
         started_at, start = time.time(), time.perf_counter()
         verdict = self._infer(lane, requests)
         seconds = time.perf_counter() - start
-        rows = sum(request.rows for request in requests)
+        rows, _ = _sizes(requests)
         if verdict.out_of_memory_rows is not None:
             lane.ran_out_at(verdict.out_of_memory_rows)
         elif not verdict.outcomes and not verdict.passing:

@@ -33,8 +33,12 @@ class Held(msgspec.Struct, kw_only=True, eq=False):
     @classmethod
     def of(cls, batch: FinishedBatch) -> Held:
         """Measure a batch, and let go of what its requests were computed from."""
-        for request in _requests(batch):
-            request.inputs = _NOTHING
+        for run in batch.runs:
+            for request in run.requests:
+                request.inputs = _NOTHING
+        for ended in (batch.outcomes, batch.deferred, batch.known):
+            for one in ended:
+                one.request.inputs = _NOTHING
         size_bytes = sum(body_bytes(run.outputs) for run in batch.runs)
         rows = max(batch.rows, batch.requests)
         return cls(batch=batch, rows=rows, size_bytes=size_bytes, frees_bytes=size_bytes)

@@ -9,7 +9,7 @@ import datetime as dt
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
@@ -23,7 +23,7 @@ from headrace.contracts import (
     State,
 )
 from headrace.contracts.errors import quoted
-from headrace.contracts.ids import new_id, row_id
+from headrace.contracts.ids import new_id, row_ids
 from headrace.contracts.message import MAX_PRIORITY, TASK_PREFIX, RequestHeader, decode_header, decode_inputs
 from headrace.queueing import OVERSIZE_HEADER
 from headrace.workers.engine import Engine
@@ -47,8 +47,6 @@ _NO_HEADER: Final = RequestHeader()
 #: Types of which a header has a text.
 _READABLE: Final = (str, int, float, dt.datetime, uuid.UUID)
 
-Handler = Callable[..., None]
-
 
 class Intake:
     """Reads messages into requests."""
@@ -63,7 +61,13 @@ class Intake:
     def receive(self, message: Message) -> None:
         """Admit one message to the engine, or end it with the error that says what is wrong with it."""
         channel: Channel = message.channel  # type: ignore[assignment]  # the only ones that get here
-        self._take(*(self._known or self.read(message, channel.consumer)))
+        request, ending = self._known or self.read(message, channel.consumer)
+        if request.redelivered:
+            self._engine.resolve(request, ending)
+        elif ending is not None:
+            self._engine.end(ending)
+        else:
+            self._engine.admit(request)
 
     def turn_away(
         self, message: Message, error: HeadraceError, *, payload: object = None, burial: str | None = None
@@ -81,16 +85,12 @@ class Intake:
         with suppress(InvalidRequest):
             request.header = self._header(raw_header)
         buried = None if burial is None else Burial(reason=burial, history=[])
-        self._take(request, Outcome(request=request, state=State.FAILED, error=error, burial=buried))
-        return True
-
-    def _take(self, request: InferenceRequest, ending: Outcome | None) -> None:
+        ending = Outcome(request=request, state=State.FAILED, error=error, burial=buried)
         if request.redelivered:
             self._engine.resolve(request, ending)
-        elif ending is not None:
-            self._engine.end(ending)
         else:
-            self._engine.admit(request)
+            self._engine.end(ending)
+        return True
 
     @contextmanager
     def knowing(self, reading: Question | None) -> Iterator[None]:
@@ -133,12 +133,18 @@ class Intake:
         """Make a request of what is safe to read, so that even a malformed message ends as a row."""
         headers = message.headers
         # A message without an id gets one, so that it has a row of its own.
-        request_id = _id_of(message, payload) or new_id()
-        named = payload.get("task") if isinstance(payload, dict) else headers.get("task")
-        task = _text(named) or _text(message.delivery_info.get("routing_key"))
+        request_id = headers.get("id")
+        if payload is not None or type(request_id) is not str or not request_id:
+            request_id = _id_of(message, payload) or new_id()
+        task = headers.get("task")
+        if payload is not None or type(task) is not str or not task:
+            named = payload.get("task") if isinstance(payload, dict) else task
+            task = _text(named) or _text(message.delivery_info.get("routing_key"))
+        key, foreign_id = row_ids(request_id)
         request = InferenceRequest(
             id=request_id,
-            row_id=row_id(request_id),
+            row_id=key,
+            foreign_id=foreign_id,
             model=task.removeprefix(TASK_PREFIX),
             lane=None,
             consumer=consumer,
@@ -187,7 +193,7 @@ class Intake:
                 f"the request has {oversize:,} bytes; HEADRACE_MAX_PAYLOAD_BYTES allows "
                 f"{self._engine.settings.max_payload_bytes:,}: split it into several requests"
             )
-        body = cast("bytes", message.body)
+        body: bytes = message.body  # type: ignore[assignment]  # as it came
         request.size_bytes = len(body)
         try:
             request.inputs = request.lane.check_inputs(decode_inputs(body, message.content_type))
@@ -265,6 +271,8 @@ def _is_storable(text: str) -> bool:
 
 
 def _priority(value: object) -> int:
+    if type(value) is int and 0 <= value <= MAX_PRIORITY:  # nearly always
+        return value
     return min(max(value, 0), MAX_PRIORITY) if isinstance(value, int) else 0
 
 
@@ -274,26 +282,36 @@ def _state_of(error: HeadraceError) -> State:
     return State.CANCELLED if isinstance(error, Cancelled) else State.FAILED
 
 
-def inference_strategy(task: Task[Any, Any], app: Celery, consumer: Any) -> Handler:  # noqa: ARG001 — Celery's interface
-    """Make the handler of one task's messages (Celery calls this once a task and connection)."""
-    intake: Intake = consumer.controller.headrace_intake
-    receive = intake.receive
+class InferenceHandler:
+    """Handles the messages of one task, as Celery calls it or, with `take`, directly."""
 
-    def handle(message: Message, body: object, ack: object, reject: object, callbacks: object, **_: object) -> None:  # noqa: ARG001
+    def __init__(self, intake: Intake) -> None:
+        """intake: of this worker."""
+        self._intake = intake
+
+    def __call__(self, message: Message, body: object, *_: object, **__: object) -> None:
+        """Take a message. body: of Celery's protocol 1, else None; the engine needs none of Celery's callbacks."""
         if body is not None:
-            _turn_away_protocol_1(intake, message, body)
-            return
+            _turn_away_protocol_1(self._intake, message, body)
+        else:
+            self.take(message)
+
+    def take(self, message: Message) -> None:
+        """Take a message of Celery's protocol 2: admit it, or let it wait for its time."""
         eta = message.headers.get("eta")
         if eta:
             try:
                 at = _seconds(_text(eta))
             except (ValueError, OverflowError):
                 at = 0.0
-            if at > time.time() and intake.postpone_until(message, at):
+            if at > time.time() and self._intake.postpone_until(message, at):
                 return
-        receive(message)
+        self._intake.receive(message)
 
-    return handle
+
+def inference_strategy(task: Task[Any, Any], app: Celery, consumer: Any) -> InferenceHandler:  # noqa: ARG001 — Celery's interface
+    """Make the handler of one task's messages (Celery calls this once a task and connection)."""
+    return InferenceHandler(consumer.controller.headrace_intake)
 
 
 def _turn_away_protocol_1(intake: Intake, message: Message, payload: object) -> None:

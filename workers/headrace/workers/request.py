@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.contracts import HeadraceError, State, Tensors
-from headrace.contracts.ids import foreign_id
 from headrace.contracts.message import RequestHeader
 from headrace.contracts.rows import RowAxes
 
@@ -23,7 +22,8 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     """One claimed request.
 
     consumer, tag: who holds the message, and what to acknowledge there.
-    id: as the client wrote it; row_id: the key of its row. deadline: monotonic seconds, or None.
+    id: as the client wrote it; row_id: the key of its row; foreign_id: what is kept beside that key, as `contracts.ids`
+    says. deadline: monotonic seconds, or None.
     submitted_at: seconds since 1970 (of arrival here, for clients that don't say). attempts: 1 for the first delivery.
     redelivered: it came back from a worker that died or lost its lease, and may have ended there.
     deaths: workers that died while they ran it; with any, it is a suspect and runs alone. retries: how often it was put
@@ -34,6 +34,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
 
     id: str
     row_id: uuid.UUID
+    foreign_id: str | None
     model: str
     lane: Lane | None
     consumer: ClaimingConsumer
@@ -52,11 +53,6 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     deaths: tuple[Death, ...] = ()
     retries: int = 0
     size_bytes: int = 0
-
-    @property
-    def foreign_id(self) -> str | None:
-        """The client's id where it is not the row's key itself."""
-        return foreign_id(self.id)
 
 
 class Burial(msgspec.Struct, kw_only=True, eq=False):

@@ -16,6 +16,9 @@ from headrace.workers.request import FinishedBatch, InferenceRequest, Known, Out
 #: can be written but never be read, nor dumped. The rest of the row has what is left.
 MAX_BLOB_BYTES: Final = 480 << 20
 
+#: Looked up once: an enum's `value` is a property, and most rows need it.
+_SUCCEEDED: Final = State.SUCCEEDED.value
+
 
 def stored_form(batch: FinishedBatch, worker: str, settings: Settings, answers: Answers) -> BatchRows:
     """Make the rows of a batch and add the answers to its requests to `answers`."""
@@ -64,7 +67,7 @@ def _encoded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inlin
     texts = [None] * len(bodies) if binary else encoding.texts(run)
     datatypes = datatypes_line(run.outputs)
     for request, body, text in zip(run.requests, bodies, texts, strict=True):
-        rows.append(_row(request, State.SUCCEEDED, outputs=text, datatypes=datatypes, blob=None if text else body))
+        rows.append(_row(request, _SUCCEEDED, outputs=text, datatypes=datatypes, blob=None if text else body))
         inline = len(body) <= inline_bytes
         reply = Reply(id=request.id, state=State.SUCCEEDED, outputs=body if inline else b"", stored=not inline)
         answers.add(request, reply, celery_success(request, body, text) if request.celery_result else None)
@@ -75,7 +78,7 @@ def _large(run: Run, rows: list[Row], answers: Answers, *, binary: bool) -> None
     (request,) = run.requests
     text = None if binary else encoding.texts(run)[0]
     body = None if text else encoding.bodies(run)[0]
-    rows.append(_row(request, State.SUCCEEDED, outputs=text, datatypes=datatypes_line(run.outputs), blob=body))
+    rows.append(_row(request, _SUCCEEDED, outputs=text, datatypes=datatypes_line(run.outputs), blob=body))
     meta = celery_success(request, body or b"", text) if request.celery_result else None
     answers.add(request, Reply(id=request.id, state=State.SUCCEEDED, stored=True), meta)
 
@@ -91,7 +94,7 @@ def _too_large(request: InferenceRequest, size_bytes: int) -> Outcome:
 def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:
     request, error = outcome.request, outcome.error
     if outcome.form is RowForm.FULL:
-        rows.append(_row(request, outcome.state, error=error_json(error)))
+        rows.append(_row(request, outcome.state.value, error=error_json(error)))
     elif outcome.form is RowForm.REDUCED:
         rows.append(Row(id=request.row_id, state=outcome.state.value, error=error_json(error)))
     else:
@@ -118,7 +121,7 @@ def _answered(known: Known, answers: Answers) -> None:
 
 def _row(
     request: InferenceRequest,
-    state: State,
+    state: str,
     *,
     outputs: bytes | None = None,
     datatypes: str = "",
@@ -129,7 +132,7 @@ def _row(
     return Row(
         id=request.row_id,
         foreign_id=request.foreign_id,
-        state=state.value,
+        state=state,
         outputs=outputs,
         datatypes=datatypes,
         blob=blob,

@@ -36,10 +36,13 @@ class Window:
     def admit(self, queue: str, rows: int, size_bytes: int = 0) -> None:
         """Count a request that was claimed."""
         self._bytes_admitted += size_bytes
-        counts = self._admitted.setdefault(queue, [0, 0])
+        counts = self._admitted.get(queue)
+        if counts is None:
+            counts = self._admitted[queue] = [0, 0]
         counts[0] += rows
         counts[1] += 1
-        self._occupied.add(queue)
+        if queue not in self._occupied:
+            self._occupied.add(queue)
 
     def withdraw(self, queue: str, rows: int, size_bytes: int = 0) -> None:
         """Count a request as if it had never been admitted: it went back, or ended without a model."""

@@ -46,6 +46,11 @@ class Lane(Generic[T]):
         first = (_INF, self.fifo[0].arrived) if self.fifo else (_INF, _INF)
         return min(first, self.heap[0][:2]) if self.heap else first
 
+    def oldest(self) -> float:
+        """Return the earliest arrival; the lane must not be empty."""
+        first = self.fifo[0].arrived if self.fifo else _INF
+        return min([first, *[entry[1] for entry in self.heap]]) if self.heap else first
+
     def heap_is_first(self) -> bool:
         """Say whether the next request is in the heap rather than in the fifo."""
         return bool(self.heap) and (not self.fifo or self.heap[0][:2] <= (_INF, self.fifo[0].arrived))
@@ -145,7 +150,7 @@ class Bucket(Generic[T]):
 
     def oldest(self) -> float:
         """Give the earliest arrival. The bucket must not be empty."""
-        return min(item.arrived for item in self)
+        return min([lane.oldest() for lane in self._lanes.values()])
 
     def earliest_deadline(self) -> float:
         """Give the earliest deadline; infinity if there is none."""
