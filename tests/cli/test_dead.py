@@ -76,9 +76,11 @@ def test_a_retried_letter_is_queued_and_its_failed_row_removed(settings, headrac
     identity, message = request()
     fail(database_url, identity, time.time())
     letter = bury(broker, "digits", message)
+    broker.set(keys.PLAIN.answer(identity), b"it failed without a row")
     assert headrace("dead", "retry", letter, "--json").json() == {"ids": [letter]}
     with StoreReader(database_url) as store:
         assert store.get(identity) is None
+    assert not broker.exists(keys.PLAIN.answer(identity))
     assert broker.lrange("infer.digits", 0, -1) == [message]
     assert dead_letters(broker) == []
 

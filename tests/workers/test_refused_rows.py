@@ -10,10 +10,12 @@ import psycopg
 import pytest
 import redis
 from psycopg.errors import _sqlcodes
+from tests.eventually import eventually
 
 from headrace.contracts import InferenceFailed
 from headrace.producers import Client
 from headrace.queueing import dead_letters
+from headrace.queueing.keys import PLAIN
 from headrace.results_store import blame
 
 #: Classes that are no errors, and the code for which a row is given more time than a test.
@@ -118,6 +120,22 @@ def test_a_row_that_is_refused_in_every_form_is_answered_and_becomes_a_dead_lett
     log = (tmp_path / "worker.log").read_text()
     assert log.count(f"request={faulty[code].id}") == 1, "one line says what became of it"
     assert log.count("others pass") <= 1
+
+
+@pytest.mark.parametrize("asked", ["result", "status"])
+def test_a_reply_without_a_row_that_got_lost_is_found(settings, start_worker, store, asked):
+    with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
+        faulty, _ = submit_faulty(client, store, ["P0001"], ["succeeded", "failed"])
+        handle = faulty["P0001"]
+        with start_worker():
+            eventually(lambda: broker.exists(PLAIN.answer(handle.id)), SUSPECT_S + 60, "the worker keeps the answer")
+        # Nobody has read a reply so far, and nobody will.
+        broker.delete(*broker.keys("headrace:inbox:*"))
+        if asked == "result":
+            with pytest.raises(InferenceFailed, match="can't be stored"):
+                handle.result(timeout_s=30)
+        else:
+            eventually(lambda: handle.status() == "failed", 30, "the status is known")
 
 
 def test_a_row_that_ends_the_session_of_who_writes_it_is_found_too(settings, start_worker, store):

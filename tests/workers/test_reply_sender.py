@@ -21,7 +21,7 @@ from headrace.producers import Client
 from headrace.queueing import CommandLine, connect
 from headrace.queueing.keys import PLAIN
 from headrace.workers.replies import Answers
-from headrace.workers.reply_sender import ELEMENT_BYTES, ROWLESS_PUSHES, ReplySender
+from headrace.workers.reply_sender import ELEMENT_BYTES, ReplySender
 
 INBOX = "somebody"
 
@@ -46,6 +46,13 @@ def replies(count: int, size: int, first: int = 0) -> list[Reply]:
 
 def arrived(broker: redis.Redis) -> list[list[Reply]]:
     return [decode_replies(element) for element in broker.lrange(PLAIN.inbox(INBOX), 0, -1)]  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Valkey]:
+    """A server of its own, whose memory the test fills."""
+    with Valkey(tmp_path / "valkey") as server:
+        yield server
 
 
 def test_replies_arrive_in_one_element_with_a_time_to_live(broker: redis.Redis) -> None:
@@ -92,29 +99,31 @@ def test_an_inbox_takes_replies_again_when_it_was_read(broker: redis.Redis) -> N
     assert arrived(broker) == [sent]
 
 
-def test_a_reply_without_a_row_waits_until_its_inbox_has_room(
-    broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headrace.workers.reply_sender.ROWLESS_EVERY_S", 0.0)
+ROWLESS = Reply(id="rowless", state="failed", error_type="InferenceFailed", error_message="no" * 500)
+
+
+def test_a_reply_without_a_row_lies_under_a_key_of_its_own_too(broker: redis.Redis) -> None:
     writes = sender(broker, inbox_bytes=100_000)
     for number in range(0, 10_000, 20):
         writes.send(answers(*replies(20, 1000, number)), [])
-    assert not writes.owes
-    lost = Reply(id="rowless", state="failed", error_type="InferenceFailed", error_message="no" * 500)
-    writes.send(Answers({INBOX: [lost, *replies(1, 0)]}, {}, {"rowless"}), [("SET", "settled", "1")])
+    writes.send(Answers({INBOX: [ROWLESS, *replies(1, 0)]}, {}, {"rowless"}), [("SET", "settled", "1")])
     assert broker.get("settled") == b"1"
-    assert writes.owes
-    writes.send(Answers.empty(), [])
-    assert writes.owes, "nobody has read"
-    broker.delete(PLAIN.inbox(INBOX))
-    writes.send(answers(*replies(1, 10)), [])
-    assert [reply for each in arrived(broker) for reply in each] == [*replies(1, 10), lost]
-    # It may be lost with its connection, so it comes a few times.
-    for _ in range(ROWLESS_PUSHES - 1):
+    assert not writes.owes
+    assert decode_replies(broker.get(PLAIN.answer("rowless"))) == [ROWLESS]  # type: ignore[arg-type]
+    assert 3500 < broker.ttl(PLAIN.answer("rowless")) <= 3600
+    assert not broker.exists(PLAIN.answer("0"))
+
+
+def test_a_reply_without_a_row_is_kept_while_the_server_has_no_memory(small: Valkey) -> None:
+    with connect(small.url) as broker:
+        broker.config_set("maxmemory", 1)
+        writes = sender(broker)
+        writes.send(Answers({INBOX: [ROWLESS]}, {}, {"rowless"}), [])
+        broker.config_set("maxmemory", 0)
         assert writes.owes
         writes.send(Answers.empty(), [])
-    assert not writes.owes
-    assert [reply for each in arrived(broker) for reply in each] == [*replies(1, 10), *[lost] * ROWLESS_PUSHES]
+        assert not writes.owes
+        assert decode_replies(broker.get(PLAIN.answer("rowless"))) == [ROWLESS]  # type: ignore[arg-type]
 
 
 def test_a_single_reply_that_is_larger_than_the_inbox_is_referred_to(broker: redis.Redis) -> None:
@@ -126,13 +135,6 @@ def test_a_reply_without_outputs_is_not_changed_by_being_referred_to(broker: red
     failed = Reply(id="f", state="failed", error_type="InferenceFailed", error_message="no")
     sender(broker, inbox_bytes=100_000).send(answers(*replies(1, 200_000), failed), [])
     assert arrived(broker) == [[Reply(id="0", state="succeeded", stored=True), failed]]
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Valkey]:
-    """A server of its own, whose memory the test fills."""
-    with Valkey(tmp_path / "valkey") as server:
-        yield server
 
 
 def test_a_server_without_memory_gets_no_reply_but_settles_and_prolongs_nothing(small: Valkey) -> None:

@@ -219,7 +219,10 @@ class AsyncClient:
     async def look_up(self, handle: AsyncHandle) -> None:
         """Look for a handle's row, unless that was done just now; `AsyncHandle.status` calls it."""
         if self._inbox.may_look_up(handle):
-            self._inbox.settle(handle, await asyncio.to_thread(self._rows.replies, [handle.id]))
+            replies = await asyncio.to_thread(self._rows.replies, [handle.id])
+            self._inbox.settle(handle, replies)
+            if not replies:
+                await self._inbox.take_kept([handle.id])
         await self._inbox.check(handle)
 
     async def cancel(self, handle: AsyncHandle) -> bool:

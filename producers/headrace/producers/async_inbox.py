@@ -25,7 +25,7 @@ from headrace.producers.broker import (
     read_for_s,
 )
 from headrace.producers.finder import AsyncFinder, Brokers
-from headrace.producers.lookup import RowLookup
+from headrace.producers.lookup import RowLookup, kept_answers_async, without
 from headrace.producers.losses import PROBE_EVERY_S, Losses
 from headrace.producers.pending import Pending, Standing, Waiting
 from headrace.queueing.patience import SILENCE_S
@@ -238,10 +238,20 @@ class AsyncInbox:
 
     async def _find_rows(self, ids: list[str]) -> None:
         try:
-            self._pending.found_in_store(await asyncio.to_thread(self._rows.replies, ids), time.monotonic())
+            replies = await asyncio.to_thread(self._rows.replies, ids)
         except (StoreUnavailable, ConfigurationError) as exc:
             # The reply may still come through the inbox, and the next lookup finds the row if it doesn't.
             _log.warning("lookup_failed requests=%d error=%r", len(ids), exc.message)
+            return
+        self._pending.found_in_store(replies, time.monotonic())
+        await self.take_kept(without(ids, replies))
+
+    async def take_kept(self, request_ids: Sequence[str]) -> None:
+        """Take the replies to requests that ended without a row."""
+        try:
+            self._pending.settle(await kept_answers_async(self._looks, request_ids))
+        except BrokerUnavailable as exc:
+            _log.debug("lookup_failed requests=%d error=%r", len(request_ids), exc.message)
 
     async def close(self) -> None:
         """Stop all waiting, delete the list and close the connection. May be called again."""

@@ -262,7 +262,10 @@ class Client:
     def look_up(self, handle: Handle) -> None:
         """Look for a handle's row, unless that was done just now; `Handle.status` calls it."""
         if self._inbox.may_look_up(handle):
-            self._inbox.settle(handle, self._rows.replies([handle.id]))
+            replies = self._rows.replies([handle.id])
+            self._inbox.settle(handle, replies)
+            if not replies:
+                self._inbox.take_kept([handle.id])
         self._inbox.check(handle)
 
     def cancel(self, handle: Handle) -> bool:

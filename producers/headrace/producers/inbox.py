@@ -34,7 +34,7 @@ from headrace.producers.broker import (
     take_from_inbox,
 )
 from headrace.producers.finder import Brokers, Finder, pausing_until
-from headrace.producers.lookup import RowLookup
+from headrace.producers.lookup import RowLookup, kept_answers, without
 from headrace.producers.losses import Losses
 from headrace.producers.pending import Pending, Standing, Waiting
 from headrace.queueing.patience import SILENCE_S
@@ -79,6 +79,7 @@ class Inbox:
         """
         self.key = key
         self._client = connect_for_reading(url, silence_s)
+        self._looks = brokers.looks
         self._read_s = read_for_s(silence_s)
         self._silence_s = silence_s
         self._late_s = silence_s - self._read_s
@@ -346,6 +347,17 @@ class Inbox:
             _log.warning("lookup_failed requests=%d error=%r", len(ids), exc.message)
             return
         self._settle(replies)
+        self.take_kept(without(ids, replies))
+
+    def take_kept(self, request_ids: Sequence[str]) -> None:
+        """Take the replies to requests that ended without a row."""
+        try:
+            replies = kept_answers(self._looks, request_ids)
+        except BrokerUnavailable as exc:
+            _log.debug("lookup_failed requests=%d error=%r", len(request_ids), exc.message)
+            return
+        with self._lock:
+            self._pending.settle(replies)
 
     def _nudge(self) -> None:
         """Wake the leader out of its blocking read."""

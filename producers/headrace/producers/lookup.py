@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from headrace.contracts.message import Reply
+import redis
+import redis.asyncio
+
+from headrace.contracts.message import Reply, decode_replies
 from headrace.contracts.settings import Settings
+from headrace.producers.broker import broker_errors
 from headrace.producers.outcome import reply_of_row
 from headrace.producers.pending import Waiting
+from headrace.queueing.keys import keys_of
 
 if TYPE_CHECKING:
     from headrace.results_store import Prediction, StoreReader
@@ -89,3 +94,35 @@ class RowLookup:
                     self._settings.require_database_url(), timeout_s=self._settings.database_timeout_s
                 )
             return self._reader
+
+
+def kept_answers(client: redis.Redis, request_ids: Sequence[str]) -> list[Reply]:
+    """Return the replies to those requests that ended without a row, since Postgres took none.
+
+    A worker keeps such a reply under a key, as it may be lost with a connection and no row makes up for it. Raises
+    BrokerUnavailable.
+    """
+    if not request_ids:
+        return []
+    keys = keys_of(client)
+    with broker_errors():
+        return _read_answers(client.mget([keys.answer(each) for each in request_ids]))  # type: ignore[arg-type]
+
+
+async def kept_answers_async(client: redis.asyncio.Redis, request_ids: Sequence[str]) -> list[Reply]:
+    """Return replies to requests without rows; see `kept_answers`."""
+    if not request_ids:
+        return []
+    keys = keys_of(client)
+    with broker_errors():
+        return _read_answers(await client.mget([keys.answer(each) for each in request_ids]))  # type: ignore[arg-type]
+
+
+def _read_answers(values: Iterable[bytes | None]) -> list[Reply]:
+    return [reply for value in values if value is not None for reply in decode_replies(value)]
+
+
+def without(request_ids: Iterable[str], replies: Iterable[Reply]) -> list[str]:
+    """Return the ids that are not answered by these replies."""
+    answered = {reply.id for reply in replies}
+    return [each for each in request_ids if each not in answered]

@@ -145,6 +145,10 @@ class Keys:
         """Return the list to which workers push the replies of a client. name: of `inbox_name`, as headers carry it."""
         return self.prefix + name
 
+    def answer(self, request_id: str) -> str:
+        """Return the string with the reply to a request that has no row, for a client that got no reply."""
+        return f"{self.prefix}headrace:answer:{request_id}"
+
     def queue_list(self, queue: str, step: int) -> str:
         """Return the list that holds a queue's messages of one priority step."""
         return self.prefix + self.lists.list_of(queue, step)

@@ -2,14 +2,13 @@
 
 Rows are committed before their replies are sent, so a reply is a convenience: an inbox that holds much gets references
 to rows in the place of outputs, and one that is full, or a server without memory, gets nothing. Clients that wait look
-for rows from time to time anyway.
+for rows from time to time anyway, and for replies of requests that have none, which lie under keys of their own.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -27,18 +26,9 @@ logger = logging.getLogger(__name__)
 #: takes few others with it.
 ELEMENT_BYTES: Final = 1 << 20
 
-#: Results for Celery clients that the server had no memory for are kept up to this size, and sent with later ones.
+#: Answers that the server had no memory for, and that are nowhere else, are kept up to this size and sent with later
+#: ones.
 OWED_BYTES: Final = 16 << 20
-
-#: A reply without a row is pushed so often, some seconds apart in all: one may be lost with its connection, and there
-#: is no row to find. Clients bear a reply that comes twice.
-ROWLESS_PUSHES: Final = 4
-
-#: The time between two of these, about.
-ROWLESS_EVERY_S: Final = 1.0
-
-#: Most replies without a row that are kept for that, or until their inboxes have room: some hundred bytes each.
-MOST_ROWLESS: Final = 10_000
 
 #: So many inboxes that are full are remembered, to log each of them once.
 _FULL_REMEMBERED: Final = 1_000
@@ -62,12 +52,19 @@ return 1
 
 
 class Element(msgspec.Struct, frozen=True):
-    """What is pushed to an inbox at once. name: of the inbox. inbox: its key."""
+    """What is pushed to an inbox at once. inbox: its key."""
 
-    name: str
     inbox: str
     replies: list[Reply]
     packed: bytes
+
+
+class Value(msgspec.Struct, frozen=True):
+    """An answer under a key of its own, for whoever asks there. published: also on the channel of that name."""
+
+    data: bytes
+    ttl_s: int
+    published: bool
 
 
 class ReplySender:
@@ -79,15 +76,12 @@ class ReplySender:
         self._keys = keys
         self._settings = settings
         self._full: set[str] = set()
-        self._owed: dict[str, bytes] = {}
-        # Replies without a row that could be read instead, the oldest first: inbox, reply, and how often it was pushed.
-        self._rowless: list[tuple[str, Reply, int]] = []
-        self._rowless_at = 0.0
+        self._owed: dict[str, Value] = {}
 
     @property
     def owes(self) -> bool:
         """Whether something waits for room that nobody finds elsewhere: `send` is to be called again now and then."""
-        return bool(self._owed or self._rowless)
+        return bool(self._owed)
 
     def send(self, answers: Answers, settling: Sequence[Command]) -> None:
         """Send replies, then the commands that settle messages.
@@ -95,72 +89,56 @@ class ReplySender:
         Raises the errors of `redis.exceptions` when the settling commands, or all commands, are refused or unanswered:
         then everything is to be sent again. Clients bear a reply that comes twice.
         """
-        owed = self._rowless if time.monotonic() >= self._rowless_at else []
-        by_inbox = _merged(answers.by_inbox, owed)
-        elements = list(self._elements(by_inbox))
-        results = self._owed | answers.celery
+        elements = list(self._elements(answers.by_inbox))
+        values = self._owed | dict(self._values(answers))
         commands = [self._push(each, self._settings.inbox_bytes // 2) for each in elements]
-        commands += self._celery_commands(results)
+        commands += _writes(values)
         told = self._line.run([*commands, *settling])
         _check(told[len(commands) :])
-        self._keep_owed(results, told[len(elements) : len(commands)])
+        self._keep_owed(values, told[len(elements) :])
         without_room = self._without_room(elements, told)
-        dropped = self._refer(without_room) if without_room else []
-        if owed or answers.rowless:
-            self._keep_rowless(answers, owed, {reply.id for _, reply in dropped})
-
-    def _keep_rowless(self, answers: Answers, owed: Sequence[tuple[str, Reply, int]], dropped: Collection[str]) -> None:
-        """Keep replies without a row until they were pushed several times; beyond the bound the oldest are given up.
-
-        owed: those of before that were pushed again.
-        """
-        fresh = [
-            (inbox, reply, 0)
-            for inbox, replies in answers.by_inbox.items()
-            for reply in replies
-            if reply.id in answers.rowless
-        ]
-        counted = [(inbox, reply, n + (reply.id not in dropped)) for inbox, reply, n in (*owed, *fresh)]
-        kept = [each for each in counted if each[2] < ROWLESS_PUSHES] + ([] if owed else self._rowless)
-        if owed or not self._rowless:
-            self._rowless_at = time.monotonic() + ROWLESS_EVERY_S
-        if len(kept) > MOST_ROWLESS:
-            logger.error("workers.replies_dropped replies=%d; they have no rows either", len(kept) - MOST_ROWLESS)
-        self._rowless = kept[-MOST_ROWLESS:]
+        if without_room:
+            self._refer(without_room)
 
     def commands(self, answers: Answers) -> list[Command]:
         """Return the commands that tell clients everything, whatever room there is."""
         pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(answers.by_inbox)]
-        return [*pushes, *self._celery_commands(answers.celery)]
+        return [*pushes, *_writes(dict(self._values(answers)))]
 
     def _elements(self, by_inbox: dict[str, list[Reply]]) -> Iterator[Element]:
         for name, replies in by_inbox.items():
             inbox = self._keys.inbox(name)
             for some, packed in _packed(replies):
-                yield Element(name, inbox, some, packed)
+                yield Element(inbox, some, packed)
 
     def _push(self, element: Element, most_bytes: int, otherwise: bytes = b"") -> Command:
         ttl_s = self._settings.inbox_ttl_s
         return "EVAL", PUSH, 1, element.inbox, ttl_s, most_bytes, element.packed, otherwise
 
-    def _celery_commands(self, results: dict[str, bytes]) -> Iterator[Command]:
-        for request_id, meta in results.items():
+    def _values(self, answers: Answers) -> Iterator[tuple[str, Value]]:
+        """Yield what is written under keys: results of Celery clients, and replies that stand in for a row."""
+        for request_id, meta in answers.celery.items():
             key = celery_result_key(self._keys.prefix, request_id)
-            yield "SET", key, meta, "EX", self._settings.celery_result_ttl_s
-            yield "PUBLISH", key, meta
+            yield key, Value(meta, self._settings.celery_result_ttl_s, published=True)
+        if answers.rowless:
+            for replies in answers.by_inbox.values():
+                for reply in replies:
+                    if reply.id in answers.rowless:
+                        packed = encode_replies([reply])
+                        yield self._keys.answer(reply.id), Value(packed, self._settings.inbox_ttl_s, published=False)
 
-    def _keep_owed(self, results: dict[str, bytes], told: Sequence[object]) -> None:
-        """Keep the results for Celery clients that found no memory; beyond the bound the oldest are given up."""
+    def _keep_owed(self, values: dict[str, Value], told: Sequence[object]) -> None:
+        """Keep the values that found no memory; beyond the bound the oldest are given up. told: of their writes."""
         kept = {
-            request_id: meta
-            for (request_id, meta), answer in zip(results.items(), told[::2], strict=True)
-            if _is_refusal(answer, "a result for a Celery client")
+            key: value
+            for (key, value), answer in zip(values.items(), told, strict=False)
+            if _is_refusal(answer, "an answer that is nowhere else")
         }
-        size = sum(map(len, kept.values()))
+        size = sum(len(value.data) for value in kept.values())
         while size > OWED_BYTES:
-            request_id = next(iter(kept))
-            size -= len(kept.pop(request_id))
-            logger.error("workers.celery_result_dropped request=%s; its row has the outputs", request_id)
+            key = next(iter(kept))
+            size -= len(kept.pop(key).data)
+            logger.error("workers.answer_dropped key=%s; the broker has no memory", key)
         self._owed = kept
 
     def _without_room(self, elements: Sequence[Element], told: Sequence[object]) -> list[Element]:
@@ -172,10 +150,10 @@ class ReplySender:
                 found.append(element)
         return found
 
-    def _refer(self, elements: Sequence[Element]) -> list[tuple[str, Reply]]:
-        """Send references to rows in the place of outputs; return the replies that have no room even so."""
+    def _refer(self, elements: Sequence[Element]) -> None:
+        """Send references to rows in the place of outputs."""
         references = [
-            Element(element.name, element.inbox, replies, packed)
+            Element(element.inbox, replies, packed)
             for element in elements
             for replies, packed in _packed([_reference(reply) for reply in element.replies])
         ]
@@ -187,16 +165,12 @@ class ReplySender:
                     self._full.clear()
                 self._full.add(element.inbox)
                 logger.warning("workers.inbox_full inbox=%s; its client finds its answers in the store", element.inbox)
-        return [(element.name, reply) for element in dropped for reply in element.replies]
 
 
-def _merged(by_inbox: dict[str, list[Reply]], owed: Sequence[tuple[str, Reply, int]]) -> dict[str, list[Reply]]:
-    if not owed:
-        return by_inbox
-    merged = {inbox: list(replies) for inbox, replies in by_inbox.items()}
-    for inbox, reply, _ in owed:
-        merged.setdefault(inbox, []).append(reply)
-    return merged
+def _writes(values: dict[str, Value]) -> list[Command]:
+    """Return the commands that write all values, then those that publish some."""
+    writes: list[Command] = [("SET", key, value.data, "EX", value.ttl_s) for key, value in values.items()]
+    return [*writes, *(("PUBLISH", key, value.data) for key, value in values.items() if value.published)]
 
 
 def _packed(replies: list[Reply]) -> Iterator[tuple[list[Reply], bytes]]:

@@ -185,11 +185,13 @@ def _chosen(client: Redis, ids: list[str] | None, wanted: LetterFilter, *, every
 
 
 def _remove_row(client: Redis, store: Any, letter: DeadLetter) -> None:
-    """Remove the row that was written when the letter was buried; one of a later run stays."""
+    """Remove the row, or the answer without one, that was written when the letter was buried; a later row stays."""
     from headrace.queueing import dead_message
+    from headrace.queueing.keys import keys_of
 
     request_id = _headers(dead_message(client, letter.id) or b"").get("id")
     if request_id:
+        client.delete(keys_of(client).answer(str(request_id)))
         store.remove_failed(str(request_id), until=dt.datetime.fromtimestamp(letter.buried_at, dt.UTC))
 
 
