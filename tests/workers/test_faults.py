@@ -13,6 +13,7 @@ import psycopg
 import pytest
 import redis
 from celery import Celery
+from tests.eventually import eventually
 from tests.workers.conftest import worker_environment
 from tests.workers.faulty_runtime import BUSY, DEADLY, HOLDER, KILLER, NEVER
 
@@ -126,8 +127,12 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
             assert dead_letters(broker) == []
 
 
-def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, folder, broker):
-    with Client(settings) as client, start(FAULTY_HOLD_S="4"), start(FAULTY_HOLD_S="4"), start(FAULTY_HOLD_S="4"):
+def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, folder, broker, tmp_path):
+    holding = {"FAULTY_HOLD_S": "6", "HEADRACE_LEASE_S": "2"}
+    with Client(settings) as client, start(**holding), start(**holding), start(**holding):
+        # A worker that has just started is still starting the process that keeps its lease.
+        eventually(lambda: (tmp_path / "worker.log").read_text().count(" ready.") == 3, 60, "three workers")
+        time.sleep(1)
         handle = client.submit("faulty", {"x": column([HOLDER])})
         assert handle.result(timeout_s=60)["y"].tolist() == [[2 * HOLDER]]
         assert client.get(handle.id).attempts == 1

@@ -32,6 +32,7 @@ DIVERTING: Final = (
 class App(Celery):
     """A Celery app whose result backend is the store, and whose workers serve the broker of the settings only."""
 
+    events_cls = "headrace.workers.dispatcher:Events"
     headrace_settings: Settings
     #: Variables that a worker found and took no notice of.
     ignored_variables: tuple[str, ...] = ()
