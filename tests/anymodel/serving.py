@@ -73,7 +73,6 @@ def _request(number: int, lane: Lane, inputs: Tensors) -> InferenceRequest:
     return InferenceRequest(
         id=str(number),
         row_id=uuid.UUID(int=number),
-        foreign_id=None,
         model=lane.package.name,
         lane=lane,
         consumer=nobody,

@@ -14,7 +14,6 @@ def made_request(inputs: dict[str, np.ndarray], rows: int) -> InferenceRequest:
     return InferenceRequest(
         id=str(uuid.uuid4()),
         row_id=uuid.uuid4(),
-        foreign_id=None,
         model="m",
         lane=None,
         consumer=None,

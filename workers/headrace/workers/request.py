@@ -34,7 +34,6 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
 
     id: str
     row_id: uuid.UUID
-    foreign_id: str | None
     model: str
     lane: Lane | None
     consumer: ClaimingConsumer
@@ -48,6 +47,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     attempts: int
     celery_result: bool
     note: str
+    foreign_id: str | None = None
     traced: bool = False
     redelivered: bool = False
     deaths: tuple[Death, ...] = ()
