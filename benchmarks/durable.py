@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.orm import Session
 
-from headrace.cli.servers import Postgres, Valkey
+from headrace.cli.stack.servers import Postgres, Valkey
 from headrace.contracts import Settings
 from headrace.producers import AsyncClient, Client
 from headrace.results_store import migrate

@@ -30,10 +30,11 @@ import orjson
 import psycopg
 from psycopg import pq
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts.ids import new_ids
-from headrace.results_store import BatchRows, Row, StoreWriter, columns, migrate, writer
-from headrace.results_store.address import connect
+from headrace.results_store import BatchRows, Row, StoreWriter, migrate
+from headrace.results_store.database.address import connect
+from headrace.results_store.writing import columns, writer
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Write = Callable[[list[BatchRows]], object]

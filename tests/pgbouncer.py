@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from headrace.cli.accounts import account_for
-from headrace.cli.ports import LOOPBACK, free_port
-from headrace.cli.servers import READY_S, Server
+from headrace.cli.stack.accounts import account_for
+from headrace.cli.stack.ports import LOOPBACK, free_port
+from headrace.cli.stack.servers import READY_S, Server
 
 #: Debian installs it where only root's PATH leads.
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headrace.compression.dataset import Dataset, Splits
-from headrace.compression.distillation import distill
-from headrace.compression.network import Network
-from headrace.compression.recipe import Workshop
-from headrace.compression.training import Training, train
+from headrace.compression.data.dataset import Dataset, Splits
+from headrace.compression.distillation.distill import distill
+from headrace.compression.networks.network import Network
+from headrace.compression.recipes.steps import Workshop
+from headrace.compression.training.train import Training, train
 from headrace.contracts import ModelPackage, read_package
 
-DEMO_DATA = Path(__file__).parents[2] / "cli/headrace/cli/demo_data"
+DEMO_DATA = Path(__file__).parents[2] / "cli/headrace/cli/demo/data"
 TRAIN_ROWS = 898
 LABELS = 100
 SEEDS = (0, 1, 2)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.compression.attempts import Attempt, Verdict, worth_it
-from headrace.compression.evaluation import Evaluation, MaxDrop
-from headrace.compression.metrics import metric_for
-from headrace.compression.search import Found, Goal, Search
-from headrace.compression.source import Request, open_source
+from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop
+from headrace.compression.evaluation.metrics import metric_for
+from headrace.compression.search.inputs import Request, open_source
+from headrace.compression.search.search import Found, Goal, Search
+from headrace.compression.search.trials import Attempt, Verdict, worth_it
 from headrace.contracts import ModelDirectory
 
 #: As in the table of what must be reached: both models have one thread.

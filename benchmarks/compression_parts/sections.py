@@ -15,11 +15,11 @@ from compression_parts import distillation
 from compression_parts.plan import Plan
 from compression_parts.searches import Case, run, say
 
-from headrace.compression.source import Request
+from headrace.compression.search.inputs import Request
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-DIGITS = ROOT / "cli/headrace/cli/demo_data/models/digits/1"
+DIGITS = ROOT / "cli/headrace/cli/demo/data/models/digits/1"
 
 #: Of the first two rows of the table: half a point of accuracy.
 CNN_DROP = "0.5%"

@@ -59,7 +59,7 @@ def _wait_for_rewrite(valkey: redis.Redis) -> None:
 @contextlib.contextmanager
 def started() -> Iterator[Servers]:
     """Start both servers in a temporary folder; stop them at the end."""
-    from headrace.cli.servers import Postgres, Valkey
+    from headrace.cli.stack.servers import Postgres, Valkey
 
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         folder = Path(name)

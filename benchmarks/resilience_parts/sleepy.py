@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.contracts.package import sha256_of
+from headrace.contracts.package.manifest import sha256_of
 
 #: Its name in `model.toml`, and the entry point that provides it.
 NAME = "sleepy"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-DEMO_DATA = Path(__file__).parents[2] / "cli/headrace/cli/demo_data"
+DEMO_DATA = Path(__file__).parents[2] / "cli/headrace/cli/demo/data"
 DIGITS = DEMO_DATA / "digits.npz"
 
 #: Images 0 to 897 train, 898 to 1796 are held out: `train_test_split(test_size=0.5, shuffle=False)` as in

@@ -1,7 +1,7 @@
 """The demo's digit classifier as a torch network, with trained weights out of the ONNX file that is shipped.
 
     python examples/digits/rows.py                   # writes the rows, as the network takes them
-    headrace compress cli/headrace/cli/demo_data/models/digits/1 --network examples/digits/network.py:trained \\
+    headrace compress cli/headrace/cli/demo/data/models/digits/1 --network examples/digits/network.py:trained \\
         --data .headrace/examples/digits/train.npz --test .headrace/examples/digits/test.npz --label label
 
 `train.py` made these weights. The batch normalisation that it trained with is part of the convolutions here, as it is
@@ -17,7 +17,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-DEMO_DATA = Path(__file__).parents[2] / "cli/headrace/cli/demo_data"
+DEMO_DATA = Path(__file__).parents[2] / "cli/headrace/cli/demo/data"
 MODEL = DEMO_DATA / "models/digits/1/model.onnx"
 
 

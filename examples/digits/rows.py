@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-DIGITS = Path(__file__).parents[2] / "cli/headrace/cli/demo_data/digits.npz"
+DIGITS = Path(__file__).parents[2] / "cli/headrace/cli/demo/data/digits.npz"
 
 #: As in `data.py`.
 TRAIN_ROWS = 898

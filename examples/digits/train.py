@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headrace.contracts.package import BatchingAdvice, Manifest, read_package, sha256_of
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.manifest import BatchingAdvice, Manifest, read_package, sha256_of
+from headrace.contracts.package.signature import TensorSpec
 
 SEED = 0
 EPOCHS = 120

@@ -14,7 +14,7 @@ from tests.anymodel.serving import Answer, lane_of, serve
 
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors
 from headrace.lifecycle.packages.registry import add_model
-from headrace.workers.lane import Lane
+from headrace.workers.models.served_model import Lane
 
 
 def add(model: bytes, folder: Path, **options: Any) -> ModelPackage:

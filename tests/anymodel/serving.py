@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from headrace.contracts import HeadraceError, ModelPackage, Tensors, decode_tensors, encode_tensors
-from headrace.workers.encoding import bodies
-from headrace.workers.inference import Runner
-from headrace.workers.lane import Lane
+from headrace.workers.execution.runner import Runner
+from headrace.workers.models.served_model import Lane
+from headrace.workers.outbox.row_encoding import bodies
 from headrace.workers.request import InferenceRequest
 
 #: What a request got: its outputs, or the error that its caller sees.

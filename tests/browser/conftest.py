@@ -11,9 +11,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.chromium import chromium
 from tests.browser.load import Load
 
-from headrace.cli.demo import DATA
-from headrace.cli.ports import free_port
-from headrace.cli.stack import LocalStack, StackOptions
+from headrace.cli.demo.demo import DATA
+from headrace.cli.stack.ports import free_port
+from headrace.cli.stack.stack import LocalStack, StackOptions
 
 #: For pages that wait for the next heartbeat or inspection on a machine under load.
 PATIENCE_MS = 20_000

@@ -10,8 +10,8 @@ import numpy as np
 from celery import Celery
 from pydantic import SecretStr
 
-from headrace.cli.demo import MODEL, held_out
-from headrace.cli.stack import LocalStack
+from headrace.cli.demo.demo import MODEL, held_out
+from headrace.cli.stack.stack import LocalStack
 from headrace.contracts import Settings
 from headrace.producers import Client, Handle
 

@@ -55,7 +55,7 @@ def _write(root: Path, name: str, nodes: list[Any], numbers: int = 0) -> None:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from headrace.contracts.package import sha256_of
+    from headrace.contracts.package.manifest import sha256_of
 
     folder = root / name / "1"
     folder.mkdir(parents=True)

@@ -134,7 +134,7 @@ def _wrap_claim(trigger: Trigger, tell: Callable[[str], None]) -> None:
 
 def _wrap_look_up(trigger: Trigger) -> None:
     from headrace.workers.engine import Engine
-    from headrace.workers.resolver import Resolver
+    from headrace.workers.redelivery.lookup import Resolver
 
     passed = trigger.passed
     _around(Resolver, "_look_up", lambda: passed("before look-up"), lambda: passed("after look-up"))
@@ -159,7 +159,7 @@ def _wrap_mark(trigger: Trigger) -> None:
 
 def _wrap_engine(trigger: Trigger) -> None:
     from headrace.workers.engine import Engine
-    from headrace.workers.inference import Runner
+    from headrace.workers.execution.runner import Runner
 
     passed = trigger.passed
     _around(Engine, "admit", lambda: passed("before admit"), lambda: passed("after admit"))
@@ -199,7 +199,7 @@ class _Unread:
 
 
 def _wrap_outbox(trigger: Trigger) -> None:
-    from headrace.workers import outbox
+    from headrace.workers.outbox import outbox
 
     inner = outbox.Outbox._answer
 

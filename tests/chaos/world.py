@@ -33,7 +33,7 @@ from tests.chaos.slot import Death, Slot
 from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp, unix
 from tests.chaos.worker import PLAIN
 
-from headrace.cli.servers import Postgres, Valkey
+from headrace.cli.stack.servers import Postgres, Valkey
 from headrace.queueing import keys
 
 ROOT: Final = Path(__file__).parents[2]

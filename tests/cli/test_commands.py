@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import typer
 
-from headrace.cli.flower import flower_command, flower_environment
 from headrace.cli.main import app
+from headrace.cli.stack.flower import flower_command, flower_environment
 
 Run = Callable[..., Any]
 

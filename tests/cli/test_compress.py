@@ -21,9 +21,9 @@ from tests.compression.digit_net import DEMO_DATA
 from tests.compression.digits_behind_a_chain import WithoutChain, write_slow_digits
 from tests.compression.made_up import CHAIN, _block, made_up_rows, with_stubs, write_model
 
-from headrace.compression import recipes
+from headrace.compression.recipes import catalog
 from headrace.contracts import ModelDirectory
-from headrace.contracts.package import sha256_of
+from headrace.contracts.package.manifest import sha256_of
 
 Run = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "BLOCKS", {**with_stubs(), "unchain": _block(WithoutChain())})
+    monkeypatch.setattr(catalog, "BLOCKS", {**with_stubs(), "unchain": _block(WithoutChain())})
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ def test_recipes_are_listed(headrace: Run) -> None:
     assert shown.code == 0
     assert {line.split()[0] for line in shown.out.splitlines()[1:]} >= {"int8-static", "prune-channels-50"}
     listed = headrace("compress", "--recipes", "--json").json()
-    assert {entry["name"] for entry in listed} == set(recipes.BLOCKS)
+    assert {entry["name"] for entry in listed} == set(catalog.BLOCKS)
     assert set(listed[0]) == {"name", "of", "runtime", "needs", "summary"}
 
 

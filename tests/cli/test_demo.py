@@ -24,8 +24,8 @@ import psutil
 import pytest
 from rich.console import Console
 
-from headrace.cli.demo_clients import Answer, Run
-from headrace.cli.demo_figures import (
+from headrace.cli.demo.clients import Answer, Run
+from headrace.cli.demo.figures import (
     EXAMPLE_SQL,
     Rows,
     read_rows,
@@ -34,10 +34,10 @@ from headrace.cli.demo_figures import (
     show_mistakes,
     verdict,
 )
-from headrace.cli.demo_images import Digits, Edition, held_out
+from headrace.cli.demo.images import Digits, Edition, held_out
 from headrace.contracts.ids import new_id
 from headrace.results_store import BatchRows, Row, StoreWriter, migrate
-from headrace.results_store.address import connect
+from headrace.results_store.database.address import connect
 
 #: Of two images each package says that one is found; int8 may find both.
 EDITIONS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.cli.flower import MAX_TASKS, flower_environment, flower_url, is_open
+from headrace.cli.stack.flower import MAX_TASKS, flower_environment, flower_url, is_open
 
 BROKER = "redis://h:1/2"
 

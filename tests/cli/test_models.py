@@ -12,9 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from headrace.cli.explained import EXPLANATIONS, explained_toml
+from headrace.cli.commands.models.explained import EXPLANATIONS, explained_toml
 from headrace.contracts import TensorSpec, read_package
-from headrace.contracts.package import BatchingAdvice, Constant, Manifest, StoreAdvice
+from headrace.contracts.package.manifest import BatchingAdvice, Constant, Manifest, StoreAdvice
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -219,7 +219,7 @@ def sizes_of(spec: TensorSpec) -> tuple[int, ...]:
 @pytest.mark.parametrize("number", [0, 1], ids=["minimal", "full"])
 def test_the_examples_of_the_page_are_packages_that_run(tmp_path, number):
     from headrace.contracts import ModelDirectory
-    from headrace.contracts.package import sha256_of
+    from headrace.contracts.package.manifest import sha256_of
     from headrace.runtimes.loading import load_model
 
     text = blocks((DOCS / "model-packages.md").read_text("utf-8"), "toml")[number]

@@ -17,9 +17,9 @@ import psycopg
 import pytest
 import redis
 
-from headrace.cli.binaries import find_postgres, find_valkey
-from headrace.cli.errors import MissingExtra, StackError
-from headrace.cli.servers import Postgres, Valkey
+from headrace.cli.stack.binaries import find_postgres, find_valkey
+from headrace.cli.stack.servers import Postgres, Valkey
+from headrace.cli.terminal.errors import MissingExtra, StackError
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_a_folder_whose_server_runs_is_left_alone(folder: Path) -> None:
 PARENT = """
 import sys
 from pathlib import Path
-from headrace.cli.servers import Postgres, Valkey
+from headrace.cli.stack.servers import Postgres, Valkey
 folder = Path(sys.argv[1])
 valkey, postgres = Valkey(folder / "v"), Postgres(folder / "p")
 valkey.start()
@@ -200,7 +200,7 @@ def test_servers_end_with_a_parent_that_was_killed_and_start_again_with_their_da
 
 def test_missing_servers_name_the_extra_that_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr("headrace.cli.binaries.find_spec", lambda name: None)
+    monkeypatch.setattr("headrace.cli.stack.binaries.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"headrace\[local\].*HEADRACE_BROKER_URL"):
         find_valkey()
     with pytest.raises(MissingExtra, match=r"headrace\[local\].*HEADRACE_DATABASE_URL"):
@@ -213,6 +213,6 @@ def test_a_server_on_path_that_is_too_old_is_passed_over(monkeypatch: pytest.Mon
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_valkey().parent != tmp_path
-    monkeypatch.setattr("headrace.cli.binaries.find_spec", lambda name: None)
+    monkeypatch.setattr("headrace.cli.stack.binaries.find_spec", lambda name: None)
     with pytest.raises(MissingExtra):
         find_postgres()

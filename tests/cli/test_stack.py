@@ -11,9 +11,9 @@ import psutil
 import psycopg
 import pytest
 
-from headrace.cli.errors import StackError
-from headrace.cli.lock import HomeLock
-from headrace.cli.stack import LocalStack, StackOptions
+from headrace.cli.stack.lock import HomeLock
+from headrace.cli.stack.stack import LocalStack, StackOptions
+from headrace.cli.terminal.errors import StackError
 from headrace.contracts.settings import STACK_FILE, load_settings, read_stack
 
 SERVERS_ONLY = StackOptions(processes=0, flower_port=None)
@@ -83,7 +83,7 @@ def test_without_a_model_there_is_no_worker_but_a_hint(shared_home: Path) -> Non
 
 def test_a_start_that_fails_leaves_nothing_behind(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = LocalStack(home / ".headrace", home / "models", SERVERS_ONLY)
-    monkeypatch.setattr("headrace.cli.servers.find_postgres", lambda: Path("/nonexistent"))
+    monkeypatch.setattr("headrace.cli.stack.servers.find_postgres", lambda: Path("/nonexistent"))
     with pytest.raises(StackError, match="initdb could not make the database files"):
         stack.start()
     assert not stack.valkey.running

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tests.compression.made_up import made_up_source, quick_goal, with_stubs
 
-from headrace.compression import recipes
-from headrace.compression.search import Search
+from headrace.compression.recipes import catalog
+from headrace.compression.search.search import Search
 
 if __name__ == "__main__":
     folder, *names = sys.argv[1:]
-    recipes.BLOCKS = with_stubs()  # type: ignore[misc]
+    catalog.BLOCKS = with_stubs()  # type: ignore[misc]
     source, data = made_up_source(Path(folder))
     Search(source, data, quick_goal(source, data), Path(folder)).try_recipes(names)

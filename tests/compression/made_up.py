@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from headrace.compression.dataset import Dataset, Splits, split
+from headrace.compression.data.dataset import Dataset, Splits, split
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
-from headrace.compression.evaluation import MaxDrop
-from headrace.compression.metrics import metric_for
-from headrace.compression.recipe import Step, Workshop, step_record
-from headrace.compression.recipes import BLOCKS, Block
-from headrace.compression.search import Goal
-from headrace.compression.workbench import Source
+from headrace.compression.evaluation.evaluate import MaxDrop
+from headrace.compression.evaluation.metrics import metric_for
+from headrace.compression.recipes.catalog import BLOCKS, Block
+from headrace.compression.recipes.runner import Source
+from headrace.compression.recipes.steps import Step, Workshop, step_record
+from headrace.compression.search.search import Goal
 from headrace.contracts import ModelPackage
 from headrace.lifecycle.packages.adding import describe
 from headrace.lifecycle.packages.registry import derive_package

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from headrace.compression.attempts import Attempt, judge, pareto
-from headrace.compression.evaluation import Disagreement, Evaluation, MaxDrop
-from headrace.compression.found import Found
-from headrace.compression.measurement import Measurement, ModelFigures, RowFigures
-from headrace.compression.measuring.conditions import Conditions
-from headrace.compression.measuring.ratio import Ratio
-from headrace.compression.measuring.timing import Timing
-from headrace.compression.quantization.sensitivity import LayerSensitivity
+from headrace.compression.benchmarking.compare import Measurement, ModelFigures, RowFigures
+from headrace.compression.benchmarking.conditions import Conditions
+from headrace.compression.benchmarking.ratio import Ratio
+from headrace.compression.benchmarking.timing import Timing
+from headrace.compression.evaluation.evaluate import Disagreement, Evaluation, MaxDrop
+from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
+from headrace.compression.search.result import Found
+from headrace.compression.search.trials import Attempt, judge, pareto
 
 ROWS = (1, 8, 64)
 BYTES = 160_000

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.contracts import ModelPackage, TensorSpec, read_package
-from headrace.contracts.package import BatchingAdvice, Manifest, sha256_of, write_manifest
+from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
 
 Moody = Callable[..., ModelPackage]
 

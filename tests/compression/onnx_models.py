@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
-from headrace.compression.dataset import Dataset, Splits
-from headrace.compression.recipe import Workshop
+from headrace.compression.data.dataset import Dataset, Splits
+from headrace.compression.recipes.steps import Workshop
 from headrace.contracts import ModelPackage, Tensors
 from headrace.lifecycle.packages.adding import describe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headrace.compression.architectures import FAMILIES, ImageTask, build
+from headrace.compression.networks.architectures import FAMILIES, ImageTask, build
 
 #: Millions of parameters as the papers (for SqueezeNet 1.1 and ViT-Tiny, their authors' code) state them.
 PARAMETERS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.compression.made_up_found import BYTES, a_measurement, an_attempt, an_evaluation
 
-from headrace.compression.attempts import ORIGINAL, AttemptLog, Verdict, judge, pareto, ranked
-from headrace.compression.evaluation import MaxDrop
+from headrace.compression.evaluation.evaluate import MaxDrop
+from headrace.compression.search.trials import ORIGINAL, AttemptLog, Verdict, judge, pareto, ranked
 
 BOUND = MaxDrop.parse("0.5%")
 

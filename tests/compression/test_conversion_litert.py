@@ -163,6 +163,6 @@ def test_the_converter_needs_nothing_of_headrace(tmp_path) -> None:
 
 
 def test_a_missing_library_is_named_with_its_extra(digits_network, workshop, monkeypatch) -> None:
-    monkeypatch.setattr("headrace.compression.conversion.proof.find_spec", lambda _name: None)
+    monkeypatch.setattr("headrace.compression.conversion.verify.find_spec", lambda _name: None)
     with pytest.raises(MissingLibrary, match=r"headrace\[litert\]"):
         LiteRtExport().export(digits_network, workshop)

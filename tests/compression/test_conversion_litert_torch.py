@@ -11,10 +11,10 @@ from tests.compression.onnx_models import answers, random, workshop_of
 from torch import Tensor, nn
 
 from headrace.compression.conversion.litert import LiteRtExport
-from headrace.compression.dataset import Splits
+from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.network import Network
-from headrace.compression.recipe import Workshop
+from headrace.compression.networks.network import Network
+from headrace.compression.recipes.steps import Workshop
 from headrace.contracts import ModelPackage
 
 pytestmark = pytest.mark.converters

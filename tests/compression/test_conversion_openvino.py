@@ -13,10 +13,10 @@ import pytest
 from tests.compression.onnx_models import answers, bytes_of, model_of, package_of, random, workshop_of
 
 from headrace.compression.conversion.openvino_ir import OpenVinoInt8, OpenVinoIR
-from headrace.compression.dataset import Splits
+from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, DataError, MissingLibrary, NotApplicable
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.recipe import Workshop
+from headrace.compression.recipes.steps import Workshop
 from headrace.contracts import ModelPackage
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_an_operator_that_openvino_lacks_is_named(tmp_path) -> None:
 
 
 def test_a_missing_library_is_named_with_its_extra(digits_package, workshop, monkeypatch) -> None:
-    monkeypatch.setattr("headrace.compression.conversion.proof.find_spec", lambda _name: None)
+    monkeypatch.setattr("headrace.compression.conversion.verify.find_spec", lambda _name: None)
     with pytest.raises(MissingLibrary, match=r"headrace\[openvino\]"):
         OpenVinoIR().convert(digits_package, workshop)
 

@@ -43,6 +43,6 @@ def test_without_a_linker_it_says_so(digits_package, workshop, monkeypatch) -> N
 
 
 def test_a_missing_library_is_named_with_its_extra(digits_package, workshop, monkeypatch) -> None:
-    monkeypatch.setattr("headrace.compression.conversion.proof.find_spec", lambda _name: None)
+    monkeypatch.setattr("headrace.compression.conversion.verify.find_spec", lambda _name: None)
     with pytest.raises(MissingLibrary, match=r"headrace\[tvm\]"):
         TvmLibrary().convert(digits_package, workshop)

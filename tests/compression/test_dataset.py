@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.compression.dataset import MIN_ROWS, Dataset, Splits, dataset_sha256, split
+from headrace.compression.data.dataset import MIN_ROWS, Dataset, Splits, dataset_sha256, split
 from headrace.compression.errors import DataError
 
 

@@ -11,13 +11,13 @@ import torch
 from benchmarks.compression_parts.distillation import Student
 from torch import Tensor, nn
 
-from headrace.compression.dataset import Dataset, Splits
-from headrace.compression.distillation import Distill, distill
+from headrace.compression.data.dataset import Dataset, Splits
+from headrace.compression.distillation.distill import Distill, distill
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.export import OnnxExport
-from headrace.compression.network import Network
-from headrace.compression.recipe import Workshop
-from headrace.compression.training import Training, train
+from headrace.compression.export.export import OnnxExport
+from headrace.compression.networks.network import Network
+from headrace.compression.recipes.steps import Workshop
+from headrace.compression.training.train import Training, train
 from headrace.contracts import ModelPackage
 
 STUDENT = """

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.compression.dataset import Dataset, Splits
+from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.evaluation import (
+from headrace.compression.evaluation.evaluate import (
     Evaluation,
     MaxDrop,
     assess,
@@ -25,9 +25,9 @@ from headrace.compression.evaluation import (
     surely_within,
     within,
 )
-from headrace.compression.metrics import Metric, metric_for
+from headrace.compression.evaluation.metrics import Metric, metric_for
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Signature, Tensors, TensorSpec
-from headrace.contracts.package import BatchingAdvice, write_manifest
+from headrace.contracts.package.manifest import BatchingAdvice, write_manifest
 
 X = TensorSpec(name="x", datatype="FP32")
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.export import OnnxExport, TorchExport
-from headrace.compression.network import Network, as_array, as_tensor
-from headrace.compression.parity import check_parity
-from headrace.compression.recipe import Workshop
+from headrace.compression.export.export import OnnxExport, TorchExport
+from headrace.compression.export.parity import check_parity
+from headrace.compression.networks.network import Network, as_array, as_tensor
+from headrace.compression.recipes.steps import Workshop
 from headrace.contracts import ModelPackage, TensorSpec
-from headrace.contracts.package import BatchingAdvice, StoreAdvice
+from headrace.contracts.package.manifest import BatchingAdvice, StoreAdvice
 from headrace.runtimes.base import find_runtime
 
 

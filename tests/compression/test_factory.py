@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headrace.compression.errors import CompressionError, DataError, MissingLibrary
-from headrace.compression.factory import load_network
+from headrace.compression.networks.loading import load_network
 
 EXAMPLE = {"left": np.ones((4, 3), np.float32), "right": np.full((4, 3), 2, np.float32)}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from headrace.compression.dataset import Splits
-from headrace.compression.network import Network
+from headrace.compression.data.dataset import Splits
+from headrace.compression.networks.network import Network
 from headrace.contracts import ModelPackage
 from headrace.runtimes.base import find_runtime
 

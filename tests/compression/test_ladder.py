@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.compression.ladder import combinations, first_rungs, is_shrunk
-from headrace.compression.recipes import BLOCKS, RUNTIMES, Runtime, check_names, runtime_of
+from headrace.compression.recipes.catalog import BLOCKS, RUNTIMES, Runtime, check_names, runtime_of
+from headrace.compression.search.strategy import combinations, first_rungs, is_shrunk
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

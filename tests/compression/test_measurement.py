@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.compression.moods import install, package_of
 
-from headrace.compression.dataset import Dataset
+from headrace.compression.benchmarking.compare import SAME, Measurement, RowFigures, faster, measure
+from headrace.compression.benchmarking.inputs import tiled
+from headrace.compression.benchmarking.protocol import Block
+from headrace.compression.benchmarking.ratio import Ratio, ratio_of
+from headrace.compression.benchmarking.timing import Timing, timing_of
+from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.measurement import SAME, Measurement, RowFigures, faster, measure
-from headrace.compression.measuring.protocol import Block
-from headrace.compression.measuring.ratio import Ratio, ratio_of
-from headrace.compression.measuring.rows import tiled
-from headrace.compression.measuring.timing import Timing, timing_of
 from headrace.contracts import ModelPackage, PackageError, Tensors, TensorSpec
 
 #: Enough for a figure, and too little for one to rely on.
@@ -167,7 +167,7 @@ def test_a_model_under_measurement_dies_with_whoever_measures(
     code = f"""
         from pathlib import Path
         import numpy as np
-        from headrace.compression.measurement import measure
+        from headrace.compression.benchmarking.compare import measure
         from headrace.contracts import read_package
         measure(read_package(Path({str(package.folder)!r})), inputs={{"x": np.ones((1, 2), np.float32)}})
     """

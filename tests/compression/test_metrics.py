@@ -12,11 +12,11 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn import metrics as sklearn
 
-from headrace.compression.bootstrap import interval, resample
 from headrace.compression.errors import DataError
-from headrace.compression.metrics import METRICS, Metric, kind_of, metric_for
+from headrace.compression.evaluation.bootstrap import interval, resample
+from headrace.compression.evaluation.metrics import METRICS, Metric, kind_of, metric_for
 from headrace.contracts import Signature, Tensors, TensorSpec
-from headrace.contracts.datatypes import DTYPES
+from headrace.contracts.tensors.datatypes import DTYPES
 
 SPECS = {
     "label": TensorSpec(name="label", datatype="INT64"),

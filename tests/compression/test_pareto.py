@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.compression.pareto import Point, dominates, front
+from headrace.compression.search.pareto import Point, dominates, front
 
 #: Few values, so that points tie.
 FIGURES = st.sampled_from([0.0, 1.0, 2.0])

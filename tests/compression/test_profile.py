@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.compression.moods import install, package_of
 
-from headrace.compression.dataset import Dataset
+from headrace.compression.benchmarking.batch_advice import ENOUGH, WORKER_S, Point, advise, fit_line, knee_of
+from headrace.compression.benchmarking.profiler import Profile, default_threads, profile, write_profile
+from headrace.compression.benchmarking.random_rows import random_rows
+from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.measuring.knee import ENOUGH, WORKER_S, Point, advise, fit_line, knee_of
-from headrace.compression.measuring.random_rows import random_rows
-from headrace.compression.profile import Profile, default_threads, profile, write_profile
 from headrace.contracts import ModelPackage, PackageError, TensorSpec, read_package
-from headrace.contracts.package import write_manifest
-from headrace.contracts.processor import place_of
+from headrace.contracts.package.manifest import write_manifest
+from headrace.contracts.package.processor import place_of
 
 #: Enough for a figure, and too little for one to rely on.
 SHORT_S = 0.01

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from headrace.compression.architectures.blocks import TransformerLayer
-from headrace.compression.augmentation import augmented
-from headrace.compression.dataset import Dataset
+from headrace.compression.data.augmentation import augmented
+from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.export import OnnxExport
-from headrace.compression.network import Network
+from headrace.compression.export.export import OnnxExport
+from headrace.compression.networks.architectures.blocks import TransformerLayer
+from headrace.compression.networks.network import Network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
-from headrace.compression.pruning.plan import Sizes, plan_removal
-from headrace.compression.recipe import Workshop
+from headrace.compression.pruning.allocation import Sizes, plan_removal
+from headrace.compression.recipes.steps import Workshop
 from headrace.runtimes.base import find_runtime
 
 

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from tests.compression.onnx_models import answers, bytes_of, model_of, package_of, random, workshop_of
 
-from headrace.compression.dataset import Splits
+from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.quantization import HalfPrecision
-from headrace.compression.recipe import Workshop
+from headrace.compression.recipes.steps import Workshop
 from headrace.contracts import ModelPackage
 
 OVERFLOWING = "g (float[rows,8] x) => (float[rows,8] y) { h = MatMul(x, w) big = Mul(h, h) y = MatMul(big, v) }"

@@ -14,11 +14,11 @@ from onnx import helper
 from tests.compression.onnx_models import answers, bytes_of, model_of, package_of, random, workshop_of
 
 from headrace.compression.errors import NotApplicable
-from headrace.compression.graph import OptimisedGraph
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
-from headrace.compression.recipe import PackageStep
+from headrace.compression.quantization.graph_optimization import OptimisedGraph
+from headrace.compression.recipes.steps import PackageStep
 from headrace.contracts import ModelPackage, PackageError, read_package
-from headrace.contracts.package import sha256_of, write_manifest
+from headrace.contracts.package.manifest import sha256_of, write_manifest
 
 STEPS: list[PackageStep] = [StaticInt8(), DynamicInt8(), HalfPrecision(), WeightOnly(), OptimisedGraph(level="basic")]
 LINEAR = "g (float[rows,8] x) => (float[rows,8] y) { y = MatMul(x, w) }"

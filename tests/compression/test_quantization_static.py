@@ -9,12 +9,12 @@ import pytest
 from onnx import numpy_helper
 from tests.compression.onnx_models import answers, bytes_of, model_of, operators_of, package_of, random, workshop_of
 
-from headrace.compression.dataset import Dataset, Splits
+from headrace.compression.data.dataset import Dataset, Splits
+from headrace.compression.data.row_layout import RowRuns
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.quantization.calibration import BATCH_ROWS, Method, find_ranges
-from headrace.compression.recipe import Workshop
-from headrace.compression.row_layout import RowRuns
+from headrace.compression.quantization.int8.calibration import BATCH_ROWS, Method, find_ranges
+from headrace.compression.recipes.steps import Workshop
 from headrace.contracts import ModelPackage, TensorSpec
 
 METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")

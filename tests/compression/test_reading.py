@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from headrace.compression.dataset import Dataset
+from headrace.compression.data.dataset import Dataset
+from headrace.compression.data.loading import read_dataset
 from headrace.compression.errors import DataError, MissingLibrary
-from headrace.compression.reading import read_dataset
 from headrace.contracts import TensorSpec
 
 FEATURES = (TensorSpec(name="x", datatype="FP32", shape=(3,)),)

@@ -20,15 +20,15 @@ from tests.compression.made_up_found import (
     an_evaluation,
 )
 
-from headrace.compression.dataset import Dataset
+from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError
-from headrace.compression.found import Found
-from headrace.compression.quantization.sensitivity import LayerSensitivity
+from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
 from headrace.compression.report import write_report
 from headrace.compression.report.chart import Canvas, Mark, Scale, spread
 from headrace.compression.report.markup import element
 from headrace.compression.report.page import render
 from headrace.compression.report.picture import png, show_row
+from headrace.compression.search.result import Found
 
 VOID = {"meta", "img", "br", "hr"}
 

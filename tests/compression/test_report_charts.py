@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.compression.made_up_found import a_find, a_measurement, an_attempt, an_evaluation
 
-from headrace.compression.attempts import Attempt
-from headrace.compression.found import Found
-from headrace.compression.measuring.timing import Timing
-from headrace.compression.quantization.sensitivity import LayerSensitivity
+from headrace.compression.benchmarking.timing import Timing
+from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
 from headrace.compression.report.chart import clipped, width_of
 from headrace.compression.report.page import render
+from headrace.compression.search.result import Found
+from headrace.compression.search.trials import Attempt
 
 #: Of a letter of 12 pixels, as browsers measure the widest common fonts; and what a line takes around its baseline.
 LETTER, ABOVE, BELOW = 7.0, 9.5, 2.5

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.compression.architectures import ImageTask, build
-from headrace.compression.arithmetic import count_onnx, multiply_adds, parameters_of
-from headrace.compression.dataset import Splits
+from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import NotApplicable
-from headrace.compression.export import trace
-from headrace.compression.network import Network
-from headrace.compression.review import review, task_of
+from headrace.compression.export.export import trace
+from headrace.compression.networks.architectures import ImageTask, build
+from headrace.compression.networks.flops import count_onnx, multiply_adds, parameters_of
+from headrace.compression.networks.network import Network
+from headrace.compression.search.review import review, task_of
 from headrace.contracts import ModelPackage
 
 

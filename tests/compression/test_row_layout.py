@@ -11,20 +11,27 @@ import pytest
 from tests.compression.onnx_models import answers, model_of, random, workshop_of
 
 from headrace.compression import sensitivity
+from headrace.compression.benchmarking.compare import measure
+from headrace.compression.benchmarking.profiler import profile, write_profile
 from headrace.compression.conversion.openvino_ir import OpenVinoInt8, OpenVinoIR
-from headrace.compression.dataset import Dataset
+from headrace.compression.data.dataset import Dataset
+from headrace.compression.data.loading import read_dataset
+from headrace.compression.data.row_layout import RowRuns, as_taken, rows_first
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.evaluation import predict
-from headrace.compression.graph import OptimisedGraph
-from headrace.compression.measurement import measure
-from headrace.compression.profile import profile, write_profile
+from headrace.compression.evaluation.evaluate import predict
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
-from headrace.compression.reading import read_dataset
-from headrace.compression.recipe import PackageStep
-from headrace.compression.row_layout import RowRuns, as_taken, rows_first
-from headrace.compression.source import Request, open_source
+from headrace.compression.quantization.graph_optimization import OptimisedGraph
+from headrace.compression.recipes.steps import PackageStep
+from headrace.compression.search.inputs import Request, open_source
 from headrace.contracts import ModelDirectory, ModelPackage, TensorSpec, read_package
-from headrace.contracts.package import BatchingAdvice, Constant, Manifest, StoreAdvice, sha256_of, write_manifest
+from headrace.contracts.package.manifest import (
+    BatchingAdvice,
+    Constant,
+    Manifest,
+    StoreAdvice,
+    sha256_of,
+    write_manifest,
+)
 
 STEPS: list[PackageStep] = [
     StaticInt8(),

@@ -13,15 +13,15 @@ import msgspec
 import pytest
 from tests.compression.made_up import made_up_source, quick_goal, with_stubs
 
-from headrace.compression import recipes
-from headrace.compression.attempts import ORIGINAL, Attempt, Verdict
-from headrace.compression.dataset import Splits
+from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError
-from headrace.compression.evaluation import MaxDrop
-from headrace.compression.search import Found, Search
-from headrace.compression.workbench import Source
+from headrace.compression.evaluation.evaluate import MaxDrop
+from headrace.compression.recipes import catalog
+from headrace.compression.recipes.runner import Source
+from headrace.compression.search.search import Found, Search
+from headrace.compression.search.trials import ORIGINAL, Attempt, Verdict
 from headrace.contracts import ModelDirectory
-from headrace.contracts.package import sha256_of
+from headrace.contracts.package.manifest import sha256_of
 
 ALL = ("lean", "slower", "broken", "idle", "absent", "buggy")
 
@@ -71,7 +71,7 @@ def checksums(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module", autouse=True)
 def stubs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "BLOCKS", with_stubs())
+        patch.setattr(catalog, "BLOCKS", with_stubs())
         yield
 
 

@@ -10,9 +10,9 @@ import pytest
 from tests.compression.digit_net import DEMO_DATA
 from tests.compression.made_up import made_up_rows, write_model
 
-from headrace.compression.dataset import Dataset
+from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.source import Request, open_source
+from headrace.compression.search.inputs import Request, open_source
 from headrace.contracts import ModelDirectory, PackageError, UnknownModel
 
 TRAINED = "tests.compression.digit_net:trained"

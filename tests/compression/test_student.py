@@ -10,12 +10,12 @@ import torch
 from tests.compression.digit_net import trained_logits
 from torch import nn
 
-from headrace.compression.dataset import Dataset
+from headrace.compression.data.dataset import Dataset
+from headrace.compression.distillation.family import DistillFamily
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.heads import Headed, classifier_of
-from headrace.compression.network import Network
-from headrace.compression.recipe import Workshop
-from headrace.compression.student import DistillFamily
+from headrace.compression.networks.classifier_head import Headed, classifier_of
+from headrace.compression.networks.network import Network
+from headrace.compression.recipes.steps import Workshop
 
 
 def of(module: nn.Module, digits: Dataset, *outputs: str, labels: str = "") -> Network:

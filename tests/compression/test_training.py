@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headrace.compression.dataset import Dataset, Splits
+from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.lessons import read_labels
-from headrace.compression.network import Network
-from headrace.compression.objective import Objective
-from headrace.compression.recipe import Workshop
-from headrace.compression.training import Epoch, Training, train
+from headrace.compression.networks.network import Network
+from headrace.compression.recipes.steps import Workshop
+from headrace.compression.training.loss import Objective
+from headrace.compression.training.train import Epoch, Training, train
+from headrace.compression.training.training_data import read_labels
 
 QUICK = Training(epochs=4, learning_rate=3e-3, batch_rows=32, patience=0)
 

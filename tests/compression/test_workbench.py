@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from tests.compression.made_up import Rewrite, made_up_source
 
-from headrace.compression.dataset import Splits
+from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.network import Network
-from headrace.compression.recipe import Recipe, Step, Workshop, step_record
-from headrace.compression.workbench import Source, Workbench
+from headrace.compression.networks.network import Network
+from headrace.compression.recipes.runner import Source, Workbench
+from headrace.compression.recipes.steps import Recipe, Step, Workshop, step_record
 from headrace.contracts import ModelPackage
 from headrace.lifecycle.packages.registry import derive_package
 

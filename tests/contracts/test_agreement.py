@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headrace.contracts.agreement import TOLERANCES, difference
-from headrace.contracts.datatypes import DTYPES
+from headrace.contracts.package.agreement import TOLERANCES, difference
+from headrace.contracts.tensors.datatypes import DTYPES
 
 F = np.float32
 

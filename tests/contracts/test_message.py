@@ -29,7 +29,7 @@ from headrace.contracts.message import (
     iso_time,
     json_body,
 )
-from headrace.contracts.tensors import CONTENT_TYPE, as_array
+from headrace.contracts.tensors.codec import CONTENT_TYPE, as_array
 from headrace.queueing import keys
 
 END = b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'

@@ -14,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.contracts import HeadraceError, ModelDirectory, PackageError, TensorSpec, UnknownModel, read_package
-from headrace.contracts.package import BatchingAdvice, Manifest, StoreAdvice, check_name, sha256_of, version_key
+from headrace.contracts.package.manifest import (
+    BatchingAdvice,
+    Manifest,
+    StoreAdvice,
+    check_name,
+    sha256_of,
+    version_key,
+)
 
 MODEL = b"not really a model"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.contracts.processor import name_in, place_of, processor_name
+from headrace.contracts.package.processor import name_in, place_of, processor_name
 
 EPYC = "processor\t: 0\nmodel name\t: AMD EPYC  9654 96-Core Processor\n\nprocessor\t: 1\nmodel name\t: other\n"
 ARM = "processor : 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\n"

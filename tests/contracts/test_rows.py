@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.contracts import Tensors, TensorSpec
-from headrace.contracts.rows import RowAxes
+from headrace.contracts.tensors.rows import RowAxes
 
 DTYPES = ["FP32", "INT64", "BOOL", "BYTES"]
 

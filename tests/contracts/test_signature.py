@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.contracts import PackageError, Signature, SignatureMismatch, TensorSpec
-from headrace.contracts.datatypes import DTYPES
+from headrace.contracts.tensors.datatypes import DTYPES
 
 OUTPUT = TensorSpec(name="y", datatype="FP32")
 

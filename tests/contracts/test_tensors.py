@@ -16,8 +16,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from headrace.contracts import InvalidRequest, SignatureMismatch, decode_tensors, encode_tensors
-from headrace.contracts.datatypes import DTYPES, datatype_of
-from headrace.contracts.tensors import (
+from headrace.contracts.tensors.codec import (
     MAX_DIMENSIONS,
     as_array,
     can_be_json,
@@ -25,6 +24,7 @@ from headrace.contracts.tensors import (
     tensors_from_json,
     tensors_to_json,
 )
+from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
 
 FIXED = [name for name in DTYPES if name != "BYTES"]
 names = st.text(st.characters(codec="utf-8"), max_size=20)

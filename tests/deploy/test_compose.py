@@ -19,7 +19,7 @@ import pytest
 import yaml
 from tests.deploy.compose import COMPOSE, ROOT, Service, compose, free_port, interpolate, programs, seconds, variables
 
-from headrace.cli.accounts import account_for, admit
+from headrace.cli.stack.accounts import account_for, admit
 from headrace.contracts import ModelDirectory
 
 EXAMPLE = variables((ROOT / ".env.example").read_text())
@@ -27,7 +27,7 @@ PASSWORDS = {"VALKEY_PASSWORD": secrets.token_hex(24), "POSTGRES_PASSWORD": secr
 FILE = compose(EXAMPLE | PASSWORDS)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 LASTING = [name for name in SERVICES if name != "migrate"]
-MODELS = ROOT / "cli" / "headrace" / "cli" / "demo_data" / "models"
+MODELS = ROOT / "cli" / "headrace" / "cli" / "demo" / "data" / "models"
 
 
 def test_the_file_has_the_services_that_are_promised() -> None:

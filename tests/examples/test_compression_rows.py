@@ -17,7 +17,7 @@ from headrace.contracts import ModelDirectory
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-DIGITS = ROOT / "cli/headrace/cli/demo_data/models/digits/1"
+DIGITS = ROOT / "cli/headrace/cli/demo/data/models/digits/1"
 
 
 def run(script: str, *words: str) -> str:

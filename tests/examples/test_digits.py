@@ -10,7 +10,7 @@ import pytest
 from examples.digits.data import DEMO_DATA, DIGITS, TRAIN_ROWS, npz_bytes
 from numpy.typing import NDArray
 
-from headrace.contracts.package import ModelDirectory, ModelPackage
+from headrace.contracts.package.manifest import ModelDirectory, ModelPackage
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 
 from headrace.contracts import encode_tensors
-from headrace.contracts.datatypes import DTYPES
 from headrace.contracts.message import (
     JSON_CONTENT_TYPE,
     Reply,
@@ -21,6 +20,7 @@ from headrace.contracts.message import (
     encode_request,
     json_body,
 )
+from headrace.contracts.tensors.datatypes import DTYPES
 
 IDENTITY: Final = "01890a5d-ac96-774b-bcce-b302099a8057"
 

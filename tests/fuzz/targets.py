@@ -31,7 +31,7 @@ from headrace.contracts.message import (
     encode_request,
 )
 from headrace.contracts.message import Envelope as EnvelopeWriter
-from headrace.contracts.tensors import (
+from headrace.contracts.tensors.codec import (
     CONTENT_TYPE,
     can_be_json,
     datatypes_line,
@@ -40,8 +40,8 @@ from headrace.contracts.tensors import (
     tensors_from_json,
     tensors_to_json,
 )
-from headrace.producers.outcome import outputs_of
-from headrace.queueing.envelope import Envelope, NotAnEnvelope, read_envelope, read_tail
+from headrace.producers.replies.outcome import outputs_of
+from headrace.queueing.channel.envelope import Envelope, NotAnEnvelope, read_envelope, read_tail
 
 #: Elements of a BYTES tensor are Python objects: 4 bytes on the wire may be 8 in the array and 40 beside it.
 MOST_BYTES_A_BYTE: Final = 16

@@ -12,19 +12,19 @@ from kombu.messaging import Consumer as MessageConsumer
 
 from headrace.contracts import Settings, Signature, UnknownModel
 from headrace.contracts.message import decode_replies, encode_replies, queue_name
-from headrace.contracts.tensors import CONTENT_TYPE
+from headrace.contracts.tensors.codec import CONTENT_TYPE
 from headrace.queueing import OVERSIZE_HEADER
-from headrace.queueing.claims import Delivery
-from headrace.queueing.envelope import NotAnEnvelope
-from headrace.queueing.message import UnreadableBody, open_delivery
+from headrace.queueing.channel.envelope import NotAnEnvelope
+from headrace.queueing.channel.message import UnreadableBody, open_delivery
+from headrace.queueing.consumer.claims import Delivery
 from headrace.results_store import BatchRows
-from headrace.workers.finished import not_run
-from headrace.workers.input_check import InputCheck
-from headrace.workers.intake import Intake, inference_strategy
-from headrace.workers.replies import Answers
+from headrace.workers.celery_app.undeliverable import keep_unreadable
+from headrace.workers.intake.strategy import Intake, inference_strategy
+from headrace.workers.models.input_check import InputCheck
+from headrace.workers.outbox.finished import not_run
+from headrace.workers.outbox.replies import Answers
+from headrace.workers.outbox.rows import stored_form
 from headrace.workers.request import InferenceRequest, Outcome
-from headrace.workers.storing import stored_form
-from headrace.workers.unreadable import keep_unreadable
 
 #: As workers set it: longer messages are read from their end only.
 MAX_PAYLOAD_BYTES: Final = 4096
@@ -100,7 +100,7 @@ class FuzzedWorker:
 
     def __init__(self, signature: Signature) -> None:
         """signature: of the model `double`."""
-        for name in ("celery", "headrace.workers.unreadable"):
+        for name in ("celery", "headrace.workers.celery_app.undeliverable"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._channel = _Channel()
         self._engine = _Engine(signature)

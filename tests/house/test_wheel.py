@@ -52,10 +52,10 @@ def test_the_wheel_holds_every_file_of_every_portion_and_nothing_else(wheel: Pat
         "headrace/results_store/migrations/env.py",
         "headrace/results_store/migrations/script.py.mako",
         "headrace/results_store/migrations/versions/*.py",
-        "headrace/cli/demo_data/digits.npz",
-        "headrace/cli/demo_data/ATTRIBUTION.md",
-        "headrace/cli/demo_data/models/digits/*/model.toml",
-        "headrace/cli/demo_data/models/digits/*/model.onnx",
+        "headrace/cli/demo/data/digits.npz",
+        "headrace/cli/demo/data/ATTRIBUTION.md",
+        "headrace/cli/demo/data/models/digits/*/model.toml",
+        "headrace/cli/demo/data/models/digits/*/model.onnx",
     ],
 )
 def test_the_wheel_holds_its_data_files(wheel: Path, pattern: str) -> None:

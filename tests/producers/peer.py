@@ -16,7 +16,7 @@ import redis
 from headrace.contracts.ids import foreign_id, new_uuid, row_id
 from headrace.contracts.message import Reply, decode_inputs, encode_replies, queue_name
 from headrace.contracts.states import State
-from headrace.contracts.tensors import Tensors, datatypes_line, encode_tensors, tensors_to_json
+from headrace.contracts.tensors.codec import Tensors, datatypes_line, encode_tensors, tensors_to_json
 from headrace.results_store import BatchRows, Row, StoreWriter
 
 MODEL = "digits"

@@ -29,11 +29,11 @@ from headrace.producers import (
     ResultTimeout,
     StoreUnavailable,
 )
-from headrace.producers.refusal import PartlyKept
+from headrace.producers.requests.errors import PartlyKept
 from headrace.queueing import connect
 from headrace.queueing.submission import Submitter
 from headrace.results_store import migrate
-from headrace.results_store.relay_store import RelayStore
+from headrace.results_store.durable.relay_store import RelayStore
 
 X = {"x": np.arange(3, dtype=np.float32).reshape(1, 3)}
 

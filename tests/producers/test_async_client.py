@@ -23,9 +23,9 @@ from headrace.producers import (
     QueueFull,
     ResultTimeout,
     SignatureMismatch,
-    pending,
 )
-from headrace.producers.serving import is_served_async
+from headrace.producers.replies import pending
+from headrace.producers.transport.serving import is_served_async
 from headrace.queueing import ClaimingConsumer
 
 X = np.arange(3, dtype=np.float32).reshape(1, 3)
@@ -260,7 +260,7 @@ def test_a_broker_that_is_down_is_one_clear_line_without_the_password() -> None:
 def test_a_broker_that_stays_away_ends_every_wait(
     settings: Settings, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.producers.async_inbox.PATIENCE_S", 0.0)
+    monkeypatch.setattr("headrace.producers.replies.async_inbox.PATIENCE_S", 0.0)
 
     async def main(client: AsyncClient) -> None:
         handle = await client.submit(MODEL, {"x": X})

@@ -10,7 +10,7 @@ import redis
 import redis.asyncio
 
 from headrace.contracts.errors import BrokerUnavailable
-from headrace.producers.async_sender import AsyncSender
+from headrace.producers.transport.async_sender import AsyncSender
 from headrace.queueing.submission import AsyncSubmitter
 
 QUEUE = "infer.digits"

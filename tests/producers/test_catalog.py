@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from headrace.contracts.errors import PackageError, UnknownModel
-from headrace.contracts.signature import Signature, TensorSpec
-from headrace.producers import catalog
-from headrace.producers.catalog import Catalog, agreed
-from headrace.queueing.serving import Served
+from headrace.contracts.package.signature import Signature, TensorSpec
+from headrace.producers.requests import signatures
+from headrace.producers.requests.signatures import Catalog, agreed
+from headrace.queueing.consumer.serving import Served
 
 _MANIFEST = """
 name = "digits"
@@ -75,7 +75,7 @@ def test_a_removed_model_is_unknown_only_while_others_are_known(tmp_path: Path) 
     assert found.signature("digits") is None
     assert found.signature("other") is None
     write(tmp_path, "1", "FP32")
-    clock.now += catalog.MAX_AGE_S
+    clock.now += signatures.MAX_AGE_S
     assert datatype(found) == "FP32"
 
 
@@ -97,7 +97,7 @@ def test_workers_are_asked_once_a_second_and_model(tmp_path: Path) -> None:
     clock = Clock()
     found = Catalog(tmp_path, clock)
     assert [found.due("digits"), found.due("digits"), found.due("other")] == [True, False, True]
-    clock.now += catalog.SERVED_AGE_S
+    clock.now += signatures.SERVED_AGE_S
     assert [found.due("digits"), found.due("digits")] == [True, False]
 
 

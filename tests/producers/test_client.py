@@ -20,7 +20,7 @@ from tests.producers.peer import MODEL, Peer, Taken, store, succeeded
 
 from headrace.contracts import Settings, encode_tensors
 from headrace.contracts.message import Envelope, Reply, queue_name
-from headrace.contracts.tensors import Tensors
+from headrace.contracts.tensors.codec import Tensors
 from headrace.producers import (
     BrokerUnavailable,
     Cancelled,
@@ -37,11 +37,11 @@ from headrace.producers import (
     SignatureMismatch,
     SubmissionInterrupted,
     UnknownModel,
-    pending,
 )
-from headrace.producers.inputs import Checked
-from headrace.producers.request import Block, RequestFactory
-from headrace.producers.serving import is_served
+from headrace.producers.replies import pending
+from headrace.producers.requests.factory import Block, RequestFactory
+from headrace.producers.requests.inputs import Checked
+from headrace.producers.transport.serving import is_served
 from headrace.queueing import ClaimingConsumer
 from headrace.results_store import Row, StoreReader, error_json
 
@@ -463,8 +463,8 @@ def test_a_closed_client_leaves_no_inbox(client: Client, peer: Peer) -> None:
 def test_a_client_that_never_waits_empties_its_inbox(
     client: Client, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.producers.inbox.TIDY_EVERY_S", 0.0)
-    monkeypatch.setattr("headrace.producers.inbox.POLL_EVERY_S", 0.0)
+    monkeypatch.setattr("headrace.producers.replies.inbox.TIDY_EVERY_S", 0.0)
+    monkeypatch.setattr("headrace.producers.replies.inbox.POLL_EVERY_S", 0.0)
     client.submit(MODEL, {"x": X})
     (taken,) = peer.take()
     for _ in range(200):
@@ -507,7 +507,7 @@ def test_a_broker_that_is_lost_on_the_way_says_which_rows_go_on(
 
 
 def test_a_broker_that_stays_away_ends_a_wait(client: Client, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.producers.inbox.PATIENCE_S", 0.0)
+    monkeypatch.setattr("headrace.producers.replies.inbox.PATIENCE_S", 0.0)
     handle = client.submit(MODEL, {"x": X})
     peer.client.set(client._inbox.key, "no list")
     with pytest.raises(BrokerUnavailable, match="Redis or Valkey"):

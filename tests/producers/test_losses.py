@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from headrace.contracts.message import Reply
-from headrace.producers import losses as losses_module
-from headrace.producers.losses import (
+from headrace.producers.replies import losses as losses_module
+from headrace.producers.replies.losses import (
     AGAIN_S,
     OVERDUE_S,
     PROBE_EVERY_S,
@@ -21,8 +21,8 @@ from headrace.producers.losses import (
     Read,
     round_of_looks,
 )
-from headrace.producers.pending import Pending, Waiting
-from headrace.queueing.identity import ServerIdentity
+from headrace.producers.replies.pending import Pending, Waiting
+from headrace.queueing.connection.identity import ServerIdentity
 from headrace.queueing.keys import Keys
 
 LEASE_S = 60.0

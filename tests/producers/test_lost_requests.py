@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
 from tests.producers.peer import MODEL, Peer, store, succeeded
 
-from headrace.cli.servers import Valkey
+from headrace.cli.stack.servers import Valkey
 from headrace.contracts import Settings
 from headrace.producers import AsyncClient, Client, DeadlineExceeded, RequestLost, ResultTimeout
 from headrace.queueing import ClaimingConsumer, connect

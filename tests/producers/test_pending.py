@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from headrace.contracts.message import Reply
-from headrace.producers.pending import LOOKUP_EVERY_S, LOOKUP_REQUESTS, STATUS_EVERY_S, Pending, Waiting
+from headrace.producers.replies.pending import LOOKUP_EVERY_S, LOOKUP_REQUESTS, STATUS_EVERY_S, Pending, Waiting
 
 
 def waiting(pending: Pending, *names: str) -> list[Waiting]:

@@ -18,11 +18,11 @@ from hypothesis.extra import numpy as hnp
 
 from headrace.contracts import Settings, decode_tensors, encode_tensors
 from headrace.contracts.message import Envelope, Request, RequestHeader, decode_inputs, encode_request
-from headrace.contracts.package import Manifest
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.manifest import Manifest
+from headrace.contracts.package.signature import TensorSpec
 from headrace.producers import InvalidRequest, PayloadTooLarge, SignatureMismatch, UnknownModel
-from headrace.producers.request import MAX_DEADLINE_S, Options, RequestFactory
-from headrace.producers.rows import tensor_bodies
+from headrace.producers.requests.factory import MAX_DEADLINE_S, Options, RequestFactory
+from headrace.producers.requests.row_bodies import tensor_bodies
 
 INBOX = "headrace:inbox:test"
 

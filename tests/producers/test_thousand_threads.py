@@ -15,7 +15,7 @@ from tests.producers.peer import MODEL, Peer
 
 from headrace.contracts import Settings
 from headrace.producers import AsyncClient, BrokerUnavailable, Client, ResultTimeout
-from headrace.producers.turns import CALLS, Turns
+from headrace.producers.transport.turns import CALLS, Turns
 
 COUNT = 1000
 
@@ -55,7 +55,7 @@ def test_a_thousand_threads_that_wait_in_vain_ask_once_who_serves(
     client: Client, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr("headrace.producers.serving.is_served", lambda *_: asked.append(1) or time.sleep(0.2))
+    monkeypatch.setattr("headrace.producers.transport.serving.is_served", lambda *_: asked.append(1) or time.sleep(0.2))
     failures = at_once(lambda number: client.predict(MODEL, x(number), timeout_s=3))
     assert {type(failure) for failure in failures} == {ResultTimeout}
     assert all("no worker serves model 'digits'" in str(failure) for failure in failures)

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import connect, headrace_url, redis_url, sentinels_of, tls_options
-from headrace.queueing.broker_url import SentinelAddress
+from headrace.queueing.connection.broker_url import SentinelAddress
 
 TWO = (("one", 26379), ("two", 26380))
 

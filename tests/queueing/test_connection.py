@@ -11,7 +11,7 @@ import pytest
 import redis
 from kombu import Connection
 
-from headrace.cli.servers import Valkey
+from headrace.cli.stack.servers import Valkey
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
 from headrace.queueing import CommandLine, connect, headrace_url, redis_url, translate_errors
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kombu.utils.json import dumps
 
 from headrace.contracts.message import Request, RequestHeader, encode_request
-from headrace.queueing.envelope import NotAnEnvelope, read_envelope, read_tail
+from headrace.queueing.channel.envelope import NotAnEnvelope, read_envelope, read_tail
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=20),

@@ -9,9 +9,9 @@ import pytest
 import redis
 import redis.asyncio
 
-from headrace.cli.servers import Valkey
+from headrace.cli.stack.servers import Valkey
 from headrace.queueing import connect
-from headrace.queueing.identity import ServerIdentity, identity_steps, read_identity, read_identity_async
+from headrace.queueing.connection.identity import ServerIdentity, identity_steps, read_identity, read_identity_async
 from headrace.queueing.keys import Keys
 
 

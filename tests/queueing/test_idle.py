@@ -21,9 +21,9 @@ from kombu.asynchronous.hub import set_event_loop
 from tests.security.front import AUTHORITY, TlsFront
 
 from headrace.queueing import connect, headrace_url
-from headrace.queueing.channel import MANY_QUEUES
+from headrace.queueing.channel.channel import MANY_QUEUES
+from headrace.queueing.channel.tracking import ASKING_S, NEVER, Incomplete, Lookout, parse
 from headrace.queueing.keys import PLAIN
-from headrace.queueing.tracking import ASKING_S, NEVER, Incomplete, Lookout, parse
 
 #: How soon a silent sender's message must be seen. The promise is 50 ms; the machine that runs this is busy.
 SOON_S = 0.7
@@ -152,7 +152,7 @@ def test_a_list_of_another_priority_and_a_prefix_are_seen(broker_url: str, step:
 def test_a_connection_that_was_cut_is_done_without_and_a_new_one_made(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.queueing.tracking.RETRY_S", 0.5)
+    monkeypatch.setattr("headrace.queueing.channel.tracking.RETRY_S", 0.5)
     with redis.Redis.from_url(broker_url) as client, idle(broker_url, 1) as (consumer, turn):
         turn(lambda: consumer.is_told)
         first = consumer.channel._lookout.tracker

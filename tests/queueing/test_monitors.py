@@ -17,10 +17,10 @@ import pytest
 from celery import Celery
 from tests.queueing.functional.conftest import Watched, wait_for
 
-from headrace.cli.flower import flower_command, flower_environment
-from headrace.cli.ports import free_port
+from headrace.cli.stack.flower import flower_command, flower_environment
+from headrace.cli.stack.ports import free_port
 from headrace.queueing import connect, headrace_url, queue_stats
-from headrace.queueing.flower_page import QueueReader
+from headrace.queueing.admin.flower_page import QueueReader
 
 APP = """
 import json

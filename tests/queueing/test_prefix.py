@@ -13,8 +13,8 @@ import redis
 from headrace.contracts.errors import ConfigurationError
 from headrace.contracts.settings import load_settings
 from headrace.queueing import ClaimingConsumer, RunningMark, connect, dead_letters, headrace_url, keys, queue_stats
-from headrace.queueing.dead import LetterFilter, drop_letter, find_letters, retry_letter
-from headrace.queueing.serving import is_served, prefixes_served
+from headrace.queueing.admin.dead_letters import LetterFilter, drop_letter, find_letters, retry_letter
+from headrace.queueing.consumer.serving import is_served, prefixes_served
 from headrace.queueing.submission import Submitter
 
 QUEUE = "infer.double"

@@ -14,7 +14,7 @@ from typing import Protocol
 import pytest
 import redis
 
-from headrace.cli.servers import Valkey
+from headrace.cli.stack.servers import Valkey
 from headrace.queueing import ClaimingConsumer, RunningMark, connect, queue_stats
 from headrace.queueing.keys import PLAIN, RUNNING_TTL_S
 

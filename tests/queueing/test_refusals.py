@@ -12,8 +12,8 @@ from redis import exceptions as errors
 
 from headrace.contracts import BrokerUnavailable
 from headrace.queueing import ClaimingConsumer, broken_preconditions, connect, translate_errors
-from headrace.queueing.preconditions import complaints
-from headrace.queueing.refusals import REFUSALS, ServerRefuses, classified, meaning
+from headrace.queueing.connection.preconditions import complaints
+from headrace.queueing.connection.refusals import REFUSALS, ServerRefuses, classified, meaning
 
 
 @contextmanager

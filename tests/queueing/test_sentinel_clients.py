@@ -15,9 +15,9 @@ import redis
 from tests.queueing.functional.conftest import Watched
 
 from headrace.contracts.errors import BrokerUnavailable
-from headrace.producers.broker import connect_for_calls_async
+from headrace.producers.transport.connections import connect_for_calls_async
 from headrace.queueing import connect, headrace_url, translate_errors
-from headrace.queueing.sentinel_clients import SENTINEL_TIMEOUT_S
+from headrace.queueing.connection.sentinel_clients import SENTINEL_TIMEOUT_S
 
 
 @pytest.fixture(scope="module")

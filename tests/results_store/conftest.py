@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts.ids import new_ids
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, migrate
 

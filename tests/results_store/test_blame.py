@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.results_store.blame import LOCKED_TRIES, TRIES, Search, is_data_error, is_to_blame, may_pass, pause_s
+from headrace.results_store.writing.blame import (
+    LOCKED_TRIES,
+    TRIES,
+    Search,
+    is_data_error,
+    is_to_blame,
+    may_pass,
+    pause_s,
+)
 
 CODES = ("22001", "23514", "54000", "P0001", "42501", "HR001", "ZZZZZ")
 

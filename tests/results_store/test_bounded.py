@@ -15,11 +15,12 @@ import psutil
 import psycopg
 import pytest
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts.errors import StoreUnavailable
-from headrace.results_store import StoreReader, StoreWriter, address, migrate
-from headrace.results_store import writer as writer_module
-from headrace.results_store.bounded import Watchdog
+from headrace.results_store import StoreReader, StoreWriter, migrate
+from headrace.results_store.database import address
+from headrace.results_store.database.bounded import Watchdog
+from headrace.results_store.writing import writer as writer_module
 
 TIMEOUT_S = 2.0
 

@@ -16,9 +16,9 @@ from headrace.contracts.errors import StoreUnavailable
 from headrace.contracts.ids import new_ids, row_id
 from headrace.contracts.message import Envelope, Request, RequestHeader
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, prune
-from headrace.results_store.durable_block import BLOCK_BYTES, BLOCK_REQUESTS, CLIENT_SENDS_S, DurableBlock, blocks_of
-from headrace.results_store.relay_store import RelayStore
-from headrace.results_store.request_store import CONNECTIONS, RequestStore
+from headrace.results_store.durable.block import BLOCK_BYTES, BLOCK_REQUESTS, CLIENT_SENDS_S, DurableBlock, blocks_of
+from headrace.results_store.durable.relay_store import RelayStore
+from headrace.results_store.durable.request_store import CONNECTIONS, RequestStore
 
 QUEUE = "infer.digits"
 

@@ -6,8 +6,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
 from headrace.results_store import StoreReader, StoreWriter
-from headrace.results_store.address import connection_info, create_engine
-from headrace.results_store.errors import StoreBusy, translate
+from headrace.results_store.database.address import connection_info, create_engine
+from headrace.results_store.database.errors import StoreBusy, translate
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

@@ -16,7 +16,7 @@ from celery.result import GroupResult
 
 from headrace.contracts.errors import ConfigurationError, InferenceFailed, StoreUnavailable
 from headrace.contracts.ids import new_id, row_id
-from headrace.contracts.tensors import datatypes_line, encode_tensors, tensors_to_json
+from headrace.contracts.tensors.codec import datatypes_line, encode_tensors, tensors_to_json
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, error_json
 from headrace.results_store.celery_backend import PredictionBackend
 

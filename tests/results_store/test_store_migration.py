@@ -13,10 +13,10 @@ from alembic.script import ScriptDirectory
 
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
 from headrace.results_store import check_schema, current_revision, migrate
-from headrace.results_store.address import create_engine
+from headrace.results_store.database.address import create_engine
 from headrace.results_store.migration import alembic_config
-from headrace.results_store.partitions import list_partitions
 from headrace.results_store.schema import REVISIONS, VERSION_TABLE, metadata
+from headrace.results_store.writing.partitions import list_partitions
 
 
 @pytest.fixture

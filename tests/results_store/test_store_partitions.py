@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
 from headrace.contracts.ids import row_id, uuid7
-from headrace.results_store import ensure_partitions, partitions, prune
+from headrace.results_store import ensure_partitions, prune
+from headrace.results_store.writing import partitions
 
 DAY = dt.timedelta(days=1)
 NOW = dt.datetime(2026, 3, 15, 12, tzinfo=dt.UTC)

@@ -11,10 +11,12 @@ import psycopg
 import pytest
 from tests.pgbouncer import PgBouncer
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts.errors import StoreUnavailable
-from headrace.results_store import BatchRows, StoreReader, StoreWriter, address, check_schema, migrate, prune, writer
-from headrace.results_store.partitions import list_partitions
+from headrace.results_store import BatchRows, StoreReader, StoreWriter, check_schema, migrate, prune
+from headrace.results_store.database import address
+from headrace.results_store.writing import writer
+from headrace.results_store.writing.partitions import list_partitions
 
 #: A pooler asks a server that was away again after 15 s (`server_login_retry`).
 RETRY_S = 60

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headrace.cli.servers import Postgres
-from headrace.contracts.datatypes import DTYPES
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts.errors import Cancelled, DeadlineExceeded, InferenceFailed, InvalidRequest, StoreUnavailable
 from headrace.contracts.ids import new_id, row_id
 from headrace.contracts.states import State
-from headrace.contracts.tensors import Tensors, can_be_json, datatypes_line, encode_tensors, tensors_to_json
+from headrace.contracts.tensors.codec import Tensors, can_be_json, datatypes_line, encode_tensors, tensors_to_json
+from headrace.contracts.tensors.datatypes import DTYPES
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, error_json, migrate
 
 MakeRow = Callable[..., Row]
@@ -339,7 +339,7 @@ def test_no_search_reads_a_whole_partition(
     store.execute("ANALYZE predictions")
     from sqlalchemy.dialects import postgresql
 
-    from headrace.results_store import reader as reader_module
+    from headrace.results_store.reading import reader as reader_module
 
     wanted_filter = reader_module.Filter(**wanted)
     build = reader_module._newest_of_every_model if wanted_filter.needs_every_model else reader_module._newest

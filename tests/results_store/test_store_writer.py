@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts.errors import Cancelled, ConfigurationError, InferenceFailed, StoreUnavailable
 from headrace.contracts.ids import row_id
 from headrace.results_store import BatchRows, Row, StoreRejected, StoreWriter, error_json, migrate
-from headrace.results_store import writer as writer_module
-from headrace.results_store.rows import Conflict
+from headrace.results_store.writing import writer as writer_module
+from headrace.results_store.writing.rows import Conflict
 
 MakeRow = Callable[..., Row]
 MakeBatch = Callable[..., BatchRows]

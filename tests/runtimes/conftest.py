@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.runtimes.small_net import CLASSES, SmallNet, weights
 
 from headrace.contracts import ModelPackage, read_package
-from headrace.contracts.package import BatchingAdvice, Manifest, sha256_of, write_manifest
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
+from headrace.contracts.package.signature import TensorSpec
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tests.runtimes.conftest import HERE, save_openvino, save_pt2, save_tvm
 
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.signature import TensorSpec
 
 WEIGHTS = (np.arange(16, dtype=np.float32) / 16).reshape(4, 4)
 

@@ -15,8 +15,8 @@ import pytest
 from tests.runtimes.conftest import INPUTS, OUTPUTS, RUNTIMES, WRITERS, package_of
 
 from headrace.contracts import ConfigurationError, PackageError
-from headrace.contracts.package import BatchingAdvice, StoreAdvice
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.manifest import BatchingAdvice, StoreAdvice
+from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.base import LoadedModel, Runtime, find_runtime
 from headrace.runtimes.loading import load_model
 

@@ -11,7 +11,7 @@ from tests.runtimes import recurrent
 from tests.runtimes.conftest import RUNTIMES, package_of
 
 from headrace.contracts import ModelPackage, PackageError
-from headrace.contracts.package import BatchingAdvice, Constant
+from headrace.contracts.package.manifest import BatchingAdvice, Constant
 from headrace.runtimes.loading import load_model
 
 #: All compute in FP32, in another order.

@@ -11,8 +11,8 @@ from tests.runtimes import recurrent
 from tests.runtimes.conftest import HERE, package_of
 
 from headrace.contracts import PackageError
-from headrace.contracts.package import BatchingAdvice
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.manifest import BatchingAdvice
+from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.loading import load_model
 from headrace.runtimes.local.litert_file import LiteRtRuntime, _to_file
 

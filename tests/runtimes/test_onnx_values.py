@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.runtimes.conftest import package_of
 
 from headrace.contracts import OutputMismatch, PackageError, TensorSpec
-from headrace.contracts.package import BatchingAdvice, StoreAdvice
+from headrace.contracts.package.manifest import BatchingAdvice, StoreAdvice
 from headrace.runtimes.loading import load_model
 from headrace.runtimes.local.onnx import OnnxRuntime
 from headrace.runtimes.local.onnx_outputs import model_of_outputs

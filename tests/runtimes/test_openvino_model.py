@@ -64,7 +64,7 @@ def test_weights_that_are_cut_short_are_refused(folder):
 
 
 def test_other_names_than_the_file_has_are_refused(folder):
-    from headrace.contracts.signature import TensorSpec
+    from headrace.contracts.package.signature import TensorSpec
 
     other = (TensorSpec(name="picture", datatype="FP32", shape=(1, 8, 8)),)
     with pytest.raises(PackageError, match=r"has the inputs image, but model\.toml lists picture"):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from headrace.contracts import ModelPackage, PackageError
-from headrace.contracts.package import Constant, Manifest
-from headrace.contracts.signature import Signature, TensorSpec
+from headrace.contracts.package.manifest import Constant, Manifest
+from headrace.contracts.package.signature import Signature, TensorSpec
 from headrace.runtimes.local.ports import Feed, Port, match_ports
 
 F4, I8 = np.dtype("f4"), np.dtype("i8")

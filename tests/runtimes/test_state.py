@@ -11,8 +11,8 @@ import torch
 from openvino import opset13 as ops
 from tests.runtimes.conftest import HERE, package_of, save_pt2
 
-from headrace.contracts.package import BatchingAdvice
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.manifest import BatchingAdvice
+from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.loading import load_model
 
 X = (TensorSpec(name="x", datatype="FP32", shape=(4,)),)

@@ -12,7 +12,7 @@ from tests.runtimes.conftest import package_of, save_pt2
 from torch import Tensor, nn
 
 from headrace.contracts import PackageError
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.base import OutOfMemory, TransientFailure
 from headrace.runtimes.local.failures import passing_failure
 from headrace.runtimes.local.torch_program import TorchRuntime

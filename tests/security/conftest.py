@@ -17,7 +17,7 @@ import redis
 from psycopg import sql
 from tests.security.front import AUTHORITY, TlsFront
 
-from headrace.cli.servers import Postgres, Valkey
+from headrace.cli.stack.servers import Postgres, Valkey
 from headrace.results_store import migrate
 
 USER = "ann"

@@ -18,16 +18,16 @@ import pytest
 from kombu import compression
 from tests.fuzz import seeds
 
-from headrace.queueing.claims import Delivery
-from headrace.queueing.envelope import NotAnEnvelope
-from headrace.queueing.message import OVERSIZE_HEADER, UnreadableBody, open_delivery
+from headrace.queueing.channel.envelope import NotAnEnvelope
+from headrace.queueing.channel.message import OVERSIZE_HEADER, UnreadableBody, open_delivery
+from headrace.queueing.consumer.claims import Delivery
 
 #: Reads a message from its standard input as a worker does, and prints what it cost at most, in MiB.
 OPEN = """
 import resource, sys
 from types import SimpleNamespace
-from headrace.queueing.claims import Delivery
-from headrace.queueing.message import open_delivery
+from headrace.queueing.consumer.claims import Delivery
+from headrace.queueing.channel.message import open_delivery
 raw = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 delivery = Delivery(

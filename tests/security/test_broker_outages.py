@@ -22,12 +22,12 @@ from celery import Celery
 from pydantic import SecretStr
 from tests.eventually import eventually
 
-from headrace.cli.demo import DATA
-from headrace.cli.servers import Valkey
+from headrace.cli.demo.demo import DATA
+from headrace.cli.stack.servers import Valkey
 from headrace.contracts import Settings
 from headrace.producers import Client
 from headrace.queueing import headrace_url
-from headrace.workers.consumer import FIRST_PAUSE_S, LONGEST_PAUSE_S, Outage, pauses
+from headrace.workers.celery_app.consumer import FIRST_PAUSE_S, LONGEST_PAUSE_S, Outage, pauses
 
 IMAGE = np.zeros((1, 1, 8, 8), np.float32)
 

@@ -19,7 +19,7 @@ import redis
 from pydantic import SecretStr
 from tests.security.conftest import Command
 
-from headrace.cli.demo import DATA
+from headrace.cli.demo.demo import DATA
 from headrace.contracts import ConfigurationError, Settings, load_settings
 from headrace.producers import Client
 from headrace.queueing import dead_letters

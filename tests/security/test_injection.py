@@ -19,12 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import SecretStr
 from tests.fuzz import seeds
 
-from headrace.cli.stack import LocalStack, StackOptions
+from headrace.cli.stack.stack import LocalStack, StackOptions
 from headrace.contracts import InvalidRequest, ModelDirectory, PackageError, Settings, UnknownModel, read_package
 from headrace.contracts.ids import row_id
 from headrace.contracts.message import decode_header
-from headrace.contracts.package import sha256_of
-from headrace.contracts.tensors import datatypes_line
+from headrace.contracts.package.manifest import sha256_of
+from headrace.contracts.tensors.codec import datatypes_line
 from headrace.lifecycle.packages.registry import add_model
 from headrace.producers import Client
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter

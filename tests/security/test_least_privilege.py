@@ -21,8 +21,8 @@ from psycopg.errors import InsufficientPrivilege
 from pydantic import SecretStr
 from tests.security.conftest import Command
 
-from headrace.cli.demo import DATA
-from headrace.cli.servers import Postgres, Valkey
+from headrace.cli.demo.demo import DATA
+from headrace.cli.stack.servers import Postgres, Valkey
 from headrace.contracts import Cancelled, HeadraceError, Settings
 from headrace.producers import Client
 from headrace.queueing import headrace_url
@@ -143,7 +143,7 @@ def test_a_large_batch_that_was_delivered_before_is_stored_with_the_workers_righ
 
     from headrace.contracts.states import State
     from headrace.results_store import BatchRows, Row, StoreWriter
-    from headrace.results_store.writer import COPY_ROWS
+    from headrace.results_store.writing.writer import COPY_ROWS
 
     rows = [Row(id=uuid.uuid4(), state=State.FAILED) for _ in range(COPY_ROWS + 1)]
     with StoreWriter(granted.database_url("headrace_worker")) as writer:

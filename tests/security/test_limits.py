@@ -10,7 +10,7 @@ import pytest
 
 from headrace.contracts import InvalidRequest, decode_tensors, encode_tensors
 from headrace.contracts.message import JSON_CONTENT_TYPE, decode_header, decode_inputs, decode_replies
-from headrace.queueing.envelope import NotAnEnvelope, read_envelope
+from headrace.queueing.channel.envelope import NotAnEnvelope, read_envelope
 
 
 @pytest.mark.parametrize("depth", [100, 1_000, 100_000, 5_000_000])

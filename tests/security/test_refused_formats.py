@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from headrace.contracts import InvalidRequest, Settings
 from headrace.contracts.message import decode_inputs, decode_replies
-from headrace.contracts.tensors import CONTENT_TYPE
+from headrace.contracts.tensors.codec import CONTENT_TYPE
 from headrace.workers.app import make_app
 
 ROOT = Path(__file__).parents[2]

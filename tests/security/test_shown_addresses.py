@@ -12,11 +12,11 @@ from celery import Celery
 from celery.worker.consumer.connection import Connection
 from pydantic import SecretStr
 
-from headrace.cli.demo import DATA
+from headrace.cli.demo.demo import DATA
 from headrace.contracts import ConfigurationError, Settings
 from headrace.results_store.celery_backend import PredictionBackend, shown_url
 from headrace.workers.app import App, make_app
-from headrace.workers.consumer import Consumer
+from headrace.workers.celery_app.consumer import Consumer
 
 #: What libpq reads, and what of it nobody may see. Some of it confuses Python's and Celery's readers of URLs.
 STORES = {

@@ -19,8 +19,8 @@ import pytest
 from pydantic import SecretStr
 from tests.security.conftest import SECRETS, Command, Guarded
 
-from headrace.cli.demo import DATA
-from headrace.cli.ports import free_port
+from headrace.cli.demo.demo import DATA
+from headrace.cli.stack.ports import free_port
 from headrace.contracts import BrokerUnavailable, ConfigurationError, HeadraceError, Settings, StoreUnavailable
 from headrace.producers import AsyncClient, Client
 from headrace.results_store import StoreReader, check_schema

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import SecretStr
 
 from headrace.contracts import Settings
-from headrace.contracts.package import sha256_of
+from headrace.contracts.package.manifest import sha256_of
 from headrace.producers import Client, Handle
 from headrace.queueing import keys
 from headrace.results_store import migrate

@@ -25,9 +25,9 @@ DEADLY = b"dead"
 
 #: Reader → its module and its function, whose first argument is what it reads.
 READERS = {
-    "envelope": ("headrace.queueing.message", "read_envelope"),
-    "end": ("headrace.queueing.message", "read_tail"),
-    "body": ("headrace.workers.intake", "decode_inputs"),
+    "envelope": ("headrace.queueing.channel.message", "read_envelope"),
+    "end": ("headrace.queueing.channel.message", "read_tail"),
+    "body": ("headrace.workers.intake.strategy", "decode_inputs"),
 }
 
 FOLDER = Path(os.environ.get("FAULTY_FOLDER", "."))

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from headrace.contracts import ModelDirectory
-from headrace.contracts.package import BatchingAdvice, Manifest, sha256_of, write_manifest
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
+from headrace.contracts.package.signature import TensorSpec
 
 ENTRY_POINT = "[headrace.runtimes]\nsleepy = sleepy_runtime:SleepyRuntime\n"
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.workers.batching.fair_simulation import Model, SimulatedLanes
 
 from headrace.producers import Client
-from headrace.workers.turns import Turns
-from headrace.workers.window import Window
+from headrace.workers.execution.turns import Turns
+from headrace.workers.intake.window import Window
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 from tests.chaos.faults.disk import FILLER, end_for_lack_of_wal, tables_full
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.producers.client import Client, Handle
 from headrace.queueing import keys
 

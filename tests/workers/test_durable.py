@@ -19,7 +19,7 @@ from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
 from tests.pgbouncer import PgBouncer
 from tests.workers.conftest import running_worker
 
-from headrace.cli.servers import Valkey
+from headrace.cli.stack.servers import Valkey
 from headrace.contracts import Settings
 from headrace.producers import Client, Handle, RequestLost
 

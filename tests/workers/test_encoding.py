@@ -9,9 +9,9 @@ from hypothesis.extra import numpy as hnp
 from tests.workers.made_request import made_request
 
 from headrace.contracts import TensorSpec, decode_tensors, encode_tensors
-from headrace.contracts.rows import RowAxes
-from headrace.contracts.tensors import tensors_to_json
-from headrace.workers import encoding
+from headrace.contracts.tensors.codec import tensors_to_json
+from headrace.contracts.tensors.rows import RowAxes
+from headrace.workers.outbox import row_encoding
 from headrace.workers.request import Run
 
 #: What a name may consist of.
@@ -45,13 +45,13 @@ def run_of(outputs: dict[str, np.ndarray], counts: list[int], *axes: int | None)
 @given(batches())
 def test_bodies_of_a_batch_equal_encoding_each_request_alone(batch):
     run = run_of(*batch)
-    assert encoding.bodies(run) == [encode_tensors(piece) for piece in run.pieces()]
+    assert row_encoding.bodies(run) == [encode_tensors(piece) for piece in run.pieces()]
 
 
 @given(batches())
 def test_texts_of_a_batch_equal_writing_each_request_alone_or_are_refused(batch):
     run = run_of(*batch)
-    for text, piece in zip(encoding.texts(run), run.pieces(), strict=True):
+    for text, piece in zip(row_encoding.texts(run), run.pieces(), strict=True):
         exact = all(a.size and (a.dtype.kind != "f" or np.isfinite(a).all()) for a in piece.values())
         assert (text is not None) == exact
         if text is not None:
@@ -65,25 +65,25 @@ def test_bfloat16_and_bytes_take_the_general_way(rows):
         "s": np.array([f"é{i}".encode() for i in range(rows)], dtype=object),
     }
     run = run_of(outputs, [1] * rows)
-    assert encoding.bodies(run) == [encode_tensors(piece) for piece in run.pieces()]
-    assert [json.loads(text) for text in encoding.texts(run)] == [
+    assert row_encoding.bodies(run) == [encode_tensors(piece) for piece in run.pieces()]
+    assert [json.loads(text) for text in row_encoding.texts(run)] == [
         {"b": [float(i)], "s": [f"é{i}"]} for i in range(rows)
     ]
 
 
 def test_one_row_with_nan_does_not_spoil_the_text_of_its_neighbours():
     outputs = {"y": np.array([[1.0], [np.nan], [3.0]], np.float32)}
-    assert encoding.texts(run_of(outputs, [1, 1, 1])) == [b'{"y":[[1.0]]}', None, b'{"y":[[3.0]]}']
+    assert row_encoding.texts(run_of(outputs, [1, 1, 1])) == [b'{"y":[[1.0]]}', None, b'{"y":[[3.0]]}']
 
 
 def test_rows_at_another_axis_and_outputs_of_the_whole_request_are_encoded_for_each_request():
     outputs = {"h": np.arange(12, dtype=np.float32).reshape(2, 3, 2), "k": np.array(7, np.int64)}
     run = run_of(outputs, [1, 1, 1], 1, None)
-    decoded = [decode_tensors(body) for body in encoding.bodies(run)]
+    decoded = [decode_tensors(body) for body in row_encoding.bodies(run)]
     assert [piece["h"].tolist() for piece in decoded] == [
         [[[0, 1]], [[6, 7]]],
         [[[2, 3]], [[8, 9]]],
         [[[4, 5]], [[10, 11]]],
     ]
-    assert [json.loads(text)["k"] for text in encoding.texts(run)] == [7, 7, 7]
+    assert [json.loads(text)["k"] for text in row_encoding.texts(run)] == [7, 7, 7]
     assert [piece["k"].shape for piece in decoded] == [(), (), ()]

@@ -19,7 +19,7 @@ from tests.workers.faulty_runtime import BUSY, DEADLY, HOLDER, KILLER, NEVER
 
 from headrace.contracts import InferenceFailed, PoisonRequest
 from headrace.contracts.ids import row_id
-from headrace.contracts.package import sha256_of
+from headrace.contracts.package.manifest import sha256_of
 from headrace.producers.client import Client
 from headrace.queueing import ClaimingConsumer, dead_letters, keys
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.workers.made_request import made_request
 
 from headrace.contracts import Signature, State, TensorSpec
-from headrace.workers.cancellation import end_cancelled
-from headrace.workers.causes import BrokenContract
-from headrace.workers.inference import Runner, ServedModel
+from headrace.workers.execution.cancellation import end_cancelled
+from headrace.workers.execution.causes import BrokenContract
+from headrace.workers.execution.runner import Runner, ServedModel
 
 X = TensorSpec(name="x", datatype="FP32")
 Y = TensorSpec(name="y", datatype="FP32")

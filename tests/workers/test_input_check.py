@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from headrace.contracts import Signature, SignatureMismatch, TensorSpec
-from headrace.workers.input_check import InputCheck
+from headrace.workers.models.input_check import InputCheck
 
 Y = TensorSpec(name="y", datatype="FP32")
 CASES = [

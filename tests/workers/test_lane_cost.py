@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.contracts import ModelDirectory, ModelPackage, PackageError
-from headrace.contracts.package import BatchingAdvice, write_manifest
-from headrace.contracts.processor import place_of
+from headrace.contracts.package.manifest import BatchingAdvice, write_manifest
+from headrace.contracts.package.processor import place_of
 from headrace.workers.batching import BatchPolicy, CostModel, Item, MicroBatcher
-from headrace.workers.lane import Lane, profiled_otherwise, starting_cost
+from headrace.workers.models.served_model import Lane, profiled_otherwise, starting_cost
 
 PLACE = "AMD EPYC, cpu"
 FIXED_S = 0.020

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, ModelDirectory, SignatureMismatch, State
 from headrace.contracts.ids import new_id
 from headrace.contracts.message import RequestHeader
-from headrace.contracts.rows import RowAxes
-from headrace.workers.lane import Lane
-from headrace.workers.monitor import BATCHES_PER_S, GATHER_S, Monitor, RateLimit
+from headrace.contracts.tensors.rows import RowAxes
+from headrace.workers.events.celery_events import BATCHES_PER_S, GATHER_S, Monitor, RateLimit
+from headrace.workers.models.served_model import Lane
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
 
 

@@ -12,8 +12,8 @@ from tests.workers.made_request import made_request
 
 from headrace.contracts import Signature, TensorSpec
 from headrace.producers import Client
-from headrace.workers.inference import Runner, ServedModel
-from headrace.workers.neighbours import NeighbourCheck, run_again_alone
+from headrace.workers.execution.runner import Runner, ServedModel
+from headrace.workers.models.row_independence import NeighbourCheck, run_again_alone
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(2,)),),

@@ -19,13 +19,13 @@ from onnx import helper
 from tests.workers.conftest import write_package
 from tests.workers.made_request import made_request
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts import TensorSpec
 from headrace.contracts.ids import new_uuid
-from headrace.contracts.rows import RowAxes
+from headrace.contracts.tensors.rows import RowAxes
 from headrace.producers import Client
-from headrace.workers.executor import not_run
-from headrace.workers.held import Held, portions
+from headrace.workers.execution.executor import not_run
+from headrace.workers.outbox.held import Held, portions
 from headrace.workers.request import FinishedBatch, Run
 
 #: Floats of one request's output: a megabyte.

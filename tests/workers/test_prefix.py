@@ -14,7 +14,7 @@ from tests.workers.conftest import running_worker
 from headrace.contracts.errors import ResultTimeout
 from headrace.producers import AsyncClient, Client
 from headrace.queueing import keys, queue_stats
-from headrace.queueing.connection import connect_to
+from headrace.queueing.connection.connect import connect_to
 
 X = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
 

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from tests.queueing.wire import Wire
 from tests.workers.conftest import running_worker, write_package
 
-from headrace.cli.servers import Valkey
+from headrace.cli.stack.servers import Valkey
 from headrace.contracts import BrokerUnavailable, Settings
 from headrace.producers import Client, Handle
 from headrace.results_store import migrate

@@ -16,7 +16,7 @@ from headrace.contracts import InferenceFailed
 from headrace.producers import Client
 from headrace.queueing import dead_letters
 from headrace.queueing.keys import PLAIN
-from headrace.results_store import blame
+from headrace.results_store.writing import blame
 
 #: Classes that are no errors, and the code for which a row is given more time than a test.
 LEFT_OUT = ("00", "55P03")

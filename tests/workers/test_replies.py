@@ -13,8 +13,8 @@ from tests.workers.made_request import made_request
 
 from headrace.contracts import InputRefused, Tensors, encode_tensors
 from headrace.contracts.message import Reply
-from headrace.contracts.tensors import can_be_json, tensors_to_json
-from headrace.workers.replies import Answers, celery_failure, celery_result_key, celery_success
+from headrace.contracts.tensors.codec import can_be_json, tensors_to_json
+from headrace.workers.outbox.replies import Answers, celery_failure, celery_result_key, celery_success
 from headrace.workers.request import InferenceRequest
 
 

@@ -14,14 +14,14 @@ from onnx import helper
 from pydantic import SecretStr
 from tests.workers.conftest import running_worker, write_package
 
-from headrace.cli.servers import Valkey
+from headrace.cli.stack.servers import Valkey
 from headrace.contracts import Settings
 from headrace.contracts.message import REPLIES_DROPPED, Reply, decode_replies
 from headrace.producers import Client
 from headrace.queueing import CommandLine, connect
 from headrace.queueing.keys import PLAIN
-from headrace.workers.replies import Answers
-from headrace.workers.reply_sender import ELEMENT_BYTES, ReplySender
+from headrace.workers.outbox.replies import Answers
+from headrace.workers.outbox.reply_sender import ELEMENT_BYTES, ReplySender
 
 INBOX = "somebody"
 

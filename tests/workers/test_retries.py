@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.workers.ceiling import FULL_BATCHES, Ceiling
-from headrace.workers.retries import BASE_S, MAX_S, retry_delay_s
+from headrace.workers.execution.backoff import BASE_S, MAX_S, retry_delay_s
+from headrace.workers.models.batch_limit import FULL_BATCHES, Ceiling
 
 chances = st.floats(0, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from headrace.workers.right_of_way import RightOfWay
+from headrace.workers.process.gil_handoff import RightOfWay
 
 
 def test_who_steps_aside_goes_on_when_the_way_is_free() -> None:

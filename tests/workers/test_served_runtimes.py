@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 from tests.runtimes.conftest import CLASSES, packages  # noqa: F401  (a fixture)
 
-from headrace.contracts.package import write_manifest
+from headrace.contracts.package.manifest import write_manifest
 from headrace.producers.client import Client
 from headrace.runtimes.base import find_runtime
 

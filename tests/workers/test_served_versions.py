@@ -17,9 +17,9 @@ from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
 from headrace.contracts import Settings, SignatureMismatch
 from headrace.contracts.ids import new_id
 from headrace.contracts.message import Request, RequestHeader, encode_request
-from headrace.contracts.tensors import encode_tensors
+from headrace.contracts.tensors.codec import encode_tensors
 from headrace.producers import AsyncClient, Client
-from headrace.queueing.serving import SERVED_TTL_S, served
+from headrace.queueing.consumer.serving import SERVED_TTL_S, served
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import psutil
 import psycopg
 import pytest
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.producers import Client
 
 GRACE_S = 2.0

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 from tests.workers.conftest import running_worker
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts import Settings, StoreUnavailable
 from headrace.producers import Client
 from headrace.results_store import migrate

@@ -8,12 +8,12 @@ from tests.workers.made_request import made_request
 
 from headrace.contracts import InferenceFailed, TensorSpec, decode_tensors
 from headrace.contracts.ids import new_uuid
-from headrace.contracts.rows import RowAxes
+from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store import StoreReader, StoreWriter
-from headrace.workers import storing
-from headrace.workers.encoding import MAX_JSON_BYTES, bodies, texts
-from headrace.workers.executor import not_run
-from headrace.workers.replies import Answers
+from headrace.workers.execution.executor import not_run
+from headrace.workers.outbox import rows
+from headrace.workers.outbox.replies import Answers
+from headrace.workers.outbox.row_encoding import MAX_JSON_BYTES, bodies, texts
 from headrace.workers.request import Run
 
 #: More elements than an array of jsonb can have: Postgres answers XX000.
@@ -30,7 +30,7 @@ def run_of(*arrays: np.ndarray) -> Run:
 def stored(run: Run, settings):
     batch = not_run(None, [])
     batch.runs, batch.batch_id = [run], new_uuid()
-    return storing.stored_form(batch, "worker", settings, Answers.empty())
+    return rows.stored_form(batch, "worker", settings, Answers.empty())
 
 
 def test_an_array_with_more_elements_than_jsonb_can_hold_is_stored_and_read_back(settings):
@@ -61,7 +61,7 @@ def test_no_text_is_longer_than_its_bound_whatever_the_strings(value):
 
 
 def test_outputs_too_large_for_a_row_fail_with_the_sizes_and_their_neighbours_are_stored(settings, monkeypatch):
-    monkeypatch.setattr(storing, "MAX_BLOB_BYTES", 3 << 20)
+    monkeypatch.setattr(rows, "MAX_BLOB_BYTES", 3 << 20)
     small, large = np.ones((1, 1 << 20), np.int8), np.ones((5, 1 << 20), np.int8)
     run = run_of(small, large, small)
     url = settings.require_database_url()

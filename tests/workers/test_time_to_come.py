@@ -11,7 +11,7 @@ from celery import Celery
 
 from headrace.queueing import headrace_url, keys, queue_stats
 from headrace.results_store import StoreReader
-from headrace.workers.scheduled import SHOWN
+from headrace.workers.celery_app.scheduled import SHOWN
 
 QUEUE = "infer.double"
 ARGUMENTS = {"inputs": {"x": [[1, 2, 3, 4]]}}

@@ -11,9 +11,11 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from headrace.cli.commands import compress, dead, models, predict, queue, stack, store
-from headrace.cli.console import err
-from headrace.cli.errors import MissingExtra, StackError
+from headrace.cli.commands import dead, predict, queue, stack, store
+from headrace.cli.commands.compress.command import compress
+from headrace.cli.commands.models.command import app as models
+from headrace.cli.terminal.console import err
+from headrace.cli.terminal.errors import MissingExtra, StackError
 from headrace.contracts.errors import HeadraceError
 
 _RUN: Final = "Run"
@@ -52,7 +54,7 @@ app.command(rich_help_panel=_RUN)(stack.up)
 def demo(context: typer.Context) -> None:
     """Score real handwritten digits from queue to row, and show how it went."""
     # Its options are known only to itself, so that nothing else imports it.
-    from headrace.cli.demo import demo as run_demo
+    from headrace.cli.demo.demo import demo as run_demo
 
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
     command.command()(run_demo)
@@ -62,8 +64,8 @@ def demo(context: typer.Context) -> None:
 app.command(rich_help_panel=_RUN)(stack.worker)
 app.command(rich_help_panel=_RUN)(stack.flower)
 app.command(rich_help_panel=_USE)(predict.predict)
-app.command(rich_help_panel=_CARE)(compress.compress)
-app.add_typer(models.app, name="models", rich_help_panel=_CARE)
+app.command(rich_help_panel=_CARE)(compress)
+app.add_typer(models, name="models", rich_help_panel=_CARE)
 app.add_typer(queue.app, name="queue", rich_help_panel=_CARE)
 app.add_typer(dead.app, name="dead", rich_help_panel=_CARE)
 app.add_typer(store.app, name="store", rich_help_panel=_CARE)

@@ -3,27 +3,28 @@
 Nothing heavy is loaded before it is used: torch, onnx and the converters come with the step that needs them.
 """
 
-from headrace.compression.dataset import Dataset, Splits, split
-from headrace.compression.distillation import Distill, distill
+from headrace.compression.benchmarking.compare import Measurement, faster, measure
+from headrace.compression.benchmarking.profiler import profile, write_profile
+from headrace.compression.data.dataset import Dataset, Splits, split
+from headrace.compression.data.loading import read_dataset
+from headrace.compression.distillation.distill import Distill, distill
 from headrace.compression.errors import CompressionError, DataError, MissingLibrary, NotApplicable
-from headrace.compression.evaluation import Evaluation, MaxDrop, evaluate, within
-from headrace.compression.export import OnnxExport, TorchExport
-from headrace.compression.factory import load_network
-from headrace.compression.graph import OptimisedGraph
-from headrace.compression.measurement import Measurement, faster, measure
-from headrace.compression.metrics import Metric, metric_for
-from headrace.compression.profile import profile, write_profile
+from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop, evaluate, within
+from headrace.compression.evaluation.metrics import Metric, metric_for
+from headrace.compression.export.export import OnnxExport, TorchExport
+from headrace.compression.networks.loading import load_network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
-from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly, sensitivity
-from headrace.compression.reading import read_dataset
-from headrace.compression.recipe import Recipe, Workshop
-from headrace.compression.recipes import parse_recipe
+from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
+from headrace.compression.quantization.graph_optimization import OptimisedGraph
+from headrace.compression.quantization.int8 import sensitivity
+from headrace.compression.recipes.catalog import parse_recipe
+from headrace.compression.recipes.functions import export, prune, quantize
+from headrace.compression.recipes.runner import Source
+from headrace.compression.recipes.steps import Recipe, Workshop
 from headrace.compression.report import write_report
-from headrace.compression.search import Found, Goal, Search
-from headrace.compression.source import Request, open_source
-from headrace.compression.training import Training, train
-from headrace.compression.verbs import export, prune, quantize
-from headrace.compression.workbench import Source
+from headrace.compression.search.inputs import Request, open_source
+from headrace.compression.search.search import Found, Goal, Search
+from headrace.compression.training.train import Training, train
 from headrace.lifecycle.packages.registry import add_model, promote, remove_model
 
 __all__ = [

@@ -23,11 +23,11 @@ from headrace.contracts.errors import (
     StoreUnavailable,
     UnknownModel,
 )
-from headrace.contracts.package import ModelDirectory, ModelPackage, read_package
+from headrace.contracts.package.manifest import ModelDirectory, ModelPackage, read_package
+from headrace.contracts.package.signature import Signature, TensorSpec
 from headrace.contracts.settings import Settings, load_settings
-from headrace.contracts.signature import Signature, TensorSpec
 from headrace.contracts.states import State
-from headrace.contracts.tensors import Tensors, decode_tensors, encode_tensors
+from headrace.contracts.tensors.codec import Tensors, decode_tensors, encode_tensors
 
 __all__ = [
     "BrokerUnavailable",

@@ -18,10 +18,10 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
-from headrace.contracts import python_json
 from headrace.contracts.compact import template_of
 from headrace.contracts.errors import InvalidRequest, quoted
-from headrace.contracts.tensors import CONTENT_TYPE, Tensors, decode_tensors
+from headrace.contracts.tensors import python_json
+from headrace.contracts.tensors.codec import CONTENT_TYPE, Tensors, decode_tensors
 
 #: Task names and queue names are this prefix and the model's name.
 TASK_PREFIX: Final = "infer."

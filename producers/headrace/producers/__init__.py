@@ -26,7 +26,7 @@ from headrace.producers.async_client import AsyncClient
 from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.client import Client
 from headrace.producers.handle import Handle
-from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted
+from headrace.producers.requests.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted
 
 __all__ = [
     "AsyncClient",

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Self
 from headrace.contracts.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 from headrace.contracts.message import queue_name
 from headrace.contracts.settings import Settings, load_settings
-from headrace.contracts.tensors import Tensors
+from headrace.contracts.tensors.codec import Tensors
 from headrace.producers.async_handle import AsyncHandle
-from headrace.producers.async_inbox import AsyncInbox
-from headrace.producers.async_keeper import AsyncKeeper
-from headrace.producers.async_sender import AsyncSender
-from headrace.producers.broker import connect_for_calls_async, connect_for_look_async
-from headrace.producers.durable import DurableRequests
-from headrace.producers.finder import Brokers
-from headrace.producers.forks import renew_after_fork
-from headrace.producers.lookup import RowLookup
-from headrace.producers.pending import NOT_KEPT_YET
-from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
-from headrace.producers.request import Block, Options, RequestFactory
-from headrace.producers.revocation import cancel
-from headrace.producers.serving import AsyncLook, AsyncSharedLook, SharedLook, is_served_async, where_served
+from headrace.producers.durable.async_keeper import AsyncKeeper
+from headrace.producers.durable.durable import DurableRequests
+from headrace.producers.replies.async_inbox import AsyncInbox
+from headrace.producers.replies.cancellation import cancel
+from headrace.producers.replies.finder import Brokers
+from headrace.producers.replies.pending import NOT_KEPT_YET
+from headrace.producers.replies.store_lookup import RowLookup
+from headrace.producers.requests.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
+from headrace.producers.requests.factory import Block, Options, RequestFactory
+from headrace.producers.transport.async_sender import AsyncSender
+from headrace.producers.transport.connections import connect_for_calls_async, connect_for_look_async
+from headrace.producers.transport.fork import renew_after_fork
+from headrace.producers.transport.serving import AsyncLook, AsyncSharedLook, SharedLook, is_served_async, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
 if TYPE_CHECKING:
     from headrace.results_store import Prediction
-    from headrace.results_store.application import AsyncTransaction
+    from headrace.results_store.durable.application import AsyncTransaction
 
 
 class AsyncClient:

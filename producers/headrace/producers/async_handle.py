@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from headrace.contracts.states import State
-from headrace.contracts.tensors import Tensors
+from headrace.contracts.tensors.codec import Tensors
 from headrace.producers.handle import closed_meanwhile, lost, status_of, timed_out
-from headrace.producers.outcome import outputs_of, reads_store
-from headrace.producers.pending import Waiting
-from headrace.producers.request import check_timeout
+from headrace.producers.replies.outcome import outputs_of, reads_store
+from headrace.producers.replies.pending import Waiting
+from headrace.producers.requests.factory import check_timeout
 
 if TYPE_CHECKING:
     from headrace.producers.async_client import AsyncClient

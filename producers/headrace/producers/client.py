@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Self
 from headrace.contracts.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 from headrace.contracts.message import queue_name
 from headrace.contracts.settings import Settings, load_settings
-from headrace.contracts.tensors import Tensors
-from headrace.producers.broker import broker_errors, connect_for_calls, connect_for_look
-from headrace.producers.durable import DurableRequests, not_sent
-from headrace.producers.finder import Brokers
-from headrace.producers.forks import renew_after_fork
+from headrace.contracts.tensors.codec import Tensors
+from headrace.producers.durable.durable import DurableRequests, not_sent
 from headrace.producers.handle import Handle
-from headrace.producers.inbox import Inbox
-from headrace.producers.lookup import RowLookup
-from headrace.producers.refusal import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
-from headrace.producers.request import Block, Options, RequestFactory
-from headrace.producers.revocation import cancel
-from headrace.producers.serving import Look, SharedLook, is_served, where_served
-from headrace.producers.turns import Turns
+from headrace.producers.replies.cancellation import cancel
+from headrace.producers.replies.finder import Brokers
+from headrace.producers.replies.inbox import Inbox
+from headrace.producers.replies.store_lookup import RowLookup
+from headrace.producers.requests.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
+from headrace.producers.requests.factory import Block, Options, RequestFactory
+from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
+from headrace.producers.transport.fork import renew_after_fork
+from headrace.producers.transport.serving import Look, SharedLook, is_served, where_served
+from headrace.producers.transport.turns import Turns
 from headrace.queueing import keys
 from headrace.queueing.submission import Submitter
 
 if TYPE_CHECKING:
     from headrace.results_store import Prediction
-    from headrace.results_store.application import Transaction
-    from headrace.results_store.durable_block import DurableBlock
+    from headrace.results_store.durable.application import Transaction
+    from headrace.results_store.durable.block import DurableBlock
 
 
 class Client:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from headrace.contracts.errors import DeadlineExceeded, RequestLost, ResultTimeout
 from headrace.contracts.states import LOST, PENDING, State
-from headrace.contracts.tensors import Tensors
-from headrace.producers.outcome import outputs_of
-from headrace.producers.pending import Waiting
-from headrace.producers.request import check_timeout
+from headrace.contracts.tensors.codec import Tensors
+from headrace.producers.replies.outcome import outputs_of
+from headrace.producers.replies.pending import Waiting
+from headrace.producers.requests.factory import check_timeout
 
 if TYPE_CHECKING:
     from headrace.producers.client import Client

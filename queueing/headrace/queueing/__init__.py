@@ -12,18 +12,7 @@ from typing import TYPE_CHECKING, Final
 from headrace.queueing import registration as _registration  # noqa: F401  # for those who use kombu without Celery
 
 if TYPE_CHECKING:
-    from headrace.queueing.broker_url import headrace_url, redis_url, sentinels_of, tls_options
-    from headrace.queueing.channel import Channel
-    from headrace.queueing.claims import ClaimingConsumer, Delivery
-    from headrace.queueing.connection import (
-        Command,
-        CommandLine,
-        connect,
-        connect_to,
-        refusal_line,
-        translate_errors,
-    )
-    from headrace.queueing.dead import (
+    from headrace.queueing.admin.dead_letters import (
         DeadLetter,
         Death,
         LetterFilter,
@@ -34,13 +23,24 @@ if TYPE_CHECKING:
         find_letters,
         retry_letter,
     )
-    from headrace.queueing.lease import LeaseKeeper
-    from headrace.queueing.message import OVERSIZE_HEADER
-    from headrace.queueing.preconditions import broken_preconditions, check_writes
-    from headrace.queueing.recovery import Recovered, recover
-    from headrace.queueing.refusals import REFUSALS
-    from headrace.queueing.running import RunningMark
-    from headrace.queueing.stats import QueueStats, queue_stats
+    from headrace.queueing.admin.stats import QueueStats, queue_stats
+    from headrace.queueing.channel.channel import Channel
+    from headrace.queueing.channel.message import OVERSIZE_HEADER
+    from headrace.queueing.connection.broker_url import headrace_url, redis_url, sentinels_of, tls_options
+    from headrace.queueing.connection.connect import (
+        Command,
+        CommandLine,
+        connect,
+        connect_to,
+        refusal_line,
+        translate_errors,
+    )
+    from headrace.queueing.connection.preconditions import broken_preconditions, check_writes
+    from headrace.queueing.connection.refusals import REFUSALS
+    from headrace.queueing.consumer.claims import ClaimingConsumer, Delivery
+    from headrace.queueing.consumer.lease import LeaseKeeper
+    from headrace.queueing.consumer.recovery import Recovered, recover
+    from headrace.queueing.consumer.running_marker import RunningMark
     from headrace.queueing.transport import Transport
 
 __all__ = [

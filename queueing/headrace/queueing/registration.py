@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from kombu.transport import TRANSPORT_ALIASES
 
 if TYPE_CHECKING:
-    from headrace.contracts.tensors import Tensors
+    from headrace.contracts.tensors.codec import Tensors
 
-#: What tensors travel as; the same as `headrace.contracts.tensors.CONTENT_TYPE`, which is too heavy to import here.
+#: What tensors travel as: `contracts.tensors.codec.CONTENT_TYPE`, which is too heavy to import here.
 CONTENT_TYPE: Final = "application/x-headrace-tensors"
 
 _MODULE: Final = "headrace.queueing.transport"
@@ -23,14 +23,14 @@ _TRANSPORT: Final = f"{_MODULE}:Transport"
 
 def encode(tensors: Tensors) -> bytes:
     """Write tensors as the body of a message."""
-    from headrace.contracts.tensors import encode_tensors
+    from headrace.contracts.tensors.codec import encode_tensors
 
     return encode_tensors(tensors)
 
 
 def decode(body: bytes | memoryview) -> Tensors:
     """Read tensors from the body of a message."""
-    from headrace.contracts.tensors import decode_tensors
+    from headrace.contracts.tensors.codec import decode_tensors
 
     return decode_tensors(body)
 

@@ -20,13 +20,13 @@ from typing import Any, Final
 
 from kombu.transport import redis as kombu_redis
 
-from headrace.queueing import channel
-from headrace.queueing.broker_url import SENTINEL_PORT
-from headrace.queueing.flower_page import serve_flower
+from headrace.queueing.admin.flower_page import serve_flower
+from headrace.queueing.channel import channel
+from headrace.queueing.channel.poller import DoorbellPoller
+from headrace.queueing.connection.broker_url import SENTINEL_PORT
+from headrace.queueing.connection.refusals import REFUSALS, forget_refusals, latest_refusal
+from headrace.queueing.connection.sentinel import SentinelChannel, adopt_sentinels, names_sentinels
 from headrace.queueing.keys import Keys
-from headrace.queueing.poller import DoorbellPoller
-from headrace.queueing.refusals import REFUSALS, forget_refusals, latest_refusal
-from headrace.queueing.sentinel import SentinelChannel, adopt_sentinels, names_sentinels
 
 #: So long after a refusal a new connection is not tried. Transport option `refusal_pause_s`; 0 for who pauses himself.
 REFUSAL_PAUSE_S: Final = 1.0

@@ -1,13 +1,13 @@
 """Where results live: the table `predictions`, its migrations, bulk writes, reads and retention; durable requests."""
 
-from headrace.results_store.errors import StoreRejected
+from headrace.results_store.database.errors import StoreRejected
 from headrace.results_store.migration import check_schema, current_revision, migrate
-from headrace.results_store.partitions import ensure_partitions, prune
-from headrace.results_store.prediction import Prediction
-from headrace.results_store.reader import StoreReader
-from headrace.results_store.rows import BatchRows, Row, error_json
-from headrace.results_store.statistics import ModelCount, PartitionSize, StoreStats
-from headrace.results_store.writer import StoreWriter
+from headrace.results_store.reading.prediction import Prediction
+from headrace.results_store.reading.reader import StoreReader
+from headrace.results_store.reading.statistics import ModelCount, PartitionSize, StoreStats
+from headrace.results_store.writing.partitions import ensure_partitions, prune
+from headrace.results_store.writing.rows import BatchRows, Row, error_json
+from headrace.results_store.writing.writer import StoreWriter
 
 __all__ = [
     "BatchRows",

@@ -36,9 +36,9 @@ from psycopg.conninfo import conninfo_to_dict
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
 from headrace.contracts.message import TASK_PREFIX, queue_name
 from headrace.contracts.states import State
-from headrace.results_store.address import connection_info
-from headrace.results_store.prediction import Prediction
-from headrace.results_store.reader import StoreReader
+from headrace.results_store.database.address import connection_info
+from headrace.results_store.reading.prediction import Prediction
+from headrace.results_store.reading.reader import StoreReader
 from headrace.results_store.task_results import TaskResults
 
 #: A waiting `get()` asks the store first after this time, and then after ever longer ones: a tenth of the time it has

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from headrace.contracts.errors import ConfigurationError
-from headrace.results_store.address import connect, create_engine
-from headrace.results_store.bounded import LONG_WORK_S
-from headrace.results_store.errors import MIGRATE_HINT, driver_errors_translated
-from headrace.results_store.partitions import ensure_partitions
+from headrace.results_store.database.address import connect, create_engine
+from headrace.results_store.database.bounded import LONG_WORK_S
+from headrace.results_store.database.errors import MIGRATE_HINT, driver_errors_translated
 from headrace.results_store.schema import REVISIONS, VERSION_TABLE
+from headrace.results_store.writing.partitions import ensure_partitions
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -9,8 +9,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from headrace.results_store.address import create_engine
-from headrace.results_store.errors import driver_errors_translated
+from headrace.results_store.database.address import create_engine
+from headrace.results_store.database.errors import driver_errors_translated
 from headrace.results_store.schema import task_results
 
 _table = task_results.c

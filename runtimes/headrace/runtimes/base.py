@@ -9,8 +9,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final, Protocol, runtime_checkable
 
 from headrace.contracts.errors import ConfigurationError, PackageError
-from headrace.contracts.package import ModelPackage
-from headrace.contracts.tensors import Tensors
+from headrace.contracts.package.manifest import ModelPackage
+from headrace.contracts.tensors.codec import Tensors
 
 ENTRY_POINT_GROUP: Final = "headrace.runtimes"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.contracts import PackageError, Signature, Tensors
-from headrace.contracts.package import ModelPackage
-from headrace.contracts.rows import RowAxes
+from headrace.contracts.package.manifest import ModelPackage
+from headrace.contracts.tensors.rows import RowAxes
 from headrace.runtimes.base import LoadedModel
 
 

@@ -19,7 +19,7 @@ from typing import Final
 import psutil
 import psycopg
 
-from headrace.cli.servers import Postgres
+from headrace.cli.stack.servers import Postgres
 from headrace.contracts.ids import uuid7
 
 #: The model of rows that only make a table large.

@@ -14,7 +14,7 @@ from tests.chaos.schedule import Fault
 from tests.chaos.wire.link import Direction, Silence
 from tests.chaos.wire.proxy import Proxy
 
-from headrace.cli.servers import Server
+from headrace.cli.stack.servers import Server
 
 #: Connections that lose a reply at one time.
 REPLIES_CUT: Final = 3

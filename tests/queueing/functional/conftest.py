@@ -16,7 +16,7 @@ import kombu
 import pytest
 import redis
 
-from headrace.cli.binaries import find_valkey
+from headrace.cli.stack.binaries import find_valkey
 from headrace.queueing import headrace_url
 
 #: Longest wait for something that should happen at once.

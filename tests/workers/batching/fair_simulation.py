@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from headrace.workers.batching import BatchPolicy, CostModel, Item, MicroBatcher
 from headrace.workers.batching.prefetch import Running, goes_back
-from headrace.workers.window import Window
+from headrace.workers.intake.window import Window
 
 #: A claim, with reading what it brought.
 IDEAL_CLAIM_S = 0.001

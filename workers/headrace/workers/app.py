@@ -14,11 +14,11 @@ from kombu import Exchange, Queue
 
 from headrace.contracts import ModelDirectory, Settings, load_settings
 from headrace.contracts.message import MAX_PRIORITY, queue_name
-from headrace.contracts.tensors import CONTENT_TYPE
+from headrace.contracts.tensors.codec import CONTENT_TYPE
 from headrace.queueing import connect, headrace_url, tls_options
-from headrace.queueing.bounded import transport_bounds
+from headrace.queueing.connection.bounded import transport_bounds
 from headrace.results_store.celery_backend import PredictionBackend, shown_url
-from headrace.workers.steps import ConsumerHooks, EngineStep, RelayStep
+from headrace.workers.celery_app.bootsteps import ConsumerHooks, EngineStep, RelayStep
 
 #: Variables by which Celery would take another broker or result backend than the settings'. `celery -b` sets the first.
 DIVERTING: Final = (
@@ -32,7 +32,7 @@ DIVERTING: Final = (
 class App(Celery):
     """A Celery app whose result backend is the store, and whose workers serve the broker of the settings only."""
 
-    events_cls = "headrace.workers.dispatcher:Events"
+    events_cls = "headrace.workers.celery_app.dispatcher:Events"
     headrace_settings: Settings
     #: Variables that a worker found and took no notice of.
     ignored_variables: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class App(Celery):
 class InferenceTask(Task[Any, Any]):
     """A model as Celery sees it: requests go to the micro-batcher instead of a pool."""
 
-    Strategy = "headrace.workers.intake:inference_strategy"
+    Strategy = "headrace.workers.intake.strategy:inference_strategy"
     acks_late = True
     abstract = True
 
@@ -88,7 +88,7 @@ def make_app(settings: Settings) -> App:
             Queue(queue_name(name), Exchange(""), routing_key=queue_name(name), max_priority=MAX_PRIORITY)
             for name in names
         ],
-        worker_consumer="headrace.workers.consumer:Consumer",
+        worker_consumer="headrace.workers.celery_app.consumer:Consumer",
         worker_pool="solo",
         worker_send_task_events=True,
         # One process a device: the executor is its thread, so the pool only runs what remote control asks for.

@@ -13,23 +13,24 @@ import psycopg
 
 from headrace.contracts import BrokerUnavailable, ModelDirectory, Settings
 from headrace.queueing import ClaimingConsumer, RunningMark, broken_preconditions, connect_to, translate_errors
-from headrace.queueing.serving import Served
-from headrace.results_store import StoreReader, StoreWriter, address, check_schema, ensure_partitions
-from headrace.results_store.errors import READ_ONLY_HINT, StoreBusy
-from headrace.results_store.partitions import is_read_only
+from headrace.queueing.consumer.serving import Served
+from headrace.results_store import StoreReader, StoreWriter, check_schema, ensure_partitions
+from headrace.results_store.database import address
+from headrace.results_store.database.errors import READ_ONLY_HINT, StoreBusy
+from headrace.results_store.writing.partitions import is_read_only
 from headrace.workers.batching import prefetch
-from headrace.workers.ceilings import Ceilings
-from headrace.workers.executor import Executor, Listener
-from headrace.workers.finished import answered, not_run, postponed
-from headrace.workers.lane import Lane, Lanes
-from headrace.workers.monitor import Monitor
-from headrace.workers.outbox import RETRY_S, Outbox
-from headrace.workers.probation import Returned
+from headrace.workers.events.celery_events import Monitor
+from headrace.workers.execution.executor import Executor, Listener
+from headrace.workers.execution.suspects import is_suspect
+from headrace.workers.intake.window import Window
+from headrace.workers.models.batch_limit_store import Ceilings
+from headrace.workers.models.served_model import Lane, Lanes
+from headrace.workers.outbox.finished import answered, not_run, postponed
+from headrace.workers.outbox.outbox import RETRY_S, Outbox
+from headrace.workers.process.gil_handoff import FEW, RightOfWay
+from headrace.workers.redelivery.lookup import Resolved, Resolver
+from headrace.workers.redelivery.quarantine import Returned
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
-from headrace.workers.resolver import Resolved, Resolver
-from headrace.workers.right_of_way import FEW, RightOfWay
-from headrace.workers.suspects import is_suspect
-from headrace.workers.window import Window
 
 logger = logging.getLogger(__name__)
 

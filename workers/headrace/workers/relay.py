@@ -20,10 +20,10 @@ import redis
 from headrace.contracts import HeadraceError, Settings
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.queueing import connect_to, translate_errors
-from headrace.queueing.identity import read_identity
-from headrace.queueing.search import search
+from headrace.queueing.admin.search import search
+from headrace.queueing.connection.identity import read_identity
 from headrace.queueing.submission import Submitter
-from headrace.results_store.relay_store import LEASE_S, RelayStore, SentBlock
+from headrace.results_store.durable.relay_store import LEASE_S, RelayStore, SentBlock
 
 logger = logging.getLogger(__name__)
 

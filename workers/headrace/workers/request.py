@@ -10,12 +10,12 @@ import msgspec
 
 from headrace.contracts import HeadraceError, State, Tensors
 from headrace.contracts.message import RequestHeader
-from headrace.contracts.rows import RowAxes
+from headrace.contracts.tensors.rows import RowAxes
 
 if TYPE_CHECKING:
     from headrace.queueing import ClaimingConsumer, Death
     from headrace.results_store import Prediction
-    from headrace.workers.lane import Lane
+    from headrace.workers.models.served_model import Lane
 
 
 class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):

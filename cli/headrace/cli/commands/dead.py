@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from headrace.cli.commands.options import seconds, settings_with
-from headrace.cli.console import Json, print_fields, print_json, print_table, say
-from headrace.cli.errors import NoSuchLetter
+from headrace.cli.terminal.console import Json, print_fields, print_json, print_table, say
+from headrace.cli.terminal.errors import NoSuchLetter
+from headrace.cli.terminal.options import seconds, settings_with
+from headrace.contracts.formatting import sized
 from headrace.contracts.message import TASK_PREFIX, queue_name
-from headrace.contracts.wording import sized
 
 if TYPE_CHECKING:
     from redis import Redis

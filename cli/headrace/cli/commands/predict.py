@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.commands.options import settings_with
-from headrace.cli.console import Json, print_json, read_json, say
+from headrace.cli.terminal.console import Json, print_json, read_json, say
+from headrace.cli.terminal.options import settings_with
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ def predict(  # noqa: PLR0913, PLR0917  (the options of a command are its argume
         handle = client.submit(model, inputs, priority=priority, version=version)
         outputs = handle.result(timeout_s=timeout_s)
     if as_json:
-        from headrace.contracts.tensors import tensors_to_json
+        from headrace.contracts.tensors.codec import tensors_to_json
 
         print_json({"id": handle.id, "model": model, "outputs": json.loads(tensors_to_json(outputs))})
     else:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.commands.options import seconds, settings_with
-from headrace.cli.console import Json, print_json, print_table, say
+from headrace.cli.terminal.console import Json, print_json, print_table, say
+from headrace.cli.terminal.options import seconds, settings_with
 from headrace.contracts.message import TASK_PREFIX
 
 app = typer.Typer(no_args_is_help=True, help="Look at the queues, and put back what was left behind.")

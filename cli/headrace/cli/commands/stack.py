@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.commands.options import Models, settings_with
-from headrace.cli.console import Json, print_fields, print_json, say
-from headrace.cli.flower import DEFAULT_PORT
-from headrace.cli.ports import LOOPBACK
+from headrace.cli.stack.flower import DEFAULT_PORT
+from headrace.cli.stack.ports import LOOPBACK
+from headrace.cli.terminal.console import Json, print_fields, print_json, say
+from headrace.cli.terminal.options import Models, settings_with
 
 if TYPE_CHECKING:
-    from headrace.cli.stack import LocalStack
+    from headrace.cli.stack.stack import LocalStack
 
 Processes = Annotated[
     int, typer.Option("--processes", "-n", min=1, help="Worker processes; one a device, several on CPU.")
@@ -34,7 +34,7 @@ def up(
     Everything lives in the folder .headrace (HEADRACE_HOME) and listens on this machine only. Clients and the other
     commands find it by themselves when they run in the same folder. Data stay for the next time.
     """
-    from headrace.cli.stack import LocalStack, StackOptions, stop_signals_interrupt
+    from headrace.cli.stack.stack import LocalStack, StackOptions, stop_signals_interrupt
 
     settings = settings_with(models=models)
     options = StackOptions(processes=processes, flower_port=flower_port if flower else None)
@@ -89,7 +89,7 @@ def worker(
     settings = settings_with(models=models, device=device, threads=threads)
     if log_level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise typer.BadParameter(f"{log_level!r} is not debug, info, warning or error", param_hint="--log-level")
-    from headrace.workers.supervisor import run_workers
+    from headrace.workers.process.supervisor import run_workers
 
     raise typer.Exit(run_workers(settings, processes=processes, name=name, log_level=log_level.upper()))
 
@@ -105,8 +105,8 @@ def flower(
     It listens on this machine only, unless --address says otherwise. FLOWER_* variables reach it, FLOWER_BASIC_AUTH
     for one.
     """
-    from headrace.cli.flower import flower_command, flower_environment, flower_url, is_open
-    from headrace.cli.ports import free_port
+    from headrace.cli.stack.flower import flower_command, flower_environment, flower_url, is_open
+    from headrace.cli.stack.ports import free_port
 
     broker_url = settings_with().require_broker_url()
     command = flower_command()

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli.commands.options import settings_with
-from headrace.cli.console import Json, print_json, print_table, say
-from headrace.contracts.wording import sized
+from headrace.cli.terminal.console import Json, print_json, print_table, say
+from headrace.cli.terminal.options import settings_with
+from headrace.contracts.formatting import sized
 
 app = typer.Typer(no_args_is_help=True, help="Migrate, measure and prune the results in Postgres.")
 

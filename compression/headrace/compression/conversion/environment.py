@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.factory import need_torch
+from headrace.compression.networks.loading import need_torch
 
 #: Names the folder that holds environments of converters, when it isn't `~/.cache/headrace`.
 FOLDER_VARIABLE: Final = "HEADRACE_CONVERTERS"

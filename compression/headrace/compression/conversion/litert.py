@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from headrace.compression.conversion.environment import LITERT_TORCH, litert_python
 from headrace.compression.conversion.litert_rows import free_rows, rows_to_convert
-from headrace.compression.conversion.proof import TOLERANCE, kept_if_proven, need, prove_same
+from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.export import TorchExport
-from headrace.compression.quantization.calibration import MINIMUM_ROWS
-from headrace.compression.quantization.product import checked_rows, prove
-from headrace.compression.recipe import Workshop, step_record
+from headrace.compression.export.export import TorchExport
+from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
+from headrace.compression.quantization.onnx_model.verify import checked_rows, prove
+from headrace.compression.recipes.steps import Workshop, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.lifecycle.packages.registry import derive_package
 
 if TYPE_CHECKING:
-    from headrace.compression.network import Network
+    from headrace.compression.networks.network import Network
 
 EXTRA: Final = "litert"
 

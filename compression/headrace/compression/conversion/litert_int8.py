@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quiet import silenced
+from headrace.compression.silence import silenced
 from headrace.contracts import Tensors
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import SubGraphT

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from headrace.compression.conversion.proof import TOLERANCE, kept_if_proven, need, prove_same
+from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
+from headrace.compression.data.row_layout import RowRuns, without_constants
 from headrace.compression.errors import CompressionError
-from headrace.compression.quantization.blame import whose
-from headrace.compression.quantization.calibration import MINIMUM_ROWS
-from headrace.compression.quantization.excluded import chosen_nodes
-from headrace.compression.quantization.product import checked_rows, prove
-from headrace.compression.quantization.source import consumers, nodes_of, read_model, refuse_quantized
-from headrace.compression.recipe import Progress, Workshop, step_record
-from headrace.compression.row_layout import RowRuns, without_constants
+from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
+from headrace.compression.quantization.onnx_model.blame import whose
+from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
+from headrace.compression.quantization.onnx_model.source import consumers, nodes_of, read_model, refuse_quantized
+from headrace.compression.quantization.onnx_model.verify import checked_rows, prove
+from headrace.compression.recipes.steps import Progress, Workshop, step_record
 from headrace.contracts import ModelPackage, Tensors
+from headrace.contracts.formatting import first_line
 from headrace.contracts.telemetry import untracked
-from headrace.contracts.wording import first_line
 from headrace.lifecycle.packages.registry import derive_package
 
 if TYPE_CHECKING:

@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from headrace.compression.conversion.proof import kept_if_proven
+from headrace.compression.conversion.verify import kept_if_proven
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.parity import check_parity
-from headrace.compression.quantization.product import load, proof_batches, run
-from headrace.compression.quantization.source import array_of, drop_unused_weights, nodes_of, read_model, weights_of
-from headrace.compression.quantization.static_int8 import StaticInt8
-from headrace.compression.recipe import Workshop, step_record
+from headrace.compression.export.parity import check_parity
+from headrace.compression.quantization.int8.static_int8 import StaticInt8
+from headrace.compression.quantization.onnx_model.source import (
+    array_of,
+    drop_unused_weights,
+    nodes_of,
+    read_model,
+    weights_of,
+)
+from headrace.compression.quantization.onnx_model.verify import load, proof_batches, run
+from headrace.compression.recipes.steps import Workshop, step_record
 from headrace.contracts import ConfigurationError, ModelPackage
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import MODEL_FILE, derive_package
 from headrace.runtimes.base import find_runtime
 from headrace.runtimes.loading import load_model

@@ -4,6 +4,6 @@ Only whole channels make a network faster on a CPU. The steps import torch when 
 """
 
 from headrace.compression.pruning.channels import PruneChannels
-from headrace.compression.pruning.weights import PruneMagnitude, PruneNM
+from headrace.compression.pruning.magnitude import PruneMagnitude, PruneNM
 
 __all__ = ["PruneChannels", "PruneMagnitude", "PruneNM"]

@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from headrace.compression.arithmetic import parameters_of
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
-from headrace.compression.factory import need_torch
-from headrace.compression.pruning.plan import Sizes, plan_removal
-from headrace.compression.pruning.tuning import FineTuning, check_rows, tune
-from headrace.compression.recipe import Workshop, step_record
-from headrace.compression.training import checkpoint_folder
+from headrace.compression.networks.flops import parameters_of
+from headrace.compression.networks.loading import need_torch
+from headrace.compression.pruning.allocation import Sizes, plan_removal
+from headrace.compression.pruning.fine_tuning import FineTuning, check_rows, tune
+from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:
-    from headrace.compression.network import Network
+    from headrace.compression.networks.network import Network
 
 #: Vector units work on so many channels at once: ONNX Runtime on 16 with AVX-512 and 8 with AVX2. 17 channels take the
 #: time of 32 there, and break the layout of the next layer as well: three layers of (16, 17, 16) channels took twice as
@@ -74,7 +74,7 @@ class PruneChannels(FineTuning):
             needed=self.epochs > 0 or self.criterion == "taylor",
             without="PruneChannels(epochs=0, criterion='magnitude')",
         )
-        from headrace.compression.pruning.groups import removable
+        from headrace.compression.pruning.dependency_groups import removable
 
         pruned = network.copy()
         initial = removable(pruned)
@@ -104,9 +104,9 @@ class PruneChannels(FineTuning):
         self, pruned: Network, original: Network, workshop: Workshop, at: tuple[int, dict[str, int]]
     ) -> tuple[Network, dict[str, Any]]:
         """Remove a part and fine-tune. at: the number of the round, and the channels at the start of all rounds."""
-        from headrace.compression.fitting import computing
-        from headrace.compression.pruning.groups import remove
-        from headrace.compression.pruning.worth import savings_of, scores_of
+        from headrace.compression.pruning.dependency_groups import remove
+        from headrace.compression.pruning.importance import savings_of, scores_of
+        from headrace.compression.training.loop import computing
 
         part, initial = at
         workshop.progress(part - 1, self.rounds, f"removing channels, round {part}")

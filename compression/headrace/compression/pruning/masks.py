@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from headrace.compression.network import Network
+from headrace.compression.networks.network import Network
 
 
 class Held(nn.Module):

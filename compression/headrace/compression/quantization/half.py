@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.blame import failure
-from headrace.compression.quantization.calibration import Ranges, find_ranges
-from headrace.compression.quantization.excluded import advice, chosen_nodes
-from headrace.compression.quantization.preparation import prepare
-from headrace.compression.quantization.product import checked_rows, finish
-from headrace.compression.quantization.source import (
+from headrace.compression.quantization.int8.calibration import Ranges, find_ranges
+from headrace.compression.quantization.onnx_model.blame import failure
+from headrace.compression.quantization.onnx_model.excluded import advice, chosen_nodes
+from headrace.compression.quantization.onnx_model.preparation import prepare
+from headrace.compression.quantization.onnx_model.source import (
     array_of,
     consumers,
     producers,
     read_model,
     refuse_quantized,
 )
-from headrace.compression.quiet import unlogged
-from headrace.compression.recipe import Workshop, step_record
+from headrace.compression.quantization.onnx_model.verify import checked_rows, finish
+from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.silence import unlogged
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:

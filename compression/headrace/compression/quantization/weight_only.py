@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.excluded import chosen_nodes
-from headrace.compression.quantization.gemm import split_gemms
-from headrace.compression.quantization.preparation import prepare
-from headrace.compression.quantization.product import finish
-from headrace.compression.quantization.source import (
+from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
+from headrace.compression.quantization.onnx_model.gemm import split_gemms
+from headrace.compression.quantization.onnx_model.preparation import prepare
+from headrace.compression.quantization.onnx_model.source import (
     array_of,
     drop_unused_weights,
     keep_layer_norms_apart,
@@ -22,7 +21,8 @@ from headrace.compression.quantization.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.recipe import Workshop, step_record
+from headrace.compression.quantization.onnx_model.verify import finish
+from headrace.compression.recipes.steps import Workshop, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:

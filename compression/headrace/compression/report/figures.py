@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from headrace.compression.evaluation import Evaluation
-from headrace.compression.found import Found
-from headrace.compression.measuring.ratio import Ratio
+from headrace.compression.benchmarking.ratio import Ratio
+from headrace.compression.evaluation.evaluate import Evaluation
 from headrace.compression.report.markup import Content, Markup, element, join
+from headrace.compression.search.result import Found
 
 
 def timed(seconds: float) -> str:

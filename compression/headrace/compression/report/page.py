@@ -7,10 +7,8 @@ from typing import Final
 
 import msgspec
 
-from headrace.compression.attempts import SMALLER
-from headrace.compression.dataset import Dataset
+from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError
-from headrace.compression.found import Found
 from headrace.compression.report.markup import Content, Markup, element
 from headrace.compression.report.plots import metric_by_size, metric_by_time, sensitivity_bars, time_by_rows
 from headrace.compression.report.tables import (
@@ -20,6 +18,8 @@ from headrace.compression.report.tables import (
     unmeasured_table,
 )
 from headrace.compression.report.verdict import sentence
+from headrace.compression.search.result import Found
+from headrace.compression.search.trials import SMALLER
 
 _PAGE: Final = "report.html"
 _DOCUMENT: Final = "report.json"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.compression.dataset import Dataset
+from headrace.compression.data.dataset import Dataset
 from headrace.compression.report.markup import Content, element
 
 #: Pictures are drawn up to this many pixels a side; a page of larger ones would be slow.

@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headrace.compression.attempts import ORIGINAL, Attempt
-from headrace.compression.evaluation import Evaluation
-from headrace.compression.found import Found
-from headrace.compression.measurement import RowFigures
+from headrace.compression.benchmarking.compare import RowFigures
+from headrace.compression.evaluation.evaluate import Evaluation
 from headrace.compression.report.chart import (
     ABOVE,
     BELOW,
@@ -28,7 +26,9 @@ from headrace.compression.report.chart import (
 )
 from headrace.compression.report.figures import allowed, timed, value_of
 from headrace.compression.report.markup import Markup
-from headrace.contracts.wording import sized
+from headrace.compression.search.result import Found
+from headrace.compression.search.trials import ORIGINAL, Attempt
+from headrace.contracts.formatting import sized
 
 #: Lines that can be told apart in one drawing, and bars that fit.
 _LINES: Final = 6

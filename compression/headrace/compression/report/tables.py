@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from headrace.compression.attempts import ORIGINAL, SMALLER, Attempt, Verdict
-from headrace.compression.dataset import Dataset
-from headrace.compression.evaluation import Disagreement
-from headrace.compression.found import Found
-from headrace.compression.measurement import Measurement
+from headrace.compression.benchmarking.compare import Measurement
+from headrace.compression.data.dataset import Dataset
+from headrace.compression.evaluation.evaluate import Disagreement
 from headrace.compression.report.figures import allowed, dropped, speeded, timed, valued
 from headrace.compression.report.markup import Content, Markup, element, join, table
 from headrace.compression.report.picture import show_row
-from headrace.contracts.wording import sized
+from headrace.compression.search.result import Found
+from headrace.compression.search.trials import ORIGINAL, SMALLER, Attempt, Verdict
+from headrace.contracts.formatting import sized
 
 #: Letters of a checksum that are shown; report.json has them all.
 _SHA_LETTERS: Final = 16

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headrace.compression.attempts import Attempt
-from headrace.compression.found import Found
 from headrace.compression.report.figures import allowed, of_unit, value_of
+from headrace.compression.search.result import Found
+from headrace.compression.search.trials import Attempt
 
 
 def sentence(found: Found) -> str:

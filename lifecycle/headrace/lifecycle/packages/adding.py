@@ -13,7 +13,7 @@ import numpy as np
 
 from headrace.contracts import HeadraceError, ModelPackage, PackageError, Tensors, TensorSpec, read_package
 from headrace.contracts.errors import quoted
-from headrace.contracts.package import (
+from headrace.contracts.package.manifest import (
     BatchingAdvice,
     Constant,
     Manifest,
@@ -22,7 +22,7 @@ from headrace.contracts.package import (
     sha256_of,
     write_manifest,
 )
-from headrace.contracts.tensors import as_array
+from headrace.contracts.tensors.codec import as_array
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.kinds import take_in
 from headrace.lifecycle.packages.trial.proof import Terms

@@ -13,7 +13,7 @@ from typing import Any, Final, Unpack
 import msgspec
 
 from headrace.contracts import ModelDirectory, ModelPackage, PackageError, UnknownModel, read_package
-from headrace.contracts.package import check_name, sha256_of, write_manifest
+from headrace.contracts.package.manifest import check_name, sha256_of, write_manifest
 from headrace.lifecycle.packages.adding import PackageOptions, describe, notes_of
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
 from headrace.runtimes.base import OutOfMemory, TransientFailure
 
 #: Runtimes raise the same few classes for everything; only the text tells what happened. ONNX Runtime's arenas ("Failed

@@ -13,8 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from headrace.contracts import ModelPackage, PackageError
-from headrace.contracts.signature import TensorSpec
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
+from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.base import LoadedModel
 from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.devices import split_device

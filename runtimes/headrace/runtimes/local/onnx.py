@@ -9,7 +9,7 @@ from typing import Any, Final
 import onnxruntime as ort
 
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Tensors, TensorSpec
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
 from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.failures import passing_failure
 from headrace.runtimes.local.onnx_outputs import model_of_outputs

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from headrace.contracts import ModelPackage, OutputMismatch, PackageError, Signature, Tensors, TensorSpec
-from headrace.contracts.datatypes import DTYPES, dtype_of
+from headrace.contracts.tensors.datatypes import DTYPES, dtype_of
 
 #: TensorProto.BFLOAT16 of onnx.proto; numpy has no such type, so the value crosses by its number.
 _ONNX_BFLOAT16: Final = 16

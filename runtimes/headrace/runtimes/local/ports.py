@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts import ModelPackage, PackageError, Signature, Tensors
-from headrace.contracts.datatypes import datatype_of, dtype_of
-from headrace.contracts.signature import TensorSpec
+from headrace.contracts.package.signature import TensorSpec
+from headrace.contracts.tensors.datatypes import datatype_of, dtype_of
 
 #: Datatypes that only ONNX Runtime takes here: numpy has no type of its own for them that other libraries know.
 UNSUPPORTED: Final = frozenset({"BYTES", "BF16"})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts import ModelPackage, Tensors
-from headrace.contracts.datatypes import dtype_of
+from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.runtimes.local.failures import passing_failure
 from headrace.runtimes.local.ports import Feed, widens
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
 from headrace.runtimes.base import LoadedModel
 from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.devices import split_device

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tvm.relax import VirtualMachine
 
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError
-from headrace.contracts.datatypes import dtype_of
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
+from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.runtimes.base import LoadedModel
 from headrace.runtimes.local.devices import split_device
 from headrace.runtimes.local.failures import passing_failure

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts import PackageError, SignatureMismatch
-from headrace.contracts.datatypes import datatype_of
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
+from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.origin import FORGETS, origin_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from headrace.contracts import PackageError
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.onnx_weights import MAX_FILE_BYTES, graphs_of, place_weights

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from headrace.contracts import PackageError, SignatureMismatch
-from headrace.contracts.datatypes import datatype_of
 from headrace.contracts.telemetry import untracked
+from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.origin import FORGETS, origin_of

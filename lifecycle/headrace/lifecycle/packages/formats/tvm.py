@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts import HeadraceError, PackageError, Tensors
-from headrace.contracts.datatypes import datatype_of
-from headrace.contracts.tensors import as_array
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
+from headrace.contracts.tensors.codec import as_array
+from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.origin import origin_of

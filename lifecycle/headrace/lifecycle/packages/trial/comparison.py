@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.contracts.agreement import TOLERANCES
-from headrace.contracts.datatypes import DTYPES
+from headrace.contracts.package.agreement import TOLERANCES
+from headrace.contracts.tensors.datatypes import DTYPES
 
 Array = NDArray[Any]
 

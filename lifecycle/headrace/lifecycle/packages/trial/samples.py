@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts import Tensors
-from headrace.contracts.datatypes import FLOATS, dtype_of
+from headrace.contracts.tensors.datatypes import FLOATS, dtype_of
 from headrace.lifecycle.packages.declared import DeclaredTensor
 from headrace.lifecycle.packages.trial.dimensions import size_of
 from headrace.lifecycle.packages.trial.graph_facts import Graph

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from headrace.contracts import TensorSpec
-from headrace.contracts.datatypes import FLOATS
+from headrace.contracts.tensors.datatypes import FLOATS
 from headrace.lifecycle.packages.declared import DeclaredTensor
 from headrace.lifecycle.packages.trial.dimensions import Dims, is_nameless, named_dims, size_of
 from headrace.lifecycle.packages.trial.layouts import Layout

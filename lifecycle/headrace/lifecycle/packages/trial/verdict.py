@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from headrace.contracts import OutputMismatch, PackageError, Tensors
-from headrace.contracts.datatypes import FLOATS
-from headrace.contracts.wording import first_line
+from headrace.contracts.formatting import first_line
+from headrace.contracts.tensors.datatypes import FLOATS
 from headrace.lifecycle.packages.declared import DeclaredModel
 from headrace.lifecycle.packages.trial.company import HIDDEN, STEERED, UNEQUAL
 from headrace.lifecycle.packages.trial.dimensions import is_nameless, symbols_of, terms_of

@@ -1,0 +1,115 @@
+"""`model.toml` with one comment above each field; docs/model-packages.md has the same explanations as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+import tomli_w
+
+from headrace.contracts.package.manifest import Manifest
+
+_TENSOR: Final = {
+    "name": "As in the model file, and in requests and answers.",
+    "datatype": "One of BOOL, UINT8 … UINT64, INT8 … INT64, FP16, FP32, FP64, BF16, BYTES (text).",
+    "shape": "Sizes without that of the rows; -1 varies.",
+    "rows_at": "Which dimension of the whole tensor holds the rows; 0 is the first.",
+    "per_request": "Whether the tensor has no rows; requests share a run only where they agree on such an input.",
+    "symbols": 'A name for each size that varies, "" for none; sizes of one name are equal throughout a request.',
+    "optional": "Whether a request may leave the input out.",
+    "sequence": "Whether the model takes or gives a list of tensors; requests hold it stacked, its length first.",
+    "any_shape": "Whether the tensor may have any number of dimensions; `shape` is left out then.",
+    "allow_nan": "Whether NaN and infinity may occur; requests that hold them are refused otherwise.",
+    "sample_shape": "Sizes in place of `shape` that the model is known to run, for warm-up and profile.",
+}
+
+#: Field of model.toml, by its path → what it means. Outputs have the fields of inputs.
+EXPLANATIONS: Final = {
+    "name": "Name of the model; clients ask for it.",
+    "version": "Never changes once it is served.",
+    "runtime": "What runs the file: onnxruntime, torch, openvino, litert, tvm, or a plug-in's name.",
+    "file": "The model file, relative to this folder.",
+    "sha256": "Its checksum; a worker refuses another file.",
+    "labels": "Class names, in the order of an output's last dimension.",
+    "inputs": "What a request holds, in the order of the file; constants are left out.",
+    **{f"inputs.{field}": text for field, text in _TENSOR.items()},
+    "outputs": "What an answer holds, in the order of the file; each has the fields of an input.",
+    **{f"outputs.{field}": text for field, text in _TENSOR.items()},
+    "constants": "Inputs of the file that the package sets (`--set`); no request holds them.",
+    "constants.name": "The input's name in the file.",
+    "constants.datatype": "The input's datatype.",
+    "constants.value": "The whole tensor: a number, text, true or false, or nested lists of them.",
+    "files": "What the model file needs beside it, such as weights, with the checksum of each.",
+    "batching": "How a worker forms batches for this model.",
+    "batching.max_rows": "Most rows in one batch.",
+    "batching.max_wait_ms": "Longest time that a request waits for company, where waiting pays.",
+    "batching.row_sizes": "If given, the model runs these numbers of rows only; batches are padded to the next one.",
+    "batching.independent_rows": "Whether a row's answer is the same in any company; if not, each request runs alone.",
+    "batching.seconds_fixed": "Measured by `headrace models profile`: what a run takes besides its rows; 0 is unknown.",
+    "batching.seconds_per_row": "Measured: what each row adds to that.",
+    "batching.threads": "The threads that both were measured with; 0 is unknown.",
+    "batching.measured_on": "The processor that both were measured on.",
+    "store": "What is kept of an answer, and how.",
+    "store.outputs": '"json" can be read in SQL; "binary" keeps exact bytes and is quicker for large outputs.',
+    "store.keep": "The outputs that are stored and returned, by name; all of them if empty.",
+    "provenance": "How the model came to be: its source, how it was compressed, tried out and measured.",
+}
+
+
+def explained_toml(manifest: Manifest) -> str:
+    """Write a manifest as TOML, each field explained where it first appears."""
+    document = _without_none(msgspec.to_builtins(manifest))
+    tables = {key: value for key, value in document.items() if _is_table(value)}
+    lines: list[str] = []
+    for key, value in document.items():
+        if key not in tables:
+            lines += [f"# {EXPLANATIONS[key]}", _assignment(key, value)]
+    told: set[str] = set()
+    for key, value in tables.items():
+        lines += ["", f"# {EXPLANATIONS[key]}"]
+        if key == "provenance":
+            lines.append(tomli_w.dumps({key: value}).rstrip())
+        elif isinstance(value, list):
+            for item in value:
+                lines += [f"[[{key}]]", *_fields(key, item, told), ""]
+            lines.pop()
+        else:
+            lines += [f"[{key}]", *_fields(key, value, told)]
+    return "\n".join(lines) + "\n"
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _fields(table: str, item: Mapping[str, Any], told: set[str]) -> Iterator[str]:
+    for key, value in item.items():
+        text = EXPLANATIONS.get(f"{table}.{key}", "")
+        if text and text not in told:
+            told.add(text)
+            yield f"# {text}"
+        yield _assignment(key, value)
+
+
+def _assignment(key: str, value: object) -> str:
+    """Write one field; lists of plain values on one line."""
+    if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
+        name, _, _ = tomli_w.dumps({key: 0}).partition(" = ")
+        return f"{name} = {_inline(value)}"
+    return tomli_w.dumps({key: value}).rstrip()
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_inline, value))}]"
+    return tomli_w.dumps({"value": value}).rstrip().removeprefix("value = ")
+
+
+def _without_none(value: Any) -> Any:
+    """Leave out what is None, for which TOML has no word; tuples become lists."""
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value if item is not None]
+    return value

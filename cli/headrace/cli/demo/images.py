@@ -1,0 +1,84 @@
+"""What the demo scores: the held-out images, and the versions of the model that score them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from headrace.contracts import ModelDirectory, ModelPackage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DATA: Final = Path(__file__).with_name("data")
+MODEL: Final = "digits"
+
+#: The version that was trained, and the one that `headrace compress` made of it.
+TRAINED: Final = "1"
+COMPRESSED: Final = "2"
+
+
+class Edition(msgspec.Struct, frozen=True):
+    """A version of the model, and what its package says of the held-out images.
+
+    title: fp32 or int8. stated: how many it found when it was measured. least, most: how many it must find here.
+    recipe: how it was compressed, "" if it wasn't. size_bytes: of its files.
+    """
+
+    version: str
+    title: str
+    stated: int
+    least: int
+    most: int
+    recipe: str
+    size_bytes: int
+
+
+class Digits(msgspec.Struct, frozen=True):
+    """The held-out images. pixels: uint8 [rows, 8, 8] in 0..16. inputs: FP32 [rows, 1, 8, 8] in 0..1. labels: [rows].
+
+    editions: the versions of the model, the trained one first.
+    """
+
+    pixels: NDArray[np.uint8]
+    inputs: NDArray[np.float32]
+    labels: list[int]
+    editions: tuple[Edition, ...]
+
+
+def held_out() -> Digits:
+    """Read the images that the model was not trained on. Raises PackageError when a package is damaged."""
+    import numpy as np
+
+    models = ModelDirectory(DATA / "models")
+    trained, compressed = models.get(MODEL, TRAINED), models.get(MODEL, COMPRESSED)
+    for package in (trained, compressed):
+        package.verify()
+    train_rows = trained.manifest.provenance["train_rows"]
+    with np.load(DATA / "digits.npz") as file:
+        pixels, labels = file["images"][train_rows:], file["labels"][train_rows:]
+    inputs = (pixels.astype(np.float32) / np.float32(16))[:, None]
+    first = as_trained(trained)
+    return Digits(pixels, inputs, labels.tolist(), (first, as_compressed(compressed, first, len(labels))))
+
+
+def as_trained(package: ModelPackage) -> Edition:
+    """Read what a package states that `examples/digits/train.py` wrote: the same hits on every CPU."""
+    hits = package.manifest.provenance["accuracy_hits"]
+    return Edition(package.version, "fp32", hits, hits, hits, "", package.size_bytes)
+
+
+def as_compressed(package: ModelPackage, original: Edition, rows: int) -> Edition:
+    """Read what a package states that `headrace compress` wrote.
+
+    Int8 is rounded differently on other CPUs, so that the hits may differ by a few; what was lost may not be more than
+    the bound under which the package was promoted. rows: how many images were held out.
+    """
+    record = package.manifest.provenance["compression"]
+    stated = round(record["test"]["value"] * record["test"]["rows"])
+    least = math.ceil(original.stated - record["max_drop"] * rows)
+    return Edition(package.version, "int8", stated, least, rows, record["recipe"], package.size_bytes)

@@ -1,0 +1,1 @@
+"""The local stack: Valkey, Postgres, a worker and Flower as child processes."""

@@ -1,0 +1,57 @@
+"""Proves that a converted model serves as its source does, each on the runtime that runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from headrace.compression.errors import CompressionError, MissingLibrary
+from headrace.compression.export.parity import check_parity
+from headrace.compression.quantization.onnx_model.verify import load, proof_batches, run
+from headrace.compression.recipes.steps import Workshop
+from headrace.contracts import HeadraceError, ModelPackage
+
+#: Largest difference of an output that is allowed, in units of 1 + its largest absolute value: sums in other orders.
+TOLERANCE = 1e-4
+
+
+def need(what: str, extra: str, *modules: str) -> None:
+    """Raise MissingLibrary when a module that an extra brings isn't installed. what: that needs it."""
+    if any(find_spec(module) is None for module in modules):
+        raise MissingLibrary(what, extra)
+
+
+@contextlib.contextmanager
+def kept_if_proven(room: Path) -> Iterator[None]:
+    """Remove what lies in a room when what is done within raises."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(room, ignore_errors=True)
+        raise
+
+
+def prove_same(product: ModelPackage, source: ModelPackage, workshop: Workshop, terms: tuple[float, str]) -> None:
+    """Run both on 1, 3 and 64 of the same rows and compare all outputs.
+
+    terms: the tolerance, as `check_parity` takes it, and what the product is, for the message.
+    Raises CompressionError when it can't be loaded, fails on some number of rows, or differs.
+    """
+    tolerance, what = terms
+    before = load(source, workshop.threads)
+    try:
+        try:
+            after = load(product, workshop.threads)
+        except HeadraceError as exc:
+            raise CompressionError(f"{what} can't be served: {exc}") from exc
+        try:
+            for batch in proof_batches(source, workshop, before):
+                found = run(after, batch, what)
+                check_parity(run(before, batch, "the model"), found, tolerance, what)
+        finally:
+            after.close()
+    finally:
+        before.close()

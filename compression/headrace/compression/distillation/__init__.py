@@ -1,0 +1,1 @@
+"""Distillation: a small network learns to answer as a large one does."""

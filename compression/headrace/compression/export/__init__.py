@@ -1,0 +1,1 @@
+"""Exports of torch networks, compared with the networks they came from."""

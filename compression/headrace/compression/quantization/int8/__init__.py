@@ -1,0 +1,1 @@
+"""Int8 for ONNX models: static and dynamic, ranges, and which layers suffer."""

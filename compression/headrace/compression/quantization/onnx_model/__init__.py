@@ -1,0 +1,1 @@
+"""ONNX graphs made ready for quantization, and products compared with their sources."""

@@ -1,0 +1,1 @@
+"""Recipes: the catalog of named ones, and what carries them out."""

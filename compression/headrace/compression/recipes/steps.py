@@ -1,0 +1,124 @@
+"""Recipes: named sequences of steps that make a model smaller or faster.
+
+A step is a frozen value with its options. There are three kinds, in the order in which a recipe has them:
+
+    NetworkStep    a torch network in, a torch network out (pruning, distillation, training for int8)
+    ExportStep     a torch network in, a package out (ONNX, .pt2)
+    PackageStep    a package in, a package out (int8, fp16, graph optimisation, conversion for another runtime)
+
+Steps leave what they are given as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from headrace.compression.data.dataset import Splits
+from headrace.contracts import ModelPackage
+
+if TYPE_CHECKING:
+    from headrace.compression.networks.network import Network
+
+#: Called with (done, of, what) as a long step goes on; of 0 is unknown.
+Progress: TypeAlias = Callable[[int, int, str], None]
+
+
+def no_progress(_done: int, _of: int, _what: str) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where a recipe is carried out, and with what.
+
+    folder: of this attempt alone; every step makes a folder of its own in it (`room`). data: rows for calibration,
+    training and selection; never those of the final test. seed: of all that is random. threads: for running and
+    training; the count at which the result will serve. progress: shown while a step takes its time.
+    """
+
+    folder: Path
+    data: Splits
+    seed: int = 0
+    threads: int = 1
+    progress: Progress = field(default=no_progress, compare=False)
+
+    def room(self, step: Step) -> Path:
+        """Make the folder of one step; empty, also when an interrupted attempt left something there."""
+        import shutil
+
+        folder = self.folder / step_name(step)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+
+@runtime_checkable
+class NetworkStep(Protocol):
+    """Changes a torch network."""
+
+    def change(self, network: Network, workshop: Workshop) -> Network:
+        """Give a changed copy.
+
+        Raises NotApplicable when there is nothing in the network that it can change, DataError when it lacks data.
+        """
+        ...
+
+
+@runtime_checkable
+class ExportStep(Protocol):
+    """Makes a package of a torch network."""
+
+    def export(self, network: Network, workshop: Workshop) -> ModelPackage:
+        """Give a package that was compared with the network. Raises CompressionError when they differ."""
+        ...
+
+
+@runtime_checkable
+class PackageStep(Protocol):
+    """Makes a package of another package."""
+
+    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
+        """Give a new package, in `workshop.room(self)`.
+
+        Raises NotApplicable when the model has nothing that it can change or is of another runtime, DataError when
+        it lacks data, MissingLibrary.
+        """
+        ...
+
+
+Step: TypeAlias = NetworkStep | ExportStep | PackageStep
+
+
+def step_name(step: Step) -> str:
+    """Name a step with its options, for folders and people: `static-int8`, or `static-int8-3f2a` with options."""
+    name = "".join("-" + letter.lower() if letter.isupper() else letter for letter in type(step).__name__).strip("-")
+    options = {
+        spec.name: getattr(step, spec.name)
+        for spec in dataclasses.fields(step)  # type: ignore[arg-type]
+        if getattr(step, spec.name) != spec.default
+    }
+    return f"{name}-{hashlib.sha256(repr(sorted(options.items())).encode()).hexdigest()[:4]}" if options else name
+
+
+def step_record(step: Step) -> dict[str, Any]:
+    """Give a step as the record keeps it: its class and all its options."""
+    return {"step": type(step).__name__, **dataclasses.asdict(step)}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps under a name. needs_network: it starts from torch; others start from a package."""
+
+    name: str
+    steps: Sequence[Step]
+    summary: str = ""
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether it starts from a torch network."""
+        return any(isinstance(step, NetworkStep | ExportStep) for step in self.steps)

@@ -1,0 +1,215 @@
+"""What became of each recipe that was tried, kept on disk as it happens, so that a search can go on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from headrace.compression.benchmarking.compare import SAME, Measurement, faster
+from headrace.compression.evaluation.evaluate import Disagreement, Evaluation, MaxDrop, surely_within, within
+from headrace.compression.search.pareto import Point, front
+
+#: measured: there are figures. not applicable: the recipe has nothing to do here. not installed: it lacks a library.
+#: failed: it went wrong.
+Status: TypeAlias = Literal["measured", "not applicable", "not installed", "failed"]
+
+#: What the model that is compressed is called among the recipes.
+ORIGINAL: Final = "original"
+
+#: A product that is faster by less is not worth another version to look after; nor is one smaller by less than this.
+MIN_SPEEDUP: Final = 1.1
+SMALLER: Final = 1.1
+
+_FILE: Final = "attempt.json"
+_TRACEBACK: Final = "traceback.txt"
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One recipe that was tried.
+
+    reason: why there are no figures. package: folder of the product, relative to the search's. selection: on the
+    selection rows. measurement: against the original, in turn. test: on the test rows, for those that were considered
+    for promotion; disagreements: of those rows. seconds: that making and measuring it took. notes: what to know of the
+    product beside its figures.
+    """
+
+    recipe: str
+    summary: str = ""
+    status: Status
+    reason: str = ""
+    package: str = ""
+    selection: Evaluation | None = None
+    measurement: Measurement | None = None
+    test: Evaluation | None = None
+    disagreements: tuple[Disagreement, ...] = ()
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> tuple[Evaluation, Measurement] | None:
+        """Give metric and measurement if it was measured."""
+        if self.selection is None or self.measurement is None:
+            return None
+        return self.selection, self.measurement
+
+    def point(self, at_rows: int) -> Point | None:
+        """Place it among the others, by the selection rows, on which all were measured; None without figures."""
+        if self.figures is None:
+            return None
+        selection, measurement = self.figures
+        found = measurement.at(at_rows)
+        # Each attempt was timed against the original in its own minutes: the ratio compares across them, seconds don't.
+        relative = 1 / found.ratio.median if found.ratio else 1.0
+        return Point(selection.drop or 0.0, relative, measurement.candidate.file_bytes)
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether an attempt may be promoted, and the reason in words."""
+
+    pays: bool
+    reason: str
+
+
+def judge(attempt: Attempt, bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP) -> Verdict:
+    """Say whether an attempt pays: within the bound, on the test rows too if it got there, and worth it."""
+    if attempt.figures is None:
+        return Verdict(False, f"{attempt.status}: {attempt.reason}")
+    selection, measurement = attempt.figures
+    for evaluation, rows in ((selection, "selection"), (attempt.test, "test")):
+        if evaluation is not None and evaluation.not_finite_rows:
+            return Verdict(False, f"NaN or infinity in {evaluation.not_finite_rows} of the {rows} rows")
+        if evaluation is not None and not within(evaluation, bound):
+            drop = 100 * (evaluation.drop or 0.0)
+            return Verdict(
+                False, f"loses {drop:.2f} {_unit(evaluation)} on the {rows} rows; at most {bound} is allowed"
+            )
+    if not worth_it(measurement, at_rows, min_speedup):
+        return Verdict(False, _not_worth_it(measurement, at_rows, min_speedup))
+    pays = f"pays{_beyond_speed(measurement, at_rows, min_speedup)}"
+    if attempt.test is not None and not surely_within(attempt.test, bound):
+        return Verdict(True, f"{pays}; with {attempt.test.rows} test rows the drop may yet be {_high(attempt.test)}")
+    return Verdict(True, pays)
+
+
+def worth_it(measurement: Measurement, at_rows: int, min_speedup: float) -> bool:
+    """Whether a product is worth its place: at least so many times as fast, or smaller and no slower.
+
+    Faster beyond doubt, and by `min_speedup` in the median; or SMALLER times as small, and in the median no slower than
+    two processes that run the same model differ by.
+    """
+    return _fast_enough(measurement, at_rows, min_speedup) or (
+        _times_smaller(measurement) >= SMALLER and not _slower(measurement, at_rows)
+    )
+
+
+def _fast_enough(measurement: Measurement, at_rows: int, min_speedup: float) -> bool:
+    ratio = measurement.at(at_rows).ratio
+    return ratio is not None and faster(measurement, at_rows) and ratio.median >= min_speedup
+
+
+def _slower(measurement: Measurement, at_rows: int) -> bool:
+    ratio = measurement.at(at_rows).ratio
+    return ratio is None or ratio.median * SAME < 1
+
+
+def _times_smaller(measurement: Measurement) -> float:
+    before, after = measurement.baseline, measurement.candidate
+    return before.file_bytes / after.file_bytes if before is not None and after.file_bytes else 1.0
+
+
+def _not_worth_it(measurement: Measurement, at_rows: int, min_speedup: float) -> str:
+    ratio = measurement.at(at_rows).ratio
+    if ratio is None:
+        return f"not faster: unmeasured at {at_rows} rows"
+    between = f"({ratio.low:.2f} to {ratio.high:.2f})"
+    if _slower(measurement, at_rows):
+        return f"not faster: {ratio.median:.2f} times as fast {between} at {at_rows} rows"
+    if ratio.median >= min_speedup:
+        return (
+            f"not surely faster: {ratio.median:.2f} times as fast {between} at {at_rows} rows; --seconds 5 measures "
+            "for longer"
+        )
+    return (
+        f"not worth it: {ratio.median:.2f} times as fast, {_times_smaller(measurement):.2f} times as small; "
+        f"--min-speedup {min_speedup:g} asks for more"
+    )
+
+
+def _beyond_speed(measurement: Measurement, at_rows: int, min_speedup: float) -> str:
+    """Add to a verdict that it pays what its speed doesn't tell: that it is for its size, or in spite of it."""
+    smaller = _times_smaller(measurement)
+    if not _fast_enough(measurement, at_rows, min_speedup):
+        return f" by its size: {smaller:.1f} times as small, no slower"
+    return f", though {1 / smaller:.1f} times as large" if smaller * SMALLER <= 1 else ""
+
+
+def ranked(
+    attempts: Sequence[Attempt], bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP
+) -> list[Attempt]:
+    """List the attempts that pay, the fastest first."""
+    paying = [attempt for attempt in attempts if judge(attempt, bound, at_rows, min_speedup).pays]
+    return sorted(paying, key=lambda attempt: _point(attempt, at_rows).seconds)
+
+
+def pareto(attempts: Sequence[Attempt], at_rows: int, original_bytes: int) -> list[str]:
+    """Name the recipes, and ORIGINAL, that no other beats in metric, time and size at once.
+
+    Those whose outputs were not finite are left out. original_bytes: of the original's files.
+    """
+    sound = [attempt for attempt in attempts if attempt.selection and not attempt.selection.not_finite_rows]
+    points = {attempt.recipe: point for attempt in sound if (point := attempt.point(at_rows))}
+    points[ORIGINAL] = Point(0.0, 1.0, original_bytes)
+    names = list(points)
+    return [names[index] for index in front(list(points.values()))]
+
+
+def _point(attempt: Attempt, at_rows: int) -> Point:
+    point = attempt.point(at_rows)
+    assert point is not None
+    return point
+
+
+def _unit(evaluation: Evaluation) -> str:
+    return "pt" if evaluation.unit == "points" else "%"
+
+
+def _high(evaluation: Evaluation) -> str:
+    return f"{100 * (evaluation.drop_high or 0.0):.2f} {_unit(evaluation)}"
+
+
+class AttemptLog:
+    """The attempts of one search, a folder each."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: of the search; made when the first attempt is kept."""
+        self._folder = folder
+
+    def find(self, recipe: str) -> Attempt | None:
+        """Give what became of a recipe, or None when it wasn't tried, or what was kept can't be read any more."""
+        try:
+            return msgspec.json.decode(self._file(recipe).read_bytes(), type=Attempt)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def keep(self, attempt: Attempt) -> Attempt:
+        """Write it, whole or not at all."""
+        file = self._file(attempt.recipe)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(attempt)))
+        partial.replace(file)
+        return attempt
+
+    def explain(self, recipe: str, traceback: str) -> Path:
+        """Write down how a recipe went wrong that nobody expected to; gives the file."""
+        file = self._file(recipe).with_name(_TRACEBACK)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(traceback, "utf-8")
+        return file
+
+    def _file(self, recipe: str) -> Path:
+        return self._folder / re.sub(r"[^A-Za-z0-9_.+-]", "-", recipe) / _FILE

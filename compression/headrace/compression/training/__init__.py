@@ -1,0 +1,1 @@
+"""Training torch networks: the options, the data, the loss and the loop."""

@@ -1,0 +1,1 @@
+"""Durable requests of clients."""

@@ -1,0 +1,1 @@
+"""Replies: the inboxes, the store as the second source, lost requests, and cancellation."""

@@ -1,0 +1,1 @@
+"""Building requests: inputs, their check against what workers serve, and their encoding."""

@@ -1,0 +1,1 @@
+"""A client's connections to the broker, and who may use them when."""

@@ -1,0 +1,182 @@
+"""The mark of what a consumer runs at present, so that a death is blamed on that and not on all that was held."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+import redis.exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from headrace.queueing.connection.patience import SILENCE_S
+from headrace.queueing.connection.silence import ASK_AFTER, is_readable
+from headrace.queueing.keys import RUNNING_TTL_S, keys_of
+from headrace.queueing.logs import logger
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.connection import AbstractConnection
+
+#: After a failure nothing is sent for this time, so that a server that is away holds up no batch.
+PAUSE_S: Final = 1.0
+
+#: Longest time that one connection attempt or one send may hold up a batch.
+TIMEOUT_S: Final = 0.5
+
+
+class _Send(Protocol):
+    """send(2): gives how many bytes were taken, or -1."""
+
+    def __call__(self, fd: int, data: bytes, size: int, flags: int) -> int: ...
+
+
+def _find_send() -> _Send:
+    """Find the C library's function, which keeps the GIL when it is called like this. Python ignores SIGPIPE."""
+    send: Any = ctypes.PyDLL(None).send
+    send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+    send.restype = ctypes.c_ssize_t
+    return cast("_Send", send)
+
+
+_SEND: Final = _find_send()
+
+#: Lets Linux keep a mark for up to 0.2 s, in which others may join it: it is needed when the process dies, and then
+#: the kernel sends it at once, for it closes the socket. Saves waking the server for each batch. Elsewhere, and on
+#: Unix sockets, a mark leaves at once.
+_MAY_WAIT: Final[int] = getattr(socket, "MSG_MORE", 0)
+
+
+class RunningMark:
+    """Tells the server what runs, without waiting for answers; for one thread.
+
+    Costs one small write to a socket a batch: the connection is told to give no answers (CLIENT REPLY OFF), and what
+    was handed to the kernel arrives even if the process is killed right after. A mark that gets lost (the server is
+    away, or its memory full, or the machine lost power) only means that a death goes uncounted.
+    """
+
+    def __init__(self, client: Redis, worker: str) -> None:
+        """client: gives the address; connects when first needed. worker: who runs, for the history of a death."""
+        self._pool = client.connection_pool
+        self._keys = keys_of(client)
+        self._worker = " ".join(worker.split())
+        self._connection: AbstractConnection | None = None
+        self._marked: tuple[str, ...] = ()
+        self._silent_until = 0.0
+        self._away = False
+        self._silence_s = float(self._pool.connection_kwargs.get("socket_timeout") or SILENCE_S)
+        self._asked = False
+        self._asked_at = 0.0
+
+    @property
+    def stands(self) -> bool:
+        """Whether anything was said to run."""
+        return bool(self._marked)
+
+    def set(self, running: Mapping[str, Sequence[str]]) -> None:
+        """Say what runs from now on: the tags of each consumer; what was said before holds no more."""
+        for consumer in self._marked:
+            if consumer not in running:
+                self._tell(("DEL", self._keys.running(consumer)), _MAY_WAIT)
+        self._marked = tuple(running)
+        for consumer, tags in running.items():
+            mark = "\n".join((self._worker, *tags))
+            self._tell(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), _MAY_WAIT)
+
+    def clear(self) -> None:
+        """Say that nothing runs."""
+        if self._marked:
+            self.set({})
+
+    def send(self, *command: str | int) -> None:
+        """Send any command whose answer does not matter, now and after those sent before; may get lost."""
+        self._tell(command, 0)
+
+    def _tell(self, command: tuple[str | int, ...], flags: int) -> None:
+        if self._silent_until and time.monotonic() < self._silent_until:
+            return
+        try:
+            connection = self._connection
+            if connection is None or not self._lives(connection):
+                connection = self._connect()
+            _send(connection, connection.pack_command(*command), flags)  # type: ignore[no-untyped-call]
+        except (redis.exceptions.RedisError, OSError) as exc:
+            self._lose(exc)
+        else:
+            self._silent_until = 0.0
+            if self._away:
+                self._away = False
+                logger.warning("queueing.marks_kept_again worker=%s", self._worker)
+
+    def _lives(self, connection: Any) -> bool:
+        """Return whether the connection may still be used; asks the server for an answer now and then, without waiting.
+
+        The kernel takes what is written to a connection that has gone silent until its buffers are full.
+        """
+        if getattr(connection, "is_suspect", False):
+            return False
+        now = time.monotonic()
+        if self._asked:
+            if is_readable(connection):
+                connection.read_response()
+                self._asked = False
+            elif now - self._asked_at >= self._silence_s * (1 - ASK_AFTER):
+                raise redis.exceptions.TimeoutError(f"no answer in {now - self._asked_at:.0f} s")
+        elif now - self._asked_at >= self._silence_s * ASK_AFTER:
+            # The first one is answered, the second is not.
+            asking = connection.pack_commands([("CLIENT", "REPLY", "ON"), ("CLIENT", "REPLY", "OFF")])
+            _send(connection, asking, _MAY_WAIT)
+            self._asked, self._asked_at = True, now
+        return True
+
+    def close(self) -> None:
+        """Close the connection; marks stay as they are."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(redis.exceptions.RedisError, OSError):
+                connection.disconnect()  # type: ignore[no-untyped-call]
+
+    def _connect(self) -> AbstractConnection:
+        # Not from the pool, which has no use for a connection that gives no answers.
+        options = {
+            **self._pool.connection_kwargs,
+            "socket_timeout": TIMEOUT_S,
+            "socket_connect_timeout": TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if "path" in options:
+            del options["socket_connect_timeout"]  # a Unix socket knows no such thing
+        connection: AbstractConnection = self._pool.connection_class(**options)
+        connection.connect()  # type: ignore[no-untyped-call]
+        connection.send_command("CLIENT", "REPLY", "OFF", check_health=False)  # type: ignore[no-untyped-call]
+        self._connection = connection
+        self._asked, self._asked_at = False, time.monotonic()
+        return connection
+
+    def _lose(self, exc: Exception) -> None:
+        self.close()
+        self._silent_until = time.monotonic() + PAUSE_S
+        if not self._away:
+            self._away = True
+            logger.warning("queueing.marks_lost worker=%s error=%s", self._worker, exc)
+
+
+def _send(connection: AbstractConnection, chunks: Sequence[bytes], flags: int) -> None:
+    """Send what fits into the socket at once, which is nearly always all, and wait for the rest.
+
+    Python's own `send` lets go of the GIL, which a thread that decodes messages then keeps for a switch interval, while
+    the batch waits; that cost 5 % of the throughput. A small send into a socket that has room takes some 10 µs.
+    """
+    data = b"".join(chunks)
+    sock = cast("socket.socket", connection._sock)
+    if not isinstance(sock, ssl.SSLSocket):
+        taken = _SEND(sock.fileno(), data, len(data), flags | socket.MSG_DONTWAIT)
+        # -1, full or broken: `sendall` waits, or raises what is wrong.
+        data = data[max(taken, 0) :]
+    if data:
+        sock.sendall(data)

@@ -1,0 +1,210 @@
+"""Who consumes a queue, and what is served there: written by consumers, read by whoever submits or waits.
+
+A consumer says that it is there when it starts and with each renewal of its lease. What it serves it says once; that
+counts for as long as the consumer is there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from headrace.contracts.errors import PackageError
+from headrace.contracts.package.signature import Signature
+from headrace.queueing.keys import CONSUMERS_TTL_S, PREFIXES, Keys, keys_of
+from headrace.queueing.lua import scripts
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
+
+    from headrace.queueing.connection.connect import Command
+
+#: ARGV: consumer, lease in ms, then queues. Notes the consumer among those of each queue, in place of the ones whose
+#: lease has ended.
+_ANNOUNCE: Final = f"""
+redis.call('ZREM', '{scripts.KEYS.leases}', '')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for at = 3, #ARGV do
+  local consumers = '{scripts.KEYS.consumers("")}' .. ARGV[at]
+  redis.call('ZREMRANGEBYSCORE', consumers, '-inf', now)
+  redis.call('ZADD', consumers, now + tonumber(ARGV[2]), ARGV[1])
+  redis.call('EXPIRE', consumers, {CONSUMERS_TTL_S})
+end
+"""
+
+#: Goes on from `_ANNOUNCE`: notes the prefix among all. An ACL may not allow it, which hurts nobody.
+_ANNOUNCE_PREFIX: Final = f"""
+redis.pcall('ZREMRANGEBYSCORE', '{PREFIXES}', '-inf', now)
+redis.pcall('ZADD', '{PREFIXES}', 'GT', now + tonumber(ARGV[2]), '{scripts.KEYS.prefix}')
+redis.pcall('EXPIRE', '{PREFIXES}', {CONSUMERS_TTL_S})
+"""
+
+
+#: ARGV: queue. Returns what its consumers with a live lease serve, equal answers once.
+_SERVED: Final = f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local found, known = {{}}, {{}}
+for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', '{scripts.KEYS.consumers("")}' .. ARGV[1], now, '+inf')) do
+  local served = redis.call('HGET', '{scripts.KEYS.served("")}' .. consumer, ARGV[1])
+  if served and not known[served] then
+    known[served] = true
+    found[#found + 1] = served
+  end
+end
+return found
+"""
+
+#: Seconds after which what a consumer serves disappears when it didn't say so again; whoever reads goes by its lease.
+SERVED_TTL_S: Final = 120
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What the consumer of a model's queue answers requests with that name no version."""
+
+    version: str
+    signature: Signature
+
+
+_decode: Final = msgspec.json.Decoder(Served).decode
+
+
+class ConsumedQueues:
+    """The queues of one consumer, as the server knows them. Methods raise the errors of `redis.exceptions`."""
+
+    def __init__(self, client: redis.Redis, consumer: str, lease_ms: int) -> None:
+        """lease_ms: how long the server believes it without `renew`."""
+        self._client = client
+        self._consumer = consumer
+        self._lease_ms = lease_ms
+        text = _ANNOUNCE + _ANNOUNCE_PREFIX if keys_of(client).prefix else _ANNOUNCE
+        self._text = scripts.rendered(text, keys_of(client))
+        self._announce = client.register_script(self._text)
+        self._lock = threading.Lock()
+        self._queues: set[str] = set()
+        self._served: dict[str, bytes] = {}
+
+    def add(self, queue: str) -> None:
+        """Be known as a consumer of a queue."""
+        with self._lock:
+            self._queues.add(queue)
+        self._announce(args=[self._consumer, self._lease_ms, queue])
+
+    def discard(self, queue: str) -> None:
+        """Be known as a consumer of a queue no more."""
+        with self._lock:
+            if queue not in self._queues:
+                return
+            self._queues.discard(queue)
+        self._client.zrem(keys_of(self._client).consumers(queue), self._consumer)
+
+    def renew(self, client: redis.Redis | None = None) -> None:
+        """Be known for another lease; client: a connection of the caller's own, or None."""
+        with self._lock:
+            queues = sorted(self._queues)
+        if queues:
+            self._announce(args=[self._consumer, self._lease_ms, *queues], client=client)
+
+    def serve(self, served: Mapping[str, Served]) -> None:
+        """Say what requests of each queue are answered with; `serve_again` must follow before SERVED_TTL_S."""
+        self._served = {queue: msgspec.json.encode(each) for queue, each in served.items()}
+        self._say_served()
+
+    def serve_again(self) -> None:
+        """Say what was said by `serve` for another SERVED_TTL_S; one short command unless the server has lost it."""
+        if self._served and not self._client.expire(keys_of(self._client).served(self._consumer), SERVED_TTL_S):
+            self._say_served()
+
+    def _say_served(self) -> None:
+        if not self._served:
+            return
+        key = keys_of(self._client).served(self._consumer)
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.hset(key, mapping=self._served)  # type: ignore[arg-type]  # the stubs want one type of keys
+            pipe.expire(key, SERVED_TTL_S)
+            pipe.execute()
+
+    def renewal_commands(self) -> list[Command]:
+        """Return the command of `renew`, for somebody else to run; none without queues."""
+        with self._lock:
+            queues = sorted(self._queues)
+        return [("EVAL", self._text, 0, self._consumer, self._lease_ms, *queues)] if queues else []
+
+    def close(self) -> None:
+        """Be known no more."""
+        for queue in sorted(self._queues):
+            self.discard(queue)
+        if self._served:
+            self._client.delete(keys_of(self._client).served(self._consumer))
+
+
+def is_served(client: redis.Redis, queue: str) -> bool:
+    """Return whether a consumer with a live lease takes the messages of a queue; one round trip.
+
+    A consumer that was killed counts until its lease ends. Raises the errors of `redis.exceptions`.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.zrange(keys_of(client).consumers(queue), -1, -1, withscores=True)
+        return _lives(*pipe.execute())
+
+
+async def is_served_async(client: redis.asyncio.Redis, queue: str) -> bool:
+    """Return whether a queue has a consumer; see `is_served`."""
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.zrange(keys_of(client).consumers(queue), -1, -1, withscores=True)
+        return _lives(*await pipe.execute())
+
+
+def prefixes_served(client: redis.Redis, queue: str) -> list[str]:
+    """Return the key prefixes other than the client's own under which a queue has consumers, "" for none.
+
+    Only those whose consumers may write `keys.PREFIXES`, and whose keys the client may read; two round trips. Raises
+    the errors of `redis.exceptions`.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.zrange(PREFIXES, 0, -1)
+        time, noted = pipe.execute(raise_on_error=False)
+        known = {prefix.decode() for prefix in noted} if isinstance(noted, list) else set()
+        others = sorted((known | {""}) - {keys_of(client).prefix})
+        for prefix in others:
+            pipe.zrange(Keys(prefix).consumers(queue), -1, -1, withscores=True)
+        found = pipe.execute(raise_on_error=False)
+    return [prefix for prefix, last in zip(others, found, strict=True) if isinstance(last, list) and _lives(time, last)]
+
+
+def _lives(time: tuple[int, int], last: list[Any]) -> bool:
+    seconds, micros = time
+    return bool(last) and float(last[0][1]) > seconds * 1000 + micros // 1000
+
+
+def served(client: redis.Redis, queue: str) -> list[Served]:
+    """Return what the consumers of a queue serve, each once; one round trip.
+
+    Consumers that don't say it, which are no inference workers or older ones, count for nothing. Raises the errors of
+    `redis.exceptions`.
+    """
+    return _read(client.eval(scripts.rendered(_SERVED, keys_of(client)), 0, queue))
+
+
+async def served_async(client: redis.asyncio.Redis, queue: str) -> list[Served]:
+    """Return what the consumers of a queue serve; see `served`."""
+    return _read(await client.eval(scripts.rendered(_SERVED, keys_of(client)), 0, queue))
+
+
+def _read(answers: Iterable[bytes]) -> list[Served]:
+    found = []
+    for answer in answers:
+        try:
+            found.append(_decode(answer))
+        except (msgspec.DecodeError, PackageError):
+            # Of another version of headrace, whose signatures say more than this one understands.
+            continue
+    return found

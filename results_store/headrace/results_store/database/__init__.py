@@ -1,0 +1,1 @@
+"""Connections to Postgres: addresses, bounds on waiting, and errors."""

@@ -1,0 +1,1 @@
+"""Durable requests: kept as rows before they are sent, by clients, applications and relays."""

@@ -1,0 +1,1 @@
+"""Reading predictions and counting them."""

@@ -1,0 +1,1 @@
+"""Writing finished batches: encoding, statements, partitions, and rows that Postgres refuses."""

@@ -1,0 +1,1 @@
+"""What Flower and `celery inspect` see."""

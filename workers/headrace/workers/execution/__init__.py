@@ -1,0 +1,1 @@
+"""Running batches: the executor's thread, bisection of failures, backoff, and cancellation."""

@@ -1,0 +1,1 @@
+"""From claimed messages to checked requests, and how many are claimed ahead."""

@@ -1,0 +1,1 @@
+"""The models that a worker serves: loaded on demand, checked, and limited in their batch sizes."""

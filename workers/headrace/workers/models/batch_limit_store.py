@@ -1,0 +1,54 @@
+"""The ceilings of all lanes on one device, remembered in Redis for the processes to come."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from headrace.contracts import BrokerUnavailable, ModelPackage
+from headrace.queueing import translate_errors
+from headrace.queueing.keys import PLAIN, keys_of
+from headrace.workers.models.batch_limit import Ceiling
+
+if TYPE_CHECKING:
+    import redis
+
+    from headrace.queueing import RunningMark
+
+logger = logging.getLogger(__name__)
+
+
+class Ceilings:
+    """Makes the ceiling of each lane, from what earlier processes learned on this device."""
+
+    def __init__(self, device: str, sender: RunningMark) -> None:
+        """sender: takes along what is to be remembered; a ceiling that gets lost is only learned again."""
+        self._device = device
+        self._sender = sender
+        self._known: dict[str, int] = {}
+        self._key = PLAIN.ceilings
+
+    def load(self, client: redis.Redis) -> None:
+        """Read what was learned before; without the broker, which the worker may come before, start without."""
+        self._key = keys_of(client).ceilings
+        try:
+            with translate_errors():
+                found: dict[bytes, bytes] = client.hgetall(self._key)  # type: ignore[assignment]
+        except BrokerUnavailable as exc:
+            logger.warning("the batch ceilings of earlier workers were not read: %s", exc.message)
+            return
+        self._known = {key.decode(): int(rows) for key, rows in found.items()}
+
+    def of(self, package: ModelPackage) -> Ceiling:
+        """Give the ceiling of a package's lane."""
+        key = f"{package.name} {package.version} {self._device}"
+        return Ceiling(package.manifest.batching.max_rows, self._known.get(key), partial(self._remember, key))
+
+    def _remember(self, key: str, rows: int | None) -> None:
+        if rows is None:
+            logger.info("batches of %s may be as large as the package says again", key)
+            self._sender.send("HDEL", self._key, key)
+        else:
+            logger.warning("batches of %s: at most %d rows now, for memory's sake", key, rows)
+            self._sender.send("HSET", self._key, key, rows)

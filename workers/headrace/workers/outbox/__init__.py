@@ -1,0 +1,1 @@
+"""Finished batches become committed rows, then replies, then acknowledgements."""
