@@ -43,7 +43,7 @@ def take_in(source: Path, folder: Path, *, sample: Path | None = None) -> Declar
 def _format_of(source: Path) -> _Format:
     if source.is_dir():
         _check_folder(source)
-        return _module("savedmodel")
+        return _module("savedmodel.conversion")
     if source.name == _SAVED_MODEL:
         raise PackageError(f"{source} is a part of a SavedModel; add the folder that holds it: {source.parent}")
     check_readable(source)
