@@ -42,8 +42,9 @@ def add(x, y):
     return x + y
 """
 
-#: A worker that is told to stop is gone within 4 s on an idle machine; processes of the pool take half of that.
-GONE_S = 12.0
+#: A worker that is told to stop is gone within 4 s on an idle machine. Under prefork a process of billiard's pool
+#: sometimes waits 30 s, its own limit, for its parent to count the last result, with any transport.
+GONE_S = {"solo": 12.0, "prefork": 45.0}
 
 #: A shorter bound than the default, to save time.
 BOUND_S = 3.0
@@ -114,7 +115,7 @@ def test_a_worker_whose_connections_are_frozen_ends_when_it_is_told_to(
     time.sleep(0.5)
     worker.process.send_signal(signal.SIGTERM)
     try:
-        assert worker.process.wait(GONE_S) == 0
+        assert worker.process.wait(GONE_S[pool]) == 0
     except subprocess.TimeoutExpired:
         pytest.fail(f"the worker has not ended:\n{worker.output}")
 
