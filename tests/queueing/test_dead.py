@@ -68,6 +68,29 @@ def test_a_retried_letter_is_a_fresh_message_of_its_queue(client: redis.Redis, c
     assert client.keys("headrace:dead:*") == []
 
 
+def test_the_answer_to_a_request_without_a_row_is_kept_in_the_same_step_whatever_memory_there_is(
+    client: redis.Redis, consumer: ClaimingConsumer
+) -> None:
+    for identity in ("one", "two"):
+        client.lpush(keys.PLAIN.queue_list(A, 0), identity)
+    one, two = consumer.claim({A: 2})
+    first, again = (consumer.bury_command(tag, "no row", answer=("one", b"reply", 60)) for tag in (one.tag, one.tag))
+    second = consumer.bury_command(two.tag, "no row", answer=("two", b"other", 60))
+    assert client.execute_command(*first) == 1
+    assert client.get(keys.PLAIN.answer("one")) == b"reply"
+    assert 0 < client.ttl(keys.PLAIN.answer("one")) <= 60
+    client.delete(keys.PLAIN.answer("one"))
+    assert client.execute_command(*again) == 0, "nobody holds it any more, so it says nothing"
+    assert not client.exists(keys.PLAIN.answer("one"))
+    before = client.config_get("maxmemory")["maxmemory"]
+    client.config_set("maxmemory", 1)
+    try:
+        assert client.execute_command(*second) == 1
+    finally:
+        client.config_set("maxmemory", before)
+    assert client.get(keys.PLAIN.answer("two")) == b"other"
+
+
 def test_a_dropped_letter_is_gone(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     identity = bury(client, consumer, A, "x", "poison")
     kept = bury(client, consumer, A, "y", "poison")

@@ -99,33 +99,6 @@ def test_an_inbox_takes_replies_again_when_it_was_read(broker: redis.Redis) -> N
     assert arrived(broker) == [sent]
 
 
-ROWLESS = Reply(id="rowless", state="failed", error_type="InferenceFailed", error_message="no" * 500)
-
-
-def test_a_reply_without_a_row_lies_under_a_key_of_its_own_too(broker: redis.Redis) -> None:
-    writes = sender(broker, inbox_bytes=100_000)
-    for number in range(0, 10_000, 20):
-        writes.send(answers(*replies(20, 1000, number)), [])
-    writes.send(Answers({INBOX: [ROWLESS, *replies(1, 0)]}, {}, {"rowless"}), [("SET", "settled", "1")])
-    assert broker.get("settled") == b"1"
-    assert not writes.owes
-    assert decode_replies(broker.get(PLAIN.answer("rowless"))) == [ROWLESS]  # type: ignore[arg-type]
-    assert 3500 < broker.ttl(PLAIN.answer("rowless")) <= 3600
-    assert not broker.exists(PLAIN.answer("0"))
-
-
-def test_a_reply_without_a_row_is_kept_while_the_server_has_no_memory(small: Valkey) -> None:
-    with connect(small.url) as broker:
-        broker.config_set("maxmemory", 1)
-        writes = sender(broker)
-        writes.send(Answers({INBOX: [ROWLESS]}, {}, {"rowless"}), [])
-        broker.config_set("maxmemory", 0)
-        assert writes.owes
-        writes.send(Answers.empty(), [])
-        assert not writes.owes
-        assert decode_replies(broker.get(PLAIN.answer("rowless"))) == [ROWLESS]  # type: ignore[arg-type]
-
-
 def test_a_single_reply_that_is_larger_than_the_inbox_is_referred_to(broker: redis.Redis) -> None:
     sender(broker, inbox_bytes=100_000).send(answers(*replies(1, 200_000)), [])
     assert arrived(broker) == [[Reply(id="0", state="succeeded", stored=True)]]

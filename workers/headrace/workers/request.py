@@ -56,10 +56,14 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
 
 
 class Burial(msgspec.Struct, kw_only=True, eq=False):
-    """Why a message goes to the dead letters, and what happened before, oldest first."""
+    """Why a message goes to the dead letters, and what happened before, oldest first.
+
+    answer: the reply to a request that has no row, and for how many seconds it is kept where its client finds it.
+    """
 
     reason: str
     history: list[str]
+    answer: tuple[bytes, int] | None = None
 
 
 class RowForm(enum.Enum):

@@ -334,12 +334,18 @@ class ClaimingConsumer:
         with self._lock:
             self._held.pop(tag, None)
 
-    def bury_command(self, tag: str, reason: str, history: Iterable[str] = ()) -> Command:
-        """Give the command of `bury`, for a pipeline of the caller's, who runs it until it succeeds."""
+    def bury_command(
+        self, tag: str, reason: str, history: Iterable[str] = (), answer: tuple[str, bytes, int] | None = None
+    ) -> Command:
+        """Return the command of `bury`, for a pipeline of the caller's, who runs it until it succeeds.
+
+        answer: for a request that has no row, its id, the reply to it, and for how many seconds to keep that where its
+        client finds it. It is written in the same step, also by a server without memory.
+        """
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
-        return "EVAL", self._burial_text, 0, *self._burial(tag, reason, history)
+        return "EVAL", self._burial_text, 0, *self._burial(tag, reason, history), *(answer or ())
 
     def _burial(self, tag: str, reason: str, history: Iterable[str]) -> tuple[str | bytes, ...]:
         came_from = tag.partition(":")[2]

@@ -415,7 +415,8 @@ end
 """
 )
 
-#: ARGV: consumer, tag, dead-letter id, JSON of what happened. Gives 1, or 0 when the consumer holds no such message.
+#: ARGV: consumer, tag, dead-letter id, JSON of what happened; and, for a request without a row, its id, the reply to it
+#: and the seconds for which to keep that. Gives 1, or 0 when the consumer holds no such message.
 BURY: Final = (
     _SHARED
     + f"""
@@ -426,6 +427,7 @@ if not message then return 0 end
 local queue = queue_of(string.sub(tag, string.find(tag, ':', 1, true) + 1))
 redis.call('HSET', '{KEYS.dead_messages}', id, message)
 redis.call('HSET', '{KEYS.dead_letters}', id, ARGV[4])
+if ARGV[5] then redis.call('SET', '{KEYS.answer("")}' .. ARGV[5], ARGV[6], 'EX', ARGV[7]) end
 redis.call('HINCRBY', '{KEYS.dead_counts}', queue, 1)
 local now = redis.call('TIME')[1]
 redis.call('ZADD', '{KEYS.dead_index}', now, id)

@@ -309,7 +309,8 @@ def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
                 settle(outcome.request)
             else:
                 request, burial = outcome.request, outcome.burial
-                yield request.consumer.bury_command(request.tag, burial.reason, burial.history)
+                answer = None if burial.answer is None else (request.id, *burial.answer)
+                yield request.consumer.bury_command(request.tag, burial.reason, burial.history, answer)
     for consumer, held in tags.items():
         yield from consumer.ack_commands(held)
 

@@ -11,9 +11,13 @@ import msgspec
 
 from headrace.contracts import HeadraceError, InferenceFailed, State
 from headrace.contracts.errors import error_from_wire
+from headrace.contracts.message import Reply, encode_replies
 from headrace.workers.request import Burial, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
 
 logger = logging.getLogger(__name__)
+
+#: How long the answer to a request without a row is kept for its client.
+ANSWER_TTL_S: Final = 24 * 3600
 
 #: What the log says of a request whose row was refused, by what became of the row.
 _INSTEAD: Final = {
@@ -57,6 +61,14 @@ def _reduced(outcome: Outcome, why: str) -> Outcome:
         return msgspec.structs.replace(outcome, error=_plain(outcome.error), form=RowForm.REDUCED, refusal=why)
     history = [f"{outcome.state.value}: {outcome.error.type}: {outcome.error.message}"]
     burial = outcome.burial or Burial(reason=f"unstorable: {why}", history=history)
+    # A reply may be lost with its connection, and here no row makes up for it.
+    reply = Reply(
+        id=outcome.request.id,
+        state=outcome.state,
+        error_type=outcome.error.type,
+        error_message=outcome.error.message,
+    )
+    burial = msgspec.structs.replace(burial, answer=(encode_replies([reply]), ANSWER_TTL_S))
     return msgspec.structs.replace(outcome, burial=burial, form=RowForm.NONE, refusal=why)
 
 

@@ -20,14 +20,10 @@ _json: Final = msgspec.json.Encoder().encode
 
 
 class Answers(msgspec.Struct):
-    """All replies of some finished batches: by the inbox that the header names, and Celery results by request.
-
-    rowless: ids of requests that have no row, so that a reply is all that their clients will ever get.
-    """
+    """All replies of some finished batches: by the inbox that the header names, and Celery results by request."""
 
     by_inbox: dict[str, list[Reply]]
     celery: dict[str, bytes]
-    rowless: set[str] = set()
 
     @classmethod
     def empty(cls) -> Answers:

@@ -2,7 +2,7 @@
 
 Rows are committed before their replies are sent, so a reply is a convenience: an inbox that holds much gets references
 to rows in the place of outputs, and one that is full, or a server without memory, gets nothing. Clients that wait look
-for rows from time to time anyway, and for replies of requests that have none, which lie under keys of their own.
+for rows from time to time anyway, and for the answers of dead letters that have no row.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ logger = logging.getLogger(__name__)
 #: takes few others with it.
 ELEMENT_BYTES: Final = 1 << 20
 
-#: Answers that the server had no memory for, and that are nowhere else, are kept up to this size and sent with later
-#: ones.
+#: Results for Celery clients that the server had no memory for are kept up to this size, and sent with later ones.
 OWED_BYTES: Final = 16 << 20
 
 #: So many inboxes that are full are remembered, to log each of them once.
@@ -59,14 +58,6 @@ class Element(msgspec.Struct, frozen=True):
     packed: bytes
 
 
-class Value(msgspec.Struct, frozen=True):
-    """An answer under a key of its own, for whoever asks there. published: also on the channel of that name."""
-
-    data: bytes
-    ttl_s: int
-    published: bool
-
-
 class ReplySender:
     """Sends what clients are told, and then what is done with their messages, in one round trip. For one thread."""
 
@@ -76,7 +67,7 @@ class ReplySender:
         self._keys = keys
         self._settings = settings
         self._full: set[str] = set()
-        self._owed: dict[str, Value] = {}
+        self._owed: dict[str, bytes] = {}
 
     @property
     def owes(self) -> bool:
@@ -90,12 +81,12 @@ class ReplySender:
         then everything is to be sent again. Clients bear a reply that comes twice.
         """
         elements = list(self._elements(answers.by_inbox))
-        values = self._owed | dict(self._values(answers))
+        results = self._owed | answers.celery
         commands = [self._push(each, self._settings.inbox_bytes // 2) for each in elements]
-        commands += _writes(values)
+        commands += self._celery_commands(results)
         told = self._line.run([*commands, *settling])
         _check(told[len(commands) :])
-        self._keep_owed(values, told[len(elements) :])
+        self._keep_owed(results, told[len(elements) : len(commands)])
         without_room = self._without_room(elements, told)
         if without_room:
             self._refer(without_room)
@@ -103,7 +94,7 @@ class ReplySender:
     def commands(self, answers: Answers) -> list[Command]:
         """Return the commands that tell clients everything, whatever room there is."""
         pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(answers.by_inbox)]
-        return [*pushes, *_writes(dict(self._values(answers)))]
+        return [*pushes, *self._celery_commands(answers.celery)]
 
     def _elements(self, by_inbox: dict[str, list[Reply]]) -> Iterator[Element]:
         for name, replies in by_inbox.items():
@@ -115,30 +106,24 @@ class ReplySender:
         ttl_s = self._settings.inbox_ttl_s
         return "EVAL", PUSH, 1, element.inbox, ttl_s, most_bytes, element.packed, otherwise
 
-    def _values(self, answers: Answers) -> Iterator[tuple[str, Value]]:
-        """Yield what is written under keys: results of Celery clients, and replies that stand in for a row."""
-        for request_id, meta in answers.celery.items():
+    def _celery_commands(self, results: dict[str, bytes]) -> Iterator[Command]:
+        for request_id, meta in results.items():
             key = celery_result_key(self._keys.prefix, request_id)
-            yield key, Value(meta, self._settings.celery_result_ttl_s, published=True)
-        if answers.rowless:
-            for replies in answers.by_inbox.values():
-                for reply in replies:
-                    if reply.id in answers.rowless:
-                        packed = encode_replies([reply])
-                        yield self._keys.answer(reply.id), Value(packed, self._settings.inbox_ttl_s, published=False)
+            yield "SET", key, meta, "EX", self._settings.celery_result_ttl_s
+            yield "PUBLISH", key, meta
 
-    def _keep_owed(self, values: dict[str, Value], told: Sequence[object]) -> None:
-        """Keep the values that found no memory; beyond the bound the oldest are given up. told: of their writes."""
+    def _keep_owed(self, results: dict[str, bytes], told: Sequence[object]) -> None:
+        """Keep the results for Celery clients that found no memory; beyond the bound the oldest are given up."""
         kept = {
-            key: value
-            for (key, value), answer in zip(values.items(), told, strict=False)
-            if _is_refusal(answer, "an answer that is nowhere else")
+            request_id: meta
+            for (request_id, meta), answer in zip(results.items(), told[::2], strict=True)
+            if _is_refusal(answer, "a result for a Celery client")
         }
-        size = sum(len(value.data) for value in kept.values())
+        size = sum(map(len, kept.values()))
         while size > OWED_BYTES:
-            key = next(iter(kept))
-            size -= len(kept.pop(key).data)
-            logger.error("workers.answer_dropped key=%s; the broker has no memory", key)
+            request_id = next(iter(kept))
+            size -= len(kept.pop(request_id))
+            logger.error("workers.celery_result_dropped request=%s; its row has the outputs", request_id)
         self._owed = kept
 
     def _without_room(self, elements: Sequence[Element], told: Sequence[object]) -> list[Element]:
@@ -165,12 +150,6 @@ class ReplySender:
                     self._full.clear()
                 self._full.add(element.inbox)
                 logger.warning("workers.inbox_full inbox=%s; its client finds its answers in the store", element.inbox)
-
-
-def _writes(values: dict[str, Value]) -> list[Command]:
-    """Return the commands that write all values, then those that publish some."""
-    writes: list[Command] = [("SET", key, value.data, "EX", value.ttl_s) for key, value in values.items()]
-    return [*writes, *(("PUBLISH", key, value.data) for key, value in values.items() if value.published)]
 
 
 def _packed(replies: list[Reply]) -> Iterator[tuple[list[Reply], bytes]]:

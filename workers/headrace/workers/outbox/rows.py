@@ -97,8 +97,6 @@ def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:
         rows.append(_row(request, outcome.state.value, error=error_json(error)))
     elif outcome.form is RowForm.REDUCED:
         rows.append(Row(id=request.row_id, state=outcome.state.value, error=error_json(error)))
-    else:
-        answers.rowless.add(request.id)
     reply = Reply(id=request.id, state=outcome.state, error_type=error.type, error_message=error.message)
     answers.add(request, reply, celery_failure(request, error) if request.celery_result else None)
 
