@@ -39,7 +39,7 @@ class _Channel:
     no_ack_consumers = None
 
     def __init__(self) -> None:
-        self.consumer = SimpleNamespace(id="c", bury=lambda tag, _reason, _history: self.settled.append(tag))
+        self.consumer = SimpleNamespace(id="c", dead_letter=lambda tag, _reason, _history: self.settled.append(tag))
         self.max_message_bytes = MAX_PAYLOAD_BYTES * 4 // 3
         self.settled: list[str] = []
         #: Set by `keep_unreadable`.

@@ -50,7 +50,7 @@ def test_what_is_held_delayed_or_dead_is_found(broker: redis.Redis) -> None:
     put(broker, "held", "delayed", "dead", "acknowledged")
     held, delayed, dead, acked = consumer.claim({QUEUE: 10})
     run_commands(broker, [consumer.defer_command(delayed.tag, 60)])
-    consumer.bury(dead.tag, "no reason")
+    consumer.dead_letter(dead.tag, "no reason")
     consumer.ack([acked.tag])
     assert missing(broker, "held", "delayed", "dead", "acknowledged") == {"acknowledged"}
     assert consumer.holds(held.tag)

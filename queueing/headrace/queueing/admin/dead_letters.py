@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PAGE: Final = 500
 
 
-class Death(msgspec.Struct, frozen=True):
+class Crash(msgspec.Struct, frozen=True):
     """A consumer that died while it ran a message. at: seconds since 1970, when its lease was found to have ended."""
 
     at: float
@@ -65,12 +65,12 @@ class LetterFilter:
         return self.reason is None or self.reason.lower() in letter.reason.lower()
 
 
-def read_deaths(lines: bytes) -> tuple[Death, ...]:
+def read_crashes(lines: bytes) -> tuple[Crash, ...]:
     """Read the lines that a reaper left of a message, oldest first."""
     if not lines:
         return ()
     pairs = (line.partition(" ") for line in lines.decode("utf-8", "replace").splitlines())
-    return tuple(Death(int(millis) / 1000, worker) for millis, _, worker in pairs)
+    return tuple(Crash(int(millis) / 1000, worker) for millis, _, worker in pairs)
 
 
 def find_letters(client: Redis, wanted: LetterFilter = LetterFilter()) -> Iterator[DeadLetter]:
@@ -110,9 +110,9 @@ def retry_letter(client: Redis, letter_id: str) -> bool:
 
     Its row, if it has one, must be gone before: the first terminal row of a request wins.
     """
-    return bool(scripts.script(client, scripts.UNBURY)(args=[letter_id, 1]))
+    return bool(scripts.script(client, scripts.TAKE_LETTER)(args=[letter_id, 1]))
 
 
 def drop_letter(client: Redis, letter_id: str) -> bool:
     """Remove a dead letter and its message for good; False when it is not there."""
-    return bool(scripts.script(client, scripts.UNBURY)(args=[letter_id, 0]))
+    return bool(scripts.script(client, scripts.TAKE_LETTER)(args=[letter_id, 0]))

@@ -71,8 +71,8 @@ class Channel(PublishingChannel):
     window_bytes: Callable[[], int] | None = None
 
     #: Takes messages that came back from a consumer that died or lost its lease, unopened: opening one may be what
-    #: killed it. Called by the consuming thread, on which `pass_on` or `bury_garbage` must follow. None opens them like
-    #: all others.
+    #: killed it. Called by the consuming thread, on which `pass_on` or `dead_letter_garbage` must follow. None opens
+    #: them like all others.
     returned: Callable[[Delivery], None] | None = None
 
     #: Takes messages whose body can't be read, and answers and settles them. None moves them to the dead letters.
@@ -427,17 +427,17 @@ class Channel(PublishingChannel):
         try:
             return message.open_delivery(delivery, self)
         except NotAnEnvelope as exc:
-            self.bury_garbage(delivery, exc)
+            self.dead_letter_garbage(delivery, exc)
             return None
 
-    def bury_garbage(self, delivery: Delivery, cause: NotAnEnvelope) -> None:
+    def dead_letter_garbage(self, delivery: Delivery, cause: NotAnEnvelope) -> None:
         """Move a delivery that is no message to the dead letters, after who sent it was answered, if that can be."""
         if isinstance(cause, message.UnreadableBody) and delivery.tag and self.unreadable is not None:
             self.unreadable(cause)
             return
-        logger.error("queueing.buried queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, cause)
+        logger.error("queueing.dead_lettered queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, cause)
         if delivery.tag:
-            self.consumer.bury(delivery.tag, f"not a Celery message: {cause}", [])
+            self.consumer.dead_letter(delivery.tag, f"not a Celery message: {cause}", [])
 
     def watch(self, now: float) -> None:
         """Drop the connections that have been silent for too long, so that the next turn makes new ones."""

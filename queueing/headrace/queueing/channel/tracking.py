@@ -211,13 +211,13 @@ class Lookout:
             try:
                 self.tracker = self._connect()
             except redis.exceptions.RedisError as exc:
-                self._lose(exc)
+                self._disconnect(exc)
         if self.tracker is None:
             return True
         try:
             self.tracker.ask(awaited.keys() - self.tracker.empty)
         except (redis.exceptions.RedisError, OSError) as exc:
-            self._lose(exc)
+            self._disconnect(exc)
             return True
         return False
 
@@ -228,7 +228,7 @@ class Lookout:
         try:
             return self.tracker.read()
         except redis.exceptions.RedisError as exc:
-            self._lose(exc)
+            self._disconnect(exc)
             return set()
 
     def check(self, now: float) -> None:
@@ -237,9 +237,9 @@ class Lookout:
             if self.tracker is not None:
                 self.tracker.check(now)
         except (redis.exceptions.RedisError, OSError) as exc:
-            self._lose(exc)
+            self._disconnect(exc)
 
-    def _lose(self, exc: Exception) -> None:
+    def _disconnect(self, exc: Exception) -> None:
         """Go on without being told, for a while."""
         logger.info("queueing.no_tracking retry_s=%.0f error=%s", RETRY_S, exc)
         self._retry_at = time.monotonic() + RETRY_S

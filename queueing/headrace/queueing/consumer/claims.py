@@ -14,7 +14,7 @@ import msgspec
 import redis.exceptions
 
 from headrace.contracts.ids import new_id
-from headrace.queueing.admin.dead_letters import DeadLetter, Death, read_deaths
+from headrace.queueing.admin.dead_letters import Crash, DeadLetter, read_crashes
 from headrace.queueing.connection.connect import Command, run_commands
 from headrace.queueing.connection.refusals import REFUSALS
 from headrace.queueing.consumer.serving import ConsumedQueues
@@ -43,7 +43,7 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
 
     tag: what to acknowledge it by; "" when the queue is consumed without acknowledgement. raw: the message as it was
     in its list, or its last 8 KiB when it is `oversize`. deliveries: how often it came back from a consumer that died,
-    lost its lease or lost track of it, so that it may have been served already. deaths: the consumers among them that
+    lost its lease or lost track of it, so that it may have been served already. crashes: the consumers among them that
     were running it. retries: how often it was deferred. message_bytes: the length of the whole message. redelivered:
     whether it came back in any way, also unread or from a consumer that wanted to have it later.
     """
@@ -55,7 +55,7 @@ class Delivery(msgspec.Struct, gc=False, weakref=False):
     deliveries: int
     oversize: bool
     message_bytes: int
-    deaths: tuple[Death, ...] = ()
+    crashes: tuple[Crash, ...] = ()
     retries: int = 0
     redelivered: bool = False
 
@@ -99,8 +99,8 @@ class ClaimingConsumer:
         self._renewal_text = scripts.rendered(scripts.RENEW, self._keys)
         self._come_back = scripts.script(client, scripts.COME_BACK)
         self._ack_text = scripts.rendered(scripts.ACK_REMEMBERED, self._keys)
-        self._bury = scripts.script(client, scripts.BURY)
-        self._burial_text = scripts.rendered(scripts.BURY, self._keys)
+        self._dead_letter = scripts.script(client, scripts.DEAD_LETTER)
+        self._dead_letter_text = scripts.rendered(scripts.DEAD_LETTER, self._keys)
         self._delay_text = scripts.rendered(scripts.DEFER, self._keys)
         self._start_anew()
 
@@ -231,9 +231,9 @@ class ClaimingConsumer:
                 held.update(dict.fromkeys([delivery.tag for delivery in found[start:]], ""))
             for at in range(0, len(notes), _NOTE):
                 delivery = found[start + notes[at]]
-                _, delivery.deliveries, sha, length, deaths, delivery.retries, back = notes[at : at + _NOTE]
+                _, delivery.deliveries, sha, length, crashes, delivery.retries, back = notes[at : at + _NOTE]
                 delivery.message_bytes, delivery.redelivered = length, bool(back)
-                delivery.deaths = read_deaths(deaths)
+                delivery.crashes = read_crashes(crashes)
                 delivery.oversize = delivery.message_bytes > len(delivery.raw)
                 if sha and not plain:
                     held[delivery.tag] = sha.decode()
@@ -324,24 +324,24 @@ class ClaimingConsumer:
             settled = int(self._release(args=[self._id, redelivered, behind, *tags[:_CHUNK]]))
             del tags[: max(settled, 1)]
 
-    def bury(self, tag: str, reason: str, history: Iterable[str] = ()) -> None:
+    def dead_letter(self, tag: str, reason: str, history: Iterable[str] = ()) -> None:
         """Move a message to the dead letters, where a person can look at it and send it again.
 
         reason: one line. history: what happened before, oldest first.
         """
         self._notice_fork()
-        self._bury(args=self._burial(tag, reason, history))
+        self._dead_letter(args=self._letter_args(tag, reason, history))
         with self._lock:
             self._held.pop(tag, None)
 
-    def bury_command(self, tag: str, reason: str, history: Iterable[str] = ()) -> Command:
-        """Give the command of `bury`, for a pipeline of the caller's, who runs it until it succeeds."""
+    def dead_letter_command(self, tag: str, reason: str, history: Iterable[str] = ()) -> Command:
+        """Give the command of `dead_letter`, for a pipeline of the caller's, who runs it until it succeeds."""
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
-        return "EVAL", self._burial_text, 0, *self._burial(tag, reason, history)
+        return "EVAL", self._dead_letter_text, 0, *self._letter_args(tag, reason, history)
 
-    def _burial(self, tag: str, reason: str, history: Iterable[str]) -> tuple[str | bytes, ...]:
+    def _letter_args(self, tag: str, reason: str, history: Iterable[str]) -> tuple[str | bytes, ...]:
         came_from = tag.partition(":")[2]
         queue, step = self._keys.lists.split(came_from)
         letter = DeadLetter(
@@ -436,7 +436,7 @@ class ClaimingConsumer:
     def reap(self, client: Redis | None = None) -> int:
         """Put back what consumers hold whose lease has ended, and count the delivery; give how many messages that were.
 
-        Of those that a consumer was running when it died (`RunningMark`), the death is noted too.
+        Of those that a consumer was running when it died (`RunningMarker`), the death is noted too.
         Several may reap at once; a consumer that wakes up meanwhile keeps what was not put back yet.
         """
         reaper = client or self.client

@@ -52,7 +52,7 @@ _SEND: Final = _find_send()
 _MAY_WAIT: Final[int] = getattr(socket, "MSG_MORE", 0)
 
 
-class RunningMark:
+class RunningMarker:
     """Tells the server what runs, without waiting for answers; for one thread.
 
     Costs one small write to a socket a batch: the connection is told to give no answers (CLIENT REPLY OFF), and what
@@ -82,11 +82,11 @@ class RunningMark:
         """Say what runs from now on: the tags of each consumer; what was said before holds no more."""
         for consumer in self._marked:
             if consumer not in running:
-                self._tell(("DEL", self._keys.running(consumer)), _MAY_WAIT)
+                self._send(("DEL", self._keys.running(consumer)), _MAY_WAIT)
         self._marked = tuple(running)
         for consumer, tags in running.items():
             mark = "\n".join((self._worker, *tags))
-            self._tell(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), _MAY_WAIT)
+            self._send(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), _MAY_WAIT)
 
     def clear(self) -> None:
         """Say that nothing runs."""
@@ -95,18 +95,18 @@ class RunningMark:
 
     def send(self, *command: str | int) -> None:
         """Send any command whose answer does not matter, now and after those sent before; may get lost."""
-        self._tell(command, 0)
+        self._send(command, 0)
 
-    def _tell(self, command: tuple[str | int, ...], flags: int) -> None:
+    def _send(self, command: tuple[str | int, ...], flags: int) -> None:
         if self._silent_until and time.monotonic() < self._silent_until:
             return
         try:
             connection = self._connection
             if connection is None or not self._lives(connection):
                 connection = self._connect()
-            _send(connection, connection.pack_command(*command), flags)  # type: ignore[no-untyped-call]
+            _write(connection, connection.pack_command(*command), flags)  # type: ignore[no-untyped-call]
         except (redis.exceptions.RedisError, OSError) as exc:
-            self._lose(exc)
+            self._disconnect(exc)
         else:
             self._silent_until = 0.0
             if self._away:
@@ -130,7 +130,7 @@ class RunningMark:
         elif now - self._asked_at >= self._silence_s * ASK_AFTER:
             # The first one is answered, the second is not.
             asking = connection.pack_commands([("CLIENT", "REPLY", "ON"), ("CLIENT", "REPLY", "OFF")])
-            _send(connection, asking, _MAY_WAIT)
+            _write(connection, asking, _MAY_WAIT)
             self._asked, self._asked_at = True, now
         return True
 
@@ -158,7 +158,7 @@ class RunningMark:
         self._asked, self._asked_at = False, time.monotonic()
         return connection
 
-    def _lose(self, exc: Exception) -> None:
+    def _disconnect(self, exc: Exception) -> None:
         self.close()
         self._silent_until = time.monotonic() + PAUSE_S
         if not self._away:
@@ -166,7 +166,7 @@ class RunningMark:
             logger.warning("queueing.marks_lost worker=%s error=%s", self._worker, exc)
 
 
-def _send(connection: AbstractConnection, chunks: Sequence[bytes], flags: int) -> None:
+def _write(connection: AbstractConnection, chunks: Sequence[bytes], flags: int) -> None:
     """Send what fits into the socket at once, which is nearly always all, and wait for the rest.
 
     Python's own `send` lets go of the GIL, which a thread that decodes messages then keeps for a switch interval, while

@@ -41,7 +41,7 @@ RESTORE_MESSAGES: Final = 500
 RESTORE_BYTES: Final = 32 << 20
 
 #: Most deaths whose time and worker are kept of one message; more than any setting asks for.
-DEATHS_KEPT: Final = 100
+CRASHES_KEPT: Final = 100
 
 #: Most delayed messages that one claim moves back to their queues.
 DUE_MESSAGES: Final = 200
@@ -276,7 +276,7 @@ _PUT_BACK: Final = f"""
 local function note_death(sha, line)
   local lines = (redis.call('HGET', DEATHS, sha) or '') .. line .. '\\n'
   local _, count = string.gsub(lines, '\\n', '')
-  if count > {DEATHS_KEPT} then lines = string.sub(lines, string.find(lines, '\\n', 1, true) + 1) end
+  if count > {CRASHES_KEPT} then lines = string.sub(lines, string.find(lines, '\\n', 1, true) + 1) end
   redis.call('HSET', DEATHS, sha, lines)
   redis.call('EXPIRE', DEATHS, {DELIVERIES_TTL_S})
 end
@@ -416,7 +416,7 @@ end
 )
 
 #: ARGV: consumer, tag, dead-letter id, JSON of what happened. Gives 1, or 0 when the consumer holds no such message.
-BURY: Final = (
+DEAD_LETTER: Final = (
     _SHARED
     + f"""
 local held, tag, id = IN_FLIGHT .. ARGV[1], ARGV[2], ARGV[3]
@@ -438,7 +438,7 @@ return 1
 
 #: ARGV: dead-letter id, '1' to put the message back on its queue as if it had never been delivered. Gives 1, or 0 when
 #: there is no such letter.
-UNBURY: Final = (
+TAKE_LETTER: Final = (
     _SHARED
     + f"""
 local id = ARGV[1]

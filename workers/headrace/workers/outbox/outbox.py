@@ -309,7 +309,7 @@ def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
                 settle(outcome.request)
             else:
                 request, burial = outcome.request, outcome.burial
-                yield request.consumer.bury_command(request.tag, burial.reason, burial.history)
+                yield request.consumer.dead_letter_command(request.tag, burial.reason, burial.history)
     for consumer, held in tags.items():
         yield from consumer.ack_commands(held)
 
