@@ -13,8 +13,6 @@ from headrace.queueing import registration as _registration  # noqa: F401  # for
 
 if TYPE_CHECKING:
     from headrace.queueing.admin.dead_letters import (
-        Crash,
-        DeadLetter,
         LetterFilter,
         dead_letter,
         dead_letters,
@@ -37,8 +35,10 @@ if TYPE_CHECKING:
     )
     from headrace.queueing.connection.preconditions import broken_preconditions, check_writes
     from headrace.queueing.connection.refusals import REFUSALS
-    from headrace.queueing.consumer.claims import ClaimingConsumer, Delivery
+    from headrace.queueing.consumer.claims import ClaimingConsumer
+    from headrace.queueing.consumer.delivery import Crash, Delivery
     from headrace.queueing.consumer.lease import LeaseKeeper
+    from headrace.queueing.consumer.letter import DeadLetter
     from headrace.queueing.consumer.recovery import Recovered, recover
     from headrace.queueing.consumer.running_marker import RunningMarker
     from headrace.queueing.transport import Transport
@@ -83,9 +83,9 @@ _HOMES: Final = {
     "OVERSIZE_HEADER": "channel.message",
     "Channel": "channel.channel",
     "ClaimingConsumer": "consumer.claims",
-    "Crash": "admin.dead_letters",
-    "DeadLetter": "admin.dead_letters",
-    "Delivery": "consumer.claims",
+    "Crash": "consumer.delivery",
+    "DeadLetter": "consumer.letter",
+    "Delivery": "consumer.delivery",
     "LeaseKeeper": "consumer.lease",
     "LetterFilter": "admin.dead_letters",
     "QueueStats": "admin.stats",

@@ -23,9 +23,10 @@ from kombu.transport import redis as kombu_redis
 from headrace.queueing.admin.flower_page import serve_flower
 from headrace.queueing.channel import channel
 from headrace.queueing.channel.poller import DoorbellPoller
+from headrace.queueing.channel.sentinel_channel import SentinelChannel
 from headrace.queueing.connection.broker_url import SENTINEL_PORT
 from headrace.queueing.connection.refusals import REFUSALS, forget_refusals, latest_refusal
-from headrace.queueing.connection.sentinel import SentinelChannel, adopt_sentinels, names_sentinels
+from headrace.queueing.connection.sentinel import adopt_sentinels, names_sentinels
 from headrace.queueing.keys import Keys
 
 #: So long after a refusal a new connection is not tried. Transport option `refusal_pause_s`; 0 for who pauses himself.
@@ -61,7 +62,7 @@ class Transport(kombu_redis.Transport):
             client.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         super().__init__(client, **kwargs)
         self.cycle = DoorbellPoller()
-        serve_flower()
+        serve_flower(Transport)
 
     def establish_connection(self) -> Any:
         """Connect. A server that has refused something just now counts as away until it takes a write.

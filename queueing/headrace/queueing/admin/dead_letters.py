@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from headrace.queueing.consumer.letter import DeadLetter
 from headrace.queueing.keys import keys_of
 from headrace.queueing.lua import scripts
 
@@ -18,34 +18,6 @@ if TYPE_CHECKING:
 
 #: Letters read in one round trip.
 _PAGE: Final = 500
-
-
-class Crash(msgspec.Struct, frozen=True):
-    """A consumer that died while it ran a message. at: seconds since 1970, when its lease was found to have ended."""
-
-    at: float
-    worker: str
-
-    def __str__(self) -> str:
-        """Write it as a line of a dead letter's history."""
-        when = dt.datetime.fromtimestamp(self.at, dt.UTC).isoformat(timespec="milliseconds")
-        return f"{when} {self.worker} died while it ran this request"
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to a buried message.
-
-    step: the priority step of the list it came from. list_key: that list, where its app names lists in a way of its
-    own. history: what happened before, oldest first. buried_at: seconds since 1970.
-    """
-
-    id: str
-    queue: str
-    step: int
-    reason: str
-    history: list[str]
-    buried_at: float
-    list_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +35,6 @@ class LetterFilter:
     def fits(self, letter: DeadLetter) -> bool:
         """Say whether the reason is one that is meant; queue and age are left to the index."""
         return self.reason is None or self.reason.lower() in letter.reason.lower()
-
-
-def read_crashes(lines: bytes) -> tuple[Crash, ...]:
-    """Read the lines that a reaper left of a message, oldest first."""
-    if not lines:
-        return ()
-    pairs = (line.partition(" ") for line in lines.decode("utf-8", "replace").splitlines())
-    return tuple(Crash(int(millis) / 1000, worker) for millis, _, worker in pairs)
 
 
 def find_letters(client: Redis, wanted: LetterFilter = LetterFilter()) -> Iterator[DeadLetter]:

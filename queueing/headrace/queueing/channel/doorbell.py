@@ -12,7 +12,8 @@ from headrace.queueing.keys import BELL_TTL_S, Keys
 if TYPE_CHECKING:
     from redis import Redis
 
-    from headrace.queueing.consumer.claims import ClaimingConsumer, Delivery, Ticket
+    from headrace.queueing.consumer.claims import ClaimingConsumer, Ticket
+    from headrace.queueing.consumer.delivery import Delivery
 
 #: How long a server may take to end a wait before its connection is cut; a worker that was told to stop has no more.
 END_WAIT_S: Final = 0.8

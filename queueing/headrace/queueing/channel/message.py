@@ -19,8 +19,7 @@ from headrace.contracts.errors import quoted
 from headrace.queueing.channel.envelope import Envelope, NotAnEnvelope, read_envelope, read_tail
 
 if TYPE_CHECKING:
-    from headrace.queueing.channel.channel import Channel
-    from headrace.queueing.consumer.claims import Delivery
+    from headrace.queueing.consumer.delivery import Delivery
 
 #: Header of a message that was too long to load: its length in bytes. Its body is empty.
 OVERSIZE_HEADER: Final = "headrace_oversize"
@@ -108,8 +107,11 @@ class UnreadableBody(NotAnEnvelope):
         self.message = message
 
 
-def open_delivery(delivery: Delivery, channel: Channel) -> Message:
-    """Make a message of what was claimed; its tag is the claim's. Raises NotAnEnvelope."""
+def open_delivery(delivery: Delivery, channel: virtual.Channel, limit: int) -> Message:
+    """Make a message of a delivery, with the delivery's tag. Raises NotAnEnvelope.
+
+    channel: handed on to kombu. limit: most bytes of a body once it is decompressed; 0 is MAX_INFLATED_BYTES.
+    """
     envelope = _oversize(delivery) if delivery.oversize else read_envelope(delivery.raw)
     headers = envelope.headers if envelope.headers is not None else {}
     body, unreadable = b"", ""
@@ -118,7 +120,7 @@ def open_delivery(delivery: Delivery, channel: Channel) -> Message:
             body = _body(envelope)
             headers.pop(OVERSIZE_HEADER, None)  # only we say so
         if headers.get("compression"):
-            body = _inflated(headers, body, channel.max_message_bytes or MAX_INFLATED_BYTES)
+            body = _inflated(headers, body, limit or MAX_INFLATED_BYTES)
     except NotAnEnvelope as exc:
         headers.pop("compression", None)
         body, unreadable = b"", str(exc)

@@ -43,7 +43,8 @@ class Returned:
     def open(self) -> None:
         """Do all that depends on what the message holds; changes nothing but this object."""
         try:
-            opened = open_delivery(self.delivery.end_only() if self._deadly else self.delivery, self._channel)
+            delivery = self.delivery.end_only() if self._deadly else self.delivery
+            opened = open_delivery(delivery, self._channel, self._channel.max_message_bytes)
         except NotAnEnvelope as exc:
             self._garbage = exc
             return
