@@ -56,7 +56,7 @@ def is_uuid(request_id: str) -> bool:
 
 
 def row_id(request_id: str) -> uuid.UUID:
-    """Give the key of a request's row: the id itself if it is a UUID, else a UUIDv5 of it.
+    """Return the key of a request's row: the id itself if it is a UUID, else a UUIDv5 of it.
 
     Only the canonical spelling counts as a UUID, so that two different strings never share a row.
     Any string has a row, also one that UTF-8 can't carry.
@@ -81,7 +81,7 @@ def _row_id_of_text(request_id: str) -> uuid.UUID:
 
 
 def foreign_id(request_id: str) -> str | None:
-    """Give the id to keep beside a request's row: None where the row's key says it already.
+    """Return the id to keep beside a request's row; None where the row's key is the id.
 
     What Postgres text can't hold (NUL, lone surrogates) becomes U+FFFD, and very long ids are cut.
     """
@@ -91,5 +91,5 @@ def foreign_id(request_id: str) -> str | None:
 
 
 def unix_seconds(identity: uuid.UUID) -> float | None:
-    """Give the time a UUIDv7 was made at, in seconds since 1970; None for any other UUID."""
+    """Return the time at which a UUIDv7 was made, in seconds since 1970; None for any other UUID."""
     return (identity.int >> 80) / 1000 if identity.version == 7 else None

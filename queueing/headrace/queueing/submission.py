@@ -1,4 +1,4 @@
-"""Puts encoded messages on a queue: one Lua call checks the limit, pushes a batch and rings the doorbell.
+"""Submission of encoded messages: one Lua call checks the queue's limit, pushes a batch and rings the doorbell.
 
 The limit is strict however many producers there are, because the server counts and pushes in one step.
 """
@@ -40,7 +40,7 @@ _SHA: Final = hashlib.sha1(SUBMIT_LUA.encode(), usedforsecurity=False).hexdigest
 #: Messages in one Lua call. Redis runs nothing else meanwhile: 128 small messages take about 0.1 ms.
 CHUNK_MESSAGES: Final = 128
 
-#: Lua calls in one round trip (and one MULTI, so that what is accepted is always the first so many).
+#: Lua calls in one round trip (and one MULTI, so that the accepted messages are always a prefix).
 PIPELINE_CHUNKS: Final = 8
 
 #: Bytes after which a chunk or a pipeline is closed early (1 MiB, 8 MiB), so that large payloads don't pile up.
@@ -78,7 +78,7 @@ def _pipelines(messages: Sequence[bytes]) -> Generator[list[Sequence[bytes]], No
 
 
 def _submit_steps(keys: Keys, queue: str, priority: int, messages: Sequence[bytes], limit: int) -> _Steps:
-    """Say what to send, one round trip a step, and take the answers; returns the number accepted.
+    """Yield the commands to send, one round trip a step, and take the answers; return the number accepted.
 
     It does no I/O itself, so that the blocking and the asyncio submitter share it.
     """
@@ -106,7 +106,7 @@ def _submit_steps(keys: Keys, queue: str, priority: int, messages: Sequence[byte
 
 
 class Submitter:
-    """Submits messages through a blocking client; usable from several threads."""
+    """A submitter over a blocking client; usable from several threads."""
 
     def __init__(self, client: redis.Redis) -> None:
         """client: stays the caller's to close. Errors of the server or the connection are redis-py's."""
@@ -114,7 +114,7 @@ class Submitter:
         self._keys = keys_of(client)
 
     def submit(self, queue: str, priority: int, messages: Sequence[bytes], limit: int = 0) -> int:
-        """Put messages on a queue, in order, and give how many were accepted: always the first so many.
+        """Put messages on a queue, in order; return how many were accepted, always a prefix of `messages`.
 
         priority: 0 to 9, of all these messages. limit: most messages waiting in the queue over all priorities;
         0 is no limit. One round trip for up to CHUNK_MESSAGES * PIPELINE_CHUNKS messages.
@@ -140,7 +140,7 @@ class Submitter:
 
 
 class AsyncSubmitter:
-    """Submits messages through an asyncio client; see Submitter."""
+    """A submitter over an asyncio client; see Submitter."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         """client: stays the caller's to close. Errors of the server or the connection are redis-py's."""

@@ -43,7 +43,7 @@ _NUMBER_TYPES: Final = frozenset({int, float, bool})
 def encode_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Pack named arrays into bytes; any memory order, any byte order.
 
-    Raises SignatureMismatch for what is no named array, PayloadTooLarge for 4 GiB in one array.
+    Raises SignatureMismatch for anything but named arrays, PayloadTooLarge for 4 GiB in one array.
     """
     wire = {name: _to_wire(name, array) for name, array in tensors.items()}
     try:
@@ -84,7 +84,7 @@ def decode_tensors(body: bytes | memoryview) -> Tensors:
 
 
 def _declared_names(body: bytes | memoryview) -> int:
-    """Give the number of entries that the head of a msgpack map announces."""
+    """Return the number of entries that the head of a msgpack map announces."""
     first = body[0]
     if first < 0xDE:
         return first & 0x0F

@@ -22,9 +22,9 @@ _PAGE: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
-    """Which dead letters are meant; what is None does not matter.
+    """A choice of dead letters; fields that are None match all.
 
-    reason: a part of the reason, in any case. older_s, newer_s: buried at least or at most so many seconds ago.
+    reason: a part of the reason, in any case. older_s, newer_s: bounds of the age in seconds.
     """
 
     queue: str | None = None
@@ -33,7 +33,7 @@ class LetterFilter:
     newer_s: float | None = None
 
     def fits(self, letter: DeadLetter) -> bool:
-        """Say whether the reason is one that is meant; queue and age are left to the index."""
+        """Return whether a letter's reason matches; queue and age are left to the index."""
         return self.reason is None or self.reason.lower() in letter.reason.lower()
 
 
@@ -54,23 +54,23 @@ def find_letters(client: Redis, wanted: LetterFilter = LetterFilter()) -> Iterat
 
 
 def dead_letters(client: Redis, limit: int = 100) -> list[DeadLetter]:
-    """Give the youngest dead letters, youngest first."""
+    """Return the youngest dead letters, youngest first."""
     return [letter for letter, _ in zip(find_letters(client), range(limit), strict=False)]
 
 
 def dead_letter(client: Redis, letter_id: str) -> DeadLetter | None:
-    """Give one dead letter, or None when there is none of that id."""
+    """Return one dead letter, or None when there is none of that id."""
     raw: bytes | None = client.hget(keys_of(client).dead_letters, letter_id)  # type: ignore[assignment]
     return None if raw is None else msgspec.json.decode(raw, type=DeadLetter)
 
 
 def dead_message(client: Redis, letter_id: str) -> bytes | None:
-    """Give a buried message as it was in its queue, or None when there is none of that id."""
+    """Return a dead-lettered message as it was in its queue, or None when there is none of that id."""
     return client.hget(keys_of(client).dead_messages, letter_id)  # type: ignore[return-value]
 
 
 def retry_letter(client: Redis, letter_id: str) -> bool:
-    """Put a buried message back on its queue, as if it had never been delivered; False when it is not there.
+    """Put a dead-lettered message back on its queue, as if it had never been delivered; False when it is not there.
 
     Its row, if it has one, must be gone before: the first terminal row of a request wins.
     """

@@ -1,4 +1,4 @@
-"""Looks for requests in everything that the broker holds: queues, what consumers hold, what is delayed, what is dead.
+"""A search for requests in everything the broker holds: queues, messages in flight, delayed ones, dead letters.
 
 A search reads every message of a queue, so it goes in pieces of a few milliseconds of the server's time, and whoever
 runs it pauses between them. Only ids travel. One search reads each place once, in the order in which requests

@@ -42,7 +42,8 @@ class Channel(DeliveringChannel):
     """A channel that claims messages when a doorbell rings, and delivers them."""
 
     #: How many messages of a queue may be claimed now; called by the consuming thread. None goes by the prefetch count.
-    #: Who sets it may acknowledge by `consumer.ack` instead of `message.ack`, and must `claim_soon` when there is room.
+    #: Whoever sets it may acknowledge by `consumer.ack` instead of `message.ack`, and must call `claim_soon` when there
+    #: is room.
     window: Callable[[str], int] | None = None
 
     #: About how many bytes one claim may take; None leaves it to the claim.
@@ -105,12 +106,12 @@ class Channel(DeliveringChannel):
     def _receive_message(
         self, callback: Callable[[message.Message], Any], no_ack: bool, received: message.Message
     ) -> Any:
-        if not no_ack and self.window is None:  # who sets a window counts for itself
+        if not no_ack and self.window is None:  # whoever sets a window keeps its own count
             self.qos.append(received, received.delivery_tag or "")
         return callback(received)
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002
-        """Take one message of a queue, or give None when it is empty."""
+        """Take one message of a queue; return None when it is empty."""
         if not no_ack:
             self._keep_lease()
         found = self.consumer.claim({queue: 1}, no_ack=(queue,) if no_ack else ())
@@ -162,12 +163,12 @@ class Channel(DeliveringChannel):
             waker.wake()
 
     def prepare_wait(self) -> None:
-        """Before the consuming thread waits: see that it wakes at once, or when the doorbell rings, or not at all."""
-        self._awake = False  # before looking for room: another thread that makes room from here on must wake this one
+        """Prepare for the consuming thread's wait: it wakes at once, or when a doorbell rings, or not at all."""
+        self._awake = False  # before checking for room: a thread that makes room from here on must wake this one
         if self._pending:
             self.wake()
             return
-        # Said before looking for room, like the above: what makes room meanwhile finds that it has to call.
+        # Set before checking for room, like the above: a thread that makes room meanwhile sees that it must wake us.
         eager, self._eager = self._eager, True
         if not self._wishes()[0]:
             return  # claim at once when room returns
@@ -212,7 +213,7 @@ class Channel(DeliveringChannel):
         return self._claim_and_deliver(found)
 
     def _wishes(self) -> tuple[dict[str, int], int]:
-        """How many messages may be claimed now: of each queue, and in all."""
+        """Return how many messages may be claimed now: of each queue, and in all."""
         queues: list[str] = self.active_queues
         if self.window is not None:
             return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
@@ -285,7 +286,7 @@ class Channel(DeliveringChannel):
             if self._bell.end(self.client):
                 self._read_claim()
         except self.connection_errors as exc:
-            # What the claim may have taken comes back with its lease. That the connection broke is said elsewhere.
+            # What the claim may have taken comes back with its lease. The broken connection is logged elsewhere.
             logger.info("queueing.wait_cut consumer=%s error=%s", self.consumer.id, exc)
 
     def _wake_read(self) -> bool:
@@ -335,7 +336,7 @@ class Channel(DeliveringChannel):
             self._fanout_watch.look(broadcasts, now, bound_s)
 
     def close(self) -> None:
-        """Acknowledge what is to be acknowledged, put back the rest, and close; not for long where nobody answers."""
+        """Send pending acknowledgements, put back the rest, and close; waits briefly for a server that is silent."""
         with patience.closing():
             if self._pool is not None:
                 # One of these may have gone silent; a new connection answers soon or there is nobody.

@@ -1,4 +1,4 @@
-"""How a channel hands claimed messages to their consumers, and what happens to those that can't be read."""
+"""Delivery of claimed messages to their consumers, and of unreadable ones to the dead letters."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class DeliveringChannel(HoldingChannel):
         return 1
 
     def pass_on(self, delivery: Delivery, opened: message.Message) -> None:
-        """Deliver what `returned` took and has opened."""
+        """Deliver a message that `returned` took and has opened."""
         callback = self.connection._callbacks.get(delivery.queue)
         if callback is None:
             self.consumer.release([delivery.tag])
@@ -71,7 +71,7 @@ class DeliveringChannel(HoldingChannel):
             callback(opened)
 
     def _open(self, delivery: Delivery) -> message.Message | None:
-        """Make a kombu message of a delivery; garbage goes to the dead letters."""
+        """Make a kombu message of a delivery; None for garbage, which goes to the dead letters."""
         try:
             return message.open_delivery(delivery, self, self.max_message_bytes)
         except NotAnEnvelope as exc:
@@ -79,7 +79,7 @@ class DeliveringChannel(HoldingChannel):
             return None
 
     def dead_letter_garbage(self, delivery: Delivery, cause: NotAnEnvelope) -> None:
-        """Move a delivery that is no message to the dead letters, after who sent it was answered, if that can be."""
+        """Move a delivery that is no message to the dead letters; its sender is answered first if possible."""
         if isinstance(cause, message.UnreadableBody) and delivery.tag and self.unreadable is not None:
             self.unreadable(cause)
             return

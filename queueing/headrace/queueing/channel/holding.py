@@ -1,4 +1,4 @@
-"""What a channel holds: its consumer and the lease on it, and the acknowledgements that wait to be sent."""
+"""The consumer of a channel, the keeper of its lease, and acknowledgements that wait to be sent together."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class HoldingChannel(PublishingChannel):
         raise NotImplementedError
 
     def ack_soon(self, tag: str) -> None:
-        """Acknowledge with all others of this turn of the event loop; at once where there is none."""
+        """Acknowledge a message with the others of this turn of the event loop; at once where there is none."""
         self._acks.append(tag)
         cycle = self.connection.cycle if self.connection is not None else None
         if cycle is None or not self.connection.in_loop or cycle.thread != get_ident():
@@ -113,7 +113,7 @@ class HoldingChannel(PublishingChannel):
             self.claim_soon()
 
     def flush_acks(self) -> None:
-        """Send the acknowledgements that were gathered."""
+        """Send the gathered acknowledgements."""
         if not self._acks:
             return
         tags: list[str] = []

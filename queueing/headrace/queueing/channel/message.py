@@ -1,4 +1,4 @@
-"""kombu messages made from what was claimed; on the hot path, so it does without most of kombu's steps."""
+"""kombu messages made from deliveries. On the hot path, so most of kombu's own steps are left out."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ _UNREADABLE: Final[tuple[type[Exception], ...]] = (
 
 
 class Message(virtual.Message):
-    """A message of a `headrace://` channel. delivery: what was claimed, or None for a broadcast.
+    """A message of a `headrace://` channel. delivery: as it was claimed, or None for a broadcast.
 
-    `delivery_info["deliveries"]` says how often it came back from a consumer that died or lost its lease, and
+    `delivery_info["deliveries"]` is how often it came back from a consumer that died or lost its lease, and
     `delivery_info["redelivered"]` whether it came back at all.
     """
 
@@ -118,7 +118,7 @@ def open_delivery(delivery: Delivery, channel: virtual.Channel, limit: int) -> M
     try:
         if not delivery.oversize:
             body = _body(envelope)
-            headers.pop(OVERSIZE_HEADER, None)  # only we say so
+            headers.pop(OVERSIZE_HEADER, None)  # only the transport sets it
         if headers.get("compression"):
             body = _inflated(headers, body, limit or MAX_INFLATED_BYTES)
     except NotAnEnvelope as exc:

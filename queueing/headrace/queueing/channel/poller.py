@@ -1,4 +1,4 @@
-"""Waiting for doorbells, broadcasts and wake-up calls of other threads at once."""
+"""The poller: it waits for doorbells, broadcasts and wake-up calls of other threads at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Waker:
         self._pid = os.getpid()
 
     def fileno(self) -> int:
-        """Give the descriptor that becomes readable."""
+        """Return the descriptor that becomes readable."""
         return self._reader.fileno()
 
     def wake(self) -> None:
@@ -201,7 +201,7 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait for one event where there is no event loop; raises Empty when there was none for a while."""
-        self.on_poll_start()  # kombu's does it too late to say how long to wait
+        self.on_poll_start()  # kombu's does it too late to decide how long to wait
         now = time.monotonic()
         if now >= self._watch_at:
             self._watch()

@@ -1,4 +1,4 @@
-"""What a channel has delivered and not yet seen acknowledged."""
+"""Messages that a channel has delivered and that are not acknowledged yet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AckSink(Protocol):
 
 
 class QoS(kombu_redis.QoS):
-    """Counts what is delivered; the messages themselves are held by the channel's ClaimingConsumer.
+    """A count of delivered messages; the messages themselves are held by the channel's ClaimingConsumer.
 
     Acknowledging may happen in any thread.
     """
@@ -46,7 +46,7 @@ class QoS(kombu_redis.QoS):
         self._delivered[delivery_tag] = message
 
     def can_consume(self) -> bool:
-        """Say whether the prefetch window has room."""
+        """Return whether the prefetch window has room."""
         return not self.prefetch_count or len(self._delivered) < self.prefetch_count
 
     def room(self, unlimited: int) -> int:
@@ -72,7 +72,7 @@ class QoS(kombu_redis.QoS):
         self.channel.requeue(delivery_tag)
 
     def restore_unacked(self, client: Any | None = None) -> Iterator[Any] | None:  # type: ignore[override]  # noqa: ARG002
-        """Put back all that is delivered and not acknowledged."""
+        """Put back all messages that are delivered and not acknowledged."""
         self._delivered.clear()
         self.channel.release_all()
         return None

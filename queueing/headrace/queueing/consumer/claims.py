@@ -75,7 +75,7 @@ class ClaimingConsumer(RenewingConsumer):
         no_ack: Collection[str] = (),
         most_bytes: int = scripts.CLAIM_BYTES,
     ) -> Ticket | None:
-        """Prepare a claim that the caller runs: `command` gives what to send, `take` reads the answer.
+        """Prepare a claim that the caller runs: `command` is what to send, `take` reads the answer.
 
         None when nothing is wanted. most_bytes: of all messages, if they are more than one; no more than CLAIM_BYTES.
         Other parameters as of `claim`.
@@ -101,11 +101,11 @@ class ClaimingConsumer(RenewingConsumer):
         return Ticket(names=names, no_ack=frozenset(no_ack), wish=min(limit, total), args=args)
 
     def command(self, ticket: Ticket) -> Command:
-        """Give the Redis command of a prepared claim. The server knows the script once `claim` was called."""
+        """Return the Redis command of a prepared claim. The server knows the script once `claim` was called."""
         return ("EVALSHA", self._claim.sha, 0, *ticket.args)
 
     def give_back(self, ticket: Ticket) -> None:
-        """Put back what a prepared claim has taken whose answer was lost; nothing if it has not run."""
+        """Put back the messages of a prepared claim whose answer was lost; none if it has not run."""
         self._notice_fork()
         first, limit = ticket.args[3:5]
         taken = [field.decode() for field in self.client.hkeys(self._keys.in_flight(self._id))]  # type: ignore[union-attr]
@@ -115,7 +115,7 @@ class ClaimingConsumer(RenewingConsumer):
             self._put_back(lost)
 
     def take(self, ticket: Ticket, groups: list[Any] | None) -> list[Delivery]:
-        """Read the answer to the command of a prepared claim: what was claimed is held from now on."""
+        """Read the answer to the command of a prepared claim: its messages are held from now on."""
         if not groups:
             return []
         due_ms = groups[0]

@@ -1,4 +1,4 @@
-"""What a consumer gets from a claim: deliveries, and the crashes of earlier consumers that ran them."""
+"""Deliveries, the outcome of a claim, with the crashes of earlier consumers that ran them."""
 
 from __future__ import annotations
 

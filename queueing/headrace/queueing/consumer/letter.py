@@ -12,7 +12,7 @@ from headrace.queueing.lists import Lists, queue_list
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to a dead-lettered message.
+    """The record of a dead-lettered message.
 
     step: the priority step of the list it came from. list_key: that list, where its app names lists in a way of its
     own. history: what happened before, oldest first. buried_at: when it was dead-lettered, in seconds since 1970.

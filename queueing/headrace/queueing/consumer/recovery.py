@@ -50,10 +50,10 @@ return 1
 
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the messages that workers of `redis://` noted as theirs.
+    """The outcome of a recovery of messages that workers of `redis://` noted as theirs.
 
-    put_back: on their queues again. younger: noted too short a time ago, and left. unroutable: left because nothing
-    that can be read says to which queue they belong.
+    put_back: on their queues again. younger: noted too short a time ago, and left. unroutable: left because their
+    queue can't be told.
     """
 
     put_back: int
@@ -62,7 +62,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unacked(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the workers of an app note what they hold; the names are kombu's transport options, without the prefix."""
+    """The keys in which workers of an app note what they hold, by kombu's transport options, without the prefix."""
 
     hash_key: str = UNACKED
     index_key: str = UNACKED_INDEX
@@ -78,10 +78,10 @@ def recover(
     queues: Container[str] | None = None,
     where: Unacked = _DEFAULT_KEYS,
 ) -> Recovered:
-    """Put back what workers of `redis://` have held for longer than `older_s`, marked as delivered again.
+    """Put back messages that workers of `redis://` have held for longer than `older_s`, marked as redelivered.
 
-    Of a worker that lives and takes so long, it puts back what is being worked on: so does kombu. queues: only what
-    belongs to one of these. Raises the errors of `redis.exceptions`.
+    Messages that a living worker has been working on for longer are put back, too; kombu does the same.
+    queues: only what belongs to one of these. Raises the errors of `redis.exceptions`.
     """
     keys = keys_of(client)
     index = keys.prefix + where.index_key

@@ -27,11 +27,11 @@ class RenewingConsumer(SettlingConsumer):
         self._release_all = scripts.script(client, scripts.RELEASE_ALL)
 
     def renew(self, client: Redis | None = None) -> None:
-        """Extend the lease on all that is held, by one command, and by another the place among its queues' consumers.
+        """Extend the lease on all held messages, and with a second command the place among its queues' consumers.
 
         Also finds strays: messages that the server holds for us and we don't know of, because the answer to a claim
         or the pipeline of an acknowledgement was lost with its connection. Those seen twice in a row go back. And
-        notices that the lease had ended: a death that was noted of it is taken back.
+        notices that the lease had ended: a crash that was noted of it is taken back.
         client: a connection of the caller's own, or None for the consumer's.
         """
         self._notice_fork()
@@ -47,7 +47,7 @@ class RenewingConsumer(SettlingConsumer):
         self._return_strays(client or self.client)
 
     def _notice_gone(self, held: list[str], in_flight: int, client: Redis) -> None:
-        """Say how many messages the server has lost: those that were held before it counted, and still are."""
+        """Log how many messages the server has lost: those held before it counted them, and still held."""
         still = [tag for tag in held if tag in self._held]
         if in_flight >= len(still):
             return
@@ -74,9 +74,9 @@ class RenewingConsumer(SettlingConsumer):
             self._put_back(list(old), redelivered=1)
 
     def reap(self, client: Redis | None = None) -> int:
-        """Put back what consumers hold whose lease has ended, and count the delivery; give how many messages that were.
+        """Put back messages of consumers whose lease has ended, and count the delivery; return how many there were.
 
-        Of those that a consumer was running when it died (`RunningMarker`), the death is noted too.
+        For those that a consumer was running when it died (`RunningMarker`), the crash is noted too.
         Several may reap at once; a consumer that wakes up meanwhile keeps what was not put back yet.
         """
         reaper = client or self.client
@@ -98,9 +98,9 @@ class RenewingConsumer(SettlingConsumer):
         return total
 
     def close(self) -> None:
-        """Put back all that is held, strays included, and give up the lease.
+        """Put back all held messages, strays included, and end the lease.
 
-        When the server can't be reached, what is held comes back when the lease ends.
+        When the server can't be reached, they come back when the lease ends.
         """
         self._notice_fork()
         with self._lock:

@@ -1,4 +1,4 @@
-"""What a consumer holds, and how messages are settled: acknowledged, put back, deferred or dead-lettered."""
+"""Messages that a consumer holds, and their settlement: acknowledged, put back, deferred or dead-lettered."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _json_encode: Final = msgspec.json.Encoder().encode
 
 
 class SettlingConsumer:
-    """Holds messages under a lease, and settles them. Safe to use from several threads.
+    """A consumer that settles the messages it holds. Safe to use from several threads.
 
     A forked child gets an empty consumer of its own.
     """
@@ -81,7 +81,7 @@ class SettlingConsumer:
 
     @property
     def held(self) -> int:
-        """How many messages this consumer holds."""
+        """The number of messages that this consumer holds."""
         self._notice_fork()
         return len(self._held)
 
@@ -128,7 +128,7 @@ class SettlingConsumer:
         return list(self._acks(*self._settle(tags)))
 
     def _settle(self, tags: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-        """Let go of what is done: return the tags of ordinary messages, and the others with their SHA-1."""
+        """Drop finished messages from those held: return the tags of ordinary ones, and the others with their SHA-1."""
         done, remembered = [], {}
         with self._lock:
             for tag in tags:
@@ -184,7 +184,7 @@ class SettlingConsumer:
             self._held.pop(tag, None)
 
     def dead_letter_command(self, tag: str, reason: str, history: Iterable[str] = ()) -> Command:
-        """Give the command of `dead_letter`, for a pipeline of the caller's, who runs it until it succeeds."""
+        """Return the command of `dead_letter`, for a pipeline of the caller's, who runs it until it succeeds."""
         self._notice_fork()
         with self._lock:
             self._held.pop(tag, None)
@@ -195,14 +195,14 @@ class SettlingConsumer:
         return self._id, tag, letter.id, _json_encode(letter)
 
     def defer_command(self, tag: str, delay_s: float) -> Command:
-        """Give the command that lets a message wait in the server, for a pipeline of the caller's.
+        """Return the command that lets a message wait in the server, for a pipeline of the caller's.
 
         It counts a retry. After `delay_s` whoever claims next puts the message back at the head of its queue.
         """
         return self._delay(tag, delay_s, retries=1)
 
     def postpone_command(self, tag: str, delay_s: float) -> Command:
-        """Give the command that lets a message wait that isn't due yet; like `defer_command`, but counts nothing."""
+        """Return the command that lets a message wait that isn't due yet; like `defer_command`, but counts nothing."""
         return self._delay(tag, delay_s, retries=0)
 
     def _delay(self, tag: str, delay_s: float, retries: int) -> Command:
@@ -214,7 +214,7 @@ class SettlingConsumer:
         return "EVAL", self._delay_text, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
 
     def _notice_loss(self, client: Redis) -> None:
-        """Learn what was taken away because the lease had ended; this consumer is alive, whatever was noted."""
+        """Learn which messages were taken away when the lease had ended; withdraws the crash noted of this consumer."""
         flat = [text.decode() for text in self._come_back(args=[self._id], client=client)]
         lost = dict(zip(flat[::2], flat[1::2], strict=True))
         if not lost:
