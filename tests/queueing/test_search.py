@@ -13,9 +13,10 @@ from celery import Celery
 from headrace.contracts.message import Request, RequestHeader, encode_request
 from headrace.queueing import ClaimingConsumer, connect, headrace_url
 from headrace.queueing.admin import search
-from headrace.queueing.admin.search import PIECE_BYTES, PIECE_MESSAGES, search_steps
+from headrace.queueing.admin.search import search_steps
 from headrace.queueing.connection.connect import run_commands
 from headrace.queueing.keys import Keys, keys_of
+from headrace.queueing.lua.limits import PIECE_BYTES, PIECE_MESSAGES
 from headrace.queueing.submission import Submitter
 
 QUEUE = "infer.digits"

@@ -13,29 +13,12 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-from headrace.queueing.keys import BELL_TTL_S, Keys, keys_of
+from headrace.queueing.keys import PLAIN, Keys, keys_of
 from headrace.queueing.lists import PRIORITY_STEPS, priority_step
+from headrace.queueing.lua import scripts
 
-#: KEYS: the list to push to, the doorbell, then every priority list of the queue.
-#: ARGV: the limit (0 is none), then the messages, oldest first. Gives the number accepted, counted from the first.
-SUBMIT_LUA: Final = f"""
-local last = #ARGV
-local limit = tonumber(ARGV[1])
-if limit > 0 then
-  local room = limit
-  for at = 3, #KEYS do room = room - redis.call('LLEN', KEYS[at]) end
-  if room <= 0 then return 0 end
-  if last - 1 > room then last = room + 1 end
-end
-redis.call('LPUSH', KEYS[1], unpack(ARGV, 2, last))
-if redis.call('EXISTS', KEYS[2]) == 0 then
-  redis.call('LPUSH', KEYS[2], '1')
-  redis.call('EXPIRE', KEYS[2], {BELL_TTL_S})
-end
-return last - 1
-"""
-
-_SHA: Final = hashlib.sha1(SUBMIT_LUA.encode(), usedforsecurity=False).hexdigest()
+_TEXT: Final = scripts.rendered(scripts.SUBMIT, PLAIN)
+_SHA: Final = hashlib.sha1(_TEXT.encode(), usedforsecurity=False).hexdigest()
 
 #: Messages in one Lua call. Redis runs nothing else meanwhile: 128 small messages take about 0.1 ms.
 CHUNK_MESSAGES: Final = 128
@@ -93,7 +76,7 @@ def _submit_steps(keys: Keys, queue: str, priority: int, messages: Sequence[byte
         answers = yield calls
         if isinstance(answers[0], NoScriptError):
             # The server was restarted or flushed. MULTI makes it all or none: no call of this step has run.
-            yield [("SCRIPT LOAD", SUBMIT_LUA)]
+            yield [("SCRIPT LOAD", _TEXT)]
             answers = yield calls
         for answer in answers:
             if isinstance(answer, Exception):

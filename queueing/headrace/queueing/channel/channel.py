@@ -22,7 +22,7 @@ from headrace.queueing.connection.silence import FanoutWatch, is_overdue
 from headrace.queueing.consumer.claims import MAX_CLAIM, Ticket
 from headrace.queueing.lists import is_model
 from headrace.queueing.logs import logger
-from headrace.queueing.lua.scripts import CLAIM_BYTES
+from headrace.queueing.lua.limits import CLAIM_BYTES
 
 if TYPE_CHECKING:
     import redis

@@ -15,6 +15,7 @@ from headrace.queueing.consumer.renewal import RenewingConsumer
 from headrace.queueing.consumer.settling import sequence_of
 from headrace.queueing.logs import logger
 from headrace.queueing.lua import scripts
+from headrace.queueing.lua.limits import CLAIM_BYTES
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -73,7 +74,7 @@ class ClaimingConsumer(RenewingConsumer):
         *,
         limit: int = MAX_CLAIM,
         no_ack: Collection[str] = (),
-        most_bytes: int = scripts.CLAIM_BYTES,
+        most_bytes: int = CLAIM_BYTES,
     ) -> Ticket | None:
         """Prepare a claim that the caller runs: `command` is what to send, `take` reads the answer.
 
@@ -96,7 +97,7 @@ class ClaimingConsumer(RenewingConsumer):
         with self._lock:
             first = self._sequence
             self._sequence += limit
-        most_bytes = min(most_bytes, scripts.CLAIM_BYTES)
+        most_bytes = min(most_bytes, CLAIM_BYTES)
         args[:0] = (self._id, self._lease_ms, self.max_message_bytes, first, limit, most_bytes)
         return Ticket(names=names, no_ack=frozenset(no_ack), wish=min(limit, total), args=args)
 

@@ -6,7 +6,7 @@ import datetime as dt
 
 import msgspec
 
-from headrace.queueing.lua.scripts import TAIL_BYTES
+from headrace.queueing.lua.limits import TAIL_BYTES
 
 
 class Crash(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.package.signature import Signature
-from headrace.queueing.keys import CONSUMERS_TTL_S, PREFIXES, Keys, keys_of
+from headrace.queueing.keys import PREFIXES, Keys, keys_of
 from headrace.queueing.lua import scripts
 
 if TYPE_CHECKING:
@@ -22,43 +22,6 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from headrace.queueing.connection.connect import Command
-
-#: ARGV: consumer, lease in ms, then queues. Notes the consumer among those of each queue, in place of the ones whose
-#: lease has ended.
-_ANNOUNCE: Final = f"""
-redis.call('ZREM', '{scripts.KEYS.leases}', '')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for at = 3, #ARGV do
-  local consumers = '{scripts.KEYS.consumers("")}' .. ARGV[at]
-  redis.call('ZREMRANGEBYSCORE', consumers, '-inf', now)
-  redis.call('ZADD', consumers, now + tonumber(ARGV[2]), ARGV[1])
-  redis.call('EXPIRE', consumers, {CONSUMERS_TTL_S})
-end
-"""
-
-#: Goes on from `_ANNOUNCE`: notes the prefix among all. An ACL may not allow it, which hurts nobody.
-_ANNOUNCE_PREFIX: Final = f"""
-redis.pcall('ZREMRANGEBYSCORE', '{PREFIXES}', '-inf', now)
-redis.pcall('ZADD', '{PREFIXES}', 'GT', now + tonumber(ARGV[2]), '{scripts.KEYS.prefix}')
-redis.pcall('EXPIRE', '{PREFIXES}', {CONSUMERS_TTL_S})
-"""
-
-
-#: ARGV: queue. Returns what its consumers with a live lease serve, equal answers once.
-_SERVED: Final = f"""
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local found, known = {{}}, {{}}
-for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', '{scripts.KEYS.consumers("")}' .. ARGV[1], now, '+inf')) do
-  local served = redis.call('HGET', '{scripts.KEYS.served("")}' .. consumer, ARGV[1])
-  if served and not known[served] then
-    known[served] = true
-    found[#found + 1] = served
-  end
-end
-return found
-"""
 
 #: Seconds after which an announcement that was not renewed disappears; readers go by the consumer's lease.
 SERVED_TTL_S: Final = 120
@@ -82,7 +45,7 @@ class ConsumedQueues:
         self._client = client
         self._consumer = consumer
         self._lease_ms = lease_ms
-        text = _ANNOUNCE + _ANNOUNCE_PREFIX if keys_of(client).prefix else _ANNOUNCE
+        text = scripts.ANNOUNCE_WITH_PREFIX if keys_of(client).prefix else scripts.ANNOUNCE
         self._text = scripts.rendered(text, keys_of(client))
         self._announce = client.register_script(self._text)
         self._lock = threading.Lock()
@@ -191,12 +154,12 @@ def served(client: redis.Redis, queue: str) -> list[Served]:
     Consumers that don't announce it (older ones, or no inference workers) are left out. Raises the errors of
     `redis.exceptions`.
     """
-    return _read(client.eval(scripts.rendered(_SERVED, keys_of(client)), 0, queue))
+    return _read(client.eval(scripts.rendered(scripts.SERVED, keys_of(client)), 0, queue))
 
 
 async def served_async(client: redis.asyncio.Redis, queue: str) -> list[Served]:
     """Return what the consumers of a queue serve; see `served`."""
-    return _read(await client.eval(scripts.rendered(_SERVED, keys_of(client)), 0, queue))
+    return _read(await client.eval(scripts.rendered(scripts.SERVED, keys_of(client)), 0, queue))
 
 
 def _read(answers: Iterable[bytes]) -> list[Served]:
