@@ -19,7 +19,10 @@ _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12
 #: Foreign ids are kept beside their rows up to this length.
 _MAX_FOREIGN_CHARACTERS: Final = 1000
 
-#: What Postgres text can't hold.
+#: Longest id that a request may have; it is kept beside the row, and indexed, when it is not a UUID.
+MAX_ID_LENGTH: Final = 255
+
+#: Characters that Postgres text can't hold.
 _UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -53,6 +56,12 @@ def new_ids(count: int) -> list[str]:
 def is_uuid(request_id: str) -> bool:
     """Return whether an id is a UUID in its canonical spelling, and so the key of its own row."""
     return _CANONICAL_UUID(request_id) is not None
+
+
+def is_storable(text: str) -> bool:
+    """Return whether Redis, JSON and Postgres can all hold a text, such as a request id: no NUL, no lone surrogates."""
+    # Nearly all ids are ASCII, which is known without looking at each character.
+    return "\0" not in text and (text.isascii() or _UNSTORABLE.search(text) is None)
 
 
 def row_id(request_id: str) -> uuid.UUID:
