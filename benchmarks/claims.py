@@ -49,7 +49,7 @@ def measure(client, batch: int, decode: bool) -> dict[str, float | int | bool | 
     while found := consumer.claim(wants):
         if decode:
             for delivery in found:
-                open_delivery(delivery, None)
+                open_delivery(delivery, None, 0)
         consumer.ack([delivery.tag for delivery in found])
         count += len(found)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu

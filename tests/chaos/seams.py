@@ -142,19 +142,19 @@ def _wrap_look_up(trigger: Trigger) -> None:
 
 
 def _wrap_mark(trigger: Trigger) -> None:
-    from headrace.queueing import RunningMark
+    from headrace.queueing import RunningMarker
 
-    inner = RunningMark.set
+    inner = RunningMarker.set
 
     @functools.wraps(inner)
-    def set_(self: RunningMark, running: Any) -> None:
+    def set_(self: RunningMarker, running: Any) -> None:
         # A mark is taken away by setting one of nothing.
         name = "mark" if running else "unmark"
         trigger.passed(f"before {name}")
         inner(self, running)
         trigger.passed(f"after {name}")
 
-    RunningMark.set = set_  # type: ignore[method-assign]
+    RunningMarker.set = set_  # type: ignore[method-assign]
 
 
 def _wrap_engine(trigger: Trigger) -> None:

@@ -34,7 +34,7 @@ def bury(broker: redis.Redis, model: str, message: bytes, reason: str = "poison:
     broker.lpush(f"infer.{model}", message)
     consumer = ClaimingConsumer(broker, lease_s=60)
     (found,) = consumer.claim({f"infer.{model}": 1})
-    consumer.bury(found.tag, reason, ["the first death"])
+    consumer.dead_letter(found.tag, reason, ["the first death"])
     return dead_letters(broker)[0].id
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.contracts.ids import foreign_id, new_id, new_ids, row_id, unix_seconds, uuid7
+from headrace.contracts.ids import foreign_id, is_storable, new_id, new_ids, row_id, unix_seconds, uuid7
 
 moments = st.integers(0, 2**48 * 1_000_000 - 1)
 noise = st.binary(min_size=8, max_size=8)
@@ -108,3 +108,14 @@ def test_only_a_uuid7_tells_its_time(identity: uuid.UUID) -> None:
 @given(moments, noise)
 def test_a_uuid7_tells_its_time_to_the_millisecond(unix_ns: int, random: bytes) -> None:
     assert unix_seconds(uuid7(unix_ns, random)) == unix_ns // 1_000_000 / 1000
+
+
+@given(st.text(st.characters()))
+def test_a_text_is_storable_if_postgres_can_hold_it(text: str) -> None:
+    holds_surrogate = any("\ud800" <= char <= "\udfff" for char in text)
+    assert is_storable(text) is not ("\0" in text or holds_surrogate)
+
+
+@pytest.mark.parametrize("text", ["a\0", "\ud800", "ü\udfff"])
+def test_nul_and_lone_surrogates_are_not_storable(text: str) -> None:
+    assert not is_storable(text)

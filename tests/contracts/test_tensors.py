@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from headrace.contracts import InvalidRequest, SignatureMismatch, decode_tensors, encode_tensors
 from headrace.contracts.tensors.codec import (
     MAX_DIMENSIONS,
+    MAX_SHORT_MAP,
     as_array,
     can_be_json,
     datatypes_line,
+    encode_entry,
+    map_head,
     tensors_from_json,
     tensors_to_json,
 )
@@ -70,6 +73,13 @@ def test_decoded_arrays_are_read_only_views_into_the_body(datatype: str) -> None
     assert np.shares_memory(array, np.frombuffer(body, np.uint8))
     assert not array.flags.writeable
     assert not array.flags.owndata
+
+
+def test_a_body_is_the_head_of_a_map_and_its_entries() -> None:
+    tensors = {f"input {index}": np.arange(index, dtype=np.float32) for index in range(MAX_SHORT_MAP)}
+    entries = [encode_entry(name, array) for name, array in tensors.items()]
+    assert map_head(len(tensors)) + b"".join(entries) == encode_tensors(tensors)
+    assert entries[-1].endswith(tensors["input 14"].tobytes())
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])

@@ -16,7 +16,7 @@ from headrace.contracts.tensors.codec import CONTENT_TYPE
 from headrace.queueing import OVERSIZE_HEADER
 from headrace.queueing.channel.envelope import NotAnEnvelope
 from headrace.queueing.channel.message import UnreadableBody, open_delivery
-from headrace.queueing.consumer.claims import Delivery
+from headrace.queueing.consumer.delivery import Delivery
 from headrace.results_store import BatchRows
 from headrace.workers.celery_app.undeliverable import keep_unreadable
 from headrace.workers.intake.strategy import Intake, inference_strategy
@@ -39,7 +39,7 @@ class _Channel:
     no_ack_consumers = None
 
     def __init__(self) -> None:
-        self.consumer = SimpleNamespace(id="c", bury=lambda tag, _reason, _history: self.settled.append(tag))
+        self.consumer = SimpleNamespace(id="c", dead_letter=lambda tag, _reason, _history: self.settled.append(tag))
         self.max_message_bytes = MAX_PAYLOAD_BYTES * 4 // 3
         self.settled: list[str] = []
         #: Set by `keep_unreadable`.
@@ -138,7 +138,7 @@ class FuzzedWorker:
         for queue in (self._channel.settled, self._engine.admitted, self._engine.ended, self._engine.postponed):
             queue.clear()
         try:
-            message = open_delivery(delivery, self._channel)  # type: ignore[arg-type]
+            message = open_delivery(delivery, self._channel, self._channel.max_message_bytes)  # type: ignore[arg-type]
             self._receive._receive_callback(message)
         except UnreadableBody as exc:
             message = exc.message

@@ -49,6 +49,7 @@ def test_the_wheel_holds_every_file_of_every_portion_and_nothing_else(wheel: Pat
     "pattern",
     [
         "headrace/contracts/py.typed",
+        "headrace/queueing/lua/*.lua",
         "headrace/results_store/migrations/env.py",
         "headrace/results_store/migrations/script.py.mako",
         "headrace/results_store/migrations/versions/*.py",

@@ -197,7 +197,7 @@ def test_what_is_still_somewhere_is_waited_for(client: Client, broker_url: str) 
         handles = client.submit_many(MODEL, {"x": np.repeat(X, 4, axis=0)})
         _, delayed, dead = consumer.claim({f"infer.{MODEL}": 3})
         broker.execute_command(*consumer.defer_command(delayed.tag, 60))
-        consumer.bury(dead.tag, "no reason")
+        consumer.dead_letter(dead.tag, "no reason")
         broker.delete("headrace:epoch")
         with ThreadPoolExecutor(4) as pool:
             waiters = [pool.submit(handle.result, 5) for handle in handles]

@@ -350,8 +350,8 @@ def test_a_message_that_is_larger_than_a_claim_may_take_is_claimed_alone(
 def test_a_buried_message_is_kept_with_its_reason(client: redis.Redis, consumer: ClaimingConsumer) -> None:
     send(client, "poison", "good")
     poison, good = consumer.claim({QUEUE: 2})
-    consumer.bury(poison.tag, "killed three workers", ["first", "second"])
-    consumer.bury("5:unknown", "was never held", [])
+    consumer.dead_letter(poison.tag, "killed three workers", ["first", "second"])
+    consumer.dead_letter("5:unknown", "was never held", [])
     (letter,) = dead_letters(client)
     assert (letter.queue, letter.step, letter.reason) == (QUEUE, 0, "killed three workers")
     assert letter.history == ["first", "second"]
@@ -370,7 +370,7 @@ def test_full_memory_stops_neither_claims_nor_leases_nor_putting_back(
     one, two, three = consumer.claim({QUEUE: 3})
     consumer.renew()
     consumer.ack([one.tag])
-    consumer.bury(two.tag, "for a test", [])
+    consumer.dead_letter(two.tag, "for a test", [])
     consumer.release([three.tag])
     assert waiting(client) == ["c"]
 

@@ -28,7 +28,7 @@ def consumer(client: redis.Redis) -> ClaimingConsumer:
 def bury(client: redis.Redis, consumer: ClaimingConsumer, queue: str, message: str, reason: str, step: int = 0) -> str:
     client.lpush(keys.PLAIN.queue_list(queue, step), message)
     (found,) = consumer.claim({queue: 1})
-    assert client.execute_command(*consumer.bury_command(found.tag, reason, ["once", "twice"])) == 1
+    assert client.execute_command(*consumer.dead_letter_command(found.tag, reason, ["once", "twice"])) == 1
     return next(find_letters(client)).id
 
 
@@ -62,7 +62,7 @@ def test_a_retried_letter_is_a_fresh_message_of_its_queue(client: redis.Redis, c
     assert retry_letter(client, identity)
     assert not retry_letter(client, identity)
     (found,) = consumer.claim({A: 5})
-    assert (found.raw, found.priority_step, found.deliveries, found.deaths) == (b"x", 6, 0, ())
+    assert (found.raw, found.priority_step, found.deliveries, found.crashes) == (b"x", 6, 0, ())
     assert dead_letter(client, identity) is None
     assert dead_message(client, identity) is None
     assert client.keys("headrace:dead:*") == []
@@ -74,8 +74,8 @@ def test_the_answer_to_a_request_without_a_row_is_kept_in_the_same_step_whatever
     for identity in ("one", "two"):
         client.lpush(keys.PLAIN.queue_list(A, 0), identity)
     one, two = consumer.claim({A: 2})
-    first, again = (consumer.bury_command(tag, "no row", answer=("one", b"reply", 60)) for tag in (one.tag, one.tag))
-    second = consumer.bury_command(two.tag, "no row", answer=("two", b"other", 60))
+    first, again = (consumer.dead_letter_command(tag, "no row", answer=("one", b"reply", 60)) for tag in (one.tag, one.tag))
+    second = consumer.dead_letter_command(two.tag, "no row", answer=("two", b"other", 60))
     assert client.execute_command(*first) == 1
     assert client.get(keys.PLAIN.answer("one")) == b"reply"
     assert 0 < client.ttl(keys.PLAIN.answer("one")) <= 60

@@ -12,7 +12,7 @@ import redis
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.contracts.settings import load_settings
-from headrace.queueing import ClaimingConsumer, RunningMark, connect, dead_letters, headrace_url, keys, queue_stats
+from headrace.queueing import ClaimingConsumer, RunningMarker, connect, dead_letters, headrace_url, keys, queue_stats
 from headrace.queueing.admin.dead_letters import LetterFilter, drop_letter, find_letters, retry_letter
 from headrace.queueing.consumer.serving import is_served, prefixes_served
 from headrace.queueing.submission import Submitter
@@ -64,10 +64,10 @@ def test_all_that_a_consumer_writes_lies_under_its_prefix(client: redis.Redis, p
     Submitter(prefixed).submit(QUEUE, 9, [b"one", b"two", b"three", b"four"])
     one, two, three, four = consumer.claim({QUEUE: 9})
     assert [delivery.tag for delivery in (one, four)] == [f"{n}:{keys.PLAIN.queue_list(QUEUE, 9)}" for n in (1, 4)]
-    mark = RunningMark(prefixed, "worker")
+    mark = RunningMarker(prefixed, "worker")
     mark.set({consumer.id: [one.tag]})
     prefixed.execute_command(*consumer.defer_command(two.tag, 60))  # type: ignore[no-untyped-call]
-    consumer.bury(three.tag, "test")
+    consumer.dead_letter(three.tag, "test")
     consumer.release([four.tag])
     mark.close()
 
@@ -90,7 +90,7 @@ def test_two_prefixes_and_none_do_not_see_each_other(
         assert queue_stats(space)[0].waiting == 2
         first, dead = consumers[name].claim({QUEUE: 9})
         assert first.raw == name.encode()
-        consumers[name].bury(dead.tag, f"of {name}")
+        consumers[name].dead_letter(dead.tag, f"of {name}")
     for name, space in spaces.items():
         assert [letter.reason for letter in find_letters(space, LetterFilter(queue=QUEUE))] == [f"of {name}"]
     (letter,) = dead_letters(prefixed)

@@ -104,7 +104,7 @@ def test_a_dead_letter_goes_back_to_the_list_it_came_from_though_the_command_kno
     consumer = ClaimingConsumer(client, lease_s=60)
     (delivery,) = consumer.claim({ORDINARY: 1})
     assert (delivery.tag, delivery.priority_step) == ("1:celery:5", 5)
-    consumer.bury(delivery.tag, "test")
+    consumer.dead_letter(delivery.tag, "test")
     with connect(any_url) as command:
         (letter,) = dead_letters(command)
         assert (letter.queue, letter.step) == (ORDINARY, 5)

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from headrace.cli.stack.servers import Valkey
-from headrace.queueing import ClaimingConsumer, RunningMark, connect, queue_stats
+from headrace.queueing import ClaimingConsumer, RunningMarker, connect, queue_stats
 from headrace.queueing.keys import PLAIN, RUNNING_TTL_S
 
 QUEUE = "infer.digits"
@@ -34,14 +34,14 @@ def new_consumer(client: redis.Redis) -> NewConsumer:
 
 
 @pytest.fixture
-def mark(any_url: str) -> Iterator[RunningMark]:
+def mark(any_url: str) -> Iterator[RunningMarker]:
     with connect(any_url) as client:
-        mark = RunningMark(client, "worker@host")
+        mark = RunningMarker(client, "worker@host")
         yield mark
         mark.close()
 
 
-def settle(mark: RunningMark, client: redis.Redis) -> None:
+def settle(mark: RunningMarker, client: redis.Redis) -> None:
     """Wait until the server has read what the mark sent: it gives no answers, so ask it to leave a token."""
     mark.send("RPUSH", "settled", "1")
     assert client.blpop(["settled"], timeout=10)
@@ -52,7 +52,7 @@ def die(client: redis.Redis, consumer: ClaimingConsumer) -> None:
 
 
 def test_a_death_is_blamed_on_what_was_running_alone(
-    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMark
+    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMarker
 ) -> None:
     client.lpush(QUEUE, "a", "b", "c", "d")
     dead, alive = new_consumer(), new_consumer()
@@ -63,13 +63,13 @@ def test_a_death_is_blamed_on_what_was_running_alone(
     die(client, dead)
     assert alive.reap() == 4
     again = alive.claim({QUEUE: 4})
-    assert [(d.raw, d.deliveries, len(d.deaths)) for d in again] == [
+    assert [(d.raw, d.deliveries, len(d.crashes)) for d in again] == [
         (b"a", 1, 0),
         (b"b", 1, 1),
         (b"c", 1, 1),
         (b"d", 1, 0),
     ]
-    (death,) = again[1].deaths
+    (death,) = again[1].crashes
     seconds, _ = client.time()
     assert death.worker == "worker@host"
     assert abs(death.at - seconds) < 60
@@ -79,7 +79,7 @@ def test_a_death_is_blamed_on_what_was_running_alone(
 
 
 def test_nothing_is_blamed_after_the_mark_was_cleared(
-    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMark
+    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMarker
 ) -> None:
     client.lpush(QUEUE, "a")
     dead, alive = new_consumer(), new_consumer()
@@ -89,16 +89,16 @@ def test_nothing_is_blamed_after_the_mark_was_cleared(
     die(client, dead)
     alive.reap()
     (again,) = alive.claim({QUEUE: 1})
-    assert (again.deliveries, again.deaths) == (1, ())
+    assert (again.deliveries, again.crashes) == (1, ())
 
 
 def test_a_worker_that_comes_back_takes_back_the_death_that_was_noted_of_it(
-    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMark, any_url: str
+    client: redis.Redis, new_consumer: NewConsumer, mark: RunningMarker, any_url: str
 ) -> None:
     client.lpush(QUEUE, "a", "b")
     asleep, dead, alive = new_consumer(), new_consumer(), new_consumer()
     with connect(any_url) as own:
-        other = RunningMark(own, "another")
+        other = RunningMarker(own, "another")
         for consumer, its in ((dead, other), (asleep, mark)):
             its.set({consumer.id: [delivery.tag for delivery in consumer.claim({QUEUE: 2})]})
             settle(its, client)
@@ -108,7 +108,7 @@ def test_a_worker_that_comes_back_takes_back_the_death_that_was_noted_of_it(
     asleep.renew()
     assert asleep.held == 0
     again = alive.claim({QUEUE: 2})
-    assert [(d.raw, d.deliveries, [death.worker for death in d.deaths]) for d in again] == [
+    assert [(d.raw, d.deliveries, [death.worker for death in d.crashes]) for d in again] == [
         (b"a", 2, ["another"]),
         (b"b", 2, ["another"]),
     ]
@@ -187,7 +187,7 @@ def test_deaths_are_kept_in_order_and_not_without_end(
     with connect(any_url) as own:
         for number in range(103):
             dead = new_consumer()
-            mark = RunningMark(own, f"worker {number}")
+            mark = RunningMarker(own, f"worker {number}")
             mark.set({dead.id: [dead.claim({QUEUE: 1})[0].tag]})
             settle(mark, client)
             mark.close()
@@ -195,12 +195,12 @@ def test_deaths_are_kept_in_order_and_not_without_end(
             assert new_consumer().reap() == 1
     (again,) = new_consumer().claim({QUEUE: 1})
     assert again.deliveries == 103
-    assert [death.worker for death in again.deaths] == [f"worker {number}" for number in range(3, 103)]
+    assert [death.worker for death in again.crashes] == [f"worker {number}" for number in range(3, 103)]
 
 
 def test_a_mark_survives_the_cut_of_its_connection(broker_url: str, wired_url: str, wire: Wire) -> None:
     with redis.Redis.from_url(broker_url) as client, connect(wired_url) as own:
-        mark = RunningMark(own, "worker")
+        mark = RunningMarker(own, "worker")
         mark.set({"one": ["1:q"]})
         settle(mark, client)
         wire.cut()
@@ -221,8 +221,8 @@ def test_a_mark_arrives_though_its_process_is_killed_right_after(broker_url: str
     """Linux may keep it back for a while, but not when the socket closes."""
     code = """
 import sys, time
-from headrace.queueing import RunningMark, connect
-mark = RunningMark(connect(sys.argv[1]), "worker")
+from headrace.queueing import RunningMarker, connect
+mark = RunningMarker(connect(sys.argv[1]), "worker")
 for number in range(200):
     mark.set({"one": [f"{number}:q"]})
 print("marked", flush=True)
@@ -243,7 +243,7 @@ def test_a_server_that_reads_nothing_loses_marks_and_holds_up_nobody_for_ever(tm
     """More marks than the sockets hold: the rest is waited for, and then given up until the server reads again."""
     many = [f"{number}:q" for number in range(10_000)]
     with Valkey(tmp_path) as server, connect(server.url) as own, redis.Redis.from_url(server.url) as client:
-        mark = RunningMark(own, "worker")
+        mark = RunningMarker(own, "worker")
         mark.set({"one": many})
         settle(mark, client)
         assert (client.get(PLAIN.running("one")) or b"").count(b"\n") == len(many)
@@ -264,7 +264,7 @@ def test_a_lost_acknowledgement_counts_as_a_delivery(client: redis.Redis, new_co
     consumer.renew()
     consumer.renew()
     (again,) = consumer.claim({QUEUE: 1})
-    assert (again.raw, again.deliveries, again.deaths) == (b"served", 1, ())
+    assert (again.raw, again.deliveries, again.crashes) == (b"served", 1, ())
 
 
 def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis, new_consumer: NewConsumer) -> None:

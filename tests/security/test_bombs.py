@@ -11,7 +11,6 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,20 +19,19 @@ from tests.fuzz import seeds
 
 from headrace.queueing.channel.envelope import NotAnEnvelope
 from headrace.queueing.channel.message import OVERSIZE_HEADER, UnreadableBody, open_delivery
-from headrace.queueing.consumer.claims import Delivery
+from headrace.queueing.consumer.delivery import Delivery
 
 #: Reads a message from its standard input as a worker does, and prints what it cost at most, in MiB.
 OPEN = """
 import resource, sys
-from types import SimpleNamespace
-from headrace.queueing.consumer.claims import Delivery
+from headrace.queueing.consumer.delivery import Delivery
 from headrace.queueing.channel.message import open_delivery
 raw = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 delivery = Delivery(
     tag="1:q", queue="q", priority_step=0, raw=raw, deliveries=0, oversize=False, message_bytes=len(raw)
 )
-message = open_delivery(delivery, SimpleNamespace(max_message_bytes=16 << 20))
+message = open_delivery(delivery, None, 16 << 20)
 assert message.body == b"" and message.headers["headrace_oversize"] > 16 << 20
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """
@@ -72,7 +70,7 @@ def opened(raw: bytes) -> Any:
     delivery = Delivery(
         tag="1:q", queue="q", priority_step=0, raw=raw, deliveries=0, oversize=False, message_bytes=len(raw)
     )
-    return open_delivery(delivery, SimpleNamespace(max_message_bytes=1000))  # type: ignore[arg-type]
+    return open_delivery(delivery, None, 1000)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

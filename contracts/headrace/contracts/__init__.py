@@ -1,4 +1,4 @@
-"""What crosses a process: messages, tensors, model packages, settings and errors."""
+"""The contracts between processes: messages, tensors, model packages, settings and errors."""
 
 from headrace.contracts.errors import (
     BrokerUnavailable,

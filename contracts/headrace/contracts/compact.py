@@ -1,4 +1,4 @@
-"""Messages that differ in id and body only, without the envelope that they share: a third of the bytes, mostly."""
+"""A compact form of messages that differ only in id and body: the shared envelope is kept once, as a template."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def template_of(before_body: bytes, parts: Sequence[bytes]) -> bytes | None:
 def compact(ids: Sequence[str], messages: Sequence[bytes]) -> tuple[bytes, list[bytes]] | None:
     """Return the template that messages share and the body of each; None when they don't share one.
 
-    ids: those in the messages, which hold nothing that JSON escapes. `expand` gives the same messages back.
+    ids: those in the messages, which hold nothing that JSON escapes. `expand` restores the same messages.
     """
     template: bytes | None = None
     bodies = []

@@ -1,10 +1,10 @@
-"""How numbers and other people's errors are written for a person."""
+"""Numbers and errors of other libraries, written for people."""
 
 from __future__ import annotations
 
 
 def first_line(exc: Exception) -> str:
-    """Give what an error says first, or its class when it says nothing; libraries add pages of their own call stack."""
+    """Return the first line of an error's text, or its class name if it has none; some libraries append call stacks."""
     text = str(exc).strip()
     return text.splitlines()[0] if text else type(exc).__name__
 

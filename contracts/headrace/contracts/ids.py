@@ -19,7 +19,10 @@ _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12
 #: Foreign ids are kept beside their rows up to this length.
 _MAX_FOREIGN_CHARACTERS: Final = 1000
 
-#: What Postgres text can't hold.
+#: Longest id that a request may have; it is kept beside the row, and indexed, when it is not a UUID.
+MAX_ID_LENGTH: Final = 255
+
+#: Characters that Postgres text can't hold.
 _UNSTORABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -55,8 +58,14 @@ def is_uuid(request_id: str) -> bool:
     return _CANONICAL_UUID(request_id) is not None
 
 
+def is_storable(text: str) -> bool:
+    """Return whether Redis, JSON and Postgres can all hold a text, such as a request id: no NUL, no lone surrogates."""
+    # Nearly all ids are ASCII, which is known without looking at each character.
+    return "\0" not in text and (text.isascii() or _UNSTORABLE.search(text) is None)
+
+
 def row_id(request_id: str) -> uuid.UUID:
-    """Give the key of a request's row: the id itself if it is a UUID, else a UUIDv5 of it.
+    """Return the key of a request's row: the id itself if it is a UUID, else a UUIDv5 of it.
 
     Only the canonical spelling counts as a UUID, so that two different strings never share a row.
     Any string has a row, also one that UTF-8 can't carry.
@@ -81,7 +90,7 @@ def _row_id_of_text(request_id: str) -> uuid.UUID:
 
 
 def foreign_id(request_id: str) -> str | None:
-    """Give the id to keep beside a request's row: None where the row's key says it already.
+    """Return the id to keep beside a request's row; None where the row's key is the id.
 
     What Postgres text can't hold (NUL, lone surrogates) becomes U+FFFD, and very long ids are cut.
     """
@@ -91,5 +100,5 @@ def foreign_id(request_id: str) -> str | None:
 
 
 def unix_seconds(identity: uuid.UUID) -> float | None:
-    """Give the time a UUIDv7 was made at, in seconds since 1970; None for any other UUID."""
+    """Return the time at which a UUIDv7 was made, in seconds since 1970; None for any other UUID."""
     return (identity.int >> 80) / 1000 if identity.version == 7 else None

@@ -1,8 +1,8 @@
-"""What crosses the queue: a request as a Celery message (protocol 2), and the reply to it.
+"""Messages on the queue: a request as a Celery message (protocol 2), and the reply to it.
 
 `encode_request` writes the JSON envelope that kombu's Redis transport reads and writes, so that any
 Celery worker, client or Flower understands it. A request body is either tensors (`encode_tensors`) or
-plain Celery JSON, `[[], {"inputs": {name: nested lists}}, {...}]`, with NaN and infinity as `python_json` says.
+plain Celery JSON, `[[], {"inputs": {name: nested lists}}, {...}]`, with NaN and infinity as in `python_json`.
 
 Source: https://docs.celeryq.dev/en/stable/internals/protocol.html (version 2).
 """
@@ -48,7 +48,7 @@ _Inbox: TypeAlias = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^(head
 
 
 class RequestHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The `headrace` header: what Celery's own headers have no place for.
+    """The `headrace` header, for everything that Celery's own headers have no place for.
 
     version: model version or alias, "" for the default. checked: the version whose signature the client compared the
     inputs with, where it left `version` out. inbox: key of the list the reply goes to, "" for none.
@@ -103,7 +103,7 @@ class Reply(msgspec.Struct, kw_only=True, array_like=True):
 _JSON_BODY_END: Final = b'},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 
 _json_encode: Final = msgspec.json.Encoder().encode
-#: What Celery's protocol lets a task start after it. Better refused than silently dropped.
+#: Tasks that Celery's protocol lets a task start after it. Better refused than silently dropped.
 _CONTINUATIONS: Final = ("callbacks", "errbacks", "chain", "chord")
 
 _replies_encode: Final = msgspec.msgpack.Encoder().encode
@@ -114,7 +114,7 @@ REPLIES_DROPPED: Final = _replies_encode([Reply(id="", state="")])
 
 
 def queue_name(model: str) -> str:
-    """Give the name of a model's queue, which is also its task name."""
+    """Return the name of a model's queue, which is also its task name."""
     return TASK_PREFIX + model
 
 
@@ -179,7 +179,7 @@ class Envelope:
 
     @property
     def template(self) -> bytes | None:
-        """What messages share, as `compact.expand` takes it."""
+        """The part that messages share, for `compact.expand`."""
         return template_of(self._before_body, self._parts)
 
     def encode(self, request_id: str, body: bytes) -> bytes:
@@ -205,9 +205,9 @@ def json_body(inputs: Mapping[str, object]) -> bytes:
 
 
 def decode_header(raw: object) -> RequestHeader:
-    """Read the `headrace` header of a message; a missing one (a foreign client's) gives the defaults.
+    """Read the `headrace` header of a message; a missing one (a foreign client's) counts as the defaults.
 
-    raw: what JSON made of the header. Raises InvalidRequest when it is malformed or of a newer protocol.
+    raw: the header as decoded from JSON. Raises InvalidRequest when it is malformed or of a newer protocol.
     """
     if raw is None:
         return RequestHeader()

@@ -1,4 +1,4 @@
-"""What may stand in front of all Redis keys, so that several deployments share one server without seeing each other."""
+"""The prefix of all Redis keys, by which several deployments share one server without seeing each other."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ STACK_FILE: Final = "stack.json"
 
 
 class StackAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the local stack listens: what `STACK_FILE` holds. pid: of the process that runs it."""
+    """The addresses of the local stack, as `STACK_FILE` holds them. pid: of the process that runs it."""
 
     broker_url: str
     database_url: str
@@ -38,7 +38,7 @@ class StackAddress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(BaseSettings):
-    """All settings. Times are in seconds unless the name says otherwise."""
+    """All settings. Times are in seconds unless the name has another unit."""
 
     model_config = SettingsConfigDict(
         env_prefix="HEADRACE_",
@@ -148,13 +148,13 @@ class Settings(BaseSettings):
     )
 
     def require_broker_url(self) -> str:
-        """Give the broker's URL. Raises ConfigurationError when neither a setting nor a local stack gives one."""
+        """Return the broker's URL. Raises ConfigurationError when neither a setting nor a local stack names one."""
         if self.broker_url is None:
             raise ConfigurationError(_missing("HEADRACE_BROKER_URL", self.home))
         return self.broker_url.get_secret_value()
 
     def require_database_url(self) -> str:
-        """Give the database's URL. Raises ConfigurationError when neither a setting nor a local stack gives one."""
+        """Return the database's URL. Raises ConfigurationError when neither a setting nor a local stack names one."""
         if self.database_url is None:
             raise ConfigurationError(_missing("HEADRACE_DATABASE_URL", self.home))
         return self.database_url.get_secret_value()
@@ -192,9 +192,9 @@ def load_settings() -> Settings:
 
 
 def read_stack(home: Path) -> StackAddress | None:
-    """Give the addresses of the local stack that runs in `home`, or None when none does.
+    """Return the addresses of the local stack that runs in `home`, or None when none does.
 
-    A running stack keeps its file locked; one that is not locked was left behind by a crash and says nothing.
+    A running stack keeps its file locked; one that is not locked was left behind by a crash and is ignored.
     """
     path = home / STACK_FILE
     try:

@@ -7,7 +7,7 @@ from typing import Final
 
 
 class State(StrEnum):
-    """How a request ended, as stored in `predictions.state`."""
+    """The terminal states of a request, as stored in `predictions.state`."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -15,8 +15,8 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-#: What `Handle.status()` says of a request that has no row yet.
+#: `Handle.status()` of a request that has no row yet.
 PENDING: Final = "pending"
 
-#: What `Handle.status()` says of a request that the broker lost with its data.
+#: `Handle.status()` of a request that the broker lost with its data.
 LOST: Final = "lost"

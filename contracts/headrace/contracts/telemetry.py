@@ -1,4 +1,4 @@
-"""Keeps OpenVINO and NNCF from telling their makers what is done with them."""
+"""The telemetry of OpenVINO and NNCF, switched off."""
 
 from __future__ import annotations
 

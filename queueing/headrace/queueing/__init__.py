@@ -13,8 +13,6 @@ from headrace.queueing import registration as _registration  # noqa: F401  # for
 
 if TYPE_CHECKING:
     from headrace.queueing.admin.dead_letters import (
-        DeadLetter,
-        Death,
         LetterFilter,
         dead_letter,
         dead_letters,
@@ -37,10 +35,12 @@ if TYPE_CHECKING:
     )
     from headrace.queueing.connection.preconditions import broken_preconditions, check_writes
     from headrace.queueing.connection.refusals import REFUSALS
-    from headrace.queueing.consumer.claims import ClaimingConsumer, Delivery
+    from headrace.queueing.consumer.claims import ClaimingConsumer
+    from headrace.queueing.consumer.delivery import Crash, Delivery
     from headrace.queueing.consumer.lease import LeaseKeeper
+    from headrace.queueing.consumer.letter import DeadLetter
     from headrace.queueing.consumer.recovery import Recovered, recover
-    from headrace.queueing.consumer.running_marker import RunningMark
+    from headrace.queueing.consumer.running_marker import RunningMarker
     from headrace.queueing.transport import Transport
 
 __all__ = [
@@ -50,14 +50,14 @@ __all__ = [
     "ClaimingConsumer",
     "Command",
     "CommandLine",
+    "Crash",
     "DeadLetter",
-    "Death",
     "Delivery",
     "LeaseKeeper",
     "LetterFilter",
     "QueueStats",
     "Recovered",
-    "RunningMark",
+    "RunningMarker",
     "Transport",
     "broken_preconditions",
     "check_writes",
@@ -83,14 +83,14 @@ _HOMES: Final = {
     "OVERSIZE_HEADER": "channel.message",
     "Channel": "channel.channel",
     "ClaimingConsumer": "consumer.claims",
-    "DeadLetter": "admin.dead_letters",
-    "Death": "admin.dead_letters",
-    "Delivery": "consumer.claims",
+    "Crash": "consumer.delivery",
+    "DeadLetter": "consumer.letter",
+    "Delivery": "consumer.delivery",
     "LeaseKeeper": "consumer.lease",
     "LetterFilter": "admin.dead_letters",
     "QueueStats": "admin.stats",
     "Recovered": "consumer.recovery",
-    "RunningMark": "consumer.running_marker",
+    "RunningMarker": "consumer.running_marker",
     "Transport": "transport",
     "REFUSALS": "connection.refusals",
     "broken_preconditions": "connection.preconditions",

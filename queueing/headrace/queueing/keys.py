@@ -14,10 +14,10 @@ from headrace.queueing.lists import DEFAULT_LISTS, Lists
 #: Seconds after which the list of a queue's consumers disappears when none renewed its place in it.
 CONSUMERS_TTL_S: Final = 86_400
 
-#: Seconds after which a mark that nobody took away disappears; longer than any batch runs.
+#: Seconds after which a running marker that nobody took away disappears; longer than any batch runs.
 RUNNING_TTL_S: Final = 86_400
 
-#: Seconds after which it is forgotten what a consumer held as its lease ended; it has come back by then, or never will.
+#: Seconds after which the record of what a consumer held when its lease ended expires; by then it is back, or never.
 RETURNED_TTL_S: Final = 86_400
 
 #: Seconds after which a token that nobody took disappears, so that queues that come and go (those for the replies of
@@ -36,7 +36,7 @@ _ATTRIBUTE: Final = "headrace_keys"
 class Keys:
     """The keys of one key space. prefix: stands in front of each; "" is none, see `contracts.prefix`.
 
-    lists: how its users name and order the lists of queues; it has no say in any other key.
+    lists: how its users name and order the lists of queues; no other key depends on it.
 
     Tags, dead letters and the names of delayed messages hold lists and queues as kombu names them, without the prefix.
     """
@@ -51,7 +51,7 @@ class Keys:
 
     @property
     def deliveries(self) -> str:
-        """Hash: SHA-1 of what came back → how often, its consumer being dead or without lease; 0 for other ways."""
+        """Hash: SHA-1 of a redelivered message → how often its consumer was dead or without lease; 0 for other ways."""
         return self.prefix + "headrace:deliveries"
 
     @property
@@ -106,7 +106,7 @@ class Keys:
 
     @property
     def dead_counts(self) -> str:
-        """Hash: queue → how many of its messages are buried."""
+        """Hash: queue → how many dead letters it has."""
         return self.prefix + "headrace:dead:counts"
 
     def dead_queue(self, queue: str) -> str:
@@ -134,11 +134,11 @@ class Keys:
         return f"{self.prefix}headrace:inflight:{consumer}"
 
     def returned(self, consumer: str) -> str:
-        """Return the hash of what a consumer held as its lease ended: tag → SHA-1, then the death noted of it."""
+        """Return the hash of what a consumer held when its lease ended: tag → SHA-1, then the crash noted of it."""
         return f"{self.prefix}headrace:returned:{consumer}"
 
     def running(self, consumer: str) -> str:
-        """Return the mark of what a consumer runs at present: the worker's name, then tags, one a line."""
+        """Return the key of a consumer's running marker: the worker's name, then the tags, one a line."""
         return f"{self.prefix}headrace:running:{consumer}"
 
     def inbox(self, name: str) -> str:

@@ -17,8 +17,8 @@ SEPARATOR: Final = "\x06\x16"
 #: kombu's priority steps: priorities 0-2 share the list of step 0, 3-5 that of 3, 6-8 that of 6; 9 has its own.
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
 
-#: The most urgent first, for queues of models, whatever the others do: 0 is what a message has that says nothing, so a
-#: client that needs to be quicker can say so.
+#: The most urgent first, for queues of models, whatever the others do: 0 is the default, so a client that
+#: needs to be quicker can ask for it.
 MODEL_STEPS: Final = PRIORITY_STEPS[::-1]
 
 #: Values of the transport option `priority_order`: as kombu's Redis transport serves lists, and as AMQP does.
@@ -85,7 +85,7 @@ class Lists:
         return (queue, int(step)) if found and step.isascii() and step.isdigit() else (list_key, 0)
 
 
-#: The lists of those who say nothing about them.
+#: The lists of apps that set no options for them.
 DEFAULT_LISTS: Final = Lists()
 
 

@@ -1,4 +1,4 @@
-"""Makes kombu know our content type and `headrace://` URLs, as soon as kombu itself is imported.
+"""Registration of our content type and of `headrace://` URLs with kombu, as soon as kombu itself is imported.
 
 kombu loads this module through the entry point group `kombu.serializers` while it imports `kombu.serialization`. So
 nothing here may import kombu's other parts, except the table of transports, or anything heavy. Every Celery app imports
@@ -14,7 +14,7 @@ from kombu.transport import TRANSPORT_ALIASES
 if TYPE_CHECKING:
     from headrace.contracts.tensors.codec import Tensors
 
-#: What tensors travel as: `contracts.tensors.codec.CONTENT_TYPE`, which is too heavy to import here.
+#: The content type of tensors: `contracts.tensors.codec.CONTENT_TYPE`, which is too heavy to import here.
 CONTENT_TYPE: Final = "application/x-headrace-tensors"
 
 _MODULE: Final = "headrace.queueing.transport"
@@ -39,5 +39,5 @@ def decode(body: bytes | memoryview) -> Tensors:
 SERIALIZER: Final = (encode, decode, CONTENT_TYPE, "binary")
 
 TRANSPORT_ALIASES.update(headrace=_TRANSPORT, headraces=_TRANSPORT)
-# What a connection calls itself once its URLs have been read, and its copies then.
+# The name that a connection and its copies have once its URLs have been read.
 TRANSPORT_ALIASES.update({f"{scheme}+sentinel": f"{_MODULE}:SentinelTransport" for scheme in ("headrace", "headraces")})

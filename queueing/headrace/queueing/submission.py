@@ -1,4 +1,4 @@
-"""Puts encoded messages on a queue: one Lua call checks the limit, pushes a batch and rings the doorbell.
+"""Submission of encoded messages: one Lua call checks the queue's limit, pushes a batch and rings the doorbell.
 
 The limit is strict however many producers there are, because the server counts and pushes in one step.
 """
@@ -13,34 +13,17 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
-from headrace.queueing.keys import BELL_TTL_S, Keys, keys_of
+from headrace.queueing.keys import PLAIN, Keys, keys_of
 from headrace.queueing.lists import PRIORITY_STEPS, priority_step
+from headrace.queueing.lua import scripts
 
-#: KEYS: the list to push to, the doorbell, then every priority list of the queue.
-#: ARGV: the limit (0 is none), then the messages, oldest first. Gives the number accepted, counted from the first.
-SUBMIT_LUA: Final = f"""
-local last = #ARGV
-local limit = tonumber(ARGV[1])
-if limit > 0 then
-  local room = limit
-  for at = 3, #KEYS do room = room - redis.call('LLEN', KEYS[at]) end
-  if room <= 0 then return 0 end
-  if last - 1 > room then last = room + 1 end
-end
-redis.call('LPUSH', KEYS[1], unpack(ARGV, 2, last))
-if redis.call('EXISTS', KEYS[2]) == 0 then
-  redis.call('LPUSH', KEYS[2], '1')
-  redis.call('EXPIRE', KEYS[2], {BELL_TTL_S})
-end
-return last - 1
-"""
-
-_SHA: Final = hashlib.sha1(SUBMIT_LUA.encode(), usedforsecurity=False).hexdigest()
+_TEXT: Final = scripts.rendered(scripts.SUBMIT, PLAIN)
+_SHA: Final = hashlib.sha1(_TEXT.encode(), usedforsecurity=False).hexdigest()
 
 #: Messages in one Lua call. Redis runs nothing else meanwhile: 128 small messages take about 0.1 ms.
 CHUNK_MESSAGES: Final = 128
 
-#: Lua calls in one round trip (and one MULTI, so that what is accepted is always the first so many).
+#: Lua calls in one round trip (and one MULTI, so that the accepted messages are always a prefix).
 PIPELINE_CHUNKS: Final = 8
 
 #: Bytes after which a chunk or a pipeline is closed early (1 MiB, 8 MiB), so that large payloads don't pile up.
@@ -78,7 +61,7 @@ def _pipelines(messages: Sequence[bytes]) -> Generator[list[Sequence[bytes]], No
 
 
 def _submit_steps(keys: Keys, queue: str, priority: int, messages: Sequence[bytes], limit: int) -> _Steps:
-    """Say what to send, one round trip a step, and take the answers; returns the number accepted.
+    """Yield the commands to send, one round trip a step, and take the answers; return the number accepted.
 
     It does no I/O itself, so that the blocking and the asyncio submitter share it.
     """
@@ -93,7 +76,7 @@ def _submit_steps(keys: Keys, queue: str, priority: int, messages: Sequence[byte
         answers = yield calls
         if isinstance(answers[0], NoScriptError):
             # The server was restarted or flushed. MULTI makes it all or none: no call of this step has run.
-            yield [("SCRIPT LOAD", SUBMIT_LUA)]
+            yield [("SCRIPT LOAD", _TEXT)]
             answers = yield calls
         for answer in answers:
             if isinstance(answer, Exception):
@@ -106,7 +89,7 @@ def _submit_steps(keys: Keys, queue: str, priority: int, messages: Sequence[byte
 
 
 class Submitter:
-    """Submits messages through a blocking client; usable from several threads."""
+    """A submitter over a blocking client; usable from several threads."""
 
     def __init__(self, client: redis.Redis) -> None:
         """client: stays the caller's to close. Errors of the server or the connection are redis-py's."""
@@ -114,7 +97,7 @@ class Submitter:
         self._keys = keys_of(client)
 
     def submit(self, queue: str, priority: int, messages: Sequence[bytes], limit: int = 0) -> int:
-        """Put messages on a queue, in order, and give how many were accepted: always the first so many.
+        """Put messages on a queue, in order; return how many were accepted, always a prefix of `messages`.
 
         priority: 0 to 9, of all these messages. limit: most messages waiting in the queue over all priorities;
         0 is no limit. One round trip for up to CHUNK_MESSAGES * PIPELINE_CHUNKS messages.
@@ -140,7 +123,7 @@ class Submitter:
 
 
 class AsyncSubmitter:
-    """Submits messages through an asyncio client; see Submitter."""
+    """A submitter over an asyncio client; see Submitter."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         """client: stays the caller's to close. Errors of the server or the connection are redis-py's."""

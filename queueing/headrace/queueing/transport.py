@@ -1,10 +1,10 @@
 """A kombu transport that takes messages in batches and loses none: `headrace://`, `headraces://` for TLS, `+sentinel`.
 
-kombu's Redis transport pops one message a round trip and notes it as unacknowledged in a second one; a worker that
-dies between the two loses the message. Here an idle channel blocks, without popping, on a *doorbell*: a list beside
-each queue that holds at most one token, put there by whoever sends. When it rings, or when the server tells that a list
+kombu's Redis transport pops one message a round trip and notes it as unacknowledged in a second one; a worker that dies
+between the two loses the message. Here an idle channel blocks, without popping, on a *doorbell*: a list beside each
+queue that holds at most one token, put there by whoever sends. When it rings, or when the server reports a list that
 has changed (for senders that don't ring), one Lua call takes as many messages as the prefetch window has room for and
-notes them as in flight under the channel's lease, atomically. What is left behind rings again, for the next worker. The
+notes them as in flight under the channel's lease, atomically. Messages left behind ring again, for the next worker. The
 lease is renewed by a thread, and by a small process while the thread gets no turn; what a dead worker held goes back to
 the head of its queues when the lease ends.
 
@@ -23,12 +23,13 @@ from kombu.transport import redis as kombu_redis
 from headrace.queueing.admin.flower_page import serve_flower
 from headrace.queueing.channel import channel
 from headrace.queueing.channel.poller import DoorbellPoller
+from headrace.queueing.channel.sentinel_channel import SentinelChannel
 from headrace.queueing.connection.broker_url import SENTINEL_PORT
 from headrace.queueing.connection.refusals import REFUSALS, forget_refusals, latest_refusal
-from headrace.queueing.connection.sentinel import SentinelChannel, adopt_sentinels, names_sentinels
+from headrace.queueing.connection.sentinel import adopt_sentinels, names_sentinels
 from headrace.queueing.keys import Keys
 
-#: So long after a refusal a new connection is not tried. Transport option `refusal_pause_s`; 0 for who pauses himself.
+#: Pause after a refusal before a new connection is tried. Transport option `refusal_pause_s`; 0 for callers that pause.
 REFUSAL_PAUSE_S: Final = 1.0
 
 
@@ -41,10 +42,10 @@ class Transport(kombu_redis.Transport):
     _avail_channels: list[Any]
     _callbacks: dict[str, Callable[..., Any]]
 
-    #: A server that refuses to work for now passes, as one that is away does: consumers connect again rather than end.
+    #: A temporary refusal passes, as an outage does: consumers connect again rather than end.
     connection_errors = (*kombu_redis.Transport.connection_errors, *REFUSALS)
 
-    #: How long an idle channel waits for doorbells before it says that it is still there; the transport option
+    #: How long an idle channel waits for doorbells before it shows that it is still there; the transport option
     #: `polling_interval` changes it.
     brpop_timeout = 3.5  # type: ignore[assignment]
 
@@ -61,7 +62,7 @@ class Transport(kombu_redis.Transport):
             client.ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
         super().__init__(client, **kwargs)
         self.cycle = DoorbellPoller()
-        serve_flower()
+        serve_flower(Transport)
 
     def establish_connection(self) -> Any:
         """Connect. A server that has refused something just now counts as away until it takes a write.

@@ -12,7 +12,7 @@ from typing import Final
 import psycopg
 
 from headrace.contracts import BrokerUnavailable, ModelDirectory, Settings
-from headrace.queueing import ClaimingConsumer, RunningMark, broken_preconditions, connect_to, translate_errors
+from headrace.queueing import ClaimingConsumer, RunningMarker, broken_preconditions, connect_to, translate_errors
 from headrace.queueing.consumer.serving import Served
 from headrace.results_store import StoreReader, StoreWriter, check_schema, ensure_partitions
 from headrace.results_store.database import address
@@ -57,7 +57,7 @@ class Engine:
         self.settings = settings
         self.models = ModelDirectory(settings.models)
         self._client = connect_to(settings)
-        mark = RunningMark(self._client, worker)
+        mark = RunningMarker(self._client, worker)
         self._ceilings = Ceilings(settings.device, mark)
         self.lanes = Lanes(
             self.models,

@@ -13,7 +13,7 @@ from headrace.contracts.message import RequestHeader
 from headrace.contracts.tensors.rows import RowAxes
 
 if TYPE_CHECKING:
-    from headrace.queueing import ClaimingConsumer, Death
+    from headrace.queueing import ClaimingConsumer, Crash
     from headrace.results_store import Prediction
     from headrace.workers.models.served_model import Lane
 
@@ -50,7 +50,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     foreign_id: str | None = None
     traced: bool = False
     redelivered: bool = False
-    deaths: tuple[Death, ...] = ()
+    deaths: tuple[Crash, ...] = ()
     retries: int = 0
     size_bytes: int = 0
 

@@ -35,9 +35,9 @@ _KEY_ENDS: Final = re.compile(r"[\n=,{\[]")
 
 
 class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a worker should batch this model.
+    """Advice on how a worker should batch this model.
 
-    max_rows: most rows in one batch. max_wait_ms: longest time a request may wait for company when a wait pays.
+    max_rows: most rows in one batch. max_wait_ms: longest time a request may wait for others when a wait pays.
     row_sizes: if given, batches are padded up to one of these row counts (for engines with fixed shapes).
     independent_rows: whether a row's outputs are the same in any company; if not, each request runs alone and whole.
     seconds_fixed, seconds_per_row: a measured cost model to start from; 0 means learn it.
@@ -71,7 +71,7 @@ class BatchingAdvice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             )
 
     def unmeasured(self) -> BatchingAdvice:
-        """Give the advice without the figures, for a model that was made of the one they were measured with."""
+        """Return the advice without measured figures, for a model derived from the one they were measured on."""
         return msgspec.structs.replace(self, seconds_fixed=0.0, seconds_per_row=0.0, threads=0, measured_on="")
 
 
@@ -133,7 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def signature(self) -> Signature:
-        """What a request holds, and what it gets."""
+        """The inputs of a request and the outputs of its result."""
         keep = self.store.keep
         outputs = tuple(spec for spec in self.outputs if spec.name in keep) if keep else self.outputs
         return Signature(inputs=self.inputs, outputs=outputs)
@@ -146,7 +146,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def file_signature(self) -> Signature:
-        """What the model file takes and gives: as `signature`, with the constants among the inputs."""
+        """The inputs and outputs of the model file: those of `signature`, and the constants."""
         fixed = tuple(
             # A spec has no sizes of 0, which are those of an input that never holds a value.
             TensorSpec(
@@ -196,7 +196,7 @@ class ModelPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sha256_of(path: Path) -> str:
-    """Give the SHA-256 of a file in hex. Raises PackageError when it can't be read."""
+    """Return the SHA-256 of a file in hex. Raises PackageError when it can't be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -251,7 +251,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _without_none(value: Any) -> Any:
-    """Leave out of a record what is None, for which TOML has no word."""
+    """Drop the None values of a record, which TOML can't express."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):

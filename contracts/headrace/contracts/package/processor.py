@@ -1,4 +1,4 @@
-"""Where a model runs: figures measured in one place say little about another."""
+"""The processor that a model runs on; figures measured on one are no guide to another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 #: Linux tells of its processors here; other systems have no such file.
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
-#: What Arm's Linux says instead of a "model name"; together they tell one core design from another.
+#: Fields that Arm's Linux has instead of a "model name"; together they tell one core design from another.
 _ARM_KEYS: Final = ("CPU implementer", "CPU part", "CPU variant")
 
 

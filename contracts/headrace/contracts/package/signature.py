@@ -1,4 +1,4 @@
-"""What a model takes and gives: names, datatypes and shapes; and the check of one request against them."""
+"""A model's signature: names, datatypes and shapes of its inputs and outputs, and the check of a request against it."""
 
 from __future__ import annotations
 

@@ -30,6 +30,9 @@ Tensors: TypeAlias = dict[str, NDArray[Any]]
 #: More than any model has, and what every numpy can hold; more are refused before numpy sees them.
 MAX_DIMENSIONS: Final = 32
 
+#: msgpack writes the size of a map up to this one into the first byte of the map.
+MAX_SHORT_MAP: Final = 15
+
 #: numpy's kinds of arrays that are BYTES: object, bytes, str and variable-width str.
 _TEXT_KINDS: Final = "OSUT"
 
@@ -43,7 +46,7 @@ _NUMBER_TYPES: Final = frozenset({int, float, bool})
 def encode_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Pack named arrays into bytes; any memory order, any byte order.
 
-    Raises SignatureMismatch for what is no named array, PayloadTooLarge for 4 GiB in one array.
+    Raises SignatureMismatch for anything but named arrays, PayloadTooLarge for 4 GiB in one array.
     """
     wire = {name: _to_wire(name, array) for name, array in tensors.items()}
     try:
@@ -52,6 +55,16 @@ def encode_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
         raise SignatureMismatch("an input's name holds a lone surrogate, which no encoding carries") from None
     except (ValueError, OverflowError) as exc:
         raise PayloadTooLarge(f"an input is too large for one request ({exc}); split it into several") from None
+
+
+def map_head(entries: int) -> bytes:
+    """Return the first byte of `encode_tensors` for at most MAX_SHORT_MAP tensors; their entries follow."""
+    return bytes([0x80 | entries])
+
+
+def encode_entry(name: str, array: NDArray[Any]) -> bytes:
+    """Return the entry of one tensor in `encode_tensors`; its raw bytes come last, so rows differ in the end only."""
+    return encode_tensors({name: array})[1:]
 
 
 def _to_wire(name: str, array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes | memoryview]:
@@ -84,7 +97,7 @@ def decode_tensors(body: bytes | memoryview) -> Tensors:
 
 
 def _declared_names(body: bytes | memoryview) -> int:
-    """Give the number of entries that the head of a msgpack map announces."""
+    """Return the number of entries that the head of a msgpack map announces."""
     first = body[0]
     if first < 0xDE:
         return first & 0x0F

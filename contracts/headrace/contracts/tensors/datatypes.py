@@ -38,7 +38,7 @@ FLOATS: Final = frozenset({"FP16", "FP32", "FP64", "BF16"})
 
 
 def dtype_of(datatype: str) -> np.dtype:
-    """Give the numpy dtype of an OIP v2 datatype name.
+    """Return the numpy dtype of an OIP v2 datatype name.
 
     Raises SignatureMismatch for a name that OIP v2 does not have.
     """
@@ -49,7 +49,7 @@ def dtype_of(datatype: str) -> np.dtype:
 
 
 def datatype_of(dtype: DTypeLike) -> str:
-    """Give the OIP v2 name of a numpy dtype; strings and objects are BYTES.
+    """Return the OIP v2 name of a numpy dtype; strings and objects are BYTES.
 
     Raises SignatureMismatch for a dtype that OIP v2 cannot carry (complex, datetime, ...).
     """
@@ -65,7 +65,7 @@ def datatype_of(dtype: DTypeLike) -> str:
 
 
 def all_finite(array: NDArray[np.generic]) -> bool:
-    """Say whether no element is NaN or infinite (true for every datatype that can't hold either)."""
+    """Return whether no element is NaN or infinite (true for every datatype that can't hold either)."""
     if array.dtype.kind == "f":
         return bool(np.isfinite(array).all())
     if array.dtype == DTYPES["BF16"]:

@@ -1,28 +1,39 @@
-"""What is done along the rows of named tensors: count, cut, join and pad them, wherever each tensor holds its rows."""
+"""The rows of named tensors: counted, cut, joined and padded along the axis on which each tensor holds them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors
 
 #: Values up to this size are their own key; of larger ones a digest is kept, which waiting requests can afford.
 _SHORT_BYTES: Final = 1024
 
 
+class RowSpec(Protocol):
+    """A tensor of a model's signature, as far as its rows go."""
+
+    @property
+    def name(self) -> str:
+        """The name of the tensor."""
+
+    @property
+    def row_axis(self) -> int | None:
+        """The axis along which it holds its rows; None where it has none."""
+
+
 class RowAxes:
-    """Where each of a model's inputs, or each of its outputs, holds its rows.
+    """The row axes of a model's inputs, or of its outputs.
 
     Tensors without rows (`per_request`) pass through as they are. Optional tensors may be absent, in all pieces alike.
     """
 
-    def __init__(self, specs: Iterable[TensorSpec]) -> None:
+    def __init__(self, specs: Iterable[RowSpec]) -> None:
         """specs: all inputs, or all outputs."""
         self._axes: Final = {spec.name: spec.row_axis for spec in specs}
         #: Whether every tensor has its rows first, so that arrays may be cut and joined without a look at their axes.
@@ -41,7 +52,7 @@ class RowAxes:
         return {name: _cut(array, self._axes[name], start, stop) for name, array in tensors.items()}
 
     def split(self, tensors: Tensors, counts: Sequence[int]) -> list[Tensors]:
-        """Return pieces of so many rows each, from the first row on; views, no copies."""
+        """Return pieces of `counts` rows each, from the first row on; views, no copies."""
         pieces = []
         start = 0
         for count in counts:

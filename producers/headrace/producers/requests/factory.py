@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from headrace.contracts.errors import InvalidRequest, PackageError
-from headrace.contracts.ids import new_id, new_ids
+from headrace.contracts.ids import MAX_ID_LENGTH, is_storable, new_id, new_ids
 from headrace.contracts.message import (
     JSON_CONTENT_TYPE,
     MAX_PRIORITY,
@@ -36,9 +36,6 @@ from headrace.producers.requests.inputs import (
 )
 from headrace.producers.requests.row_bodies import has_fixed_size, json_bodies, row_bytes, tensor_bodies
 from headrace.producers.requests.signatures import Catalog, Known
-
-#: Longest request id; it is kept beside the row when it is not a UUID.
-MAX_ID_LENGTH: Final = 255
 
 #: Ten years: a longer deadline is a mistake of units, and dates end somewhere.
 MAX_DEADLINE_S: Final = 3650 * 86400.0
@@ -80,7 +77,7 @@ def check_id(request_id: str) -> str:
     """Refuse a request id that can't be stored. Raises InvalidRequest."""
     if not isinstance(request_id, str) or not 0 < len(request_id) <= MAX_ID_LENGTH:
         raise InvalidRequest(f"request_id must be a string of 1 to {MAX_ID_LENGTH} characters")
-    if "\0" in request_id or any("\ud800" <= char <= "\udfff" for char in request_id):
+    if not is_storable(request_id):
         raise InvalidRequest("request_id must not hold NUL or lone surrogates; Postgres can't store them")
     return request_id
 

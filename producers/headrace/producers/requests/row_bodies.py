@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import repeat
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts.message import json_body
-from headrace.contracts.tensors.codec import Tensors, encode_tensors
+from headrace.contracts.tensors.codec import MAX_SHORT_MAP, Tensors, encode_entry, encode_tensors, map_head
 from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
-
-#: msgpack writes the size of a map up to this one into its first byte.
-_FIXMAP_MAX: Final = 15
-_FIXMAP: Final = 0x80
-
 
 #: For each named value the dimension that holds its rows; None if every request holds the whole value.
 Axes: TypeAlias = Mapping[str, int | None]
@@ -25,12 +20,12 @@ Axes: TypeAlias = Mapping[str, int | None]
 def tensor_bodies(arrays: Tensors, axes: Axes, start: int, stop: int) -> Iterator[bytes]:
     """Return the bodies of the requests that hold one row each, `encode_tensors` of every row from start to stop."""
     varying = any(axes[name] is not None and not has_fixed_size(array) for name, array in arrays.items())
-    if varying or len(arrays) > _FIXMAP_MAX:
+    if varying or len(arrays) > MAX_SHORT_MAP:
         for row in range(start, stop):
             yield encode_tensors({name: _row(array, axes[name], row) for name, array in arrays.items()})
         return
     # Rows of one array differ in their raw bytes only, which come last in an entry: all else is encoded once.
-    head = bytes([_FIXMAP | len(arrays)])
+    head = map_head(len(arrays))
     parts = [_entries(name, array, axes[name], start, stop) for name, array in arrays.items()]
     if len(parts) == 1:
         for entry in parts[0]:
@@ -66,7 +61,7 @@ def _row(array: NDArray[Any], axis: int | None, row: int) -> NDArray[Any]:
 
 def _entries(name: str, array: NDArray[Any], axis: int | None, start: int, stop: int) -> Iterator[bytes]:
     """Return the msgpack entry `name: (datatype, shape, bytes)` of each row."""
-    first = encode_tensors({name: _row(array, axis, start)})[1:]
+    first = encode_entry(name, _row(array, axis, start))
     if axis is None:
         return repeat(first, stop - start)
     rows = np.moveaxis(array, axis, 0)[start:stop] if axis else array[start:stop]

@@ -1,1 +1,1 @@
-"""What people and tools ask of the queues: statistics, dead letters, searches, remote control, Flower's page."""
+"""Administration of the queues: statistics, dead letters, delayed messages, searches, remote control, Flower's page."""

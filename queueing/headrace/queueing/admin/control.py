@@ -16,7 +16,7 @@ from headrace.queueing.connection.patience import SILENCE_S
 #: Celery's name of the exchange that all workers listen to (`control_exchange`).
 _EXCHANGE: Final = "celery"
 
-#: Celery's `control_queue_ttl` and `control_queue_expires`: a command is old, and a queue forgotten, after so long.
+#: Celery's `control_queue_ttl` and `control_queue_expires`: the age limits of a command and a queue.
 _TTL_S: Final = 300.0
 _EXPIRES_S: Final = 10.0
 
@@ -28,7 +28,7 @@ def tell_workers(broker_url: str, prefix: str, command: str, arguments: Mapping[
 
 
 def ask_workers(broker_url: str, prefix: str, command: str, *, timeout_s: float, limit: int) -> list[dict[str, Any]]:
-    """Broadcast a command such as `ping`, and give what the workers answer: {node name: answer} each.
+    """Broadcast a command such as `ping`, and return the workers' answers: {node name: answer} each.
 
     limit: of answers, after which no more are awaited. Raises kombu's OperationalError.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from headrace.queueing.consumer.letter import DeadLetter
 from headrace.queueing.keys import keys_of
 from headrace.queueing.lua import scripts
 
@@ -20,39 +20,11 @@ if TYPE_CHECKING:
 _PAGE: Final = 500
 
 
-class Death(msgspec.Struct, frozen=True):
-    """A consumer that died while it ran a message. at: seconds since 1970, when its lease was found to have ended."""
-
-    at: float
-    worker: str
-
-    def __str__(self) -> str:
-        """Write it as a line of a dead letter's history."""
-        when = dt.datetime.fromtimestamp(self.at, dt.UTC).isoformat(timespec="milliseconds")
-        return f"{when} {self.worker} died while it ran this request"
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to a buried message.
-
-    step: the priority step of the list it came from. list_key: that list, where its app names lists in a way of its
-    own. history: what happened before, oldest first. buried_at: seconds since 1970.
-    """
-
-    id: str
-    queue: str
-    step: int
-    reason: str
-    history: list[str]
-    buried_at: float
-    list_key: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
-    """Which dead letters are meant; what is None does not matter.
+    """A choice of dead letters; fields that are None match all.
 
-    reason: a part of the reason, in any case. older_s, newer_s: buried at least or at most so many seconds ago.
+    reason: a part of the reason, in any case. older_s, newer_s: bounds of the age in seconds.
     """
 
     queue: str | None = None
@@ -61,16 +33,8 @@ class LetterFilter:
     newer_s: float | None = None
 
     def fits(self, letter: DeadLetter) -> bool:
-        """Say whether the reason is one that is meant; queue and age are left to the index."""
+        """Return whether a letter's reason matches; queue and age are left to the index."""
         return self.reason is None or self.reason.lower() in letter.reason.lower()
-
-
-def read_deaths(lines: bytes) -> tuple[Death, ...]:
-    """Read the lines that a reaper left of a message, oldest first."""
-    if not lines:
-        return ()
-    pairs = (line.partition(" ") for line in lines.decode("utf-8", "replace").splitlines())
-    return tuple(Death(int(millis) / 1000, worker) for millis, _, worker in pairs)
 
 
 def find_letters(client: Redis, wanted: LetterFilter = LetterFilter()) -> Iterator[DeadLetter]:
@@ -90,29 +54,29 @@ def find_letters(client: Redis, wanted: LetterFilter = LetterFilter()) -> Iterat
 
 
 def dead_letters(client: Redis, limit: int = 100) -> list[DeadLetter]:
-    """Give the youngest dead letters, youngest first."""
+    """Return the youngest dead letters, youngest first."""
     return [letter for letter, _ in zip(find_letters(client), range(limit), strict=False)]
 
 
 def dead_letter(client: Redis, letter_id: str) -> DeadLetter | None:
-    """Give one dead letter, or None when there is none of that id."""
+    """Return one dead letter, or None when there is none of that id."""
     raw: bytes | None = client.hget(keys_of(client).dead_letters, letter_id)  # type: ignore[assignment]
     return None if raw is None else msgspec.json.decode(raw, type=DeadLetter)
 
 
 def dead_message(client: Redis, letter_id: str) -> bytes | None:
-    """Give a buried message as it was in its queue, or None when there is none of that id."""
+    """Return a dead-lettered message as it was in its queue, or None when there is none of that id."""
     return client.hget(keys_of(client).dead_messages, letter_id)  # type: ignore[return-value]
 
 
 def retry_letter(client: Redis, letter_id: str) -> bool:
-    """Put a buried message back on its queue, as if it had never been delivered; False when it is not there.
+    """Put a dead-lettered message back on its queue, as if it had never been delivered; False when it is not there.
 
     Its row, if it has one, must be gone before: the first terminal row of a request wins.
     """
-    return bool(scripts.script(client, scripts.UNBURY)(args=[letter_id, 1]))
+    return bool(scripts.script(client, scripts.TAKE_LETTER)(args=[letter_id, 1]))
 
 
 def drop_letter(client: Redis, letter_id: str) -> bool:
     """Remove a dead letter and its message for good; False when it is not there."""
-    return bool(scripts.script(client, scripts.UNBURY)(args=[letter_id, 0]))
+    return bool(scripts.script(client, scripts.TAKE_LETTER)(args=[letter_id, 0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,18 +13,6 @@ from headrace.queueing.lua import scripts
 
 if TYPE_CHECKING:
     from redis import Redis
-
-#: ARGV: most entries. Gives for each of those that are due next its name, when that is in milliseconds, and the end of
-#: its message.
-_NEXT: Final = f"""
-local answer = {{}}
-local names = redis.call('ZRANGE', '{scripts.KEYS.delayed}', 0, tonumber(ARGV[1]) - 1, 'WITHSCORES')
-for at = 1, #names, 2 do
-  local message = redis.call('HGET', '{scripts.KEYS.delayed_messages}', names[at]) or ''
-  answer[#answer + 1] = {{names[at], names[at + 1], string.sub(message, -{scripts.TAIL_BYTES})}}
-end
-return answer
-"""
 
 
 class Delayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +31,7 @@ def next_delayed(client: Redis, queues: Collection[str], limit: int) -> list[Del
     queue_of = keys_of(client).lists.queue_of
     return [
         Delayed(queue=queue, due_at=float(due_ms) / 1000, headers=_headers(tail))
-        for name, due_ms, tail in scripts.script(client, _NEXT)(args=[limit])
+        for name, due_ms, tail in scripts.script(client, scripts.NEXT_DELAYED)(args=[limit])
         if (queue := queue_of(name.decode().split(":", 2)[2])) in queues
     ]
 

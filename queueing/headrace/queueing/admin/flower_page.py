@@ -39,8 +39,11 @@ class QueueReader:
                 return [{"name": name, "messages": count} for name, count in channel.waiting(names).items()]
 
 
-def serve_flower() -> None:
-    """Make Flower's handlers read queues through our transport, if Flower runs here; costs a look-up otherwise."""
+def serve_flower(transport: type[Any]) -> None:
+    """Make Flower's handlers read queues through our transport, if Flower runs here; costs a look-up otherwise.
+
+    transport: the class of ours; apps with another keep Flower's own reader.
+    """
     views: Any = sys.modules.get(_MODULE)
     if views is None or hasattr(views, _PATCHED):
         return
@@ -52,10 +55,8 @@ def serve_flower() -> None:
 
     @wraps(original)
     def get_broker(self: Any) -> Any:
-        from headrace.queueing.transport import Transport
-
         with self.capp.connection_for_read() as connection:
-            is_ours = isinstance(connection.transport, Transport)
+            is_ours = isinstance(connection.transport, transport)
         return QueueReader(self.capp) if is_ours else original(self)
 
     views.BaseHandler.get_broker = get_broker

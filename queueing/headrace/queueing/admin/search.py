@@ -1,4 +1,4 @@
-"""Looks for requests in everything that the broker holds: queues, what consumers hold, what is delayed, what is dead.
+"""A search for requests in everything the broker holds: queues, messages in flight, delayed ones, dead letters.
 
 A search reads every message of a queue, so it goes in pieces of a few milliseconds of the server's time, and whoever
 runs it pauses between them. Only ids travel. One search reads each place once, in the order in which requests
@@ -15,88 +15,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from headrace.queueing.connection.connect import Command
-from headrace.queueing.keys import Keys, keys_of
+from headrace.queueing.keys import PLAIN, Keys, keys_of
+from headrace.queueing.lua import scripts
+from headrace.queueing.lua.limits import PIECE_MESSAGES
 
 if TYPE_CHECKING:
     import redis
 
-#: Most messages, and about the most bytes, that one piece reads: 1 ms of the server's time.
-PIECE_MESSAGES: Final = 250
-PIECE_BYTES: Final = 4 << 20
-
-#: Messages read by one LRANGE: what follows small messages may be large.
-_RUN: Final = 32
-
-#: An envelope ends with its properties, of which the two ids take at most 1,530 bytes each and the queue's name 200;
-#: ids are seldom longer than a UUID.
-_TAIL_BYTES: Final = 4096
-_SHORT_TAIL_BYTES: Final = 640
-
 #: Seconds of pause for each second that the server was busy with a piece: a search takes a tenth of it at most.
 PAUSES: Final = 9
 
-#: Gives the id in a message, as JSON writes it. The properties come last, so the last `correlation_id` is theirs.
-_ID_OF: Final = f"""
-local function id_in(tail)
-  local from, at = 1, nil
-  while true do
-    local _, stop = string.find(tail, '"correlation_id":', from, true)
-    if not stop then break end
-    from, at = stop + 1, stop + 1
-  end
-  if not at then return nil end
-  local stop = string.find(tail, ',%s*"reply_to"', at)
-  if stop then return (string.match(string.sub(tail, at, stop - 1), '^%s*(.-)%s*$')) end
-  return string.match(tail, '^%s*("[^"]*")', at)
-end
-local function id_of(message)
-  return id_in(string.sub(message, -{_SHORT_TAIL_BYTES})) or id_in(string.sub(message, -{_TAIL_BYTES}))
-end
-"""
-
-#: ARGV: a list, the index of the first message. Gives the next index, or -1 at the end, then the ids.
-_LIST_PIECE: Final = (
-    _ID_OF
-    + f"""
-local at, count, bytes, run, longest = tonumber(ARGV[2]), 0, 0, 1, 1
-local answer = {{0}}
-while count < {PIECE_MESSAGES} and bytes < {PIECE_BYTES} do
-  local some = redis.call('LRANGE', ARGV[1], at, at + run - 1)
-  for _, message in ipairs(some) do
-    answer[#answer + 1] = id_of(message)
-    bytes, longest = bytes + #message, math.max(longest, #message)
-  end
-  at, count = at + #some, count + #some
-  if #some < run then
-    at = -1
-    break
-  end
-  run = math.max(1, math.min({_RUN}, {PIECE_MESSAGES} - count, math.floor(({PIECE_BYTES} - bytes) / longest)))
-end
-answer[1] = at
-return answer
-"""
-)
-
-#: ARGV: a hash of messages, then fields. Gives how many of the fields it has read, then the ids.
-_FIELDS_PIECE: Final = (
-    _ID_OF
-    + f"""
-local bytes, answer = 0, {{#ARGV - 1}}
-for at = 2, #ARGV do
-  local message = redis.call('HGET', ARGV[1], ARGV[at])
-  if message then
-    answer[#answer + 1] = id_of(message)
-    bytes = bytes + #message
-    if bytes >= {PIECE_BYTES} then
-      answer[1] = at - 1
-      break
-    end
-  end
-end
-return answer
-"""
-)
+_FIND_IN_LIST: Final = scripts.rendered(scripts.FIND_IN_LIST, PLAIN)
+_FIND_IN_HASH: Final = scripts.rendered(scripts.FIND_IN_HASH, PLAIN)
 
 #: Yields commands, takes their answers.
 Steps: TypeAlias = Generator[Command, Any, set[str]]
@@ -150,7 +80,7 @@ def _queued(keys: Keys, left: _Wanted) -> _Places:
         for step in keys.lists.steps_of(queue):
             at = 0
             while at >= 0 and left:
-                at, *found = yield "EVAL", _LIST_PIECE, 0, keys.queue_list(queue, step), at
+                at, *found = yield "EVAL", _FIND_IN_LIST, 0, keys.queue_list(queue, step), at
                 left.cross_off(found)
 
 
@@ -186,7 +116,7 @@ def _members(key: str) -> Generator[Command, Any, list[bytes]]:
 def _fields(key: str, fields: list[bytes], left: _Wanted) -> _Places:
     at = 0
     while at < len(fields) and left:
-        read, *found = yield "EVAL", _FIELDS_PIECE, 0, key, *fields[at : at + PIECE_MESSAGES]
+        read, *found = yield "EVAL", _FIND_IN_HASH, 0, key, *fields[at : at + PIECE_MESSAGES]
         left.cross_off(found)
         at += read
 

@@ -1,4 +1,4 @@
-"""How full the queues are."""
+"""Statistics of the queues: messages waiting, in flight, delayed and dead."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     """One queue at one moment.
 
     waiting_by_step: priority step, the most urgent first (9, 6, 3, 0 for a model) → messages waiting. oldest_age_s: age
-    of the message that has waited longest, of those that say when they were sent; None when none does. delayed:
-    messages that wait to be tried again. dead: messages in the dead letters; dead_oldest_age_s: since when the first of
-    them is there, None without any.
+    of the message that has waited longest, of those that carry the time they were sent at; None when none does.
+    delayed: messages that wait to be tried again. dead: messages in the dead letters. dead_oldest_age_s: the
+    age of the oldest of them, None without any.
     """
 
     queue: str
@@ -43,7 +43,7 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def queue_stats(client: Redis, queues: Iterable[str] | None = None) -> list[QueueStats]:
-    """Look at queues, in one round trip; by their names.
+    """Return statistics of queues, sorted by name, in one round trip.
 
     queues: None looks at all queues of models in which anything waits, is in flight or is dead; finding them takes
     more round trips. Raises the errors of `redis.exceptions`.

@@ -1,86 +1,56 @@
-"""A channel of the transport: what it consumes, holds, acknowledges and publishes; see `transport` for the idea."""
+"""The channel: it waits for the doorbells of its queues, claims what waits there and delivers it."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from queue import Empty
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-import redis
-
 from headrace.queueing.channel import message
+from headrace.queueing.channel.delivering import DeliveringChannel
 from headrace.queueing.channel.doorbell import DoorbellWait
-from headrace.queueing.channel.envelope import NotAnEnvelope
-from headrace.queueing.channel.options import ROUND_ROBIN, check_options
+from headrace.queueing.channel.holding import EventLoopConnection
+from headrace.queueing.channel.options import ROUND_ROBIN
 from headrace.queueing.channel.poller import WATCH_S
-from headrace.queueing.channel.publishing import PublishingChannel, ring
-from headrace.queueing.channel.qos import QoS as LeasedQoS
+from headrace.queueing.channel.publishing import ring
 from headrace.queueing.channel.tracking import NEVER, ListTracker, Lookout
 from headrace.queueing.connection import patience
-from headrace.queueing.connection.refusals import REFUSALS
 from headrace.queueing.connection.silence import FanoutWatch, is_overdue
-from headrace.queueing.consumer.claims import MAX_CLAIM, ClaimingConsumer, Delivery, Ticket
-from headrace.queueing.consumer.lease import BrokerTime, LeaseKeeper
-from headrace.queueing.keys import attach
+from headrace.queueing.consumer.claims import MAX_CLAIM, Ticket
 from headrace.queueing.lists import is_model
 from headrace.queueing.logs import logger
-from headrace.queueing.lua.scripts import CLAIM_BYTES
+from headrace.queueing.lua.limits import CLAIM_BYTES
 
 if TYPE_CHECKING:
+    import redis
+
     from headrace.queueing.channel.poller import Waker
-    from headrace.queueing.transport import Transport
 
 #: Messages a claim takes when there is no prefetch count: in an event loop, and for one `drain_events`, whose caller
 #: may never come back for the others.
 UNLIMITED_IN_LOOP: Final = 64
 UNLIMITED_IN_DRAIN: Final = 1
 
-#: How long messages are delivered before the event loop gets a turn, which sends acknowledgements and reads broadcasts.
-#: Matters where delivering means executing, as in Celery's solo pool.
-TURN_S: Final = 0.005
-
-DEFAULT_LEASE_S: Final = 60.0
-
 #: A consumer of more queues than this claims from the one whose doorbell rang, rather than from all.
 MANY_QUEUES: Final = 16
 
 
-class Channel(PublishingChannel):
-    """A channel that claims. Transport options besides kombu's: `lease_s`, `max_message_bytes` (0: no limit)."""
-
-    QoS = LeasedQoS
-    Message = message.Message
-    connection: Transport
-    qos: LeasedQoS
-
-    from_transport_options = (*PublishingChannel.from_transport_options, "lease_s", "max_message_bytes")
-
-    lease_s: float = DEFAULT_LEASE_S
-    max_message_bytes: int = 0
+class Channel(DeliveringChannel):
+    """A channel that claims messages when a doorbell rings, and delivers them."""
 
     #: How many messages of a queue may be claimed now; called by the consuming thread. None goes by the prefetch count.
-    #: Who sets it may acknowledge by `consumer.ack` instead of `message.ack`, and must `claim_soon` when there is room.
+    #: Whoever sets it may acknowledge by `consumer.ack` instead of `message.ack`, and must call `claim_soon` when there
+    #: is room.
     window: Callable[[str], int] | None = None
 
     #: About how many bytes one claim may take; None leaves it to the claim.
     window_bytes: Callable[[], int] | None = None
 
-    #: Takes messages that came back from a consumer that died or lost its lease, unopened: opening one may be what
-    #: killed it. Called by the consuming thread, on which `pass_on` or `bury_garbage` must follow. None opens them like
-    #: all others.
-    returned: Callable[[Delivery], None] | None = None
-
-    #: Takes messages whose body can't be read, and answers and settles them. None moves them to the dead letters.
-    unreadable: Callable[[message.UnreadableBody], None] | None = None
-
     if TYPE_CHECKING:  # what kombu's stubs leave out
         connection_errors: tuple[type[Exception], ...]
-        _qos: LeasedQoS | None
         _in_poll: Any
         _in_listen: Any
         _brpop_sent_at: float
@@ -91,28 +61,22 @@ class Channel(PublishingChannel):
         _queue_cycle: Any
         queue_order_strategy: Any
 
+        def maybe_refresh_binding_expiry(self) -> None: ...  # noqa: D102
         def _create_client(self) -> redis.Redis: ...
         def _disconnect_pools(self) -> None: ...
         def _close_clients(self) -> None: ...
         def _flush_brpop_reauth(self) -> None: ...
 
-    def __init__(self, connection: Transport, **kwargs: Any) -> None:
+    def __init__(self, connection: EventLoopConnection, **kwargs: Any) -> None:
         """Raises ConfigurationError for transport options that can't be supported."""
-        self._pending: deque[Delivery] = deque()
-        self._acks: deque[str] = deque()
         self._no_ack: set[str] = set()
         self._eager = False
         #: Whether the consuming thread is at work and will look for room before it waits again. Where no event loop
         #: drives the connection nobody knows, so it is taken to wait.
         self._awake = False
         self._look_due = False
-        self._consumer: ClaimingConsumer | None = None
-        self._keeper: LeaseKeeper | None = None
-        #: Since when the consuming thread is in the connection to the broker.
-        self.broker_time = BrokerTime()
         self.waker: Waker | None = None
         self._fanout_watch = FanoutWatch()
-        check_options(getattr(connection.client, "transport_options", None) or {})
         super().__init__(connection, **kwargs)
         self._bell = DoorbellWait(connection.connection_errors, self.keys)
         if self.socket_timeout:  # a wait that is answered later would look like a dead connection
@@ -121,21 +85,6 @@ class Channel(PublishingChannel):
         self._turn = 0
         self.handlers["WAKE"] = self._wake_read
         self.handlers["TRACK"] = self._track_read
-        self.__dict__.pop("QoS", None)  # ack_emulation=False would put in kombu's, which holds nothing
-
-    # -- consuming ---------------------------------------------------------------------------------------------------
-
-    @property
-    def consumer(self) -> ClaimingConsumer:
-        """The consumer that holds what this channel has claimed."""
-        if self._consumer is None:
-            self._consumer = ClaimingConsumer(
-                redis.Redis(connection_pool=self.pool),  # not kombu's, which knows some of our keys' commands
-                lease_s=float(self.lease_s),
-                max_message_bytes=int(self.max_message_bytes),
-            )
-            self._consumer.takes_turns = self.queue_order_strategy == ROUND_ROBIN
-        return self._consumer
 
     def basic_consume(self, queue: str, no_ack: bool, callback: Any, consumer_tag: str, **kwargs: Any) -> Any:  # type: ignore[override]
         """Consume from a queue; the lease keeper starts with the first that is acknowledged."""
@@ -157,32 +106,12 @@ class Channel(PublishingChannel):
     def _receive_message(
         self, callback: Callable[[message.Message], Any], no_ack: bool, received: message.Message
     ) -> Any:
-        if not no_ack and self.window is None:  # who sets a window counts for itself
+        if not no_ack and self.window is None:  # whoever sets a window keeps its own count
             self.qos.append(received, received.delivery_tag or "")
         return callback(received)
 
-    def _keep_lease(self) -> None:
-        if self._keeper is None:
-            # A server that vanished must not hold up the next renewal.
-            timeout_s = max(min(self.lease_s / 4, self.socket_timeout or self.lease_s), 1.0)
-            client = redis.Redis(connection_pool=self._own_pool(timeout_s))
-            # A worker says how much it takes in advance, or has an event loop; scripts do neither.
-            worker = self.connection.in_loop or self.qos.prefetch_count > 0
-            self._keeper = LeaseKeeper(self.consumer, client, broker_time=self.broker_time, worker=worker)
-            self._keeper.start()
-
-    def _own_pool(self, timeout_s: float) -> redis.ConnectionPool:
-        """Return a pool for one user alone."""
-        params = self._connparams()
-        params["socket_timeout"] = timeout_s
-        if "socket_connect_timeout" in params:  # not so for a Unix socket
-            params["socket_connect_timeout"] = timeout_s
-        pool = redis.ConnectionPool(**params)
-        attach(pool, self.keys)
-        return pool
-
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:  # noqa: ARG002
-        """Take one message of a queue, or give None when it is empty."""
+        """Take one message of a queue; return None when it is empty."""
         if not no_ack:
             self._keep_lease()
         found = self.consumer.claim({queue: 1}, no_ack=(queue,) if no_ack else ())
@@ -234,12 +163,12 @@ class Channel(PublishingChannel):
             waker.wake()
 
     def prepare_wait(self) -> None:
-        """Before the consuming thread waits: see that it wakes at once, or when the doorbell rings, or not at all."""
-        self._awake = False  # before looking for room: another thread that makes room from here on must wake this one
+        """Prepare for the consuming thread's wait: it wakes at once, or when a doorbell rings, or not at all."""
+        self._awake = False  # before checking for room: a thread that makes room from here on must wake this one
         if self._pending:
             self.wake()
             return
-        # Said before looking for room, like the above: what makes room meanwhile finds that it has to call.
+        # Set before checking for room, like the above: a thread that makes room meanwhile sees that it must wake us.
         eager, self._eager = self._eager, True
         if not self._wishes()[0]:
             return  # claim at once when room returns
@@ -284,7 +213,7 @@ class Channel(PublishingChannel):
         return self._claim_and_deliver(found)
 
     def _wishes(self) -> tuple[dict[str, int], int]:
-        """How many messages may be claimed now: of each queue, and in all."""
+        """Return how many messages may be claimed now: of each queue, and in all."""
         queues: list[str] = self.active_queues
         if self.window is not None:
             return {queue: room for queue in queues if (room := self.window(queue)) > 0}, MAX_CLAIM
@@ -357,7 +286,7 @@ class Channel(PublishingChannel):
             if self._bell.end(self.client):
                 self._read_claim()
         except self.connection_errors as exc:
-            # What the claim may have taken comes back with its lease. That the connection broke is said elsewhere.
+            # What the claim may have taken comes back with its lease. The broken connection is logged elsewhere.
             logger.info("queueing.wait_cut consumer=%s error=%s", self.consumer.id, exc)
 
     def _wake_read(self) -> bool:
@@ -387,58 +316,6 @@ class Channel(PublishingChannel):
                 self._pending.extend(found)
         return self._deliver_pending()
 
-    def _deliver_pending(self) -> bool:
-        delivered = 0
-        turn_ends = time.monotonic() + (TURN_S if self.connection.in_loop else 0.0)
-        while self._pending:
-            delivered += self._deliver(self._pending.popleft())
-            if delivered and time.monotonic() >= turn_ends:
-                break
-        if not delivered:
-            raise Empty
-        return True
-
-    def _deliver(self, delivery: Delivery) -> int:
-        callback = self.connection._callbacks.get(delivery.queue)
-        if callback is None:
-            self.consumer.release([delivery.tag])
-            return 0
-        if self.queue_order_strategy != ROUND_ROBIN:
-            self._queue_cycle.rotate(delivery.queue)
-        if delivery.deliveries and delivery.tag and self.returned is not None:
-            self.returned(delivery)
-            return 1
-        opened = self._open(delivery)
-        if opened is None:
-            return 0
-        callback(opened)
-        return 1
-
-    def pass_on(self, delivery: Delivery, opened: message.Message) -> None:
-        """Deliver what `returned` took and has opened."""
-        callback = self.connection._callbacks.get(delivery.queue)
-        if callback is None:
-            self.consumer.release([delivery.tag])
-        else:
-            callback(opened)
-
-    def _open(self, delivery: Delivery) -> message.Message | None:
-        """Make a kombu message of a delivery; garbage goes to the dead letters."""
-        try:
-            return message.open_delivery(delivery, self)
-        except NotAnEnvelope as exc:
-            self.bury_garbage(delivery, exc)
-            return None
-
-    def bury_garbage(self, delivery: Delivery, cause: NotAnEnvelope) -> None:
-        """Move a delivery that is no message to the dead letters, after who sent it was answered, if that can be."""
-        if isinstance(cause, message.UnreadableBody) and delivery.tag and self.unreadable is not None:
-            self.unreadable(cause)
-            return
-        logger.error("queueing.buried queue=%s bytes=%d error=%s", delivery.queue, delivery.message_bytes, cause)
-        if delivery.tag:
-            self.consumer.bury(delivery.tag, f"not a Celery message: {cause}", [])
-
     def watch(self, now: float) -> None:
         """Drop the connections that have been silent for too long, so that the next turn makes new ones."""
         bound_s = self.socket_timeout
@@ -458,56 +335,14 @@ class Channel(PublishingChannel):
         if broadcasts is not None and self._in_listen and self._in_listen is broadcasts.connection:
             self._fanout_watch.look(broadcasts, now, bound_s)
 
-    # -- acknowledging -----------------------------------------------------------------------------------------------
-
-    def ack_soon(self, tag: str) -> None:
-        """Acknowledge with all others of this turn of the event loop; at once where there is none."""
-        self._acks.append(tag)
-        cycle = self.connection.cycle if self.connection is not None else None
-        if cycle is None or not self.connection.in_loop or cycle.thread != get_ident():
-            self.flush_acks()
-            self.claim_soon()
-
-    def flush_acks(self) -> None:
-        """Send the acknowledgements that were gathered."""
-        if not self._acks:
-            return
-        tags: list[str] = []
-        with suppress(IndexError):  # another thread may flush too
-            while True:
-                tags.append(self._acks.popleft())
-        if self._consumer is not None:
-            self._consumer.ack(tags)
-
-    def release(self, tags: Iterable[str]) -> None:
-        """Put messages back at the head of their queues."""
-        if self._consumer is not None:
-            self._consumer.release(tags)
-            self.claim_soon()
-
-    def requeue(self, tag: str) -> None:
-        """Put a message back behind all that wait at its priority."""
-        if self._consumer is not None:
-            self._consumer.requeue([tag])
-            self.claim_soon()
-
-    def release_all(self) -> None:
-        """Put back all that this channel holds."""
-        self.flush_acks()
-        self._pending.clear()
-        if self._consumer is not None:
-            self._consumer.release()
-            self.claim_soon()
-
-    # -- closing -------------------------------------------------------------------------------------------------------
-
     def close(self) -> None:
-        """Acknowledge what is to be acknowledged, put back the rest, and close; not for long where nobody answers."""
+        """Send pending acknowledgements, put back the rest, and close; waits briefly for a server that is silent."""
         with patience.closing():
             if self._pool is not None:
                 # One of these may have gone silent; a new connection answers soon or there is nobody.
                 self._pool.disconnect(inuse_connections=False)
             self._end_wait()
+            self._lookout.close()
             self._give_back()
             try:
                 self._in_poll = None  # no message hangs on the doorbell, so its answer isn't waited for
@@ -517,35 +352,12 @@ class Channel(PublishingChannel):
                 self._close_clients()
                 self._forget_waker()
 
-    def _give_back(self) -> None:
-        if self._keeper is not None:
-            self._keeper.stop()
-            self._keeper = None
-        self._pending.clear()
-        if self._qos is not None:
-            self._qos._delivered.clear()
-        consumer, self._consumer = self._consumer, None
-        if consumer is None:
-            return
-        self._lookout.close()
-        tags = list(self._acks)
-        self._acks.clear()
-        try:
-            consumer.ack(tags)
-        except (redis.ConnectionError, redis.TimeoutError, *REFUSALS) as exc:
-            logger.warning("queueing.acks_lost consumer=%s messages=%d error=%s", consumer.id, len(tags), exc)
-        consumer.close()
-
     def _forget_waker(self) -> None:
         waker, self.waker = self.waker, None
         if waker is not None:
             waker.close()
 
     def _after_fork(self) -> None:
-        # The parent's thread does not exist here, and its sockets and messages are not ours.
-        self._keeper = self._consumer = None
-        self._pending.clear()
-        self._acks.clear()
         self._lookout.close()
         self._forget_waker()
-        super()._after_fork()  # type: ignore[misc]
+        super()._after_fork()

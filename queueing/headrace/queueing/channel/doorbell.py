@@ -12,7 +12,8 @@ from headrace.queueing.keys import BELL_TTL_S, Keys
 if TYPE_CHECKING:
     from redis import Redis
 
-    from headrace.queueing.consumer.claims import ClaimingConsumer, Delivery, Ticket
+    from headrace.queueing.consumer.claims import ClaimingConsumer, Ticket
+    from headrace.queueing.consumer.delivery import Delivery
 
 #: How long a server may take to end a wait before its connection is cut; a worker that was told to stop has no more.
 END_WAIT_S: Final = 0.8
@@ -63,12 +64,12 @@ class DoorbellWait:
         connection.send_packed_command(connection.pack_commands(commands))
 
     def read_bell(self, client: Redis, **options: Any) -> str | None:
-        """Give the queue whose doorbell rang, or None when the time was over. client: the connection's own."""
+        """Return the queue whose doorbell rang, or None when the time was over. client: the connection's own."""
         answer: Any = self._read(client, "BLPOP", **options)
         return answer[0].decode().removeprefix(self._keys.doorbell("")) if answer else None
 
     def read_claim(self, client: Redis, **options: Any) -> tuple[list[Delivery], bool]:
-        """Give what the claim took, and whether another claim may find more."""
+        """Return the messages of the claim, and whether another claim may find more."""
         ticket, self._ticket = self._ticket, None
         consumer, self._consumer = self._consumer, None
         assert ticket is not None

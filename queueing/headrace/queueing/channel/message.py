@@ -1,4 +1,4 @@
-"""kombu messages made from what was claimed; on the hot path, so it does without most of kombu's steps."""
+"""kombu messages made from deliveries. On the hot path, so most of kombu's own steps are left out."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from headrace.contracts.errors import quoted
 from headrace.queueing.channel.envelope import Envelope, NotAnEnvelope, read_envelope, read_tail
 
 if TYPE_CHECKING:
-    from headrace.queueing.channel.channel import Channel
-    from headrace.queueing.consumer.claims import Delivery
+    from headrace.queueing.consumer.delivery import Delivery
 
 #: Header of a message that was too long to load: its length in bytes. Its body is empty.
 OVERSIZE_HEADER: Final = "headrace_oversize"
@@ -90,9 +89,9 @@ _UNREADABLE: Final[tuple[type[Exception], ...]] = (
 
 
 class Message(virtual.Message):
-    """A message of a `headrace://` channel. delivery: what was claimed, or None for a broadcast.
+    """A message of a `headrace://` channel. delivery: as it was claimed, or None for a broadcast.
 
-    `delivery_info["deliveries"]` says how often it came back from a consumer that died or lost its lease, and
+    `delivery_info["deliveries"]` is how often it came back from a consumer that died or lost its lease, and
     `delivery_info["redelivered"]` whether it came back at all.
     """
 
@@ -108,17 +107,20 @@ class UnreadableBody(NotAnEnvelope):
         self.message = message
 
 
-def open_delivery(delivery: Delivery, channel: Channel) -> Message:
-    """Make a message of what was claimed; its tag is the claim's. Raises NotAnEnvelope."""
+def open_delivery(delivery: Delivery, channel: virtual.Channel, limit: int) -> Message:
+    """Make a message of a delivery, with the delivery's tag. Raises NotAnEnvelope.
+
+    channel: handed on to kombu. limit: most bytes of a body once it is decompressed; 0 is MAX_INFLATED_BYTES.
+    """
     envelope = _oversize(delivery) if delivery.oversize else read_envelope(delivery.raw)
     headers = envelope.headers if envelope.headers is not None else {}
     body, unreadable = b"", ""
     try:
         if not delivery.oversize:
             body = _body(envelope)
-            headers.pop(OVERSIZE_HEADER, None)  # only we say so
+            headers.pop(OVERSIZE_HEADER, None)  # only the transport sets it
         if headers.get("compression"):
-            body = _inflated(headers, body, channel.max_message_bytes or MAX_INFLATED_BYTES)
+            body = _inflated(headers, body, limit or MAX_INFLATED_BYTES)
     except NotAnEnvelope as exc:
         headers.pop("compression", None)
         body, unreadable = b"", str(exc)

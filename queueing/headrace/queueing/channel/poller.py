@@ -1,4 +1,4 @@
-"""Waiting for doorbells, broadcasts and wake-up calls of other threads at once."""
+"""The poller: it waits for doorbells, broadcasts and wake-up calls of other threads at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError
@@ -17,8 +17,8 @@ from headrace.queueing.connection.connect import refusal_line
 from headrace.queueing.logs import logger
 
 if TYPE_CHECKING:
-    from headrace.queueing.channel.channel import Channel
-
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractContextManager
 
 #: How often the connections that wait are looked at, whether they are still alive. A look costs some microseconds.
 WATCH_S: Final = 1.0
@@ -37,7 +37,7 @@ class Waker:
         self._pid = os.getpid()
 
     def fileno(self) -> int:
-        """Give the descriptor that becomes readable."""
+        """Return the descriptor that becomes readable."""
         return self._reader.fileno()
 
     def wake(self) -> None:
@@ -63,6 +63,46 @@ class Waker:
             self._writer.close()
 
 
+class Pollable(Protocol):
+    """The side of a channel that the poller drives."""
+
+    waker: Waker | None
+    handlers: dict[str, Callable[[], Any]]
+
+    @property
+    def broker_time(self) -> AbstractContextManager[None]:
+        """Entered around reads and writes of the broker connection."""
+
+    @property
+    def active_queues(self) -> Collection[str]:
+        """The queues that are consumed."""
+
+    @property
+    def active_fanout_queues(self) -> Collection[str]:
+        """The broadcasts that are listened to."""
+
+    def flush_acks(self) -> None:
+        """Send the acknowledgements that were gathered."""
+
+    def prepare_wait(self) -> None:
+        """Make sure, before the thread waits, that it will wake when it should."""
+
+    def wake(self) -> None:
+        """Make the poll return."""
+
+    def next_look(self, now: float) -> float:
+        """Return when to `look` next."""
+
+    def look(self, now: float) -> None:
+        """Look for messages that rang no doorbell."""
+
+    def watch(self, now: float) -> None:
+        """Drop connections that have been silent for too long."""
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Let the bindings of queues that expire live on."""
+
+
 class DoorbellPoller(kombu_redis.MultiChannelPoller):
     """kombu's poller, with doorbells in the place of BRPOP and a waker for each consuming channel."""
 
@@ -81,12 +121,12 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
 
-        def _register_BRPOP(self, channel: Channel) -> None: ...  # noqa: N802
-        def _register_LISTEN(self, channel: Channel) -> None: ...  # noqa: N802
+        def _register_BRPOP(self, channel: Pollable) -> None: ...  # noqa: N802
+        def _register_LISTEN(self, channel: Pollable) -> None: ...  # noqa: N802
         def _unregister_from_poll(self, fileno: int) -> None: ...
 
-    _channels: set[Channel]
-    _fd_to_chan: dict[int, tuple[Channel, str]]
+    _channels: set[Pollable]
+    _fd_to_chan: dict[int, tuple[Pollable, str]]
 
     def on_poll_start(self) -> None:
         """Send acknowledgements, then make sure that each channel will wake when it should."""
@@ -105,11 +145,11 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
             for channel in tuple(self._channels):
                 channel.wake()
 
-    def _add_waker(self, channel: Channel) -> None:
+    def _add_waker(self, channel: Pollable) -> None:
         waker = channel.waker = Waker()
         self.watch_for(channel, "WAKE", waker.fileno())
 
-    def watch_for(self, channel: Channel, kind: str, fd: int) -> None:
+    def watch_for(self, channel: Pollable, kind: str, fd: int) -> None:
         """Call a channel's handler of that kind when a descriptor is readable."""
         self._fd_to_chan[fd] = (channel, kind)
         self.poller.register(fd, self.eventflags)
@@ -161,7 +201,7 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Wait for one event where there is no event loop; raises Empty when there was none for a while."""
-        self.on_poll_start()  # kombu's does it too late to say how long to wait
+        self.on_poll_start()  # kombu's does it too late to decide how long to wait
         now = time.monotonic()
         if now >= self._watch_at:
             self._watch()
@@ -177,18 +217,18 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
         refused = None
         for channel in tuple(self._channels):
             try:
-                channel.maybe_refresh_binding_expiry()  # type: ignore[attr-defined]  # the stubs leave it out
+                channel.maybe_refresh_binding_expiry()
             except (RedisError, OSError) as exc:
                 refused = exc
         if refused is not None and not self._bindings_refused:
             logger.warning("queueing.bindings_not_refreshed error=%s", refusal_line(refused))
         self._bindings_refused = refused is not None
 
-    def discard(self, channel: Channel) -> None:  # type: ignore[override]
+    def discard(self, channel: Pollable) -> None:  # type: ignore[override]
         """Forget a channel that closes."""
         if channel.waker is not None:
             self.unwatch(channel.waker.fileno())
-        super().discard(channel)
+        super().discard(channel)  # type: ignore[arg-type]
 
     def on_readable(self, fileno: int) -> Any:
         """Handle what can be read. Unlike kombu's, reads a doorbell though the window is full: it pops no message."""

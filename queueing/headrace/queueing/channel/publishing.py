@@ -36,7 +36,7 @@ class RingingBatch(kombu_redis.PublishBatch):  # type: ignore[name-defined,misc]
         self._rings.add(queue)
 
     def flush(self) -> None:
-        """Send what was gathered and ring."""
+        """Send the gathered messages and ring."""
         if self._buffered:
             for queue in self._rings:
                 ring(self.pipeline, queue)

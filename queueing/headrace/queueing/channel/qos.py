@@ -1,30 +1,43 @@
-"""What a channel has delivered and not yet seen acknowledged."""
+"""Messages that a channel has delivered and that are not acknowledged yet."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from kombu.transport import redis as kombu_redis
 from redis.exceptions import ResponseError
 
 from headrace.queueing.logs import logger
 
-if TYPE_CHECKING:
-    from headrace.queueing.channel.channel import Channel
-
 #: Between two looks for what workers of `redis://` left behind; a look is one command. kombu looks every 100 s.
 RECOVER_EVERY_S: Final = 100.0
 
 
+class AckSink(Protocol):
+    """The side of a channel that settles messages."""
+
+    def ack_soon(self, tag: str) -> None:
+        """Acknowledge a message with the others of this turn of the event loop."""
+
+    def requeue(self, tag: str) -> None:
+        """Put a message back behind all that wait at its priority."""
+
+    def release_all(self) -> None:
+        """Put back all that the channel holds."""
+
+    def recover_unacked(self) -> None:
+        """Put back what dead workers of `redis://` held."""
+
+
 class QoS(kombu_redis.QoS):
-    """Counts what is delivered; the messages themselves are held by the channel's ClaimingConsumer.
+    """A count of delivered messages; the messages themselves are held by the channel's ClaimingConsumer.
 
     Acknowledging may happen in any thread.
     """
 
-    channel: Channel
+    channel: AckSink  # type: ignore[assignment]
     _recover_at = 0.0
     _delivered: dict[str, Any]  # type: ignore[assignment]
 
@@ -33,7 +46,7 @@ class QoS(kombu_redis.QoS):
         self._delivered[delivery_tag] = message
 
     def can_consume(self) -> bool:
-        """Say whether the prefetch window has room."""
+        """Return whether the prefetch window has room."""
         return not self.prefetch_count or len(self._delivered) < self.prefetch_count
 
     def room(self, unlimited: int) -> int:
@@ -50,10 +63,6 @@ class QoS(kombu_redis.QoS):
         self._delivered.pop(delivery_tag, None)
         self.channel.ack_soon(delivery_tag)
 
-    def hand_over(self, delivery_tag: str) -> None:
-        """Forget a message whose taker acknowledges it through the channel's consumer, in its own time."""
-        self._delivered.pop(delivery_tag, None)
-
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Drop a message, or put it back behind all that wait at its priority, so that it holds up none of them."""
         if not requeue:
@@ -63,7 +72,7 @@ class QoS(kombu_redis.QoS):
         self.channel.requeue(delivery_tag)
 
     def restore_unacked(self, client: Any | None = None) -> Iterator[Any] | None:  # type: ignore[override]  # noqa: ARG002
-        """Put back all that is delivered and not acknowledged."""
+        """Put back all messages that are delivered and not acknowledged."""
         self._delivered.clear()
         self.channel.release_all()
         return None

@@ -1,4 +1,4 @@
-"""What a channel knows of queues: their keys and lists, and how full they are."""
+"""The queues of a channel: their keys and lists, sizes, purging and deletion."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Learns from the server when lists change, so that an idle consumer need not ask for them again and again.
+"""Notices from the server that lists have changed, so that an idle consumer need not poll them.
 
-The server remembers which keys a connection has read and says so when one of them is changed by anybody (`CLIENT
-TRACKING`, from Redis 6.0 on): once for each reading. What was empty when it was read stays empty until then.
+The server remembers which keys a connection has read and notifies it when one of them is changed by anybody (`CLIENT
+TRACKING`, from Redis 6.0 on): once for each reading. A list that was empty when it was read stays empty until then.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class ListTracker:
         self._connection.send_command("PING")
 
     def read(self) -> set[str]:
-        """Read what has come; return the queues that are not empty. Raises the errors of `redis.exceptions`."""
+        """Read answers and notices; return the queues that are not empty. Raises the errors of `redis.exceptions`."""
         found: set[str] = set()
         self._receive()
         at = 0
@@ -174,7 +174,7 @@ class ListTracker:
 
 
 class Lookout:
-    """When an idle consumer looks for messages of senders that don't ring."""
+    """A schedule: when an idle consumer looks for messages of senders that don't ring."""
 
     def __init__(self, connect: Callable[[], ListTracker], closing: Callable[[ListTracker], None]) -> None:
         """connect: opens a connection that is told of changes. closing: called before one is closed."""
@@ -203,7 +203,7 @@ class Lookout:
         return max(self._looked_at + LOOK_S, self._changed_at + SETTLE_S)
 
     def look(self, awaited: Mapping[str, int], now: float) -> bool:
-        """Ask for what may have changed; return whether to claim instead, because nobody can be asked."""
+        """Ask about lists that may have changed; return whether to claim instead, because nobody can be asked."""
         self._looked_at = now
         if self.tracker is None and self._waits_since is not None:
             if now < max(self._waits_since + ASKING_S, self._retry_at):
@@ -211,24 +211,24 @@ class Lookout:
             try:
                 self.tracker = self._connect()
             except redis.exceptions.RedisError as exc:
-                self._lose(exc)
+                self._disconnect(exc)
         if self.tracker is None:
             return True
         try:
             self.tracker.ask(awaited.keys() - self.tracker.empty)
         except (redis.exceptions.RedisError, OSError) as exc:
-            self._lose(exc)
+            self._disconnect(exc)
             return True
         return False
 
     def read(self) -> set[str]:
-        """Read what the server tells; return the queues in which something waits."""
+        """Read the server's notices; return the queues in which something waits."""
         if self.tracker is None:
             return set()
         try:
             return self.tracker.read()
         except redis.exceptions.RedisError as exc:
-            self._lose(exc)
+            self._disconnect(exc)
             return set()
 
     def check(self, now: float) -> None:
@@ -237,9 +237,9 @@ class Lookout:
             if self.tracker is not None:
                 self.tracker.check(now)
         except (redis.exceptions.RedisError, OSError) as exc:
-            self._lose(exc)
+            self._disconnect(exc)
 
-    def _lose(self, exc: Exception) -> None:
+    def _disconnect(self, exc: Exception) -> None:
         """Go on without being told, for a while."""
         logger.info("queueing.no_tracking retry_s=%.0f error=%s", RETRY_S, exc)
         self._retry_at = time.monotonic() + RETRY_S

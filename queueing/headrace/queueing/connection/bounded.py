@@ -17,7 +17,7 @@ from headrace.queueing.connection.refusals import LEAVES, REFUSALS, classified, 
 #: While a thread waits for an answer, it looks this often whether it has to go.
 SLICE_S: Final = 0.25
 
-#: A caller that gives a server less time than this is in a hurry; its waiting in vain tells nothing.
+#: A caller that gives a server less time than this is in a hurry; a timeout of its own proves nothing.
 TELLING_S: Final = 2.0
 
 #: Keepalive as `tcp(7)` names it: a vanished host is noticed by an idle connection after 5 + 3 · 2 s, ...
@@ -42,7 +42,7 @@ def transport_bounds(silence_s: float) -> dict[str, Any]:
 
 
 class _Watched:
-    """Gives error replies their class, and is replaced when its server may be the wrong one or its way cut off."""
+    """A connection that raises error replies by their class, and is replaced when its server may be gone."""
 
     #: Whether a suspected connection replaces itself when it is used; if not, its owner does (`is_suspect`).
     replaces_itself = True

@@ -83,7 +83,7 @@ def bounds_of(plain: str, kinds: Any, *, silence_s: float) -> dict[str, Any]:
 
 
 def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    """Run commands in one round trip, each by itself, and give their answers; half the CPU of redis-py's pipeline.
+    """Run commands in one round trip, each by itself, and return their answers; half the CPU of redis-py's pipeline.
 
     A command that the server refuses has its ResponseError among the answers. Raises the connection's errors at once.
     """
@@ -96,9 +96,9 @@ def run_commands(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
 
 
 class CommandLine:
-    """Runs commands like `run_commands`, over a connection that it keeps; for one thread.
+    """A connection that is kept, over which commands run as by `run_commands`; for one thread.
 
-    To take a connection from the pool and give it back costs as much as to pack and send a few commands.
+    Taking a connection from the pool and returning it costs as much as to pack and send a few commands.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -119,7 +119,7 @@ class CommandLine:
             raise
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection to its pool."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._pool.release(connection)
@@ -179,7 +179,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def refusal_line(exc: Exception) -> str:
-    """Return an error for a log line: what the server said and, if that is a refusal that passes, what it means."""
+    """Return an error for a log line: the server's words and, if they are a temporary refusal, their meaning."""
     from headrace.queueing.connection.refusals import meaning
 
     meant = meaning(exc)

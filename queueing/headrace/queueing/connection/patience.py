@@ -1,4 +1,4 @@
-"""How long a thread waits for a server that says nothing: a full bound at work, next to nothing when it has to go."""
+"""Bounds on waiting for a silent server: the full bound at work, next to nothing for a thread that has to stop."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-#: A read or write that is silent for so long counts as a dead connection; HEADRACE_BROKER_TIMEOUT_S. With a second for
-#: Celery to greet the other workers, requests are served again within 10 s.
+#: Seconds of silence after which a connection counts as dead; HEADRACE_BROKER_TIMEOUT_S. With a second for Celery to
+#: greet the other workers, requests are served again within 10 s.
 SILENCE_S: Final = 8.0
 
 #: Time for a TCP connection; a server that needs longer is treated as away. Two lost SYN packets cost 3 s.
@@ -72,7 +72,7 @@ suspicion: Final = Suspicion()
 
 
 class _Closing(threading.local):
-    """How many channels this thread is closing, one inside the other."""
+    """The number of channels that this thread is closing, one inside the other."""
 
     depth = 0
 

@@ -1,4 +1,4 @@
-"""What a server must be set to so that it loses no message by itself."""
+"""The settings that a server needs so that it loses no message by itself."""
 
 from __future__ import annotations
 

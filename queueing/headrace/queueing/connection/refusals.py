@@ -1,4 +1,4 @@
-"""Error replies by which a server that is there refuses to work for now; all others are mistakes."""
+"""Temporary refusals: error replies of a server that is up but won't work for now; all others are mistakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ServerRefuses(ResponseError):
     """An error reply that passes, and for which redis-py has no class: NOREPLICAS, BUSY, MISCONF."""
 
     def __repr__(self) -> str:
-        """Return what the server said, which Celery logs like this; redis-py leaves it out."""
+        """Return the server's words, which Celery logs like this; redis-py leaves them out."""
         return f"{type(self).__name__}({str(self)!r})"
 
 
@@ -66,7 +66,7 @@ _WORD: Final = re.compile(rf"(?:^|-|because of: ?)({'|'.join(_MEANINGS)})\b")
 
 
 def classified(exc: ResponseError) -> RedisError:
-    """Return an error reply as the class that says what it is; the same object where redis-py already did."""
+    """Return an error reply as its proper class; the same object where redis-py has chosen it already."""
     if isinstance(exc, REFUSALS):
         return exc
     found = _WORD.search(str(exc))
@@ -79,7 +79,7 @@ def note_refusal(address: str, exc: RedisError) -> None:
 
 
 def latest_refusal(address: str) -> tuple[RedisError, float] | None:
-    """Return what a server has refused, and how many seconds ago; None if it has taken a write since."""
+    """Return the last refusal by a server, and how many seconds ago it was; None if it has taken a write since."""
     found = _latest.get(address)
     return None if found is None else (found[0], time.monotonic() - found[1])
 
@@ -90,7 +90,7 @@ def forget_refusals(address: str) -> None:
 
 
 def meaning(exc: BaseException) -> str | None:
-    """Return what an error reply that passes means; None for all other errors."""
+    """Return the meaning of a temporary refusal; None for all other errors."""
     if isinstance(exc, ServerRefuses):
         found = _WORD.search(str(exc))
         return _MEANINGS[found[1]][1] if found else None

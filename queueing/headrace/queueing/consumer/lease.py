@@ -1,4 +1,4 @@
-"""Keeps a consumer's lease alive and brings back what dead consumers held.
+"""The lease keeper: renews a consumer's lease, and brings back messages that dead consumers held.
 
 A thread renews, and finds strays and dead consumers. Should it get no turn, a small process renews in its place: a
 library may hold the GIL for an hour, and gevent and eventlet make a greenlet of the thread, which a task that blocks
@@ -43,7 +43,7 @@ STUCK_S: Final = 30.0
 
 
 class BrokerTime:
-    """Since when the consuming thread is in a read or write of its broker connection: `with broker_time: ...`."""
+    """The time since the consuming thread entered a read or write of its broker connection: `with broker_time: ...`."""
 
     def __init__(self) -> None:
         """Starts outside."""
@@ -64,7 +64,7 @@ class BrokerTime:
 
 
 class LeaseKeeper:
-    """Renews a consumer's lease every quarter of it, and reaps; survives outages of the server."""
+    """A thread that renews a consumer's lease every quarter of it, and reaps; survives outages of the server."""
 
     def __init__(
         self, consumer: ClaimingConsumer, client: Redis, *, broker_time: BrokerTime | None = None, worker: bool = True
@@ -86,13 +86,13 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="headrace-lease", daemon=True)
 
     def start(self) -> None:
-        """Begin; reaps at once."""
+        """Start the thread, which reaps at once."""
         if time.monotonic() >= self._standby_at:
             self._brief_standby()
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and the standby; what is held is left as it is."""
+        """End the thread and the standby; held messages are left as they are."""
         self._stopped.set()
         self._standby.drop(self._consumer.id)
         self._thread.join(JOIN_S)
@@ -128,7 +128,7 @@ class LeaseKeeper:
                 self._brief_standby()
 
     def _brief_standby(self) -> None:
-        """Tell the standby how to renew; does nothing when it knows."""
+        """Send the standby the commands for a renewal; does nothing when it has them."""
         self._standby_at = 0.0
         if self._stopped.is_set():
             return

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from kombu.utils.json import dumps, loads
 
-from headrace.queueing.keys import BELL_TTL_S, Keys, keys_of
+from headrace.queueing.keys import Keys, keys_of
 from headrace.queueing.logs import logger
+from headrace.queueing.lua import scripts
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,28 +33,12 @@ VISIBILITY_S: Final = 3600.0
 #: Messages read in one round trip.
 _PAGE: Final = 100
 
-#: KEYS: the two of kombu, then list and doorbell of each queue. ARGV: tag, SHA-1 of what is noted of the message, the
-#: message. Puts it at the head of its lists, unless somebody else did or its worker acknowledged it. Gives 1 or 0.
-_PUT_BACK: Final = f"""
-local noted = redis.call('HGET', KEYS[1], ARGV[1])
-if not noted or redis.sha1hex(noted) ~= ARGV[2] then return 0 end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-for at = 3, #KEYS, 2 do
-  redis.call('RPUSH', KEYS[at], ARGV[3])
-  redis.call('DEL', KEYS[at + 1])
-  redis.call('LPUSH', KEYS[at + 1], '1')
-  redis.call('EXPIRE', KEYS[at + 1], {BELL_TTL_S})
-end
-return 1
-"""
-
 
 class Recovered(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the messages that workers of `redis://` noted as theirs.
+    """The outcome of a recovery of messages that workers of `redis://` noted as theirs.
 
-    put_back: on their queues again. younger: noted too short a time ago, and left. unroutable: left because nothing
-    that can be read says to which queue they belong.
+    put_back: on their queues again. younger: noted too short a time ago, and left. unroutable: left because their
+    queue can't be told.
     """
 
     put_back: int
@@ -62,7 +47,7 @@ class Recovered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unacked(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the workers of an app note what they hold; the names are kombu's transport options, without the prefix."""
+    """The keys in which workers of an app note what they hold, by kombu's transport options, without the prefix."""
 
     hash_key: str = UNACKED
     index_key: str = UNACKED_INDEX
@@ -78,17 +63,17 @@ def recover(
     queues: Container[str] | None = None,
     where: Unacked = _DEFAULT_KEYS,
 ) -> Recovered:
-    """Put back what workers of `redis://` have held for longer than `older_s`, marked as delivered again.
+    """Put back messages that workers of `redis://` have held for longer than `older_s`, marked as redelivered.
 
-    Of a worker that lives and takes so long, it puts back what is being worked on: so does kombu. queues: only what
-    belongs to one of these. Raises the errors of `redis.exceptions`.
+    Messages that a living worker has been working on for longer are put back, too; kombu does the same.
+    queues: only what belongs to one of these. Raises the errors of `redis.exceptions`.
     """
     keys = keys_of(client)
     index = keys.prefix + where.index_key
     oldest: list[bytes] = client.zrange(index, "-inf", time.time() - older_s, byscore=True)  # type: ignore[assignment]
     if not oldest:
         return Recovered(put_back=0, younger=int(client.zcard(index)), unroutable=0)
-    move = client.register_script(_PUT_BACK)
+    move = scripts.script(client, scripts.RECOVER)
     find_queues = _Router(client, keys)
     put_back = unroutable = 0
     for tag, noted in _read(client, keys.prefix + where.hash_key, index, oldest):

@@ -1,4 +1,4 @@
-"""The mark of what a consumer runs at present, so that a death is blamed on that and not on all that was held."""
+"""The running marker: records what a consumer is executing, so that a crash counts against those messages only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TIMEOUT_S: Final = 0.5
 
 
 class _Send(Protocol):
-    """send(2): gives how many bytes were taken, or -1."""
+    """send(2): returns how many bytes were taken, or -1."""
 
     def __call__(self, fd: int, data: bytes, size: int, flags: int) -> int: ...
 
@@ -46,22 +46,22 @@ def _find_send() -> _Send:
 
 _SEND: Final = _find_send()
 
-#: Lets Linux keep a mark for up to 0.2 s, in which others may join it: it is needed when the process dies, and then
+#: Lets Linux keep a marker for up to 0.2 s, in which others may join it: it is needed when the process dies, and then
 #: the kernel sends it at once, for it closes the socket. Saves waking the server for each batch. Elsewhere, and on
-#: Unix sockets, a mark leaves at once.
+#: Unix sockets, a marker leaves at once.
 _MAY_WAIT: Final[int] = getattr(socket, "MSG_MORE", 0)
 
 
-class RunningMark:
-    """Tells the server what runs, without waiting for answers; for one thread.
+class RunningMarker:
+    """A record in the server of the messages that run, written without waiting for answers; for one thread.
 
-    Costs one small write to a socket a batch: the connection is told to give no answers (CLIENT REPLY OFF), and what
-    was handed to the kernel arrives even if the process is killed right after. A mark that gets lost (the server is
-    away, or its memory full, or the machine lost power) only means that a death goes uncounted.
+    Costs one small write to a socket per batch: the connection gets no answers (CLIENT REPLY OFF), and bytes handed
+    to the kernel arrive even if the process is killed right after. A marker that gets lost (the server
+    is away, or its memory full, or the machine lost power) only means that a crash goes uncounted.
     """
 
     def __init__(self, client: Redis, worker: str) -> None:
-        """client: gives the address; connects when first needed. worker: who runs, for the history of a death."""
+        """client: has the address; connects when first needed. worker: its name, for the history of a crash."""
         self._pool = client.connection_pool
         self._keys = keys_of(client)
         self._worker = " ".join(worker.split())
@@ -75,38 +75,38 @@ class RunningMark:
 
     @property
     def stands(self) -> bool:
-        """Whether anything was said to run."""
+        """Whether anything is recorded as running."""
         return bool(self._marked)
 
     def set(self, running: Mapping[str, Sequence[str]]) -> None:
-        """Say what runs from now on: the tags of each consumer; what was said before holds no more."""
+        """Record what runs from now on, the tags of each consumer, in place of what was recorded before."""
         for consumer in self._marked:
             if consumer not in running:
-                self._tell(("DEL", self._keys.running(consumer)), _MAY_WAIT)
+                self._send(("DEL", self._keys.running(consumer)), _MAY_WAIT)
         self._marked = tuple(running)
         for consumer, tags in running.items():
             mark = "\n".join((self._worker, *tags))
-            self._tell(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), _MAY_WAIT)
+            self._send(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), _MAY_WAIT)
 
     def clear(self) -> None:
-        """Say that nothing runs."""
+        """Record that nothing runs."""
         if self._marked:
             self.set({})
 
     def send(self, *command: str | int) -> None:
         """Send any command whose answer does not matter, now and after those sent before; may get lost."""
-        self._tell(command, 0)
+        self._send(command, 0)
 
-    def _tell(self, command: tuple[str | int, ...], flags: int) -> None:
+    def _send(self, command: tuple[str | int, ...], flags: int) -> None:
         if self._silent_until and time.monotonic() < self._silent_until:
             return
         try:
             connection = self._connection
             if connection is None or not self._lives(connection):
                 connection = self._connect()
-            _send(connection, connection.pack_command(*command), flags)  # type: ignore[no-untyped-call]
+            _write(connection, connection.pack_command(*command), flags)  # type: ignore[no-untyped-call]
         except (redis.exceptions.RedisError, OSError) as exc:
-            self._lose(exc)
+            self._disconnect(exc)
         else:
             self._silent_until = 0.0
             if self._away:
@@ -116,7 +116,7 @@ class RunningMark:
     def _lives(self, connection: Any) -> bool:
         """Return whether the connection may still be used; asks the server for an answer now and then, without waiting.
 
-        The kernel takes what is written to a connection that has gone silent until its buffers are full.
+        The kernel accepts writes to a connection that has gone silent until its buffers are full.
         """
         if getattr(connection, "is_suspect", False):
             return False
@@ -130,12 +130,12 @@ class RunningMark:
         elif now - self._asked_at >= self._silence_s * ASK_AFTER:
             # The first one is answered, the second is not.
             asking = connection.pack_commands([("CLIENT", "REPLY", "ON"), ("CLIENT", "REPLY", "OFF")])
-            _send(connection, asking, _MAY_WAIT)
+            _write(connection, asking, _MAY_WAIT)
             self._asked, self._asked_at = True, now
         return True
 
     def close(self) -> None:
-        """Close the connection; marks stay as they are."""
+        """Close the connection; markers stay as they are."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(redis.exceptions.RedisError, OSError):
@@ -158,7 +158,7 @@ class RunningMark:
         self._asked, self._asked_at = False, time.monotonic()
         return connection
 
-    def _lose(self, exc: Exception) -> None:
+    def _disconnect(self, exc: Exception) -> None:
         self.close()
         self._silent_until = time.monotonic() + PAUSE_S
         if not self._away:
@@ -166,8 +166,8 @@ class RunningMark:
             logger.warning("queueing.marks_lost worker=%s error=%s", self._worker, exc)
 
 
-def _send(connection: AbstractConnection, chunks: Sequence[bytes], flags: int) -> None:
-    """Send what fits into the socket at once, which is nearly always all, and wait for the rest.
+def _write(connection: AbstractConnection, chunks: Sequence[bytes], flags: int) -> None:
+    """Send as much as fits into the socket at once, which is nearly always all, and wait for the rest.
 
     Python's own `send` lets go of the GIL, which a thread that decodes messages then keeps for a switch interval, while
     the batch waits; that cost 5 % of the throughput. A small send into a socket that has room takes some 10 µs.

@@ -1,6 +1,6 @@
-"""Who consumes a queue, and what is served there: written by consumers, read by whoever submits or waits.
+"""The consumers of a queue and the model versions they serve: written by consumers, read by clients.
 
-A consumer says that it is there when it starts and with each renewal of its lease. What it serves it says once; that
+A consumer announces itself when it starts and with each renewal of its lease. It announces what it serves once; that
 counts for as long as the consumer is there.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.package.signature import Signature
-from headrace.queueing.keys import CONSUMERS_TTL_S, PREFIXES, Keys, keys_of
+from headrace.queueing.keys import PREFIXES, Keys, keys_of
 from headrace.queueing.lua import scripts
 
 if TYPE_CHECKING:
@@ -23,49 +23,12 @@ if TYPE_CHECKING:
 
     from headrace.queueing.connection.connect import Command
 
-#: ARGV: consumer, lease in ms, then queues. Notes the consumer among those of each queue, in place of the ones whose
-#: lease has ended.
-_ANNOUNCE: Final = f"""
-redis.call('ZREM', '{scripts.KEYS.leases}', '')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for at = 3, #ARGV do
-  local consumers = '{scripts.KEYS.consumers("")}' .. ARGV[at]
-  redis.call('ZREMRANGEBYSCORE', consumers, '-inf', now)
-  redis.call('ZADD', consumers, now + tonumber(ARGV[2]), ARGV[1])
-  redis.call('EXPIRE', consumers, {CONSUMERS_TTL_S})
-end
-"""
-
-#: Goes on from `_ANNOUNCE`: notes the prefix among all. An ACL may not allow it, which hurts nobody.
-_ANNOUNCE_PREFIX: Final = f"""
-redis.pcall('ZREMRANGEBYSCORE', '{PREFIXES}', '-inf', now)
-redis.pcall('ZADD', '{PREFIXES}', 'GT', now + tonumber(ARGV[2]), '{scripts.KEYS.prefix}')
-redis.pcall('EXPIRE', '{PREFIXES}', {CONSUMERS_TTL_S})
-"""
-
-
-#: ARGV: queue. Returns what its consumers with a live lease serve, equal answers once.
-_SERVED: Final = f"""
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local found, known = {{}}, {{}}
-for _, consumer in ipairs(redis.call('ZRANGEBYSCORE', '{scripts.KEYS.consumers("")}' .. ARGV[1], now, '+inf')) do
-  local served = redis.call('HGET', '{scripts.KEYS.served("")}' .. consumer, ARGV[1])
-  if served and not known[served] then
-    known[served] = true
-    found[#found + 1] = served
-  end
-end
-return found
-"""
-
-#: Seconds after which what a consumer serves disappears when it didn't say so again; whoever reads goes by its lease.
+#: Seconds after which an announcement that was not renewed disappears; readers go by the consumer's lease.
 SERVED_TTL_S: Final = 120
 
 
 class Served(msgspec.Struct, frozen=True):
-    """What the consumer of a model's queue answers requests with that name no version."""
+    """The version with which the consumer of a model's queue answers requests that name none."""
 
     version: str
     signature: Signature
@@ -82,7 +45,7 @@ class ConsumedQueues:
         self._client = client
         self._consumer = consumer
         self._lease_ms = lease_ms
-        text = _ANNOUNCE + _ANNOUNCE_PREFIX if keys_of(client).prefix else _ANNOUNCE
+        text = scripts.ANNOUNCE_WITH_PREFIX if keys_of(client).prefix else scripts.ANNOUNCE
         self._text = scripts.rendered(text, keys_of(client))
         self._announce = client.register_script(self._text)
         self._lock = threading.Lock()
@@ -90,13 +53,13 @@ class ConsumedQueues:
         self._served: dict[str, bytes] = {}
 
     def add(self, queue: str) -> None:
-        """Be known as a consumer of a queue."""
+        """Announce the consumer on a queue."""
         with self._lock:
             self._queues.add(queue)
         self._announce(args=[self._consumer, self._lease_ms, queue])
 
     def discard(self, queue: str) -> None:
-        """Be known as a consumer of a queue no more."""
+        """Withdraw the consumer from a queue."""
         with self._lock:
             if queue not in self._queues:
                 return
@@ -104,23 +67,23 @@ class ConsumedQueues:
         self._client.zrem(keys_of(self._client).consumers(queue), self._consumer)
 
     def renew(self, client: redis.Redis | None = None) -> None:
-        """Be known for another lease; client: a connection of the caller's own, or None."""
+        """Renew the announcement for another lease; client: a connection of the caller's own, or None."""
         with self._lock:
             queues = sorted(self._queues)
         if queues:
             self._announce(args=[self._consumer, self._lease_ms, *queues], client=client)
 
     def serve(self, served: Mapping[str, Served]) -> None:
-        """Say what requests of each queue are answered with; `serve_again` must follow before SERVED_TTL_S."""
+        """Announce what requests of each queue are answered with; `serve_again` must follow before SERVED_TTL_S."""
         self._served = {queue: msgspec.json.encode(each) for queue, each in served.items()}
-        self._say_served()
+        self._announce_served()
 
     def serve_again(self) -> None:
-        """Say what was said by `serve` for another SERVED_TTL_S; one short command unless the server has lost it."""
+        """Renew the announcement of `serve` for SERVED_TTL_S; one short command unless the server has lost it."""
         if self._served and not self._client.expire(keys_of(self._client).served(self._consumer), SERVED_TTL_S):
-            self._say_served()
+            self._announce_served()
 
-    def _say_served(self) -> None:
+    def _announce_served(self) -> None:
         if not self._served:
             return
         key = keys_of(self._client).served(self._consumer)
@@ -136,7 +99,7 @@ class ConsumedQueues:
         return [("EVAL", self._text, 0, self._consumer, self._lease_ms, *queues)] if queues else []
 
     def close(self) -> None:
-        """Be known no more."""
+        """Withdraw the consumer from all queues."""
         for queue in sorted(self._queues):
             self.discard(queue)
         if self._served:
@@ -188,15 +151,15 @@ def _lives(time: tuple[int, int], last: list[Any]) -> bool:
 def served(client: redis.Redis, queue: str) -> list[Served]:
     """Return what the consumers of a queue serve, each once; one round trip.
 
-    Consumers that don't say it, which are no inference workers or older ones, count for nothing. Raises the errors of
+    Consumers that don't announce it (older ones, or no inference workers) are left out. Raises the errors of
     `redis.exceptions`.
     """
-    return _read(client.eval(scripts.rendered(_SERVED, keys_of(client)), 0, queue))
+    return _read(client.eval(scripts.rendered(scripts.SERVED, keys_of(client)), 0, queue))
 
 
 async def served_async(client: redis.asyncio.Redis, queue: str) -> list[Served]:
     """Return what the consumers of a queue serve; see `served`."""
-    return _read(await client.eval(scripts.rendered(_SERVED, keys_of(client)), 0, queue))
+    return _read(await client.eval(scripts.rendered(scripts.SERVED, keys_of(client)), 0, queue))
 
 
 def _read(answers: Iterable[bytes]) -> list[Served]:
@@ -205,6 +168,6 @@ def _read(answers: Iterable[bytes]) -> list[Served]:
         try:
             found.append(_decode(answer))
         except (msgspec.DecodeError, PackageError):
-            # Of another version of headrace, whose signatures say more than this one understands.
+            # Of another version of headrace, with signatures that this one does not understand.
             continue
     return found

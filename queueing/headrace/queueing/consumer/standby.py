@@ -74,7 +74,7 @@ class Standby:
                 self._start()
 
     def beat(self, consumer: str, *, hold: bool = False) -> None:
-        """Say that this process renews by itself, or (hold) that nobody is to renew until the next beat."""
+        """Signal that this process renews by itself, or (hold) that nobody is to renew until the next beat."""
         with self._lock:
             if consumer in self._leases and self._pid:
                 self._send(b"%s %s\n" % (b"hold" if hold else b"beat", consumer.encode()))

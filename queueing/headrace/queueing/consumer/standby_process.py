@@ -1,11 +1,11 @@
 """A process that renews leases in the place of one that is busy; run as a script, in an interpreter without packages.
 
-It sleeps while its parent's own thread renews and says so (`beat`). It takes over when that thread is silent for longer
-than a beat and a half: the interpreter is held by a library, or the hub of gevent by a task. Only then does it import
-redis-py, so that it costs some 3 MB while it sleeps. It ends with its parent, however that ends.
+It sleeps while its parent's own thread renews and signals it (`beat`). It takes over when that thread is silent for
+longer than a beat and a half: the interpreter is held by a library, or the hub of gevent by a task. Only then does it
+import redis-py, so that it costs some 3 MB while it sleeps. It ends with its parent, however that ends.
 
-Standard input has a line for each event: `take ID EVERY_S JSON` (see `Lease`; again when something has changed),
-`beat ID`, `hold ID` (don't renew until the next beat), `drop ID`, `quit`. So no credential is seen from outside.
+Standard input has a line for each event: `take ID EVERY_S JSON` (see `Lease`; again when something has changed), `beat
+ID`, `hold ID` (don't renew until the next beat), `drop ID`, `quit`. So no credential is seen from outside.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     import redis
 
-#: A parent that is silent for so many of its beats is taken to be unable to renew.
+#: Number of beats after which a silent parent is taken to be unable to renew.
 SILENT_BEATS = 1.5
 
 #: With a beat below this the import of redis-py, some 0.3 s, would come too late: then it is done at once.
 WARM_BELOW_S = 2.0
 
-#: After a renewal that failed the next is tried so many times sooner.
+#: Factor by which the next renewal comes sooner after one that failed.
 HASTE = 4
 
 #: How often the parent is looked at where the kernel can't tell of its end (no pidfd).
@@ -82,7 +82,7 @@ class Lease:
         self.due = started + (self.every_s if renewed else self.every_s / HASTE)
 
     def _read(self) -> dict[str, Any]:
-        """Return what is described, and see that redis-py can be imported."""
+        """Return the description of the lease, and make sure that redis-py can be imported."""
         import json
 
         described: dict[str, Any] = json.loads(self.text)
@@ -138,7 +138,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def read_lines(buffer: bytes, leases: dict[bytes, Lease]) -> bytes:
-    """Do what the complete lines of a buffer say; return its rest. Raises SystemExit for `quit`."""
+    """Execute the complete lines of a buffer; return its rest. Raises SystemExit for `quit`."""
     *lines, rest = buffer.split(b"\n")
     for line in lines:
         verb, _, arguments = line.partition(b" ")
@@ -156,7 +156,7 @@ def read_lines(buffer: bytes, leases: dict[bytes, Lease]) -> bytes:
 
 
 def serve(parent: int) -> None:
-    """Serve until the parent ends, closes its end or says `quit`."""
+    """Serve until the parent ends, closes its end or sends `quit`."""
     poll = select.poll()
     poll.register(0, select.POLLIN)
     pidfd = -1

@@ -1,1 +1,1 @@
-"""What runs inside the server."""
+"""The Lua scripts that run inside the server, each one atomic step, and the code that fills in their parameters."""

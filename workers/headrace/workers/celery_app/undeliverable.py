@@ -26,7 +26,7 @@ def keep_unreadable(consumer: Any, intake: Intake) -> None:
     def turn_away(message: Any, error: HeadraceError, payload: object = None) -> None:
         logger.error("buried queue=%s reason=%s", message.delivery.queue, error.message)
         if not intake.turn_away(message, error, payload=payload, burial=error.message):
-            message.channel.consumer.bury(message.delivery_tag, error.message, [])
+            message.channel.consumer.dead_letter(message.delivery_tag, error.message, [])
 
     def on_unknown_message(body: object, message: Any) -> None:
         turn_away(message, InvalidRequest("the message has neither of Celery's protocols"), body)

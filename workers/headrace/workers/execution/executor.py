@@ -15,7 +15,7 @@ import msgspec
 
 from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, State
 from headrace.contracts.ids import new_uuid
-from headrace.queueing import RunningMark
+from headrace.queueing import RunningMarker
 from headrace.workers.batching import Batch
 from headrace.workers.batching.prefetch import Running, goes_back
 from headrace.workers.execution.cancellation import end_cancelled
@@ -79,7 +79,7 @@ class Executor:
         self,
         outbox: Outbox,
         revoked: Container[str],
-        mark: RunningMark,
+        mark: RunningMarker,
         max_retries: int,
         listener: Listener,
     ) -> None:

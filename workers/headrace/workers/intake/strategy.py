@@ -160,10 +160,10 @@ class Intake:
             note=_text(headers.get("argsrepr")),
         )
         claimed: Delivery | None = message.delivery  # type: ignore[attr-defined]  # channels of headrace:// add it
-        if claimed is not None and (claimed.deliveries or claimed.retries or claimed.deaths):
+        if claimed is not None and (claimed.deliveries or claimed.retries or claimed.crashes):
             request.attempts += claimed.deliveries + claimed.retries
             request.redelivered = claimed.deliveries > 0
-            request.deaths = claimed.deaths
+            request.deaths = claimed.crashes
             request.retries = claimed.retries
         return request
 
@@ -319,4 +319,4 @@ def _turn_away_protocol_1(intake: Intake, message: Message, payload: object) -> 
     if not intake.turn_away(message, error, payload=payload):
         logger.error("buried queue=%s reason=%s", cast("Any", message).delivery.queue, error.message)
         channel = cast("Channel", message.channel)
-        channel.consumer.bury(cast("str", message.delivery_tag), error.message, [])
+        channel.consumer.dead_letter(cast("str", message.delivery_tag), error.message, [])

@@ -14,7 +14,7 @@ from headrace.workers.models.batch_limit import Ceiling
 if TYPE_CHECKING:
     import redis
 
-    from headrace.queueing import RunningMark
+    from headrace.queueing import RunningMarker
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class Ceilings:
     """Makes the ceiling of each lane, from what earlier processes learned on this device."""
 
-    def __init__(self, device: str, sender: RunningMark) -> None:
+    def __init__(self, device: str, sender: RunningMarker) -> None:
         """sender: takes along what is to be remembered; a ceiling that gets lost is only learned again."""
         self._device = device
         self._sender = sender

@@ -310,7 +310,7 @@ def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
             else:
                 request, burial = outcome.request, outcome.burial
                 answer = None if burial.answer is None else (request.id, *burial.answer)
-                yield request.consumer.bury_command(request.tag, burial.reason, burial.history, answer)
+                yield request.consumer.dead_letter_command(request.tag, burial.reason, burial.history, answer)
     for consumer, held in tags.items():
         yield from consumer.ack_commands(held)
 

@@ -9,18 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from headrace.contracts import Tensors, encode_tensors
-from headrace.contracts.tensors.codec import can_be_json, tensors_to_json
+from headrace.contracts.tensors.codec import MAX_SHORT_MAP, can_be_json, encode_entry, map_head, tensors_to_json
 from headrace.contracts.tensors.datatypes import DTYPES, all_finite, datatype_of
 from headrace.workers.request import Run
-
-#: The one-byte msgpack map header holds at most this many entries; models with more outputs take the general way.
-_FIXMAP_LIMIT: Final = 15
 
 #: JSON of a matrix is cut at its row boundaries; deeper nesting takes the general way.
 _MAX_JSON_DIMENSIONS: Final = 2
@@ -32,8 +28,6 @@ MAX_JSON_BYTES: Final = 16 << 20
 #: Below this size as tensors the outputs of a run are no more than MAX_JSON_BYTES as JSON: `false,` for one byte is the
 #: longest text there is, but for binary strings, `\\u0001`.
 _LARGE_BYTES: Final = MAX_JSON_BYTES // 8
-
-_pack: Final = msgspec.msgpack.Encoder().encode
 
 
 def bodies(run: Run) -> list[bytes]:
@@ -79,7 +73,7 @@ def _is_plain(run: Run) -> bool:
         len(run.requests) > 1
         and run.axes.all_first
         and run.rows.count(1) == len(run.requests)
-        and len(run.outputs) <= _FIXMAP_LIMIT
+        and len(run.outputs) <= MAX_SHORT_MAP
         and all(array.dtype.kind in "biuf" for array in run.outputs.values())
     )
 
@@ -90,15 +84,13 @@ def _splits(array: NDArray[Any]) -> bool:
 
 def _single_row_bodies(outputs: Tensors, rows: int) -> list[bytes]:
     columns: list[NDArray[np.uint8]] = []
-    pending = bytes([0x80 | len(outputs)])
+    pending = map_head(len(outputs))
     for name, array in outputs.items():
-        datatype = datatype_of(array.dtype)
-        little = np.ascontiguousarray(array, dtype=DTYPES[datatype]).reshape(rows, -1)
+        little = np.ascontiguousarray(array, dtype=DTYPES[datatype_of(array.dtype)]).reshape(rows, -1)
         payload = little.view(np.uint8).reshape(rows, -1)
         size = payload.shape[1]
-        # [datatype, shape, raw]: an array of three, whose last element is all header but for its `size` bytes.
-        header = _pack((datatype, (1, *array.shape[1:]), bytes(size)))
-        pending += _pack(name) + (header[:-size] if size else header)
+        entry = encode_entry(name, array[:1])
+        pending += entry[: len(entry) - size]
         columns += [_constant(pending, rows), payload]
         pending = b""
     joined = np.concatenate(columns, axis=1)

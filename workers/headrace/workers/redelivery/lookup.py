@@ -15,7 +15,7 @@ from headrace.results_store import Prediction, StoreReader
 from headrace.workers.request import Burial, InferenceRequest, Known, Outcome
 
 if TYPE_CHECKING:
-    from headrace.queueing import Death
+    from headrace.queueing import Crash
 
 logger = logging.getLogger(__name__)
 
@@ -140,10 +140,10 @@ def _poison(request: InferenceRequest) -> Outcome:
     )
 
 
-def burial_of(deaths: Sequence[Death]) -> Burial:
+def burial_of(deaths: Sequence[Crash]) -> Burial:
     """Say why a message that killed its workers goes to the dead letters."""
     return Burial(reason=f"poison: {_what_happened(deaths)}", history=[str(death) for death in deaths])
 
 
-def _what_happened(deaths: Sequence[Death]) -> str:
+def _what_happened(deaths: Sequence[Crash]) -> str:
     return f"{len(deaths)} workers died while they ran this request"

@@ -35,7 +35,7 @@ class Returned:
         self.consumer = channel.consumer
         self._channel = channel
         self._intake = intake
-        self._deadly = len(delivery.deaths) >= max_deaths
+        self._deadly = len(delivery.crashes) >= max_deaths
         self._opened: Message | None = None
         self._reading: Question | None = None
         self._garbage: NotAnEnvelope | None = None
@@ -43,7 +43,8 @@ class Returned:
     def open(self) -> None:
         """Do all that depends on what the message holds; changes nothing but this object."""
         try:
-            opened = open_delivery(self.delivery.end_only() if self._deadly else self.delivery, self._channel)
+            delivery = self.delivery.end_only() if self._deadly else self.delivery
+            opened = open_delivery(delivery, self._channel, self._channel.max_message_bytes)
         except NotAnEnvelope as exc:
             self._garbage = exc
             return
@@ -67,13 +68,13 @@ class Returned:
         elif self._deadly:
             self.bury()
         elif self._garbage is not None:
-            self._channel.bury_garbage(self.delivery, self._garbage)
+            self._channel.dead_letter_garbage(self.delivery, self._garbage)
 
     def bury(self) -> None:
         """Move it to the dead letters unread."""
-        burial = burial_of(self.delivery.deaths)
+        burial = burial_of(self.delivery.crashes)
         logger.error("buried unread queue=%s reason=%s", self.delivery.queue, burial.reason)
-        self.consumer.bury(self.delivery.tag, burial.reason, burial.history)
+        self.consumer.dead_letter(self.delivery.tag, burial.reason, burial.history)
 
 
 class Probation:
@@ -89,7 +90,7 @@ class Probation:
     def take(self, delivery: Delivery) -> None:
         """Take a message that came back, unopened."""
         returned = Returned(delivery, self._channel, self._intake, self._max_deaths)
-        if len(delivery.deaths) > self._max_deaths:
+        if len(delivery.crashes) > self._max_deaths:
             # Reading no more than its end killed one, too. Nobody can tell whose request it is.
             returned.bury()
         else:
