@@ -20,7 +20,7 @@ from headrace.contracts.message import REPLIES_DROPPED, Reply, decode_replies
 from headrace.producers import Client
 from headrace.queueing import CommandLine, connect
 from headrace.queueing.keys import PLAIN
-from headrace.workers.outbox.replies import Answers
+from headrace.workers.outbox.replies import OutgoingReplies
 from headrace.workers.outbox.reply_sender import ELEMENT_BYTES, ReplySender
 
 INBOX = "somebody"
@@ -36,8 +36,8 @@ def sender(broker: redis.Redis, inbox_bytes: int = 64 << 20) -> ReplySender:
     return ReplySender(CommandLine(broker), PLAIN, Settings(inbox_bytes=inbox_bytes))
 
 
-def answers(*replies: Reply) -> Answers:
-    return Answers({INBOX: list(replies)}, {})
+def answers(*replies: Reply) -> OutgoingReplies:
+    return OutgoingReplies({INBOX: list(replies)}, {})
 
 
 def replies(count: int, size: int, first: int = 0) -> list[Reply]:
@@ -106,7 +106,7 @@ def test_a_reply_without_a_row_lies_under_a_key_of_its_own_too(broker: redis.Red
     writes = sender(broker, inbox_bytes=100_000)
     for number in range(0, 10_000, 20):
         writes.send(answers(*replies(20, 1000, number)), [])
-    writes.send(Answers({INBOX: [ROWLESS, *replies(1, 0)]}, {}, {"rowless"}), [("SET", "settled", "1")])
+    writes.send(OutgoingReplies({INBOX: [ROWLESS, *replies(1, 0)]}, {}, {"rowless"}), [("SET", "settled", "1")])
     assert broker.get("settled") == b"1"
     assert not writes.owes
     assert decode_replies(broker.get(PLAIN.answer("rowless"))) == [ROWLESS]  # type: ignore[arg-type]
@@ -118,10 +118,10 @@ def test_a_reply_without_a_row_is_kept_while_the_server_has_no_memory(small: Val
     with connect(small.url) as broker:
         broker.config_set("maxmemory", 1)
         writes = sender(broker)
-        writes.send(Answers({INBOX: [ROWLESS]}, {}, {"rowless"}), [])
+        writes.send(OutgoingReplies({INBOX: [ROWLESS]}, {}, {"rowless"}), [])
         broker.config_set("maxmemory", 0)
         assert writes.owes
-        writes.send(Answers.empty(), [])
+        writes.send(OutgoingReplies.empty(), [])
         assert not writes.owes
         assert decode_replies(broker.get(PLAIN.answer("rowless"))) == [ROWLESS]  # type: ignore[arg-type]
 
@@ -157,10 +157,10 @@ def test_a_result_for_a_celery_client_is_sent_when_there_is_memory_again(small: 
     with connect(small.url) as broker:
         broker.config_set("maxmemory", 1)
         writes = sender(broker)
-        writes.send(Answers({}, {"a": b"of a"}), [])
+        writes.send(OutgoingReplies({}, {"a": b"of a"}), [])
         broker.config_set("maxmemory", 0)
         assert broker.get("celery-task-meta-a") is None
-        writes.send(Answers({}, {"b": b"of b"}), [])
+        writes.send(OutgoingReplies({}, {"b": b"of b"}), [])
         assert broker.mget("celery-task-meta-a", "celery-task-meta-b") == [b"of a", b"of b"]
 
 

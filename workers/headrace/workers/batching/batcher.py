@@ -10,7 +10,7 @@ from headrace.workers.batching.batch import Batch, Item, Reason
 from headrace.workers.batching.bucket import Bucket
 from headrace.workers.batching.cost import CostModel
 from headrace.workers.batching.policy import BatchPolicy
-from headrace.workers.batching.waiting import MIN_NEWCOMERS, PATIENCE, ArrivalWatch, Waiting
+from headrace.workers.batching.waiting import MIN_ARRIVALS, WAIT_FACTOR, ArrivalWatch, Waiting
 
 T = TypeVar("T")
 
@@ -144,7 +144,7 @@ class MicroBatcher(Generic[T]):
         self.policy = policy
         self._max_rows = policy.max_rows
 
-    def lower_ceiling(self, rows: int) -> None:
+    def lower_limit(self, rows: int) -> None:
         """Cap the rows of a batch, but never raise a cap that is lower already."""
         self.set_max_rows(min(rows, self._max_rows))
 
@@ -200,11 +200,11 @@ class MicroBatcher(Generic[T]):
             # The executor comes back so late that even a whole run would have ended.
             return now, Reason.IDLE
         began = now if self._wait_began is None else self._wait_began
-        latest = min(latest, began + min(longest_s, PATIENCE * watch.span_s))
+        latest = min(latest, began + min(longest_s, WAIT_FACTOR * watch.span_s))
         waiting = self._prospect(bucket, latest - now)
-        if latest <= now or waiting.newcomers < MIN_NEWCOMERS or waiting.saves_s() <= 0:
+        if latest <= now or waiting.arrivals < MIN_ARRIVALS or waiting.saves_s() <= 0:
             return now, Reason.IDLE
-        rows = waiting.rows + math.ceil(waiting.newcomers * waiting.rows / waiting.present)
+        rows = waiting.rows + math.ceil(waiting.arrivals * waiting.rows / waiting.present)
         start_by = bucket.earliest_deadline() - self._seconds(rows)
         return min(latest, start_by), Reason.DEADLINE
 
@@ -214,9 +214,9 @@ class MicroBatcher(Generic[T]):
         present = len(bucket)
         come = watch.seen(self._put)
         room = (self._max_rows - bucket.rows) * present / bucket.rows
-        newcomers = min(max(watch.newcomers - come, 0.0), room)
-        during_run = max(watch.during_run - come, newcomers)
-        return Waiting(present, bucket.rows, newcomers, during_run, wait_s, self._seconds)
+        arrivals = min(max(watch.arrivals - come, 0.0), room)
+        during_run = max(watch.during_run - come, arrivals)
+        return Waiting(present, bucket.rows, arrivals, during_run, wait_s, self._seconds)
 
     def _seconds(self, rows: float) -> float:
         return self.cost.predict(self.policy.padded(math.ceil(rows)) if self.policy.row_sizes else rows)

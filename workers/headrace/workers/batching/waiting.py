@@ -12,23 +12,23 @@ _NEW: Final = 0.125
 
 #: Less company than this is not worth a wait, whatever the arithmetic says: traffic of single requests waits
 #: exactly zero.
-MIN_NEWCOMERS: Final = 0.5
+MIN_ARRIVALS: Final = 0.5
 
 #: A wait is planned to last this many times as long as the company took to arrive on average.
-PATIENCE: Final = 1.5
+WAIT_FACTOR: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What one decision is about: `present` requests with `rows` rows, `newcomers` more if they wait `wait_s`.
+    """What one decision is about: `present` requests with `rows` rows, `arrivals` more if they wait `wait_s`.
 
-    during_run: requests that come anyway until a run that starts now would end, newcomers included. seconds: the
+    during_run: requests that come anyway until a run that starts now would end, arrivals included. seconds: the
     predicted seconds of a run by its rows.
     """
 
     present: int
     rows: int
-    newcomers: float
+    arrivals: float
     during_run: float
     wait_s: float
     seconds: Callable[[float], float]
@@ -36,29 +36,29 @@ class Waiting:
     def saves_s(self) -> float:
         """Give the seconds of latency that the wait saves, summed over all these requests; negative if it costs."""
         per_request = self.rows / self.present
-        late = max(self.during_run - self.newcomers, 0.0)
+        late = max(self.during_run - self.arrivals, 0.0)
         run_now = self.seconds(self.rows)
-        go_now = self.present * run_now + (self.newcomers + late) * (
-            run_now + self.seconds((self.newcomers + late) * per_request)
+        go_now = self.present * run_now + (self.arrivals + late) * (
+            run_now + self.seconds((self.arrivals + late) * per_request)
         )
-        together = self.wait_s + self.seconds(self.rows + self.newcomers * per_request)
-        wait = (self.present + self.newcomers) * together + late * (together + self.seconds(late * per_request))
+        together = self.wait_s + self.seconds(self.rows + self.arrivals * per_request)
+        wait = (self.present + self.arrivals) * together + late * (together + self.seconds(late * per_request))
         return go_now - wait
 
 
 class ArrivalWatch:
     """Learns what comes in after the moments at which waiting was possible.
 
-    Two windows follow such a moment: a short one, as long as a wait could be (`newcomers`, and `span_s`, the time
+    Two windows follow such a moment: a short one, as long as a wait could be (`arrivals`, and `span_s`, the time
     until the last of them), and one as long as the run (`during_run`). Both end when the executor is free again:
     what the replies of a batch bring about, waiting for it would not have brought.
     """
 
-    __slots__ = ("_base", "_count", "_run_end", "_short", "during_run", "newcomers", "opened", "span_s", "until")
+    __slots__ = ("_base", "_count", "_run_end", "_short", "arrivals", "during_run", "opened", "span_s", "until")
 
     def __init__(self) -> None:
         """Expect no company until some was seen."""
-        self.newcomers = 0.0
+        self.arrivals = 0.0
         self.during_run = 0.0
         self.span_s = 0.0
         #: An arrival after this must be told by `pass_by` before it is counted; infinity while nothing is watched.
@@ -101,7 +101,7 @@ class ArrivalWatch:
     def _end_short(self, put_count: int, last_arrived: float) -> None:
         assert self.opened is not None
         self._count = self.seen(put_count)
-        self.newcomers += _NEW * (self._count - self.newcomers)
+        self.arrivals += _NEW * (self._count - self.arrivals)
         if self._count:
             self.span_s += _NEW * (max(last_arrived - self.opened, 0.0) - self.span_s)
         self.until = self._run_end

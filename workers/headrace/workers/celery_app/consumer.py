@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from billiard.common import restart_state
@@ -161,6 +161,11 @@ class Consumer(CeleryConsumer):
         _let_go(connection)
         ignore_errors(connection, connection.close)
         self.steps = [step for step in self.steps if not isinstance(step, Mingle)]
+
+
+def is_served(strategies: Mapping[Any, Any], task: object) -> bool:
+    """Return whether a task is a model of this worker."""
+    return type(task) is str and type(strategies.get(task)) is InferenceHandler
 
 
 def _let_go(connection: Any) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.contracts import HeadraceError, InferenceFailed, State
 from headrace.contracts.errors import error_from_wire
-from headrace.workers.request import Burial, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
+from headrace.workers.request import DeadLetterReason, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +23,13 @@ _INSTEAD: Final = {
 }
 
 
-def without(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> FinishedBatch:
+def replace_rejected(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> FinishedBatch:
     """Return a batch whose refused rows are replaced; their neighbours stay as they are.
 
     Outputs as JSON become the same as bytes, outputs as bytes a failure, a failure (or what else ended the request) a
     reduced one, and that no row at all but a dead letter. So a batch is whole after four refusals of each row at most.
     """
-    as_json = batch.lane is not None and batch.lane.package.manifest.store.outputs == "json"
+    as_json = batch.served is not None and batch.served.package.manifest.store.outputs == "json"
     runs: list[Run] = []
     outcomes = [_reduced(outcome, why) if outcome.request.row_id in refused else outcome for outcome in batch.outcomes]
     for run in batch.runs:
@@ -56,8 +56,8 @@ def _reduced(outcome: Outcome, why: str) -> Outcome:
     if outcome.form is RowForm.FULL:
         return msgspec.structs.replace(outcome, error=_plain(outcome.error), form=RowForm.REDUCED, refusal=why)
     history = [f"{outcome.state.value}: {outcome.error.type}: {outcome.error.message}"]
-    burial = outcome.burial or Burial(reason=f"unstorable: {why}", history=history)
-    return msgspec.structs.replace(outcome, burial=burial, form=RowForm.NONE, refusal=why)
+    dead_letter = outcome.dead_letter or DeadLetterReason(reason=f"unstorable: {why}", history=history)
+    return msgspec.structs.replace(outcome, dead_letter=dead_letter, form=RowForm.NONE, refusal=why)
 
 
 def report(batches: Iterable[FinishedBatch]) -> None:

@@ -19,7 +19,7 @@ CELERY_RESULT_PREFIX: Final = "celery-task-meta-"
 _json: Final = msgspec.json.Encoder().encode
 
 
-class Answers(msgspec.Struct):
+class OutgoingReplies(msgspec.Struct):
     """All replies of some finished batches: by the inbox that the header names, and Celery results by request.
 
     rowless: ids of requests that have no row, so that a reply is all that their clients will ever get.
@@ -30,7 +30,7 @@ class Answers(msgspec.Struct):
     rowless: set[str] = set()
 
     @classmethod
-    def empty(cls) -> Answers:
+    def empty(cls) -> OutgoingReplies:
         """Start without answers."""
         return cls({}, {})
 

@@ -18,7 +18,7 @@ from headrace.contracts import Settings
 from headrace.contracts.message import REPLIES_DROPPED, Reply, encode_replies
 from headrace.queueing import REFUSALS, Command, CommandLine
 from headrace.queueing.keys import Keys
-from headrace.workers.outbox.replies import Answers, celery_result_key
+from headrace.workers.outbox.replies import OutgoingReplies, celery_result_key
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 #: takes few others with it.
 ELEMENT_BYTES: Final = 1 << 20
 
-#: Answers that the server had no memory for, and that are nowhere else, are kept up to this size and sent with later
+#: Replies that the server had no memory for, and that are nowhere else, are kept up to this size and sent with later
 #: ones.
 OWED_BYTES: Final = 16 << 20
 
@@ -72,7 +72,7 @@ class ReplySender:
 
     def __init__(self, line: CommandLine, keys: Keys, settings: Settings) -> None:
         """line: to the broker. keys: its key space."""
-        self._line = line
+        self.line = line
         self._keys = keys
         self._settings = settings
         self._full: set[str] = set()
@@ -83,7 +83,7 @@ class ReplySender:
         """Whether something waits for room that nobody finds elsewhere: `send` is to be called again now and then."""
         return bool(self._owed)
 
-    def send(self, answers: Answers, settling: Sequence[Command]) -> None:
+    def send(self, answers: OutgoingReplies, settling: Sequence[Command]) -> None:
         """Send replies, then the commands that settle messages.
 
         Raises the errors of `redis.exceptions` when the settling commands, or all commands, are refused or unanswered:
@@ -93,14 +93,14 @@ class ReplySender:
         values = self._owed | dict(self._values(answers))
         commands = [self._push(each, self._settings.inbox_bytes // 2) for each in elements]
         commands += _writes(values)
-        told = self._line.run([*commands, *settling])
+        told = self.line.run([*commands, *settling])
         _check(told[len(commands) :])
         self._keep_owed(values, told[len(elements) :])
         without_room = self._without_room(elements, told)
         if without_room:
             self._refer(without_room)
 
-    def commands(self, answers: Answers) -> list[Command]:
+    def commands(self, answers: OutgoingReplies) -> list[Command]:
         """Return the commands that tell clients everything, whatever room there is."""
         pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(answers.by_inbox)]
         return [*pushes, *_writes(dict(self._values(answers)))]
@@ -115,7 +115,7 @@ class ReplySender:
         ttl_s = self._settings.inbox_ttl_s
         return "EVAL", PUSH, 1, element.inbox, ttl_s, most_bytes, element.packed, otherwise
 
-    def _values(self, answers: Answers) -> Iterator[tuple[str, Value]]:
+    def _values(self, answers: OutgoingReplies) -> Iterator[tuple[str, Value]]:
         """Yield what is written under keys: results of Celery clients, and replies that stand in for a row."""
         for request_id, meta in answers.celery.items():
             key = celery_result_key(self._keys.prefix, request_id)
@@ -158,7 +158,7 @@ class ReplySender:
             for replies, packed in _packed([_reference(reply) for reply in element.replies])
         ]
         commands = [self._push(each, self._settings.inbox_bytes, REPLIES_DROPPED) for each in references]
-        dropped = self._without_room(references, self._line.run(commands))
+        dropped = self._without_room(references, self.line.run(commands))
         for element in dropped:
             if element.inbox not in self._full:
                 if len(self._full) >= _FULL_REMEMBERED:

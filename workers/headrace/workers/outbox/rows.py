@@ -9,8 +9,8 @@ from headrace.contracts.message import Reply
 from headrace.contracts.tensors.codec import datatypes_line
 from headrace.results_store import BatchRows, Row, error_json
 from headrace.workers.outbox import row_encoding
-from headrace.workers.outbox.replies import Answers, celery_failure, celery_success
-from headrace.workers.request import FinishedBatch, InferenceRequest, Known, Outcome, RowForm, Run
+from headrace.workers.outbox.replies import OutgoingReplies, celery_failure, celery_success
+from headrace.workers.request import AlreadyStored, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
 
 #: Postgres gives back no value whose text is longer than 1 GiB, and writes bytes as two characters each: what is larger
 #: can be written but never be read, nor dumped. The rest of the row has what is left.
@@ -20,17 +20,17 @@ MAX_BLOB_BYTES: Final = 480 << 20
 _SUCCEEDED: Final = State.SUCCEEDED.value
 
 
-def stored_form(batch: FinishedBatch, worker: str, settings: Settings, answers: Answers) -> BatchRows:
+def to_rows(batch: FinishedBatch, worker: str, settings: Settings, answers: OutgoingReplies) -> BatchRows:
     """Make the rows of a batch and add the answers to its requests to `answers`."""
     rows: list[Row] = []
-    binary = batch.lane is not None and batch.lane.package.manifest.store.outputs == "binary"
+    binary = batch.served is not None and batch.served.package.manifest.store.outputs == "binary"
     for run in batch.runs:
         _succeeded(run, rows, answers, binary=binary, inline_bytes=settings.inline_reply_bytes)
     for outcome in batch.outcomes:
         _ended(outcome, rows, answers)
-    for known in batch.known:
+    for known in batch.already_stored:
         _answered(known, answers)
-    package = batch.lane.package if batch.lane is not None else None
+    package = batch.served.package if batch.served is not None else None
     return BatchRows(
         model=package.name if package else _model_of(batch),
         version=package.version if package else "",
@@ -47,7 +47,7 @@ def _model_of(batch: FinishedBatch) -> str:
     return batch.outcomes[0].request.model if batch.outcomes else ""
 
 
-def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inline_bytes: int) -> None:
+def _succeeded(run: Run, rows: list[Row], answers: OutgoingReplies, *, binary: bool, inline_bytes: int) -> None:
     binary = binary or run.binary
     if row_encoding.may_be_large(run):
         for one in run.apart():
@@ -62,7 +62,7 @@ def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inl
         _encoded(run, rows, answers, binary=binary, inline_bytes=inline_bytes)
 
 
-def _encoded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inline_bytes: int) -> None:
+def _encoded(run: Run, rows: list[Row], answers: OutgoingReplies, *, binary: bool, inline_bytes: int) -> None:
     bodies = row_encoding.bodies(run)
     texts = [None] * len(bodies) if binary else row_encoding.texts(run)
     datatypes = datatypes_line(run.outputs)
@@ -73,7 +73,7 @@ def _encoded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inlin
         answers.add(request, reply, celery_success(request, body, text) if request.celery_result else None)
 
 
-def _large(run: Run, rows: list[Row], answers: Answers, *, binary: bool) -> None:
+def _large(run: Run, rows: list[Row], answers: OutgoingReplies, *, binary: bool) -> None:
     """Store the outputs of one request, whose client reads them from its row: in one form, not in both."""
     (request,) = run.requests
     text = None if binary else row_encoding.texts(run)[0]
@@ -91,7 +91,7 @@ def _too_large(request: InferenceRequest, size_bytes: int) -> Outcome:
     return Outcome(request=request, state=State.FAILED, error=error)
 
 
-def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:
+def _ended(outcome: Outcome, rows: list[Row], answers: OutgoingReplies) -> None:
     request, error = outcome.request, outcome.error
     if outcome.form is RowForm.FULL:
         rows.append(_row(request, outcome.state.value, error=error_json(error)))
@@ -103,7 +103,7 @@ def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:
     answers.add(request, reply, celery_failure(request, error) if request.celery_result else None)
 
 
-def _answered(known: Known, answers: Answers) -> None:
+def _answered(known: AlreadyStored, answers: OutgoingReplies) -> None:
     """Answer from the row that is there; nothing is stored."""
     request, prediction = known.request, known.prediction
     meta = None
