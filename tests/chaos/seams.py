@@ -226,7 +226,7 @@ def _wrap_replies(trigger: Trigger) -> None:
         inner(self, replies, settling)
         trigger.passed("after ack")
 
-    ReplySender.send = send  # type: ignore[method-assign,assignment]
+    ReplySender.send = send  # type: ignore[method-assign]
 
 
 def _half_of(commands: list[Any]) -> list[Any]:

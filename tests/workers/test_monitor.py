@@ -15,7 +15,8 @@ from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, Model
 from headrace.contracts.ids import new_id
 from headrace.contracts.message import RequestHeader
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.workers.events.celery_events import BATCHES_PER_S, GATHER_S, Monitor, RateLimit
+from headrace.workers.events.celery_events import BATCHES_PER_S, GATHER_S, Monitor
+from headrace.workers.events.rate_limit import RateLimit
 from headrace.workers.models.served_model import ServedModel
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
 

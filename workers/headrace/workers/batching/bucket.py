@@ -42,21 +42,21 @@ class PriorityQueue(Generic[T]):
         self.heap: list[Entry[T]] = []
 
     def head(self) -> tuple[float, float]:
-        """Give deadline and arrival of the request that comes first; the waiting must not be empty."""
+        """Return deadline and arrival of the request that comes first; the queue must not be empty."""
         first = (_INF, self.fifo[0].arrived) if self.fifo else (_INF, _INF)
         return min(first, self.heap[0][:2]) if self.heap else first
 
     def oldest(self) -> float:
-        """Return the earliest arrival; the waiting must not be empty."""
+        """Return the earliest arrival; the queue must not be empty."""
         first = self.fifo[0].arrived if self.fifo else _INF
         return min([first, *[entry[1] for entry in self.heap]]) if self.heap else first
 
     def heap_is_first(self) -> bool:
-        """Say whether the next request is in the heap rather than in the fifo."""
+        """Return whether the next request is in the heap rather than in the fifo."""
         return bool(self.heap) and (not self.fifo or self.heap[0][:2] <= (_INF, self.fifo[0].arrived))
 
     def __iter__(self) -> Iterator[Item[T]]:
-        """Give all requests, in no particular order."""
+        """Return all requests, in no particular order."""
         yield from self.fifo
         for entry in self.heap:
             yield entry[3]
@@ -92,7 +92,7 @@ class Bucket(Generic[T]):
         return _due(item, item.priority)
 
     def urgency(self) -> tuple[int, float, float]:
-        """Give the sorting key of the most urgent request: smaller is more urgent. The bucket must not be empty."""
+        """Return the sorting key of the most urgent request: smaller is more urgent. The bucket must not be empty."""
         level = max(self._by_priority)
         return (-level, *self._by_priority[level].head())
 
@@ -139,7 +139,7 @@ class Bucket(Generic[T]):
         return expired
 
     def next_review(self) -> float:
-        """Give the earliest moment at which a request ages or expires."""
+        """Return the earliest moment at which a request ages or expires."""
         due = _INF
         for level, waiting in self._by_priority.items():
             if waiting.fifo:
@@ -149,11 +149,11 @@ class Bucket(Generic[T]):
         return due
 
     def oldest(self) -> float:
-        """Give the earliest arrival. The bucket must not be empty."""
+        """Return the earliest arrival. The bucket must not be empty."""
         return min([waiting.oldest() for waiting in self._by_priority.values()])
 
     def earliest_deadline(self) -> float:
-        """Give the earliest deadline; infinity if there is none."""
+        """Return the earliest deadline; infinity if there is none."""
         return min((waiting.heap[0][0] for waiting in self._by_priority.values() if waiting.heap), default=_INF)
 
     def remove(self, unwanted: Callable[[Item[T]], bool]) -> list[Item[T]]:
@@ -172,12 +172,12 @@ class Bucket(Generic[T]):
         return removed
 
     def __iter__(self) -> Iterator[Item[T]]:
-        """Give all requests, in no particular order."""
+        """Return all requests, in no particular order."""
         for waiting in self._by_priority.values():
             yield from waiting
 
     def __len__(self) -> int:
-        """Give the number of requests."""
+        """Return the number of requests."""
         return sum(len(waiting.fifo) + len(waiting.heap) for waiting in self._by_priority.values())
 
     def _push(self, level: int, item: Item[T]) -> None:
@@ -222,6 +222,6 @@ def _level(item: Item[T], now: float) -> int:
 
 
 def _due(item: Item[T], level: int) -> float:
-    """Give the next moment at which an item of this level ages or expires."""
+    """Return the next moment at which an item of this level ages or expires."""
     ages = item.arrived + (level - item.priority + 1) * AGEING_S
     return ages if item.deadline is None else min(ages, item.deadline)

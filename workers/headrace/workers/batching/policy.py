@@ -37,7 +37,7 @@ class BatchPolicy:
             )
 
     def padded(self, rows: int) -> int:
-        """Give the rows to run for `rows` rows: the smallest size that holds them.
+        """Return the rows to run for `rows` rows: the smallest size that holds them.
 
         Rows beyond the largest size are given back unchanged: such a run is split first, and each part is padded.
         """
@@ -47,7 +47,7 @@ class BatchPolicy:
         return sizes[bisect_left(sizes, rows)]
 
     def capped(self, rows: int) -> int:
-        """Give the most rows of a batch when no run may exceed `rows` rows, padding included.
+        """Return the most rows of a batch when no run may exceed `rows` rows, padding included.
 
         At least 1; at least the smallest size, for a model with fixed sizes can't run less.
         """

@@ -48,7 +48,7 @@ def rest_s(running: Running | None, now: float) -> float:
 
 
 def work_s(predict: Callable[[float], float], rows: int, batch_rows: int) -> float:
-    """Return how long requests of so many rows take in full batches; infinity if the cost of their model is unknown.
+    """Return how long requests of this many rows take in full batches; infinity if the cost of their model is unknown.
 
     predict: the seconds of a run by its rows, 0 while nothing is known. batch_rows: of a full batch.
     """

@@ -20,7 +20,7 @@ WAIT_FACTOR: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What one decision is about: `present` requests with `rows` rows, `arrivals` more if they wait `wait_s`.
+    """The situation before a wait: `present` requests with `rows` rows, and `arrivals` more if they wait `wait_s`.
 
     during_run: requests that come anyway until a run that starts now would end, arrivals included. seconds: the
     predicted seconds of a run by its rows.
@@ -34,7 +34,7 @@ class Waiting:
     seconds: Callable[[float], float]
 
     def saves_s(self) -> float:
-        """Give the seconds of latency that the wait saves, summed over all these requests; negative if it costs."""
+        """Return the seconds of latency that the wait saves, summed over all these requests; negative if it costs."""
         per_request = self.rows / self.present
         late = max(self.during_run - self.arrivals, 0.0)
         run_now = self.seconds(self.rows)
@@ -78,7 +78,7 @@ class ArrivalWatch:
         self._count = None
 
     def seen(self, put_count: int) -> int:
-        """Give how many requests have come in since `open`."""
+        """Return how many requests have come in since `open`."""
         return put_count - self._base
 
     def pass_by(self, arrived: float, put_count: int, last_arrived: float) -> None:

@@ -41,7 +41,7 @@ RELAY_S: Final = 1.0
 #: Partitions exist for two weeks ahead, so looking this often is plenty; a look is one short query.
 PARTITIONS_EVERY_S: Final = 6 * 3600
 
-#: What the worker serves is said again so often; it is forgotten after `serving.SERVED_TTL_S`.
+#: The models that this worker serves are announced again this often; they expire after `serving.SERVED_TTL_S`.
 SERVE_AGAIN_S: Final = 30.0
 
 

@@ -1,4 +1,4 @@
-"""Celery's consumer, but back within a second once the broker answers again, and quiet while it is away."""
+"""Celery's consumer, but reconnected within a second once the broker answers, and quiet while it is away."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SETTLED_S: Final = 0.5
 
 
 class Outage:
-    """When to try again while the broker is away; says that it is, once, and that it is back, once."""
+    """The schedule of attempts to connect while the broker is away; logs the beginning and the end of the outage."""
 
     def __init__(self) -> None:
         """The broker is not away."""
@@ -62,7 +62,7 @@ class Outage:
         self._pause_s = next(self._pauses)
 
     def take_pause(self) -> float:
-        """Give how many seconds to wait before the next attempt: once for each failure, none without one."""
+        """Return the seconds to wait before the next attempt: once for each failure, none without one."""
         pause_s, self._pause_s = self._pause_s, 0.0
         return pause_s
 
@@ -74,13 +74,13 @@ class Outage:
 
 
 class Consumer(CeleryConsumer):
-    """Connects again at once, then with short pauses, for as long as it takes; says so once an outage."""
+    """Celery's consumer that reconnects at once, then with short pauses, for as long as it takes."""
 
     class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc,valid-type]  # the stubs call it a variable
         """The steps of the consumer."""
 
         def info(self, parent: Any) -> dict[str, Any]:
-            """Say for `inspect stats` how the steps are, without the password in the address of a socket."""
+            """Return the state of the steps for `inspect stats`, without the password in the address of a socket."""
             found: dict[str, Any] = super().info(parent)
             broker = found.get("broker")
             if isinstance(broker, dict):
@@ -122,7 +122,7 @@ class Consumer(CeleryConsumer):
         return on_task_received
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, however long the broker is away; gives the connection."""
+        """Connect, however long the broker is away; return the connection."""
         while True:
             time.sleep(self._outage.take_pause())
             maybe_shutdown()
@@ -178,7 +178,7 @@ def _let_go(connection: Any) -> None:
 
 
 def pauses() -> Iterator[float]:
-    """Give the seconds before each further attempt to connect, without end; the first is made at once."""
+    """Yield the seconds before each further attempt to connect, without end; the first is made at once."""
     yield 0.0
     longest_s = FIRST_PAUSE_S
     while True:
@@ -187,7 +187,7 @@ def pauses() -> Iterator[float]:
 
 
 def learn_revocations(consumer: Any) -> None:
-    """Tell the other workers which requests were revoked, and hear it from them, while requests are served already.
+    """Exchange revoked requests with the other workers, while requests are served already.
 
     A client's cancellation is a row, which every worker respects. A revocation by Flower or another Celery client only
     lives in the workers, and those whose connection was broken missed it. Before its first request a worker waits for

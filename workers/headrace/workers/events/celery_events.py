@@ -1,21 +1,22 @@
-"""What Flower, `celery inspect` and `celery events` see: all micro-batches, and requests one by one up to a rate."""
+"""Celery events of micro-batches and requests: all batches, and requests one by one up to a rate."""
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
-import msgspec
 from celery.worker import state as celery_state
 
 from headrace.contracts import State
 from headrace.contracts.message import TASK_PREFIX
+from headrace.workers.events.active_view import ActiveView
+from headrace.workers.events.batch_summary import BatchSummary
+from headrace.workers.events.rate_limit import RateLimit
+from headrace.workers.events.wording import counted
 from headrace.workers.request import FinishedBatch, InferenceRequest, ModelRef, Outcome
 
 #: Events are gathered for this long and go out as one message: publishing costs 30 times what making an event does.
@@ -44,120 +45,6 @@ class Dispatcher(Protocol):
         """Buffer one event."""
 
 
-class RateLimit:
-    """A token bucket: `rate_per_s` on average, and at most one second's worth (at least 1, if any) at once."""
-
-    def __init__(self, rate_per_s: float) -> None:
-        """Start full. rate_per_s: 0 allows nothing."""
-        self._rate_per_s = rate_per_s
-        self._burst = max(1.0, rate_per_s) if rate_per_s > 0 else 0.0
-        self._tokens = self._burst
-        self._filled_at = 0.0
-
-    def take(self, wanted: int, now: float) -> int:
-        """Give how many of `wanted` are allowed at time `now` (monotonic seconds)."""
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled_at) * self._rate_per_s)
-        self._filled_at = now
-        allowed = min(wanted, int(self._tokens))
-        self._tokens -= allowed
-        return allowed
-
-
-class ActiveView:
-    """Stands for the requests that a served holds, among those that Celery's worker takes for active.
-
-    So `celery inspect active` and Flower tell which models are busy, and a heartbeat how many.
-    """
-
-    #: Celery's cold shutdown cancels what is active unless it was acknowledged; the engine puts it back by itself.
-    acknowledged: Final = True
-    task: Final = SimpleNamespace(acks_late=True)
-
-    def __init__(self, served: ModelRef) -> None:
-        """Describe a served that holds nothing yet."""
-        self.id = str(uuid.uuid4())
-        self.held = 0
-        self.time_start: float | None = None
-        # Celery sets this on what it finds among reserved requests after a reconnect.
-        self.eventer: object = None
-        self._served = served
-
-    def add(self, requests: int) -> None:
-        """Count requests in, or out when negative."""
-        before, self.held = self.held, self.held + requests
-        if before == 0 < self.held:
-            self.time_start = time.time()
-            celery_state.active_requests.add(self)
-            celery_state.reserved_requests.add(self)
-        elif self.held == 0:
-            celery_state.active_requests.discard(self)
-            celery_state.reserved_requests.discard(self)
-
-    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 — Celery's interface
-        """Describe the served in the form of a Celery request."""
-        queue = self._served.queue
-        return {
-            "id": self.id,
-            "name": queue,
-            "type": queue,
-            "args": f"{_count(self.held, 'request')} in this worker",
-            "kwargs": {"version": self._served.package.version},
-            "hostname": None,
-            "time_start": self.time_start,
-            "acknowledged": False,
-            "delivery_info": {"exchange": "", "routing_key": queue, "priority": 0, "redelivered": False},
-            "worker_pid": os.getpid(),
-        }
-
-
-class BatchSum(msgspec.Struct, gc=False):
-    """One or several micro-batches of a served, as one pseudo-task of Flower's. Times are seconds since 1970."""
-
-    served: ModelRef
-    id: str
-    started_at: float
-    batches: int = 0
-    rows: int = 0
-    requests: int = 0
-    failed: int = 0
-    reasons: Counter[str] = msgspec.field(default_factory=Counter)
-    seconds: float = 0.0
-    finished_at: float = 0.0
-
-    def add(self, batch: FinishedBatch) -> None:
-        """Count one batch in."""
-        self.batches += 1
-        self.rows += batch.rows
-        self.requests += batch.requests
-        self.failed += len(batch.outcomes)
-        self.reasons[str(batch.reason)] += 1
-        self.seconds += batch.seconds
-        self.started_at = min(self.started_at, batch.started_at)
-        self.finished_at = max(self.finished_at, batch.finished_at)
-
-    @property
-    def args(self) -> str:
-        """Say how much it was."""
-        text = f"{_count(self.rows, 'row')} of {_count(self.requests, 'request')}"
-        return text if self.batches == 1 else f"{self.batches} batches: {text}"
-
-    @property
-    def kwargs(self) -> str:
-        """Give the same as Flower's search reads it: `kwargs:reason='full'`, `kwargs:rows=64`."""
-        fields: dict[str, object] = {"rows": self.rows, "requests": self.requests}
-        if self.batches == 1:
-            fields["reason"] = next(iter(self.reasons))
-        else:
-            fields |= {"batches": self.batches, "reasons": dict(self.reasons)}
-        return repr(fields | {"seconds": round(self.seconds, 6), "version": self.served.package.version})
-
-    @property
-    def result(self) -> str:
-        """Say how its requests ended."""
-        succeeded = f"{self.requests - self.failed:,} succeeded"
-        return f"{succeeded}, {self.failed:,} failed" if self.failed else succeeded
-
-
 class Monitor:
     """Turns what happens in the worker into Celery events and counters. Runs on the worker's main thread.
 
@@ -172,7 +59,7 @@ class Monitor:
         self.dispatcher: Dispatcher | None = None
         self._call_later = call_later
         self._gathered: list[tuple[str, dict[str, Any]]] = []
-        self._summed: dict[ModelRef, BatchSum] = {}
+        self._summed: dict[ModelRef, BatchSummary] = {}
         self._due = False
         self._views: dict[ModelRef, ActiveView] = {}
         self._requests = RateLimit(events_per_s)
@@ -259,14 +146,14 @@ class Monitor:
         if batch.served is None or batch.batch_id is None:
             return None
         if self._batches.take(1, time.monotonic()):
-            one = BatchSum(batch.served, str(batch.batch_id), batch.started_at)
+            one = BatchSummary(batch.served, str(batch.batch_id), batch.started_at)
             one.add(batch)
             self._send_batch(one)
             return one.id
         batches = self._summed.get(batch.served)
         if batches is None:
             self._flush_later()
-            batches = self._summed[batch.served] = BatchSum(batch.served, str(batch.batch_id), batch.started_at)
+            batches = self._summed[batch.served] = BatchSummary(batch.served, str(batch.batch_id), batch.started_at)
         batches.add(batch)
         return batches.id
 
@@ -279,7 +166,7 @@ class Monitor:
         self._flush_later()
         self._gathered.append((kind, {"timestamp": timestamp, **fields}))
 
-    def _send_batch(self, batches: BatchSum) -> None:
+    def _send_batch(self, batches: BatchSummary) -> None:
         self._send(
             "task-received",
             batches.started_at,
@@ -332,7 +219,7 @@ class Monitor:
             batch.finished_at,
             uuid=request.id,
             parent_id=parent,
-            result=f"{_count(request.rows, 'row')} in a batch of {_count(batch.rows, 'row')}",
+            result=f"{counted(request.rows, 'row')} in a batch of {counted(batch.rows, 'row')}",
             runtime=batch.seconds,
         )
 
@@ -361,7 +248,3 @@ def _names(batch: FinishedBatch) -> dict[str, int]:
         name = TASK_PREFIX + outcome.request.model
         counts[name] = counts.get(name, 0) + 1
     return counts
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -41,8 +41,8 @@ MARK_LINGERS_S: Final = 0.01
 #: While a model is loaded, its requests are looked through for expired ones so often.
 LOADING_LOOK_S: Final = 1.0
 
-#: What is beyond one batch for a model that is being loaded waits in the server for so long, where a worker that has it
-#: loaded finds it; short beside a load.
+#: Requests beyond one batch of a model that is being loaded wait in the server for this long, where a worker that has
+#: loaded it finds them; short beside a load.
 ELSEWHERE_S: Final = 1.0
 
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-#: After so many batches in a row that were as large as the limit and succeeded, it is raised.
+#: After this many batches in a row that were as large as the limit and succeeded, it is raised.
 FULL_BATCHES: Final = 20
 
-#: By so much, and by one row at least.
+#: By this share, and by one row at least.
 STEP: Final = 0.1
 
 

@@ -90,10 +90,7 @@ class ServedModel:
         self.max_rows = advice.max_rows if advice.independent_rows else _ALONE_ROWS
         self.cost = starting_cost(advice, place=place_of(device), threads=threads)
         self.independent_rows = advice.independent_rows
-        policy = BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes)
-        self.batcher: MicroBatcher[InferenceRequest] = MicroBatcher(
-            policy if self.independent_rows else _ALONE, self.cost
-        )
+        self.batcher: MicroBatcher[InferenceRequest] = MicroBatcher(_policy_of(advice), self.cost)
         self._limit = limit or BatchLimit(advice.max_rows, None, lambda _: None)
         if self.independent_rows:
             self.batcher.lower_limit(self._limit.rows)
@@ -197,6 +194,12 @@ class ServedModel:
             model.infer(inputs, max_rows=self.max_rows)
         except Exception as exc:  # noqa: BLE001 — a model may rightly refuse zeros; real requests decide.
             logger.info("warm-up of %r on a row of zeros failed: %s", self, first_line(exc))
+
+
+def _policy_of(advice: BatchingAdvice) -> BatchPolicy:
+    if not advice.independent_rows:
+        return _ALONE
+    return BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes)
 
 
 def _shape_of_a_row(array: NDArray[Any], spec: TensorSpec) -> tuple[int, ...]:

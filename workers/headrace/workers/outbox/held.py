@@ -1,4 +1,4 @@
-"""What the outbox holds: finished batches with their sizes, and rows that Postgres refuses while it takes others."""
+"""Contents of the outbox: finished batches with their sizes, and rows that Postgres rejects while it takes others."""
 
 from __future__ import annotations
 

@@ -195,9 +195,9 @@ class Outbox:
 
     def _finish(self, parcel: list[Held]) -> bool:
         """Store, answer and acknowledge; False when given up at shutdown."""
-        answers = self._store(parcel)
+        replies = self._store(parcel)
         batches = [held.batch for held in parcel]
-        if answers is None or not self._answer(batches, answers):
+        if replies is None or not self._answer(batches, replies):
             return False
         had_room = self.has_room
         self._rows_out += sum(held.rows for held in parcel)
@@ -219,7 +219,7 @@ class Outbox:
         while True:
             refused: StoreRejected | None = None
             try:
-                answers = self._write(parcel)
+                replies = self._write(parcel)
             except StoreRejected as exc:
                 refused = exc
             except HeadraceError as exc:
@@ -229,7 +229,7 @@ class Outbox:
                     logger.warning("store away, holding %d rows: %s", self._rows_in - self._rows_out, exc.message)
             else:
                 self._came_back()
-                return answers
+                return replies
             if refused is not None:
                 self._came_back()
                 self._part(parcel, refused)
@@ -238,12 +238,12 @@ class Outbox:
 
     def _write(self, parcel: list[Held]) -> OutgoingReplies:
         # A frame of its own: while Postgres is away, nobody holds what was encoded.
-        answers = OutgoingReplies.empty()
+        replies = OutgoingReplies.empty()
         batches = [held.batch for held in parcel]
-        existed = self._writer.write([to_rows(batch, self._worker, self._settings, answers) for batch in batches])
+        existed = self._writer.write([to_rows(batch, self._worker, self._settings, replies) for batch in batches])
         if existed:
-            _refer_to_rows(answers, batches, existed)
-        return answers
+            _refer_to_rows(replies, batches, existed)
+        return replies
 
     def _came_back(self) -> None:
         if not self._available:
@@ -267,14 +267,14 @@ class Outbox:
         if later and self._suspects.is_first_refusal(later):
             logger.warning("store refuses %d rows for now, others pass: %s", len(later), rejected.message)
 
-    def _answer(self, batches: list[FinishedBatch], answers: OutgoingReplies) -> bool:
+    def _answer(self, batches: list[FinishedBatch], replies: OutgoingReplies) -> bool:
         """Send replies and acknowledgements in one round trip, however long Redis is away."""
         settling = list(_settling_commands(batches))
         away = False
         while True:
             try:
                 with translate_errors():
-                    self._replies.send(answers, settling)
+                    self._replies.send(replies, settling)
             except BrokerUnavailable as exc:
                 if not away:
                     away = True
@@ -314,7 +314,7 @@ def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
         yield from consumer.ack_commands(held)
 
 
-def _refer_to_rows(answers: OutgoingReplies, batches: list[FinishedBatch], conflicts: list[Conflict]) -> None:
+def _refer_to_rows(replies: OutgoingReplies, batches: list[FinishedBatch], conflicts: list[Conflict]) -> None:
     """Where a row was there before (a redelivery, a cancellation), the row is the answer, not what was computed now."""
     rows = {conflict.id: conflict for conflict in conflicts}
     found = {
@@ -326,8 +326,8 @@ def _refer_to_rows(answers: OutgoingReplies, batches: list[FinishedBatch], confl
         )
         if request.row_id in rows
     }
-    for replies in answers.by_inbox.values():
-        replies[:] = [_reply_of(row, reply.id) if (row := found.get(reply.id)) else reply for reply in replies]
+    for inbox in replies.by_inbox.values():
+        inbox[:] = [_reply_of(row, reply.id) if (row := found.get(reply.id)) else reply for reply in inbox]
 
 
 def _reply_of(row: Conflict, request_id: str) -> Reply:

@@ -1,4 +1,4 @@
-"""What becomes of requests whose rows Postgres refuses for good: they end with less and less in them, but they end."""
+"""Stores a reduced row when Postgres rejects the full one; dead-letters the request when even that fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.workers.request import DeadLetterReason, FinishedBatch, InferenceR
 
 logger = logging.getLogger(__name__)
 
-#: What the log says of a request whose row was refused, by what became of the row.
+#: Log messages about a request whose row was rejected, by the form in which it is stored instead.
 _INSTEAD: Final = {
     RowForm.FULL: "outputs can't be stored",
     RowForm.REDUCED: "a row can't be stored, only a part of it",

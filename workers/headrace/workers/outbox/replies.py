@@ -1,4 +1,4 @@
-"""What clients are told: replies for inboxes of our clients, and Celery results for plain Celery clients."""
+"""Outgoing replies: for inboxes of our clients, and Celery results for plain Celery clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OutgoingReplies(msgspec.Struct):
 
     @classmethod
     def empty(cls) -> OutgoingReplies:
-        """Start without answers."""
+        """Return an empty collection."""
         return cls({}, {})
 
     def add(self, request: InferenceRequest, reply: Reply, celery_result: bytes | None) -> None:

@@ -52,7 +52,7 @@ return 1
 
 
 class Element(msgspec.Struct, frozen=True):
-    """What is pushed to an inbox at once. inbox: its key."""
+    """Replies that are pushed to an inbox at once. inbox: its key."""
 
     inbox: str
     replies: list[Reply]
@@ -83,14 +83,14 @@ class ReplySender:
         """Whether something waits for room that nobody finds elsewhere: `send` is to be called again now and then."""
         return bool(self._owed)
 
-    def send(self, answers: OutgoingReplies, settling: Sequence[Command]) -> None:
+    def send(self, replies: OutgoingReplies, settling: Sequence[Command]) -> None:
         """Send replies, then the commands that settle messages.
 
         Raises the errors of `redis.exceptions` when the settling commands, or all commands, are refused or unanswered:
         then everything is to be sent again. Clients bear a reply that comes twice.
         """
-        elements = list(self._elements(answers.by_inbox))
-        values = self._owed | dict(self._values(answers))
+        elements = list(self._elements(replies.by_inbox))
+        values = self._owed | dict(self._values(replies))
         commands = [self._push(each, self._settings.inbox_bytes // 2) for each in elements]
         commands += _writes(values)
         told = self.line.run([*commands, *settling])
@@ -100,10 +100,10 @@ class ReplySender:
         if without_room:
             self._refer(without_room)
 
-    def commands(self, answers: OutgoingReplies) -> list[Command]:
+    def commands(self, replies: OutgoingReplies) -> list[Command]:
         """Return the commands that tell clients everything, whatever room there is."""
-        pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(answers.by_inbox)]
-        return [*pushes, *_writes(dict(self._values(answers)))]
+        pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(replies.by_inbox)]
+        return [*pushes, *_writes(dict(self._values(replies)))]
 
     def _elements(self, by_inbox: dict[str, list[Reply]]) -> Iterator[Element]:
         for name, replies in by_inbox.items():
@@ -115,15 +115,15 @@ class ReplySender:
         ttl_s = self._settings.inbox_ttl_s
         return "EVAL", PUSH, 1, element.inbox, ttl_s, most_bytes, element.packed, otherwise
 
-    def _values(self, answers: OutgoingReplies) -> Iterator[tuple[str, Value]]:
+    def _values(self, replies: OutgoingReplies) -> Iterator[tuple[str, Value]]:
         """Yield what is written under keys: results of Celery clients, and replies that stand in for a row."""
-        for request_id, meta in answers.celery.items():
+        for request_id, meta in replies.celery.items():
             key = celery_result_key(self._keys.prefix, request_id)
             yield key, Value(meta, self._settings.celery_result_ttl_s, published=True)
-        if answers.rowless:
-            for replies in answers.by_inbox.values():
-                for reply in replies:
-                    if reply.id in answers.rowless:
+        if replies.rowless:
+            for inbox in replies.by_inbox.values():
+                for reply in inbox:
+                    if reply.id in replies.rowless:
                         packed = encode_replies([reply])
                         yield self._keys.answer(reply.id), Value(packed, self._settings.inbox_ttl_s, published=False)
 
