@@ -201,7 +201,7 @@ class Bucket(Generic[T]):
 
 
 def _move(waiting: PriorityQueue[T], items: list[Item[T]], room: int) -> int:
-    """Move requests from the waiting while they fit; give the room that is left, or -1 if one did not fit."""
+    """Move requests from a queue while they fit; return the room that is left, or -1 if one did not fit."""
     fifo, heap = waiting.fifo, waiting.heap
     while fifo or heap:
         from_heap = bool(heap) and waiting.heap_is_first()

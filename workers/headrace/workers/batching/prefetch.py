@@ -1,4 +1,4 @@
-"""How much a worker claims ahead, counted in time: nothing waits behind a long batch that others could start at once.
+"""Prefetch: how much a worker claims ahead, counted in time, so that nothing waits that another could start at once.
 
 A claim takes a message away from all other workers. So a worker claims ahead what it will have begun in some
 milliseconds, in which nobody else could have answered it either; and it puts back what it turns out to hold longer.

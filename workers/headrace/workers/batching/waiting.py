@@ -1,4 +1,4 @@
-"""Whether waiting for company pays. The rule is derived in docs/batching.md."""
+"""The rule by which a batch waits for more requests, derived in docs/batching.md."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 #: Weight of one new window against the past ones.
 _NEW: Final = 0.125
 
-#: Less company than this is not worth a wait, whatever the arithmetic says: traffic of single requests waits
-#: exactly zero.
+#: Fewer expected arrivals than this are not worth a wait, whatever the arithmetic says: traffic of single requests
+#: waits exactly zero.
 MIN_ARRIVALS: Final = 0.5
 
-#: A wait is planned to last this many times as long as the company took to arrive on average.
+#: A wait is planned to last this many times as long as the arrivals took on average.
 WAIT_FACTOR: Final = 1.5
 
 
@@ -47,7 +47,7 @@ class Waiting:
 
 
 class ArrivalWatch:
-    """Learns what comes in after the moments at which waiting was possible.
+    """Learns how many requests arrive after the moments at which waiting was possible.
 
     Two windows follow such a moment: a short one, as long as a wait could be (`arrivals`, and `span_s`, the time
     until the last of them), and one as long as the run (`during_run`). Both end when the executor is free again:
@@ -57,7 +57,7 @@ class ArrivalWatch:
     __slots__ = ("_base", "_count", "_run_end", "_short", "arrivals", "during_run", "opened", "span_s", "until")
 
     def __init__(self) -> None:
-        """Expect no company until some was seen."""
+        """Expect no arrivals until some were seen."""
         self.arrivals = 0.0
         self.during_run = 0.0
         self.span_s = 0.0

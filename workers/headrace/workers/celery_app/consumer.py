@@ -104,7 +104,7 @@ class Consumer(CeleryConsumer):
         self._restart_state = restart_state(maxR=1000, maxT=1)
 
     def create_task_handler(self, promise: Any = promise) -> Callable[[Any], Any]:
-        """Return what is called with each message: those of models go to the intake, all others Celery's own way.
+        """Return the callback of messages: those of models go to the intake, all others Celery's own way.
 
         Celery makes two promises for each message, to acknowledge it by; the outbox acknowledges by batches instead,
         and without them a request takes a twentieth less of the worker's time.

@@ -46,7 +46,7 @@ class Dispatcher(Protocol):
 
 
 class Monitor:
-    """Turns what happens in the worker into Celery events and counters. Runs on the worker's main thread.
+    """Publishes the worker's batches and requests as Celery events and counters, on the worker's main thread.
 
     dispatcher: changes with every connection of the consumer; None while there is none.
     """
@@ -94,7 +94,7 @@ class Monitor:
                 self._send_ended(outcome, batch, parent)
 
     def flush(self) -> None:
-        """Send what was gathered, as one message."""
+        """Send the gathered events as one message."""
         summed, self._summed = self._summed, {}
         for batches in summed.values():
             self._send_batch(batches)
@@ -131,7 +131,7 @@ class Monitor:
             self._held(batch.served, -sum(outcome.request.rows > 0 for outcome in batch.outcomes))
 
     def _shown(self, outcomes: Sequence[Outcome]) -> Iterable[Outcome]:
-        """Choose what is shown: all that were announced, so that none seems to run for ever, and some of the others."""
+        """Return the outcomes to show: all that were announced, so that none seems to run for ever, and some others."""
         if not outcomes:
             return ()
         others = sum(not outcome.request.traced for outcome in outcomes)

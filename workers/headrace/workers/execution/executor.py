@@ -175,7 +175,7 @@ class Executor:
         return reply.get()
 
     def take_back(self) -> list[InferenceRequest]:
-        """Return what waits for the model behind the batch that runs, and forget it; nothing if none runs. Any thread.
+        """Remove and return the requests that wait behind the batch that runs; none if nothing runs. Any thread.
 
         Left are isolated requests, which run after all others: if they went back each time, they never would; and
         requests whose model is being loaded, which wait for that.

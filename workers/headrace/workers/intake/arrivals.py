@@ -40,7 +40,7 @@ class Destinations(msgspec.Struct, frozen=True):
 
 
 class Arrivals:
-    """Admits what the intake has read, and hands the requests of one claim to the executor together; main thread."""
+    """Admits parsed requests, and hands those of one claim to the executor together; main thread."""
 
     def __init__(self, to: Destinations, window: Window, handoff: GilHandoff, loop: EventLoop) -> None:
         """Nothing has arrived yet."""
@@ -92,7 +92,7 @@ class Arrivals:
         self._flush()
 
     def take_back(self) -> None:
-        """Put back what has to wait for long, so that whoever is free can take it."""
+        """Put back requests that would wait for long, so that a free worker can take them."""
         if not self._closed and self._holds_up():
             self._put_back(self._executor.take_back())
 

@@ -201,7 +201,7 @@ def seconds_of(text: str) -> float:
 
 
 def text_of(value: object) -> str:
-    """Write what stands in a header as text; lists and objects, which may be nested deeply, count as nothing."""
+    """Return the value of a header as text; lists and objects, which may be nested deeply, count as empty."""
     if type(value) is str:  # nearly always; the rest takes longer
         return value
     return str(value) if value and isinstance(value, _READABLE) else ""

@@ -1,4 +1,4 @@
-"""The window: how many requests of a queue may be claimed now, from what is here and how long that will take."""
+"""The window: how many requests of a queue may be claimed now, given those that wait and how long they will take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCHES_AHEAD: Final = 2
 
 
 class Window:
-    """Counts what was claimed and has not begun; what is claimed ahead, `batching.prefetch` decides.
+    """Counts claimed requests that have not begun; `batching.prefetch` decides how many are claimed ahead.
 
     `taken` is the executor thread's to call, all else the main thread's. No lock: each counter has one writer.
     """

@@ -36,7 +36,7 @@ class BatchLimitStore:
         self._key = PLAIN.ceilings
 
     def load(self, client: redis.Redis) -> None:
-        """Read what was learned before; without the broker, which the worker may come before, start without."""
+        """Read the limits of earlier processes; without a broker, which may start after the worker, there are none."""
         self._key = keys_of(client).ceilings
         try:
             with translate_errors():

@@ -54,7 +54,7 @@ class CheckedModel:
 
 
 class OutputCheck:
-    """Compares what a model returned with its signature, so that no row can move from one request to another.
+    """Compares the outputs of a model with its signature, so that no row can move from one request to another.
 
     Where each request runs alone, no row can; then sizes that the data decide are nobody's mistake, and only names and
     datatypes are compared.

@@ -180,7 +180,7 @@ class ServedModel:
             self.loaded = False
 
     def bucket_of(self, inputs: Tensors) -> Hashable:
-        """Return what must be equal in requests that share a batch: shapes and parameters. None when all are alike."""
+        """Return the shapes and parameters that requests must share to form a batch; None when all are alike."""
         if not (self._varies or self._has_parameters) or not self.independent_rows:
             return None
         given = [spec for spec in self.signature.inputs if spec.name in inputs]

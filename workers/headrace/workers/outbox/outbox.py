@@ -177,7 +177,7 @@ class Outbox:
         return min([*waits, OWED_EVERY_S] if self._replies.owes else waits, default=None)
 
     def _collect(self) -> tuple[list[Held], bool]:
-        """Return what has finished, and whether it was the last; nothing when something set aside is due before."""
+        """Return finished batches, and whether they were the last; none when one that was set aside is due before."""
         parcel: list[Held] = []
         rows = size_bytes = 0
         try:

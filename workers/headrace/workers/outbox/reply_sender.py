@@ -68,7 +68,7 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class ReplySender:
-    """Sends what clients are told, and then what is done with their messages, in one round trip. For one thread."""
+    """Sends replies, and then the acknowledgements of their messages, in one round trip. For one thread."""
 
     def __init__(self, line: CommandLine, keys: Keys, settings: Settings) -> None:
         """line: to the broker. keys: its key space."""
@@ -116,7 +116,7 @@ class ReplySender:
         return "EVAL", PUSH, 1, element.inbox, ttl_s, most_bytes, element.packed, otherwise
 
     def _values(self, replies: OutgoingReplies) -> Iterator[tuple[str, Value]]:
-        """Yield what is written under keys: results of Celery clients, and replies that stand in for a row."""
+        """Yield the values of keys: results of Celery clients, and replies that stand in for a row."""
         for request_id, meta in replies.celery.items():
             key = celery_result_key(self._keys.prefix, request_id)
             yield key, Value(meta, self._settings.celery_result_ttl_s, published=True)

@@ -103,7 +103,7 @@ class RedeliveryLookup:
 
 
 def classify(parsed: Sequence[Parsed], rows: Mapping[str, Prediction], max_deliveries: int) -> Classified:
-    """Decide what becomes of requests, given the rows of those that have one."""
+    """Sort redelivered requests by how they go on, given the rows of those that have one."""
     classified = Classified([], [], [], [])
     for request, ending in parsed:
         row = rows.get(request.id)

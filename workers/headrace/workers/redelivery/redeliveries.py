@@ -58,7 +58,7 @@ class Redeliveries:
         self._closed = False
 
     def close(self) -> None:
-        """Leave what is not finished to the lease."""
+        """Stop; messages on their way are redelivered when the lease ends."""
         self._closed = True
 
     def probe(self, message: ProbedMessage) -> None:

@@ -21,7 +21,7 @@ class Revoked:
         self._end = services.end
 
     def __call__(self, batch: BatchContext, following: Next, /) -> Verdict:
-        """Run what was not cancelled."""
+        """Run the requests that were not cancelled."""
         if self._revoked:
             batch = self._wanted(batch)
             if not batch.requests:
