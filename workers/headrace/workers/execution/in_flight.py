@@ -28,8 +28,8 @@ class InFlight:
         self._counts: Counter[ServedModel] = Counter()
 
     def has_room_for(self, served: ServedModel) -> bool:
-        """Return whether a batch of a model may start besides those in flight."""
-        return self._counts[served] < served.max_in_flight
+        """Return whether a batch of a model may start besides those in flight; always, if it runs one at a time."""
+        return served.max_in_flight == 1 or self._counts[served] < served.max_in_flight
 
     def start(self, batch: BatchContext) -> None:
         """Start a batch for which there is room."""
