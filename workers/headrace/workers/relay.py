@@ -233,7 +233,7 @@ class Relay:
 
 
 class Recovery:
-    """When to look for what a broker of another identity may have lost: at once, and again a while later."""
+    """The schedule of searches for requests that a broker of another identity may have lost: at once, and again later."""
 
     def __init__(self) -> None:
         """Nothing was looked for yet."""
@@ -250,7 +250,7 @@ class Recovery:
         return self._looks == 0 or (self._looks == 1 and now >= self._first_at + SETTLED_S)
 
     def done(self, now: float) -> None:
-        """Take note that all was looked for, and sent again where it was missing."""
+        """Record that all was looked for, and sent again where it was missing."""
         if self._looks == 0:
             self._first_at = now
         self._looks += 1

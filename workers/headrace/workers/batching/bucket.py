@@ -74,7 +74,7 @@ class Bucket(Generic[T]):
         self._numbers = count()
 
     def add(self, item: Item[T]) -> float:
-        """Queue a request; give the next moment at which it ages or expires, or infinity if others tell that."""
+        """Queue a request; return the next moment at which it ages or expires, or infinity if others have an earlier one."""
         self.rows += item.rows
         waiting = self._by_priority.get(item.priority)
         if waiting is None:

@@ -1,4 +1,4 @@
-"""How long a run takes: seconds = a + b·rows, learned from the runs themselves."""
+"""The cost model: seconds of a run = a + b·rows, learned from the runs themselves."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from headrace.contracts import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """How large a batch may be and how long a request may wait for others.
+    """The size limits of a batch, and how long a request may wait for others.
 
     max_rows: most rows in one batch; a single request with more forms a batch of its own.
     max_wait_s: a batch never waits for company longer than this after the arrival of its oldest request.

@@ -70,7 +70,7 @@ def opens_in_s(free_in_s: float, waiting_s: float) -> float:
 
 
 def rows_ahead(batch_s: float, batch_rows: int, most_rows: int) -> int:
-    """Return of how many rows there may be requests of one model here that have not begun.
+    """Return how many rows of one model may wait here.
 
     As many as the next batch takes, and further batches as far as one fits into AHEAD_S.
 

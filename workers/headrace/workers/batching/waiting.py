@@ -82,7 +82,7 @@ class ArrivalWatch:
         return put_count - self._base
 
     def pass_by(self, arrived: float, put_count: int, last_arrived: float) -> None:
-        """Note that a request arrived after the end of the window that runs; both counts leave it out."""
+        """Record that a request arrived after the end of the window that runs; both counts leave it out."""
         if self._count is None:
             self._end_short(put_count, last_arrived)
         if arrived > self._run_end:

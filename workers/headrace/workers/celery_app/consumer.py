@@ -54,7 +54,7 @@ class Outage:
         return self._since is not None
 
     def failed(self, url: str, exc: Exception) -> None:
-        """Take note of a failure, the first or a later one; a server that refuses to work is away, too."""
+        """Count a failure, the first or a later one; a server that refuses to work is away, too."""
         if self._since is None:
             self._since = time.monotonic()
             self._pauses = pauses()
@@ -67,7 +67,7 @@ class Outage:
         return pause_s
 
     def ended(self) -> None:
-        """Take note that the broker answers and takes writes."""
+        """End the outage: the broker answers and takes writes."""
         if self._since is not None:
             logger.warning("broker back after %.1f s", time.monotonic() - self._since)
             self._since = None
@@ -151,7 +151,7 @@ class Consumer(CeleryConsumer):
             self._settling = self.hub.call_later(SETTLED_S, self._outage.ended)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Take note of a failure between two connections."""
+        """Count a failure between two connections."""
         self._failed(self.conninfo.as_uri(), exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:

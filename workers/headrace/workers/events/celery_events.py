@@ -142,7 +142,7 @@ class Monitor:
         return [*(outcome for outcome in outcomes if outcome.request.traced), *surprising]
 
     def _show_batch(self, batch: FinishedBatch) -> str | None:
-        """Announce a micro-batch, or add it to a sum; give the id under which Flower knows it."""
+        """Announce a micro-batch, or add it to a sum; return the id under which Flower knows it."""
         if batch.served is None or batch.batch_id is None:
             return None
         if self._batches.take(1, time.monotonic()):

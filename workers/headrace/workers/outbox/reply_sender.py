@@ -1,4 +1,4 @@
-"""Sending replies and acknowledgements: what a client doesn't read neither fills the broker nor holds anybody up.
+"""The sender of replies and acknowledgements; replies that nobody reads neither fill the broker nor delay others.
 
 Rows are committed before their replies are sent, so a reply is a convenience: an inbox that holds much gets references
 to rows in the place of outputs, and one that is full, or a server without memory, gets nothing. Clients that wait look

@@ -1,4 +1,4 @@
-"""From a finished batch to the rows that are stored and the replies that are sent."""
+"""Builds the rows and replies of a finished batch."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Supervisor:
     _interrupts: int = 0
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT, and give the exit code. The main thread must call this."""
+        """Run until SIGTERM or SIGINT, and return the exit code. The main thread must call this."""
         news, tell = os.pipe()
 
         def on_signal(number: int, _: FrameType | None) -> None:
@@ -98,7 +98,7 @@ class Supervisor:
                 child.send_signal(number)
 
     def _keep(self, index: int, tell: int) -> None:
-        """Run one process again and again; at the end, say so."""
+        """Run one process again and again; report the end to the main thread."""
         try:
             self._restart_until_stopped(index)
         finally:
