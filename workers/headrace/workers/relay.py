@@ -233,7 +233,7 @@ class Relay:
 
 
 class Recovery:
-    """The schedule of searches for requests that a broker of another identity may have lost: at once, and again later."""
+    """The schedule of searches for requests that a replaced broker may have lost: at once, and again later."""
 
     def __init__(self) -> None:
         """Nothing was looked for yet."""

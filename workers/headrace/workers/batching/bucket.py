@@ -74,7 +74,7 @@ class Bucket(Generic[T]):
         self._numbers = count()
 
     def add(self, item: Item[T]) -> float:
-        """Queue a request; return the next moment at which it ages or expires, or infinity if others have an earlier one."""
+        """Queue a request; return when it ages or expires next, or infinity if others do so earlier."""
         self.rows += item.rows
         waiting = self._by_priority.get(item.priority)
         if waiting is None:
