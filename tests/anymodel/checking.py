@@ -10,11 +10,11 @@ import numpy as np
 from tests.anymodel import callers
 from tests.anymodel.bare import Bare, differences
 from tests.anymodel.callers import Case
-from tests.anymodel.serving import Answer, lane_of, serve
+from tests.anymodel.serving import Answer, serve, served_model_of
 
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors
 from headrace.lifecycle.packages.registry import add_model
-from headrace.workers.models.served_model import Lane
+from headrace.workers.models.served_model import ServedModel
 
 
 def add(model: bytes, folder: Path, **options: Any) -> ModelPackage:
@@ -35,11 +35,11 @@ def faults(package: ModelPackage, case: Case, rng: np.random.Generator, rounds: 
     """Return in what the answers of several rounds of callers are wrong."""
     alone = Bare(case.model)
     found = []
-    with lane_of(package) as lane:
+    with served_model_of(package) as served:
         for _ in range(rounds):
             sent = callers.requests(case, rng, int(rng.integers(2, 9)))
-            found += compared(alone, sent, serve(lane, sent, rng))
-        found += other_rows_at_fixed(lane, alone, case, rng)
+            found += compared(alone, sent, serve(served, sent, rng))
+        found += other_rows_at_fixed(served, alone, case, rng)
     return found
 
 
@@ -65,12 +65,12 @@ def _compared_one(alone: Bare, request: Tensors, answer: Answer) -> str:
     return f"{shapes}: {problem}" if problem else ""
 
 
-def other_rows_at_fixed(lane: Lane, alone: Bare, case: Case, rng: np.random.Generator) -> list[str]:
+def other_rows_at_fixed(served: ServedModel, alone: Bare, case: Case, rng: np.random.Generator) -> list[str]:
     """Return faults of requests with other rows than a fixed batch has, where a package takes them."""
     rows = case.rows
-    if isinstance(rows, str) or not lane.independent_rows or not lane.package.manifest.batching.row_sizes:
+    if isinstance(rows, str) or not served.independent_rows or not served.package.manifest.batching.row_sizes:
         return []
-    axes = {spec.name: spec.row_axis for spec in (*lane.signature.inputs, *lane.signature.outputs)}
+    axes = {spec.name: spec.row_axis for spec in (*served.signature.inputs, *served.signature.outputs)}
     if any(
         axes[each.name] != each.dims.index(rows) for each in case.inputs if not each.parameter and rows in each.dims
     ):
@@ -79,7 +79,7 @@ def other_rows_at_fixed(lane: Lane, alone: Bare, case: Case, rng: np.random.Gene
     short = _taken(sent, axes, list(range(max(rows - 1, 1))))
     long = _taken(sent, axes, [*range(rows), 0])
     expected = alone.answer(sent)
-    results = serve(lane, [short, long], rng)
+    results = serve(served, [short, long], rng)
     found = []
     for picked, result in zip((list(range(max(rows - 1, 1))), [*range(rows), 0]), results, strict=True):
         wanted = _taken(expected, axes, picked)

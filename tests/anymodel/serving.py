@@ -1,4 +1,4 @@
-"""A worker's own parts without its servers: the lane's checks and buckets, the runner, the encoding of answers."""
+"""A worker's own parts without its servers: the served's checks and buckets, the runner, the encoding of answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from headrace.contracts import HeadraceError, ModelPackage, Tensors, decode_tensors, encode_tensors
 from headrace.workers.execution.runner import Runner
-from headrace.workers.models.served_model import Lane
+from headrace.workers.models.served_model import ServedModel
 from headrace.workers.outbox.row_encoding import bodies
 from headrace.workers.request import InferenceRequest
 
@@ -21,31 +21,31 @@ Answer = Tensors | HeadraceError
 
 
 @contextmanager
-def lane_of(package: ModelPackage) -> Iterator[Lane]:
+def served_model_of(package: ModelPackage) -> Iterator[ServedModel]:
     """Load a model as a worker does, for as long as the block lasts."""
-    lane = Lane(package, device="cpu", threads=1)
+    served = ServedModel(package, device="cpu", threads=1)
     try:
-        lane.load()
-        yield lane
+        served.load()
+        yield served
     finally:
-        lane.close()
+        served.close()
 
 
-def serve(lane: Lane, sent: Sequence[Tensors], rng: np.random.Generator) -> list[Answer]:
+def serve(served: ServedModel, sent: Sequence[Tensors], rng: np.random.Generator) -> list[Answer]:
     """Serve requests that wait at the same time, in runs as large as may be, joined in a random order."""
     answers: dict[int, Answer] = {}
     buckets: dict[Hashable, list[InferenceRequest]] = {}
     for number in rng.permutation(len(sent)).tolist():
         try:
             # As from the wire: a request is packed by the client and read by the worker.
-            inputs = lane.check_inputs(decode_tensors(encode_tensors(lane.signature.check_inputs(sent[number]))))
+            inputs = served.check_inputs(decode_tensors(encode_tensors(served.signature.check_inputs(sent[number]))))
         except HeadraceError as exc:
             answers[number] = exc
             continue
-        buckets.setdefault(lane.bucket_of(inputs), []).append(_request(number, lane, inputs))
+        buckets.setdefault(served.bucket_of(inputs), []).append(_request(number, served, inputs))
     for bucket in buckets.values():
-        for batch in _batches(bucket, lane.max_rows):
-            answers |= _run(lane, batch)
+        for batch in _batches(bucket, served.max_rows):
+            answers |= _run(served, batch)
     return [answers[number] for number in range(len(sent))]
 
 
@@ -59,8 +59,8 @@ def _batches(bucket: list[InferenceRequest], max_rows: int) -> Iterator[list[Inf
     yield batch
 
 
-def _run(lane: Lane, batch: list[InferenceRequest]) -> dict[int, Answer]:
-    verdict = Runner(lane.load(), lane.max_rows).run(batch)
+def _run(served: ServedModel, batch: list[InferenceRequest]) -> dict[int, Answer]:
+    verdict = Runner(served.load(), served.max_rows).run(batch)
     answers: dict[int, Answer] = {int(outcome.request.id): outcome.error for outcome in verdict.outcomes}
     for run in verdict.runs:
         for request, body in zip(run.requests, bodies(run), strict=True):
@@ -68,18 +68,18 @@ def _run(lane: Lane, batch: list[InferenceRequest]) -> dict[int, Answer]:
     return answers
 
 
-def _request(number: int, lane: Lane, inputs: Tensors) -> InferenceRequest:
+def _request(number: int, served: ServedModel, inputs: Tensors) -> InferenceRequest:
     nobody = cast("Any", None)
     return InferenceRequest(
         id=str(number),
         row_id=uuid.UUID(int=number),
-        model=lane.package.name,
-        lane=lane,
+        model=served.package.name,
+        served=served,
         consumer=nobody,
         tag="",
         header=nobody,
         inputs=inputs,
-        rows=lane.signature.rows_of(inputs),
+        rows=served.signature.rows_of(inputs),
         priority=0,
         deadline=None,
         submitted_at=time.time(),

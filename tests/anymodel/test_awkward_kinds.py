@@ -11,7 +11,7 @@ import pytest
 from tests.anymodel import checking
 from tests.anymodel.awkward import APART, FIXED, KINDS, MIXING
 from tests.anymodel.kind import Kind
-from tests.anymodel.serving import lane_of, serve
+from tests.anymodel.serving import serve, served_model_of
 
 from headrace.contracts import HeadraceError, ModelPackage
 from headrace.producers import Client
@@ -57,18 +57,18 @@ def test_every_kind_runs_in_bare_onnx_runtime(kind):
 def test_callers_get_what_each_would_get_alone(kind, package_of):
     package = package_of(kind)
     alone = kind.bare()
-    with lane_of(package) as lane:
+    with served_model_of(package) as served:
         for seed in range(4):
             sent = _sent(kind, seed)
-            assert checking.compared(alone, sent, serve(lane, sent, np.random.default_rng(seed))) == []
+            assert checking.compared(alone, sent, serve(served, sent, np.random.default_rng(seed))) == []
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.same_always], ids=str)
 def test_random_models_answer_every_caller_with_its_own_rows(kind, package_of):
     package = package_of(kind)
     sent = _sent(kind)
-    with lane_of(package) as lane:
-        for request, answer in zip(sent, serve(lane, sent, np.random.default_rng(0)), strict=True):
+    with served_model_of(package) as served:
+        for request, answer in zip(sent, serve(served, sent, np.random.default_rng(0)), strict=True):
             assert not isinstance(answer, HeadraceError)
             assert {name: array.shape for name, array in answer.items()} == {
                 name: np.shape(array) for name, array in kind.bare().answer(request).items()
@@ -83,11 +83,11 @@ def test_kinds_with_independent_rows_are_served_in_batches(kind, package_of):
 @pytest.mark.parametrize("kind", [kind for kind in APART if kind.together], ids=str)
 def test_callers_who_agree_on_parameters_and_lengths_share_a_bucket(kind, package_of):
     request = _sent(kind)[0]
-    with lane_of(package_of(kind)) as lane:
-        first = lane.check_inputs(request)
-        again = lane.check_inputs({name: array.copy() for name, array in request.items()})
-        assert lane.bucket_of(first) == lane.bucket_of(again)
-        assert lane.independent_rows
+    with served_model_of(package_of(kind)) as served:
+        first = served.check_inputs(request)
+        again = served.check_inputs({name: array.copy() for name, array in request.items()})
+        assert served.bucket_of(first) == served.bucket_of(again)
+        assert served.independent_rows
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MIXING if kind.together is False], ids=str)

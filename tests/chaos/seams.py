@@ -10,13 +10,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import redis.exceptions
 
-from headrace.queueing import CommandLine
+from headrace.queueing import Command, CommandLine
 
 #: How often a server that is away is asked again.
 AGAIN_S: Final = 0.1
@@ -94,7 +94,7 @@ def install(trigger: Trigger, tell: Callable[[str], None]) -> None:
     _wrap_engine(trigger)
     _wrap_mark(trigger)
     _wrap_store(trigger)
-    _wrap_outbox(trigger)
+    _wrap_replies(trigger)
     _wrap_reading(trigger)
 
 
@@ -133,12 +133,12 @@ def _wrap_claim(trigger: Trigger, tell: Callable[[str], None]) -> None:
 
 
 def _wrap_look_up(trigger: Trigger) -> None:
-    from headrace.workers.engine import Engine
-    from headrace.workers.redelivery.lookup import Resolver
+    from headrace.results_store import StoreReader
+    from headrace.workers.redelivery.redeliveries import Redeliveries
 
     passed = trigger.passed
-    _around(Resolver, "_look_up", lambda: passed("before look-up"), lambda: passed("after look-up"))
-    _around(Engine, "_resume", None, lambda: passed("look-up acted on"))
+    _around(StoreReader, "get_many", lambda: passed("before look-up"), lambda: passed("after look-up"))
+    _around(Redeliveries, "resume", None, lambda: passed("look-up acted on"))
 
 
 def _wrap_mark(trigger: Trigger) -> None:
@@ -158,12 +158,24 @@ def _wrap_mark(trigger: Trigger) -> None:
 
 
 def _wrap_engine(trigger: Trigger) -> None:
-    from headrace.workers.engine import Engine
-    from headrace.workers.execution.runner import Runner
+    from headrace.workers.execution import pipeline
+    from headrace.workers.execution.layers.base import BatchContext, Layer, Next, Services
+    from headrace.workers.execution.verdict import Verdict
+    from headrace.workers.intake.arrivals import Arrivals
 
     passed = trigger.passed
-    _around(Engine, "admit", lambda: passed("before admit"), lambda: passed("after admit"))
-    _around(Runner, "run", lambda: passed("before run"), lambda: passed("after run"))
+    _around(Arrivals, "admit", lambda: passed("before admit"), lambda: passed("after admit"))
+
+    def kill_points(_: Services) -> Layer:
+        def layer(batch: BatchContext, following: Next, /) -> Verdict:
+            passed("before run")
+            verdict = following(batch)
+            passed("after run")
+            return verdict
+
+        return layer
+
+    pipeline.LAYERS += (kill_points,)
 
 
 def _wrap_store(trigger: Trigger) -> None:
@@ -198,24 +210,23 @@ class _Unread:
         self._trigger.die("commit sent, answer unread")
 
 
-def _wrap_outbox(trigger: Trigger) -> None:
-    from headrace.workers.outbox import outbox
+def _wrap_replies(trigger: Trigger) -> None:
+    from headrace.workers.outbox.replies import OutgoingReplies
+    from headrace.workers.outbox.reply_sender import ReplySender
 
-    inner = outbox.Outbox._answer
+    inner = ReplySender.send
 
     @functools.wraps(inner)
-    def answer(self: outbox.Outbox, batches: Any, answers: Any) -> bool:
+    def send(self: ReplySender, replies: OutgoingReplies, settling: Sequence[Command]) -> None:
         trigger.passed("before reply")
         for point in ("between reply and ack", "in the middle of acks"):
             if trigger.is_due(point):
-                replies, acks = self._replies.commands(answers), list(outbox._settling_commands(batches))
-                _send(self._line, replies + (_half_of(acks) if "acks" in point else []))
+                _send(self.line, self.commands(replies) + (_half_of(list(settling)) if "acks" in point else []))
                 trigger.die(point)
-        result = inner(self, batches, answers)
+        inner(self, replies, settling)
         trigger.passed("after ack")
-        return result
 
-    outbox.Outbox._answer = answer  # type: ignore[method-assign]
+    ReplySender.send = send  # type: ignore[method-assign]
 
 
 def _half_of(commands: list[Any]) -> list[Any]:

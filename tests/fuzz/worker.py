@@ -18,12 +18,13 @@ from headrace.queueing.channel.envelope import NotAnEnvelope
 from headrace.queueing.channel.message import UnreadableBody, open_delivery
 from headrace.queueing.consumer.delivery import Delivery
 from headrace.results_store import BatchRows
-from headrace.workers.celery_app.undeliverable import keep_unreadable
+from headrace.workers.celery_app.undeliverable import dead_letter_undeliverable
+from headrace.workers.intake.parse import Parser
 from headrace.workers.intake.strategy import Intake, inference_strategy
 from headrace.workers.models.input_check import InputCheck
 from headrace.workers.outbox.finished import not_run
-from headrace.workers.outbox.replies import Answers
-from headrace.workers.outbox.rows import stored_form
+from headrace.workers.outbox.replies import OutgoingReplies
+from headrace.workers.outbox.rows import to_rows
 from headrace.workers.request import InferenceRequest, Outcome
 
 #: As workers set it: longer messages are read from their end only.
@@ -42,7 +43,7 @@ class _Channel:
         self.consumer = SimpleNamespace(id="c", dead_letter=lambda tag, _reason, _history: self.settled.append(tag))
         self.max_message_bytes = MAX_PAYLOAD_BYTES * 4 // 3
         self.settled: list[str] = []
-        #: Set by `keep_unreadable`.
+        #: Set by `dead_letter_undeliverable`.
         self.unreadable: Any = None
 
     def basic_ack(self, tag: str, multiple: bool = False) -> None:
@@ -52,7 +53,7 @@ class _Channel:
         self.settled.append(tag)
 
 
-class _Lane:
+class _ServedModel:
     """Stands for a loaded model: checks inputs as a real one does."""
 
     def __init__(self, signature: Signature) -> None:
@@ -66,16 +67,15 @@ class _Engine:
 
     def __init__(self, signature: Signature) -> None:
         self.settings = Settings(max_payload_bytes=MAX_PAYLOAD_BYTES)
-        self.lanes = self
         self.admitted: list[InferenceRequest] = []
         self.ended: list[Outcome] = []
         self.postponed: list[InferenceRequest] = []
-        self._lane = _Lane(signature)
+        self._served = _ServedModel(signature)
 
-    def get(self, model: str, version: str) -> _Lane:
+    def get(self, model: str, version: str) -> _ServedModel:
         if model != "double" or version not in {"", "2"}:
             raise UnknownModel
-        return self._lane
+        return self._served
 
     def admit(self, request: InferenceRequest) -> None:
         self.admitted.append(request)
@@ -88,7 +88,7 @@ class _Engine:
             raise AssertionError("what waits has something to wait for")
         self.postponed.append(request)
 
-    def resolve(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
+    def look_up(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
         if ending is None:
             self.admitted.append(request)
         else:
@@ -112,11 +112,12 @@ class FuzzedWorker:
         consumer.on_task_message, consumer.call_soon_ack = set(), None
         consumer._maximum_prefetch_restored, consumer.restart_count = True, 0
         consumer.connection_errors = ()
-        intake = Intake(self._engine, revoked=())  # type: ignore[arg-type]
+        parser = Parser(self._engine.settings, self._engine, revoked=())  # type: ignore[arg-type]
+        intake = Intake(parser, self._engine, revoked=())
         consumer.controller = SimpleNamespace(headrace_intake=intake)
         consumer.strategies[_QUEUE] = inference_strategy(None, app, consumer)  # type: ignore[arg-type]
         consumer.task_consumer = SimpleNamespace(channel=self._channel)
-        keep_unreadable(consumer, intake)
+        dead_letter_undeliverable(consumer, intake)
         self._receive = object.__new__(MessageConsumer)
         self._receive.channel = self._channel
         self._receive.accept = {"application/json", CONTENT_TYPE}
@@ -168,8 +169,8 @@ def _check_admitted(request: InferenceRequest) -> None:
 
 def _store(outcome: Outcome, settings: Settings) -> BatchRows:
     """Make row and reply of an outcome, as the outbox does, and encode them."""
-    answers = Answers.empty()
-    rows = stored_form(not_run(None, [outcome]), "fuzz", settings, answers)
+    answers = OutgoingReplies.empty()
+    rows = to_rows(not_run(None, [outcome]), "fuzz", settings, answers)
     for replies in answers.by_inbox.values():
         decode_replies(encode_replies(replies))
     for key in answers.celery:

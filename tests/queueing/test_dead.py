@@ -74,7 +74,9 @@ def test_the_answer_to_a_request_without_a_row_is_kept_in_the_same_step_whatever
     for identity in ("one", "two"):
         client.lpush(keys.PLAIN.queue_list(A, 0), identity)
     one, two = consumer.claim({A: 2})
-    first, again = (consumer.dead_letter_command(tag, "no row", answer=("one", b"reply", 60)) for tag in (one.tag, one.tag))
+    first, again = (
+        consumer.dead_letter_command(tag, "no row", answer=("one", b"reply", 60)) for tag in (one.tag, one.tag)
+    )
     second = consumer.dead_letter_command(two.tag, "no row", answer=("two", b"other", 60))
     assert client.execute_command(*first) == 1
     assert client.get(keys.PLAIN.answer("one")) == b"reply"

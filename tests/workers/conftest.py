@@ -145,11 +145,15 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def running_worker(
-    settings: Settings, log: Path, *, name: str = "", **environment: str
+    settings: Settings, log: Path, *, name: str = "", app: str = "headrace.workers.app", **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker as Celery's own command starts it. name: of its node, where there are several."""
-    command = [sys.executable, "-m", "celery", "-A", "headrace.workers.app", "worker", "--loglevel", "INFO"]
+    """A worker as Celery's own command starts it. name: of its node, where there are several. app: its module."""
+    command = [sys.executable, "-m", "celery", "-A", app, "worker", "--loglevel", "INFO"]
     command += ["-n", name] if name else []
+    if "PYTHONPATH" in environment:  # besides the one of this process, which may hold what is tested
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [environment["PYTHONPATH"], *filter(None, [os.getenv("PYTHONPATH")])]
+        )
     with log.open("ab") as file:
         process = subprocess.Popen(
             command, env={**worker_environment(settings), **environment}, stdout=file, stderr=subprocess.STDOUT

@@ -27,7 +27,7 @@ DEADLY = b"dead"
 READERS = {
     "envelope": ("headrace.queueing.channel.message", "read_envelope"),
     "end": ("headrace.queueing.channel.message", "read_tail"),
-    "body": ("headrace.workers.intake.strategy", "decode_inputs"),
+    "body": ("headrace.workers.intake.parse", "decode_inputs"),
 }
 
 FOLDER = Path(os.environ.get("FAULTY_FOLDER", "."))

@@ -15,7 +15,7 @@ def made_request(inputs: dict[str, np.ndarray], rows: int) -> InferenceRequest:
         id=str(uuid.uuid4()),
         row_id=uuid.uuid4(),
         model="m",
-        lane=None,
+        served=None,
         consumer=None,
         tag="",
         header=RequestHeader(),

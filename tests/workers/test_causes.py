@@ -24,7 +24,7 @@ from headrace.contracts import (
     TensorSpec,
 )
 from headrace.runtimes.base import OutOfMemory, TransientFailure
-from headrace.workers.execution.causes import LONGEST, BrokenContract, cause_of, given_up
+from headrace.workers.models.failures import LONGEST, BrokenContract, cause_of, given_up
 
 HERE = Path(__file__).parent
 

@@ -158,10 +158,10 @@ def test_a_message_that_kills_whoever_reads_it_ends_as_a_dead_letter_and_no_othe
         for _ in range(1 + deaths):
             with start(FAULTY_READERS=readers, **limits) as worker:
                 assert worker.wait(60) == -signal.SIGKILL
-        # What ran when the first delivery was read died with it, once; after that, nothing did but the culprit, whose
+        # What ran when the first delivery was read died with it, once; after that, nothing did but the offender, whose
         # last death isn't noted yet.
-        *others, culprit = sorted(lines.count(b"\n") for lines in broker.hvals(keys.PLAIN.deaths))
-        assert culprit == deaths - 1
+        *others, offender = sorted(lines.count(b"\n") for lines in broker.hvals(keys.PLAIN.deaths))
+        assert offender == deaths - 1
         assert all(count == 1 for count in others)
         with start(FAULTY_READERS=readers, **limits):
             for value, handle in enumerate([*before, *after], 1):

@@ -1,4 +1,4 @@
-"""Packing, running in pieces, and finding the culprit: pure, with a model made of a function."""
+"""Packing, running in pieces, and finding the offender: pure, with a model made of a function."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from tests.workers.made_request import made_request
 
 from headrace.contracts import Signature, State, TensorSpec
-from headrace.workers.execution.cancellation import end_cancelled
-from headrace.workers.execution.causes import BrokenContract
-from headrace.workers.execution.runner import Runner, ServedModel
+from headrace.workers.execution.layers.revoked import end_cancelled
+from headrace.workers.execution.runner import Runner
+from headrace.workers.models.checked_model import CheckedModel
+from headrace.workers.models.failures import BrokenContract
 
 X = TensorSpec(name="x", datatype="FP32")
 Y = TensorSpec(name="y", datatype="FP32")
@@ -39,7 +40,7 @@ def request(values):
 
 
 def runner(model, max_rows):
-    return Runner(ServedModel(model, SIGNATURE), max_rows)
+    return Runner(CheckedModel(model, SIGNATURE), max_rows)
 
 
 @given(st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=3), min_size=1, max_size=12), st.integers(1, 6))
@@ -101,7 +102,7 @@ def test_a_model_that_breaks_its_contract_is_caught(outputs, words):
             return outputs
 
     with pytest.raises(BrokenContract, match=words):
-        ServedModel(Liar(), SIGNATURE).infer({"x": np.zeros(3, np.float32)}, max_rows=8)
+        CheckedModel(Liar(), SIGNATURE).infer({"x": np.zeros(3, np.float32)}, max_rows=8)
 
 
 class Stacked:
@@ -142,8 +143,8 @@ def stacked_request(rows, start=0):
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(1, 7), st.integers(1, 9))
 def test_rows_at_any_axis_come_back_to_their_request_whatever_was_cut(counts, max_rows, most):
     requests = [stacked_request(rows, 100 * number) for number, rows in enumerate(counts)]
-    verdict = Runner(ServedModel(Stacked(most), STACKED), max_rows).run(requests)
-    assert (verdict.outcomes, verdict.passing) == ([], [])
+    verdict = Runner(CheckedModel(Stacked(most), STACKED), max_rows).run(requests)
+    assert (verdict.outcomes, verdict.transient_failures) == ([], [])
     for run in verdict.runs:
         for one, piece in zip(run.requests, run.pieces(), strict=True):
             np.testing.assert_array_equal(piece["next"], np.moveaxis(one.inputs["state"], 1, 2) * 2)
@@ -153,7 +154,7 @@ def test_rows_at_any_axis_come_back_to_their_request_whatever_was_cut(counts, ma
 
 def test_requests_of_dependent_rows_run_whole_and_alone():
     model = Stacked()
-    served = ServedModel(model, STACKED, independent_rows=False)
+    served = CheckedModel(model, STACKED, independent_rows=False)
     verdict = Runner(served, max_rows=2).run([stacked_request(rows) for rows in (5, 1, 3)])
     assert model.sizes == [5, 1, 3]
     assert [run.rows for run in verdict.runs] == [[5], [1], [3]]
@@ -162,9 +163,9 @@ def test_requests_of_dependent_rows_run_whole_and_alone():
 def test_a_whole_request_for_which_memory_lacks_is_tried_once_and_put_off():
     model = Stacked(most=2)
     requests = [stacked_request(5), stacked_request(2)]
-    verdict = Runner(ServedModel(model, STACKED, independent_rows=False), max_rows=8).run(requests)
+    verdict = Runner(CheckedModel(model, STACKED, independent_rows=False), max_rows=8).run(requests)
     assert model.sizes == [5, 2]
-    assert [one.id for one, _ in verdict.passing] == [requests[0].id]
+    assert [one.id for one, _ in verdict.transient_failures] == [requests[0].id]
     assert verdict.out_of_memory_rows is None
 
 
@@ -173,11 +174,11 @@ def test_a_request_that_runs_alone_gets_outputs_of_any_size_but_of_its_datatype(
         def infer(self, inputs):
             return {"y": np.flatnonzero(inputs["x"]).astype(np.float32)}
 
-    alone = ServedModel(Counter(), SIGNATURE, independent_rows=False)
+    alone = CheckedModel(Counter(), SIGNATURE, independent_rows=False)
     x = np.array([0, 1, 2, 0], np.float32)
     assert alone.infer({"x": x}, max_rows=64)["y"].tolist() == [1, 2]
     with pytest.raises(BrokenContract, match=r"\[2\] for 4 rows"):
-        ServedModel(Counter(), SIGNATURE).infer({"x": x}, max_rows=64)
+        CheckedModel(Counter(), SIGNATURE).infer({"x": x}, max_rows=64)
 
 
 LENGTHS = Signature(
@@ -192,4 +193,4 @@ def test_an_output_of_another_length_than_its_input_breaks_the_contract():
             return {"y": inputs["x"][:, 1:]}
 
     with pytest.raises(BrokenContract, match="'len' must be the same everywhere, but it is 4 in 'x' and 3 in 'y'"):
-        ServedModel(Shortened(), LENGTHS).infer({"x": np.zeros((2, 4), np.float32)}, max_rows=8)
+        CheckedModel(Shortened(), LENGTHS).infer({"x": np.zeros((2, 4), np.float32)}, max_rows=8)

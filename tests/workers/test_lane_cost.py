@@ -1,4 +1,4 @@
-"""What a lane makes of a profile: figures from a place like this one decide at once, others are a first guess."""
+"""What a served makes of a profile: figures from a place like this one decide at once, others are a first guess."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headrace.contracts import ModelDirectory, ModelPackage, PackageError
 from headrace.contracts.package.manifest import BatchingAdvice, write_manifest
 from headrace.contracts.package.processor import place_of
 from headrace.workers.batching import BatchPolicy, CostModel, Item, MicroBatcher
-from headrace.workers.models.served_model import Lane, profiled_otherwise, starting_cost
+from headrace.workers.models.served_model import ServedModel, profiled_otherwise, starting_cost
 
 PLACE = "AMD EPYC, cpu"
 FIXED_S = 0.020
@@ -119,20 +119,20 @@ def profiled(models: Path, **figures: object) -> ModelPackage:
 
 
 def test_a_lane_of_a_profiled_package_is_confident(models: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lane = Lane(profiled(models, threads=1, measured_on=place_of("cpu")), device="cpu", threads=1)
+    served = ServedModel(profiled(models, threads=1, measured_on=place_of("cpu")), device="cpu", threads=1)
     with caplog.at_level(logging.INFO):
-        lane.load()
-    lane.close()
-    assert lane.cost.confident
+        served.load()
+    served.close()
+    assert served.cost.confident
     assert "profiled" not in caplog.text
 
 
 def test_a_lane_with_other_threads_says_so_and_learns(models: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lane = Lane(profiled(models, threads=2, measured_on=place_of("cpu")), device="cpu", threads=1)
+    served = ServedModel(profiled(models, threads=2, measured_on=place_of("cpu")), device="cpu", threads=1)
     with caplog.at_level(logging.INFO):
-        lane.load()
-    lane.close()
-    assert not lane.cost.confident
+        served.load()
+    served.close()
+    assert not served.cost.confident
     assert "profiled otherwise, so it learns its times anew: double 1 threads=1 profiled_threads=2" in caplog.text
 
 

@@ -15,8 +15,9 @@ from headrace.contracts import Cancelled, DeadlineExceeded, HeadraceError, Model
 from headrace.contracts.ids import new_id
 from headrace.contracts.message import RequestHeader
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.workers.events.celery_events import BATCHES_PER_S, GATHER_S, Monitor, RateLimit
-from headrace.workers.models.served_model import Lane
+from headrace.workers.events.celery_events import BATCHES_PER_S, GATHER_S, Monitor
+from headrace.workers.events.rate_limit import RateLimit
+from headrace.workers.models.served_model import ServedModel
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
 
 
@@ -54,22 +55,22 @@ def counters(monkeypatch):
 
 
 @pytest.fixture
-def lane(models) -> Lane:
-    return Lane(ModelDirectory(models).get("double"), device="cpu", threads=1)
+def served(models) -> ServedModel:
+    return ServedModel(ModelDirectory(models).get("double"), device="cpu", threads=1)
 
 
 def monitor_of(events_per_s=50.0):
-    monitor = Monitor(events_per_s)
+    monitor = Monitor(events_per_s, lambda _seconds, _function: None)
     monitor.dispatcher = Recorder()
     return monitor, monitor.dispatcher
 
 
-def request_of(lane, rows=1, **fields) -> InferenceRequest:
+def request_of(served, rows=1, **fields) -> InferenceRequest:
     known = {
         "id": new_id(),
         "row_id": uuid.uuid4(),
         "model": "double",
-        "lane": lane,
+        "served": served,
         "consumer": None,
         "tag": "1:infer.double",
         "header": RequestHeader(),
@@ -85,9 +86,9 @@ def request_of(lane, rows=1, **fields) -> InferenceRequest:
     return InferenceRequest(**(known | fields))
 
 
-def batch_of(lane, requests, outcomes=(), **fields) -> FinishedBatch:
+def batch_of(served, requests, outcomes=(), **fields) -> FinishedBatch:
     known = {
-        "lane": lane,
+        "served": served,
         "batch_id": uuid.uuid4(),
         "rows": sum(request.rows for request in requests) + sum(outcome.request.rows for outcome in outcomes),
         "reason": "full",
@@ -100,18 +101,18 @@ def batch_of(lane, requests, outcomes=(), **fields) -> FinishedBatch:
     return FinishedBatch(**(known | fields))
 
 
-def refused(lane, outcome) -> FinishedBatch:
-    return batch_of(lane, [], [outcome], batch_id=None, reason="", runs=[], finished_at=100.0, seconds=0.0)
+def refused(served, outcome) -> FinishedBatch:
+    return batch_of(served, [], [outcome], batch_id=None, reason="", runs=[], finished_at=100.0, seconds=0.0)
 
 
 def ended(request, state: State, error: HeadraceError) -> Outcome:
     return Outcome(request=request, state=state, error=error)
 
 
-def test_a_micro_batch_is_a_task_with_size_reason_and_seconds(lane):
+def test_a_micro_batch_is_a_task_with_size_reason_and_seconds(served):
     monitor, recorder = monitor_of()
-    requests = [request_of(lane, rows) for rows in (1, 2)]
-    batch = batch_of(lane, requests)
+    requests = [request_of(served, rows) for rows in (1, 2)]
+    batch = batch_of(served, requests)
     monitor.received(requests)
     monitor.settled([batch])
     monitor.flush()
@@ -128,9 +129,9 @@ def test_a_micro_batch_is_a_task_with_size_reason_and_seconds(lane):
     assert (succeeded["type"], succeeded["runtime"], succeeded["result"]) == ("task-succeeded", 0.25, "2 succeeded")
 
 
-def test_a_model_whose_rows_were_found_dependent_is_a_failed_check(lane):
+def test_a_model_whose_rows_were_found_dependent_is_a_failed_check(served):
     monitor, recorder = monitor_of()
-    batch = batch_of(lane, [request_of(lane)], dependence="output 'y' differs: by 0.5, its values being up to 1")
+    batch = batch_of(served, [request_of(served)], dependence="output 'y' differs: by 0.5, its values being up to 1")
     monitor.settled([batch])
     monitor.flush()
     check = next(event["uuid"] for event in recorder.events if event.get("name") == "check.double")
@@ -141,10 +142,10 @@ def test_a_model_whose_rows_were_found_dependent_is_a_failed_check(lane):
     assert recorder.state().tasks[check].state == "FAILURE"
 
 
-def test_a_request_is_the_child_of_its_micro_batch(lane):
+def test_a_request_is_the_child_of_its_micro_batch(served):
     monitor, recorder = monitor_of()
-    request = request_of(lane)
-    batch = batch_of(lane, [request])
+    request = request_of(served)
+    batch = batch_of(served, [request])
     monitor.received([request])
     monitor.settled([batch])
     monitor.flush()
@@ -156,14 +157,14 @@ def test_a_request_is_the_child_of_its_micro_batch(lane):
     assert ast.literal_eval(shown.kwargs) == {"rows": 1, "priority": 0, "version": "1"}
 
 
-def test_more_micro_batches_than_the_budget_are_summed_up_and_none_is_missed(lane):
+def test_more_micro_batches_than_the_budget_are_summed_up_and_none_is_missed(served):
     monitor, recorder = monitor_of(events_per_s=0)
     scheduled = []
-    monitor.call_later = lambda seconds, function: scheduled.append((seconds, function))
+    monitor._call_later = lambda seconds, function: scheduled.append((seconds, function))
     singly = int(BATCHES_PER_S)
-    requests = [request_of(lane) for _ in range(4 * singly)]
+    requests = [request_of(served) for _ in range(4 * singly)]
     monitor.received(requests)
-    monitor.settled([batch_of(lane, [request]) for request in requests])
+    monitor.settled([batch_of(served, [request]) for request in requests])
     ((seconds, flush),) = scheduled
     assert seconds == GATHER_S
     flush()
@@ -179,11 +180,11 @@ def test_more_micro_batches_than_the_budget_are_summed_up_and_none_is_missed(lan
     assert len(scheduled) == 1, "a flush must not schedule another one"
 
 
-def test_requests_are_sampled_and_counted_in_full(lane):
+def test_requests_are_sampled_and_counted_in_full(served):
     monitor, recorder = monitor_of(events_per_s=5)
-    requests = [request_of(lane) for _ in range(100)]
+    requests = [request_of(served) for _ in range(100)]
     monitor.received(requests)
-    monitor.settled([batch_of(lane, requests)])
+    monitor.settled([batch_of(served, requests)])
     monitor.flush()
     shown = {event["uuid"] for event in recorder.events if event.get("name") == "infer.double"}
     assert 5 <= len(shown) < 100
@@ -193,10 +194,10 @@ def test_requests_are_sampled_and_counted_in_full(lane):
     assert celery_state.all_total_count == [100]
 
 
-def test_a_refused_request_shows_its_error_and_ends_no_earlier_than_it_came(lane):
+def test_a_refused_request_shows_its_error_and_ends_no_earlier_than_it_came(served):
     monitor, recorder = monitor_of(events_per_s=1)
-    request = request_of(lane, rows=0)
-    monitor.settled([refused(lane, ended(request, State.FAILED, SignatureMismatch("wrong shape")))])
+    request = request_of(served, rows=0)
+    monitor.settled([refused(served, ended(request, State.FAILED, SignatureMismatch("wrong shape")))])
     monitor.flush()
     received, failed = recorder.of(request.id)
     assert received["timestamp"] <= failed["timestamp"]
@@ -205,11 +206,11 @@ def test_a_refused_request_shows_its_error_and_ends_no_earlier_than_it_came(lane
     assert ast.literal_eval(received["kwargs"]) == {"priority": 0, "version": "1"}
 
 
-def test_a_failure_inside_a_batch_belongs_to_it(lane):
+def test_a_failure_inside_a_batch_belongs_to_it(served):
     monitor, recorder = monitor_of()
-    good, bad = request_of(lane), request_of(lane)
+    good, bad = request_of(served), request_of(served)
     monitor.received([good, bad])
-    batch = batch_of(lane, [good], [ended(bad, State.FAILED, SignatureMismatch("odd"))])
+    batch = batch_of(served, [good], [ended(bad, State.FAILED, SignatureMismatch("odd"))])
     monitor.settled([batch])
     monitor.flush()
     assert recorder.of(batch.batch_id)[-1]["result"] == "1 succeeded, 1 failed"
@@ -221,48 +222,48 @@ def test_a_failure_inside_a_batch_belongs_to_it(lane):
     ("state", "error", "expired"),
     [(State.CANCELLED, Cancelled(), False), (State.EXPIRED, DeadlineExceeded(), True)],
 )
-def test_cancelled_and_expired_requests_are_revoked_and_say_which(lane, state, error, expired):
+def test_cancelled_and_expired_requests_are_revoked_and_say_which(served, state, error, expired):
     monitor, recorder = monitor_of()
-    request = request_of(lane)
+    request = request_of(served)
     monitor.received([request])
-    monitor.settled([refused(lane, ended(request, state, error))])
+    monitor.settled([refused(served, ended(request, state, error))])
     monitor.flush()
     *_, revoked = recorder.of(request.id)
     assert (revoked["type"], revoked["expired"]) == ("task-revoked", expired)
     assert revoked["exception"].startswith(type(error).__name__)
 
 
-def test_a_flood_of_failures_is_sampled_but_no_announced_request_stays_open(lane):
+def test_a_flood_of_failures_is_sampled_but_no_announced_request_stays_open(served):
     monitor, recorder = monitor_of(events_per_s=3)
-    requests = [request_of(lane) for _ in range(500)]
+    requests = [request_of(served) for _ in range(500)]
     monitor.received(requests)
     error = SignatureMismatch("odd")
-    monitor.settled([batch_of(lane, [], [ended(request, State.FAILED, error) for request in requests], runs=[])])
+    monitor.settled([batch_of(served, [], [ended(request, State.FAILED, error) for request in requests], runs=[])])
     monitor.flush()
     failed = {event["uuid"] for event in recorder.events if event["type"] == "task-failed"}
     assert failed >= {request.id for request in requests if request.traced}
     assert len(failed) < 100
 
 
-def test_celery_takes_a_model_for_active_as_long_as_it_holds_requests(lane):
+def test_celery_takes_a_model_for_active_as_long_as_it_holds_requests(served):
     monitor, _ = monitor_of()
-    requests = [request_of(lane) for _ in range(3)]
+    requests = [request_of(served) for _ in range(3)]
     monitor.received(requests)
     (view,) = celery_state.active_requests
     assert (view.info()["name"], view.info()["args"]) == ("infer.double", "3 requests in this worker")
-    monitor.settled([refused(lane, ended(request_of(lane, rows=0), State.FAILED, SignatureMismatch("no")))])
-    monitor.settled([batch_of(lane, requests[:2])])
+    monitor.settled([refused(served, ended(request_of(served, rows=0), State.FAILED, SignatureMismatch("no")))])
+    monitor.settled([batch_of(served, requests[:2])])
     assert view.info()["args"] == "1 request in this worker"
-    monitor.settled([refused(lane, ended(requests[2], State.EXPIRED, DeadlineExceeded()))])
+    monitor.settled([refused(served, ended(requests[2], State.EXPIRED, DeadlineExceeded()))])
     assert (list(celery_state.active_requests), list(celery_state.reserved_requests)) == ([], [])
 
 
-def test_without_an_event_consumer_all_is_counted_and_nothing_kept(lane):
+def test_without_an_event_consumer_all_is_counted_and_nothing_kept(served):
     monitor, recorder = monitor_of()
     monitor.dispatcher = None
-    requests = [request_of(lane) for _ in range(3)]
+    requests = [request_of(served) for _ in range(3)]
     monitor.received(requests)
-    monitor.settled([batch_of(lane, requests)])
+    monitor.settled([batch_of(served, requests)])
     monitor.flush()
     monitor.dispatcher = recorder
     monitor.flush()

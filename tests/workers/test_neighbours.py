@@ -12,8 +12,9 @@ from tests.workers.made_request import made_request
 
 from headrace.contracts import Signature, TensorSpec
 from headrace.producers import Client
-from headrace.workers.execution.runner import Runner, ServedModel
-from headrace.workers.models.row_independence import NeighbourCheck, run_again_alone
+from headrace.workers.execution.layers.row_independence import RowIndependenceCheck, run_again_alone
+from headrace.workers.execution.runner import Runner
+from headrace.workers.models.checked_model import CheckedModel
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", datatype="FP32", shape=(2,)),),
@@ -44,8 +45,8 @@ def shared_run(model):
 
 def test_one_batch_in_so_many_is_checked():
     bare = Centred(centres=False)
-    model = ServedModel(bare, SIGNATURE)
-    check = NeighbourCheck(3, Random(0))
+    model = CheckedModel(bare, SIGNATURE)
+    check = RowIndependenceCheck(3, Random(0))
     for _ in range(9):
         assert check(model, shared_run(model)) == ""
     assert bare.runs == 9 + 3
@@ -53,21 +54,21 @@ def test_one_batch_in_so_many_is_checked():
 
 def test_a_request_without_company_is_not_checked():
     bare = Centred()
-    model = ServedModel(bare, SIGNATURE)
+    model = CheckedModel(bare, SIGNATURE)
     verdict = Runner(model, 64).run([made_request({"x": np.ones((3, 2), np.float32)}, 3)])
-    assert NeighbourCheck(1, Random(0))(model, verdict) == ""
+    assert RowIndependenceCheck(1, Random(0))(model, verdict) == ""
     assert bare.runs == 1
 
 
 def test_no_check_is_made_unless_it_is_asked_for():
-    model = ServedModel(Centred(), SIGNATURE)
-    assert NeighbourCheck(0, Random(0))(model, shared_run(model)) == ""
+    model = CheckedModel(Centred(), SIGNATURE)
+    assert RowIndependenceCheck(0, Random(0))(model, shared_run(model)) == ""
 
 
 def test_dependence_is_found_and_what_ran_in_company_is_computed_anew():
-    model = ServedModel(Centred(), SIGNATURE)
+    model = CheckedModel(Centred(), SIGNATURE)
     verdict = shared_run(model)
-    assert "output 'y' differs: by" in NeighbourCheck(1, Random(0))(model, verdict)
+    assert "output 'y' differs: by" in RowIndependenceCheck(1, Random(0))(model, verdict)
     model.independent_rows = False
     run_again_alone(model, verdict)
     assert [run.outputs["y"].tolist() for run in verdict.runs] == [[[0.0, 0.0]]] * 8

@@ -14,7 +14,7 @@ from tests.workers.made_request import made_request
 from headrace.contracts import InputRefused, Tensors, encode_tensors
 from headrace.contracts.message import Reply
 from headrace.contracts.tensors.codec import can_be_json, tensors_to_json
-from headrace.workers.outbox.replies import Answers, celery_failure, celery_result_key, celery_success
+from headrace.workers.outbox.replies import OutgoingReplies, celery_failure, celery_result_key, celery_success
 from headrace.workers.request import InferenceRequest
 
 
@@ -27,7 +27,7 @@ def app(broker_url: str) -> Iterator[Celery]:
 
 def read(app: Celery, url: str, asked: InferenceRequest, meta: bytes) -> Any:
     """Store an answer as the outbox does, and read it as Celery does."""
-    answers = Answers.empty()
+    answers = OutgoingReplies.empty()
     answers.add(asked, Reply(id=asked.id, state="succeeded"), meta)
     with redis.Redis.from_url(url) as client:
         for key, value in answers.celery.items():

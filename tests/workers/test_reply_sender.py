@@ -20,7 +20,7 @@ from headrace.contracts.message import REPLIES_DROPPED, Reply, decode_replies
 from headrace.producers import Client
 from headrace.queueing import CommandLine, connect
 from headrace.queueing.keys import PLAIN
-from headrace.workers.outbox.replies import Answers
+from headrace.workers.outbox.replies import OutgoingReplies
 from headrace.workers.outbox.reply_sender import ELEMENT_BYTES, ReplySender
 
 INBOX = "somebody"
@@ -36,8 +36,8 @@ def sender(broker: redis.Redis, inbox_bytes: int = 64 << 20) -> ReplySender:
     return ReplySender(CommandLine(broker), PLAIN, Settings(inbox_bytes=inbox_bytes))
 
 
-def answers(*replies: Reply) -> Answers:
-    return Answers({INBOX: list(replies)}, {})
+def answers(*replies: Reply) -> OutgoingReplies:
+    return OutgoingReplies({INBOX: list(replies)}, {})
 
 
 def replies(count: int, size: int, first: int = 0) -> list[Reply]:
@@ -130,10 +130,10 @@ def test_a_result_for_a_celery_client_is_sent_when_there_is_memory_again(small: 
     with connect(small.url) as broker:
         broker.config_set("maxmemory", 1)
         writes = sender(broker)
-        writes.send(Answers({}, {"a": b"of a"}), [])
+        writes.send(OutgoingReplies({}, {"a": b"of a"}), [])
         broker.config_set("maxmemory", 0)
         assert broker.get("celery-task-meta-a") is None
-        writes.send(Answers({}, {"b": b"of b"}), [])
+        writes.send(OutgoingReplies({}, {"b": b"of b"}), [])
         assert broker.mget("celery-task-meta-a", "celery-task-meta-b") == [b"of a", b"of b"]
 
 

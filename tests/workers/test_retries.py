@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.workers.execution.backoff import BASE_S, MAX_S, retry_delay_s
-from headrace.workers.models.batch_limit import FULL_BATCHES, Ceiling
+from headrace.workers.models.batch_limit import FULL_BATCHES, BatchLimit
 
 chances = st.floats(0, 1)
 
@@ -29,35 +29,35 @@ def remembered() -> list[int | None]:
 
 
 def test_out_of_memory_halves_the_ceiling_and_is_remembered(remembered: list[int | None]) -> None:
-    ceiling = Ceiling(64, None, remembered.append)
-    assert not ceiling.succeeded_with(64)
-    ceiling.ran_out_at(64)
-    ceiling.ran_out_at(64)
-    ceiling.ran_out_at(20)
-    ceiling.ran_out_at(1)
+    limit = BatchLimit(64, None, remembered.append)
+    assert not limit.succeeded_with(64)
+    limit.ran_out_at(64)
+    limit.ran_out_at(64)
+    limit.ran_out_at(20)
+    limit.ran_out_at(1)
     assert remembered == [32, 10, 1]
-    assert ceiling.rows == 1
+    assert limit.rows == 1
 
 
 def test_full_batches_raise_the_ceiling_slowly_until_it_is_gone(remembered: list[int | None]) -> None:
-    ceiling = Ceiling(24, 20, remembered.append)
+    limit = BatchLimit(24, 20, remembered.append)
     for _ in range(FULL_BATCHES - 1):
-        assert not ceiling.succeeded_with(20)
-    assert not ceiling.succeeded_with(19)
-    assert ceiling.succeeded_with(20)
-    assert ceiling.rows == 22
+        assert not limit.succeeded_with(20)
+    assert not limit.succeeded_with(19)
+    assert limit.succeeded_with(20)
+    assert limit.rows == 22
     for _ in range(FULL_BATCHES):
-        ceiling.succeeded_with(22)
-    assert ceiling.rows == 24
+        limit.succeeded_with(22)
+    assert limit.rows == 24
     assert remembered == [22, None]
 
 
 def test_a_step_too_far_leads_back_and_not_down_to_half(remembered: list[int | None]) -> None:
-    ceiling = Ceiling(64, 40, remembered.append)
+    limit = BatchLimit(64, 40, remembered.append)
     for _ in range(FULL_BATCHES):
-        ceiling.succeeded_with(40)
-    ceiling.ran_out_at(44)
-    ceiling.ran_out_at(40)
+        limit.succeeded_with(40)
+    limit.ran_out_at(44)
+    limit.ran_out_at(40)
     assert remembered == [44, 40, 20]
 
 
@@ -65,10 +65,10 @@ def test_a_step_too_far_leads_back_and_not_down_to_half(remembered: list[int | N
 def test_a_ceiling_stays_between_one_row_and_what_the_package_allows(
     most: int, remembered_rows: int | None, failures: list[int]
 ) -> None:
-    ceiling = Ceiling(most, remembered_rows, lambda _: None)
+    limit = BatchLimit(most, remembered_rows, lambda _: None)
     for rows in failures:
         if rows % 2:
-            ceiling.ran_out_at(rows)
+            limit.ran_out_at(rows)
         else:
-            ceiling.succeeded_with(rows)
-        assert 1 <= ceiling.rows <= most
+            limit.succeeded_with(rows)
+        assert 1 <= limit.rows <= most

@@ -5,22 +5,22 @@ from __future__ import annotations
 import threading
 import time
 
-from headrace.workers.process.gil_handoff import RightOfWay
+from headrace.workers.process.gil_handoff import GilHandoff
 
 
 def test_who_steps_aside_goes_on_when_the_way_is_free() -> None:
-    way = RightOfWay()
+    way = GilHandoff()
     started = threading.Event()
-    passing = threading.Thread(target=lambda: (started.wait(10), way.make_free()))
+    passing = threading.Thread(target=lambda: (started.wait(10), way.let_go_on()))
     passing.start()
-    way.give(started.set)
+    way.run_and_yield(started.set)
     passing.join()
     assert started.is_set()
 
 
 def test_what_never_comes_through_holds_up_nobody() -> None:
-    way = RightOfWay()
-    way.make_free()
+    way = GilHandoff()
+    way.let_go_on()
     started = time.monotonic()
-    way.give(lambda: None)
+    way.run_and_yield(lambda: None)
     assert time.monotonic() - started < 10

@@ -12,7 +12,7 @@ from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store import StoreReader, StoreWriter
 from headrace.workers.execution.executor import not_run
 from headrace.workers.outbox import rows
-from headrace.workers.outbox.replies import Answers
+from headrace.workers.outbox.replies import OutgoingReplies
 from headrace.workers.outbox.row_encoding import MAX_JSON_BYTES, bodies, texts
 from headrace.workers.request import Run
 
@@ -30,7 +30,7 @@ def run_of(*arrays: np.ndarray) -> Run:
 def stored(run: Run, settings):
     batch = not_run(None, [])
     batch.runs, batch.batch_id = [run], new_uuid()
-    return rows.stored_form(batch, "worker", settings, Answers.empty())
+    return rows.to_rows(batch, "worker", settings, OutgoingReplies.empty())
 
 
 def test_an_array_with_more_elements_than_jsonb_can_hold_is_stored_and_read_back(settings):

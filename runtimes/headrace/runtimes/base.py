@@ -27,7 +27,7 @@ class OutOfMemory(TransientFailure):
 
 
 class LoadedModel(Protocol):
-    """A model that is ready to run. Not thread-safe: one executor owns it."""
+    """A model that is ready to run. One executor owns it and runs one batch at a time; see `ConcurrentModel`."""
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch.
@@ -42,6 +42,19 @@ class LoadedModel(Protocol):
     def close(self) -> None:
         """Free the model's memory; it is not used afterwards."""
         ...
+
+
+class ConcurrentModel(LoadedModel, Protocol):
+    """A model that takes several batches at once, such as one on a remote server; its `infer` is thread-safe."""
+
+    #: The most batches that may run at the same time.
+    max_in_flight: int
+
+
+def max_in_flight(model: LoadedModel) -> int:
+    """Return how many batches a model may run at the same time: 1 unless it is a `ConcurrentModel`."""
+    declared: int = getattr(model, "max_in_flight", 1)
+    return max(declared, 1)
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.contracts import ModelPackage, Tensors
-from headrace.runtimes.base import LoadedModel, Runtime, find_runtime
+from headrace.runtimes.base import LoadedModel, Runtime, find_runtime, max_in_flight
 from headrace.runtimes.fixed_rows import FixedRows
 
 
@@ -33,6 +33,7 @@ class WithConstants:
         """constants: by the name of the input."""
         self._model = model
         self._constants = constants
+        self.max_in_flight = max_in_flight(model)
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Run one batch."""

@@ -281,7 +281,7 @@ def test_removed_requests_are_given_back_and_gone() -> None:
 def test_the_ceiling_can_be_lowered_and_lifted_again() -> None:
     batcher = batcher_of(*[request(name) for name in range(10)])
     batcher.set_max_rows(2)
-    batcher.lower_ceiling(3)
+    batcher.lower_limit(3)
     assert (batcher.max_rows, take(batcher).rows) == (2, 2)
     batcher.set_max_rows(None)
     assert (batcher.max_rows, take(batcher).rows) == (4, 4)

@@ -1,4 +1,4 @@
-"""Workers: the Celery app, the intake, the micro-batcher, the executor, the outbox and the runtimes."""
+"""Workers: the Celery app, the intake, the micro-batcher, the executor with its layers, and the outbox."""
 
 from headrace.workers.process.supervisor import run_workers
 

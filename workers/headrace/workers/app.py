@@ -34,16 +34,16 @@ class App(Celery):
 
     events_cls = "headrace.workers.celery_app.dispatcher:Events"
     headrace_settings: Settings
-    #: Variables that a worker found and took no notice of.
+    #: Variables that a worker found and ignored.
     ignored_variables: tuple[str, ...] = ()
 
     def _get_backend(self) -> PredictionBackend:
-        """Give the store's backend; what `result_backend` says is for people, and holds no password."""
+        """Return the store's backend; the address in `result_backend` is for people to read, and holds no password."""
         return PredictionBackend(self, url=self.headrace_settings.require_database_url())
 
     @property
     def Worker(self) -> Any:  # noqa: N802 — Celery's name
-        """Give the class of this app's worker. Flower, another process of this app, may go by Celery's variables."""
+        """Return the class of this app's worker. Flower, another process of this app, may go by Celery's variables."""
         self.ignored_variables += tuple(name for name in DIVERTING if os.environ.pop(name, None))
         return self.subclass_with_self("celery.apps.worker:Worker")  # type: ignore[arg-type]  # takes names too
 
@@ -97,14 +97,13 @@ def make_app(settings: Settings) -> App:
     )
     for name in names:
         app.register_task(type(name, (InferenceTask,), {"name": queue_name(name), "abstract": False})())
-    app.steps["worker"].add(EngineStep)
-    app.steps["worker"].add(RelayStep)
+    app.steps["worker"].update((EngineStep, RelayStep))
     app.steps["consumer"].add(ConsumerHooks)
     return app
 
 
 def message_bytes(payload_bytes: int) -> int:
-    """Give the size of the queue's message that carries a request of `payload_bytes`: base64 and room for headers."""
+    """Return the size of the queue's message that carries a request of `payload_bytes`: base64 and room for headers."""
     return payload_bytes * 4 // 3 + 65_536
 
 

@@ -121,7 +121,7 @@ class Relay:
             self._writer.close()
 
     def _turn(self) -> float:
-        """Do what there is to do; return the seconds until there may be more."""
+        """Relay the requests that are due; return the seconds until there may be more."""
         now = time.monotonic()
         if now >= self._renew_at:
             self._remembered = self._store.lead()
@@ -180,7 +180,7 @@ class Relay:
         return count
 
     def _missing(self, blocks: Sequence[SentBlock]) -> set[uuid.UUID]:
-        """Return what two looks don't find, nor the store thereafter."""
+        """Return the requests that neither two searches find nor the store after them."""
         open_ = {key for block in blocks for key in block.keys}
         for pause_s in (AGAIN_S, 0.0):
             open_ -= self._store.ended(open_)
@@ -208,7 +208,7 @@ class Relay:
             self._renew_at = now + RENEW_S
 
     def _tidy(self) -> None:
-        """Remove what has ended, a page after the other."""
+        """Remove ended requests, page by page."""
         ends_at = time.monotonic() + TIDY_S
         while time.monotonic() < ends_at:
             self._tidied = self._store.tidy(self._tidied)
@@ -233,7 +233,7 @@ class Relay:
 
 
 class Recovery:
-    """When to look for what a broker of another identity may have lost: at once, and again a while later."""
+    """The schedule of searches for requests that a replaced broker may have lost: at once, and again later."""
 
     def __init__(self) -> None:
         """Nothing was looked for yet."""
@@ -250,7 +250,7 @@ class Recovery:
         return self._looks == 0 or (self._looks == 1 and now >= self._first_at + SETTLED_S)
 
     def done(self, now: float) -> None:
-        """Take note that all was looked for, and sent again where it was missing."""
+        """Record that all was looked for, and sent again where it was missing."""
         if self._looks == 0:
             self._first_at = now
         self._looks += 1

@@ -1,10 +1,10 @@
-"""A request inside the worker: what was claimed, and how it ended."""
+"""Value objects of the worker: a claimed request, how it ended, and the batches that end together."""
 
 from __future__ import annotations
 
 import enum
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -13,9 +13,28 @@ from headrace.contracts.message import RequestHeader
 from headrace.contracts.tensors.rows import RowAxes
 
 if TYPE_CHECKING:
+    from headrace.contracts import ModelPackage, Signature
     from headrace.queueing import ClaimingConsumer, Crash
     from headrace.results_store import Prediction
-    from headrace.workers.models.served_model import Lane
+
+
+class ModelRef(Protocol):
+    """The model of a request, as far as those who answer it need to know."""
+
+    @property
+    def queue(self) -> str:
+        """The queue by which requests of the model come."""
+        ...
+
+    @property
+    def package(self) -> ModelPackage:
+        """The package that was loaded, or will be."""
+        ...
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs."""
+        ...
 
 
 class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
@@ -35,7 +54,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     id: str
     row_id: uuid.UUID
     model: str
-    lane: Lane | None
+    served: ModelRef | None
     consumer: ClaimingConsumer
     tag: str
     header: RequestHeader
@@ -55,7 +74,7 @@ class InferenceRequest(msgspec.Struct, kw_only=True, eq=False):
     size_bytes: int = 0
 
 
-class Burial(msgspec.Struct, kw_only=True, eq=False):
+class DeadLetterReason(msgspec.Struct, kw_only=True, eq=False):
     """Why a message goes to the dead letters, and what happened before, oldest first.
 
     answer: the reply to a request that has no row, and for how many seconds it is kept where its client finds it.
@@ -79,22 +98,26 @@ class RowForm(enum.Enum):
 class Outcome(msgspec.Struct, kw_only=True, eq=False):
     """How one request ended without outputs: failed, expired or cancelled.
 
-    burial: its message is not forgotten but goes to the dead letters. refusal: why Postgres refused a fuller row.
+    dead_letter: its message is not forgotten but goes to the dead letters. refusal: why Postgres refused a fuller row.
     """
 
     request: InferenceRequest
     state: State
     error: HeadraceError
-    burial: Burial | None = None
+    dead_letter: DeadLetterReason | None = None
     form: RowForm = RowForm.FULL
     refusal: str = ""
 
 
-class Known(msgspec.Struct, kw_only=True, eq=False):
+class AlreadyStored(msgspec.Struct, kw_only=True, eq=False):
     """A request that was delivered again after it had ended, and its row."""
 
     request: InferenceRequest
     prediction: Prediction
+
+
+#: A message that was read: its request, and how that ends without a run; None if it can run.
+Parsed: TypeAlias = tuple[InferenceRequest, Outcome | None]
 
 
 class Deferred(msgspec.Struct, kw_only=True, eq=False):
@@ -139,12 +162,12 @@ class Run(msgspec.Struct, kw_only=True, eq=False):
 class FinishedBatch(msgspec.Struct, kw_only=True, eq=False):
     """All that the outbox must store, answer and acknowledge together.
 
-    lane, batch_id, reason: None for requests that never reached a model. Times are seconds since 1970;
+    served, batch_id, reason: None for requests that never reached a model. Times are seconds since 1970;
     seconds: what the model took. dependence: how a request's outputs were found to depend on those beside it; "" if
     they weren't.
     """
 
-    lane: Lane | None
+    served: ModelRef | None
     batch_id: uuid.UUID | None
     rows: int
     reason: str
@@ -154,7 +177,7 @@ class FinishedBatch(msgspec.Struct, kw_only=True, eq=False):
     runs: list[Run]
     outcomes: list[Outcome]
     deferred: list[Deferred] = []
-    known: list[Known] = []
+    already_stored: list[AlreadyStored] = []
     dependence: str = ""
 
     @property

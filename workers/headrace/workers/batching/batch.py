@@ -1,4 +1,4 @@
-"""What waits (items), what leaves together (a batch), and why it left when it did."""
+"""Waiting requests (items), requests that leave together (a batch), and the reason why a batch left."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Reason(StrEnum):
         batch, a next request that does not fit, or an exact fill of a fixed size with a rest).
     full: it took all of its bucket, and that reached the most rows of a batch (or is one oversized request).
     bucket: it took all of its bucket without being full, and requests of other buckets wait too, so
-        it did not wait for company.
-    deadline: it took all there was without being full; waiting (longer) for company would have paid, but
+        it did not wait for more requests.
+    deadline: it took all there was without being full; waiting (longer) for more requests would have paid, but
         some request's deadline would have suffered.
     idle: it took all there was without being full, because an executor was free: at once, or at the end of its wait.
     """

@@ -10,7 +10,7 @@ from headrace.workers.batching.batch import Batch, Item, Reason
 from headrace.workers.batching.bucket import Bucket
 from headrace.workers.batching.cost import CostModel
 from headrace.workers.batching.policy import BatchPolicy
-from headrace.workers.batching.waiting import MIN_NEWCOMERS, PATIENCE, ArrivalWatch, Waiting
+from headrace.workers.batching.waiting import MIN_ARRIVALS, WAIT_FACTOR, ArrivalWatch, Waiting
 
 T = TypeVar("T")
 
@@ -22,12 +22,12 @@ _LONGEST_WAIT: Final = 0.5
 class MicroBatcher(Generic[T]):
     """Gathers requests into batches; pure: monotonic seconds come in as `now`, and nothing blocks.
 
-    Work-conserving: `take` gives a batch whenever something waits, unless a short wait for company pays (see
+    Work-conserving: `take` returns a batch whenever something waits, unless a short wait for more requests pays (see
     docs/batching.md). Order: priority, then deadline (none last), then arrival; waiting raises the priority
     (AGEING_S). A batch holds one bucket, that of the most urgent request, and no request overtakes another of it
     to fill a gap. Not safe to call from several threads at once.
 
-    Use: when an executor is free, `pop_expired`, then `take`. If that gives None, ask again after the
+    Use: when an executor is free, `pop_expired`, then `take`. If that returns None, ask again after the
     next `put`, or at `wake_at`, whichever comes first.
     """
 
@@ -82,7 +82,7 @@ class MicroBatcher(Generic[T]):
             self.put(item)
 
     def take(self, now: float, *, drain: bool = False) -> Batch[T] | None:
-        """Give the batch that should run now, for an executor that is free; None if nothing waits, or a wait pays.
+        """Return the batch that should run now, for an executor that is free; None if nothing waits, or a wait pays.
 
         drain: nothing waits any more, because the worker shuts down.
         """
@@ -101,9 +101,9 @@ class MicroBatcher(Generic[T]):
         return self._form(bucket, reason, now)
 
     def wake_at(self, now: float) -> float | None:
-        """Give the moment (not before `now`) at which `take` should be asked again if nothing is put in until then.
+        """Return the moment (not before `now`) for the next `take` if nothing is put in until then.
 
-        If `take` declined, it gives a batch at that moment at the latest. None if nothing waits.
+        If `take` declined, it returns a batch at that moment at the latest. None if nothing waits.
         """
         self._review(now)
         bucket = self._most_urgent()
@@ -112,7 +112,7 @@ class MicroBatcher(Generic[T]):
         return now if self._wait_began is None else max(self._leave_at(bucket, now)[0], now)
 
     def pop_expired(self, now: float) -> list[Item[T]]:
-        """Take out the requests whose deadline has passed (deadline ≤ now); `take` never gives them."""
+        """Take out the requests whose deadline has passed (deadline ≤ now); `take` never returns them."""
         self._review(now)
         if not self._expired:
             return []
@@ -144,7 +144,7 @@ class MicroBatcher(Generic[T]):
         self.policy = policy
         self._max_rows = policy.max_rows
 
-    def lower_ceiling(self, rows: int) -> None:
+    def lower_limit(self, rows: int) -> None:
         """Cap the rows of a batch, but never raise a cap that is lower already."""
         self.set_max_rows(min(rows, self._max_rows))
 
@@ -159,7 +159,7 @@ class MicroBatcher(Generic[T]):
         return sum(bucket.rows for bucket in self._buckets.values()) + sum(item.rows for item in self._expired)
 
     def __len__(self) -> int:
-        """Give the number of requests held, expired ones included until `pop_expired`."""
+        """Return the number of requests held, expired ones included until `pop_expired`."""
         return self._put - self._gone
 
     def _most_urgent(self) -> Bucket[T] | None:
@@ -200,23 +200,23 @@ class MicroBatcher(Generic[T]):
             # The executor comes back so late that even a whole run would have ended.
             return now, Reason.IDLE
         began = now if self._wait_began is None else self._wait_began
-        latest = min(latest, began + min(longest_s, PATIENCE * watch.span_s))
+        latest = min(latest, began + min(longest_s, WAIT_FACTOR * watch.span_s))
         waiting = self._prospect(bucket, latest - now)
-        if latest <= now or waiting.newcomers < MIN_NEWCOMERS or waiting.saves_s() <= 0:
+        if latest <= now or waiting.arrivals < MIN_ARRIVALS or waiting.saves_s() <= 0:
             return now, Reason.IDLE
-        rows = waiting.rows + math.ceil(waiting.newcomers * waiting.rows / waiting.present)
+        rows = waiting.rows + math.ceil(waiting.arrivals * waiting.rows / waiting.present)
         start_by = bucket.earliest_deadline() - self._seconds(rows)
         return min(latest, start_by), Reason.DEADLINE
 
     def _prospect(self, bucket: Bucket[T], wait_s: float) -> Waiting:
-        """Say what a wait would bring, given what has come already since it began."""
+        """Return the arrivals to expect of a wait, given those since it began."""
         watch = self._watch
         present = len(bucket)
         come = watch.seen(self._put)
         room = (self._max_rows - bucket.rows) * present / bucket.rows
-        newcomers = min(max(watch.newcomers - come, 0.0), room)
-        during_run = max(watch.during_run - come, newcomers)
-        return Waiting(present, bucket.rows, newcomers, during_run, wait_s, self._seconds)
+        arrivals = min(max(watch.arrivals - come, 0.0), room)
+        during_run = max(watch.during_run - come, arrivals)
+        return Waiting(present, bucket.rows, arrivals, during_run, wait_s, self._seconds)
 
     def _seconds(self, rows: float) -> float:
         return self.cost.predict(self.policy.padded(math.ceil(rows)) if self.policy.row_sizes else rows)
@@ -252,5 +252,5 @@ class MicroBatcher(Generic[T]):
         del items[cut:]
 
     def _work(self, rows: int) -> float:
-        """Give the seconds of a run, or its padded rows while the cost is unknown."""
+        """Return the seconds of a run, or its padded rows while the cost is unknown."""
         return self._seconds(rows) if self.cost.confident else float(self.policy.padded(rows))

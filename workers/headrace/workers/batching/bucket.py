@@ -27,7 +27,7 @@ _INF: Final = math.inf
 Entry: TypeAlias = tuple[float, float, int, Item[T]]
 
 
-class Lane(Generic[T]):
+class PriorityQueue(Generic[T]):
     """Requests of one level (priority plus ageing): by deadline, then arrival.
 
     fifo: those without a deadline that came in order of arrival and have not aged, so that the common case is a
@@ -42,21 +42,21 @@ class Lane(Generic[T]):
         self.heap: list[Entry[T]] = []
 
     def head(self) -> tuple[float, float]:
-        """Give deadline and arrival of the request that comes first; the lane must not be empty."""
+        """Return deadline and arrival of the request that comes first; the queue must not be empty."""
         first = (_INF, self.fifo[0].arrived) if self.fifo else (_INF, _INF)
         return min(first, self.heap[0][:2]) if self.heap else first
 
     def oldest(self) -> float:
-        """Return the earliest arrival; the lane must not be empty."""
+        """Return the earliest arrival; the queue must not be empty."""
         first = self.fifo[0].arrived if self.fifo else _INF
         return min([first, *[entry[1] for entry in self.heap]]) if self.heap else first
 
     def heap_is_first(self) -> bool:
-        """Say whether the next request is in the heap rather than in the fifo."""
+        """Return whether the next request is in the heap rather than in the fifo."""
         return bool(self.heap) and (not self.fifo or self.heap[0][:2] <= (_INF, self.fifo[0].arrived))
 
     def __iter__(self) -> Iterator[Item[T]]:
-        """Give all requests, in no particular order."""
+        """Return all requests, in no particular order."""
         yield from self.fifo
         for entry in self.heap:
             yield entry[3]
@@ -65,22 +65,22 @@ class Lane(Generic[T]):
 class Bucket(Generic[T]):
     """Waiting requests that may share a batch. rows: the sum of their rows."""
 
-    __slots__ = ("_lanes", "_numbers", "rows")
+    __slots__ = ("_by_priority", "_numbers", "rows")
 
     def __init__(self) -> None:
         """Start empty."""
         self.rows = 0
-        self._lanes: dict[int, Lane[T]] = {}
+        self._by_priority: dict[int, PriorityQueue[T]] = {}
         self._numbers = count()
 
     def add(self, item: Item[T]) -> float:
-        """Queue a request; give the next moment at which it ages or expires, or infinity if others tell that."""
+        """Queue a request; return when it ages or expires next, or infinity if others do so earlier."""
         self.rows += item.rows
-        lane = self._lanes.get(item.priority)
-        if lane is None:
-            lane = self._lanes[item.priority] = Lane()
+        waiting = self._by_priority.get(item.priority)
+        if waiting is None:
+            waiting = self._by_priority[item.priority] = PriorityQueue()
         if item.deadline is None:
-            fifo = lane.fifo
+            fifo = waiting.fifo
             if not fifo:
                 fifo.append(item)
                 return item.arrived + AGEING_S
@@ -92,30 +92,30 @@ class Bucket(Generic[T]):
         return _due(item, item.priority)
 
     def urgency(self) -> tuple[int, float, float]:
-        """Give the sorting key of the most urgent request: smaller is more urgent. The bucket must not be empty."""
-        level = max(self._lanes)
-        return (-level, *self._lanes[level].head())
+        """Return the sorting key of the most urgent request: smaller is more urgent. The bucket must not be empty."""
+        level = max(self._by_priority)
+        return (-level, *self._by_priority[level].head())
 
     def pop_all(self) -> list[Item[T]]:
         """Take out all requests, most urgent first."""
-        if len(self._lanes) == 1:
-            (lane,) = self._lanes.values()
-            if not lane.heap:
-                self._lanes.clear()
+        if len(self._by_priority) == 1:
+            (waiting,) = self._by_priority.values()
+            if not waiting.heap:
+                self._by_priority.clear()
                 self.rows = 0
-                return list(lane.fifo)
+                return list(waiting.fifo)
         return self.pop_rows(self.rows)
 
     def pop_rows(self, most: int) -> list[Item[T]]:
         """Take out the most urgent requests that hold at most `most` rows together; the first in any case."""
         items: list[Item[T]] = []
         room = most
-        while self._lanes:
-            level = max(self._lanes)
-            room = _move(self._lanes[level], items, room)
+        while self._by_priority:
+            level = max(self._by_priority)
+            room = _move(self._by_priority[level], items, room)
             if room < 0:
                 break
-            del self._lanes[level]
+            del self._by_priority[level]
         self.rows -= sum([item.rows for item in items])
         return items
 
@@ -128,33 +128,33 @@ class Bucket(Generic[T]):
     def review(self, now: float) -> list[Item[T]]:
         """Take out the requests whose deadline has passed, and move up those that have aged."""
         expired: list[Item[T]] = []
-        for level in list(self._lanes):
-            lane = self._lanes[level]
-            while lane.heap and lane.heap[0][0] <= now:
-                expired.append(heappop(lane.heap)[3])
-            self._promote(lane, level, now)
-            if not lane.fifo and not lane.heap:
-                del self._lanes[level]
+        for level in list(self._by_priority):
+            waiting = self._by_priority[level]
+            while waiting.heap and waiting.heap[0][0] <= now:
+                expired.append(heappop(waiting.heap)[3])
+            self._promote(waiting, level, now)
+            if not waiting.fifo and not waiting.heap:
+                del self._by_priority[level]
         self.rows -= sum(item.rows for item in expired)
         return expired
 
     def next_review(self) -> float:
-        """Give the earliest moment at which a request ages or expires."""
+        """Return the earliest moment at which a request ages or expires."""
         due = _INF
-        for level, lane in self._lanes.items():
-            if lane.fifo:
-                due = min(due, lane.fifo[0].arrived + AGEING_S)
-            for entry in lane.heap:
+        for level, waiting in self._by_priority.items():
+            if waiting.fifo:
+                due = min(due, waiting.fifo[0].arrived + AGEING_S)
+            for entry in waiting.heap:
                 due = min(due, _due(entry[3], level))
         return due
 
     def oldest(self) -> float:
-        """Give the earliest arrival. The bucket must not be empty."""
-        return min([lane.oldest() for lane in self._lanes.values()])
+        """Return the earliest arrival. The bucket must not be empty."""
+        return min([waiting.oldest() for waiting in self._by_priority.values()])
 
     def earliest_deadline(self) -> float:
-        """Give the earliest deadline; infinity if there is none."""
-        return min((lane.heap[0][0] for lane in self._lanes.values() if lane.heap), default=_INF)
+        """Return the earliest deadline; infinity if there is none."""
+        return min((waiting.heap[0][0] for waiting in self._by_priority.values() if waiting.heap), default=_INF)
 
     def remove(self, unwanted: Callable[[Item[T]], bool]) -> list[Item[T]]:
         """Take out all requests for which `unwanted` is true."""
@@ -162,49 +162,49 @@ class Bucket(Generic[T]):
         if not removed:
             return removed
         gone = set(removed)
-        for level, lane in list(self._lanes.items()):
-            lane.fifo = deque(item for item in lane.fifo if item not in gone)
-            lane.heap = [entry for entry in lane.heap if entry[3] not in gone]
-            heapify(lane.heap)
-            if not lane.fifo and not lane.heap:
-                del self._lanes[level]
+        for level, waiting in list(self._by_priority.items()):
+            waiting.fifo = deque(item for item in waiting.fifo if item not in gone)
+            waiting.heap = [entry for entry in waiting.heap if entry[3] not in gone]
+            heapify(waiting.heap)
+            if not waiting.fifo and not waiting.heap:
+                del self._by_priority[level]
         self.rows -= sum(item.rows for item in removed)
         return removed
 
     def __iter__(self) -> Iterator[Item[T]]:
-        """Give all requests, in no particular order."""
-        for lane in self._lanes.values():
-            yield from lane
+        """Return all requests, in no particular order."""
+        for waiting in self._by_priority.values():
+            yield from waiting
 
     def __len__(self) -> int:
-        """Give the number of requests."""
-        return sum(len(lane.fifo) + len(lane.heap) for lane in self._lanes.values())
+        """Return the number of requests."""
+        return sum(len(waiting.fifo) + len(waiting.heap) for waiting in self._by_priority.values())
 
     def _push(self, level: int, item: Item[T]) -> None:
-        lane = self._lanes.get(level)
-        if lane is None:
-            lane = self._lanes[level] = Lane()
+        waiting = self._by_priority.get(level)
+        if waiting is None:
+            waiting = self._by_priority[level] = PriorityQueue()
         deadline = _INF if item.deadline is None else item.deadline
-        heappush(lane.heap, (deadline, item.arrived, next(self._numbers), item))
+        heappush(waiting.heap, (deadline, item.arrived, next(self._numbers), item))
 
-    def _promote(self, lane: Lane[T], level: int, now: float) -> None:
+    def _promote(self, waiting: PriorityQueue[T], level: int, now: float) -> None:
         aged: list[Item[T]] = []
-        while lane.fifo and _level(lane.fifo[0], now) > level:
-            aged.append(lane.fifo.popleft())
-        staying = [entry for entry in lane.heap if _level(entry[3], now) <= level]
-        if len(staying) < len(lane.heap):
-            aged += [entry[3] for entry in sorted(lane.heap) if _level(entry[3], now) > level]
-            lane.heap = staying
-            heapify(lane.heap)
+        while waiting.fifo and _level(waiting.fifo[0], now) > level:
+            aged.append(waiting.fifo.popleft())
+        staying = [entry for entry in waiting.heap if _level(entry[3], now) <= level]
+        if len(staying) < len(waiting.heap):
+            aged += [entry[3] for entry in sorted(waiting.heap) if _level(entry[3], now) > level]
+            waiting.heap = staying
+            heapify(waiting.heap)
         for item in aged:
             self._push(_level(item, now), item)
 
 
-def _move(lane: Lane[T], items: list[Item[T]], room: int) -> int:
-    """Move requests from the lane while they fit; give the room that is left, or -1 if one did not fit."""
-    fifo, heap = lane.fifo, lane.heap
+def _move(waiting: PriorityQueue[T], items: list[Item[T]], room: int) -> int:
+    """Move requests from a queue while they fit; return the room that is left, or -1 if one did not fit."""
+    fifo, heap = waiting.fifo, waiting.heap
     while fifo or heap:
-        from_heap = bool(heap) and lane.heap_is_first()
+        from_heap = bool(heap) and waiting.heap_is_first()
         item = heap[0][3] if from_heap else fifo[0]
         if item.rows > room and items:
             return -1
@@ -222,6 +222,6 @@ def _level(item: Item[T], now: float) -> int:
 
 
 def _due(item: Item[T], level: int) -> float:
-    """Give the next moment at which an item of this level ages or expires."""
+    """Return the next moment at which an item of this level ages or expires."""
     ages = item.arrived + (level - item.priority + 1) * AGEING_S
     return ages if item.deadline is None else min(ages, item.deadline)

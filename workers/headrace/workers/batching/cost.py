@@ -1,4 +1,4 @@
-"""How long a run takes: seconds = a + b·rows, learned from the runs themselves."""
+"""The cost model: seconds of a run = a + b·rows, learned from the runs themselves."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CostModel:
     __slots__ = ("_deviation", "_sums", "_told_apart", "_warm_up", "seconds_fixed", "seconds_per_row")
 
     def __init__(self, seconds_fixed: float = 0.0, seconds_per_row: float = 0.0) -> None:
-        """Both default to unknown (0): then `predict` gives 0 until the first run was observed.
+        """Both default to unknown (0): then `predict` returns 0 until the first run was observed.
 
         Figures that no run can have count as unknown.
         """
@@ -88,7 +88,7 @@ class CostModel:
         return self._warm_up is None and self._told_apart
 
     def predict(self, rows: float) -> float:
-        """Give the expected seconds of a run of `rows` rows; 0 for no rows, and while nothing is known."""
+        """Return the expected seconds of a run of `rows` rows; 0 for no rows, and while nothing is known."""
         return self.seconds_fixed + self.seconds_per_row * rows if rows > 0 else 0.0
 
     def observe(self, rows: int, seconds: float) -> None:
@@ -158,7 +158,7 @@ class CostModel:
         self.seconds_fixed, self.seconds_per_row = fixed, per_row
 
     def _shape(self, rows: float) -> float:
-        """Give the prediction whose pace is to be learned; proportional to rows while nothing is known."""
+        """Return the prediction whose pace is to be learned; proportional to rows while nothing is known."""
         return self.predict(rows) or rows
 
     def _rescale(self, factor: float) -> None:

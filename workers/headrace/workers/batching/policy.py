@@ -10,7 +10,7 @@ from headrace.contracts import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """How large a batch may be and how long a request may wait for company.
+    """The size limits of a batch, and how long a request may wait for others.
 
     max_rows: most rows in one batch; a single request with more forms a batch of its own.
     max_wait_s: a batch never waits for company longer than this after the arrival of its oldest request.
@@ -37,7 +37,7 @@ class BatchPolicy:
             )
 
     def padded(self, rows: int) -> int:
-        """Give the rows to run for `rows` rows: the smallest size that holds them.
+        """Return the rows to run for `rows` rows: the smallest size that holds them.
 
         Rows beyond the largest size are given back unchanged: such a run is split first, and each part is padded.
         """
@@ -47,7 +47,7 @@ class BatchPolicy:
         return sizes[bisect_left(sizes, rows)]
 
     def capped(self, rows: int) -> int:
-        """Give the most rows of a batch when no run may exceed `rows` rows, padding included.
+        """Return the most rows of a batch when no run may exceed `rows` rows, padding included.
 
         At least 1; at least the smallest size, for a model with fixed sizes can't run less.
         """

@@ -1,4 +1,4 @@
-"""How much a worker claims ahead, counted in time: nothing waits behind a long batch that others could start at once.
+"""Prefetch: how much a worker claims ahead, counted in time, so that nothing waits that another could start at once.
 
 A claim takes a message away from all other workers. So a worker claims ahead what it will have begun in some
 milliseconds, in which nobody else could have answered it either; and it puts back what it turns out to hold longer.
@@ -48,7 +48,7 @@ def rest_s(running: Running | None, now: float) -> float:
 
 
 def work_s(predict: Callable[[float], float], rows: int, batch_rows: int) -> float:
-    """Return how long requests of so many rows take in full batches; infinity if the cost of their model is unknown.
+    """Return how long requests of this many rows take in full batches; infinity if the cost of their model is unknown.
 
     predict: the seconds of a run by its rows, 0 while nothing is known. batch_rows: of a full batch.
     """
@@ -70,7 +70,7 @@ def opens_in_s(free_in_s: float, waiting_s: float) -> float:
 
 
 def rows_ahead(batch_s: float, batch_rows: int, most_rows: int) -> int:
-    """Return of how many rows there may be requests of one model here that have not begun.
+    """Return how many rows of one model may wait here.
 
     As many as the next batch takes, and further batches as far as one fits into AHEAD_S.
 

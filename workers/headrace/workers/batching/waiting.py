@@ -1,4 +1,4 @@
-"""Whether waiting for company pays. The rule is derived in docs/batching.md."""
+"""The rule by which a batch waits for more requests, derived in docs/batching.md."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from typing import Final
 #: Weight of one new window against the past ones.
 _NEW: Final = 0.125
 
-#: Less company than this is not worth a wait, whatever the arithmetic says: traffic of single requests waits
-#: exactly zero.
-MIN_NEWCOMERS: Final = 0.5
+#: Fewer expected arrivals than this are not worth a wait, whatever the arithmetic says: traffic of single requests
+#: waits exactly zero.
+MIN_ARRIVALS: Final = 0.5
 
-#: A wait is planned to last this many times as long as the company took to arrive on average.
-PATIENCE: Final = 1.5
+#: A wait is planned to last this many times as long as the arrivals took on average.
+WAIT_FACTOR: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What one decision is about: `present` requests with `rows` rows, `newcomers` more if they wait `wait_s`.
+    """The situation before a wait: `present` requests with `rows` rows, and `arrivals` more if they wait `wait_s`.
 
-    during_run: requests that come anyway until a run that starts now would end, newcomers included. seconds: the
+    during_run: requests that come anyway until a run that starts now would end, arrivals included. seconds: the
     predicted seconds of a run by its rows.
     """
 
     present: int
     rows: int
-    newcomers: float
+    arrivals: float
     during_run: float
     wait_s: float
     seconds: Callable[[float], float]
 
     def saves_s(self) -> float:
-        """Give the seconds of latency that the wait saves, summed over all these requests; negative if it costs."""
+        """Return the seconds of latency that the wait saves, summed over all these requests; negative if it costs."""
         per_request = self.rows / self.present
-        late = max(self.during_run - self.newcomers, 0.0)
+        late = max(self.during_run - self.arrivals, 0.0)
         run_now = self.seconds(self.rows)
-        go_now = self.present * run_now + (self.newcomers + late) * (
-            run_now + self.seconds((self.newcomers + late) * per_request)
+        go_now = self.present * run_now + (self.arrivals + late) * (
+            run_now + self.seconds((self.arrivals + late) * per_request)
         )
-        together = self.wait_s + self.seconds(self.rows + self.newcomers * per_request)
-        wait = (self.present + self.newcomers) * together + late * (together + self.seconds(late * per_request))
+        together = self.wait_s + self.seconds(self.rows + self.arrivals * per_request)
+        wait = (self.present + self.arrivals) * together + late * (together + self.seconds(late * per_request))
         return go_now - wait
 
 
 class ArrivalWatch:
-    """Learns what comes in after the moments at which waiting was possible.
+    """Learns how many requests arrive after the moments at which waiting was possible.
 
-    Two windows follow such a moment: a short one, as long as a wait could be (`newcomers`, and `span_s`, the time
+    Two windows follow such a moment: a short one, as long as a wait could be (`arrivals`, and `span_s`, the time
     until the last of them), and one as long as the run (`during_run`). Both end when the executor is free again:
     what the replies of a batch bring about, waiting for it would not have brought.
     """
 
-    __slots__ = ("_base", "_count", "_run_end", "_short", "during_run", "newcomers", "opened", "span_s", "until")
+    __slots__ = ("_base", "_count", "_run_end", "_short", "arrivals", "during_run", "opened", "span_s", "until")
 
     def __init__(self) -> None:
-        """Expect no company until some was seen."""
-        self.newcomers = 0.0
+        """Expect no arrivals until some were seen."""
+        self.arrivals = 0.0
         self.during_run = 0.0
         self.span_s = 0.0
         #: An arrival after this must be told by `pass_by` before it is counted; infinity while nothing is watched.
@@ -78,11 +78,11 @@ class ArrivalWatch:
         self._count = None
 
     def seen(self, put_count: int) -> int:
-        """Give how many requests have come in since `open`."""
+        """Return how many requests have come in since `open`."""
         return put_count - self._base
 
     def pass_by(self, arrived: float, put_count: int, last_arrived: float) -> None:
-        """Note that a request arrived after the end of the window that runs; both counts leave it out."""
+        """Record that a request arrived after the end of the window that runs; both counts leave it out."""
         if self._count is None:
             self._end_short(put_count, last_arrived)
         if arrived > self._run_end:
@@ -101,7 +101,7 @@ class ArrivalWatch:
     def _end_short(self, put_count: int, last_arrived: float) -> None:
         assert self.opened is not None
         self._count = self.seen(put_count)
-        self.newcomers += _NEW * (self._count - self.newcomers)
+        self.arrivals += _NEW * (self._count - self.arrivals)
         if self._count:
             self.span_s += _NEW * (max(last_arrived - self.opened, 0.0) - self.span_s)
         self.until = self._run_end

@@ -1,1 +1,1 @@
-"""Where the engine hooks into Celery's worker: its steps, its consumer and its events."""
+"""The engine's hooks into Celery's worker: its steps, its consumer and its event dispatcher."""

@@ -1,4 +1,4 @@
-"""Where the engine hooks into Celery's worker: one step for the process, one for each connection."""
+"""Bootsteps of Celery's worker that start and stop the engine: one for the process, one for each connection."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import sys
+from functools import partial
 from typing import Any, Final
 
 from celery import bootsteps
@@ -15,14 +16,15 @@ from celery.worker import state as celery_state
 
 from headrace.contracts import HeadraceError, Settings
 from headrace.queueing import connect_to
-from headrace.workers.celery_app.consumer import learn_revocations
+from headrace.workers.celery_app.consumer import is_served, learn_revocations
 from headrace.workers.celery_app.scheduled import show_delayed
-from headrace.workers.celery_app.undeliverable import keep_unreadable
+from headrace.workers.celery_app.undeliverable import dead_letter_undeliverable
 from headrace.workers.engine import Engine
-from headrace.workers.intake.strategy import Intake
+from headrace.workers.process.event_loop import EventLoop
 from headrace.workers.process.supervisor import end_with_supervisor
-from headrace.workers.redelivery.quarantine import Probation
+from headrace.workers.redelivery.quarantine import Quarantine
 from headrace.workers.relay import Relay
+from headrace.workers.startup import keep_partitions
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ RELAY_S: Final = 1.0
 #: Partitions exist for two weeks ahead, so looking this often is plenty; a look is one short query.
 PARTITIONS_EVERY_S: Final = 6 * 3600
 
-#: What the worker serves is said again so often; it is forgotten after `serving.SERVED_TTL_S`.
+#: The models that this worker serves are announced again this often; they expire after `serving.SERVED_TTL_S`.
 SERVE_AGAIN_S: Final = 30.0
 
 
@@ -66,7 +68,8 @@ class EngineStep(bootsteps.StartStopStep):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         end_with_supervisor()
         try:
-            engine = Engine(settings, worker=parent.hostname, revoked=celery_state.revoked)
+            loop = EventLoop(parent.hub)
+            engine = Engine(settings, loop, worker=parent.hostname, revoked=celery_state.revoked)
             engine.start()
         except HeadraceError as exc:
             raise SystemExit(f"headrace: {exc.message}") from exc
@@ -78,14 +81,11 @@ class EngineStep(bootsteps.StartStopStep):
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT_AFTER)
-        parent.headrace_intake = Intake(engine, celery_state.revoked)
+        parent.headrace_intake = engine.intake
 
     def start(self, parent: Any) -> None:
-        """Let the engine call back into the event loop."""
-        parent.headrace_engine.call_soon = parent.hub.call_soon
-        parent.headrace_engine.call_later = parent.hub.call_later
-        parent.headrace_engine.monitor.call_later = parent.hub.call_later
-        parent.hub.call_repeatedly(PARTITIONS_EVERY_S, parent.headrace_engine.keep_partitions)
+        """Keep the partitions of the coming days from now on."""
+        parent.hub.call_repeatedly(PARTITIONS_EVERY_S, keep_partitions, parent.app.headrace_settings)
 
     def stop(self, parent: Any) -> None:
         """Drain, in case the consumer was never connected."""
@@ -125,14 +125,20 @@ class ConsumerHooks(bootsteps.StartStopStep):
     _again: Any = None
 
     def start(self, parent: Any) -> None:
-        """Give the channel our window."""
+        """Attach the engine to the channel."""
         engine: Engine = parent.controller.headrace_engine
         channel = parent.task_consumer.channel
-        channel.window, channel.window_bytes = engine.room, engine.room_bytes
-        intake, most = parent.controller.headrace_intake, engine.settings.max_deliveries
-        channel.returned = Probation(channel, intake, engine.probe, most).take
-        keep_unreadable(parent, intake)
-        engine.claim_soon = channel.claim_soon
+        channel.window, channel.window_bytes = engine.claims.room, engine.claims.room_bytes
+        dead_letter_undeliverable(parent, engine.intake)
+        channel.returned = Quarantine(
+            channel,
+            engine.parser,
+            engine.intake,
+            serves=partial(is_served, parent.strategies),
+            redeliveries=engine.redeliveries,
+            max_deaths=engine.settings.max_deliveries,
+        ).take
+        engine.loop.claim_by(channel.claim_soon)
         queues = channel.consumer.queues
         queues.serve(engine.served())
         self._again = parent.hub.call_repeatedly(SERVE_AGAIN_S, queues.serve_again)
@@ -143,7 +149,7 @@ class ConsumerHooks(bootsteps.StartStopStep):
     def stop(self, parent: Any) -> None:
         """On a lost connection let go of it; at shutdown drain while the channel can still put requests back."""
         engine: Engine = parent.controller.headrace_engine
-        engine.claim_soon = None
+        engine.loop.claim_by(None)
         if self._again is not None:
             self._again.cancel()
             self._again = None

@@ -1,4 +1,4 @@
-"""Celery's consumer, but back within a second once the broker answers again, and quiet while it is away."""
+"""Celery's consumer, but reconnected within a second once the broker answers, and quiet while it is away."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from billiard.common import restart_state
@@ -40,7 +40,7 @@ SETTLED_S: Final = 0.5
 
 
 class Outage:
-    """When to try again while the broker is away; says that it is, once, and that it is back, once."""
+    """The schedule of attempts to connect while the broker is away; logs the beginning and the end of the outage."""
 
     def __init__(self) -> None:
         """The broker is not away."""
@@ -54,7 +54,7 @@ class Outage:
         return self._since is not None
 
     def failed(self, url: str, exc: Exception) -> None:
-        """Take note of a failure, the first or a later one; a server that refuses to work is away, too."""
+        """Count a failure, the first or a later one; a server that refuses to work is away, too."""
         if self._since is None:
             self._since = time.monotonic()
             self._pauses = pauses()
@@ -62,25 +62,25 @@ class Outage:
         self._pause_s = next(self._pauses)
 
     def take_pause(self) -> float:
-        """Give how many seconds to wait before the next attempt: once for each failure, none without one."""
+        """Return the seconds to wait before the next attempt: once for each failure, none without one."""
         pause_s, self._pause_s = self._pause_s, 0.0
         return pause_s
 
     def ended(self) -> None:
-        """Take note that the broker answers and takes writes."""
+        """End the outage: the broker answers and takes writes."""
         if self._since is not None:
             logger.warning("broker back after %.1f s", time.monotonic() - self._since)
             self._since = None
 
 
 class Consumer(CeleryConsumer):
-    """Connects again at once, then with short pauses, for as long as it takes; says so once an outage."""
+    """Celery's consumer that reconnects at once, then with short pauses, for as long as it takes."""
 
     class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc,valid-type]  # the stubs call it a variable
         """The steps of the consumer."""
 
         def info(self, parent: Any) -> dict[str, Any]:
-            """Say for `inspect stats` how the steps are, without the password in the address of a socket."""
+            """Return the state of the steps for `inspect stats`, without the password in the address of a socket."""
             found: dict[str, Any] = super().info(parent)
             broker = found.get("broker")
             if isinstance(broker, dict):
@@ -104,7 +104,7 @@ class Consumer(CeleryConsumer):
         self._restart_state = restart_state(maxR=1000, maxT=1)
 
     def create_task_handler(self, promise: Any = promise) -> Callable[[Any], Any]:
-        """Return what is called with each message: those of models go to the intake, all others Celery's own way.
+        """Return the callback of messages: those of models go to the intake, all others Celery's own way.
 
         Celery makes two promises for each message, to acknowledge it by; the outbox acknowledges by batches instead,
         and without them a request takes a twentieth less of the worker's time.
@@ -122,7 +122,7 @@ class Consumer(CeleryConsumer):
         return on_task_received
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, however long the broker is away; gives the connection."""
+        """Connect, however long the broker is away; return the connection."""
         while True:
             time.sleep(self._outage.take_pause())
             maybe_shutdown()
@@ -151,7 +151,7 @@ class Consumer(CeleryConsumer):
             self._settling = self.hub.call_later(SETTLED_S, self._outage.ended)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Take note of a failure between two connections."""
+        """Count a failure between two connections."""
         self._failed(self.conninfo.as_uri(), exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
@@ -161,6 +161,11 @@ class Consumer(CeleryConsumer):
         _let_go(connection)
         ignore_errors(connection, connection.close)
         self.steps = [step for step in self.steps if not isinstance(step, Mingle)]
+
+
+def is_served(strategies: Mapping[Any, Any], task: object) -> bool:
+    """Return whether a task is a model of this worker."""
+    return type(task) is str and type(strategies.get(task)) is InferenceHandler
 
 
 def _let_go(connection: Any) -> None:
@@ -173,7 +178,7 @@ def _let_go(connection: Any) -> None:
 
 
 def pauses() -> Iterator[float]:
-    """Give the seconds before each further attempt to connect, without end; the first is made at once."""
+    """Yield the seconds before each further attempt to connect, without end; the first is made at once."""
     yield 0.0
     longest_s = FIRST_PAUSE_S
     while True:
@@ -182,7 +187,7 @@ def pauses() -> Iterator[float]:
 
 
 def learn_revocations(consumer: Any) -> None:
-    """Tell the other workers which requests were revoked, and hear it from them, while requests are served already.
+    """Exchange revoked requests with the other workers, while requests are served already.
 
     A client's cancellation is a row, which every worker respects. A revocation by Flower or another Celery client only
     lives in the workers, and those whose connection was broken missed it. Before its first request a worker waits for

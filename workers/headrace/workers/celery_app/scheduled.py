@@ -1,4 +1,4 @@
-"""What `celery inspect scheduled` and Flower show: Celery's own list, and what waits for its time in the server."""
+"""The answer to `celery inspect scheduled`: Celery's own list, and requests that wait for their time in the server."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What Celery's dispatch makes no request of: who sent it is answered, and it goes to the dead letters.
+"""Dead-letters messages that Celery cannot dispatch, after their senders were answered.
 
-By itself Celery drops such a message, or dies of it.
+Stock Celery drops such messages, or crashes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 _look_up: Final = dict.__getitem__
 
 
-def keep_unreadable(consumer: Any, intake: Intake) -> None:
-    """Take over what a Celery consumer does with messages it can't read. Call it before the consumer's loop starts."""
+def dead_letter_undeliverable(consumer: Any, intake: Intake) -> None:
+    """Replace how a Celery consumer treats messages it can't read. Call it before the consumer's loop starts."""
 
     def turn_away(message: Any, error: HeadraceError, payload: object = None) -> None:
         logger.error("buried queue=%s reason=%s", message.delivery.queue, error.message)
-        if not intake.turn_away(message, error, payload=payload, burial=error.message):
+        if not intake.turn_away(message, error, payload=payload, dead_letter=error.message):
             message.channel.consumer.dead_letter(message.delivery_tag, error.message, [])
 
     def on_unknown_message(body: object, message: Any) -> None:
@@ -55,7 +55,7 @@ def keep_unreadable(consumer: Any, intake: Intake) -> None:
 
 
 class _Strategies(dict[Any, Any]):
-    """Tasks by name; what can't even be a name is an unknown one."""
+    """Tasks by name; a value that can't even be a name is an unknown task."""
 
     def __getitem__(self, name: object) -> Any:
         try:

@@ -1,1 +1,1 @@
-"""What Flower and `celery inspect` see."""
+"""Celery events, counters and active requests, as Flower and `celery inspect` show them."""

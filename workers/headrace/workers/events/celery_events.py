@@ -1,23 +1,23 @@
-"""What Flower, `celery inspect` and `celery events` see: all micro-batches, and requests one by one up to a rate."""
+"""Celery events of micro-batches and requests: all batches, and requests one by one up to a rate."""
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from types import SimpleNamespace
 from typing import Any, Final, Protocol
 
-import msgspec
 from celery.worker import state as celery_state
 
 from headrace.contracts import State
 from headrace.contracts.message import TASK_PREFIX
-from headrace.workers.models.served_model import Lane
-from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome
+from headrace.workers.events.active_view import ActiveView
+from headrace.workers.events.batch_summary import BatchSummary
+from headrace.workers.events.rate_limit import RateLimit
+from headrace.workers.events.wording import counted
+from headrace.workers.request import FinishedBatch, InferenceRequest, ModelRef, Outcome
 
 #: Events are gathered for this long and go out as one message: publishing costs 30 times what making an event does.
 GATHER_S: Final = 0.1
@@ -32,7 +32,7 @@ CHECK_PREFIX: Final = "check."
 #: GATHER_S. A tiny model makes hundreds of batches a second, and each costs Flower about 0.25 ms.
 BATCHES_PER_S: Final = 50.0
 
-_lane_of: Final = attrgetter("lane")
+_served_of: Final = attrgetter("served")
 
 
 class Dispatcher(Protocol):
@@ -45,143 +45,31 @@ class Dispatcher(Protocol):
         """Buffer one event."""
 
 
-class RateLimit:
-    """A token bucket: `rate_per_s` on average, and at most one second's worth (at least 1, if any) at once."""
-
-    def __init__(self, rate_per_s: float) -> None:
-        """Start full. rate_per_s: 0 allows nothing."""
-        self._rate_per_s = rate_per_s
-        self._burst = max(1.0, rate_per_s) if rate_per_s > 0 else 0.0
-        self._tokens = self._burst
-        self._filled_at = 0.0
-
-    def take(self, wanted: int, now: float) -> int:
-        """Give how many of `wanted` are allowed at time `now` (monotonic seconds)."""
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._filled_at) * self._rate_per_s)
-        self._filled_at = now
-        allowed = min(wanted, int(self._tokens))
-        self._tokens -= allowed
-        return allowed
-
-
-class LaneView:
-    """Stands for the requests that a lane holds, among those that Celery's worker takes for active.
-
-    So `celery inspect active` and Flower tell which models are busy, and a heartbeat how many.
-    """
-
-    #: Celery's cold shutdown cancels what is active unless it was acknowledged; the engine puts it back by itself.
-    acknowledged: Final = True
-    task: Final = SimpleNamespace(acks_late=True)
-
-    def __init__(self, lane: Lane) -> None:
-        """Describe a lane that holds nothing yet."""
-        self.id = str(uuid.uuid4())
-        self.held = 0
-        self.time_start: float | None = None
-        # Celery sets this on what it finds among reserved requests after a reconnect.
-        self.eventer: object = None
-        self._lane = lane
-
-    def add(self, requests: int) -> None:
-        """Count requests in, or out when negative."""
-        before, self.held = self.held, self.held + requests
-        if before == 0 < self.held:
-            self.time_start = time.time()
-            celery_state.active_requests.add(self)
-            celery_state.reserved_requests.add(self)
-        elif self.held == 0:
-            celery_state.active_requests.discard(self)
-            celery_state.reserved_requests.discard(self)
-
-    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 — Celery's interface
-        """Describe the lane in the form of a Celery request."""
-        queue = self._lane.queue
-        return {
-            "id": self.id,
-            "name": queue,
-            "type": queue,
-            "args": f"{_count(self.held, 'request')} in this worker",
-            "kwargs": {"version": self._lane.package.version},
-            "hostname": None,
-            "time_start": self.time_start,
-            "acknowledged": False,
-            "delivery_info": {"exchange": "", "routing_key": queue, "priority": 0, "redelivered": False},
-            "worker_pid": os.getpid(),
-        }
-
-
-class BatchSum(msgspec.Struct, gc=False):
-    """One or several micro-batches of a lane, as one pseudo-task of Flower's. Times are seconds since 1970."""
-
-    lane: Lane
-    id: str
-    started_at: float
-    batches: int = 0
-    rows: int = 0
-    requests: int = 0
-    failed: int = 0
-    reasons: Counter[str] = msgspec.field(default_factory=Counter)
-    seconds: float = 0.0
-    finished_at: float = 0.0
-
-    def add(self, batch: FinishedBatch) -> None:
-        """Count one batch in."""
-        self.batches += 1
-        self.rows += batch.rows
-        self.requests += batch.requests
-        self.failed += len(batch.outcomes)
-        self.reasons[str(batch.reason)] += 1
-        self.seconds += batch.seconds
-        self.started_at = min(self.started_at, batch.started_at)
-        self.finished_at = max(self.finished_at, batch.finished_at)
-
-    @property
-    def args(self) -> str:
-        """Say how much it was."""
-        text = f"{_count(self.rows, 'row')} of {_count(self.requests, 'request')}"
-        return text if self.batches == 1 else f"{self.batches} batches: {text}"
-
-    @property
-    def kwargs(self) -> str:
-        """Give the same as Flower's search reads it: `kwargs:reason='full'`, `kwargs:rows=64`."""
-        fields: dict[str, object] = {"rows": self.rows, "requests": self.requests}
-        if self.batches == 1:
-            fields["reason"] = next(iter(self.reasons))
-        else:
-            fields |= {"batches": self.batches, "reasons": dict(self.reasons)}
-        return repr(fields | {"seconds": round(self.seconds, 6), "version": self.lane.package.version})
-
-    @property
-    def result(self) -> str:
-        """Say how its requests ended."""
-        succeeded = f"{self.requests - self.failed:,} succeeded"
-        return f"{succeeded}, {self.failed:,} failed" if self.failed else succeeded
-
-
 class Monitor:
-    """Turns what happens in the worker into Celery events and counters. Runs on the worker's main thread.
+    """Publishes the worker's batches and requests as Celery events and counters, on the worker's main thread.
 
     dispatcher: changes with every connection of the consumer; None while there is none.
-    call_later: runs a function on the main thread after some seconds; set while Celery's event loop runs.
     """
 
-    def __init__(self, events_per_s: float) -> None:
-        """events_per_s: requests shown one by one; failures have a budget of the same size for themselves."""
+    def __init__(self, events_per_s: float, call_later: Callable[[float, Callable[[], None]], object]) -> None:
+        """events_per_s: requests shown one by one; failures have a budget of the same size for themselves.
+
+        call_later: runs a function on the main thread after some seconds.
+        """
         self.dispatcher: Dispatcher | None = None
-        self.call_later: Callable[[float, Callable[[], None]], object] | None = None
+        self._call_later = call_later
         self._gathered: list[tuple[str, dict[str, Any]]] = []
-        self._summed: dict[Lane, BatchSum] = {}
+        self._summed: dict[ModelRef, BatchSummary] = {}
         self._due = False
-        self._views: dict[Lane, LaneView] = {}
+        self._views: dict[ModelRef, ActiveView] = {}
         self._requests = RateLimit(events_per_s)
         self._failures = RateLimit(events_per_s)
         self._batches = RateLimit(BATCHES_PER_S)
 
     def received(self, requests: Sequence[InferenceRequest]) -> None:
         """Announce requests that were accepted, as many as the rate allows; the others are marked as not traced."""
-        for lane, count in Counter(map(_lane_of, requests)).items():
-            self._held(lane, count)
+        for served, count in Counter(map(_served_of, requests)).items():
+            self._held(served, count)
         if not self._on:
             return
         now = time.time()
@@ -206,7 +94,7 @@ class Monitor:
                 self._send_ended(outcome, batch, parent)
 
     def flush(self) -> None:
-        """Send what was gathered, as one message."""
+        """Send the gathered events as one message."""
         summed, self._summed = self._summed, {}
         for batches in summed.values():
             self._send_batch(batches)
@@ -223,27 +111,27 @@ class Monitor:
     def _on(self) -> bool:
         return self.dispatcher is not None and self.dispatcher.enabled
 
-    def _held(self, lane: Lane, requests: int) -> None:
-        view = self._views.get(lane)
+    def _held(self, served: ModelRef, requests: int) -> None:
+        view = self._views.get(served)
         if view is None:
-            view = self._views[lane] = LaneView(lane)
+            view = self._views[served] = ActiveView(served)
         view.add(requests)
 
     def _count(self, batch: FinishedBatch) -> None:
         for name, count in _names(batch).items():
             celery_state.total_count[name] += count
             celery_state.all_total_count[0] += count
-        if batch.lane is None:
+        if batch.served is None:
             return
         if batch.batch_id is not None:
-            celery_state.total_count[BATCH_PREFIX + batch.lane.package.name] += 1
-            self._held(batch.lane, -batch.requests - len(batch.deferred))
+            celery_state.total_count[BATCH_PREFIX + batch.served.package.name] += 1
+            self._held(batch.served, -batch.requests - len(batch.deferred))
         else:
             # Those that the intake refused were never held; they have no rows.
-            self._held(batch.lane, -sum(outcome.request.rows > 0 for outcome in batch.outcomes))
+            self._held(batch.served, -sum(outcome.request.rows > 0 for outcome in batch.outcomes))
 
     def _shown(self, outcomes: Sequence[Outcome]) -> Iterable[Outcome]:
-        """Choose what is shown: all that were announced, so that none seems to run for ever, and some of the others."""
+        """Return the outcomes to show: all that were announced, so that none seems to run for ever, and some others."""
         if not outcomes:
             return ()
         others = sum(not outcome.request.traced for outcome in outcomes)
@@ -254,36 +142,36 @@ class Monitor:
         return [*(outcome for outcome in outcomes if outcome.request.traced), *surprising]
 
     def _show_batch(self, batch: FinishedBatch) -> str | None:
-        """Announce a micro-batch, or add it to a sum; give the id under which Flower knows it."""
-        if batch.lane is None or batch.batch_id is None:
+        """Announce a micro-batch, or add it to a sum; return the id under which Flower knows it."""
+        if batch.served is None or batch.batch_id is None:
             return None
         if self._batches.take(1, time.monotonic()):
-            one = BatchSum(batch.lane, str(batch.batch_id), batch.started_at)
+            one = BatchSummary(batch.served, str(batch.batch_id), batch.started_at)
             one.add(batch)
             self._send_batch(one)
             return one.id
-        batches = self._summed.get(batch.lane)
+        batches = self._summed.get(batch.served)
         if batches is None:
             self._flush_later()
-            batches = self._summed[batch.lane] = BatchSum(batch.lane, str(batch.batch_id), batch.started_at)
+            batches = self._summed[batch.served] = BatchSummary(batch.served, str(batch.batch_id), batch.started_at)
         batches.add(batch)
         return batches.id
 
     def _flush_later(self) -> None:
-        if not self._due and self.call_later is not None:
+        if not self._due:
             self._due = True
-            self.call_later(GATHER_S, self.flush)
+            self._call_later(GATHER_S, self.flush)
 
     def _send(self, kind: str, timestamp: float, **fields: Any) -> None:
         self._flush_later()
         self._gathered.append((kind, {"timestamp": timestamp, **fields}))
 
-    def _send_batch(self, batches: BatchSum) -> None:
+    def _send_batch(self, batches: BatchSummary) -> None:
         self._send(
             "task-received",
             batches.started_at,
             uuid=batches.id,
-            name=BATCH_PREFIX + batches.lane.package.name,
+            name=BATCH_PREFIX + batches.served.package.name,
             args=batches.args,
             kwargs=batches.kwargs,
             retries=0,
@@ -297,8 +185,8 @@ class Monitor:
 
     def _send_dependence(self, batch: FinishedBatch) -> None:
         """Announce a failed check of a model's rows as a pseudo-task that failed."""
-        assert batch.lane is not None
-        package, check = batch.lane.package, str(uuid.uuid4())
+        assert batch.served is not None
+        package, check = batch.served.package, str(uuid.uuid4())
         args = f"version {package.version}: each request runs alone from now on"
         fields: dict[str, Any] = {"args": args, "kwargs": "{}", "retries": 0, "eta": None, "expires": None}
         self._send("task-received", batch.started_at, uuid=check, name=CHECK_PREFIX + package.name, **fields)
@@ -310,8 +198,8 @@ class Monitor:
         # A request that the intake refused has no rows that could be counted.
         fields: dict[str, object] = {"rows": request.rows} if request.rows else {}
         fields["priority"] = request.priority
-        if request.lane is not None:
-            fields["version"] = request.lane.package.version
+        if request.served is not None:
+            fields["version"] = request.served.package.version
         self._send(
             "task-received",
             at,
@@ -331,7 +219,7 @@ class Monitor:
             batch.finished_at,
             uuid=request.id,
             parent_id=parent,
-            result=f"{_count(request.rows, 'row')} in a batch of {_count(batch.rows, 'row')}",
+            result=f"{counted(request.rows, 'row')} in a batch of {counted(batch.rows, 'row')}",
             runtime=batch.seconds,
         )
 
@@ -353,14 +241,10 @@ class Monitor:
 def _names(batch: FinishedBatch) -> dict[str, int]:
     """Count the requests of a batch by task name."""
     counts: dict[str, int] = {}
-    if batch.lane is not None:
-        counts[batch.lane.queue] = batch.requests
+    if batch.served is not None:
+        counts[batch.served.queue] = batch.requests
         return counts
     for outcome in batch.outcomes:
         name = TASK_PREFIX + outcome.request.model
         counts[name] = counts.get(name, 0) + 1
     return counts
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

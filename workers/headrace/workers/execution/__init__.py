@@ -1,1 +1,1 @@
-"""Running batches: the executor's thread, bisection of failures, backoff, and cancellation."""
+"""Running batches: the executor, the pipeline of layers, batches in flight, bisection of failures, and backoff."""

@@ -15,7 +15,7 @@ LEAST_SHARE: Final = 0.5
 
 
 def retry_delay_s(retries: int, chance: float, left_s: float | None = None) -> float:
-    """Give how long a request waits that was tried again `retries` times before.
+    """Return how long a request waits that was tried again `retries` times before.
 
     chance: from 0 to 1. left_s: seconds to its deadline, if any; it waits no longer than that, so that it expires in
     time.

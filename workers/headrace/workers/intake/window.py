@@ -1,4 +1,4 @@
-"""The window: how many requests of a queue may be claimed now, from what is here and how long that will take."""
+"""The window: how many requests of a queue may be claimed now, given those that wait and how long they will take."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Callable
 from typing import Final
 
 from headrace.workers.batching import prefetch
-from headrace.workers.models.served_model import Lane, Lanes
+from headrace.workers.models.served_model import ServedModel
+from headrace.workers.models.table import ModelTable
 
 #: Requests for this many full batches are claimed ahead while batches are short, so that one is read while one runs.
 BATCHES_AHEAD: Final = 2
 
 
 class Window:
-    """Counts what was claimed and has not begun; what is claimed ahead, `batching.prefetch` decides.
+    """Counts claimed requests that have not begun; `batching.prefetch` decides how many are claimed ahead.
 
     `taken` is the executor thread's to call, all else the main thread's. No lock: each counter has one writer.
     """
 
     def __init__(
-        self, lanes: Lanes, running: Callable[[], prefetch.Running | None], most_bytes: int | float = math.inf
+        self, models: ModelTable, running: Callable[[], prefetch.Running | None], most_bytes: int | float = math.inf
     ) -> None:
         """running: returns the batch that runs. most_bytes: of inputs that were claimed and have not begun."""
-        self._lanes = lanes
+        self._models = models
         self._running = running
         self._most_bytes = most_bytes
         self._bytes_admitted = self._bytes_taken = 0
@@ -69,39 +70,39 @@ class Window:
         """Return how many requests of a queue may be claimed while anything may be."""
         if self.room_bytes <= 0:
             return 0
-        lanes = self._lanes.of_queue(queue)
-        wanted_rows = max((_rows_ahead(lane) for lane in lanes), default=BATCHES_AHEAD)
-        wanted_rows -= self._waiting_rows(queue, lanes)
+        models = self._models.of_queue(queue)
+        wanted_rows = max((_rows_ahead(served) for served in models), default=BATCHES_AHEAD)
+        wanted_rows -= self._waiting_rows(queue, models)
         if wanted_rows <= 0:
             return 0
         rows, requests = self._admitted.get(queue, (0, 0))
         rows_per_request = max(1.0, rows / requests) if requests > 0 else 1.0
         return -int(-wanted_rows // rows_per_request)
 
-    def _waiting_rows(self, queue: str, lanes: list[Lane]) -> int:
+    def _waiting_rows(self, queue: str, models: list[ServedModel]) -> int:
         rows, _ = self._admitted.get(queue, (0, 0))
-        return rows - self._taken.get(queue, 0) - sum([lane.parked_rows for lane in lanes])
+        return rows - self._taken.get(queue, 0) - sum([served.parked_rows for served in models])
 
     def _waiting_s(self) -> float:
         """Return how long all that waits will run, or something above the longest that allows a claim."""
         total_s = 0.0
         for queue in tuple(self._occupied):
-            lanes = self._lanes.of_queue(queue)
-            rows = self._waiting_rows(queue, lanes)
+            models = self._models.of_queue(queue)
+            rows = self._waiting_rows(queue, models)
             if rows > 0:
-                total_s += max((_work_s(lane, rows) for lane in lanes), default=math.inf)
+                total_s += max((_work_s(served, rows) for served in models), default=math.inf)
                 if total_s > prefetch.AHEAD_S:
                     break
-            elif not any(lane.parked_rows for lane in lanes):
+            elif not any(served.parked_rows for served in models):
                 self._occupied.discard(queue)
         return total_s
 
 
-def _rows_ahead(lane: Lane) -> int:
-    batch_rows = lane.batcher.max_rows
-    batch_s = lane.cost.predict(batch_rows) or math.inf
-    return prefetch.rows_ahead(batch_s, batch_rows, BATCHES_AHEAD * lane.max_rows)
+def _rows_ahead(served: ServedModel) -> int:
+    batch_rows = served.batcher.max_rows
+    batch_s = served.cost.predict(batch_rows) or math.inf
+    return prefetch.rows_ahead(batch_s, batch_rows, BATCHES_AHEAD * served.max_rows)
 
 
-def _work_s(lane: Lane, rows: int) -> float:
-    return prefetch.work_s(lane.cost.predict, rows, lane.batcher.max_rows)
+def _work_s(served: ServedModel, rows: int) -> float:
+    return prefetch.work_s(served.cost.predict, rows, served.batcher.max_rows)

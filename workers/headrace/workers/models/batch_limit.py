@@ -1,4 +1,4 @@
-"""The most rows that a batch may have since one ran out of memory, and how that becomes more again."""
+"""The batch limit: the most rows of a batch since one ran out of memory, and how it rises again."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-#: After so many batches in a row that were as large as the ceiling and succeeded, it is raised.
+#: After this many batches in a row that were as large as the limit and succeeded, it is raised.
 FULL_BATCHES: Final = 20
 
-#: By so much, and by one row at least.
+#: By this share, and by one row at least.
 STEP: Final = 0.1
 
 
-class Ceiling:
-    """Keeps the rows of a lane's batches below what its device has memory for; pure.
+class BatchLimit:
+    """Keeps the rows of a model's batches below what its device has memory for; pure.
 
-    rows: the most rows at present. remember: called with each new ceiling, None when there is none any more.
+    rows: the most rows at present. remember: called with each new limit, None when there is none any more.
     """
 
     def __init__(self, most: int, remembered: int | None, remember: Callable[[int | None], None]) -> None:
-        """most: what the package allows. remembered: the ceiling of an earlier process."""
+        """most: what the package allows. remembered: the limit of an earlier process."""
         self.rows = most if remembered is None else min(max(remembered, 1), most)
         self._most = most
         self._remember = remember
         self._full_batches = 0
-        #: The last ceiling that many batches kept to; 0 while there is none.
+        #: The last limit that many batches kept to; 0 while there is none.
         self._proven = 0
 
     def ran_out_at(self, rows: int) -> None:
-        """Lower the ceiling: to half the rows that needed more memory than there is, or to what it was raised from."""
+        """Lower the limit: to half the rows that needed more memory than there is, or to what it was raised from."""
         lower = self._proven if 0 < self._proven < rows else max(rows // 2, 1)
         self._proven = min(self._proven, lower)
         self._full_batches = 0
@@ -38,7 +38,7 @@ class Ceiling:
             self._remember(lower)
 
     def succeeded_with(self, rows: int) -> bool:
-        """Note a batch that succeeded; True if that raised the ceiling."""
+        """Count a batch that succeeded; return True if that raised the limit."""
         if self.rows >= self._most or rows < self.rows:
             return False
         self._full_batches += 1

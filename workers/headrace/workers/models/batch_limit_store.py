@@ -1,49 +1,55 @@
-"""The ceilings of all lanes on one device, remembered in Redis for the processes to come."""
+"""Batch limits of all models on one device, kept in Redis across restarts."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.contracts import BrokerUnavailable, ModelPackage
 from headrace.queueing import translate_errors
 from headrace.queueing.keys import PLAIN, keys_of
-from headrace.workers.models.batch_limit import Ceiling
+from headrace.workers.models.batch_limit import BatchLimit
 
 if TYPE_CHECKING:
     import redis
 
-    from headrace.queueing import RunningMarker
-
 logger = logging.getLogger(__name__)
 
 
-class Ceilings:
-    """Makes the ceiling of each lane, from what earlier processes learned on this device."""
+class Sender(Protocol):
+    """Sends commands whose answers don't matter."""
 
-    def __init__(self, device: str, sender: RunningMarker) -> None:
-        """sender: takes along what is to be remembered; a ceiling that gets lost is only learned again."""
+    def send(self, *command: str | int) -> None:
+        """Send a command to the broker; it may get lost."""
+        ...
+
+
+class BatchLimitStore:
+    """Makes the limit of each model from what earlier processes learned on this device."""
+
+    def __init__(self, device: str, sender: Sender) -> None:
+        """sender: of what is to be remembered; a limit that gets lost is only learned again."""
         self._device = device
         self._sender = sender
         self._known: dict[str, int] = {}
         self._key = PLAIN.ceilings
 
     def load(self, client: redis.Redis) -> None:
-        """Read what was learned before; without the broker, which the worker may come before, start without."""
+        """Read the limits of earlier processes; without a broker, which may start after the worker, there are none."""
         self._key = keys_of(client).ceilings
         try:
             with translate_errors():
                 found: dict[bytes, bytes] = client.hgetall(self._key)  # type: ignore[assignment]
         except BrokerUnavailable as exc:
-            logger.warning("the batch ceilings of earlier workers were not read: %s", exc.message)
+            logger.warning("the batch limits of earlier workers were not read: %s", exc.message)
             return
         self._known = {key.decode(): int(rows) for key, rows in found.items()}
 
-    def of(self, package: ModelPackage) -> Ceiling:
-        """Give the ceiling of a package's lane."""
+    def of(self, package: ModelPackage) -> BatchLimit:
+        """Return the limit of a package's batches."""
         key = f"{package.name} {package.version} {self._device}"
-        return Ceiling(package.manifest.batching.max_rows, self._known.get(key), partial(self._remember, key))
+        return BatchLimit(package.manifest.batching.max_rows, self._known.get(key), partial(self._remember, key))
 
     def _remember(self, key: str, rows: int | None) -> None:
         if rows is None:

@@ -10,7 +10,7 @@ import msgspec
 
 from headrace.contracts import HeadraceError, PackageError
 from headrace.runtimes.base import OutOfMemory, TransientFailure
-from headrace.workers.models.served_model import Lane
+from headrace.workers.models.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -18,20 +18,20 @@ logger = logging.getLogger(__name__)
 class Loaded(msgspec.Struct):
     """A load that has ended. failure: None when the model is there."""
 
-    lane: Lane
+    served: ServedModel
     failure: HeadraceError | TransientFailure | None
 
 
 class Loader:
-    """Loads the models of lanes. All but the loads themselves happens on the thread that calls `load`.
+    """Loads models. All but the loads themselves happens on the thread that calls `load`.
 
-    lanes: those that are being loaded; who gets a `Loaded` removes its lane.
+    loading: those that are being loaded; whoever gets a `Loaded` removes its model.
     """
 
-    def __init__(self, tell: Callable[[Loaded], None]) -> None:
-        """tell: called with each load that has ended, on its own thread."""
-        self._tell = tell
-        self.lanes: list[Lane] = []
+    def __init__(self, ended: Callable[[Loaded], None]) -> None:
+        """ended: called with each load that has ended, on its own thread."""
+        self._ended = ended
+        self.loading: list[ServedModel] = []
         self._threads: list[threading.Thread] = []
 
     @property
@@ -39,33 +39,33 @@ class Loader:
         """Whether a load runs; any thread."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def load(self, lane: Lane) -> None:
-        """Begin to load the model of a lane, unless that was begun before."""
-        if lane in self.lanes:
+    def load(self, served: ServedModel) -> None:
+        """Begin to load a model, unless that was begun before."""
+        if served in self.loading:
             return
-        self.lanes.append(lane)
-        logger.info("model loading: %r", lane)
+        self.loading.append(served)
+        logger.info("model loading: %r", served)
         # A daemon: a load that never ends holds up no shutdown.
-        thread = threading.Thread(target=self._load, args=(lane,), name=f"headrace-load-{lane!r}", daemon=True)
+        thread = threading.Thread(target=self._load, args=(served,), name=f"headrace-load-{served!r}", daemon=True)
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         thread.start()
 
-    def _load(self, lane: Lane) -> None:
-        self._tell(Loaded(lane, failure_to_load(lane)))
+    def _load(self, served: ServedModel) -> None:
+        self._ended(Loaded(served, failure_to_load(served)))
 
 
-def failure_to_load(lane: Lane) -> HeadraceError | TransientFailure | None:
-    """Load the model of a lane; return why that failed, None if it is there."""
+def failure_to_load(served: ServedModel) -> HeadraceError | TransientFailure | None:
+    """Load a model; return why that failed, None if it is there."""
     try:
-        lane.load()
+        served.load()
     except TransientFailure as exc:
         return exc
     except MemoryError:
-        return OutOfMemory(f"there is no memory to load {lane!r}")
+        return OutOfMemory(f"there is no memory to load {served!r}")
     except HeadraceError as exc:
-        logger.error("model can't be loaded: %r: %s", lane, exc.message)  # noqa: TRY400 — the message is the cause
+        logger.error("model can't be loaded: %r: %s", served, exc.message)  # noqa: TRY400 — the message is the cause
         return exc
     except Exception as exc:  # a runtime is a plug-in, and its requests must not wait for ever
-        logger.exception("model can't be loaded: %r", lane)
-        return PackageError(f"{lane!r} can't be loaded: {type(exc).__name__}; the worker's log says why")
+        logger.exception("model can't be loaded: %r", served)
+        return PackageError(f"{served!r} can't be loaded: {type(exc).__name__}; the worker's log says why")
     return None

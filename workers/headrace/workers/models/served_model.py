@@ -1,32 +1,29 @@
-"""A lane: one version of one model in this worker, with its batcher, its cost model and, once loaded, its model."""
+"""A served model: one version of one model, with its batcher, its cost model and, once loaded, the model itself."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Hashable
-from random import Random
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, Tensors, TensorSpec
+from headrace.contracts import ModelPackage, Tensors, TensorSpec
 from headrace.contracts.formatting import first_line
 from headrace.contracts.message import queue_name
-from headrace.contracts.package.manifest import LATEST, BatchingAdvice
+from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.package.processor import place_of
 from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.runtimes.base import TransientFailure
+from headrace.runtimes.base import max_in_flight
 from headrace.runtimes.loading import load_model
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
-from headrace.workers.execution.runner import ServedModel, Verdict
-from headrace.workers.models.batch_limit import Ceiling
-from headrace.workers.models.batch_limit_store import Ceilings
+from headrace.workers.models.batch_limit import BatchLimit
+from headrace.workers.models.checked_model import CheckedModel
 from headrace.workers.models.input_check import InputCheck
-from headrace.workers.models.row_independence import NeighbourCheck, run_again_alone
 from headrace.workers.request import InferenceRequest
 
 logger = logging.getLogger(__name__)
@@ -41,11 +38,9 @@ _ALONE: Final = BatchPolicy(max_rows=1, max_wait_s=0.0)
 #: doesn't wait for the next claim, and few enough that other workers find some.
 _ALONE_ROWS: Final = 4
 
-_NO_LANES: Final[list[Lane]] = []
-
 
 def starting_cost(advice: BatchingAdvice, *, place: str, threads: int) -> CostModel:
-    """Make a lane's cost model of what `headrace models profile` measured.
+    """Make a cost model from what `headrace models profile` measured.
 
     Measured in this place (processor and kind of device) with as many threads, the figures decide on waits from the
     first request on. Measured otherwise, or it isn't known how, they are only the first predictions: a fixed part that
@@ -59,7 +54,7 @@ def starting_cost(advice: BatchingAdvice, *, place: str, threads: int) -> CostMo
 
 
 def profiled_otherwise(advice: BatchingAdvice, *, place: str, threads: int) -> str:
-    """Say in what the measurement of a package differs from how it runs here; empty if in nothing, or unknown."""
+    """Return how the measurement of a package differs from how it runs here; "" if it doesn't, or nobody knows."""
     differences = []
     if advice.threads not in {0, threads}:
         differences.append(f"threads={threads} profiled_threads={advice.threads}")
@@ -68,10 +63,11 @@ def profiled_otherwise(advice: BatchingAdvice, *, place: str, threads: int) -> s
     return " ".join(differences)
 
 
-class Lane:
+class ServedModel:
     """One version of one model. The executor thread owns `batcher` and, once loaded, `model`; the rest never changes.
 
     parked_rows: rows in the batcher that wait for the model to be loaded. output_bytes_per_row: of the last batch.
+    max_in_flight: batches that may run at the same time, known once it is loaded.
     """
 
     def __init__(
@@ -80,12 +76,11 @@ class Lane:
         *,
         device: str,
         threads: int,
-        ceiling: Ceiling | None = None,
-        check_every: int = 0,
+        limit: BatchLimit | None = None,
     ) -> None:
-        """Prepare the lane; the model is loaded by `load`.
+        """Prepare all but the model itself, which `load` loads.
 
-        ceiling: of its batches, if it is known from before. check_every: see `NeighbourCheck`.
+        limit: of its batches, if it is known from before.
         """
         advice = package.manifest.batching
         self.package = package
@@ -95,28 +90,27 @@ class Lane:
         self.max_rows = advice.max_rows if advice.independent_rows else _ALONE_ROWS
         self.cost = starting_cost(advice, place=place_of(device), threads=threads)
         self.independent_rows = advice.independent_rows
-        policy = BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes)
-        self.batcher: MicroBatcher[InferenceRequest] = MicroBatcher(
-            policy if self.independent_rows else _ALONE, self.cost
-        )
-        self._ceiling = ceiling or Ceiling(advice.max_rows, None, lambda _: None)
+        self.batcher: MicroBatcher[InferenceRequest] = MicroBatcher(_policy_of(advice), self.cost)
+        self._limit = limit or BatchLimit(advice.max_rows, None, lambda _: None)
         if self.independent_rows:
-            self.batcher.lower_ceiling(self._ceiling.rows)
+            self.batcher.lower_limit(self._limit.rows)
         inputs = self.signature.inputs
         self._varies = any(spec.varies for spec in inputs)
         self._input_axes = RowAxes(inputs)
         self._has_parameters = any(spec.per_request or spec.optional for spec in inputs)
-        self._neighbours = NeighbourCheck(check_every, Random())  # noqa: S311 — no secret
         self._device = device
         self._threads = threads
-        self._model: ServedModel | None = None
+        self._model: CheckedModel | None = None
         #: Whether `model` is there.
         self.loaded = False
+        self.max_in_flight = 1
+        # Batches in flight end on several threads.
+        self._learning = threading.Lock()
         self.parked_rows = 0
         self.output_bytes_per_row = 0.0
 
     def __repr__(self) -> str:
-        """Name the lane as people do."""
+        """Name the model as people do."""
         return f"{self.package.name} {self.package.version}"
 
     @property
@@ -126,19 +120,20 @@ class Lane:
         return int(rows * self.output_bytes_per_row)
 
     @property
-    def model(self) -> ServedModel:
+    def model(self) -> CheckedModel:
         """The model, which is `loaded`."""
         assert self._model is not None
         return self._model
 
-    def load(self) -> ServedModel:
+    def load(self) -> CheckedModel:
         """Return the model, loading it first if need be; by one thread at a time. Raises what `load_model` raises."""
         if self._model is None:
             self.package.verify()
             loaded = load_model(self.package, self._device, self._threads)
-            model = ServedModel(loaded, self.signature, independent_rows=self.independent_rows)
+            model = CheckedModel(loaded, self.signature, independent_rows=self.independent_rows)
             self._warm_up(model)
             self._model = model
+            self.max_in_flight = max_in_flight(loaded)
             self.loaded = True
             self._log_loaded()
         return self._model
@@ -153,34 +148,29 @@ class Lane:
         if difference:
             logger.info("model was profiled otherwise, so it learns its times anew: %r %s", self, difference)
 
-    def check_neighbours(self, verdict: Verdict) -> str:
-        """Return how a request's outputs were found to depend on those beside it; "" if they weren't.
+    def run_alone(self) -> None:
+        """Run each request alone from now on, since its rows were found to depend on those beside them."""
+        with self._learning:
+            self.independent_rows = self.model.independent_rows = False
+            self.max_rows = _ALONE_ROWS
+            self.batcher.use(_ALONE)
 
-        If they were, what ran in company is computed anew, and each request runs alone from now on.
-        """
-        if not self.independent_rows or self._model is None:
-            return ""
-        found = self._neighbours(self._model, verdict)
-        if found:
-            logger.error("rows.dependent model=%r: %s; its requests run alone from now on", self, found)
-            self._run_alone(self._model)
-            run_again_alone(self._model, verdict)
-        return found
-
-    def _run_alone(self, model: ServedModel) -> None:
-        self.independent_rows = model.independent_rows = False
-        self.max_rows = _ALONE_ROWS
-        self.batcher.use(_ALONE)
+    def observe(self, rows: int, seconds: float) -> None:
+        """Report the duration of a run to the cost model."""
+        with self._learning:
+            self.cost.observe(rows, seconds)
 
     def ran_out_at(self, rows: int) -> None:
         """Make batches smaller, because one of `rows` rows needed more memory than there is."""
-        self._ceiling.ran_out_at(rows)
-        self.batcher.set_max_rows(self._ceiling.rows)
+        with self._learning:
+            self._limit.ran_out_at(rows)
+            self.batcher.set_max_rows(self._limit.rows)
 
     def succeeded_with(self, rows: int) -> None:
-        """Note a batch that succeeded; after enough of them batches may become larger again."""
-        if self.independent_rows and self._ceiling.succeeded_with(rows):
-            self.batcher.set_max_rows(self._ceiling.rows)
+        """Count a batch that succeeded; after enough of them batches may become larger again."""
+        with self._learning:
+            if self.independent_rows and self._limit.succeeded_with(rows):
+                self.batcher.set_max_rows(self._limit.rows)
 
     def close(self) -> None:
         """Free the model."""
@@ -190,20 +180,26 @@ class Lane:
             self.loaded = False
 
     def bucket_of(self, inputs: Tensors) -> Hashable:
-        """Return what must be equal in requests that share a batch: shapes and parameters. None when all are alike."""
+        """Return the shapes and parameters that requests must share to form a batch; None when all are alike."""
         if not (self._varies or self._has_parameters) or not self.independent_rows:
             return None
         given = [spec for spec in self.signature.inputs if spec.name in inputs]
         shapes = tuple(_shape_of_a_row(inputs[spec.name], spec) for spec in given)
         return (shapes, self._input_axes.request_key(inputs)) if self._has_parameters else shapes
 
-    def _warm_up(self, model: ServedModel) -> None:
+    def _warm_up(self, model: CheckedModel) -> None:
         """Run one row of zeros, so that the first request doesn't pay for lazy initialisation."""
         inputs = {spec.name: _zeros(spec) for spec in self.signature.inputs if not spec.optional}
         try:
             model.infer(inputs, max_rows=self.max_rows)
         except Exception as exc:  # noqa: BLE001 — a model may rightly refuse zeros; real requests decide.
             logger.info("warm-up of %r on a row of zeros failed: %s", self, first_line(exc))
+
+
+def _policy_of(advice: BatchingAdvice) -> BatchPolicy:
+    if not advice.independent_rows:
+        return _ALONE
+    return BatchPolicy(advice.max_rows, advice.max_wait_ms / 1000, advice.row_sizes)
 
 
 def _shape_of_a_row(array: NDArray[Any], spec: TensorSpec) -> tuple[int, ...]:
@@ -218,107 +214,3 @@ def _zeros(spec: TensorSpec) -> NDArray[Any]:
     shape = msgspec.structs.replace(spec, shape=sizes, symbols=(), sample_shape=()).whole_shape(1)
     empty = b"" if spec.datatype == "BYTES" else 0
     return np.full(shape, empty, dtype=dtype_of(spec.datatype))
-
-
-class Lanes:
-    """All lanes of a worker, by model and version. Lanes are made by the intake and run by the executor."""
-
-    def __init__(
-        self,
-        models: ModelDirectory,
-        *,
-        device: str,
-        threads: int,
-        ceilings: Ceilings | None = None,
-        check_every: int = 0,
-    ) -> None:
-        """models: where packages are looked up, also such as are added while the worker runs.
-
-        ceilings: what is known of the device's memory. check_every: see `NeighbourCheck`.
-        """
-        self._check_every = check_every
-        self._ceilings = ceilings
-        self._models = models
-        self._device = device
-        self._threads = threads
-        self._lanes: dict[tuple[str, str], Lane] = {}
-        self._by_queue: dict[str, list[Lane]] = {}
-        self._broken: dict[tuple[str, str], HeadraceError] = {}
-        self._lock = threading.Lock()
-
-    def load_newest(self) -> list[Lane]:
-        """Load the newest version of every model that can be loaded, and return those that were.
-
-        A version that can't be loaded is logged, and the one before it takes its place: it may be a folder that is
-        still being copied. Requests to a model without any will fail.
-        """
-        found = [lane for name in self._models.names() if (lane := self._load_default(name)) is not None]
-        return [lane for lane in found if lane.loaded]
-
-    def _load_default(self, name: str) -> Lane | None:
-        for version in reversed(self._models.versions(name)):
-            try:
-                lane = self.get(name, version)
-                lane.load()
-            except TransientFailure as exc:
-                logger.error("model %s %s can't be loaded at present: %s", name, version, exc)  # noqa: TRY400 — its requests try again
-            except HeadraceError as exc:
-                logger.error("model %s %s is not served: %s", name, version, exc.message)  # noqa: TRY400 — the message is the cause
-                self._broken.setdefault((name, ""), exc)
-                self._forget(name, version)
-                continue
-            self._broken.pop((name, ""), None)
-            self._lanes[name, ""] = lane
-            return lane
-        return None
-
-    def _forget(self, name: str, version: str) -> None:
-        """Have a package read anew when it is asked for again."""
-        lane = self._lanes.pop((name, version), None)
-        if lane is not None:
-            self._by_queue[lane.queue] = [each for each in self.of_queue(lane.queue) if each is not lane]
-
-    def get(self, name: str, version: str) -> Lane:
-        """Return the lane of a model's version; "" and "latest" are what was the newest when the worker started.
-
-        Raises UnknownModel or PackageError; a model none of whose packages could be loaded stays so until the worker
-        restarts.
-        """
-        if version == LATEST:
-            version = ""
-        lane = self._lanes.get((name, version))
-        if lane is not None:
-            return lane
-        broken = self._broken.get((name, version))
-        if broken is not None:
-            raise broken
-        with self._lock:
-            package = self._models.get(name, version)
-            lane = self._lanes.get((name, package.version)) or self._make(package)
-            self._lanes[name, version] = lane
-            return lane
-
-    def _make(self, package: ModelPackage) -> Lane:
-        ceiling = self._ceilings.of(package) if self._ceilings is not None else None
-        lane = Lane(package, device=self._device, threads=self._threads, ceiling=ceiling, check_every=self._check_every)
-        self._lanes[package.name, package.version] = lane
-        # A list of its own, for the consuming thread may be reading the old one.
-        self._by_queue[lane.queue] = [*self.of_queue(lane.queue), lane]
-        return lane
-
-    def defaults(self) -> list[Lane]:
-        """Return the lanes of requests that name no version."""
-        return [lane for (_, version), lane in list(self._lanes.items()) if not version]
-
-    def of_queue(self, queue: str) -> list[Lane]:
-        """Return the lanes whose requests come by a queue; not to be changed."""
-        return self._by_queue.get(queue, _NO_LANES)
-
-    def all(self) -> list[Lane]:
-        """List the lanes, each once."""
-        return list(dict.fromkeys(self._lanes.values()))
-
-    def close(self) -> None:
-        """Free all models."""
-        for lane in self.all():
-            lane.close()

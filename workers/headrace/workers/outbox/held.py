@@ -1,4 +1,4 @@
-"""What the outbox holds: finished batches with their sizes, and rows that Postgres refuses while it takes others."""
+"""Contents of the outbox: finished batches with their sizes, and rows that Postgres rejects while it takes others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Held(msgspec.Struct, kw_only=True, eq=False):
         for run in batch.runs:
             for request in run.requests:
                 request.inputs = _NOTHING
-        for ended in (batch.outcomes, batch.deferred, batch.known):
+        for ended in (batch.outcomes, batch.deferred, batch.already_stored):
             for one in ended:
                 one.request.inputs = _NOTHING
         size_bytes = sum(body_bytes(run.outputs) for run in batch.runs)
@@ -124,7 +124,7 @@ def _copied(run: Run) -> Run:
 def _requests(batch: FinishedBatch) -> Iterable[InferenceRequest]:
     for run in batch.runs:
         yield from run.requests
-    for ended in (batch.outcomes, batch.deferred, batch.known):
+    for ended in (batch.outcomes, batch.deferred, batch.already_stored):
         for one in ended:
             yield one.request
 

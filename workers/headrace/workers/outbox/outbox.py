@@ -22,11 +22,11 @@ from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
 from headrace.results_store.writing.rows import Conflict
 from headrace.workers.outbox.held import Held, Suspects, portions
-from headrace.workers.outbox.rejected_rows import report, without
-from headrace.workers.outbox.replies import Answers
+from headrace.workers.outbox.rejected_rows import replace_rejected, report
+from headrace.workers.outbox.replies import OutgoingReplies
 from headrace.workers.outbox.reply_sender import ReplySender
-from headrace.workers.outbox.rows import stored_form
-from headrace.workers.process.fatal_thread import vital_thread
+from headrace.workers.outbox.rows import to_rows
+from headrace.workers.process.fatal_thread import fatal_thread
 from headrace.workers.request import FinishedBatch, InferenceRequest
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Outbox:
         self._available = True
         self._abandon = threading.Event()
         self._lock = threading.Lock()
-        self._thread = vital_thread("headrace-outbox", self._loop)
+        self._thread = fatal_thread("headrace-outbox", self._loop)
 
     def start(self) -> None:
         """Start the thread."""
@@ -161,11 +161,11 @@ class Outbox:
             # By itself, so that what was refused before can't hold up what is fresh.
             late = [heapq.heappop(self._aside)[-1]] if self._aside and self._due_in_s() == 0 else []
             if not fresh and not late and self._replies.owes:
-                self._answer([], Answers.empty())
+                self._answer([], OutgoingReplies.empty())
             if not all(self._finish(parcel) for parcel in (*portions(fresh, MAX_BYTES_TOGETHER), late) if parcel):
                 break
         if self._replies.owes and not self._abandon.is_set():
-            self._answer([], Answers.empty())
+            self._answer([], OutgoingReplies.empty())
         self._line.close()
 
     def _due_in_s(self) -> float:
@@ -177,7 +177,7 @@ class Outbox:
         return min([*waits, OWED_EVERY_S] if self._replies.owes else waits, default=None)
 
     def _collect(self) -> tuple[list[Held], bool]:
-        """Return what has finished, and whether it was the last; nothing when something set aside is due before."""
+        """Return finished batches, and whether they were the last; none when one that was set aside is due before."""
         parcel: list[Held] = []
         rows = size_bytes = 0
         try:
@@ -195,9 +195,9 @@ class Outbox:
 
     def _finish(self, parcel: list[Held]) -> bool:
         """Store, answer and acknowledge; False when given up at shutdown."""
-        answers = self._store(parcel)
+        replies = self._store(parcel)
         batches = [held.batch for held in parcel]
-        if answers is None or not self._answer(batches, answers):
+        if replies is None or not self._answer(batches, replies):
             return False
         had_room = self.has_room
         self._rows_out += sum(held.rows for held in parcel)
@@ -211,7 +211,7 @@ class Outbox:
             self._room()
         return True
 
-    def _store(self, parcel: list[Held]) -> Answers | None:
+    def _store(self, parcel: list[Held]) -> OutgoingReplies | None:
         """Commit the rows, however long Postgres is away; None when given up.
 
         Rows that it refuses while it takes others wait by themselves, and end with less in them, but they end.
@@ -219,7 +219,7 @@ class Outbox:
         while True:
             refused: StoreRejected | None = None
             try:
-                answers = self._write(parcel)
+                replies = self._write(parcel)
             except StoreRejected as exc:
                 refused = exc
             except HeadraceError as exc:
@@ -229,21 +229,21 @@ class Outbox:
                     logger.warning("store away, holding %d rows: %s", self._rows_in - self._rows_out, exc.message)
             else:
                 self._came_back()
-                return answers
+                return replies
             if refused is not None:
                 self._came_back()
                 self._part(parcel, refused)
             elif self._abandon.wait(RETRY_S):
                 return None
 
-    def _write(self, parcel: list[Held]) -> Answers:
+    def _write(self, parcel: list[Held]) -> OutgoingReplies:
         # A frame of its own: while Postgres is away, nobody holds what was encoded.
-        answers = Answers.empty()
+        replies = OutgoingReplies.empty()
         batches = [held.batch for held in parcel]
-        existed = self._writer.write([stored_form(batch, self._worker, self._settings, answers) for batch in batches])
+        existed = self._writer.write([to_rows(batch, self._worker, self._settings, replies) for batch in batches])
         if existed:
-            _refer_to_rows(answers, batches, existed)
-        return answers
+            _refer_to_rows(replies, batches, existed)
+        return replies
 
     def _came_back(self) -> None:
         if not self._available:
@@ -263,18 +263,18 @@ class Outbox:
                 due = time.monotonic() + self._suspects.pause_s(later)
                 heapq.heappush(self._aside, (due, next(self._numbers), aside))
             if final:
-                held.batch = without(held.batch, final, rejected.message)
+                held.batch = replace_rejected(held.batch, final, rejected.message)
         if later and self._suspects.is_first_refusal(later):
             logger.warning("store refuses %d rows for now, others pass: %s", len(later), rejected.message)
 
-    def _answer(self, batches: list[FinishedBatch], answers: Answers) -> bool:
+    def _answer(self, batches: list[FinishedBatch], replies: OutgoingReplies) -> bool:
         """Send replies and acknowledgements in one round trip, however long Redis is away."""
         settling = list(_settling_commands(batches))
         away = False
         while True:
             try:
                 with translate_errors():
-                    self._replies.send(answers, settling)
+                    self._replies.send(replies, settling)
             except BrokerUnavailable as exc:
                 if not away:
                     away = True
@@ -288,7 +288,7 @@ class Outbox:
 
 
 def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
-    """Acknowledge, put off or bury, after all replies."""
+    """Acknowledge, put off or dead-letter, after all replies."""
     tags: dict[ClaimingConsumer, list[str]] = {}
 
     def settle(request: InferenceRequest) -> None:
@@ -298,24 +298,24 @@ def _settling_commands(batches: list[FinishedBatch]) -> Iterator[Command]:
         for run in batch.runs:
             for request in run.requests:
                 tags.setdefault(request.consumer, []).append(request.tag)
-        for known in batch.known:
+        for known in batch.already_stored:
             settle(known.request)
         for deferred in batch.deferred:
             consumer, tag = deferred.request.consumer, deferred.request.tag
             delay = consumer.defer_command if deferred.is_retry else consumer.postpone_command
             yield delay(tag, deferred.delay_s)
         for outcome in batch.outcomes:
-            if outcome.burial is None:
+            if outcome.dead_letter is None:
                 settle(outcome.request)
             else:
-                request, burial = outcome.request, outcome.burial
-                answer = None if burial.answer is None else (request.id, *burial.answer)
-                yield request.consumer.dead_letter_command(request.tag, burial.reason, burial.history, answer)
+                request, dead_letter = outcome.request, outcome.dead_letter
+                answer = None if dead_letter.answer is None else (request.id, *dead_letter.answer)
+                yield request.consumer.dead_letter_command(request.tag, dead_letter.reason, dead_letter.history, answer)
     for consumer, held in tags.items():
         yield from consumer.ack_commands(held)
 
 
-def _refer_to_rows(answers: Answers, batches: list[FinishedBatch], conflicts: list[Conflict]) -> None:
+def _refer_to_rows(replies: OutgoingReplies, batches: list[FinishedBatch], conflicts: list[Conflict]) -> None:
     """Where a row was there before (a redelivery, a cancellation), the row is the answer, not what was computed now."""
     rows = {conflict.id: conflict for conflict in conflicts}
     found = {
@@ -327,8 +327,8 @@ def _refer_to_rows(answers: Answers, batches: list[FinishedBatch], conflicts: li
         )
         if request.row_id in rows
     }
-    for replies in answers.by_inbox.values():
-        replies[:] = [_reply_of(row, reply.id) if (row := found.get(reply.id)) else reply for reply in replies]
+    for inbox in replies.by_inbox.values():
+        inbox[:] = [_reply_of(row, reply.id) if (row := found.get(reply.id)) else reply for reply in inbox]
 
 
 def _reply_of(row: Conflict, request_id: str) -> Reply:

@@ -1,4 +1,4 @@
-"""What becomes of requests whose rows Postgres refuses for good: they end with less and less in them, but they end."""
+"""Stores a reduced row when Postgres rejects the full one; dead-letters the request when even that fails."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import msgspec
 from headrace.contracts import HeadraceError, InferenceFailed, State
 from headrace.contracts.errors import error_from_wire
 from headrace.contracts.message import Reply, encode_replies
-from headrace.workers.request import Burial, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
+from headrace.workers.request import DeadLetterReason, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
 
 logger = logging.getLogger(__name__)
 
 #: How long the answer to a request without a row is kept for its client.
 ANSWER_TTL_S: Final = 24 * 3600
 
-#: What the log says of a request whose row was refused, by what became of the row.
+#: Log messages about a request whose row was rejected, by the form in which it is stored instead.
 _INSTEAD: Final = {
     RowForm.FULL: "outputs can't be stored",
     RowForm.REDUCED: "a row can't be stored, only a part of it",
@@ -27,13 +27,13 @@ _INSTEAD: Final = {
 }
 
 
-def without(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> FinishedBatch:
+def replace_rejected(batch: FinishedBatch, refused: Collection[uuid.UUID], why: str) -> FinishedBatch:
     """Return a batch whose refused rows are replaced; their neighbours stay as they are.
 
     Outputs as JSON become the same as bytes, outputs as bytes a failure, a failure (or what else ended the request) a
     reduced one, and that no row at all but a dead letter. So a batch is whole after four refusals of each row at most.
     """
-    as_json = batch.lane is not None and batch.lane.package.manifest.store.outputs == "json"
+    as_json = batch.served is not None and batch.served.package.manifest.store.outputs == "json"
     runs: list[Run] = []
     outcomes = [_reduced(outcome, why) if outcome.request.row_id in refused else outcome for outcome in batch.outcomes]
     for run in batch.runs:
@@ -60,7 +60,7 @@ def _reduced(outcome: Outcome, why: str) -> Outcome:
     if outcome.form is RowForm.FULL:
         return msgspec.structs.replace(outcome, error=_plain(outcome.error), form=RowForm.REDUCED, refusal=why)
     history = [f"{outcome.state.value}: {outcome.error.type}: {outcome.error.message}"]
-    burial = outcome.burial or Burial(reason=f"unstorable: {why}", history=history)
+    dead_letter = outcome.dead_letter or DeadLetterReason(reason=f"unstorable: {why}", history=history)
     # A reply may be lost with its connection, and here no row makes up for it.
     reply = Reply(
         id=outcome.request.id,
@@ -68,8 +68,8 @@ def _reduced(outcome: Outcome, why: str) -> Outcome:
         error_type=outcome.error.type,
         error_message=outcome.error.message,
     )
-    burial = msgspec.structs.replace(burial, answer=(encode_replies([reply]), ANSWER_TTL_S))
-    return msgspec.structs.replace(outcome, burial=burial, form=RowForm.NONE, refusal=why)
+    dead_letter = msgspec.structs.replace(dead_letter, answer=(encode_replies([reply]), ANSWER_TTL_S))
+    return msgspec.structs.replace(outcome, dead_letter=dead_letter, form=RowForm.NONE, refusal=why)
 
 
 def report(batches: Iterable[FinishedBatch]) -> None:

@@ -1,4 +1,4 @@
-"""What clients are told: replies for inboxes of our clients, and Celery results for plain Celery clients."""
+"""Outgoing replies: for inboxes of our clients, and Celery results for plain Celery clients."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ CELERY_RESULT_PREFIX: Final = "celery-task-meta-"
 _json: Final = msgspec.json.Encoder().encode
 
 
-class Answers(msgspec.Struct):
+class OutgoingReplies(msgspec.Struct):
     """All replies of some finished batches: by the inbox that the header names, and Celery results by request."""
 
     by_inbox: dict[str, list[Reply]]
     celery: dict[str, bytes]
 
     @classmethod
-    def empty(cls) -> Answers:
-        """Start without answers."""
+    def empty(cls) -> OutgoingReplies:
+        """Return an empty collection."""
         return cls({}, {})
 
     def add(self, request: InferenceRequest, reply: Reply, celery_result: bytes | None) -> None:

@@ -1,4 +1,4 @@
-"""Sending replies and acknowledgements: what a client doesn't read neither fills the broker nor holds anybody up.
+"""The sender of replies and acknowledgements; replies that nobody reads neither fill the broker nor delay others.
 
 Rows are committed before their replies are sent, so a reply is a convenience: an inbox that holds much gets references
 to rows in the place of outputs, and one that is full, or a server without memory, gets nothing. Clients that wait look
@@ -18,7 +18,7 @@ from headrace.contracts import Settings
 from headrace.contracts.message import REPLIES_DROPPED, Reply, encode_replies
 from headrace.queueing import REFUSALS, Command, CommandLine
 from headrace.queueing.keys import Keys
-from headrace.workers.outbox.replies import Answers, celery_result_key
+from headrace.workers.outbox.replies import OutgoingReplies, celery_result_key
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ return 1
 
 
 class Element(msgspec.Struct, frozen=True):
-    """What is pushed to an inbox at once. inbox: its key."""
+    """Replies that are pushed to an inbox at once. inbox: its key."""
 
     inbox: str
     replies: list[Reply]
@@ -59,11 +59,11 @@ class Element(msgspec.Struct, frozen=True):
 
 
 class ReplySender:
-    """Sends what clients are told, and then what is done with their messages, in one round trip. For one thread."""
+    """Sends replies, and then the acknowledgements of their messages, in one round trip. For one thread."""
 
     def __init__(self, line: CommandLine, keys: Keys, settings: Settings) -> None:
         """line: to the broker. keys: its key space."""
-        self._line = line
+        self.line = line
         self._keys = keys
         self._settings = settings
         self._full: set[str] = set()
@@ -74,27 +74,27 @@ class ReplySender:
         """Whether something waits for room that nobody finds elsewhere: `send` is to be called again now and then."""
         return bool(self._owed)
 
-    def send(self, answers: Answers, settling: Sequence[Command]) -> None:
+    def send(self, replies: OutgoingReplies, settling: Sequence[Command]) -> None:
         """Send replies, then the commands that settle messages.
 
         Raises the errors of `redis.exceptions` when the settling commands, or all commands, are refused or unanswered:
         then everything is to be sent again. Clients bear a reply that comes twice.
         """
-        elements = list(self._elements(answers.by_inbox))
-        results = self._owed | answers.celery
+        elements = list(self._elements(replies.by_inbox))
+        results = self._owed | replies.celery
         commands = [self._push(each, self._settings.inbox_bytes // 2) for each in elements]
         commands += self._celery_commands(results)
-        told = self._line.run([*commands, *settling])
+        told = self.line.run([*commands, *settling])
         _check(told[len(commands) :])
         self._keep_owed(results, told[len(elements) : len(commands)])
         without_room = self._without_room(elements, told)
         if without_room:
             self._refer(without_room)
 
-    def commands(self, answers: Answers) -> list[Command]:
+    def commands(self, replies: OutgoingReplies) -> list[Command]:
         """Return the commands that tell clients everything, whatever room there is."""
-        pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(answers.by_inbox)]
-        return [*pushes, *self._celery_commands(answers.celery)]
+        pushes = [self._push(each, self._settings.inbox_bytes // 2) for each in self._elements(replies.by_inbox)]
+        return [*pushes, *self._celery_commands(replies.celery)]
 
     def _elements(self, by_inbox: dict[str, list[Reply]]) -> Iterator[Element]:
         for name, replies in by_inbox.items():
@@ -143,7 +143,7 @@ class ReplySender:
             for replies, packed in _packed([_reference(reply) for reply in element.replies])
         ]
         commands = [self._push(each, self._settings.inbox_bytes, REPLIES_DROPPED) for each in references]
-        dropped = self._without_room(references, self._line.run(commands))
+        dropped = self._without_room(references, self.line.run(commands))
         for element in dropped:
             if element.inbox not in self._full:
                 if len(self._full) >= _FULL_REMEMBERED:

@@ -1,4 +1,4 @@
-"""From a finished batch to the rows that are stored and the answers that are sent."""
+"""Builds the rows and replies of a finished batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from headrace.contracts.message import Reply
 from headrace.contracts.tensors.codec import datatypes_line
 from headrace.results_store import BatchRows, Row, error_json
 from headrace.workers.outbox import row_encoding
-from headrace.workers.outbox.replies import Answers, celery_failure, celery_success
-from headrace.workers.request import FinishedBatch, InferenceRequest, Known, Outcome, RowForm, Run
+from headrace.workers.outbox.replies import OutgoingReplies, celery_failure, celery_success
+from headrace.workers.request import AlreadyStored, FinishedBatch, InferenceRequest, Outcome, RowForm, Run
 
 #: Postgres gives back no value whose text is longer than 1 GiB, and writes bytes as two characters each: what is larger
 #: can be written but never be read, nor dumped. The rest of the row has what is left.
@@ -20,17 +20,17 @@ MAX_BLOB_BYTES: Final = 480 << 20
 _SUCCEEDED: Final = State.SUCCEEDED.value
 
 
-def stored_form(batch: FinishedBatch, worker: str, settings: Settings, answers: Answers) -> BatchRows:
-    """Make the rows of a batch and add the answers to its requests to `answers`."""
+def to_rows(batch: FinishedBatch, worker: str, settings: Settings, replies: OutgoingReplies) -> BatchRows:
+    """Make the rows of a batch and add the replies to its requests to `replies`."""
     rows: list[Row] = []
-    binary = batch.lane is not None and batch.lane.package.manifest.store.outputs == "binary"
+    binary = batch.served is not None and batch.served.package.manifest.store.outputs == "binary"
     for run in batch.runs:
-        _succeeded(run, rows, answers, binary=binary, inline_bytes=settings.inline_reply_bytes)
+        _succeeded(run, rows, replies, binary=binary, inline_bytes=settings.inline_reply_bytes)
     for outcome in batch.outcomes:
-        _ended(outcome, rows, answers)
-    for known in batch.known:
-        _answered(known, answers)
-    package = batch.lane.package if batch.lane is not None else None
+        _ended(outcome, rows, replies)
+    for known in batch.already_stored:
+        _answered(known, replies)
+    package = batch.served.package if batch.served is not None else None
     return BatchRows(
         model=package.name if package else _model_of(batch),
         version=package.version if package else "",
@@ -47,22 +47,22 @@ def _model_of(batch: FinishedBatch) -> str:
     return batch.outcomes[0].request.model if batch.outcomes else ""
 
 
-def _succeeded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inline_bytes: int) -> None:
+def _succeeded(run: Run, rows: list[Row], replies: OutgoingReplies, *, binary: bool, inline_bytes: int) -> None:
     binary = binary or run.binary
     if row_encoding.may_be_large(run):
         for one in run.apart():
             size_bytes = row_encoding.body_bytes(one.outputs)
             if size_bytes > MAX_BLOB_BYTES:
-                _ended(_too_large(one.requests[0], size_bytes), rows, answers)
+                _ended(_too_large(one.requests[0], size_bytes), rows, replies)
             elif size_bytes > inline_bytes:
-                _large(one, rows, answers, binary=binary)
+                _large(one, rows, replies, binary=binary)
             else:
-                _encoded(one, rows, answers, binary=binary, inline_bytes=inline_bytes)
+                _encoded(one, rows, replies, binary=binary, inline_bytes=inline_bytes)
     else:
-        _encoded(run, rows, answers, binary=binary, inline_bytes=inline_bytes)
+        _encoded(run, rows, replies, binary=binary, inline_bytes=inline_bytes)
 
 
-def _encoded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inline_bytes: int) -> None:
+def _encoded(run: Run, rows: list[Row], replies: OutgoingReplies, *, binary: bool, inline_bytes: int) -> None:
     bodies = row_encoding.bodies(run)
     texts = [None] * len(bodies) if binary else row_encoding.texts(run)
     datatypes = datatypes_line(run.outputs)
@@ -70,17 +70,17 @@ def _encoded(run: Run, rows: list[Row], answers: Answers, *, binary: bool, inlin
         rows.append(_row(request, _SUCCEEDED, outputs=text, datatypes=datatypes, blob=None if text else body))
         inline = len(body) <= inline_bytes
         reply = Reply(id=request.id, state=State.SUCCEEDED, outputs=body if inline else b"", stored=not inline)
-        answers.add(request, reply, celery_success(request, body, text) if request.celery_result else None)
+        replies.add(request, reply, celery_success(request, body, text) if request.celery_result else None)
 
 
-def _large(run: Run, rows: list[Row], answers: Answers, *, binary: bool) -> None:
+def _large(run: Run, rows: list[Row], replies: OutgoingReplies, *, binary: bool) -> None:
     """Store the outputs of one request, whose client reads them from its row: in one form, not in both."""
     (request,) = run.requests
     text = None if binary else row_encoding.texts(run)[0]
     body = None if text else row_encoding.bodies(run)[0]
     rows.append(_row(request, _SUCCEEDED, outputs=text, datatypes=datatypes_line(run.outputs), blob=body))
     meta = celery_success(request, body or b"", text) if request.celery_result else None
-    answers.add(request, Reply(id=request.id, state=State.SUCCEEDED, stored=True), meta)
+    replies.add(request, Reply(id=request.id, state=State.SUCCEEDED, stored=True), meta)
 
 
 def _too_large(request: InferenceRequest, size_bytes: int) -> Outcome:
@@ -91,17 +91,17 @@ def _too_large(request: InferenceRequest, size_bytes: int) -> Outcome:
     return Outcome(request=request, state=State.FAILED, error=error)
 
 
-def _ended(outcome: Outcome, rows: list[Row], answers: Answers) -> None:
+def _ended(outcome: Outcome, rows: list[Row], replies: OutgoingReplies) -> None:
     request, error = outcome.request, outcome.error
     if outcome.form is RowForm.FULL:
         rows.append(_row(request, outcome.state.value, error=error_json(error)))
     elif outcome.form is RowForm.REDUCED:
         rows.append(Row(id=request.row_id, state=outcome.state.value, error=error_json(error)))
     reply = Reply(id=request.id, state=outcome.state, error_type=error.type, error_message=error.message)
-    answers.add(request, reply, celery_failure(request, error) if request.celery_result else None)
+    replies.add(request, reply, celery_failure(request, error) if request.celery_result else None)
 
 
-def _answered(known: Known, answers: Answers) -> None:
+def _answered(known: AlreadyStored, replies: OutgoingReplies) -> None:
     """Answer from the row that is there; nothing is stored."""
     request, prediction = known.request, known.prediction
     meta = None
@@ -114,7 +114,7 @@ def _answered(known: Known, answers: Answers) -> None:
     reply = Reply(
         id=request.id, state=prediction.state, stored=True, error_type=error_type, error_message=error_message
     )
-    answers.add(request, reply, meta)
+    replies.add(request, reply, meta)
 
 
 def _row(

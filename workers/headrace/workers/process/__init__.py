@@ -1,1 +1,1 @@
-"""The processes and threads of a worker: the supervisor, threads whose failure ends it, and turns at the GIL."""
+"""Processes and threads of a worker: the supervisor, threads whose failure ends it, its event loop, the GIL handoff."""

@@ -1,4 +1,4 @@
-"""Threads without which a worker is none."""
+"""Threads whose failure must terminate the worker process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 EXIT_CODE: Final = 70
 
 
-def vital_thread(name: str, target: Callable[[], None]) -> threading.Thread:
+def fatal_thread(name: str, target: Callable[[], None]) -> threading.Thread:
     """Make a thread whose failure ends the process.
 
     A worker that lives on without its executor or outbox would claim requests and never answer them. Ended, it leaves

@@ -35,7 +35,7 @@ SUPERVISOR_VARIABLE: Final = "HEADRACE_SUPERVISOR_PID"
 #: How a process ends that was told to: by itself, at once, or while it was still starting.
 _STOPPED: Final = (0, -signal.SIGQUIT, -signal.SIGTERM)
 
-#: What a keeper thread tells the main thread, which otherwise hears numbers of signals.
+#: Message of a keeper thread to the main thread, beside numbers of signals.
 _KEEPER_ENDED: Final = 0
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -55,7 +55,7 @@ class Supervisor:
     _interrupts: int = 0
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT, and give the exit code. The main thread must call this."""
+        """Run until SIGTERM or SIGINT, and return the exit code. The main thread must call this."""
         news, tell = os.pipe()
 
         def on_signal(number: int, _: FrameType | None) -> None:
@@ -98,7 +98,7 @@ class Supervisor:
                 child.send_signal(number)
 
     def _keep(self, index: int, tell: int) -> None:
-        """Run one process again and again; at the end, say so."""
+        """Run one process again and again; report the end to the main thread."""
         try:
             self._restart_until_stopped(index)
         finally:
@@ -146,7 +146,7 @@ class Supervisor:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Give the environment of a worker process: this one's, and the settings in force."""
+    """Return the environment of a worker process: this one's, and the settings in force."""
     values = {
         "HEADRACE_" + name.upper(): value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
         for name, value in settings
@@ -156,7 +156,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def run_workers(settings: Settings, *, processes: int = 1, name: str = "headrace", log_level: str = "INFO") -> int:
-    """Check the set-up, then run worker processes until SIGTERM or SIGINT; gives the exit code.
+    """Check the set-up, then run worker processes until SIGTERM or SIGINT; return the exit code.
 
     Raises HeadraceError when a worker could not work: no model, no broker, no database, an old schema.
     """

@@ -1,4 +1,4 @@
-"""Requests that were delivered before: those that have ended are answered, poison is set aside, the others run."""
+"""Looks redelivered requests up in the store: those with a row are answered, poison is set aside, the others run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from headrace.contracts import HeadraceError, PoisonRequest, State
 from headrace.results_store import Prediction, StoreReader
-from headrace.workers.request import Burial, InferenceRequest, Known, Outcome
+from headrace.workers.request import AlreadyStored, DeadLetterReason, InferenceRequest, Outcome, Parsed
 
 if TYPE_CHECKING:
     from headrace.queueing import Crash
@@ -26,40 +26,34 @@ RETRY_S: Final = 0.5
 MAX_IDS: Final = 500
 
 
-#: A request that was delivered before, and how it ends if it has no row; None if it can run.
-Question: TypeAlias = tuple[InferenceRequest, Outcome | None]
-
-
-class Resolved(msgspec.Struct):
-    """What became of requests that were delivered before.
+class Classified(msgspec.Struct):
+    """Redelivered requests, by how they go on.
 
     to_run: those without a row. known: those whose row exists. poison: those that no worker should run any more.
     ended: those without a row that can't run for what the intake found.
     """
 
     to_run: list[InferenceRequest]
-    known: list[Known]
+    already_stored: list[AlreadyStored]
     poison: list[Outcome]
     ended: list[Outcome]
 
 
-class Resolver:
-    """Looks up the rows of requests, many at once, in a thread of its own.
+class RedeliveryLookup:
+    """Looks up the rows of redelivered requests, many at once, in a thread of its own."""
 
-    resolved: called on that thread.
-    """
-
-    def __init__(self, reader: StoreReader, *, max_deliveries: int, resolved: Callable[[Resolved], None]) -> None:
-        """max_deliveries: a request goes to the dead letters when so many workers died while they ran it."""
+    def __init__(self, reader: StoreReader, *, max_deliveries: int) -> None:
+        """max_deliveries: a request goes to the dead letters when this many workers died while they ran it."""
         self._reader = reader
         self._max_deliveries = max_deliveries
-        self._resolved = resolved
-        self._asked: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
+        self._classified: Callable[[Classified], None] = lambda _: None
+        self._asked: queue.SimpleQueue[Parsed | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="headrace-resolver", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="headrace-redelivery", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, classified: Callable[[Classified], None]) -> None:
+        """Start the thread. classified: called on it with requests that were looked up."""
+        self._classified = classified
         self._thread.start()
 
     def ask(self, request: InferenceRequest, ending: Outcome | None = None) -> None:
@@ -74,23 +68,23 @@ class Resolver:
         self._reader.close()
 
     def _loop(self) -> None:
-        while (questions := self._collect()) and not self._stopped.is_set():
-            rows = self._look_up([request.id for request, _ in questions])
+        while (parsed := self._collect()) and not self._stopped.is_set():
+            rows = self._look_up([request.id for request, _ in parsed])
             if rows is not None:
-                self._resolved(sorted_out(questions, rows, self._max_deliveries))
+                self._classified(classify(parsed, rows, self._max_deliveries))
 
-    def _collect(self) -> list[Question]:
-        questions: list[Question] = []
+    def _collect(self) -> list[Parsed]:
+        parsed: list[Parsed] = []
         asked = self._asked.get()
         while asked is not None:
-            questions.append(asked)
-            if len(questions) == MAX_IDS:
+            parsed.append(asked)
+            if len(parsed) == MAX_IDS:
                 break
             try:
                 asked = self._asked.get_nowait()
             except queue.Empty:
                 break
-        return questions
+        return parsed
 
     def _look_up(self, ids: list[str]) -> dict[str, Prediction] | None:
         """Find rows, however long Postgres is away; None when stopped meanwhile."""
@@ -108,22 +102,22 @@ class Resolver:
             return found
 
 
-def sorted_out(questions: Sequence[Question], rows: Mapping[str, Prediction], max_deliveries: int) -> Resolved:
-    """Decide what becomes of requests, given the rows of those that have one."""
-    resolved = Resolved([], [], [], [])
-    for request, ending in questions:
+def classify(parsed: Sequence[Parsed], rows: Mapping[str, Prediction], max_deliveries: int) -> Classified:
+    """Sort redelivered requests by how they go on, given the rows of those that have one."""
+    classified = Classified([], [], [], [])
+    for request, ending in parsed:
         row = rows.get(request.id)
         deadly = len(request.deaths) >= max_deliveries
         # A poison's own row may be there without its letter: the worker died between the two.
         if row is not None and not (deadly and isinstance(row.error, PoisonRequest)):
-            resolved.known.append(Known(request=request, prediction=row))
+            classified.already_stored.append(AlreadyStored(request=request, prediction=row))
         elif row is None and ending is not None:
-            resolved.ended.append(ending)
+            classified.ended.append(ending)
         elif deadly:
-            resolved.poison.append(_poison(request))
+            classified.poison.append(_poison(request))
         else:
-            resolved.to_run.append(request)
-    return resolved
+            classified.to_run.append(request)
+    return classified
 
 
 def _poison(request: InferenceRequest) -> Outcome:
@@ -136,13 +130,13 @@ def _poison(request: InferenceRequest) -> Outcome:
         request=request,
         state=State.FAILED,
         error=PoisonRequest(f"{what}; `headrace dead list` shows it and what happened", request_id=request.id),
-        burial=burial_of(request.deaths),
+        dead_letter=dead_letter_reason(request.deaths),
     )
 
 
-def burial_of(deaths: Sequence[Crash]) -> Burial:
-    """Say why a message that killed its workers goes to the dead letters."""
-    return Burial(reason=f"poison: {_what_happened(deaths)}", history=[str(death) for death in deaths])
+def dead_letter_reason(deaths: Sequence[Crash]) -> DeadLetterReason:
+    """Return why a message that killed its workers goes to the dead letters."""
+    return DeadLetterReason(reason=f"poison: {_what_happened(deaths)}", history=[str(death) for death in deaths])
 
 
 def _what_happened(deaths: Sequence[Crash]) -> str:

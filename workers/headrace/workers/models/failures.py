@@ -1,6 +1,6 @@
-"""What a caller is told of a failed run: shapes, the failing node and the library's own reason, and what can be done.
+"""Errors of failed runs, as clients see them: shapes, the failing node, the library's own reason, and a remedy.
 
-Nothing of an exception whose form is unknown: it may quote another caller's data, a path or a password.
+They hold nothing of an exception whose form is unknown: it may quote another caller's data, a path or a password.
 """
 
 from __future__ import annotations
