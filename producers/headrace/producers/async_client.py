@@ -15,17 +15,18 @@ from headrace.contracts.tensors.codec import Tensors
 from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.durable.async_keeper import AsyncKeeper
 from headrace.producers.durable.durable import DurableRequests
+from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.replies.async_inbox import AsyncInbox
 from headrace.producers.replies.cancellation import cancel
 from headrace.producers.replies.finder import Brokers
 from headrace.producers.replies.pending import NOT_KEPT_YET
 from headrace.producers.replies.store_lookup import RowLookup
-from headrace.producers.requests.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.requests.factory import Block, Options, RequestFactory
+from headrace.producers.requests.served_signatures import AsyncCatalogRefresh
 from headrace.producers.transport.async_sender import AsyncSender
 from headrace.producers.transport.connections import connect_for_calls_async, connect_for_look_async
 from headrace.producers.transport.fork import renew_after_fork
-from headrace.producers.transport.serving import AsyncLook, AsyncSharedLook, SharedLook, is_served_async, where_served
+from headrace.producers.transport.serving import AsyncSharedLook, SharedLook, is_served_async, where_served
 from headrace.queueing import keys
 from headrace.queueing.submission import AsyncSubmitter
 
@@ -66,7 +67,7 @@ class AsyncClient:
         brokers = Brokers(self._broker, self._looks)
         self._inbox = AsyncInbox(self._url, key, self._rows, brokers, self._settings.lease_s, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
-        self._look = AsyncLook(self._looks, self._factory.catalog)
+        self._refresh = AsyncCatalogRefresh(self._looks, self._factory.catalog)
 
     def _bind(self) -> None:
         """Keep to the event loop of the first use; connections can't leave it."""
@@ -93,7 +94,7 @@ class AsyncClient:
     ) -> AsyncHandle:
         """Submit one request; see `Client.submit`."""
         self._bind()
-        await self._look(model)
+        await self._refresh(model)
         options = Options(priority, deadline_s, version)
         block = self._factory.one(model, inputs, options, request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
@@ -117,7 +118,7 @@ class AsyncClient:
     ) -> list[AsyncHandle]:
         """Submit each row as a request of its own; see `Client.submit_many`."""
         self._bind()
-        await self._look(model)
+        await self._refresh(model)
         handles: list[AsyncHandle] = []
         options = Options(priority, deadline_s, version)
         for block in self._factory.per_row(model, inputs, options):

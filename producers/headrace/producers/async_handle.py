@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.contracts.states import State
 from headrace.contracts.tensors.codec import Tensors
@@ -13,15 +13,30 @@ from headrace.producers.replies.pending import Waiting
 from headrace.producers.requests.factory import check_timeout
 
 if TYPE_CHECKING:
-    from headrace.producers.async_client import AsyncClient
+    from headrace.results_store import Prediction
+
+
+class AsyncHandleClient(Protocol):
+    """The members of a client that its handles call; `AsyncClient` documents them."""
+
+    @property
+    def closed(self) -> bool: ...  # noqa: D102
+    async def wait(self, handle: AsyncHandle, timeout_s: float | None) -> None: ...  # noqa: D102
+    def ask(self, handle: AsyncHandle) -> None: ...  # noqa: D102
+    async def look_up(self, handle: AsyncHandle) -> None: ...  # noqa: D102
+    async def cancel(self, handle: AsyncHandle) -> bool: ...  # noqa: D102
+    async def explain(self, handle: AsyncHandle) -> str: ...  # noqa: D102
+    async def is_served(self, model: str) -> bool: ...  # noqa: D102
+    async def where_served(self, model: str) -> str: ...  # noqa: D102
+    def read_row(self, request_id: str) -> Prediction | None: ...  # noqa: D102
 
 
 class AsyncHandle(Waiting):
-    """One request: await its result or status, or cancel it. Cancelling a task that awaits it leaves the request be."""
+    """One request: await its result or status, or cancel it. Cancelling a task that awaits it keeps the request."""
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: AsyncClient, request_id: str, model: str) -> None:
+    def __init__(self, client: AsyncHandleClient, request_id: str, model: str) -> None:
         """Made by `AsyncClient.submit`."""
         super().__init__(request_id, model)
         self._client = client

@@ -12,16 +12,17 @@ from headrace.contracts.message import queue_name
 from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors.codec import Tensors
 from headrace.producers.durable.durable import DurableRequests, not_sent
+from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.handle import Handle
 from headrace.producers.replies.cancellation import cancel
 from headrace.producers.replies.finder import Brokers
 from headrace.producers.replies.inbox import Inbox
 from headrace.producers.replies.store_lookup import RowLookup
-from headrace.producers.requests.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.requests.factory import Block, Options, RequestFactory
+from headrace.producers.requests.served_signatures import CatalogRefresh
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
 from headrace.producers.transport.fork import renew_after_fork
-from headrace.producers.transport.serving import Look, SharedLook, is_served, where_served
+from headrace.producers.transport.serving import SharedLook, is_served, where_served
 from headrace.producers.transport.turns import Turns
 from headrace.queueing import keys
 from headrace.queueing.submission import Submitter
@@ -65,7 +66,7 @@ class Client:
         brokers = Brokers(self._broker, self._looks)
         self._inbox = Inbox(self._url, key, self._rows, brokers, self._settings.lease_s, silence_s)
         self._factory = RequestFactory(self._settings, inbox)
-        self._look = Look(self._looks, self._factory.catalog)
+        self._refresh = CatalogRefresh(self._looks, self._factory.catalog)
 
     def renew(self) -> None:
         """Start afresh in the child after a fork: an inbox and connections of its own."""
@@ -96,7 +97,7 @@ class Client:
         Raises InvalidRequest (UnknownModel, SignatureMismatch, PayloadTooLarge) before anything is sent, QueueFull,
         BrokerUnavailable; for a durable one StoreUnavailable and ConfigurationError in their place.
         """
-        self._look(model)
+        self._refresh(model)
         options = Options(priority, deadline_s, version)
         block = self._factory.one(model, inputs, options, request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
@@ -129,7 +130,7 @@ class Client:
         BrokerUnavailable) when the broker is lost on the way, and of PartlyKept (a StoreUnavailable) when Postgres is
         lost while it takes durable ones. Durable requests may be more than the limit: those wait in Postgres.
         """
-        self._look(model)
+        self._refresh(model)
         options = Options(priority, deadline_s, version)
         blocks = self._factory.per_row(model, inputs, options)
         if durable or connection is not None:

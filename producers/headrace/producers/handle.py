@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.contracts.errors import DeadlineExceeded, RequestLost, ResultTimeout
 from headrace.contracts.states import LOST, PENDING, State
@@ -13,7 +13,7 @@ from headrace.producers.replies.pending import Waiting
 from headrace.producers.requests.factory import check_timeout
 
 if TYPE_CHECKING:
-    from headrace.producers.client import Client
+    from headrace.results_store import Prediction
 
 
 def timed_out(
@@ -72,12 +72,27 @@ def status_of(handle: Waiting) -> str:
     return LOST if handle.standing.lost else PENDING
 
 
+class HandleClient(Protocol):
+    """The members of a client that its handles call; `Client` documents them."""
+
+    @property
+    def closed(self) -> bool: ...  # noqa: D102
+    def wait(self, handle: Handle, timeout_s: float | None) -> None: ...  # noqa: D102
+    def poll(self, handle: Handle) -> None: ...  # noqa: D102
+    def look_up(self, handle: Handle) -> None: ...  # noqa: D102
+    def cancel(self, handle: Handle) -> bool: ...  # noqa: D102
+    def explain(self, handle: Handle) -> str: ...  # noqa: D102
+    def is_served(self, model: str) -> bool: ...  # noqa: D102
+    def where_served(self, model: str) -> str: ...  # noqa: D102
+    def get(self, request_id: str) -> Prediction | None: ...  # noqa: D102
+
+
 class Handle(Waiting):
     """One request: ask for its result, its status, or that it be cancelled. Usable from several threads."""
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: Client, request_id: str, model: str) -> None:
+    def __init__(self, client: HandleClient, request_id: str, model: str) -> None:
         """Made by `Client.submit`."""
         super().__init__(request_id, model)
         self._client = client
