@@ -1,4 +1,4 @@
-"""What is refused before anything is sent, and what is sent otherwise."""
+"""Checks before anything is sent, and the messages that are sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The asyncio client: submits requests and gives their results."""
+"""The asyncio client: submits requests and returns their results."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ class AsyncClient:
         await asyncio.to_thread(self._rows.close)
 
     async def __aenter__(self) -> Self:
-        """Give the client itself."""
+        """Return the client itself."""
         return self
 
     async def __aexit__(

@@ -1,4 +1,4 @@
-"""A request that was submitted, as its sender sees it in asyncio."""
+"""Handles of submitted requests for asyncio."""
 
 from __future__ import annotations
 

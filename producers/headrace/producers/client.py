@@ -1,4 +1,4 @@
-"""The blocking client: submits requests and gives their results."""
+"""The blocking client: submits requests and returns their results."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ class Client:
         self._rows.close()
 
     def __enter__(self) -> Self:
-        """Give the client itself."""
+        """Return the client itself."""
         return self
 
     def __exit__(

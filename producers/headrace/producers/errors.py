@@ -1,4 +1,4 @@
-"""What a sender of many rows learns when not all of them were accepted."""
+"""Errors of submissions of which only a part, or nothing, was accepted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ W_co = TypeVar("W_co", bound=Waiting, covariant=True)
 
 
 def queue_is_full(model: str, limit: int, request_id: str) -> QueueFull:
-    """Give the error for one request that was not accepted."""
+    """Return the error for one request that was not accepted."""
     return QueueFull(
         f"the queue of model {model} is at its limit of {limit:,}; submit again later or raise HEADRACE_QUEUE_LIMIT",
         request_id=request_id,

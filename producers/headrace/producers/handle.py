@@ -1,4 +1,4 @@
-"""A request that was submitted, as its sender sees it."""
+"""Handles of submitted requests: result, status, cancel."""
 
 from __future__ import annotations
 

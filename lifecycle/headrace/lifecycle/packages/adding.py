@@ -37,11 +37,11 @@ _JSON_NUMBERS: Final = 4096
 
 
 class PackageOptions(TypedDict, total=False):
-    """What `add_model` can't read from the file, and what it takes when nothing is said.
+    """Options of `add_model` that a file doesn't declare, with their defaults.
 
     name: of the model (the file's name). version: (the highest whole number so far, plus one). labels: class names
     in the order of an output's last dimension (those in the file). max_rows: most rows of a batch (64). max_wait_ms:
-    longest wait for company (2). allow_nan: whether inputs may hold NaN and infinity (yes).
+    longest wait for more requests (2). allow_nan: whether inputs may hold NaN and infinity (yes).
     rows_at: tensor → the dimension that holds its rows (found by trial). constants: input → value that the package
     sets. row_sizes: the numbers of rows to run (those that the file takes). independent_rows: whether requests may
     share a run (found by trial). sample: a file of real rows for the trial, .npz or .json (made rows). store: "json" or

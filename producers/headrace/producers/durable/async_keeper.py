@@ -1,4 +1,4 @@
-"""Commits together what tasks submit as durable at the same time, then sends it: one transaction for many requests."""
+"""Group commit of durable requests: what tasks submit at the same time shares one transaction, then is sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BYTES: Final = 8 << 20
 
 @dataclass(slots=True)
 class _Parcel:
-    """What one task submits. kept: the row that keeps it, once that is committed and sent."""
+    """One task's submission. kept: the row that keeps it, once that is committed and sent."""
 
     block: Block
     kept: asyncio.Future[uuid.UUID]

@@ -1,4 +1,4 @@
-"""Where the replies to one asyncio client arrive: one task reads while requests are unanswered, and ends with them."""
+"""The inbox of an asyncio client's replies. One task reads while requests are unanswered, and ends with them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class AsyncInbox:
             self._losses.doubt(handles, standing)
 
     def find(self, request_id: str, model: str) -> Waiting | None:
-        """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
+        """Return an unanswered request. Raises InvalidRequest when its id was given to another model."""
         return self._pending.find(request_id, model)
 
     def kept(self, handles: Sequence[Waiting], kept: uuid.UUID) -> None:
@@ -105,22 +105,22 @@ class AsyncInbox:
                 handle.standing = standing
 
     def settle(self, handle: Waiting, replies: Sequence[Reply]) -> None:
-        """Give a request the reply that came another way."""
+        """Settle a request with a reply that came another way than through the inbox."""
         self._pending.adopt(handle)
         self._pending.settle(replies)
 
     def ask(self, handle: Waiting) -> None:
-        """Look for a request's row now and then, since somebody asks about it and its reply may have been lost."""
+        """Have a request's row looked up now and then, since its reply may have been lost."""
         if not self.closed:
             self._pending.ask(handle, time.monotonic())
             self._set_timer()
 
     def may_look_up(self, handle: Waiting) -> bool:
-        """Return whether to look for a request's row because somebody asks for its status: not again at once."""
+        """Return whether a call for a request's status may look its row up; not again at once."""
         return self._pending.may_look_up(handle, time.monotonic())
 
     async def check(self, handle: Waiting) -> None:
-        """Look whether a request is lost, if there is a reason to: it has been away for a lease, say."""
+        """Search for a lost request if there is a reason to, such as an age of more than a lease."""
         if handle.reply is None and self._losses.asked_for(handle, time.monotonic()):
             await self._finder.go_through()
 
@@ -131,7 +131,7 @@ class AsyncInbox:
         """
         woken, now = asyncio.Event(), time.monotonic()
         if not self._pending.is_watched:
-            self._losses.somebody_waits(handle)
+            self._losses.begin_probing(handle)
         self._losses.adopt(handle)
         self._pending.watch(handle, woken.set, now)
         self._set_timer()
@@ -180,7 +180,7 @@ class AsyncInbox:
             self._take(found[1])
 
     def _note_break(self) -> float:
-        """Note that the connection broke; give the seconds since the broker was last seen."""
+        """Note that the connection broke; return the seconds since the broker was last seen."""
         now = time.monotonic()
         if self._down_since is None:
             self._down_since = now
@@ -221,7 +221,7 @@ class AsyncInbox:
         self._looking.add_done_callback(lambda _: self._set_timer())
 
     def _look_later(self) -> None:
-        """Have a round of looks begin when it is due, while somebody waits."""
+        """Schedule the next search for lost requests, while there are waiters."""
         if self._look_timer is None and not self.closed:
             wait_s = max(self._losses.due_at - time.monotonic(), 0)
             self._look_timer = asyncio.get_running_loop().call_later(min(wait_s, PROBE_EVERY_S), self._look_if_due)

@@ -1,4 +1,4 @@
-"""Cancels a request: its row says so first, then all workers are told, as any Celery client would tell them."""
+"""Cancels a request: stores its row as cancelled, then broadcasts Celery's `revoke` to all workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 def cancel(rows: RowLookup, broker_url: str, prefix: str, handle: Waiting) -> tuple[bool, list[Reply]]:
-    """Cancel a request; give whether it is cancelled by this, and the reply that its row stands for.
+    """Cancel a request; return whether this call cancelled it, and the reply that its row stands for.
 
     Raises ConfigurationError when no database is configured, StoreUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Runs the rounds of looks of `losses`: asks the broker and the store what the round wants to know."""
+"""Runs the searches that `losses` plans: sends its questions to the broker and the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.producers.transport.connections import broker_errors
 from headrace.queueing.connection.identity import ServerIdentity, read_identity, read_identity_async
 from headrace.queueing.keys import keys_of
 
-#: What ends a round: nobody can say whether a request is lost while one of the two servers doesn't answer.
+#: What ends a round: nobody knows whether a request is lost while one of the two servers doesn't answer.
 _AWAY: Final = (BrokerUnavailable, StoreUnavailable, ConfigurationError)
 
 _log: Final = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class AsyncFinder:
 
 
 def note_failure(losses: Losses, exc: HeadraceError) -> None:
-    """Put a round off that met a server that is away; whoever waits hears of that from the inbox."""
+    """Put a round off that met a server that is away; waiters get the error from the inbox."""
     losses.failed()
     losses.due_at = time.monotonic() + losses.probe_every_s
     _log.debug("look_failed error=%r", exc.message)

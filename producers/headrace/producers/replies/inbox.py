@@ -1,4 +1,4 @@
-"""Where the replies to one client arrive. Whichever waiting thread comes first reads for all of them.
+"""The inbox of a blocking client's replies. One of the waiting threads reads for all of them.
 
 A thread of its own for reading would cost two thread switches a reply, 0.1 to 5 ms when others are busy; here a
 single waiter reads its own reply from the socket. The reader is called the leader; when it has its own reply, the next
@@ -126,18 +126,18 @@ class Inbox:
                 self._losses.doubt(handles, standing)
 
     def find(self, request_id: str, model: str) -> Waiting | None:
-        """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
+        """Return an unanswered request. Raises InvalidRequest when its id was given to another model."""
         with self._lock:
             return self._pending.find(request_id, model)
 
     def settle(self, handle: Waiting, replies: Sequence[Reply]) -> None:
-        """Give a request the reply that came another way."""
+        """Settle a request with a reply that came another way than through the inbox."""
         with self._lock:
             self._pending.adopt(handle)
         self._settle(replies)
 
     def check(self, handle: Waiting) -> None:
-        """Look whether a request is lost, if there is a reason to: it has been away for a lease, say."""
+        """Search for a lost request if there is a reason to, such as an age of more than a lease."""
         with self._lock:
             due = handle.reply is None and self._losses.asked_for(handle, time.monotonic())
         if due:
@@ -173,7 +173,7 @@ class Inbox:
             self._look_up_what_is_due()
 
     def may_look_up(self, handle: Waiting) -> bool:
-        """Return whether to look for a request's row because somebody asks for its status: not again at once."""
+        """Return whether a call for a request's status may look its row up; not again at once."""
         with self._lock:
             return self._pending.may_look_up(handle, time.monotonic())
 
@@ -264,7 +264,7 @@ class Inbox:
         now = time.monotonic()
         with self._lock:
             if not self._pending.is_watched:
-                self._losses.somebody_waits(handle)
+                self._losses.begin_probing(handle)
             self._losses.adopt(handle)
             self._pending.watch(handle, woken.set, now)
         try:
@@ -314,7 +314,7 @@ class Inbox:
             self._take(found[1])
 
     def _note_break(self) -> float:
-        """Note that the connection broke; give the seconds since the broker was last seen."""
+        """Note that the connection broke; return the seconds since the broker was last seen."""
         now = time.monotonic()
         if self._down_since is None:
             self._down_since = now

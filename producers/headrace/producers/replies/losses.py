@@ -1,4 +1,4 @@
-"""When to look whether the broker still has the requests of a client, and what the answer means. No I/O, no clock.
+"""Detects requests that the broker lost with its data: when to search for them and what a search shows. Pure.
 
 Looking costs, so it needs a reason: the broker's identity is another than when a request was submitted, its deadline is
 over, or it has been away for longer than a dead worker's requests need to come back and somebody asks for its status.
@@ -65,7 +65,7 @@ class Look(NamedTuple):
 
 
 class Losses:
-    """What one client knows of where its requests are; its owner holds a lock around each call."""
+    """One client's knowledge of where its requests are; its owner holds a lock around each call."""
 
     def __init__(self, lease_s: float) -> None:
         """lease_s: how long a dead worker keeps requests to itself."""
@@ -101,12 +101,12 @@ class Losses:
             handle.standing = standing
         self._changed = True
 
-    def somebody_waits(self, handle: Waiting) -> None:
+    def begin_probing(self, handle: Waiting) -> None:
         """Begin to probe: not while the request is fresh, since most are answered before it matters."""
         self.due_at = max(self.due_at, handle.standing.seen_at + self.probe_every_s)
 
     def adopt(self, handle: Waiting) -> None:
-        """Doubt a request that was submitted under an identity that is not the present one, before a fork say."""
+        """Doubt a request that was submitted under another identity of the broker, for example before a fork."""
         if handle.standing.epoch != self._epoch:
             self._changed = True
 
@@ -126,7 +126,7 @@ class Losses:
         self._changed = True
 
     def asked_for(self, handle: Waiting, now: float) -> bool:
-        """Return whether a look is due, now that somebody asks for the status of a request."""
+        """Return whether a search is due, after a call for the status of a request."""
         if self._is_old(handle.standing, now):
             # Together with all others, so that asking for many costs one look.
             self._old_wanted = True

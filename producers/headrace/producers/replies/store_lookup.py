@@ -1,4 +1,4 @@
-"""A client's way to the store: opened when first needed, and absent when no database is configured."""
+"""A client's access to the result store, opened on first use; optional, as a client may have no database."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RowLookup:
         return self._open().cancel(request_id, model)
 
     def replies(self, request_ids: Sequence[str]) -> list[Reply]:
-        """Give replies for those requests that have a row; none without a database. Raises like `get` otherwise."""
+        """Return replies for those requests that have a row; none without a database. Raises like `get` otherwise."""
         if self._settings.database_url is None:
             return []
         return [reply_of_row(key, row) for key, row in self._open().get_many(request_ids).items()]

@@ -1,4 +1,4 @@
-"""Builds requests: checks what a user asks for, and encodes it for the queue."""
+"""Builds requests: checks inputs and options, and encodes them for the queue."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ BLOCK_REQUESTS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a request is to be treated. deadline_s: seconds from now, or None. version: "" is the model's default."""
+    """Options of a request. deadline_s: seconds from now, or None. version: "" is the model's default."""
 
     priority: int = 0
     deadline_s: float | None = None

@@ -22,7 +22,7 @@ SERVED_AGE_S: Final = 1.0
 
 
 class Known(NamedTuple):
-    """What a request is checked against.
+    """The signature that a request is checked against.
 
     signature: None when only the worker can check it. version: what the request asks for; "" for the worker's default.
     checked: the version that the signature is of.
@@ -55,7 +55,7 @@ def agreed(served: Sequence[Served]) -> tuple[Served, bool]:
 
 
 class _Workers:
-    """What workers serve of one model, and when they were last asked."""
+    """Versions of one model that workers serve, and when they were last asked."""
 
     __slots__ = ("asked_at", "served")
 

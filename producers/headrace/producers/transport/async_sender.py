@@ -1,4 +1,4 @@
-"""Sends together what tasks submit at the same time: while one call is on its way, the next one gathers."""
+"""Sends what tasks submit at the same time in one call: while it is under way, messages gather for the next."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MESSAGES: Final = 4096
 
 @dataclass(slots=True)
 class _Parcel:
-    """What one task submits. accepted: how many of the messages were, once that is known."""
+    """One task's submission. accepted: how many of the messages were, once that is known."""
 
     messages: Sequence[bytes]
     accepted: asyncio.Future[int]
@@ -50,7 +50,7 @@ class AsyncSender:
         self._lanes: dict[tuple[str, int], _Lane] = {}
 
     async def send(self, queue: str, priority: int, messages: Sequence[bytes]) -> int:
-        """Put messages on a queue, in order; give how many were accepted, counted from the first.
+        """Put messages on a queue, in order; return how many were accepted, counted from the first.
 
         A task that is cancelled meanwhile doesn't take its messages back. Raises BrokerUnavailable.
         """

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def is_served(url: str, model: str, prefix: str = "") -> bool:
-    """Return whether a worker takes the requests to a model; True also when the broker doesn't say so in a second."""
+    """Return whether a worker takes the requests to a model; True also when the broker doesn't answer in a second."""
     client = connect_for_look(url, prefix)
     try:
         with broker_errors():
@@ -90,7 +90,7 @@ class AsyncSharedLook(Generic[T]):
 def where_served(url: str, model: str, prefix: str = "") -> str:
     """Return, for an error, under which key prefix nobody serves a model and under which somebody does.
 
-    "" when there is nothing to say: no prefix here, and none elsewhere that is known to this client.
+    "" when there is nothing to report: no prefix here, and none elsewhere that is known to this client.
     """
     client = connect_for_look(url, prefix)
     try:

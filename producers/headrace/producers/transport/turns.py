@@ -1,4 +1,4 @@
-"""How many threads of one client call the broker at a time; the others wait for their turn."""
+"""A limit on the threads of one client that call the broker at the same time."""
 
 from __future__ import annotations
 

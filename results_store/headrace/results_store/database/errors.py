@@ -41,7 +41,7 @@ _NOT_YET: Final = re.compile("database system is (starting up|shutting down|not 
 
 _FATAL: Final = "FATAL:"
 
-#: SQLSTATE classes that say that table or columns are not those of this release.
+#: SQLSTATE classes that mean that table or columns are not those of this release.
 _SCHEMA_CLASSES: Final = ("42", "3F")
 
 

@@ -1,4 +1,4 @@
-"""Durable requests as a relay sees them: what is due, what the broker should hold, and what has ended.
+"""Durable requests as a relay uses them: find those due, those the broker should hold, and those that have ended.
 
 For one thread; each method is one short transaction, so it works through pgbouncer in transaction mode too.
 """
@@ -111,7 +111,7 @@ class RelayStore:
         self._connection: Connection | None = None
 
     def lead(self) -> str | None:
-        """Try to be, or to stay, the one relay of this prefix for LEASE_S; return what was remembered.
+        """Try to become or stay the one relay of this prefix for LEASE_S; return what was remembered.
 
         None if another is the one.
         """

@@ -83,7 +83,7 @@ class RequestStore:
                 exchange.finish(connection)
 
     def mark_sent(self, block: DurableBlock, count: int) -> None:
-        """Take note that so many requests of a block, from the first, were sent; doesn't wait until that is written.
+        """Note that the first `count` requests of a block were sent, without waiting for the write.
 
         Raises like `inserting`.
         """

@@ -1,4 +1,4 @@
-"""What the store knows of one finished request."""
+"""The stored row of a finished request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Prediction:
     row_index: int | None
 
     def result(self) -> Tensors:
-        """Give the outputs, or raise the error with which the request ended."""
+        """Return the outputs, or raise the error with which the request ended."""
         if self.error is not None:
             raise self.error
         return self.outputs or {}

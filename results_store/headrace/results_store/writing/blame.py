@@ -1,4 +1,4 @@
-"""Who is to blame when Postgres answers a write with an error: the server, or some of the rows.
+"""Attributes an error of a write to its cause: the server, or particular rows.
 
 No list of codes decides that alone, since triggers, poolers and extensions raise whatever they like. What decides is
 whether other writes pass at the same time: then the row is to blame, whatever the code. The codes only say how often a
@@ -57,7 +57,7 @@ def pause_s(tries: int) -> float:
 class Search:
     """A bisection that finds all refused rows and has every other row written: a plan without I/O.
 
-    Ask for a piece (`following`) and write it; say so if it was `refused`; until there is none.
+    Ask for a piece (`following`) and write it; call `refused` if it was; until there is none.
     With k refused rows among n it takes at most 2·k·(log2(n) + 1) + 1 writes, plus those that `limit_bytes` costs.
     """
 

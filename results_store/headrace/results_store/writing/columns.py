@@ -72,7 +72,7 @@ T = TypeVar("T")
 
 
 def microseconds(unix_seconds: float) -> int:
-    """Give a time in the resolution in which the store keeps it. Raises ValueError or OverflowError when not finite."""
+    """Return a time in the store's resolution. Raises ValueError or OverflowError when it is not finite."""
     return round(unix_seconds * 1_000_000)
 
 
@@ -164,17 +164,17 @@ def _json(value: bytes) -> bytes:
 
 
 def slice_columns(columns: Columns, start: int, stop: int) -> Columns:
-    """Give the rows from `start` to before `stop`."""
+    """Return the rows from `start` to before `stop`."""
     return [column[start:stop] for column in columns]
 
 
 def encoded_bytes(columns: Columns) -> int:
-    """Give how many bytes the variable-size columns `outputs` and `blob` take."""
+    """Return how many bytes the variable-size columns `outputs` and `blob` take."""
     return sum(map(len, columns[12])) + sum(map(len, columns[14]))
 
 
 def array_parameters(columns: Columns) -> list[bytes]:
-    """Give the parameters of `UNNEST`: one binary array a column."""
+    """Return the parameters of `UNNEST`: one binary array a column."""
     count = len(columns[0])
     return [
         # One dimension; "may hold NULL" (the server finds out by itself); the type; its length; lower bound 1.
@@ -184,7 +184,7 @@ def array_parameters(columns: Columns) -> list[bytes]:
 
 
 def copy_stream(columns: Columns) -> Iterator[bytes]:
-    """Give the pieces of a binary COPY of these rows."""
+    """Return the pieces of a binary COPY of these rows."""
     yield _COPY_HEADER
     for start in range(0, len(columns[0]), _COPY_PIECE_ROWS):
         piece: Sequence[list[bytes]] = slice_columns(columns, start, start + _COPY_PIECE_ROWS)
@@ -193,7 +193,7 @@ def copy_stream(columns: Columns) -> Iterator[bytes]:
 
 
 def find_unencodable(batches: Iterable[BatchRows]) -> list[tuple[Row, str]]:
-    """Give the rows that `encode_columns` can't encode, each with the reason."""
+    """Return the rows that `encode_columns` can't encode, each with the reason."""
     found = []
     for batch in batches:
         for row in batch.rows:

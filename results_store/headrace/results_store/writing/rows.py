@@ -1,4 +1,4 @@
-"""What a worker hands to the store: finished batches and their rows, already encoded."""
+"""Finished batches and their rows, already encoded, as a worker passes them to the store."""
 
 from __future__ import annotations
 

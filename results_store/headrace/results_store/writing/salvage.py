@@ -1,4 +1,4 @@
-"""Stores what can be stored of a write that Postgres answered with an error, and names the rows that can't."""
+"""Recovers from a write that Postgres refused: stores every row that can be stored and names those that can't."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Salvage:
 
 
 def code_of(error: psycopg.Error) -> str:
-    """Return the SQLSTATE of an error; that of a lost connection when the server didn't say any."""
+    """Return the SQLSTATE of an error; that of a lost connection when the server sent none."""
     return error.sqlstate or CONNECTION_LOST
 
 

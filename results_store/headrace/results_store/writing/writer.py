@@ -98,7 +98,7 @@ class StoreWriter:
 
         The first row of an id wins.
         Returns the rows that were there already under an id of these: of another batch (the request was delivered
-        twice), or of a cancel. To write the same batch again, after an error say, is no conflict.
+        twice), or of a cancel. Writing the same batch again, for example after an error, is no conflict.
         Raises StoreUnavailable (the same write may succeed later; it may even have been stored: just repeat it),
         StoreRejected (Postgres refused the rows it names, and no others; those may be stored), ConfigurationError.
         """
@@ -139,7 +139,7 @@ class StoreWriter:
             self._connection = None
 
     def __enter__(self) -> Self:
-        """Give the writer itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""What errors of runtimes mean: which may pass, and of which a caller may read the reason."""
+"""Classification of runtimes' errors: which are transient, and which reasons a caller may read."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class OpenVinoModel(PositionalModel):
 
 
 def _weights(package: ModelPackage) -> list[str]:
-    """Give the file of weights that goes with an `.xml`; it must be listed, or nobody compares its checksum."""
+    """Return the file of weights that goes with an `.xml`; it must be listed, or nobody compares its checksum."""
     if package.file.suffix != ".xml":
         return []
     listed = [name for name in package.manifest.files if Path(name).suffix == ".bin"]
@@ -139,6 +139,6 @@ def _port(port: Any, specs: Sequence[Any]) -> Port:
 
 
 def _cause(exc: Exception) -> str:
-    """Give the line that says what happened; those before it name places in OpenVINO's source."""
+    """Return the line that says what happened; those before it name places in OpenVINO's source."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return lines[-1] if lines else type(exc).__name__

@@ -1,4 +1,4 @@
-"""Sizes that don't fit each other, which OpenVINO itself overlooks on one thread."""
+"""A check for inconsistent input sizes, which OpenVINO itself overlooks on one thread."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _check_examples(file: Path, pickled: bytes) -> None:
 
 
 def _texts(node: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Give every text of a JSON document with the key it stands under; keys count as texts too."""
+    """Return every text of a JSON document with the key it stands under; keys count as texts too."""
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, list):
@@ -167,7 +167,7 @@ def _is_plain_tree(node: object) -> bool:
 
 
 def _is_plain_context(context: object) -> bool:
-    """Say whether a container's context is its keys, all of them text; objects in it would be looked up."""
+    """Return whether a container's context is its keys, all of them text; objects in it would be looked up."""
     if not isinstance(context, str):
         return context is None
     keys = json.loads(context)

@@ -16,7 +16,7 @@ from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.origin import FORGETS, origin_of
-from headrace.lifecycle.packages.trial.graph_facts import SMALL, Graph, numbers_of
+from headrace.lifecycle.packages.graph_facts import SMALL, Graph, numbers_of
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter

@@ -15,7 +15,7 @@ from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.origin import FORGETS, origin_of
-from headrace.lifecycle.packages.trial.graph_facts import SMALL, Graph, numbers_of, operators_of
+from headrace.lifecycle.packages.graph_facts import SMALL, Graph, numbers_of, operators_of
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -94,7 +94,7 @@ def _is_small_constant(node: ov.Node) -> bool:
 
 
 def _name_ports(model: ov.Model) -> bool:
-    """Give a name to inputs and outputs that have none; return whether there were any."""
+    """Name inputs and outputs that have no name; return whether there were any."""
     unnamed = [port for port in (*model.inputs, *model.outputs) if not port.get_names()]
     for port in unnamed:
         port.get_tensor().set_names({port.get_node().get_friendly_name()})

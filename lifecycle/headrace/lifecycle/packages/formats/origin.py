@@ -1,4 +1,4 @@
-"""Where a package's file came from, for the record in its manifest."""
+"""Origin of a package's file, recorded in its manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries that TVM built (`.so`, `.tar`): native code, which tells nothing of its inputs."""
+"""Libraries that TVM built (`.so`, `.tar`): native code, which declares nothing about its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candidates for where a model's inputs hold their rows, read from what its file declares; a trial decides."""
+"""Candidate row dimensions of a model's inputs, read from its file's declaration; a trial decides."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dim for at, dim in enumerate(dims) if at != axis)
 
     def runs_as(self, rows: int) -> int:
-        """Return how many rows run when there are so many: the next of `row_sizes`."""
+        """Return how many rows run for a number of rows: the next of `row_sizes`."""
         return next((size for size in self.row_sizes if size >= rows), rows)
 
     @property

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from headrace.contracts import Tensors
 from headrace.lifecycle.packages.declared import DeclaredModel
+from headrace.lifecycle.packages.graph_facts import Graph
 from headrace.lifecycle.packages.trial.dimensions import elements, size_of, symbols_of
-from headrace.lifecycle.packages.trial.graph_facts import Graph
 from headrace.lifecycle.packages.trial.layouts import Layout
 from headrace.lifecycle.packages.trial.samples import BYTE, RANGES, SURE_SEED, Recipe, RowMaker, joined
 from headrace.runtimes.base import LoadedModel
@@ -81,7 +81,7 @@ class Trial:
         return self.run(rows, self.maker.shared(recipe, SURE_SEED), recipe.sizes) is not None
 
     def other_sizes(self, recipe: Recipe, most: int) -> Iterator[Recipe]:
-        """Yield recipes with sizes of their own for each symbol, so that no two are taken for one; at most so many."""
+        """Yield recipes with sizes of their own for each symbol, so that no two are taken for one; at most `most`."""
         changed = [
             {symbol: change(size, place) for place, (symbol, size) in enumerate(recipe.sizes.items())}
             for change in _CHANGES

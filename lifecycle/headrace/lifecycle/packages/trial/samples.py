@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from headrace.contracts import Tensors
 from headrace.contracts.tensors.datatypes import FLOATS, dtype_of
 from headrace.lifecycle.packages.declared import DeclaredTensor
+from headrace.lifecycle.packages.graph_facts import Graph
 from headrace.lifecycle.packages.trial.dimensions import size_of
-from headrace.lifecycle.packages.trial.graph_facts import Graph
 from headrace.lifecycle.packages.trial.layouts import Layout
 
-#: What rows of a trial are made of, in the order of use: those first that show most. Extreme rows are neighbours.
+#: Kinds of rows in a trial, in the order of use: those first that show most. Extreme rows are next to each other.
 KINDS: Final = (
     "normal", "times_100", "uniform", "zeros", "huge", "normal", "negative", "times_10", "small", "ones",
     "normal", "minus_huge", "times_100", "uniform",
 )  # fmt: skip
 
-#: Rows that only NaN and infinity can tell of: x + 0 * sum(x) depends on its neighbours only if they hold one.
+#: Rows that only NaN and infinity can tell of: x + 0 * sum(x) depends on its batch mates only if they hold one.
 NOT_FINITE: Final = ("nan", "infinity", "some_nan")
 
-#: Kinds of rows whose numbers are all one and the same begin so: a token that changes its neighbours shows beside
+#: Kinds of rows whose numbers are all one and the same begin so: a token that changes its batch mates shows beside
 #: others only.
 _ALL: Final = "all_"
 
@@ -53,14 +53,14 @@ SURE_SEED: Final = 1
 
 _WORDS: Final = (b"a", b"b c", b"", b"word another third", b"3", b"2.5", "é".encode(), b"Z" * 40)
 
-#: "huge" is this far from what a network is used to, and its square is still a finite FP16's neighbour's.
+#: "huge" is this far from what a network is used to, and its square still is a finite FP16.
 _HUGE: Final = 1e4
 
 Array = NDArray[Any]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """How inputs of one trial are made.
+    """A recipe for the inputs of one trial.
 
     sizes: symbol → size. ranges: input of whole numbers → their upper end. parameters: which of the values that are
     tried for inputs without rows. given: optional inputs that are present.

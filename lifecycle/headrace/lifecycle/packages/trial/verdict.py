@@ -1,4 +1,4 @@
-"""Which layout a model is served with, decided by trials of the candidates; and what a person is told of it."""
+"""Decides the layout that a model is served with, by trials of the candidates, and explains the verdict."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from headrace.contracts import OutputMismatch, PackageError, Tensors
 from headrace.contracts.formatting import first_line
 from headrace.contracts.tensors.datatypes import FLOATS
 from headrace.lifecycle.packages.declared import DeclaredModel
-from headrace.lifecycle.packages.trial.company import HIDDEN, STEERED, UNEQUAL
+from headrace.lifecycle.packages.graph_facts import Graph, likely_cause, quantizes_together
+from headrace.lifecycle.packages.trial.co_batched_rows import HIDDEN, STEERED, UNEQUAL
 from headrace.lifecycle.packages.trial.dimensions import is_nameless, symbols_of, terms_of
-from headrace.lifecycle.packages.trial.graph_facts import Graph, likely_cause, quantizes_together
 from headrace.lifecycle.packages.trial.layouts import Layout, candidates
 from headrace.lifecycle.packages.trial.proof import Budget, Proof, Prover, Terms
 from headrace.lifecycle.packages.trial.runs import Seen, Trial
@@ -31,7 +31,7 @@ _LAYOUTS_S: Final = 5.0
 #: Rows of the batch by which the cost of running alone is told.
 _COST_ROWS: Final = 8
 
-#: A sample's rows are scaled by these to make extreme neighbours.
+#: A sample's rows are scaled by these to make extreme batch mates.
 _SCALES: Final = (100.0, 0.01, 0.0)
 
 #: Sizes with which a model of one row at a time is tried for squares.
@@ -42,7 +42,7 @@ _SAMPLE_ROWS: Final = 12
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person said about rows.
+    """A person's statements about rows, and facts for the trial.
 
     independent: None leaves it to the proof. sample: input → real rows. terms: of its service. graph: facts of it.
     """
@@ -56,7 +56,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model is to be served.
+    """Decision on how a model is to be served.
 
     outcome: "independent", "dependent", "given", "no rows" or "undecided". axes: output → its rows. seen: runs.
     free: input and symbol that need not be equal. slower: by how much runs of single rows take longer than batches;
@@ -114,7 +114,7 @@ class _Decision:
             if tried is None:
                 continue
             proof, trial = tried
-            if proof.against is None or (question.independent is False and proof.against.company != "no output"):
+            if proof.against is None or (question.independent is False and proof.against.finding != "no output"):
                 return self._settled(proof, trial)
             if proof.one_row:
                 single = single or proof
@@ -222,7 +222,7 @@ class _Decision:
         return self._settled(single, trial)
 
     def _runs_square(self, proof: Proof) -> bool:
-        """Return whether more rows than one run if all that varies is of their number: files may not say so."""
+        """Return whether several rows run if all that vary are as large as their number; files may not declare it."""
         trial, recipe = self._trial(proof.layout), proof.recipes[0]
         for count in _SQUARES if recipe.sizes and not self._question.sample else ():
             square = msgspec.structs.replace(recipe, sizes=dict.fromkeys(recipe.sizes, count))

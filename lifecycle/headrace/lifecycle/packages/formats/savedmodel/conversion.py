@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel, a folder: converted through OpenVINO, since no runtime here reads it."""
+"""TensorFlow's SavedModel (a folder), converted through OpenVINO, since no runtime here reads it."""
 
 from __future__ import annotations
 

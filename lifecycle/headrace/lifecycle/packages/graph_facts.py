@@ -1,4 +1,4 @@
-"""What a model's graph tells a trial: operators that mix rows, and values that it compares data with."""
+"""Facts about a model's graph for its trial: operators that mix rows, and constants that data are compared with."""
 
 from __future__ import annotations
 
