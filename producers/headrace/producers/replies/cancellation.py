@@ -7,7 +7,7 @@ from typing import Final
 
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.contracts.message import Reply
-from headrace.producers.replies.outcome import cancelled_reply
+from headrace.contracts.states import State
 from headrace.producers.replies.pending import Waiting
 from headrace.producers.replies.store_lookup import RowLookup
 from headrace.producers.transport.connections import broker_errors, connect_for_calls
@@ -23,7 +23,7 @@ def cancel(rows: RowLookup, broker_url: str, prefix: str, handle: Waiting) -> tu
     if not rows.cancel(handle.id, handle.model):
         return False, rows.replies([handle.id])
     revoke(broker_url, prefix, handle.id)
-    return True, [cancelled_reply(handle.id)]
+    return True, [Reply(id=handle.id, state=State.CANCELLED)]
 
 
 def revoke(broker_url: str, prefix: str, request_id: str) -> None:

@@ -28,17 +28,6 @@ _ERRORS: Final[dict[str, type[HeadraceError]]] = {
 }
 
 
-def cancelled_reply(request_id: str) -> Reply:
-    """Return the reply of a request that was cancelled here."""
-    return Reply(id=request_id, state=State.CANCELLED)
-
-
-def reply_of_row(request_id: str, row: Prediction) -> Reply:
-    """Return the reply that a row stands for; its outputs stay in the store."""
-    error_type, error_message = ("", "") if row.error is None else (row.error.type, row.error.message)
-    return Reply(id=request_id, state=row.state, stored=True, error_type=error_type, error_message=error_message)
-
-
 def reads_store(reply: Reply) -> bool:
     """Return whether `outputs_of` will read the row of this reply."""
     return reply.stored and reply.state == State.SUCCEEDED
@@ -64,7 +53,7 @@ def outputs_of(reply: Reply, read_row: Callable[[str], Prediction | None]) -> Te
     row = read_row(reply.id)
     if row is not None:
         # The row was there before the reply: for example a cancellation that came while the request ran.
-        raise_error(reply_of_row(reply.id, row))
+        raise_error(row.as_reply(reply.id))
     if row is None or row.outputs is None:
         raise ConfigurationError(
             "the outputs are not in the store: either the row was pruned, or HEADRACE_DATABASE_URL names another "

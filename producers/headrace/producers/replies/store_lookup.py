@@ -11,7 +11,6 @@ import redis.asyncio
 
 from headrace.contracts.message import Reply, decode_replies
 from headrace.contracts.settings import Settings
-from headrace.producers.replies.outcome import reply_of_row
 from headrace.producers.replies.pending import Waiting
 from headrace.producers.transport.connections import broker_errors
 from headrace.queueing.keys import keys_of
@@ -50,7 +49,7 @@ class RowLookup:
         """Return replies for those requests that have a row; none without a database. Raises like `get` otherwise."""
         if self._settings.database_url is None:
             return []
-        return [reply_of_row(key, row) for key, row in self._open().get_many(request_ids).items()]
+        return [row.as_reply(key) for key, row in self._open().get_many(request_ids).items()]
 
     def whereabouts(self, handles: Collection[Waiting]) -> tuple[list[Reply], set[str]]:
         """Return replies for those requests that have a row, and the ids of all that the store has or keeps.

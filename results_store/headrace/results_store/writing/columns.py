@@ -46,6 +46,14 @@ _TYPES: Final[dict[str, tuple[str, int]]] = {
 
 NAMES: Final = tuple(_TYPES)
 
+#: Positions in `Columns` of those columns that are read again once they are encoded.
+ID: Final = NAMES.index("id")
+OUTPUTS: Final = NAMES.index("outputs")
+BLOB: Final = NAMES.index("blob")
+
+#: Bytes of the length before the value of each element.
+_LENGTH_BYTES: Final = 4
+
 #: SQL that turns the array parameters `$1`, `$2`, ... back into rows, in lockstep. In the select list it streams;
 #: `FROM unnest(...)` would first copy every array into a tuple store.
 UNNEST: Final = ", ".join(f"unnest(${at}::{kind}[])" for at, (kind, _) in enumerate(_TYPES.values(), 1))
@@ -91,6 +99,7 @@ def _encode_batch(batch: BatchRows) -> Columns:
     rows = batch.rows
     count = len(rows)
     prefix = _length(16)
+    # In the order of `NAMES`.
     return [
         [prefix + row.id.bytes for row in rows],
         _nullable(_time, [row.submitted_at for row in rows]),
@@ -170,12 +179,17 @@ def slice_columns(columns: Columns, start: int, stop: int) -> Columns:
 
 def encoded_bytes(columns: Columns) -> int:
     """Return how many bytes the variable-size columns `outputs` and `blob` take."""
-    return sum(map(len, columns[12])) + sum(map(len, columns[14]))
+    return sum(map(len, columns[OUTPUTS])) + sum(map(len, columns[BLOB]))
+
+
+def row_id(columns: Columns, row: int) -> uuid.UUID:
+    """Return the id of an encoded row."""
+    return uuid.UUID(bytes=columns[ID][row][_LENGTH_BYTES:])
 
 
 def array_parameters(columns: Columns) -> list[bytes]:
     """Return the parameters of `UNNEST`: one binary array a column."""
-    count = len(columns[0])
+    count = len(columns[ID])
     return [
         # One dimension; "may hold NULL" (the server finds out by itself); the type; its length; lower bound 1.
         _array_header(1, 1, oid, count, 1) + b"".join(column)
@@ -186,7 +200,7 @@ def array_parameters(columns: Columns) -> list[bytes]:
 def copy_stream(columns: Columns) -> Iterator[bytes]:
     """Return the pieces of a binary COPY of these rows."""
     yield _COPY_HEADER
-    for start in range(0, len(columns[0]), _COPY_PIECE_ROWS):
+    for start in range(0, len(columns[ID]), _COPY_PIECE_ROWS):
         piece: Sequence[list[bytes]] = slice_columns(columns, start, start + _COPY_PIECE_ROWS)
         yield b"".join(chain.from_iterable(zip(repeat(_COPY_FIELDS), *piece, strict=False)))
     yield _COPY_END

@@ -15,6 +15,7 @@ from headrace.results_store.database.address import connect, connection_info
 from headrace.results_store.database.bounded import ANSWER_S, BoundedConnection, SilentServer, Watchdog
 from headrace.results_store.database.errors import StoreRejected, translate
 from headrace.results_store.writing.columns import (
+    ID,
     NAMES,
     Columns,
     copy_stream,
@@ -108,13 +109,13 @@ class StoreWriter:
             bad = find_unencodable(batches)
             refused = {row.id: OUT_OF_RANGE for row, _ in bad}
             raise StoreRejected(refused, f"a number does not fit its column: {bad[0][1]}") from exc
-        if not columns[0]:
+        if not columns[ID]:
             return []
         try:
             connection = self._connected()
             self._leaving()
             stored = self._insert_or_salvage(connection, columns)
-            return [] if stored == len(columns[0]) else _find_conflicts(self._connected(), batches)
+            return [] if stored == len(columns[ID]) else _find_conflicts(self._connected(), batches)
         except psycopg.Error as exc:
             if isinstance(exc, SilentServer):
                 self._silences += 1
@@ -183,7 +184,7 @@ class StoreWriter:
 
     def _insert(self, connection: BoundedConnection, columns: Columns) -> int:
         """Insert in one transaction, by the way that suits the size; return how many rows were new."""
-        large = len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES
+        large = len(columns[ID]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES
         try:
             return _copy(connection, columns) if large else self._statements.execute(connection, PLAIN, columns)
         except UniqueViolation:
