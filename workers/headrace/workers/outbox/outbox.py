@@ -16,7 +16,6 @@ import msgspec
 import redis
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, Settings
-from headrace.contracts.message import Reply
 from headrace.queueing import ClaimingConsumer, Command, CommandLine, translate_errors
 from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
@@ -327,10 +326,4 @@ def _refer_to_rows(answers: Answers, batches: list[FinishedBatch], conflicts: li
         if request.row_id in rows
     }
     for replies in answers.by_inbox.values():
-        replies[:] = [_reply_of(row, reply.id) if (row := found.get(reply.id)) else reply for reply in replies]
-
-
-def _reply_of(row: Conflict, request_id: str) -> Reply:
-    return Reply(
-        id=request_id, state=row.state, stored=True, error_type=row.error_type, error_message=row.error_message
-    )
+        replies[:] = [row.as_reply(reply.id) if (row := found.get(reply.id)) else reply for reply in replies]
