@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from headrace.contracts.states import State
 from headrace.contracts.tensors.codec import Tensors
-from headrace.producers.handle import closed_meanwhile, lost, status_of, timed_out
+from headrace.producers.handle import check_waits_on, timed_out
 from headrace.producers.replies.outcome import outputs_of, reads_store
 from headrace.producers.replies.pending import Waiting
 from headrace.producers.requests.factory import check_timeout
@@ -41,20 +41,13 @@ class AsyncHandle(Waiting):
         super().__init__(request_id, model)
         self._client = client
 
-    def __repr__(self) -> str:
-        """Name the request and its state as known here, without asking anybody."""
-        return f"<AsyncHandle {self.id} {self.model} {status_of(self)}>"
-
     async def result(self, timeout_s: float | None = None) -> Tensors:
         """Wait for the outputs; see `Handle.result`."""
         check_timeout(timeout_s)
         if self.reply is None:
             await self._client.wait(self, timeout_s)
         if self.reply is None:
-            if self.standing.lost:
-                raise lost(self)
-            if self._client.closed:
-                raise closed_meanwhile(self)
+            check_waits_on(self, closed=self._client.closed)
             unsent = await self._client.explain(self) if timeout_s else ""
             served = bool(unsent) or not timeout_s or await self._client.is_served(self.model)
             where = "" if served else await self._client.where_served(self.model)
@@ -73,7 +66,7 @@ class AsyncHandle(Waiting):
         """Return "pending", or how the request ended; see `Handle.status`."""
         if self.reply is None:
             await self._client.look_up(self)
-        return status_of(self)
+        return self.known_status
 
     async def cancel(self) -> bool:
         """Cancel the request; see `Handle.cancel`."""

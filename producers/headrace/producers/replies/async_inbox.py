@@ -13,21 +13,15 @@ from typing import Final
 
 import redis.asyncio
 
-from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies, were_dropped
+from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from headrace.contracts.message import Reply, were_dropped
 from headrace.producers.replies.finder import AsyncFinder, Brokers
 from headrace.producers.replies.losses import PROBE_EVERY_S, Losses
 from headrace.producers.replies.pending import Pending, Standing, Waiting
+from headrace.producers.replies.reading import Outage, replies_in
 from headrace.producers.replies.store_lookup import RowLookup, kept_answers_async, without
-from headrace.producers.transport.connections import (
-    NUDGE,
-    PATIENCE_S,
-    RECONNECT_FIRST_S,
-    RECONNECT_MAX_S,
-    broker_errors,
-    connect_for_reading_async,
-    read_for_s,
-)
+from headrace.producers.transport.connections import broker_errors, connect_for_reading_async
+from headrace.producers.transport.inbox_connection import NUDGE, read_for_s
 from headrace.queueing.connection.patience import SILENCE_S
 
 #: How long a cancelled task may take to end before it is woken.
@@ -68,8 +62,8 @@ class AsyncInbox:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._failure: BaseException | None = None
-        self._down_since: float | None = None
         self._losses = Losses(lease_s)
+        self._outage = Outage(self._pending, self._losses)
         self._finder = AsyncFinder(brokers, self._losses, self._pending, rows.whereabouts)
         self._look: asyncio.Task[None] | None = None
         self._look_timer: asyncio.TimerHandle | None = None
@@ -168,32 +162,17 @@ class AsyncInbox:
         try:
             with broker_errors():
                 found = await self._client.blpop([self.key], self._read_s)
-        except BrokerUnavailable:
-            away_s = self._note_break()
-            if away_s > PATIENCE_S:
-                raise
+        except BrokerUnavailable as exc:
+            pause_s = self._outage.pause_s(time.monotonic(), exc)
             self._set_timer()
-            await asyncio.sleep(min(max(away_s, RECONNECT_FIRST_S), RECONNECT_MAX_S))
+            await asyncio.sleep(pause_s)
             return
-        self._down_since = None
+        self._outage.since = None
         if found:
-            self._take(found[1])
+            self._take(found[1])  # type: ignore[arg-type]  # the client doesn't decode to str
 
-    def _note_break(self) -> float:
-        """Note that the connection broke; return the seconds since the broker was last seen."""
-        now = time.monotonic()
-        if self._down_since is None:
-            self._down_since = now
-            self._pending.connection_broke(now)
-            self._losses.connection_broke()
-        return now - self._down_since
-
-    def _take(self, element: bytes | str) -> None:
-        try:
-            replies = decode_replies(element)  # type: ignore[arg-type]  # the client doesn't decode to str
-        except InvalidRequest as exc:
-            _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
-            return
+    def _take(self, element: bytes) -> None:
+        replies = replies_in(element, self.key)
         if were_dropped(replies):
             self._pending.connection_broke(time.monotonic())
             self._set_timer()

@@ -18,29 +18,15 @@ from typing import Final
 
 import redis
 
-from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies, were_dropped
+from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from headrace.contracts.message import Reply, were_dropped
 from headrace.producers.replies.finder import Brokers, Finder, pausing_until
 from headrace.producers.replies.losses import Losses
 from headrace.producers.replies.pending import Pending, Standing, Waiting
+from headrace.producers.replies.reading import Outage, replies_in
 from headrace.producers.replies.store_lookup import RowLookup, kept_answers, without
-from headrace.producers.transport.connections import (
-    LATE_S,
-    NUDGE,
-    PATIENCE_S,
-    RECONNECT_FIRST_S,
-    RECONNECT_MAX_S,
-    broker_errors,
-    connect_for_reading,
-    is_silence,
-    read_for_s,
-    read_inbox,
-    take_from_inbox,
-)
+from headrace.producers.transport.inbox_connection import LATE_S, InboxConnection, is_silence
 from headrace.queueing.connection.patience import SILENCE_S
-
-#: Elements taken from the inbox at once when nobody waits; each holds the replies of a batch.
-_POLL_ELEMENTS: Final = 64
 
 #: Asking for news more often than this gives the last answer: a loop over `done()` of many handles stays cheap.
 POLL_EVERY_S: Final = 0.001
@@ -78,21 +64,18 @@ class Inbox:
         replaced.
         """
         self.key = key
-        self._client = connect_for_reading(url, silence_s)
+        self._connection = InboxConnection(url, key, silence_s)
         self._looks = brokers.looks
-        self._read_s = read_for_s(silence_s)
-        self._silence_s = silence_s
-        self._late_s = silence_s - self._read_s
         self._rows = rows
         self._pending = Pending()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._leader: Waiting | None = None
-        self._down_since: float | None = None
         self._silent = False
         self._polled_at = 0.0
         self._closed = threading.Event()
         self._losses = Losses(lease_s)
+        self._outage = Outage(self._pending, self._losses)
         self._finder = Finder(brokers, self._losses, self._pending, self._lock, self._read_store, self._wake_leader)
 
     @property
@@ -157,7 +140,7 @@ class Inbox:
         """Wake the leader out of its blocking read if it has nothing to wait for."""
         leader = self._leader
         if leader is not None and leader.ended:
-            self._nudge()
+            self._connection.nudge()
 
     def poll(self, handle: Waiting) -> None:
         """Take what has arrived, without waiting, unless that was done just now. Raises BrokerUnavailable.
@@ -165,7 +148,7 @@ class Inbox:
         handle: what is asked about; its reply may have been lost, so its row is looked for now and then.
         """
         if time.monotonic() - self._polled_at >= POLL_EVERY_S:
-            self._poll_now(self._silence_s)
+            self._poll_now(self._connection.silence_s)
             self._finder.go_on()
         if handle.reply is None:
             with self._lock:
@@ -181,7 +164,7 @@ class Inbox:
         """Take what has arrived if that was last done long ago, so that replies nobody waits for don't pile up."""
         if time.monotonic() - self._polled_at >= TIDY_EVERY_S:
             try:
-                self._poll_now(self._silence_s)
+                self._poll_now(self._connection.silence_s)
             except BrokerUnavailable as exc:
                 # Nobody asked for these replies; who waits for them will read again.
                 _log.debug("tidy_failed inbox=%s error=%r", self.key, exc.message)
@@ -191,13 +174,8 @@ class Inbox:
             return
         self._polled_at = time.monotonic()
         try:
-            taken = _POLL_ELEMENTS
-            while taken == _POLL_ELEMENTS:
-                with broker_errors():
-                    elements = take_from_inbox(self._client, self.key, _POLL_ELEMENTS, timeout_s)
-                for element in elements:
-                    self._take(element)
-                taken = len(elements)
+            for element in self._connection.take(timeout_s):
+                self._take(element)
         except BrokerUnavailable:
             with self._lock:
                 self._pending.connection_broke(self._polled_at)
@@ -217,7 +195,7 @@ class Inbox:
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         with self._watching(handle) as woken:
             while not handle.ended and not self.closed:
-                left_s = self._read_s if ends_at is None else ends_at - time.monotonic()
+                left_s = self._connection.read_s if ends_at is None else ends_at - time.monotonic()
                 if left_s <= 0:
                     self._poll_at_last()
                     return
@@ -284,52 +262,36 @@ class Inbox:
         """Read until this request has its reply, the time is up, or something must be looked up in the store."""
         with self._lock:
             self._leader = handle
+        read_s, late_s = self._connection.read_s, self._connection.late_s
         try:
             while not handle.ended and not self.closed:
                 now = time.monotonic()
                 left_s = math.inf if ends_at is None else ends_at - now
-                wait_s = min(self._read_s, self._pending.next_lookup - now, self._losses.due_at - now, left_s)
+                wait_s = min(read_s, self._pending.next_lookup - now, self._losses.due_at - now, left_s)
                 if wait_s <= 0:
                     return
-                self._read(wait_s, self._late_s if left_s > self._read_s + self._late_s else LATE_S)
+                self._read(wait_s, late_s if left_s > read_s + late_s else LATE_S)
         finally:
             with self._lock:
                 self._leader = None
 
     def _read(self, timeout_s: float, late_s: float) -> None:
         try:
-            with broker_errors():
-                found = read_inbox(self._client, self.key, timeout_s, late_s)
+            element = self._connection.read(timeout_s, late_s)
         except BrokerUnavailable as exc:
             if self.closed:
                 return
             self._silent = is_silence(exc)
-            away_s = self._note_break()
-            if away_s > PATIENCE_S:
-                raise
-            self._closed.wait(min(max(away_s, RECONNECT_FIRST_S), RECONNECT_MAX_S, timeout_s))
-            return
-        self._down_since, self._silent = None, False
-        if found:
-            self._take(found[1])
-
-    def _note_break(self) -> float:
-        """Note that the connection broke; return the seconds since the broker was last seen."""
-        now = time.monotonic()
-        if self._down_since is None:
-            self._down_since = now
             with self._lock:
-                self._pending.connection_broke(now)
-                self._losses.connection_broke()
-        return now - self._down_since
-
-    def _take(self, element: bytes | str) -> None:
-        try:
-            replies = decode_replies(element)  # type: ignore[arg-type]  # the client doesn't decode to str
-        except InvalidRequest as exc:
-            # Its requests are found through the store; the other waiters must not suffer.
-            _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
+                pause_s = self._outage.pause_s(time.monotonic(), exc)
+            self._closed.wait(min(pause_s, timeout_s))
             return
+        self._outage.since, self._silent = None, False
+        if element is not None:
+            self._take(element)
+
+    def _take(self, element: bytes) -> None:
+        replies = replies_in(element, self.key)
         with self._lock:
             if were_dropped(replies):
                 self._pending.connection_broke(time.monotonic())
@@ -359,15 +321,6 @@ class Inbox:
         with self._lock:
             self._pending.settle(replies)
 
-    def _nudge(self) -> None:
-        """Wake the leader out of its blocking read."""
-        try:
-            with broker_errors():
-                self._client.rpush(self.key, NUDGE)
-        except BrokerUnavailable:
-            # Then the leader's own read fails too, or it ends after some seconds.
-            _log.debug("nudge_failed inbox=%s", self.key)
-
     def close(self) -> None:
         """Stop all waiting, delete the list and close the connection. May be called again."""
         if self.closed:
@@ -377,13 +330,7 @@ class Inbox:
             self._pending.wake_all()
             leader_is_blocked = self._leader is not None
         if leader_is_blocked:
-            self._nudge()
+            self._connection.nudge()
         if self._reading.acquire(timeout=_CLOSE_S):
             self._reading.release()
-        try:
-            with broker_errors():
-                self._client.delete(self.key)
-        except BrokerUnavailable:
-            # The workers gave the list a time to live.
-            _log.debug("inbox_not_deleted inbox=%s", self.key)
-        self._client.close()
+        self._connection.close()

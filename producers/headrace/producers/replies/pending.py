@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headrace.contracts.errors import InvalidRequest
 from headrace.contracts.message import Reply
+from headrace.contracts.states import LOST, PENDING
 
 #: A reply can be lost with a connection, so a request that is waited for is looked up in the store this often.
 LOOKUP_EVERY_S: Final = 5.0
@@ -76,6 +77,17 @@ class Waiting:
     def ended(self) -> bool:
         """Whether there is nothing to wait for: a reply is here, or the request is lost."""
         return self.reply is not None or self.standing.lost
+
+    @property
+    def known_status(self) -> str:
+        """The state of the request as far as it is known here."""
+        if self.reply is not None:
+            return str(self.reply.state)
+        return LOST if self.standing.lost else PENDING
+
+    def __repr__(self) -> str:
+        """Name the request and its state as known here, without asking a server."""
+        return f"<{type(self).__name__} {self.id} {self.model} {self.known_status}>"
 
 
 @dataclass(slots=True)

@@ -49,7 +49,7 @@ BLOCK_REQUESTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class SubmitOptions:
     """Options of a request. deadline_s: seconds from now, or None. version: "" is the model's default."""
 
     priority: int = 0
@@ -111,7 +111,7 @@ class RequestFactory:
         self.catalog = Catalog(settings.models)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
 
-    def one(self, model: str, inputs: Mapping[str, object], options: Options, request_id: str | None) -> Block:
+    def one(self, model: str, inputs: Mapping[str, object], options: SubmitOptions, request_id: str | None) -> Block:
         """Make one request of all the rows given; its id is a fresh one if None.
 
         Raises InvalidRequest and its subclasses before anything is sent.
@@ -127,7 +127,7 @@ class RequestFactory:
         request.id, request.body = identity, body
         return Block([identity], [self._within_limit(encode_request(request))])
 
-    def per_row(self, model: str, inputs: Mapping[str, object], options: Options) -> Iterator[Block]:
+    def per_row(self, model: str, inputs: Mapping[str, object], options: SubmitOptions) -> Iterator[Block]:
         """Make one request of each row, in blocks. Raises like `one`, before the first block comes out."""
         _check_name("model name", model)
         raw_bytes(inputs)
@@ -153,7 +153,7 @@ class RequestFactory:
         template = envelope.template
         return Block(ids, messages, None if template is None else (template, encoded))
 
-    def _request(self, model: str, options: Options, known: Known, rows: int, *, is_json: bool) -> Request:
+    def _request(self, model: str, options: SubmitOptions, known: Known, rows: int, *, is_json: bool) -> Request:
         now = time.time()
         version = f" v{options.version}" if options.version else ""
         return Request(
