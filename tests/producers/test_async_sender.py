@@ -33,7 +33,7 @@ def run(url: str, limit: int, main: Callable[[AsyncSender, Counting], Awaitable[
             sender = AsyncSender(submitter, limit)
             await main(sender, submitter)
             await sender.close()
-            assert not sender._lanes
+            assert not sender._lines
 
     asyncio.run(whole())
 

@@ -25,10 +25,12 @@ from headrace.contracts.package.manifest import (
 from headrace.contracts.tensors.codec import as_array
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.kinds import take_in
+from headrace.lifecycle.packages.trial.decision import decide
+from headrace.lifecycle.packages.trial.given_sample import check_sample
 from headrace.lifecycle.packages.trial.proof import Terms
 from headrace.lifecycle.packages.trial.runs import Seen
 from headrace.lifecycle.packages.trial.specs import input_specs, output_specs
-from headrace.lifecycle.packages.trial.verdict import Question, Verdict, check_sample, decide
+from headrace.lifecycle.packages.trial.verdict import Question, Verdict
 from headrace.runtimes.loading import load_model
 
 #: Rows of more numbers are stored as bytes. Encoded and decoded, without Postgres, 4,096 numbers take 0.4 ms as JSON

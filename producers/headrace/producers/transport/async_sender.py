@@ -24,7 +24,7 @@ class _Parcel:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Line:
     """The parcels that wait for one queue and priority, and the task that sends them."""
 
     parcels: list[_Parcel] = field(default_factory=list)
@@ -47,31 +47,31 @@ class AsyncSender:
         """limit: most messages waiting in one queue; 0 is no limit."""
         self._submitter = submitter
         self._limit = limit
-        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._lines: dict[tuple[str, int], _Line] = {}
 
     async def send(self, queue: str, priority: int, messages: Sequence[bytes]) -> int:
         """Put messages on a queue, in order; return how many were accepted, counted from the first.
 
         A task that is cancelled meanwhile doesn't take its messages back. Raises BrokerUnavailable.
         """
-        lane = self._lanes.setdefault((queue, priority), _Lane())
+        line = self._lines.setdefault((queue, priority), _Line())
         parcel = _Parcel(messages, asyncio.get_running_loop().create_future())
-        lane.parcels.append(parcel)
-        if lane.task is None:
-            lane.task = asyncio.create_task(self._send_all(queue, priority, lane), name="headrace-sender")
+        line.parcels.append(parcel)
+        if line.task is None:
+            line.task = asyncio.create_task(self._send_all(queue, priority, line), name="headrace-sender")
         return await parcel.accepted
 
-    async def _send_all(self, queue: str, priority: int, lane: _Lane) -> None:
+    async def _send_all(self, queue: str, priority: int, line: _Line) -> None:
         taken: list[_Parcel] = []
         try:
-            while lane.parcels:
-                taken = lane.take()
+            while line.parcels:
+                taken = line.take()
                 await self._send(queue, priority, taken)
         finally:
             # Nothing is left here unless the loop shuts down or a bug surfaced: then nobody must wait.
-            for parcel in taken + lane.parcels:
+            for parcel in taken + line.parcels:
                 parcel.accepted.cancel()
-            del self._lanes[queue, priority]
+            del self._lines[queue, priority]
 
     async def _send(self, queue: str, priority: int, parcels: list[_Parcel]) -> None:
         messages = [message for parcel in parcels for message in parcel.messages]
@@ -93,5 +93,5 @@ class AsyncSender:
 
     async def close(self) -> None:
         """Wait until all that was given has been sent or refused."""
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        tasks = [line.task for line in self._lines.values() if line.task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)

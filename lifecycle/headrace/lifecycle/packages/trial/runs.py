@@ -43,8 +43,13 @@ class Trial:
         self.layout: Final = layout
         self.maker: Final = RowMaker(declared.inputs, layout, graph)
         self.seen: Final[list[Seen]] = []
-        self.refusal: Exception | None = None
+        self.error: Exception | None = None
         self._model = model
+        self._graph = graph
+
+    def with_layout(self, layout: Layout) -> Trial:
+        """Return a trial of the same model under another layout."""
+        return Trial(self.declared, layout, self._model, self._graph)
 
     def run(self, rows: Sequence[Tensors], shared: Tensors, sizes: Mapping[str, int]) -> Tensors | None:
         """Run rows together; None when the model refuses them.
@@ -61,11 +66,11 @@ class Trial:
         return outputs
 
     def try_run(self, inputs: Tensors) -> Tensors | None:
-        """Run whole inputs; None when the model refuses them, and then `refusal` says why."""
+        """Run whole inputs; None when the model refuses them, and then `error` is its reason."""
         try:
             return self._model.infer(inputs)
-        except Exception as exc:  # noqa: BLE001  (runtimes raise what they like; a refusal is an answer here)
-            self.refusal = exc
+        except Exception as exc:  # noqa: BLE001  (runtimes raise what they like; a refusal is a result here)
+            self.error = exc
             return None
 
     def find_recipe(self) -> Recipe | None:

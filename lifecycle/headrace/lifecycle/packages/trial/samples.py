@@ -87,26 +87,6 @@ class Rows(Protocol):
         ...
 
 
-class GivenRows:
-    """Rows that a person gave."""
-
-    real = True
-
-    def __init__(self, rows: Sequence[Tensors], shared: Tensors) -> None:
-        """shared: the inputs without rows that go with them."""
-        self._rows = rows
-        self._shared = shared
-
-    def take(self, kinds: Sequence[str], recipe: Recipe, seed: int) -> list[Tensors]:  # noqa: ARG002
-        """Return as many rows as kinds, in an order that the seed decides."""
-        picks = np.random.default_rng(seed).permutation(max(len(self._rows), len(kinds))) % len(self._rows)
-        return [self._rows[pick] for pick in picks[: len(kinds)]]
-
-    def shared(self, recipe: Recipe, seed: int) -> Tensors:  # noqa: ARG002
-        """Return what was given."""
-        return self._shared
-
-
 class RowMaker:
     """Makes rows."""
 
