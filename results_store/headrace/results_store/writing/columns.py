@@ -198,7 +198,7 @@ def array_parameters(columns: Columns) -> list[bytes]:
 
 
 def copy_stream(columns: Columns) -> Iterator[bytes]:
-    """Return the pieces of a binary COPY of these rows."""
+    """Yield the pieces of a binary COPY of these rows."""
     yield _COPY_HEADER
     for start in range(0, len(columns[ID]), _COPY_PIECE_ROWS):
         piece: Sequence[list[bytes]] = slice_columns(columns, start, start + _COPY_PIECE_ROWS)
@@ -212,13 +212,13 @@ def find_unencodable(batches: Iterable[BatchRows]) -> list[tuple[Row, str]]:
     for batch in batches:
         for row in batch.rows:
             try:
-                _encode_batch(_alone(batch, row))
+                _encode_batch(_single_row(batch, row))
             except (struct.error, ValueError, OverflowError) as exc:
                 found.append((row, str(exc)))
     return found
 
 
-def _alone(batch: BatchRows, row: Row) -> BatchRows:
+def _single_row(batch: BatchRows, row: Row) -> BatchRows:
     return BatchRows(
         model=batch.model,
         version=batch.version,

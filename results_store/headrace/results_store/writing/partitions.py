@@ -98,7 +98,7 @@ def list_partitions(connection: Connection) -> list[str]:
 def ensure_partitions(
     connection: Connection, days_ahead: int = DAYS_AHEAD, *, today: dt.date | None = None
 ) -> list[dt.date]:
-    """Create the partitions of yesterday, today and the days ahead that are missing; give the days created.
+    """Create the partitions of yesterday, today and the days ahead that are missing; return the days created.
 
     connection: in autocommit mode. Rows in the default partition that belong to a new day move there. Safe in several
     processes at once; each partition is one short transaction. Raises errors of psycopg.

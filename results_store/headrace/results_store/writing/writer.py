@@ -24,8 +24,8 @@ from headrace.results_store.writing.columns import (
     find_unencodable,
     microseconds,
 )
+from headrace.results_store.writing.row_recovery import RowRecovery
 from headrace.results_store.writing.rows import BatchRows, Conflict
-from headrace.results_store.writing.salvage import Salvage
 from headrace.results_store.writing.statements import PLAIN, SKIPPING, Statements
 
 #: Above either of these a write goes by COPY: beyond about 2,000 rows it is faster (benchmarks/store.py), and Postgres
@@ -114,7 +114,7 @@ class StoreWriter:
         try:
             connection = self._connected()
             self._leaving()
-            stored = self._insert_or_salvage(connection, columns)
+            stored = self._insert_or_recover(connection, columns)
             return [] if stored == len(columns[ID]) else _find_conflicts(self._connected(), batches)
         except psycopg.Error as exc:
             if isinstance(exc, SilentServer):
@@ -165,7 +165,7 @@ class StoreWriter:
             self._connection = connection
         return self._connection
 
-    def _insert_or_salvage(self, connection: BoundedConnection, columns: Columns) -> int:
+    def _insert_or_recover(self, connection: BoundedConnection, columns: Columns) -> int:
         """Return how many rows are new. Raises StoreRejected, or psycopg.Error when no row is to blame."""
         try:
             stored = self._insert(connection, columns)
@@ -173,12 +173,12 @@ class StoreWriter:
             if self._is_absence(connection):
                 raise
             self._lost = 0
-            salvage = Salvage(self._idle, columns, exc)
-            salvage.run()
-            if salvage.refused:
-                message = f"Postgres refused {len(salvage.refused)} row(s): {salvage.message}"
-                raise StoreRejected(salvage.refused, message) from exc
-            stored = salvage.stored
+            recovery = RowRecovery(self._idle, columns, exc)
+            recovery.run()
+            if recovery.refused:
+                message = f"Postgres refused {len(recovery.refused)} row(s): {recovery.message}"
+                raise StoreRejected(recovery.refused, message) from exc
+            stored = recovery.stored
         self._lost = self._silences = 0
         return stored
 

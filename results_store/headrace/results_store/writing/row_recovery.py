@@ -12,8 +12,8 @@ import psycopg
 
 from headrace.results_store.database.bounded import BoundedConnection
 from headrace.results_store.database.errors import primary_message
-from headrace.results_store.writing.blame import Search, is_data_error, may_pass
 from headrace.results_store.writing.columns import BLOB, OUTPUTS, Columns, array_parameters, row_id, slice_columns
+from headrace.results_store.writing.error_causes import Bisection, is_data_error, may_pass
 from headrace.results_store.writing.statements import SKIPPING, execute_whole
 
 #: Pieces of several rows are cut below this size: an array parameter is a copy of its rows.
@@ -45,7 +45,7 @@ _PROBE_BYTES: Final = 1 << 20
 _TIME_HALF: Final = 8
 
 
-class Salvage:
+class RowRecovery:
     """One attempt to store the rows of a write that failed, piece by piece; each piece is committed by itself.
 
     connected: returns the connection, a fresh one after it was lost. Raises what it can't explain by single rows.
@@ -71,7 +71,7 @@ class Salvage:
         """Store all rows but those in `refused`. Raises psycopg.Error when the server is to blame."""
         if not is_data_error(code_of(self._error)):
             self._question(self._error, 0)
-        search = Search(self._sizes_bytes, _PIECE_BYTES)
+        search = Bisection(self._sizes_bytes, _PIECE_BYTES)
         while (piece := search.following()) is not None:
             connection = self._reached()
             try:
