@@ -18,9 +18,9 @@ from headrace.producers.replies.finder import Brokers
 from headrace.producers.replies.inbox import Inbox
 from headrace.producers.requests.factory import Block, SubmitOptions
 from headrace.producers.requests.served_signatures import CatalogRefresh
+from headrace.producers.transport.call_limit import CallLimit
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
 from headrace.producers.transport.serving import SharedLook, is_served
-from headrace.producers.transport.turns import Turns
 from headrace.queueing.submission import Submitter
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Client(ClientBase):
-    """submits requests to models and returns their results. One client serves many threads, and survives a fork.
+    """Submits requests to models and returns their results. One client serves many threads, and survives a fork.
 
     Connections are made when first needed. Use it as a context manager, or call `close`.
     """
@@ -40,7 +40,7 @@ class Client(ClientBase):
         self._broker = connect_for_calls(self._url, self._prefix, silence_s)
         self._looks = connect_for_look(self._url, self._prefix)
         self._submitter = Submitter(self._broker)
-        self._turns = Turns()
+        self._call_limit = CallLimit()
         self._served = SharedLook(lambda model: is_served(self._url, model, self._prefix))
         brokers = Brokers(self._broker, self._looks)
         self._inbox: Inbox = Inbox(self._url, inbox, self._rows, brokers, self._settings.lease_s, silence_s)
@@ -169,7 +169,7 @@ class Client(ClientBase):
             return
         limit = self._settings.queue_limit
         try:
-            with self._turns, broker_errors():
+            with self._call_limit, broker_errors():
                 sent = self._submitter.submit(block.queue, block.priority, block.messages, limit)
         except BrokerUnavailable as exc:
             not_sent(block, exc)
@@ -180,7 +180,7 @@ class Client(ClientBase):
         self._check_open()
         inbox = self._inbox
         standing = inbox.expect(handles, options.deadline_s)
-        with self._turns, broker_errors():
+        with self._call_limit, broker_errors():
             accepted = self._submitter.submit(
                 queue_name(model), options.priority, block.messages, self._settings.queue_limit
             )
@@ -245,7 +245,7 @@ class Client(ClientBase):
 
     def cancel(self, handle: Handle) -> bool:
         """Cancel a request; `Handle.cancel` calls it."""
-        with self._turns:
+        with self._call_limit:
             won, replies = cancel(self._rows, self._url, self._prefix, handle)
         self._inbox.settle(handle, replies)
         return won

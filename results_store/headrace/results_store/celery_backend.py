@@ -91,7 +91,7 @@ _Backend: Any = KeyValueStoreBackend
 
 
 class PredictionBackend(_Backend):  # type: ignore[misc]
-    """Answers `AsyncResult` from predictions, and from what ordinary tasks left; see the module for how states map."""
+    """Answers `AsyncResult` from predictions and from results of ordinary tasks; see the module for how states map."""
 
     supports_native_join = True
     url: str
@@ -141,19 +141,19 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
         return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
 
     def get(self, key: bytes) -> bytes | None:
-        """Return what an ordinary task left under a key."""
+        """Return the value that an ordinary task stored under a key."""
         return self._tasks.get([key])[0]
 
     def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return what ordinary tasks left under some keys."""
+        """Return the values that ordinary tasks stored under some keys."""
         return self._tasks.get(keys)
 
     def set(self, key: bytes, value: str | bytes) -> None:
-        """Keep something for an ordinary task."""
+        """Store a value for an ordinary task."""
         self._tasks.set(key, ensure_bytes(value), self.expires)
 
     def delete(self, key: bytes) -> None:
-        """Remove what an ordinary task left."""
+        """Remove a value of an ordinary task."""
         self._tasks.delete(key)
 
     def incr(self, key: bytes) -> int:
@@ -161,7 +161,7 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
         return self._tasks.increment(key)
 
     def expire(self, key: bytes, value: float) -> None:
-        """Keep something for another time."""
+        """Set a new time to live."""
         self._tasks.expire(key, value)
 
     def get_many(  # noqa: PLR0913, PLR0917

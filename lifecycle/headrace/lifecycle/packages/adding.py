@@ -105,7 +105,7 @@ def describe(file: Path, folder: Path, **options: Unpack[PackageOptions]) -> Mod
 
 
 def notes_of(package: ModelPackage) -> list[str]:
-    """Return what a person must be told of a package's trial, one line each."""
+    """Return the notes on a package's trial for a person, one line each."""
     trial = package.manifest.provenance.get("trial")
     note = trial.get("note") if isinstance(trial, dict) else None
     return [str(note)] if note else []
@@ -281,7 +281,7 @@ def _store_for(outputs: Sequence[TensorSpec], keep: Sequence[str], seen: Sequenc
 
 
 def _record(verdict: Verdict, *, asked_rows: bool) -> dict[str, Any]:
-    """Return what the package keeps of its trial. asked_rows: whether a person said where rows are."""
+    """Return the record of its trial that a package keeps. asked_rows: whether a person said where rows are."""
     sizes: dict[str, int] = {}
     for run in verdict.seen[:1]:
         sizes = {symbol: size for symbol, size in run.sizes.items() if "[" not in symbol}

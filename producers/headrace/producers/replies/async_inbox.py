@@ -149,7 +149,7 @@ class AsyncInbox:
             self._reader.add_done_callback(self._reader_ended)
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
-        """Let those who wait know of a failure."""
+        """Wake all waiters, after keeping the reader's failure for them."""
         if not reader.cancelled():
             self._failure = reader.exception()
         self._pending.wake_all()

@@ -143,7 +143,7 @@ class Inbox:
             self._connection.nudge()
 
     def poll(self, handle: Waiting) -> None:
-        """Take what has arrived, without waiting, unless that was done just now. Raises BrokerUnavailable.
+        """Take all replies that have arrived, without waiting, unless that was done just now. Raises BrokerUnavailable.
 
         handle: what is asked about; its reply may have been lost, so its row is looked for now and then.
         """
@@ -161,7 +161,7 @@ class Inbox:
             return self._pending.may_look_up(handle, time.monotonic())
 
     def tidy(self) -> None:
-        """Take what has arrived if that was last done long ago, so that replies nobody waits for don't pile up."""
+        """Take all replies that have arrived, if that was last done long ago: replies without waiters pile up."""
         if time.monotonic() - self._polled_at >= TIDY_EVERY_S:
             try:
                 self._poll_now(self._connection.silence_s)
@@ -226,7 +226,7 @@ class Inbox:
         return not handle.ended and not self.closed
 
     def _poll_at_last(self) -> None:
-        """Take what has arrived, now that the time of a waiter is up: it waits for no second silent connection."""
+        """Take all replies when the time of a waiter is up: it does not wait for a second silent connection."""
         if self._silent:
             return
         try:
@@ -253,7 +253,7 @@ class Inbox:
             self._call_next_leader()
 
     def _call_next_leader(self) -> None:
-        """Wake one waiter to read, if nobody does."""
+        """Wake one waiter to read, if no thread does."""
         with self._lock:
             if not self._reading.locked():
                 self._pending.wake_one()

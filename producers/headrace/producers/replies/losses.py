@@ -46,7 +46,7 @@ _epochs: Final = itertools.count(1)
 
 
 class Look(NamedTuple):
-    """One look for requests. wanted: by id. began: on the caller's clock. epoch: the identity's number then.
+    """One search for requests. wanted: by id. began: on the caller's clock. epoch: the identity's number then.
 
     final: whether they were missed once already.
     """
@@ -88,7 +88,7 @@ class Losses:
         return self._identity is not None
 
     def standing(self, now: float, deadline_s: float | None, kept: uuid.UUID | None = None) -> Standing:
-        """Return what is known of requests that are submitted now."""
+        """Return the standing of requests that are submitted now."""
         return Standing(self._epoch, now, math.inf if deadline_s is None else now + deadline_s, kept)
 
     def is_past(self, standing: Standing) -> bool:
@@ -133,7 +133,7 @@ class Losses:
         return self._old_wanted or now >= self.due_at
 
     def look(self, unanswered: Iterable[Waiting], watched: Iterable[Waiting], now: float) -> Look | None:
-        """Return what to look for now, None if there is no reason to.
+        """Return the search that is due now, None if there is no reason for one.
 
         unanswered: all requests of this client; only read if there is reason to doubt them all. watched: those that
         somebody waits for.
@@ -153,7 +153,7 @@ class Losses:
         return Look(wanted, now, self._epoch, final=False) if wanted else None
 
     def looked(self, look: Look, missing: Collection[str]) -> list[Waiting]:
-        """Take note of what a look found nowhere; return the requests that are lost by now."""
+        """Note the requests that a search found nowhere; return those that are lost by now."""
         lost = []
         for key, handle in look.wanted.items():
             if not _is_open(handle):
@@ -173,7 +173,7 @@ class Losses:
         return bool(self._missed)
 
     def failed(self) -> None:
-        """Take note that a look was broken off; it will be begun anew."""
+        """Note that a search was broken off; it will begin anew."""
         self._missed = {}
         self._changed = True
 
@@ -222,7 +222,7 @@ Wish: TypeAlias = Probe | Ask | Read | Pause
 def round_of_looks(
     losses: Losses, pending: Pending, keys: Keys, clock: Callable[[], float]
 ) -> Generator[Wish, Any, None]:
-    """Probe once, and look for what is doubtful by then; yield what is to be done and take the answers.
+    """Probe once, then search for all doubtful requests; yield each step of it and take the answer.
 
     The owner holds its lock while this runs and lets go of it while it does what is wished. An error ends the round,
     see `Losses.failed`.

@@ -92,7 +92,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class _Watch:
-    """Those who wait for one request. look_up_at: when to look for its row, on the caller's clock."""
+    """The waiters for one request. look_up_at: when to look for its row, on the caller's clock."""
 
     handle: Waiting
     look_up_at: float
@@ -188,20 +188,20 @@ class Pending:
         return True
 
     def wake_one(self) -> None:
-        """Wake one of those who wait for a request without a reply."""
+        """Wake one waiter for a request without a reply."""
         for watch in self._watches.values():
             if not watch.handle.ended:
                 watch.wakes[0]()
                 return
 
     def wake_all(self) -> None:
-        """Wake all who wait."""
+        """Wake all waiters."""
         for watch in self._watches.values():
             for wake in watch.wakes:
                 wake()
 
     def wake(self, handles: Iterable[Waiting]) -> None:
-        """Wake those who wait for these requests."""
+        """Wake the waiters for these requests."""
         for handle in handles:
             watch = self._watches.get(handle.id)
             for wake in watch.wakes if watch is not None else ():

@@ -107,7 +107,7 @@ class RequestFactory:
         """inbox: key of the list that replies go to."""
         self._inbox = inbox
         self._max_payload_bytes = settings.max_payload_bytes
-        #: What inputs are checked against; a `Look` keeps it up to date.
+        #: What inputs are checked against; a `CatalogRefresh` keeps it up to date.
         self.catalog = Catalog(settings.models)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
 

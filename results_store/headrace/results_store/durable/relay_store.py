@@ -180,12 +180,12 @@ class RelayStore:
         return _FIRST if row is None or row[1] < PAGE_BLOCKS else row[0]
 
     def fileno(self) -> int | None:
-        """Return what becomes readable when a transaction of an application commits; None without a connection."""
+        """Return a descriptor, readable after an application has committed; None without a connection."""
         connection = self._connection
         return None if connection is None or connection.closed else connection.fileno()
 
     def forget_news(self) -> None:
-        """Take what made `fileno` readable."""
+        """Read the notifications that made `fileno` readable."""
         with self._connected() as connection:
             for _ in connection.notifies(timeout=0):
                 pass

@@ -110,7 +110,7 @@ class RequestStore:
             return dict(connection.execute(_HOLD, (list(block_ids),)).fetchall())
 
     def database_id(self) -> uuid.UUID:
-        """Return what tells this database from others. Raises like `inserting`."""
+        """Return an identifier of this database. Raises like `inserting`."""
         if self._database_id is None:
             with self._connection() as connection:
                 row = connection.execute(_DATABASE_ID).fetchone()

@@ -115,7 +115,7 @@ def _compare(package: ModelPackage, kind: str, spec: TensorSpec, port: Port) -> 
 
 
 def _mismatch(kind: str, spec: TensorSpec, port: Port) -> str | None:
-    """Return what about a port is not as a spec says; None if all is."""
+    """Describe how a port differs from a spec; None if it doesn't."""
     wanted = dtype_of(spec.datatype)
     if port.dtype is not None and port.dtype != wanted and not (kind == "output" and widens(port.dtype, wanted)):
         return f"{datatype_of(port.dtype)}, but model.toml says {spec.datatype}"

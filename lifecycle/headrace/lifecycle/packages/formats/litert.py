@@ -73,7 +73,7 @@ def _graph(interpreter: Interpreter) -> Graph:
 
 
 def _values_of(interpreter: Interpreter, detail: dict[str, Any]) -> NDArray[Any]:
-    """Return what a constant holds; an empty array for a tensor that is none after all, such as a variable."""
+    """Return the values of a constant; an empty array for a tensor that is none after all, such as a variable."""
     try:
         values: NDArray[Any] = np.asarray(interpreter.get_tensor(detail["index"]))
     except ValueError:

@@ -36,7 +36,7 @@ class GivenRows:
         return [self._rows[pick] for pick in picks[: len(kinds)]]
 
     def shared(self, recipe: Recipe, seed: int) -> Tensors:  # noqa: ARG002
-        """Return what was given."""
+        """Return the sample's inputs without rows."""
         return self._shared
 
 

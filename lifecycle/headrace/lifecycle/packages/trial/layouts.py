@@ -28,7 +28,7 @@ Axes: TypeAlias = dict[str, int | None]
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Where each input holds its rows.
+    """The dimension in which each input holds its rows.
 
     dims: the dimensions of each input, all of them. axes: that of the rows; None where an input has none.
     symbol: the rows' name in the file, "" for none. row_sizes: the numbers of rows that the model runs, if not any.

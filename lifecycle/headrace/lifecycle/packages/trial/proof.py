@@ -90,7 +90,7 @@ class Prover:
         self._axes: dict[str, int | None] = {}
 
     def prove(self, *, axes_only: bool = False) -> Proof:
-        """Compare rows until something tells against independence, or the budget is spent.
+        """Compare rows until one disproves independence, or the budget is spent.
 
         axes_only: nothing is compared beyond what tells where outputs hold their rows.
         """

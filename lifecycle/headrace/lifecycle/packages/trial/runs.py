@@ -170,6 +170,6 @@ _CHANGES: Final[tuple[Callable[[int, int], int], ...]] = (
 
 
 def entry(value: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
-    """Return what an output holds for one row; the axis stays, with one entry."""
+    """Return the part of an output that belongs to one row; the axis stays, with one entry."""
     picked: NDArray[Any] = np.take(value, [index], axis=axis)
     return picked

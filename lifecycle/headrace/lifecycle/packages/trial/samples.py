@@ -73,7 +73,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rows(Protocol):
-    """Where a trial has its rows from; a row is a dict of arrays with one row each."""
+    """A source of rows for a trial; a row is a dict of arrays with one row each."""
 
     #: Whether they are real: then they are not made extreme beyond what was given.
     real: bool
@@ -237,7 +237,7 @@ def _words(kind: str, shape: tuple[int, ...], random: np.random.Generator, more:
 
 
 def _parameter(datatype: str, shape: tuple[int, ...], value: float, seed: int) -> Array:
-    """Return what a model takes once a run: one number as it is, a table made up."""
+    """Return an input without rows, which a model takes once a run: one number as it is, a table made up."""
     random = np.random.default_rng([seed, 1000])
     if datatype == "BYTES":
         return _words("normal", shape, random, ())
