@@ -129,7 +129,7 @@ class AsyncClient(ClientBase):
         self._check_open()
         if connection is None:
             await self._inbox.expect(handles, options.deadline_s, NOT_KEPT_YET)
-            self._inbox.kept(handles, await self._keeper.keep(model, options.priority, block))
+            self._inbox.kept(handles, await self._keeper.submit(model, options.priority, block))
             return len(handles)
         at = 0
         for kept in self._durable.blocks(model, options.priority, [block]):
@@ -142,7 +142,7 @@ class AsyncClient(ClientBase):
     async def _send(self, model: str, block: Block, handles: Sequence[AsyncHandle], options: SubmitOptions) -> int:
         self._check_open()
         standing = await self._inbox.expect(handles, options.deadline_s)
-        accepted = await self._sender.send(queue_name(model), options.priority, block.messages)
+        accepted = await self._sender.submit(queue_name(model), options.priority, block.messages)
         self._inbox.sent(handles, standing)
         return accepted
 
