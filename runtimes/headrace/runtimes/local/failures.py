@@ -94,6 +94,12 @@ def device_trouble(exc: Exception) -> str:
     return found[0] if found else ""
 
 
+def openvino_cause(exc: Exception) -> str:
+    """Return the last line of an error of OpenVINO; those before it name places in its source."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[-1] if lines else type(exc).__name__
+
+
 def refusal_reason(exc: Exception) -> Reason | None:
     """Return why a model refused its input; None unless the error has a form that is known to hold no secret.
 
