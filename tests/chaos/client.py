@@ -23,8 +23,7 @@ from tests.chaos.models import AFFINE, LARGE, PICKY
 from tests.chaos.refused import refused_id
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, StoreUnavailable
-from headrace.producers import Client, Handle
-from headrace.producers.requests.errors import PartlySubmitted, SubmissionInterrupted
+from headrace.producers import Client, Handle, PartlySubmitted, SubmissionInterrupted
 
 #: Most requests that wait for their answers; so many that the queue stays filled while what a dead
 #: worker held waits for its lease to end.

@@ -1,4 +1,4 @@
-"""What a person may say when a model is added, and what the package keeps of it."""
+"""Options when a model is added, and what the package keeps of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from ONNX files, and what becomes of them in a package."""
+"""Reading of ONNX files, and their form in a package."""
 
 from __future__ import annotations
 

@@ -98,5 +98,5 @@ def store(database_url: str, request_id: str, row: Row) -> None:
 
 
 def succeeded(outputs: Tensors) -> Row:
-    """Give the row of a request that succeeded."""
+    """Return the row of a request that succeeded."""
     return Row(id=new_uuid(), state="succeeded", outputs=tensors_to_json(outputs), datatypes=datatypes_line(outputs))

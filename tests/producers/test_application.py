@@ -26,10 +26,10 @@ from headrace.producers import (
     DeadlineExceeded,
     HeadraceError,
     InvalidRequest,
+    PartlyKept,
     ResultTimeout,
     StoreUnavailable,
 )
-from headrace.producers.requests.errors import PartlyKept
 from headrace.queueing import connect
 from headrace.queueing.submission import Submitter
 from headrace.results_store import migrate

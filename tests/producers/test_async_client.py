@@ -260,7 +260,7 @@ def test_a_broker_that_is_down_is_one_clear_line_without_the_password() -> None:
 def test_a_broker_that_stays_away_ends_every_wait(
     settings: Settings, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.producers.replies.async_inbox.PATIENCE_S", 0.0)
+    monkeypatch.setattr("headrace.producers.replies.reading.PATIENCE_S", 0.0)
 
     async def main(client: AsyncClient) -> None:
         handle = await client.submit(MODEL, {"x": X})

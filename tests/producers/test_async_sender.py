@@ -33,14 +33,14 @@ def run(url: str, limit: int, main: Callable[[AsyncSender, Counting], Awaitable[
             sender = AsyncSender(submitter, limit)
             await main(sender, submitter)
             await sender.close()
-            assert not sender._lanes
+            assert not sender._lines
 
     asyncio.run(whole())
 
 
 def test_what_is_submitted_at_once_goes_in_one_call_and_in_order(broker_url: str) -> None:
     async def main(sender: AsyncSender, submitter: Counting) -> None:
-        sends = [sender.send(QUEUE, 0, [b"%d" % number]) for number in range(1000)]
+        sends = [sender.submit(QUEUE, 0, [b"%d" % number]) for number in range(1000)]
         assert await asyncio.gather(*sends) == [1] * 1000
         assert submitter.calls == 1
 
@@ -51,7 +51,7 @@ def test_what_is_submitted_at_once_goes_in_one_call_and_in_order(broker_url: str
 
 def test_each_task_learns_how_many_of_its_own_were_accepted(broker_url: str) -> None:
     async def main(sender: AsyncSender, submitter: Counting) -> None:
-        sends = [sender.send(QUEUE, 0, [b"m"] * count) for count in (3, 4, 2)]
+        sends = [sender.submit(QUEUE, 0, [b"m"] * count) for count in (3, 4, 2)]
         assert await asyncio.gather(*sends) == [3, 2, 0]
 
     run(broker_url, 5, main)
@@ -59,7 +59,7 @@ def test_each_task_learns_how_many_of_its_own_were_accepted(broker_url: str) -> 
 
 def test_a_large_batch_does_not_delay_the_small_ones_behind_it_into_its_call(broker_url: str) -> None:
     async def main(sender: AsyncSender, submitter: Counting) -> None:
-        sends = [sender.send(QUEUE, 0, [b"m"] * count) for count in (10_000, 1, 1)]
+        sends = [sender.submit(QUEUE, 0, [b"m"] * count) for count in (10_000, 1, 1)]
         assert await asyncio.gather(*sends) == [10_000, 1, 1]
         assert submitter.calls == 2
 
@@ -68,7 +68,7 @@ def test_a_large_batch_does_not_delay_the_small_ones_behind_it_into_its_call(bro
 
 def test_every_task_learns_that_the_broker_refused(broker_url: str) -> None:
     async def main(sender: AsyncSender, submitter: Counting) -> None:
-        sends = [sender.send(QUEUE, 0, [b"m"]) for _ in range(3)]
+        sends = [sender.submit(QUEUE, 0, [b"m"]) for _ in range(3)]
         errors = await asyncio.gather(*sends, return_exceptions=True)
         assert [type(error) for error in errors] == [BrokerUnavailable] * 3
 
@@ -79,7 +79,7 @@ def test_every_task_learns_that_the_broker_refused(broker_url: str) -> None:
 
 def test_a_cancelled_task_does_not_take_its_message_back(broker_url: str) -> None:
     async def main(sender: AsyncSender, submitter: Counting) -> None:
-        first, second = (asyncio.create_task(sender.send(QUEUE, 0, [name])) for name in (b"1", b"2"))
+        first, second = (asyncio.create_task(sender.submit(QUEUE, 0, [name])) for name in (b"1", b"2"))
         await asyncio.sleep(0)
         first.cancel()
         assert await second == 1

@@ -507,7 +507,7 @@ def test_a_broker_that_is_lost_on_the_way_says_which_rows_go_on(
 
 
 def test_a_broker_that_stays_away_ends_a_wait(client: Client, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.producers.replies.inbox.PATIENCE_S", 0.0)
+    monkeypatch.setattr("headrace.producers.replies.reading.PATIENCE_S", 0.0)
     handle = client.submit(MODEL, {"x": X})
     peer.client.set(client._inbox.key, "no list")
     with pytest.raises(BrokerUnavailable, match="Redis or Valkey"):

@@ -250,7 +250,7 @@ def test_a_look_that_fails_is_begun_anew(world: World) -> None:
 def test_probing_begins_some_time_after_a_request_was_submitted(world: World) -> None:
     (first,) = world.submit("first")
     world.losses.due_at = -math.inf
-    world.losses.somebody_waits(first)
+    world.losses.begin_probing(first)
     assert world.losses.due_at == world.now + PROBE_EVERY_S
 
 
@@ -260,7 +260,7 @@ def test_waiting_again_and_again_for_a_moment_puts_no_probe_off(world: World) ->
     due_at = world.losses.due_at
     for _ in range(10):
         world.now += 0.5
-        world.losses.somebody_waits(old)
+        world.losses.begin_probing(old)
     assert world.losses.due_at == due_at < world.now
 
 

@@ -1,4 +1,4 @@
-"""What importing the room costs."""
+"""Cost of importing the room."""
 
 from __future__ import annotations
 

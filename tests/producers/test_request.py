@@ -1,4 +1,4 @@
-"""What is refused before anything is sent, and what is sent otherwise."""
+"""Checks before anything is sent, and the messages that are sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.contracts.message import Envelope, Request, RequestHeader, decode_
 from headrace.contracts.package.manifest import Manifest
 from headrace.contracts.package.signature import TensorSpec
 from headrace.producers import InvalidRequest, PayloadTooLarge, SignatureMismatch, UnknownModel
-from headrace.producers.requests.factory import MAX_DEADLINE_S, Options, RequestFactory
+from headrace.producers.requests.factory import MAX_DEADLINE_S, RequestFactory, SubmitOptions
 from headrace.producers.requests.row_bodies import tensor_bodies
 
 INBOX = "headrace:inbox:test"
@@ -63,9 +63,9 @@ def factory(models: Path, **changes: Any) -> RequestFactory:
 
 def make(made: RequestFactory, way: str, inputs: Any) -> None:
     if way == "one":
-        made.one("digits", inputs, Options(), None)
+        made.one("digits", inputs, SubmitOptions(), None)
     else:
-        made.per_row("digits", inputs, Options())
+        made.per_row("digits", inputs, SubmitOptions())
 
 
 def document(message: bytes) -> dict[str, Any]:
@@ -81,31 +81,31 @@ def inputs_in(message: bytes) -> dict[str, Any]:
 @pytest.mark.parametrize("priority", [-1, 10, 1.5, "high", None])
 def test_a_wrong_priority_is_refused(priority: Any) -> None:
     with pytest.raises(InvalidRequest, match="priority must be 0"):
-        Options(priority=priority)
+        SubmitOptions(priority=priority)
 
 
 @pytest.mark.parametrize("deadline_s", [0, -1, math.nan, math.inf, MAX_DEADLINE_S * 2])
 def test_a_wrong_deadline_is_refused(deadline_s: float) -> None:
     with pytest.raises(InvalidRequest, match="deadline_s must be above 0"):
-        Options(deadline_s=deadline_s)
+        SubmitOptions(deadline_s=deadline_s)
 
 
 @pytest.mark.parametrize("version", ["../1", "a b", "", "\n"])
 @pytest.mark.parametrize("model", ["", "../etc", "a b", "x" * 101, "a\0", 7])
 def test_a_bad_model_name_or_version_is_refused(tmp_path: Path, model: Any, version: str) -> None:
     with pytest.raises(InvalidRequest, match=r"model (name|version)"):
-        factory(tmp_path).one(model, {"x": np.zeros((1, 3))}, Options(version=version), None)
+        factory(tmp_path).one(model, {"x": np.zeros((1, 3))}, SubmitOptions(version=version), None)
 
 
 @pytest.mark.parametrize("request_id", ["", "x" * 256, "a\0b", "\ud800", 7])
 def test_a_request_id_that_no_row_can_hold_is_refused(tmp_path: Path, request_id: Any) -> None:
     with pytest.raises(InvalidRequest, match="request_id must"):
-        factory(tmp_path).one("digits", {"x": np.zeros((1, 3))}, Options(), request_id)
+        factory(tmp_path).one("digits", {"x": np.zeros((1, 3))}, SubmitOptions(), request_id)
 
 
 @pytest.mark.parametrize("request_id", ["x" * 255, 'order "7"\\', "naïve ☃", "\n"])
 def test_any_other_string_is_a_request_id(tmp_path: Path, request_id: str) -> None:
-    block = factory(tmp_path).one("digits", {"x": np.zeros((1, 3))}, Options(), request_id)
+    block = factory(tmp_path).one("digits", {"x": np.zeros((1, 3))}, SubmitOptions(), request_id)
     assert document(block.messages[0])["headers"]["id"] == request_id
 
 
@@ -154,7 +154,7 @@ def test_without_a_signature_what_no_model_takes_is_refused(tmp_path: Path, inpu
     ids=repr,
 )
 def test_without_a_signature_what_only_the_model_can_judge_is_sent(tmp_path: Path, inputs: Any) -> None:
-    (message,) = factory(tmp_path).one("digits", inputs, Options(), None).messages
+    (message,) = factory(tmp_path).one("digits", inputs, SubmitOptions(), None).messages
     sent = inputs_in(message)
     assert list(sent) == list(inputs)
     for name, value in inputs.items():
@@ -169,7 +169,7 @@ def test_rows_that_nobody_can_count_here_are_left_to_the_worker(tmp_path: Path) 
         ({"x": np.ones((2, 3)), "state": np.ones((4, 2))}, 0, "digits"),
         ({"x": 5}, 0, "digits"),
     ):
-        headers = document(made.one("digits", inputs, Options(), None).messages[0])["headers"]
+        headers = document(made.one("digits", inputs, SubmitOptions(), None).messages[0])["headers"]
         assert (headers["headrace"].get("rows", 0), headers["argsrepr"]) == (rows, note)
 
 
@@ -186,12 +186,12 @@ def test_without_a_signature_rows_can_only_be_cut_along_equal_first_dimensions(
     tmp_path: Path, inputs: Any, words: str
 ) -> None:
     with pytest.raises(SignatureMismatch, match=f"{words}; use submit .* HEADRACE_MODELS"):
-        factory(tmp_path).per_row("digits", inputs, Options())
+        factory(tmp_path).per_row("digits", inputs, SubmitOptions())
 
 
 @pytest.mark.parametrize("rate", [np.array(16000), np.int64(16000), 16000])
 def test_without_a_signature_a_scalar_goes_with_every_row(tmp_path: Path, rate: Any) -> None:
-    (block,) = factory(tmp_path).per_row("digits", {"x": np.arange(6.0).reshape(2, 3), "rate": rate}, Options())
+    (block,) = factory(tmp_path).per_row("digits", {"x": np.arange(6.0).reshape(2, 3), "rate": rate}, SubmitOptions())
     sent = [{name: np.asarray(value).tolist() for name, value in inputs_in(row).items()} for row in block.messages]
     assert sent == [{"x": [[0.0, 1.0, 2.0]], "rate": 16000}, {"x": [[3.0, 4.0, 5.0]], "rate": 16000}]
 
@@ -216,7 +216,7 @@ def test_with_a_signature_rows_are_cut_where_each_input_holds_them(tmp_path: Pat
     }
     if with_text:
         arrays["text"] = np.array([f"row {row}".encode() for row in range(5)], dtype=object)
-    (block,) = factory(tmp_path).per_row("digits", arrays, Options())
+    (block,) = factory(tmp_path).per_row("digits", arrays, SubmitOptions())
     assert len(block.messages) == 5
     for row, message in enumerate(block.messages):
         cut = {name: arrays[name] for name in arrays}
@@ -225,13 +225,13 @@ def test_with_a_signature_rows_are_cut_where_each_input_holds_them(tmp_path: Pat
             cut["text"] = arrays["text"][row : row + 1]
         expected = encode_tensors({spec.name: cut[spec.name] for spec in RECURRENT if spec.name in cut})
         assert base64.b64decode(document(message)["body"]) == expected
-    (message,) = factory(tmp_path).one("digits", arrays, Options(), None).messages
+    (message,) = factory(tmp_path).one("digits", arrays, SubmitOptions(), None).messages
     assert document(message)["headers"]["headrace"]["rows"] == 5
 
 
 def test_a_model_without_rows_gets_one_request(tmp_path: Path) -> None:
     add_model(tmp_path, inputs=(TensorSpec(name="x", datatype="FP32", shape=(3,), per_request=True),))
-    (block,) = factory(tmp_path).per_row("digits", {"x": np.ones(3, np.float32)}, Options())
+    (block,) = factory(tmp_path).per_row("digits", {"x": np.ones(3, np.float32)}, SubmitOptions())
     (message,) = block.messages
     assert inputs_in(message)["x"].shape == (3,)
 
@@ -240,15 +240,15 @@ def test_what_every_request_holds_counts_in_each_of_them(tmp_path: Path) -> None
     add_model(tmp_path, inputs=(RECURRENT[0], TensorSpec(name="w", datatype="FP32", shape=(-1,), per_request=True)))
     inputs = {"x": np.ones((1000, 3), np.float32), "w": np.ones(10_000, np.float32)}
     with pytest.raises(PayloadTooLarge):
-        factory(tmp_path, max_payload_bytes=20_000).per_row("digits", inputs, Options())
-    assert list(factory(tmp_path, max_payload_bytes=80_000).per_row("digits", inputs, Options()))
+        factory(tmp_path, max_payload_bytes=20_000).per_row("digits", inputs, SubmitOptions())
+    assert list(factory(tmp_path, max_payload_bytes=80_000).per_row("digits", inputs, SubmitOptions()))
 
 
 def test_a_list_that_holds_itself_is_refused(tmp_path: Path) -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(InvalidRequest, match="nested too deeply"):
-        factory(tmp_path).one("digits", {"x": endless}, Options(), None)
+        factory(tmp_path).one("digits", {"x": endless}, SubmitOptions(), None)
 
 
 @pytest.mark.parametrize(
@@ -263,36 +263,36 @@ def test_a_list_that_holds_itself_is_refused(tmp_path: Path) -> None:
 )
 def test_inputs_that_do_not_fit_the_signature_are_refused(models: Path, inputs: Any, message: str) -> None:
     with pytest.raises(SignatureMismatch, match=message):
-        factory(models).one("digits", inputs, Options(), None)
+        factory(models).one("digits", inputs, SubmitOptions(), None)
     with pytest.raises(SignatureMismatch, match=message):
-        factory(models).per_row("digits", inputs, Options())
+        factory(models).per_row("digits", inputs, SubmitOptions())
 
 
 def test_a_signature_turns_lists_into_tensors(models: Path) -> None:
-    (message,) = factory(models).one("digits", {"x": [[1, 2, 3]]}, Options(), None).messages
+    (message,) = factory(models).one("digits", {"x": [[1, 2, 3]]}, SubmitOptions(), None).messages
     assert inputs_in(message)["x"].dtype == np.float32
 
 
 def test_without_a_signature_lists_go_as_json(tmp_path: Path) -> None:
     made = factory(tmp_path)
-    (message,) = made.one("digits", {"x": [[1, 2], [3, 4]], "t": ["a", "b"]}, Options(), None).messages
+    (message,) = made.one("digits", {"x": [[1, 2], [3, 4]], "t": ["a", "b"]}, SubmitOptions(), None).messages
     assert document(message)["content-type"] == "application/json"
     assert inputs_in(message) == {"x": [[1, 2], [3, 4]], "t": ["a", "b"]}
-    (block,) = made.per_row("digits", {"x": [[1, 2], [3, 4]], "t": np.array([5, 6])}, Options())
+    (block,) = made.per_row("digits", {"x": [[1, 2], [3, 4]], "t": np.array([5, 6])}, SubmitOptions())
     assert [inputs_in(row) for row in block.messages] == [{"x": [[1, 2]], "t": [5]}, {"x": [[3, 4]], "t": [6]}]
 
 
 def test_an_unknown_model_or_version_is_refused_where_others_are_known(models: Path) -> None:
     with pytest.raises(UnknownModel, match="it holds: digits"):
-        factory(models).one("other", {"x": np.zeros((1, 3))}, Options(), None)
+        factory(models).one("other", {"x": np.zeros((1, 3))}, SubmitOptions(), None)
     with pytest.raises(UnknownModel, match="no version '7'"):
-        factory(models).one("digits", {"x": np.zeros((1, 3))}, Options(version="7"), None)
+        factory(models).one("digits", {"x": np.zeros((1, 3))}, SubmitOptions(version="7"), None)
 
 
 def test_a_folder_without_models_knows_nothing(tmp_path: Path) -> None:
     (tmp_path / "models" / "views").mkdir(parents=True)
     (tmp_path / "models" / "__init__.py").touch()
-    assert factory(tmp_path / "models").one("digits", {"x": np.zeros((1, 3))}, Options(), None).messages
+    assert factory(tmp_path / "models").one("digits", {"x": np.zeros((1, 3))}, SubmitOptions(), None).messages
 
 
 @pytest.mark.parametrize("way", ["one", "per_row"])
@@ -304,23 +304,23 @@ def test_a_payload_that_is_too_large_is_refused_unencoded(tmp_path: Path, way: s
 
 def test_the_limit_counts_the_encoded_request(tmp_path: Path) -> None:
     inputs = {"x": np.zeros((1, 100), np.float32)}
-    size = len(factory(tmp_path).one("digits", inputs, Options(), None).messages[0])
+    size = len(factory(tmp_path).one("digits", inputs, SubmitOptions(), None).messages[0])
     # The time in the header has a few digits more or less.
-    assert factory(tmp_path, max_payload_bytes=size + 20).one("digits", inputs, Options(), None)
+    assert factory(tmp_path, max_payload_bytes=size + 20).one("digits", inputs, SubmitOptions(), None)
     with pytest.raises(PayloadTooLarge, match="bytes encoded"):
-        factory(tmp_path, max_payload_bytes=size - 20).one("digits", inputs, Options(), None)
+        factory(tmp_path, max_payload_bytes=size - 20).one("digits", inputs, SubmitOptions(), None)
 
 
 def test_many_rows_may_be_larger_than_the_limit_of_one(tmp_path: Path) -> None:
     made = factory(tmp_path, max_payload_bytes=2000)
-    blocks = list(made.per_row("digits", {"x": np.zeros((5000, 3), np.float32)}, Options()))
+    blocks = list(made.per_row("digits", {"x": np.zeros((5000, 3), np.float32)}, SubmitOptions()))
     assert sum(len(block.messages) for block in blocks) == 5000
 
 
 def test_one_long_row_among_many_is_refused_before_any_is_sent(tmp_path: Path) -> None:
     texts = np.array(["short"] * 5000 + ["x" * 3000], dtype=object)
     with pytest.raises(PayloadTooLarge):
-        factory(tmp_path, max_payload_bytes=2000).per_row("digits", {"x": texts}, Options())
+        factory(tmp_path, max_payload_bytes=2000).per_row("digits", {"x": texts}, SubmitOptions())
 
 
 _DTYPES = ["?", "u1", "<i8", ">i4", "<f2", "<f4", ">f8", ml_dtypes.bfloat16]

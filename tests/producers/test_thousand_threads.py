@@ -15,7 +15,7 @@ from tests.producers.peer import MODEL, Peer
 
 from headrace.contracts import Settings
 from headrace.producers import AsyncClient, BrokerUnavailable, Client, ResultTimeout
-from headrace.producers.transport.turns import CALLS, Turns
+from headrace.producers.transport.call_limit import CALLS, CallLimit
 
 COUNT = 1000
 
@@ -97,8 +97,8 @@ def test_a_thousand_tasks_that_wait_in_vain_ask_who_serves_over_a_few_connection
 
 
 def test_a_turn_that_does_not_come_is_told() -> None:
-    turns = Turns(calls=1, turn_s=0.05)
-    with turns, pytest.raises(BrokerUnavailable, match=r"no connection was free within 0\.05 s"), turns:
+    limit = CallLimit(calls=1, wait_s=0.05)
+    with limit, pytest.raises(BrokerUnavailable, match=r"no connection was free within 0\.05 s"), limit:
         pass
-    with turns:
+    with limit:
         pass

@@ -57,7 +57,7 @@ def end(store_url: str, *names: str) -> None:
 
 
 class Queues:
-    """What was sent; `room` is how much more is accepted."""
+    """Messages that were sent; `room` is how much more is accepted."""
 
     def __init__(self, room: int = 1_000_000) -> None:
         self.room = room

@@ -134,7 +134,7 @@ WRITERS = {
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory) -> Callable[[str], ModelPackage]:
-    """Give the small model's package for a runtime, made when it is first asked for."""
+    """Return the small model's package for a runtime, made when it is first asked for."""
     made: dict[str, ModelPackage] = {}
 
     def get(runtime: str) -> ModelPackage:

@@ -1,4 +1,4 @@
-"""What holds for every runtime, on the same small model: the contract of `headrace.runtimes.base`."""
+"""Checks that hold for every runtime, on the same small model: the contract of `headrace.runtimes.base`."""
 
 from __future__ import annotations
 

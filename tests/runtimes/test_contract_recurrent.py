@@ -1,4 +1,4 @@
-"""What holds for every runtime on a model with rows at another axis, a factor for each request, and fixed rows."""
+"""Checks for every runtime on a model with rows at another axis, a factor for each request, and fixed rows."""
 
 from __future__ import annotations
 

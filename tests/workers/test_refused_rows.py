@@ -16,7 +16,7 @@ from headrace.contracts import InferenceFailed
 from headrace.producers import Client
 from headrace.queueing import dead_letters
 from headrace.queueing.keys import PLAIN
-from headrace.results_store.writing import blame
+from headrace.results_store.writing import error_causes
 
 #: Classes that are no errors, and the code for which a row is given more time than a test.
 LEFT_OUT = ("00", "55P03")
@@ -27,7 +27,7 @@ MADE_UP = ("HR001", "HRZZZ", "99999", "00001", "P0999", "5799X", "ABCDE")
 NEIGHBOURS = 400
 
 #: A row that may pass is refused for so long before it is believed; then it is tried with less in it.
-SUSPECT_S = sum(map(blame.pause_s, range(1, blame.TRIES)))
+SUSPECT_S = sum(map(error_causes.pause_s, range(1, error_causes.TRIES)))
 
 
 def codes() -> list[str]:

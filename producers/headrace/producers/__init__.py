@@ -25,8 +25,8 @@ from headrace.contracts.errors import (
 from headrace.producers.async_client import AsyncClient
 from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.client import Client
+from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted
 from headrace.producers.handle import Handle
-from headrace.producers.requests.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted
 
 __all__ = [
     "AsyncClient",

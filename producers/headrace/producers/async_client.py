@@ -1,32 +1,28 @@
-"""The asyncio client: submits requests and gives their results."""
+"""The asyncio client: submits requests and returns their results."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from headrace.contracts.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 from headrace.contracts.message import queue_name
-from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors.codec import Tensors
 from headrace.producers.async_handle import AsyncHandle
+from headrace.producers.client_base import ClientBase
 from headrace.producers.durable.async_keeper import AsyncKeeper
-from headrace.producers.durable.durable import DurableRequests
+from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.replies.async_inbox import AsyncInbox
 from headrace.producers.replies.cancellation import cancel
 from headrace.producers.replies.finder import Brokers
 from headrace.producers.replies.pending import NOT_KEPT_YET
-from headrace.producers.replies.store_lookup import RowLookup
-from headrace.producers.requests.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
-from headrace.producers.requests.factory import Block, Options, RequestFactory
+from headrace.producers.requests.factory import Block, SubmitOptions
+from headrace.producers.requests.served_signatures import AsyncCatalogRefresh
 from headrace.producers.transport.async_sender import AsyncSender
 from headrace.producers.transport.connections import connect_for_calls_async, connect_for_look_async
-from headrace.producers.transport.fork import renew_after_fork
-from headrace.producers.transport.serving import AsyncLook, AsyncSharedLook, SharedLook, is_served_async, where_served
-from headrace.queueing import keys
+from headrace.producers.transport.serving import AsyncSharedLook, is_served_async
 from headrace.queueing.submission import AsyncSubmitter
 
 if TYPE_CHECKING:
@@ -34,39 +30,24 @@ if TYPE_CHECKING:
     from headrace.results_store.durable.application import AsyncTransaction
 
 
-class AsyncClient:
+class AsyncClient(ClientBase):
     """The asyncio twin of `Client`. One client serves many tasks of one event loop.
 
-    Connections are made when first needed. Use it as an async context manager, or await `close`.
+    Connections are made when first needed. Use it as an async context manager, or await `close`. It may be made outside
+    of an event loop.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """settings: see `Client`. May be called outside of an event loop."""
-        self._settings = settings or load_settings()
-        self._url = self._settings.require_broker_url()
-        self._rows = RowLookup(self._settings)
-        self._durable = DurableRequests(self._rows, self._settings.key_prefix)
-        self.renew()
-        renew_after_fork(self)
-
-    def renew(self) -> None:
-        """Start afresh in the child after a fork, or in a new event loop after the end of the last."""
-        self._rows.renew()
+    def _connect(self, inbox: str) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         silence_s = self._settings.broker_timeout_s
-        self._broker = connect_for_calls_async(self._url, self._settings.key_prefix, silence_s)
+        self._broker = connect_for_calls_async(self._url, self._prefix, silence_s)
+        self._looks = connect_for_look_async(self._url, self._prefix)
         self._sender = AsyncSender(AsyncSubmitter(self._broker), self._settings.queue_limit)
         self._keeper = AsyncKeeper(self._durable, self._sender)
-        prefix = self._settings.key_prefix
-        self._served = AsyncSharedLook(lambda model: is_served_async(self._url, model, prefix))
-        self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
-        inbox = keys.inbox_name(uuid.uuid4().hex)
-        key = keys.keys_of(self._broker).inbox(inbox)
-        self._looks = connect_for_look_async(self._url, prefix)
+        self._served = AsyncSharedLook(lambda model: is_served_async(self._url, model, self._prefix))
         brokers = Brokers(self._broker, self._looks)
-        self._inbox = AsyncInbox(self._url, key, self._rows, brokers, self._settings.lease_s, silence_s)
-        self._factory = RequestFactory(self._settings, inbox)
-        self._look = AsyncLook(self._looks, self._factory.catalog)
+        self._inbox: AsyncInbox = AsyncInbox(self._url, inbox, self._rows, brokers, self._settings.lease_s, silence_s)
+        self._refresh = AsyncCatalogRefresh(self._looks, self._factory.catalog)
 
     def _bind(self) -> None:
         """Keep to the event loop of the first use; connections can't leave it."""
@@ -93,8 +74,8 @@ class AsyncClient:
     ) -> AsyncHandle:
         """Submit one request; see `Client.submit`."""
         self._bind()
-        await self._look(model)
-        options = Options(priority, deadline_s, version)
+        await self._refresh(model)
+        options = SubmitOptions(priority, deadline_s, version)
         block = self._factory.one(model, inputs, options, request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, AsyncHandle) else AsyncHandle(self, block.ids[0], model)
@@ -117,9 +98,9 @@ class AsyncClient:
     ) -> list[AsyncHandle]:
         """Submit each row as a request of its own; see `Client.submit_many`."""
         self._bind()
-        await self._look(model)
+        await self._refresh(model)
         handles: list[AsyncHandle] = []
-        options = Options(priority, deadline_s, version)
+        options = SubmitOptions(priority, deadline_s, version)
         for block in self._factory.per_row(model, inputs, options):
             new = [AsyncHandle(self, request_id, model) for request_id in block.ids]
             try:
@@ -141,14 +122,14 @@ class AsyncClient:
         model: str,
         block: Block,
         handles: Sequence[AsyncHandle],
-        options: Options,
+        options: SubmitOptions,
         connection: AsyncTransaction | None,
     ) -> int:
         """Make rows of durable requests, and send them unless they are part of an application's transaction."""
         self._check_open()
         if connection is None:
             await self._inbox.expect(handles, options.deadline_s, NOT_KEPT_YET)
-            self._inbox.kept(handles, await self._keeper.keep(model, options.priority, block))
+            self._inbox.kept(handles, await self._keeper.submit(model, options.priority, block))
             return len(handles)
         at = 0
         for kept in self._durable.blocks(model, options.priority, [block]):
@@ -158,14 +139,10 @@ class AsyncClient:
             await self._durable.insert_within_async(connection, kept)
         return at
 
-    def _check_open(self) -> None:
-        if self.closed:
-            raise InvalidRequest("the client is closed; make a new one")
-
-    async def _send(self, model: str, block: Block, handles: Sequence[AsyncHandle], options: Options) -> int:
+    async def _send(self, model: str, block: Block, handles: Sequence[AsyncHandle], options: SubmitOptions) -> int:
         self._check_open()
         standing = await self._inbox.expect(handles, options.deadline_s)
-        accepted = await self._sender.send(queue_name(model), options.priority, block.messages)
+        accepted = await self._sender.submit(queue_name(model), options.priority, block.messages)
         self._inbox.sent(handles, standing)
         return accepted
 
@@ -227,14 +204,9 @@ class AsyncClient:
 
     async def cancel(self, handle: AsyncHandle) -> bool:
         """Cancel a request; `AsyncHandle.cancel` calls it."""
-        won, replies = await asyncio.to_thread(cancel, self._rows, self._url, self._settings.key_prefix, handle)
+        won, replies = await asyncio.to_thread(cancel, self._rows, self._url, self._prefix, handle)
         self._inbox.settle(handle, replies)
         return won
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._inbox.closed
 
     async def close(self) -> None:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
@@ -246,7 +218,7 @@ class AsyncClient:
         await asyncio.to_thread(self._rows.close)
 
     async def __aenter__(self) -> Self:
-        """Give the client itself."""
+        """Return the client itself."""
         return self
 
     async def __aexit__(

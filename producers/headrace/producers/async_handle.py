@@ -1,34 +1,45 @@
-"""A request that was submitted, as its sender sees it in asyncio."""
+"""Handles of submitted requests for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.contracts.states import State
 from headrace.contracts.tensors.codec import Tensors
-from headrace.producers.handle import closed_meanwhile, lost, status_of, timed_out
+from headrace.producers.handle import check_waits_on, timed_out
 from headrace.producers.replies.outcome import outputs_of, reads_store
 from headrace.producers.replies.pending import Waiting
 from headrace.producers.requests.factory import check_timeout
 
 if TYPE_CHECKING:
-    from headrace.producers.async_client import AsyncClient
+    from headrace.results_store import Prediction
+
+
+class AsyncHandleClient(Protocol):
+    """The members of a client that its handles call; `AsyncClient` documents them."""
+
+    @property
+    def closed(self) -> bool: ...  # noqa: D102
+    async def wait(self, handle: AsyncHandle, timeout_s: float | None) -> None: ...  # noqa: D102
+    def ask(self, handle: AsyncHandle) -> None: ...  # noqa: D102
+    async def look_up(self, handle: AsyncHandle) -> None: ...  # noqa: D102
+    async def cancel(self, handle: AsyncHandle) -> bool: ...  # noqa: D102
+    async def explain(self, handle: AsyncHandle) -> str: ...  # noqa: D102
+    async def is_served(self, model: str) -> bool: ...  # noqa: D102
+    async def where_served(self, model: str) -> str: ...  # noqa: D102
+    def read_row(self, request_id: str) -> Prediction | None: ...  # noqa: D102
 
 
 class AsyncHandle(Waiting):
-    """One request: await its result or status, or cancel it. Cancelling a task that awaits it leaves the request be."""
+    """One request: await its result or status, or cancel it. Cancelling a task that awaits it keeps the request."""
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: AsyncClient, request_id: str, model: str) -> None:
+    def __init__(self, client: AsyncHandleClient, request_id: str, model: str) -> None:
         """Made by `AsyncClient.submit`."""
         super().__init__(request_id, model)
         self._client = client
-
-    def __repr__(self) -> str:
-        """Name the request and its state as known here, without asking anybody."""
-        return f"<AsyncHandle {self.id} {self.model} {status_of(self)}>"
 
     async def result(self, timeout_s: float | None = None) -> Tensors:
         """Wait for the outputs; see `Handle.result`."""
@@ -36,10 +47,7 @@ class AsyncHandle(Waiting):
         if self.reply is None:
             await self._client.wait(self, timeout_s)
         if self.reply is None:
-            if self.standing.lost:
-                raise lost(self)
-            if self._client.closed:
-                raise closed_meanwhile(self)
+            check_waits_on(self, closed=self._client.closed)
             unsent = await self._client.explain(self) if timeout_s else ""
             served = bool(unsent) or not timeout_s or await self._client.is_served(self.model)
             where = "" if served else await self._client.where_served(self.model)
@@ -58,7 +66,7 @@ class AsyncHandle(Waiting):
         """Return "pending", or how the request ended; see `Handle.status`."""
         if self.reply is None:
             await self._client.look_up(self)
-        return status_of(self)
+        return self.known_status
 
     async def cancel(self) -> bool:
         """Cancel the request; see `Handle.cancel`."""

@@ -1,29 +1,26 @@
-"""The blocking client: submits requests and gives their results."""
+"""The blocking client: submits requests and returns their results."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from headrace.contracts.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
+from headrace.contracts.errors import BrokerUnavailable, StoreUnavailable
 from headrace.contracts.message import queue_name
-from headrace.contracts.settings import Settings, load_settings
 from headrace.contracts.tensors.codec import Tensors
-from headrace.producers.durable.durable import DurableRequests, not_sent
+from headrace.producers.client_base import ClientBase
+from headrace.producers.durable.durable import not_sent
+from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.handle import Handle
 from headrace.producers.replies.cancellation import cancel
 from headrace.producers.replies.finder import Brokers
 from headrace.producers.replies.inbox import Inbox
-from headrace.producers.replies.store_lookup import RowLookup
-from headrace.producers.requests.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
-from headrace.producers.requests.factory import Block, Options, RequestFactory
+from headrace.producers.requests.factory import Block, SubmitOptions
+from headrace.producers.requests.served_signatures import CatalogRefresh
+from headrace.producers.transport.call_limit import CallLimit
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
-from headrace.producers.transport.fork import renew_after_fork
-from headrace.producers.transport.serving import Look, SharedLook, is_served, where_served
-from headrace.producers.transport.turns import Turns
-from headrace.queueing import keys
+from headrace.producers.transport.serving import SharedLook, is_served
 from headrace.queueing.submission import Submitter
 
 if TYPE_CHECKING:
@@ -32,45 +29,22 @@ if TYPE_CHECKING:
     from headrace.results_store.durable.block import DurableBlock
 
 
-class Client:
-    """Submits requests to models and gives their results. One client serves many threads, and survives a fork.
+class Client(ClientBase):
+    """Submits requests to models and returns their results. One client serves many threads, and survives a fork.
 
     Connections are made when first needed. Use it as a context manager, or call `close`.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
-        """settings: by default from HEADRACE_* variables, or the running local stack.
-
-        Raises ConfigurationError when there is no broker URL. Without a database URL all works but `get`, `cancel`
-        and results too large for a reply.
-        """
-        self._settings = settings or load_settings()
-        self._url = self._settings.require_broker_url()
-        self._rows = RowLookup(self._settings)
-        self._durable = DurableRequests(self._rows, self._settings.key_prefix)
-        self._open()
-        renew_after_fork(self)
-
-    def _open(self) -> None:
+    def _connect(self, inbox: str) -> None:
         silence_s = self._settings.broker_timeout_s
-        self._broker = connect_for_calls(self._url, self._settings.key_prefix, silence_s)
+        self._broker = connect_for_calls(self._url, self._prefix, silence_s)
+        self._looks = connect_for_look(self._url, self._prefix)
         self._submitter = Submitter(self._broker)
-        self._turns = Turns()
-        prefix = self._settings.key_prefix
-        self._served = SharedLook(lambda model: is_served(self._url, model, prefix))
-        self._where = SharedLook(lambda model: where_served(self._url, model, prefix))
-        inbox = keys.inbox_name(uuid.uuid4().hex)
-        key = keys.keys_of(self._broker).inbox(inbox)
-        self._looks = connect_for_look(self._url, prefix)
+        self._call_limit = CallLimit()
+        self._served = SharedLook(lambda model: is_served(self._url, model, self._prefix))
         brokers = Brokers(self._broker, self._looks)
-        self._inbox = Inbox(self._url, key, self._rows, brokers, self._settings.lease_s, silence_s)
-        self._factory = RequestFactory(self._settings, inbox)
-        self._look = Look(self._looks, self._factory.catalog)
-
-    def renew(self) -> None:
-        """Start afresh in the child after a fork: an inbox and connections of its own."""
-        self._rows.renew()
-        self._open()
+        self._inbox: Inbox = Inbox(self._url, inbox, self._rows, brokers, self._settings.lease_s, silence_s)
+        self._refresh = CatalogRefresh(self._looks, self._factory.catalog)
 
     def submit(  # noqa: PLR0913 — each is given by its name
         self,
@@ -96,8 +70,8 @@ class Client:
         Raises InvalidRequest (UnknownModel, SignatureMismatch, PayloadTooLarge) before anything is sent, QueueFull,
         BrokerUnavailable; for a durable one StoreUnavailable and ConfigurationError in their place.
         """
-        self._look(model)
-        options = Options(priority, deadline_s, version)
+        self._refresh(model)
+        options = SubmitOptions(priority, deadline_s, version)
         block = self._factory.one(model, inputs, options, request_id)
         known = None if request_id is None else self._inbox.find(request_id, model)
         handle = known if isinstance(known, Handle) else Handle(self, block.ids[0], model)
@@ -129,8 +103,8 @@ class Client:
         BrokerUnavailable) when the broker is lost on the way, and of PartlyKept (a StoreUnavailable) when Postgres is
         lost while it takes durable ones. Durable requests may be more than the limit: those wait in Postgres.
         """
-        self._look(model)
-        options = Options(priority, deadline_s, version)
+        self._refresh(model)
+        options = SubmitOptions(priority, deadline_s, version)
         blocks = self._factory.per_row(model, inputs, options)
         if durable or connection is not None:
             return self._keep([], model, blocks, options, connection)
@@ -147,7 +121,12 @@ class Client:
         return handles
 
     def _keep(
-        self, known: Iterable[Handle], model: str, blocks: Iterable[Block], options: Options, within: Transaction | None
+        self,
+        known: Iterable[Handle],
+        model: str,
+        blocks: Iterable[Block],
+        options: SubmitOptions,
+        within: Transaction | None,
     ) -> list[Handle]:
         """Make rows of durable requests, and send them unless they are part of an application's transaction.
 
@@ -178,7 +157,7 @@ class Client:
         return handles
 
     def _expect_kept(
-        self, block: DurableBlock, model: str, options: Options, again: Mapping[str, Handle]
+        self, block: DurableBlock, model: str, options: SubmitOptions, again: Mapping[str, Handle]
     ) -> list[Handle]:
         handles = [again.get(each) or Handle(self, each, model) for each in block.ids]
         self._inbox.expect(handles, options.deadline_s, block.id)
@@ -190,22 +169,18 @@ class Client:
             return
         limit = self._settings.queue_limit
         try:
-            with self._turns, broker_errors():
+            with self._call_limit, broker_errors():
                 sent = self._submitter.submit(block.queue, block.priority, block.messages, limit)
         except BrokerUnavailable as exc:
             not_sent(block, exc)
         else:
             self._durable.sent(block, sent)
 
-    def _check_open(self) -> None:
-        if self._inbox.closed:
-            raise InvalidRequest("the client is closed; make a new one")
-
-    def _send(self, model: str, block: Block, handles: Sequence[Handle], options: Options) -> int:
+    def _send(self, model: str, block: Block, handles: Sequence[Handle], options: SubmitOptions) -> int:
         self._check_open()
         inbox = self._inbox
         standing = inbox.expect(handles, options.deadline_s)
-        with self._turns, broker_errors():
+        with self._call_limit, broker_errors():
             accepted = self._submitter.submit(
                 queue_name(model), options.priority, block.messages, self._settings.queue_limit
             )
@@ -270,15 +245,10 @@ class Client:
 
     def cancel(self, handle: Handle) -> bool:
         """Cancel a request; `Handle.cancel` calls it."""
-        with self._turns:
-            won, replies = cancel(self._rows, self._url, self._settings.key_prefix, handle)
+        with self._call_limit:
+            won, replies = cancel(self._rows, self._url, self._prefix, handle)
         self._inbox.settle(handle, replies)
         return won
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._inbox.closed
 
     def close(self) -> None:
         """Stop waiting for replies and close all connections; requests on the queue go on. May be called again."""
@@ -288,7 +258,7 @@ class Client:
         self._rows.close()
 
     def __enter__(self) -> Self:
-        """Give the client itself."""
+        """Return the client itself."""
         return self
 
     def __exit__(

@@ -1,19 +1,19 @@
-"""A request that was submitted, as its sender sees it."""
+"""Handles of submitted requests: result, status, cancel."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.contracts.errors import DeadlineExceeded, RequestLost, ResultTimeout
-from headrace.contracts.states import LOST, PENDING, State
+from headrace.contracts.states import State
 from headrace.contracts.tensors.codec import Tensors
 from headrace.producers.replies.outcome import outputs_of
 from headrace.producers.replies.pending import Waiting
 from headrace.producers.requests.factory import check_timeout
 
 if TYPE_CHECKING:
-    from headrace.producers.client import Client
+    from headrace.results_store import Prediction
 
 
 def timed_out(
@@ -40,36 +40,42 @@ def timed_out(
     return ResultTimeout(f"{why}; {rest}", request_id=handle.id)
 
 
-def closed_meanwhile(handle: Waiting) -> ResultTimeout:
-    """Return the error for a wait that ended because its client was closed."""
-    return ResultTimeout(
-        f"the client was closed for request {handle.id} to model {handle.model}; the request goes on: wait again, or "
-        "read its row with Client.get(request_id)",
-        request_id=handle.id,
-    )
-
-
-def lost(handle: Waiting) -> RequestLost | DeadlineExceeded:
-    """Return the error for a wait for a request that nobody has any more."""
+def check_waits_on(handle: Waiting, *, closed: bool) -> None:
+    """Raise the error of a wait that ended because the request was lost, or because its client was closed."""
     what = f"request {handle.id} to model {handle.model}"
-    if time.monotonic() >= handle.standing.deadline:
-        return DeadlineExceeded(
+    if handle.standing.lost:
+        if time.monotonic() < handle.standing.deadline:
+            raise RequestLost(
+                f"the broker lost {what}: it was flushed, or came back with older data; submit it again, with the same "
+                "request_id or with durable=True",
+                request_id=handle.id,
+            )
+        raise DeadlineExceeded(
             f"the deadline of {what} is over, and it is neither with the broker nor in the store: the broker lost it "
             "with its data; submit it again, or with durable=True",
             request_id=handle.id,
         )
-    return RequestLost(
-        f"the broker lost {what}: it was flushed, or came back with older data; submit it again, with the same "
-        "request_id or with durable=True",
-        request_id=handle.id,
-    )
+    if closed:
+        raise ResultTimeout(
+            f"the client was closed for {what}; the request goes on: wait again, or read its row with "
+            "Client.get(request_id)",
+            request_id=handle.id,
+        )
 
 
-def status_of(handle: Waiting) -> str:
-    """Return the state of a request as far as it is known here."""
-    if handle.reply is not None:
-        return str(handle.reply.state)
-    return LOST if handle.standing.lost else PENDING
+class HandleClient(Protocol):
+    """The members of a client that its handles call; `Client` documents them."""
+
+    @property
+    def closed(self) -> bool: ...  # noqa: D102
+    def wait(self, handle: Handle, timeout_s: float | None) -> None: ...  # noqa: D102
+    def poll(self, handle: Handle) -> None: ...  # noqa: D102
+    def look_up(self, handle: Handle) -> None: ...  # noqa: D102
+    def cancel(self, handle: Handle) -> bool: ...  # noqa: D102
+    def explain(self, handle: Handle) -> str: ...  # noqa: D102
+    def is_served(self, model: str) -> bool: ...  # noqa: D102
+    def where_served(self, model: str) -> str: ...  # noqa: D102
+    def get(self, request_id: str) -> Prediction | None: ...  # noqa: D102
 
 
 class Handle(Waiting):
@@ -77,14 +83,10 @@ class Handle(Waiting):
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: Client, request_id: str, model: str) -> None:
+    def __init__(self, client: HandleClient, request_id: str, model: str) -> None:
         """Made by `Client.submit`."""
         super().__init__(request_id, model)
         self._client = client
-
-    def __repr__(self) -> str:
-        """Name the request and its state as known here, without asking anybody."""
-        return f"<Handle {self.id} {self.model} {status_of(self)}>"
 
     def result(self, timeout_s: float | None = None) -> Tensors:
         """Wait for the outputs: a dict of read-only arrays, in the model's order.
@@ -99,10 +101,7 @@ class Handle(Waiting):
         if self.reply is None:
             self._client.wait(self, timeout_s)
         if self.reply is None:
-            if self.standing.lost:
-                raise lost(self)
-            if self._client.closed:
-                raise closed_meanwhile(self)
+            check_waits_on(self, closed=self._client.closed)
             unsent = self._client.explain(self) if timeout_s else ""
             served = bool(unsent) or not timeout_s or self._client.is_served(self.model)
             where = "" if served else self._client.where_served(self.model)
@@ -126,7 +125,7 @@ class Handle(Waiting):
         """
         if not self.done():
             self._client.look_up(self)
-        return status_of(self)
+        return self.known_status
 
     def cancel(self) -> bool:
         """Cancel the request; False when it had ended before. What runs already isn't interrupted, but has no effect.

@@ -1,4 +1,4 @@
-"""Where results live: the table `predictions`, its migrations, bulk writes, reads and retention; durable requests."""
+"""The result store: the table `predictions`, its migrations, bulk writes, reads and retention; durable requests."""
 
 from headrace.results_store.database.errors import StoreRejected
 from headrace.results_store.migration import check_schema, current_revision, migrate

@@ -91,7 +91,7 @@ _Backend: Any = KeyValueStoreBackend
 
 
 class PredictionBackend(_Backend):  # type: ignore[misc]
-    """Answers `AsyncResult` from predictions, and from what ordinary tasks left; see the module for how states map."""
+    """Answers `AsyncResult` from predictions and from results of ordinary tasks; see the module for how states map."""
 
     supports_native_join = True
     url: str
@@ -106,7 +106,7 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
         Raises ConfigurationError without one, and when Celery would show its password wherever it shows its settings.
         """
         if not url:
-            raise ConfigurationError("result_backend must say where the store is: headrace+postgresql://user@host/name")
+            raise ConfigurationError("result_backend must name the store: headrace+postgresql://user@host/name")
         super().__init__(app, url=url, **kwargs)
         if str(app.conf.result_backend).endswith(url):
             _check_masking(app.conf.result_backend)
@@ -117,7 +117,7 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
         self.thread_safe = True
 
     def as_uri(self, include_password: bool = False) -> str:
-        """Give the address for people, without the password unless told to."""
+        """Return the address for people, without the password unless told to."""
         return f"headrace+{self.url}" if include_password else self._shown
 
     def close(self) -> None:
@@ -141,19 +141,19 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
         return super().store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
 
     def get(self, key: bytes) -> bytes | None:
-        """Return what an ordinary task left under a key."""
+        """Return the value that an ordinary task stored under a key."""
         return self._tasks.get([key])[0]
 
     def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return what ordinary tasks left under some keys."""
+        """Return the values that ordinary tasks stored under some keys."""
         return self._tasks.get(keys)
 
     def set(self, key: bytes, value: str | bytes) -> None:
-        """Keep something for an ordinary task."""
+        """Store a value for an ordinary task."""
         self._tasks.set(key, ensure_bytes(value), self.expires)
 
     def delete(self, key: bytes) -> None:
-        """Remove what an ordinary task left."""
+        """Remove a value of an ordinary task."""
         self._tasks.delete(key)
 
     def incr(self, key: bytes) -> int:
@@ -161,7 +161,7 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
         return self._tasks.increment(key)
 
     def expire(self, key: bytes, value: float) -> None:
-        """Keep something for another time."""
+        """Set a new time to live."""
         self._tasks.expire(key, value)
 
     def get_many(  # noqa: PLR0913, PLR0917
@@ -174,7 +174,7 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
         on_interval: Callable[[], None] | None = None,
         max_iterations: int | None = None,
     ) -> Iterator[tuple[str, Meta]]:
-        """Give each task's id and outcome as it ends: what `GroupResult.get()` waits with, one query a poll."""
+        """Yield each task's id and outcome as it ends, one query a poll; `GroupResult.get()` waits with it."""
         waiting = set(task_ids)
         polls = _Polls(timeout, interval)
         while waiting:
@@ -197,7 +197,7 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
         no_ack: bool = True,  # noqa: ARG002
         on_interval: Callable[[], None] | None = None,
     ) -> Meta:
-        """Give the task's outcome once it ended. Raises Celery's TimeoutError after `timeout` seconds."""
+        """Return the task's outcome once it has ended. Raises Celery's TimeoutError after `timeout` seconds."""
         polls = _Polls(timeout, interval)
         while True:
             meta: Meta = self.get_task_meta(task_id)
@@ -208,7 +208,7 @@ class PredictionBackend(_Backend):  # type: ignore[misc]
             polls.wait()
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        """Say which errors `result_backend_always_retry` may retry."""
+        """Return which errors `result_backend_always_retry` may retry."""
         return isinstance(exc, StoreUnavailable)
 
     def _ended(self, task_ids: list[str]) -> Iterator[tuple[str, Meta]]:

@@ -48,7 +48,7 @@ def migrate(database_url: str) -> None:
 
 
 def alembic_config(connection: sa.Connection) -> Config:
-    """Give Alembic's configuration for the migrations of this package, run on `connection`."""
+    """Return Alembic's configuration for the migrations of this package, run on `connection`."""
     from alembic.config import Config
 
     config = Config()
@@ -60,7 +60,7 @@ def alembic_config(connection: sa.Connection) -> Config:
 
 
 def current_revision(database_url: str) -> str | None:
-    """Give the revision of the database's schema; None when it was never migrated. Raises StoreUnavailable."""
+    """Return the revision of the database's schema; None when it was never migrated. Raises StoreUnavailable."""
     engine = create_engine(database_url, pool_size=1)
     try:
         with driver_errors_translated(), engine.connect() as connection:

@@ -22,7 +22,7 @@ REMOVED_WITH_EACH_WRITE: Final = 2
 
 
 class TaskResults:
-    """What Celery's key-value backends need, over a small pool of connections. Methods raise StoreUnavailable."""
+    """A key-value store for Celery's backends, over a small pool of connections. Methods raise StoreUnavailable."""
 
     def __init__(self, database_url: str) -> None:
         """database_url: `postgresql://…`; nothing is connected yet. Raises ConfigurationError when it can't be read."""
@@ -54,7 +54,7 @@ class TaskResults:
             return int(bytes(connection.execute(query).scalar_one()))
 
     def expire(self, key: bytes, expires_s: float | None) -> None:
-        """Keep a key for so many seconds from now; None or 0 keeps it for ever."""
+        """Keep a key for a number of seconds from now; None or 0 keeps it for ever."""
         with self._connection() as connection:
             query = sa.update(task_results).where(_table.key == key).values(expires_at=_expiry(expires_s))
             connection.execute(query)

@@ -1,1 +1,1 @@
-"""Runtimes: what runs a model. `base` is the contract, `local` holds the libraries that run in the worker's process."""
+"""Runtimes load and run models. `base` is the contract; `local` holds libraries that run in the worker's process."""

@@ -1,4 +1,4 @@
-"""What a runtime must do: load a package on a device, infer a dict of arrays, close.
+"""The contract of a runtime: load a package on a device, infer a dict of arrays, close.
 
 Runtimes are plug-ins of the entry point group `headrace.runtimes`; the name there is the `runtime` of `model.toml`.
 """

@@ -1,4 +1,4 @@
-"""Models that run certain numbers of rows only: the one place where rows are padded."""
+"""Models that run fixed numbers of rows only; the one place where rows are padded."""
 
 from __future__ import annotations
 

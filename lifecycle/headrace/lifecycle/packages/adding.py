@@ -25,10 +25,12 @@ from headrace.contracts.package.manifest import (
 from headrace.contracts.tensors.codec import as_array
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.kinds import take_in
+from headrace.lifecycle.packages.trial.decision import decide
+from headrace.lifecycle.packages.trial.given_sample import check_sample
 from headrace.lifecycle.packages.trial.proof import Terms
 from headrace.lifecycle.packages.trial.runs import Seen
 from headrace.lifecycle.packages.trial.specs import input_specs, output_specs
-from headrace.lifecycle.packages.trial.verdict import Question, Verdict, check_sample, decide
+from headrace.lifecycle.packages.trial.verdict import Question, Verdict
 from headrace.runtimes.loading import load_model
 
 #: Rows of more numbers are stored as bytes. Encoded and decoded, without Postgres, 4,096 numbers take 0.4 ms as JSON
@@ -37,11 +39,11 @@ _JSON_NUMBERS: Final = 4096
 
 
 class PackageOptions(TypedDict, total=False):
-    """What `add_model` can't read from the file, and what it takes when nothing is said.
+    """Options of `add_model` that a file doesn't declare, with their defaults.
 
     name: of the model (the file's name). version: (the highest whole number so far, plus one). labels: class names
     in the order of an output's last dimension (those in the file). max_rows: most rows of a batch (64). max_wait_ms:
-    longest wait for company (2). allow_nan: whether inputs may hold NaN and infinity (yes).
+    longest wait for more requests (2). allow_nan: whether inputs may hold NaN and infinity (yes).
     rows_at: tensor → the dimension that holds its rows (found by trial). constants: input → value that the package
     sets. row_sizes: the numbers of rows to run (those that the file takes). independent_rows: whether requests may
     share a run (found by trial). sample: a file of real rows for the trial, .npz or .json (made rows). store: "json" or
@@ -103,7 +105,7 @@ def describe(file: Path, folder: Path, **options: Unpack[PackageOptions]) -> Mod
 
 
 def notes_of(package: ModelPackage) -> list[str]:
-    """Return what a person must be told of a package's trial, one line each."""
+    """Return the notes on a package's trial for a person, one line each."""
     trial = package.manifest.provenance.get("trial")
     note = trial.get("note") if isinstance(trial, dict) else None
     return [str(note)] if note else []
@@ -279,7 +281,7 @@ def _store_for(outputs: Sequence[TensorSpec], keep: Sequence[str], seen: Sequenc
 
 
 def _record(verdict: Verdict, *, asked_rows: bool) -> dict[str, Any]:
-    """Return what the package keeps of its trial. asked_rows: whether a person said where rows are."""
+    """Return the record of its trial that a package keeps. asked_rows: whether a person said where rows are."""
     sizes: dict[str, int] = {}
     for run in verdict.seen[:1]:
         sizes = {symbol: size for symbol, size in run.sizes.items() if "[" not in symbol}

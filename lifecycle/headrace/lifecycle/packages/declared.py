@@ -1,4 +1,4 @@
-"""What a model file says of itself, before anything is tried: the common form of all formats."""
+"""A model file's own declaration of its inputs and outputs, in one form for all formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.lifecycle.packages.trial.graph_facts import Graph
+from headrace.lifecycle.packages.graph_facts import Graph
 
 
 class DeclaredTensor(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,1 +1,1 @@
-"""Durable requests of clients."""
+"""Durable requests of a client: kept as rows in Postgres, then sent."""

@@ -22,7 +22,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class DurableRequests:
-    """What a client knows of the rows of its durable requests; all of it blocks."""
+    """Writes and reads the rows of a client's durable requests; every method blocks."""
 
     def __init__(self, rows: RowLookup, prefix: str) -> None:
         """rows: the way to the store. prefix: of the keys in Redis."""

@@ -1,4 +1,4 @@
-"""Where the replies to one asyncio client arrive: one task reads while requests are unanswered, and ends with them."""
+"""The inbox of an asyncio client's replies. One task reads while requests are unanswered, and ends with them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,15 @@ from typing import Final
 
 import redis.asyncio
 
-from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies, were_dropped
+from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from headrace.contracts.message import Reply, were_dropped
 from headrace.producers.replies.finder import AsyncFinder, Brokers
 from headrace.producers.replies.losses import PROBE_EVERY_S, Losses
 from headrace.producers.replies.pending import Pending, Standing, Waiting
+from headrace.producers.replies.reading import Outage, replies_in
 from headrace.producers.replies.store_lookup import RowLookup, kept_answers_async, without
-from headrace.producers.transport.connections import (
-    NUDGE,
-    PATIENCE_S,
-    RECONNECT_FIRST_S,
-    RECONNECT_MAX_S,
-    broker_errors,
-    connect_for_reading_async,
-    read_for_s,
-)
+from headrace.producers.transport.connections import broker_errors, connect_for_reading_async
+from headrace.producers.transport.inbox_connection import NUDGE, read_for_s
 from headrace.queueing.connection.patience import SILENCE_S
 
 #: How long a cancelled task may take to end before it is woken.
@@ -68,8 +62,8 @@ class AsyncInbox:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._failure: BaseException | None = None
-        self._down_since: float | None = None
         self._losses = Losses(lease_s)
+        self._outage = Outage(self._pending, self._losses)
         self._finder = AsyncFinder(brokers, self._losses, self._pending, rows.whereabouts)
         self._look: asyncio.Task[None] | None = None
         self._look_timer: asyncio.TimerHandle | None = None
@@ -94,7 +88,7 @@ class AsyncInbox:
             self._losses.doubt(handles, standing)
 
     def find(self, request_id: str, model: str) -> Waiting | None:
-        """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
+        """Return an unanswered request. Raises InvalidRequest when its id was given to another model."""
         return self._pending.find(request_id, model)
 
     def kept(self, handles: Sequence[Waiting], kept: uuid.UUID) -> None:
@@ -105,22 +99,22 @@ class AsyncInbox:
                 handle.standing = standing
 
     def settle(self, handle: Waiting, replies: Sequence[Reply]) -> None:
-        """Give a request the reply that came another way."""
+        """Settle a request with a reply that came another way than through the inbox."""
         self._pending.adopt(handle)
         self._pending.settle(replies)
 
     def ask(self, handle: Waiting) -> None:
-        """Look for a request's row now and then, since somebody asks about it and its reply may have been lost."""
+        """Have a request's row looked up now and then, since its reply may have been lost."""
         if not self.closed:
             self._pending.ask(handle, time.monotonic())
             self._set_timer()
 
     def may_look_up(self, handle: Waiting) -> bool:
-        """Return whether to look for a request's row because somebody asks for its status: not again at once."""
+        """Return whether a call for a request's status may look its row up; not again at once."""
         return self._pending.may_look_up(handle, time.monotonic())
 
     async def check(self, handle: Waiting) -> None:
-        """Look whether a request is lost, if there is a reason to: it has been away for a lease, say."""
+        """Search for a lost request if there is a reason to, such as an age of more than a lease."""
         if handle.reply is None and self._losses.asked_for(handle, time.monotonic()):
             await self._finder.go_through()
 
@@ -131,7 +125,7 @@ class AsyncInbox:
         """
         woken, now = asyncio.Event(), time.monotonic()
         if not self._pending.is_watched:
-            self._losses.somebody_waits(handle)
+            self._losses.begin_probing(handle)
         self._losses.adopt(handle)
         self._pending.watch(handle, woken.set, now)
         self._set_timer()
@@ -155,7 +149,7 @@ class AsyncInbox:
             self._reader.add_done_callback(self._reader_ended)
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
-        """Let those who wait know of a failure."""
+        """Wake all waiters, after keeping the reader's failure for them."""
         if not reader.cancelled():
             self._failure = reader.exception()
         self._pending.wake_all()
@@ -168,32 +162,17 @@ class AsyncInbox:
         try:
             with broker_errors():
                 found = await self._client.blpop([self.key], self._read_s)
-        except BrokerUnavailable:
-            away_s = self._note_break()
-            if away_s > PATIENCE_S:
-                raise
+        except BrokerUnavailable as exc:
+            pause_s = self._outage.pause_s(time.monotonic(), exc)
             self._set_timer()
-            await asyncio.sleep(min(max(away_s, RECONNECT_FIRST_S), RECONNECT_MAX_S))
+            await asyncio.sleep(pause_s)
             return
-        self._down_since = None
+        self._outage.since = None
         if found:
-            self._take(found[1])
+            self._take(found[1])  # type: ignore[arg-type]  # the client doesn't decode to str
 
-    def _note_break(self) -> float:
-        """Note that the connection broke; give the seconds since the broker was last seen."""
-        now = time.monotonic()
-        if self._down_since is None:
-            self._down_since = now
-            self._pending.connection_broke(now)
-            self._losses.connection_broke()
-        return now - self._down_since
-
-    def _take(self, element: bytes | str) -> None:
-        try:
-            replies = decode_replies(element)  # type: ignore[arg-type]  # the client doesn't decode to str
-        except InvalidRequest as exc:
-            _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
-            return
+    def _take(self, element: bytes) -> None:
+        replies = replies_in(element, self.key)
         if were_dropped(replies):
             self._pending.connection_broke(time.monotonic())
             self._set_timer()
@@ -221,7 +200,7 @@ class AsyncInbox:
         self._looking.add_done_callback(lambda _: self._set_timer())
 
     def _look_later(self) -> None:
-        """Have a round of looks begin when it is due, while somebody waits."""
+        """Schedule the next search for lost requests, while there are waiters."""
         if self._look_timer is None and not self.closed:
             wait_s = max(self._losses.due_at - time.monotonic(), 0)
             self._look_timer = asyncio.get_running_loop().call_later(min(wait_s, PROBE_EVERY_S), self._look_if_due)

@@ -1,4 +1,4 @@
-"""Cancels a request: its row says so first, then all workers are told, as any Celery client would tell them."""
+"""Cancels a request: stores its row as cancelled, then broadcasts Celery's `revoke` to all workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.contracts.message import Reply
-from headrace.producers.replies.outcome import cancelled_reply
+from headrace.contracts.states import State
 from headrace.producers.replies.pending import Waiting
 from headrace.producers.replies.store_lookup import RowLookup
 from headrace.producers.transport.connections import broker_errors, connect_for_calls
@@ -16,14 +16,14 @@ _log: Final = logging.getLogger(__name__)
 
 
 def cancel(rows: RowLookup, broker_url: str, prefix: str, handle: Waiting) -> tuple[bool, list[Reply]]:
-    """Cancel a request; give whether it is cancelled by this, and the reply that its row stands for.
+    """Cancel a request; return whether this call cancelled it, and the reply that its row stands for.
 
     Raises ConfigurationError when no database is configured, StoreUnavailable.
     """
     if not rows.cancel(handle.id, handle.model):
         return False, rows.replies([handle.id])
     revoke(broker_url, prefix, handle.id)
-    return True, [cancelled_reply(handle.id)]
+    return True, [Reply(id=handle.id, state=State.CANCELLED)]
 
 
 def revoke(broker_url: str, prefix: str, request_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs the rounds of looks of `losses`: asks the broker and the store what the round wants to know."""
+"""Runs the searches that `losses` plans: sends its questions to the broker and the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.producers.transport.connections import broker_errors
 from headrace.queueing.connection.identity import ServerIdentity, read_identity, read_identity_async
 from headrace.queueing.keys import keys_of
 
-#: What ends a round: nobody can say whether a request is lost while one of the two servers doesn't answer.
+#: Errors that end a round: nobody knows whether a request is lost while one of the two servers doesn't answer.
 _AWAY: Final = (BrokerUnavailable, StoreUnavailable, ConfigurationError)
 
 _log: Final = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def left_to_the_next_call(_: float) -> bool:
 
 
 def pausing_until(ends_at: float) -> Callable[[float], bool]:
-    """Return what sleeps through those pauses that end in time."""
+    """Return a function that sleeps through pauses that end in time."""
 
     def pause(seconds: float) -> bool:
         in_time = time.monotonic() + seconds <= ends_at
@@ -57,7 +57,7 @@ def pausing_until(ends_at: float) -> Callable[[float], bool]:
 
 
 class Finder:
-    """Looks for the requests of one client, a piece at a time, in whichever thread has the time."""
+    """Searches for requests of one client, a piece at a time, in any thread that has the time."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Finder:
 
 
 class AsyncFinder:
-    """Looks for the requests of one asyncio client; see `Finder`."""
+    """Searches for requests of one asyncio client; see `Finder`."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class AsyncFinder:
 
 
 def note_failure(losses: Losses, exc: HeadraceError) -> None:
-    """Put a round off that met a server that is away; whoever waits hears of that from the inbox."""
+    """Postpone a round during which a server was away; waiters get the error from the inbox."""
     losses.failed()
     losses.due_at = time.monotonic() + losses.probe_every_s
     _log.debug("look_failed error=%r", exc.message)

@@ -1,4 +1,4 @@
-"""Where the replies to one client arrive. Whichever waiting thread comes first reads for all of them.
+"""The inbox of a blocking client's replies. One of the waiting threads reads for all of them.
 
 A thread of its own for reading would cost two thread switches a reply, 0.1 to 5 ms when others are busy; here a
 single waiter reads its own reply from the socket. The reader is called the leader; when it has its own reply, the next
@@ -18,29 +18,15 @@ from typing import Final
 
 import redis
 
-from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.message import Reply, decode_replies, were_dropped
+from headrace.contracts.errors import BrokerUnavailable, ConfigurationError, StoreUnavailable
+from headrace.contracts.message import Reply, were_dropped
 from headrace.producers.replies.finder import Brokers, Finder, pausing_until
 from headrace.producers.replies.losses import Losses
 from headrace.producers.replies.pending import Pending, Standing, Waiting
+from headrace.producers.replies.reading import Outage, replies_in
 from headrace.producers.replies.store_lookup import RowLookup, kept_answers, without
-from headrace.producers.transport.connections import (
-    LATE_S,
-    NUDGE,
-    PATIENCE_S,
-    RECONNECT_FIRST_S,
-    RECONNECT_MAX_S,
-    broker_errors,
-    connect_for_reading,
-    is_silence,
-    read_for_s,
-    read_inbox,
-    take_from_inbox,
-)
+from headrace.producers.transport.inbox_connection import LATE_S, InboxConnection, is_silence
 from headrace.queueing.connection.patience import SILENCE_S
-
-#: Elements taken from the inbox at once when nobody waits; each holds the replies of a batch.
-_POLL_ELEMENTS: Final = 64
 
 #: Asking for news more often than this gives the last answer: a loop over `done()` of many handles stays cheap.
 POLL_EVERY_S: Final = 0.001
@@ -78,21 +64,18 @@ class Inbox:
         replaced.
         """
         self.key = key
-        self._client = connect_for_reading(url, silence_s)
+        self._connection = InboxConnection(url, key, silence_s)
         self._looks = brokers.looks
-        self._read_s = read_for_s(silence_s)
-        self._silence_s = silence_s
-        self._late_s = silence_s - self._read_s
         self._rows = rows
         self._pending = Pending()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
         self._leader: Waiting | None = None
-        self._down_since: float | None = None
         self._silent = False
         self._polled_at = 0.0
         self._closed = threading.Event()
         self._losses = Losses(lease_s)
+        self._outage = Outage(self._pending, self._losses)
         self._finder = Finder(brokers, self._losses, self._pending, self._lock, self._read_store, self._wake_leader)
 
     @property
@@ -126,18 +109,18 @@ class Inbox:
                 self._losses.doubt(handles, standing)
 
     def find(self, request_id: str, model: str) -> Waiting | None:
-        """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
+        """Return an unanswered request. Raises InvalidRequest when its id was given to another model."""
         with self._lock:
             return self._pending.find(request_id, model)
 
     def settle(self, handle: Waiting, replies: Sequence[Reply]) -> None:
-        """Give a request the reply that came another way."""
+        """Settle a request with a reply that came another way than through the inbox."""
         with self._lock:
             self._pending.adopt(handle)
         self._settle(replies)
 
     def check(self, handle: Waiting) -> None:
-        """Look whether a request is lost, if there is a reason to: it has been away for a lease, say."""
+        """Search for a lost request if there is a reason to, such as an age of more than a lease."""
         with self._lock:
             due = handle.reply is None and self._losses.asked_for(handle, time.monotonic())
         if due:
@@ -157,15 +140,15 @@ class Inbox:
         """Wake the leader out of its blocking read if it has nothing to wait for."""
         leader = self._leader
         if leader is not None and leader.ended:
-            self._nudge()
+            self._connection.nudge()
 
     def poll(self, handle: Waiting) -> None:
-        """Take what has arrived, without waiting, unless that was done just now. Raises BrokerUnavailable.
+        """Take all replies that have arrived, without waiting, unless that was done just now. Raises BrokerUnavailable.
 
         handle: what is asked about; its reply may have been lost, so its row is looked for now and then.
         """
         if time.monotonic() - self._polled_at >= POLL_EVERY_S:
-            self._poll_now(self._silence_s)
+            self._poll_now(self._connection.silence_s)
             self._finder.go_on()
         if handle.reply is None:
             with self._lock:
@@ -173,15 +156,15 @@ class Inbox:
             self._look_up_what_is_due()
 
     def may_look_up(self, handle: Waiting) -> bool:
-        """Return whether to look for a request's row because somebody asks for its status: not again at once."""
+        """Return whether a call for a request's status may look its row up; not again at once."""
         with self._lock:
             return self._pending.may_look_up(handle, time.monotonic())
 
     def tidy(self) -> None:
-        """Take what has arrived if that was last done long ago, so that replies nobody waits for don't pile up."""
+        """Take all replies that have arrived, if that was last done long ago: replies without waiters pile up."""
         if time.monotonic() - self._polled_at >= TIDY_EVERY_S:
             try:
-                self._poll_now(self._silence_s)
+                self._poll_now(self._connection.silence_s)
             except BrokerUnavailable as exc:
                 # Nobody asked for these replies; who waits for them will read again.
                 _log.debug("tidy_failed inbox=%s error=%r", self.key, exc.message)
@@ -191,13 +174,8 @@ class Inbox:
             return
         self._polled_at = time.monotonic()
         try:
-            taken = _POLL_ELEMENTS
-            while taken == _POLL_ELEMENTS:
-                with broker_errors():
-                    elements = take_from_inbox(self._client, self.key, _POLL_ELEMENTS, timeout_s)
-                for element in elements:
-                    self._take(element)
-                taken = len(elements)
+            for element in self._connection.take(timeout_s):
+                self._take(element)
         except BrokerUnavailable:
             with self._lock:
                 self._pending.connection_broke(self._polled_at)
@@ -217,7 +195,7 @@ class Inbox:
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         with self._watching(handle) as woken:
             while not handle.ended and not self.closed:
-                left_s = self._read_s if ends_at is None else ends_at - time.monotonic()
+                left_s = self._connection.read_s if ends_at is None else ends_at - time.monotonic()
                 if left_s <= 0:
                     self._poll_at_last()
                     return
@@ -248,7 +226,7 @@ class Inbox:
         return not handle.ended and not self.closed
 
     def _poll_at_last(self) -> None:
-        """Take what has arrived, now that the time of a waiter is up: it waits for no second silent connection."""
+        """Take all replies when the time of a waiter is up: it does not wait for a second silent connection."""
         if self._silent:
             return
         try:
@@ -264,7 +242,7 @@ class Inbox:
         now = time.monotonic()
         with self._lock:
             if not self._pending.is_watched:
-                self._losses.somebody_waits(handle)
+                self._losses.begin_probing(handle)
             self._losses.adopt(handle)
             self._pending.watch(handle, woken.set, now)
         try:
@@ -275,7 +253,7 @@ class Inbox:
             self._call_next_leader()
 
     def _call_next_leader(self) -> None:
-        """Wake one waiter to read, if nobody does."""
+        """Wake one waiter to read, if no thread does."""
         with self._lock:
             if not self._reading.locked():
                 self._pending.wake_one()
@@ -284,52 +262,36 @@ class Inbox:
         """Read until this request has its reply, the time is up, or something must be looked up in the store."""
         with self._lock:
             self._leader = handle
+        read_s, late_s = self._connection.read_s, self._connection.late_s
         try:
             while not handle.ended and not self.closed:
                 now = time.monotonic()
                 left_s = math.inf if ends_at is None else ends_at - now
-                wait_s = min(self._read_s, self._pending.next_lookup - now, self._losses.due_at - now, left_s)
+                wait_s = min(read_s, self._pending.next_lookup - now, self._losses.due_at - now, left_s)
                 if wait_s <= 0:
                     return
-                self._read(wait_s, self._late_s if left_s > self._read_s + self._late_s else LATE_S)
+                self._read(wait_s, late_s if left_s > read_s + late_s else LATE_S)
         finally:
             with self._lock:
                 self._leader = None
 
     def _read(self, timeout_s: float, late_s: float) -> None:
         try:
-            with broker_errors():
-                found = read_inbox(self._client, self.key, timeout_s, late_s)
+            element = self._connection.read(timeout_s, late_s)
         except BrokerUnavailable as exc:
             if self.closed:
                 return
             self._silent = is_silence(exc)
-            away_s = self._note_break()
-            if away_s > PATIENCE_S:
-                raise
-            self._closed.wait(min(max(away_s, RECONNECT_FIRST_S), RECONNECT_MAX_S, timeout_s))
-            return
-        self._down_since, self._silent = None, False
-        if found:
-            self._take(found[1])
-
-    def _note_break(self) -> float:
-        """Note that the connection broke; give the seconds since the broker was last seen."""
-        now = time.monotonic()
-        if self._down_since is None:
-            self._down_since = now
             with self._lock:
-                self._pending.connection_broke(now)
-                self._losses.connection_broke()
-        return now - self._down_since
-
-    def _take(self, element: bytes | str) -> None:
-        try:
-            replies = decode_replies(element)  # type: ignore[arg-type]  # the client doesn't decode to str
-        except InvalidRequest as exc:
-            # Its requests are found through the store; the other waiters must not suffer.
-            _log.warning("unreadable_reply inbox=%s error=%r", self.key, exc.message)
+                pause_s = self._outage.pause_s(time.monotonic(), exc)
+            self._closed.wait(min(pause_s, timeout_s))
             return
+        self._outage.since, self._silent = None, False
+        if element is not None:
+            self._take(element)
+
+    def _take(self, element: bytes) -> None:
+        replies = replies_in(element, self.key)
         with self._lock:
             if were_dropped(replies):
                 self._pending.connection_broke(time.monotonic())
@@ -359,15 +321,6 @@ class Inbox:
         with self._lock:
             self._pending.settle(replies)
 
-    def _nudge(self) -> None:
-        """Wake the leader out of its blocking read."""
-        try:
-            with broker_errors():
-                self._client.rpush(self.key, NUDGE)
-        except BrokerUnavailable:
-            # Then the leader's own read fails too, or it ends after some seconds.
-            _log.debug("nudge_failed inbox=%s", self.key)
-
     def close(self) -> None:
         """Stop all waiting, delete the list and close the connection. May be called again."""
         if self.closed:
@@ -377,13 +330,7 @@ class Inbox:
             self._pending.wake_all()
             leader_is_blocked = self._leader is not None
         if leader_is_blocked:
-            self._nudge()
+            self._connection.nudge()
         if self._reading.acquire(timeout=_CLOSE_S):
             self._reading.release()
-        try:
-            with broker_errors():
-                self._client.delete(self.key)
-        except BrokerUnavailable:
-            # The workers gave the list a time to live.
-            _log.debug("inbox_not_deleted inbox=%s", self.key)
-        self._client.close()
+        self._connection.close()

@@ -1,4 +1,4 @@
-"""When to look whether the broker still has the requests of a client, and what the answer means. No I/O, no clock.
+"""Detects requests that the broker lost with its data: when to search for them and what a search shows. Pure.
 
 Looking costs, so it needs a reason: the broker's identity is another than when a request was submitted, its deadline is
 over, or it has been away for longer than a dead worker's requests need to come back and somebody asks for its status.
@@ -46,7 +46,7 @@ _epochs: Final = itertools.count(1)
 
 
 class Look(NamedTuple):
-    """One look for requests. wanted: by id. began: on the caller's clock. epoch: the identity's number then.
+    """One search for requests. wanted: by id. began: on the caller's clock. epoch: the identity's number then.
 
     final: whether they were missed once already.
     """
@@ -65,7 +65,7 @@ class Look(NamedTuple):
 
 
 class Losses:
-    """What one client knows of where its requests are; its owner holds a lock around each call."""
+    """One client's knowledge of where its requests are; its owner holds a lock around each call."""
 
     def __init__(self, lease_s: float) -> None:
         """lease_s: how long a dead worker keeps requests to itself."""
@@ -88,7 +88,7 @@ class Losses:
         return self._identity is not None
 
     def standing(self, now: float, deadline_s: float | None, kept: uuid.UUID | None = None) -> Standing:
-        """Return what is known of requests that are submitted now."""
+        """Return the standing of requests that are submitted now."""
         return Standing(self._epoch, now, math.inf if deadline_s is None else now + deadline_s, kept)
 
     def is_past(self, standing: Standing) -> bool:
@@ -101,12 +101,12 @@ class Losses:
             handle.standing = standing
         self._changed = True
 
-    def somebody_waits(self, handle: Waiting) -> None:
+    def begin_probing(self, handle: Waiting) -> None:
         """Begin to probe: not while the request is fresh, since most are answered before it matters."""
         self.due_at = max(self.due_at, handle.standing.seen_at + self.probe_every_s)
 
     def adopt(self, handle: Waiting) -> None:
-        """Doubt a request that was submitted under an identity that is not the present one, before a fork say."""
+        """Doubt a request that was submitted under another identity of the broker, for example before a fork."""
         if handle.standing.epoch != self._epoch:
             self._changed = True
 
@@ -126,14 +126,14 @@ class Losses:
         self._changed = True
 
     def asked_for(self, handle: Waiting, now: float) -> bool:
-        """Return whether a look is due, now that somebody asks for the status of a request."""
+        """Return whether a search is due, after a call for the status of a request."""
         if self._is_old(handle.standing, now):
             # Together with all others, so that asking for many costs one look.
             self._old_wanted = True
         return self._old_wanted or now >= self.due_at
 
     def look(self, unanswered: Iterable[Waiting], watched: Iterable[Waiting], now: float) -> Look | None:
-        """Return what to look for now, None if there is no reason to.
+        """Return the search that is due now, None if there is no reason for one.
 
         unanswered: all requests of this client; only read if there is reason to doubt them all. watched: those that
         somebody waits for.
@@ -153,7 +153,7 @@ class Losses:
         return Look(wanted, now, self._epoch, final=False) if wanted else None
 
     def looked(self, look: Look, missing: Collection[str]) -> list[Waiting]:
-        """Take note of what a look found nowhere; return the requests that are lost by now."""
+        """Note the requests that a search found nowhere; return those that are lost by now."""
         lost = []
         for key, handle in look.wanted.items():
             if not _is_open(handle):
@@ -173,7 +173,7 @@ class Losses:
         return bool(self._missed)
 
     def failed(self) -> None:
-        """Take note that a look was broken off; it will be begun anew."""
+        """Note that a search was broken off; it will begin anew."""
         self._missed = {}
         self._changed = True
 
@@ -222,7 +222,7 @@ Wish: TypeAlias = Probe | Ask | Read | Pause
 def round_of_looks(
     losses: Losses, pending: Pending, keys: Keys, clock: Callable[[], float]
 ) -> Generator[Wish, Any, None]:
-    """Probe once, and look for what is doubtful by then; yield what is to be done and take the answers.
+    """Probe once, then search for all doubtful requests; yield each step of it and take the answer.
 
     The owner holds its lock while this runs and lets go of it while it does what is wished. An error ends the round,
     see `Losses.failed`.

@@ -1,4 +1,4 @@
-"""What a reply means to a user: arrays, or the error that the request ended with."""
+"""Turns a reply into what a user gets: output arrays, or the error with which the request ended."""
 
 from __future__ import annotations
 
@@ -28,19 +28,8 @@ _ERRORS: Final[dict[str, type[HeadraceError]]] = {
 }
 
 
-def cancelled_reply(request_id: str) -> Reply:
-    """Give the reply of a request that was cancelled here."""
-    return Reply(id=request_id, state=State.CANCELLED)
-
-
-def reply_of_row(request_id: str, row: Prediction) -> Reply:
-    """Give the reply that a row stands for; its outputs stay in the store."""
-    error_type, error_message = ("", "") if row.error is None else (row.error.type, row.error.message)
-    return Reply(id=request_id, state=row.state, stored=True, error_type=error_type, error_message=error_message)
-
-
 def reads_store(reply: Reply) -> bool:
-    """Say whether `outputs_of` will read the row of this reply."""
+    """Return whether `outputs_of` will read the row of this reply."""
     return reply.stored and reply.state == State.SUCCEEDED
 
 
@@ -54,7 +43,7 @@ def raise_error(reply: Reply) -> None:
 
 
 def outputs_of(reply: Reply, read_row: Callable[[str], Prediction | None]) -> Tensors:
-    """Give the outputs of a request, rows first; raises its error if it did not succeed.
+    """Return the outputs of a request, rows first; raises its error if it did not succeed.
 
     read_row: reads the row of a request; called only when the outputs did not travel with the reply.
     """
@@ -63,8 +52,8 @@ def outputs_of(reply: Reply, read_row: Callable[[str], Prediction | None]) -> Te
         return decode_tensors(reply.outputs)
     row = read_row(reply.id)
     if row is not None:
-        # The row was there before the reply: a cancellation, say, that came while the request ran.
-        raise_error(reply_of_row(reply.id, row))
+        # The row was there before the reply: for example a cancellation that came while the request ran.
+        raise_error(row.as_reply(reply.id))
     if row is None or row.outputs is None:
         raise ConfigurationError(
             "the outputs are not in the store: either the row was pruned, or HEADRACE_DATABASE_URL names another "

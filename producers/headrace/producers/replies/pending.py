@@ -1,4 +1,4 @@
-"""The requests that wait for their replies, and when to look for their rows instead. No I/O, no clock, no lock."""
+"""Unanswered requests of one client, and when to look their rows up instead. Pure: no I/O, clock or lock."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from headrace.contracts.errors import InvalidRequest
 from headrace.contracts.message import Reply
+from headrace.contracts.states import LOST, PENDING
 
 #: A reply can be lost with a connection, so a request that is waited for is looked up in the store this often.
 LOOKUP_EVERY_S: Final = 5.0
 
-#: Whoever asks for the status of a request again and again has its row looked up so long after the last time: at first,
+#: Repeated calls for the status of a request look its row up this long after the last time: at first,
 #: and twice as long each time up to the second.
 STATUS_FIRST_S: Final = 0.002
 STATUS_EVERY_S: Final = 0.1
@@ -35,7 +36,7 @@ _eras: Final = itertools.count()
 
 
 class Standing(NamedTuple):
-    """What is known of where requests are that were submitted together; one object for all of them.
+    """Last known whereabouts of requests that were submitted together; one object shared by all of them.
 
     epoch: number of the broker's identity under which it had them. seen_at: when that was. deadline: both in seconds
     of the monotonic clock. kept: the row of `headrace_requests` that keeps durable ones. lost: whether nobody has it.
@@ -77,10 +78,21 @@ class Waiting:
         """Whether there is nothing to wait for: a reply is here, or the request is lost."""
         return self.reply is not None or self.standing.lost
 
+    @property
+    def known_status(self) -> str:
+        """The state of the request as far as it is known here."""
+        if self.reply is not None:
+            return str(self.reply.state)
+        return LOST if self.standing.lost else PENDING
+
+    def __repr__(self) -> str:
+        """Name the request and its state as known here, without asking a server."""
+        return f"<{type(self).__name__} {self.id} {self.model} {self.known_status}>"
+
 
 @dataclass(slots=True)
 class _Watch:
-    """Those who wait for one request. look_up_at: when to look for its row, on the caller's clock."""
+    """The waiters for one request. look_up_at: when to look for its row, on the caller's clock."""
 
     handle: Waiting
     look_up_at: float
@@ -88,7 +100,7 @@ class _Watch:
 
 
 class Pending:
-    """The unanswered requests by id. It holds them weakly: whoever drops a handle leaves nothing behind."""
+    """The unanswered requests by id, held weakly: a dropped handle leaves nothing behind."""
 
     def __init__(self) -> None:
         """Start empty, in a new era."""
@@ -105,11 +117,11 @@ class Pending:
         self._doubted_at = -math.inf
 
     def __len__(self) -> int:
-        """Count the unanswered requests that somebody still holds."""
+        """Count the unanswered requests whose handles are still held."""
         return len(self._handles)
 
     def find(self, request_id: str, model: str) -> Waiting | None:
-        """Give an unanswered request. Raises InvalidRequest when its id was given to another model."""
+        """Return an unanswered request. Raises InvalidRequest when its id was given to another model."""
         handle = self._handles.get(request_id)
         if handle is not None and handle.model != model:
             raise InvalidRequest(f"request_id {request_id!r} already waits for model {handle.model}; use another id")
@@ -129,7 +141,7 @@ class Pending:
             self._handles.setdefault(handle.id, handle)
 
     def settle(self, replies: Iterable[Reply]) -> None:
-        """Give replies to their requests and wake those who wait; a reply that nobody waits for is dropped."""
+        """Settle requests with their replies and wake their waiters; replies to unknown requests are dropped."""
         for reply in replies:
             handle = self._handles.pop(reply.id, None)
             if handle is not None:
@@ -140,7 +152,7 @@ class Pending:
                     wake()
 
     def watch(self, handle: Waiting, wake: Wake, now: float) -> None:
-        """Somebody waits for this request from now on: wake them, and look for its row from time to time."""
+        """Register a waiter's callback for this request, whose row is looked up from time to time from now on."""
         self.adopt(handle)
         watch = self._watches.get(handle.id)
         if watch is None:
@@ -150,7 +162,7 @@ class Pending:
         watch.wakes.append(wake)
 
     def unwatch(self, handle: Waiting, wake: Wake) -> None:
-        """Whoever was to be woken like this waits no more."""
+        """Unregister a waiter's callback."""
         watch = self._watches[handle.id]
         watch.wakes.remove(wake)
         if not watch.wakes:
@@ -159,7 +171,7 @@ class Pending:
                 self._next_lookup = min(self._asked.values(), default=math.inf)
 
     def ask(self, handle: Waiting, now: float) -> None:
-        """Somebody asks whether a request has ended, and goes on: have its row looked for now and then."""
+        """Have the row of a request looked up now and then, after a call that asked about it without waiting."""
         if handle.reply is not None or handle in self._asked:
             return
         self.adopt(handle)
@@ -167,7 +179,7 @@ class Pending:
         self._next_lookup = min(self._next_lookup, at)
 
     def may_look_up(self, handle: Waiting, now: float) -> bool:
-        """Return whether to look a request's row up because somebody asks for its status; notes that it is done."""
+        """Return whether a call for a request's status may look its row up; if so, note that it does."""
         due_at, pause_s = self._looked.get(handle, (-math.inf, STATUS_FIRST_S / 2))
         if now < due_at:
             return False
@@ -176,20 +188,20 @@ class Pending:
         return True
 
     def wake_one(self) -> None:
-        """Wake one of those who wait for a request without a reply."""
+        """Wake one waiter for a request without a reply."""
         for watch in self._watches.values():
             if not watch.handle.ended:
                 watch.wakes[0]()
                 return
 
     def wake_all(self) -> None:
-        """Wake all who wait."""
+        """Wake all waiters."""
         for watch in self._watches.values():
             for wake in watch.wakes:
                 wake()
 
     def wake(self, handles: Iterable[Waiting]) -> None:
-        """Wake those who wait for these requests."""
+        """Wake the waiters for these requests."""
         for handle in handles:
             watch = self._watches.get(handle.id)
             for wake in watch.wakes if watch is not None else ():
@@ -197,15 +209,15 @@ class Pending:
 
     @property
     def is_watched(self) -> bool:
-        """Whether somebody waits for a request."""
+        """Whether any request has a waiter."""
         return bool(self._watches)
 
     def unanswered(self) -> list[Waiting]:
-        """Return all requests without a reply that somebody still holds."""
+        """Return all requests without a reply whose handles are still held."""
         return list(self._handles.values())
 
     def watched(self) -> list[Waiting]:
-        """Return the requests that somebody waits for."""
+        """Return the requests that have waiters."""
         return [watch.handle for watch in self._watches.values()]
 
     @property
@@ -233,7 +245,7 @@ class Pending:
         return list({handle.id: None for handle in handles})
 
     def _take_doubtful(self, most: int) -> list[Waiting]:
-        """Take requests whose replies may have been lost, before somebody waits for them: one query finds many."""
+        """Take requests whose replies may have been lost, before they have waiters: one query finds many."""
         if not self._doubtful:
             return []
         found = list(itertools.islice((each for each in self._handles.values() if each.era != self._era), most))
@@ -252,7 +264,7 @@ class Pending:
         self.settle(replies)
 
     def _take_asked(self, now: float, most: int) -> list[Waiting]:
-        """Take what is looked up because somebody asked about it; asked about again, it has its next turn."""
+        """Take the requests to look up because of a call that asked; the next call schedules the next look-up."""
         nearly = now + LOOKUP_TOGETHER_S
         due = [each for each, at in self._asked.items() if at <= nearly or each.reply is not None]
         taken = [each for each in due if each.reply is None][:most]
@@ -264,7 +276,7 @@ class Pending:
         return taken
 
     def connection_broke(self, now: float) -> None:
-        """Replies may be lost: look up at once what is waited for, and the rest as soon as somebody waits for it."""
+        """Look up, since replies may be lost, watched requests at once and the others when they get a waiter."""
         self._era = next(_eras)
         self._doubtful, self._doubted_at = True, now
         for watch in self._watches.values():

@@ -1,4 +1,4 @@
-"""A client's way to the store: opened when first needed, and absent when no database is configured."""
+"""A client's access to the result store, opened on first use; optional, as a client may have no database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import redis.asyncio
 
 from headrace.contracts.message import Reply, decode_replies
 from headrace.contracts.settings import Settings
-from headrace.producers.replies.outcome import reply_of_row
 from headrace.producers.replies.pending import Waiting
 from headrace.producers.transport.connections import broker_errors
 from headrace.queueing.keys import keys_of
@@ -47,10 +46,10 @@ class RowLookup:
         return self._open().cancel(request_id, model)
 
     def replies(self, request_ids: Sequence[str]) -> list[Reply]:
-        """Give replies for those requests that have a row; none without a database. Raises like `get` otherwise."""
+        """Return replies for those requests that have a row; none without a database. Raises like `get` otherwise."""
         if self._settings.database_url is None:
             return []
-        return [reply_of_row(key, row) for key, row in self._open().get_many(request_ids).items()]
+        return [row.as_reply(key) for key, row in self._open().get_many(request_ids).items()]
 
     def whereabouts(self, handles: Collection[Waiting]) -> tuple[list[Reply], set[str]]:
         """Return replies for those requests that have a row, and the ids of all that the store has or keeps.

@@ -1,4 +1,4 @@
-"""Builds requests: checks what a user asks for, and encodes it for the queue."""
+"""Builds requests: checks inputs and options, and encodes them for the queue."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ BLOCK_REQUESTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How a request is to be treated. deadline_s: seconds from now, or None. version: "" is the model's default."""
+class SubmitOptions:
+    """Options of a request. deadline_s: seconds from now, or None. version: "" is the model's default."""
 
     priority: int = 0
     deadline_s: float | None = None
@@ -104,11 +104,11 @@ class RequestFactory:
         """inbox: key of the list that replies go to."""
         self._inbox = inbox
         self._max_payload_bytes = settings.max_payload_bytes
-        #: What inputs are checked against; a `Look` keeps it up to date.
+        #: What inputs are checked against; a `CatalogRefresh` keeps it up to date.
         self.catalog = Catalog(settings.models)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
 
-    def one(self, model: str, inputs: Mapping[str, object], options: Options, request_id: str | None) -> Block:
+    def one(self, model: str, inputs: Mapping[str, object], options: SubmitOptions, request_id: str | None) -> Block:
         """Make one request of all the rows given; its id is a fresh one if None.
 
         Raises InvalidRequest and its subclasses before anything is sent.
@@ -124,7 +124,7 @@ class RequestFactory:
         request.id, request.body = identity, body
         return Block([identity], [self._within_limit(encode_request(request))])
 
-    def per_row(self, model: str, inputs: Mapping[str, object], options: Options) -> Iterator[Block]:
+    def per_row(self, model: str, inputs: Mapping[str, object], options: SubmitOptions) -> Iterator[Block]:
         """Make one request of each row, in blocks. Raises like `one`, before the first block comes out."""
         _check_name("model name", model)
         raw_bytes(inputs)
@@ -150,7 +150,7 @@ class RequestFactory:
         template = envelope.template
         return Block(ids, messages, None if template is None else (template, encoded))
 
-    def _request(self, model: str, options: Options, known: Known, rows: int, *, is_json: bool) -> Request:
+    def _request(self, model: str, options: SubmitOptions, known: Known, rows: int, *, is_json: bool) -> Request:
         now = time.time()
         version = f" v{options.version}" if options.version else ""
         return Request(

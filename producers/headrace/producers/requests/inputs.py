@@ -1,4 +1,4 @@
-"""From what a user gives to what can be sent: arrays that fit the signature, or plain nested lists."""
+"""Checks and converts inputs before encoding: to arrays that fit the signature, or to plain nested lists."""
 
 from __future__ import annotations
 

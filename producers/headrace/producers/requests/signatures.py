@@ -22,7 +22,7 @@ SERVED_AGE_S: Final = 1.0
 
 
 class Known(NamedTuple):
-    """What a request is checked against.
+    """The signature that a request is checked against.
 
     signature: None when only the worker can check it. version: what the request asks for; "" for the worker's default.
     checked: the version that the signature is of.
@@ -42,7 +42,7 @@ class _Entry(NamedTuple):
 
 
 def agreed(served: Sequence[Served]) -> tuple[Served, bool]:
-    """Return what to check requests against that name no version, and whether they must name it.
+    """Return the version that requests without one are checked against, and whether they must name it.
 
     Where signatures are equal any worker may answer. Else it is the oldest version: while workers are restarted one
     after the other those that serve the newer one can load it, for it is nearly always still there, but not the other
@@ -55,7 +55,7 @@ def agreed(served: Sequence[Served]) -> tuple[Served, bool]:
 
 
 class _Workers:
-    """What workers serve of one model, and when they were last asked."""
+    """Versions of one model that workers serve, and when they were last asked."""
 
     __slots__ = ("asked_at", "served")
 
@@ -98,7 +98,7 @@ class Catalog:
         workers.served = served
 
     def resolve(self, model: str, version: str = "") -> Known:
-        """Return what a request to a model is checked against, and the version it asks for.
+        """Return the signature that a request to a model is checked against, and the version it asks for.
 
         version: what the caller asks for; "" or "latest" for what workers serve. Raises like `signature` where no
         worker is known to serve the model.

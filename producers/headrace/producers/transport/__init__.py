@@ -1,1 +1,1 @@
-"""A client's connections to the broker, and who may use them when."""
+"""A client's connections to the broker: kinds, limits on concurrent calls, sending, and renewal after a fork."""

@@ -1,17 +1,16 @@
-"""A client's connections to Redis or Valkey: some for short calls, one for the blocking read of its inbox."""
+"""A client's connections to Redis or Valkey, and the translation of their errors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import redis
 import redis.asyncio
 from redis.backoff import ExponentialBackoff
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
-from headrace.contracts.message import encode_replies
 from headrace.queueing.connection.broker_url import UNREADABLE, redis_url, sentinels_of
 from headrace.queueing.connection.connect import bounds, bounds_of, connect, translate_errors
 from headrace.queueing.connection.patience import SILENCE_S
@@ -26,71 +25,11 @@ _BACKOFF_S: Final = 0.05
 #: A look whether a model is served comes after the time that a caller gave, so it may not take long.
 _LOOK_TIMEOUT_S: Final = 1.0
 
-#: Longest single blocking read of an inbox, at most half of the time after which silence means a dead connection.
-READ_S: Final = 3.0
-
-#: A caller whose time is up waits so much longer for the answer to its last read. A new connection for reading has as
-#: much for its greeting; whoever has more time tries again.
-LATE_S: Final = 1.0
-
-#: Redis before 7 may take a shorter time for "forever".
-SHORTEST_READ_S: Final = 0.01
-
-#: Between attempts to read from a broker that is away: first, and longest.
-RECONNECT_FIRST_S: Final = 0.05
-RECONNECT_MAX_S: Final = 1.0
-
-#: An element without replies: whoever reads the inbox wakes and looks around.
-NUDGE: Final = encode_replies([])
-
-#: A waiter is told BrokerUnavailable when the broker was away for this long: time enough for a restart or a failover.
-PATIENCE_S: Final = 60.0
-
 
 def connect_for_calls(url: str, prefix: str = "", silence_s: float = SILENCE_S) -> redis.Redis:
     """Return a client for short calls; usable from several threads."""
     retry = redis.retry.Retry(ExponentialBackoff(cap=1.0, base=_BACKOFF_S), _RETRIES)
     return connect(url, prefix=prefix, silence_s=silence_s, retry=retry)
-
-
-def connect_for_reading(url: str, silence_s: float = SILENCE_S) -> redis.Redis:
-    """Return a client for blocking reads; it doesn't retry, so that its user learns of every break.
-
-    Reads with a bound of their own aside, its calls give up soon.
-    """
-    retry = redis.retry.Retry(ExponentialBackoff(), 0)
-    return connect(url, silence_s=silence_s, retry=retry, socket_timeout=min(LATE_S, silence_s))
-
-
-def read_for_s(silence_s: float) -> float:
-    """Return the longest time of one blocking read, so that a silent connection is noticed after `silence_s`."""
-    return min(READ_S, silence_s / 2)
-
-
-def read_inbox(client: redis.Redis, key: str, timeout_s: float, late_s: float) -> list[bytes] | None:
-    """Wait for an element of a list, at most `timeout_s`; fails when no answer has come `late_s` after that."""
-    answer: list[bytes] | None = _call(client, timeout_s + late_s, "BLPOP", key, max(timeout_s, SHORTEST_READ_S))
-    return answer
-
-
-def take_from_inbox(client: redis.Redis, key: str, elements: int, timeout_s: float) -> list[bytes]:
-    """Take the first elements of a list without waiting; fails when no answer has come in time."""
-    answer: list[bytes] | None = _call(client, timeout_s, "LPOP", key, elements)
-    return answer or []
-
-
-def _call(client: redis.Redis, timeout_s: float, *command: str | int | float) -> Any:
-    connection = client.connection_pool.get_connection()
-    try:
-        connection.send_command(*command)  # type: ignore[no-untyped-call]
-        return connection.read_response(timeout=timeout_s)
-    finally:
-        client.connection_pool.release(connection)
-
-
-def is_silence(error: BrokerUnavailable) -> bool:
-    """Return whether the broker gave no answer, rather than a refusal or the end of the connection."""
-    return isinstance(error.__cause__, redis.TimeoutError)
 
 
 def connect_for_look(url: str, prefix: str = "") -> redis.Redis:

@@ -1,4 +1,4 @@
-"""Gives every client of a forked child an inbox and connections of its own, before the child runs anything else."""
+"""Renews clients after a fork: the child gets an inbox and connections of its own before it runs anything else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 
 class Renewable(Protocol):
-    """What can start afresh in a forked child."""
+    """An object that can start afresh in a forked child."""
 
     def renew(self) -> None:
         """Leave everything of the parent alone, and make it anew; must not block or raise."""

@@ -1,4 +1,4 @@
-"""What workers serve: before a request is checked, and when a caller's time is up."""
+"""Looks whether a model is served, and where, for the error of a caller whose time is up."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.contracts.message import queue_name
-from headrace.producers.requests.signatures import Catalog
 from headrace.producers.transport.connections import broker_errors, connect_for_look, connect_for_look_async
 from headrace.queueing.consumer import serving
-
-if TYPE_CHECKING:
-    import redis
-    import redis.asyncio
 
 T = TypeVar("T")
 
 
 def is_served(url: str, model: str, prefix: str = "") -> bool:
-    """Return whether a worker takes the requests to a model; True also when the broker doesn't say so in a second."""
+    """Return whether a worker takes the requests to a model; True also when the broker doesn't answer in a second."""
     client = connect_for_look(url, prefix)
     try:
         with broker_errors():
@@ -95,7 +90,7 @@ class AsyncSharedLook(Generic[T]):
 def where_served(url: str, model: str, prefix: str = "") -> str:
     """Return, for an error, under which key prefix nobody serves a model and under which somebody does.
 
-    "" when there is nothing to say: no prefix here, and none elsewhere that is known to this client.
+    "" when there is nothing to report: no prefix here, and none elsewhere that is known to this client.
     """
     client = connect_for_look(url, prefix)
     try:
@@ -110,43 +105,3 @@ def where_served(url: str, model: str, prefix: str = "") -> str:
         return here
     elsewhere = " and ".join(f"the prefix {each!r}" if each else "no prefix" for each in others)
     return f"{here or ' without a key prefix'}, but with {elsewhere} one does (HEADRACE_KEY_PREFIX)"
-
-
-class Look:
-    """Keeps a catalog up to date with what workers serve."""
-
-    def __init__(self, client: redis.Redis, catalog: Catalog) -> None:
-        """client: whose calls give up soon."""
-        self._client = client
-        self._catalog = catalog
-
-    def __call__(self, model: str) -> None:
-        """Ask what workers serve, unless that is known; a broker that doesn't say it in a second changes nothing."""
-        if not self._catalog.due(model):
-            return
-        try:
-            with broker_errors():
-                found = serving.served(self._client, queue_name(model))
-        except BrokerUnavailable:
-            return
-        self._catalog.learn(model, found)
-
-
-class AsyncLook:
-    """The asyncio twin of `Look`."""
-
-    def __init__(self, client: redis.asyncio.Redis, catalog: Catalog) -> None:
-        """client: whose calls give up soon."""
-        self._client = client
-        self._catalog = catalog
-
-    async def __call__(self, model: str) -> None:
-        """Ask what workers serve; see `Look`."""
-        if not self._catalog.due(model):
-            return
-        try:
-            with broker_errors():
-                found = await serving.served_async(self._client, queue_name(model))
-        except BrokerUnavailable:
-            return
-        self._catalog.learn(model, found)

@@ -1,4 +1,4 @@
-"""Where the database is: `postgresql://` URLs, as libpq reads them, for psycopg and for SQLAlchemy."""
+"""Database addresses: `postgresql://` URLs, as libpq reads them, for psycopg and for SQLAlchemy."""
 
 from __future__ import annotations
 

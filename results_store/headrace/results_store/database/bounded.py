@@ -1,4 +1,4 @@
-"""Connections to Postgres on which no wait is without end: a server that is silent counts as lost.
+"""Connections to Postgres with a bound on every wait: a server that is silent for too long counts as lost.
 
 Where psycopg waits in Python, the wait itself is bounded. The writer's calls wait inside libpq; a watchdog thread
 shuts their socket down when they are overdue, which costs nothing as long as all is well.
@@ -21,7 +21,7 @@ from typing import Any, Final, Self, TypeVar
 import psycopg
 from psycopg import pq
 
-#: A server that says nothing for so long is lost, unless settings say otherwise: about as long as that of the broker.
+#: A server that is silent for so long is lost, unless settings differ: about as long as that of the broker.
 ANSWER_S: Final = 8.0
 
 #: For what may be long at work without a word: migrations, counting a whole table, dropping what is old.

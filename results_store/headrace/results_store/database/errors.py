@@ -41,7 +41,7 @@ _NOT_YET: Final = re.compile("database system is (starting up|shutting down|not 
 
 _FATAL: Final = "FATAL:"
 
-#: SQLSTATE classes that say that table or columns are not those of this release.
+#: SQLSTATE classes that mean that table or columns are not those of this release.
 _SCHEMA_CLASSES: Final = ("42", "3F")
 
 
@@ -78,10 +78,14 @@ def translate(error: psycopg.Error) -> HeadraceError:
     if code:
         return StoreUnavailable(f"Postgres could not do it now: {said} (SQLSTATE {code}); the server's log has more")
     _, refused, why = said.partition(_FATAL)
-    return _refusal(why.strip()) if refused else StoreUnavailable(f"Postgres can't be reached: {said}; {_REACH_HINT}")
+    return (
+        _connection_error(why.strip())
+        if refused
+        else StoreUnavailable(f"Postgres can't be reached: {said}; {_REACH_HINT}")
+    )
 
 
-def _refusal(why: str) -> HeadraceError:
+def _connection_error(why: str) -> HeadraceError:
     """Return the error for a connection that the server answered and ended with these words."""
     said = f"Postgres refuses the connection: {why}"
     if _NO_ROOM.search(why):

@@ -1,4 +1,4 @@
-"""Requests that are kept together in one row of `headrace_requests`, and how that row is inserted."""
+"""Blocks of durable requests: one row of `headrace_requests` each, and the INSERT for it."""
 
 from __future__ import annotations
 

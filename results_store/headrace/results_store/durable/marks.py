@@ -1,4 +1,4 @@
-"""Marks of durable blocks that were sent, made together: one statement for all that are noted within a moment."""
+"""Marks durable blocks as sent, in groups: one statement for all that are noted within a moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Durable requests as a relay sees them: what is due, what the broker should hold, and what has ended.
+"""Durable requests as a relay uses them: find those due, those the broker should hold, and those that have ended.
 
 For one thread; each method is one short transaction, so it works through pgbouncer in transaction mode too.
 """
@@ -111,7 +111,7 @@ class RelayStore:
         self._connection: Connection | None = None
 
     def lead(self) -> str | None:
-        """Try to be, or to stay, the one relay of this prefix for LEASE_S; return what was remembered.
+        """Try to become or stay the one relay of this prefix for LEASE_S; return what was remembered.
 
         None if another is the one.
         """
@@ -180,12 +180,12 @@ class RelayStore:
         return _FIRST if row is None or row[1] < PAGE_BLOCKS else row[0]
 
     def fileno(self) -> int | None:
-        """Return what becomes readable when a transaction of an application commits; None without a connection."""
+        """Return a descriptor, readable after an application has committed; None without a connection."""
         connection = self._connection
         return None if connection is None or connection.closed else connection.fileno()
 
     def forget_news(self) -> None:
-        """Take what made `fileno` readable."""
+        """Read the notifications that made `fileno` readable."""
         with self._connected() as connection:
             for _ in connection.notifies(timeout=0):
                 pass

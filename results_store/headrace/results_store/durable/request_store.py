@@ -83,7 +83,7 @@ class RequestStore:
                 exchange.finish(connection)
 
     def mark_sent(self, block: DurableBlock, count: int) -> None:
-        """Take note that so many requests of a block, from the first, were sent; doesn't wait until that is written.
+        """Note that the first `count` requests of a block were sent, without waiting for the write.
 
         Raises like `inserting`.
         """
@@ -110,7 +110,7 @@ class RequestStore:
             return dict(connection.execute(_HOLD, (list(block_ids),)).fetchall())
 
     def database_id(self) -> uuid.UUID:
-        """Return what tells this database from others. Raises like `inserting`."""
+        """Return an identifier of this database. Raises like `inserting`."""
         if self._database_id is None:
             with self._connection() as connection:
                 row = connection.execute(_DATABASE_ID).fetchone()

@@ -1,4 +1,4 @@
-"""What the store knows of one finished request."""
+"""The stored row of a finished request."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from headrace.contracts.errors import Cancelled, DeadlineExceeded, HeadraceError, InferenceFailed, error_from_wire
+from headrace.contracts.message import Reply
 from headrace.contracts.states import State
 from headrace.contracts.tensors.codec import Tensors, decode_tensors, tensors_from_json
 
@@ -43,10 +44,15 @@ class Prediction:
     row_index: int | None
 
     def result(self) -> Tensors:
-        """Give the outputs, or raise the error with which the request ended."""
+        """Return the outputs, or raise the error with which the request ended."""
         if self.error is not None:
             raise self.error
         return self.outputs or {}
+
+    def as_reply(self, request_id: str) -> Reply:
+        """Return the reply that this row stands for; its outputs stay in the store."""
+        error_type, error_message = ("", "") if self.error is None else (self.error.type, self.error.message)
+        return Reply(id=request_id, state=self.state, stored=True, error_type=error_type, error_message=error_message)
 
 
 def prediction_of(row: sa.Row[Any]) -> Prediction:

@@ -30,7 +30,7 @@ _BY_ID: Final = sa.select(predictions).where(_table.id == sa.bindparam("row"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which predictions to find; what is None does not matter. since ≤ finished_at < until, both aware."""
+    """A filter of predictions; a field that is None matches all. since ≤ finished_at < until, both aware."""
 
     model: str | None = None
     state: str | None = None
@@ -47,7 +47,7 @@ class Filter:
                 raise InvalidRequest(f"{name} has no time zone; use for example datetime.now(UTC)")
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
-        """Give the conditions on a row."""
+        """Return the conditions on a row."""
         found: list[sa.ColumnElement[bool] | None] = [
             None if self.model is None else _table.model == self.model,
             None if self.state is None else _table.state == self.state,
@@ -82,13 +82,13 @@ class StoreReader:
         self._process = os.getpid()
 
     def get(self, request_id: str) -> Prediction | None:
-        """Give the prediction of a request, or None when it has not ended (or never was). Raises StoreUnavailable."""
+        """Return the prediction of a request, or None when it has not ended (or never was). Raises StoreUnavailable."""
         with self._reading() as connection:
             row = connection.execute(_BY_ID, {"row": row_id(request_id)}).one_or_none()
         return None if row is None else prediction_of(row)
 
     def get_many(self, request_ids: Iterable[str]) -> dict[str, Prediction]:
-        """Give the predictions of those requests that have ended, by id; one query. Raises StoreUnavailable."""
+        """Return the predictions of those requests that have ended, by id; one query. Raises StoreUnavailable."""
         wanted = {row_id(request_id): request_id for request_id in request_ids}
         keys = sa.bindparam("rows", list(wanted), pg.ARRAY(sa.Uuid))
         with self._reading() as connection:
@@ -155,7 +155,7 @@ class StoreReader:
         self._engine.dispose()
 
     def __enter__(self) -> Self:
-        """Give the reader itself."""
+        """Return the reader itself."""
         return self
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""How much the store holds: what `headrace store stats` prints."""
+"""Statistics of the store: rows by model and state, sizes and ages, as `headrace store stats` prints them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headrace.results_store.schema import predictions
 
 @dataclass(frozen=True, slots=True)
 class ModelCount:
-    """How many rows of a model ended in one state."""
+    """Number of rows of a model that ended in one state."""
 
     model: str
     state: State
@@ -32,7 +32,7 @@ class PartitionSize:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """What is in the store. oldest, newest: when the first and the last row finished; None when it is empty."""
+    """Contents of the store. oldest, newest: when the first and the last row finished; None when it is empty."""
 
     counts: tuple[ModelCount, ...]
     partitions: tuple[PartitionSize, ...]

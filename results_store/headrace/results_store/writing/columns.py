@@ -46,6 +46,14 @@ _TYPES: Final[dict[str, tuple[str, int]]] = {
 
 NAMES: Final = tuple(_TYPES)
 
+#: Positions in `Columns` of those columns that are read again once they are encoded.
+ID: Final = NAMES.index("id")
+OUTPUTS: Final = NAMES.index("outputs")
+BLOB: Final = NAMES.index("blob")
+
+#: Bytes of the length before the value of each element.
+_LENGTH_BYTES: Final = 4
+
 #: SQL that turns the array parameters `$1`, `$2`, ... back into rows, in lockstep. In the select list it streams;
 #: `FROM unnest(...)` would first copy every array into a tuple store.
 UNNEST: Final = ", ".join(f"unnest(${at}::{kind}[])" for at, (kind, _) in enumerate(_TYPES.values(), 1))
@@ -72,7 +80,7 @@ T = TypeVar("T")
 
 
 def microseconds(unix_seconds: float) -> int:
-    """Give a time in the resolution in which the store keeps it. Raises ValueError or OverflowError when not finite."""
+    """Return a time in the store's resolution. Raises ValueError or OverflowError when it is not finite."""
     return round(unix_seconds * 1_000_000)
 
 
@@ -91,6 +99,7 @@ def _encode_batch(batch: BatchRows) -> Columns:
     rows = batch.rows
     count = len(rows)
     prefix = _length(16)
+    # In the order of `NAMES`.
     return [
         [prefix + row.id.bytes for row in rows],
         _nullable(_time, [row.submitted_at for row in rows]),
@@ -164,18 +173,23 @@ def _json(value: bytes) -> bytes:
 
 
 def slice_columns(columns: Columns, start: int, stop: int) -> Columns:
-    """Give the rows from `start` to before `stop`."""
+    """Return the rows from `start` to before `stop`."""
     return [column[start:stop] for column in columns]
 
 
 def encoded_bytes(columns: Columns) -> int:
-    """Give how many bytes the variable-size columns `outputs` and `blob` take."""
-    return sum(map(len, columns[12])) + sum(map(len, columns[14]))
+    """Return how many bytes the variable-size columns `outputs` and `blob` take."""
+    return sum(map(len, columns[OUTPUTS])) + sum(map(len, columns[BLOB]))
+
+
+def row_id(columns: Columns, row: int) -> uuid.UUID:
+    """Return the id of an encoded row."""
+    return uuid.UUID(bytes=columns[ID][row][_LENGTH_BYTES:])
 
 
 def array_parameters(columns: Columns) -> list[bytes]:
-    """Give the parameters of `UNNEST`: one binary array a column."""
-    count = len(columns[0])
+    """Return the parameters of `UNNEST`: one binary array a column."""
+    count = len(columns[ID])
     return [
         # One dimension; "may hold NULL" (the server finds out by itself); the type; its length; lower bound 1.
         _array_header(1, 1, oid, count, 1) + b"".join(column)
@@ -184,27 +198,27 @@ def array_parameters(columns: Columns) -> list[bytes]:
 
 
 def copy_stream(columns: Columns) -> Iterator[bytes]:
-    """Give the pieces of a binary COPY of these rows."""
+    """Yield the pieces of a binary COPY of these rows."""
     yield _COPY_HEADER
-    for start in range(0, len(columns[0]), _COPY_PIECE_ROWS):
+    for start in range(0, len(columns[ID]), _COPY_PIECE_ROWS):
         piece: Sequence[list[bytes]] = slice_columns(columns, start, start + _COPY_PIECE_ROWS)
         yield b"".join(chain.from_iterable(zip(repeat(_COPY_FIELDS), *piece, strict=False)))
     yield _COPY_END
 
 
 def find_unencodable(batches: Iterable[BatchRows]) -> list[tuple[Row, str]]:
-    """Give the rows that `encode_columns` can't encode, each with the reason."""
+    """Return the rows that `encode_columns` can't encode, each with the reason."""
     found = []
     for batch in batches:
         for row in batch.rows:
             try:
-                _encode_batch(_alone(batch, row))
+                _encode_batch(_single_row(batch, row))
             except (struct.error, ValueError, OverflowError) as exc:
                 found.append((row, str(exc)))
     return found
 
 
-def _alone(batch: BatchRows, row: Row) -> BatchRows:
+def _single_row(batch: BatchRows, row: Row) -> BatchRows:
     return BatchRows(
         model=batch.model,
         version=batch.version,

@@ -1,4 +1,4 @@
-"""One statement whose answer is taken later: the caller does something else while Postgres works."""
+"""One statement whose answer is read later, so that the caller works while Postgres does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One partition of `predictions` a day, by the time in the UUIDv7 key; what has no day is pruned by time."""
+"""Daily partitions of `predictions`, ranged by the time in the UUIDv7 key; rows with other keys are pruned by time."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _DAY: Final = dt.timedelta(days=1)
 
 
 def partition_name(day: dt.date) -> str:
-    """Give the name of a day's partition, such as `predictions_20260131`."""
+    """Return the name of a day's partition, such as `predictions_20260131`."""
     return f"{PARENT}_{day:%Y%m%d}"
 
 
 def partition_day(name: str) -> dt.date | None:
-    """Give the day of a partition by its name; None for a name that no day has."""
+    """Return the day of a partition by its name; None for a name that no day has."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None
@@ -60,7 +60,7 @@ def partition_day(name: str) -> dt.date | None:
 
 
 def day_range(day: dt.date) -> tuple[uuid.UUID, uuid.UUID]:
-    """Give the first UUIDv7 key of a day (UTC) and the first of the next day."""
+    """Return the first UUIDv7 key of a day (UTC) and the first of the next day."""
     return _first_key(day), _first_key(day + _DAY)
 
 
@@ -70,7 +70,7 @@ def _first_key(day: dt.date) -> uuid.UUID:
 
 
 def missing_days(existing: Iterable[str], today: dt.date, days_ahead: int) -> list[dt.date]:
-    """Give the days from yesterday on that still need a partition, given the names of those that exist.
+    """Return the days from yesterday on that still need a partition, given the names of those that exist.
 
     Yesterday too: requests that were submitted before midnight end after it.
     """
@@ -80,13 +80,13 @@ def missing_days(existing: Iterable[str], today: dt.date, days_ahead: int) -> li
 
 
 def expired_days(existing: Iterable[str], now: dt.datetime, retention_days: int) -> list[dt.date]:
-    """Give the days whose partitions hold nothing younger than `retention_days`, oldest first."""
+    """Return the days whose partitions hold nothing younger than `retention_days`, oldest first."""
     cutoff = (now - _DAY * retention_days).date()
     return sorted(day for day in map(partition_day, existing) if day is not None and day < cutoff)
 
 
 def list_partitions(connection: Connection) -> list[str]:
-    """Give the names of all partitions of `predictions`, in order."""
+    """Return the names of all partitions of `predictions`, in order."""
     found = connection.execute(
         "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
         "WHERE i.inhparent = to_regclass(%s) ORDER BY c.relname",
@@ -98,7 +98,7 @@ def list_partitions(connection: Connection) -> list[str]:
 def ensure_partitions(
     connection: Connection, days_ahead: int = DAYS_AHEAD, *, today: dt.date | None = None
 ) -> list[dt.date]:
-    """Create the partitions of yesterday, today and the days ahead that are missing; give the days created.
+    """Create the partitions of yesterday, today and the days ahead that are missing; return the days created.
 
     connection: in autocommit mode. Rows in the default partition that belong to a new day move there. Safe in several
     processes at once; each partition is one short transaction. Raises errors of psycopg.

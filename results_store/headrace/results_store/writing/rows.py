@@ -1,4 +1,4 @@
-"""What a worker hands to the store: finished batches and their rows, already encoded."""
+"""Finished batches and their rows, already encoded, as a worker passes them to the store."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 import orjson
 
 from headrace.contracts.errors import HeadraceError
+from headrace.contracts.message import Reply
 
 
 class Row(msgspec.Struct, kw_only=True, gc=False):
@@ -39,6 +40,16 @@ class Conflict(msgspec.Struct, kw_only=True):
     state: str
     error_type: str = ""
     error_message: str = ""
+
+    def as_reply(self, request_id: str) -> Reply:
+        """Return the reply that this row stands for; its outputs stay in the store."""
+        return Reply(
+            id=request_id,
+            state=self.state,
+            stored=True,
+            error_type=self.error_type,
+            error_message=self.error_message,
+        )
 
 
 class BatchRows(msgspec.Struct, kw_only=True):

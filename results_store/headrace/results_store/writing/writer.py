@@ -15,6 +15,7 @@ from headrace.results_store.database.address import connect, connection_info
 from headrace.results_store.database.bounded import ANSWER_S, BoundedConnection, SilentServer, Watchdog
 from headrace.results_store.database.errors import StoreRejected, translate
 from headrace.results_store.writing.columns import (
+    ID,
     NAMES,
     Columns,
     copy_stream,
@@ -23,8 +24,8 @@ from headrace.results_store.writing.columns import (
     find_unencodable,
     microseconds,
 )
+from headrace.results_store.writing.row_recovery import RowRecovery
 from headrace.results_store.writing.rows import BatchRows, Conflict
-from headrace.results_store.writing.salvage import Salvage
 from headrace.results_store.writing.statements import PLAIN, SKIPPING, Statements
 
 #: Above either of these a write goes by COPY: beyond about 2,000 rows it is faster (benchmarks/store.py), and Postgres
@@ -98,7 +99,7 @@ class StoreWriter:
 
         The first row of an id wins.
         Returns the rows that were there already under an id of these: of another batch (the request was delivered
-        twice), or of a cancel. To write the same batch again, after an error say, is no conflict.
+        twice), or of a cancel. Writing the same batch again, for example after an error, is no conflict.
         Raises StoreUnavailable (the same write may succeed later; it may even have been stored: just repeat it),
         StoreRejected (Postgres refused the rows it names, and no others; those may be stored), ConfigurationError.
         """
@@ -108,13 +109,13 @@ class StoreWriter:
             bad = find_unencodable(batches)
             refused = {row.id: OUT_OF_RANGE for row, _ in bad}
             raise StoreRejected(refused, f"a number does not fit its column: {bad[0][1]}") from exc
-        if not columns[0]:
+        if not columns[ID]:
             return []
         try:
             connection = self._connected()
             self._leaving()
-            stored = self._insert_or_salvage(connection, columns)
-            return [] if stored == len(columns[0]) else _find_conflicts(self._connected(), batches)
+            stored = self._insert_or_recover(connection, columns)
+            return [] if stored == len(columns[ID]) else _find_conflicts(self._connected(), batches)
         except psycopg.Error as exc:
             if isinstance(exc, SilentServer):
                 self._silences += 1
@@ -139,7 +140,7 @@ class StoreWriter:
             self._connection = None
 
     def __enter__(self) -> Self:
-        """Give the writer itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -164,7 +165,7 @@ class StoreWriter:
             self._connection = connection
         return self._connection
 
-    def _insert_or_salvage(self, connection: BoundedConnection, columns: Columns) -> int:
+    def _insert_or_recover(self, connection: BoundedConnection, columns: Columns) -> int:
         """Return how many rows are new. Raises StoreRejected, or psycopg.Error when no row is to blame."""
         try:
             stored = self._insert(connection, columns)
@@ -172,18 +173,18 @@ class StoreWriter:
             if self._is_absence(connection):
                 raise
             self._lost = 0
-            salvage = Salvage(self._idle, columns, exc)
-            salvage.run()
-            if salvage.refused:
-                message = f"Postgres refused {len(salvage.refused)} row(s): {salvage.message}"
-                raise StoreRejected(salvage.refused, message) from exc
-            stored = salvage.stored
+            recovery = RowRecovery(self._idle, columns, exc)
+            recovery.run()
+            if recovery.refused:
+                message = f"Postgres refused {len(recovery.refused)} row(s): {recovery.message}"
+                raise StoreRejected(recovery.refused, message) from exc
+            stored = recovery.stored
         self._lost = self._silences = 0
         return stored
 
     def _insert(self, connection: BoundedConnection, columns: Columns) -> int:
         """Insert in one transaction, by the way that suits the size; return how many rows were new."""
-        large = len(columns[0]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES
+        large = len(columns[ID]) > COPY_ROWS or encoded_bytes(columns) > COPY_BYTES
         try:
             return _copy(connection, columns) if large else self._statements.execute(connection, PLAIN, columns)
         except UniqueViolation:

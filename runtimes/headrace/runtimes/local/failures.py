@@ -1,4 +1,4 @@
-"""What errors of runtimes mean: which may pass, and of which a caller may read the reason."""
+"""Classification of runtimes' errors: which are transient, and which reasons a caller may read."""
 
 from __future__ import annotations
 
@@ -92,6 +92,12 @@ def device_trouble(exc: Exception) -> str:
     """Return the words with which an error says that a device is lost; "" if it doesn't."""
     found = _DEVICE_LOST.search(str(exc))
     return found[0] if found else ""
+
+
+def openvino_cause(exc: Exception) -> str:
+    """Return the last line of an error of OpenVINO; those before it name places in its source."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[-1] if lines else type(exc).__name__
 
 
 def refusal_reason(exc: Exception) -> Reason | None:

@@ -68,7 +68,7 @@ class LiteRtRuntime:
         return partial(Interpreter, str(package.file), num_threads=self._threads)
 
     def _fixed_rows(self, package: ModelPackage, model: LiteRtModel) -> list[int]:
-        """Give those of the package's `row_sizes` that the file takes, or the number of rows that it declares."""
+        """Return those of the package's `row_sizes` that the file takes, or the number of rows that it declares."""
         asked = package.manifest.batching.row_sizes or (model.rows,)
         sizes = [rows for rows in asked if rows > 0 and self._fits(package, (rows,))]
         if not sizes:
@@ -116,7 +116,7 @@ class LiteRtModel(PositionalModel):
         )
 
     def fits(self, rows: int) -> bool:
-        """Lay the memory out for so many rows and say whether the outputs have them too."""
+        """Lay the memory out for this number of rows; return whether the outputs have as many."""
         shapes = [tuple(max(size, 1) for size in spec.whole_shape(rows)) for spec in self._input_specs]
         self._lay_out(shapes)
         interpreter = self._interpreter
@@ -226,7 +226,7 @@ def _port(name: str, detail: dict[str, Any], specs: Sequence[TensorSpec]) -> Por
 
 
 def _scale(detail: dict[str, Any]) -> float:
-    """Give the scale of a quantized tensor, 0.0 for one that isn't."""
+    """Return the scale of a quantized tensor, 0.0 for one that isn't."""
     return float(detail["quantization"][0])
 
 

@@ -1,4 +1,4 @@
-"""The part of an ONNX graph that the outputs which a package keeps need; ONNX Runtime runs all of a graph otherwise."""
+"""Cuts an ONNX graph down to the outputs that a package keeps; ONNX Runtime would compute all of them."""
 
 from __future__ import annotations
 

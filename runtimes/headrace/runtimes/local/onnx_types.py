@@ -1,4 +1,4 @@
-"""The names that ONNX Runtime gives to types of tensors."""
+"""ONNX Runtime's names of tensor types."""
 
 from __future__ import annotations
 

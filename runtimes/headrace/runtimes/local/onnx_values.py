@@ -107,7 +107,7 @@ def _to_ort(array: NDArray[Any]) -> object:
 
 
 def _array_of(value: ort.OrtValue) -> Any:
-    """Return what an OrtValue holds, in memory of its own."""
+    """Return the value of an OrtValue in memory of its own."""
     if value.data_type() != _BFLOAT16_TENSOR:
         return value.numpy()
     array = np.empty(value.shape(), DTYPES["BF16"])

@@ -14,7 +14,7 @@ from headrace.contracts.telemetry import untracked
 from headrace.runtimes.base import LoadedModel
 from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.devices import split_device
-from headrace.runtimes.local.failures import passing_failure
+from headrace.runtimes.local.failures import openvino_cause, passing_failure
 from headrace.runtimes.local.openvino_shapes import ShapeCheck, needs_check
 from headrace.runtimes.local.ports import Port, declared_rows, match_outputs, match_ports, refuse_datatypes
 from headrace.runtimes.local.positional import PositionalModel
@@ -55,7 +55,7 @@ class OpenVinoRuntime:
         except RuntimeError as exc:  # The one class that OpenVINO raises.
             if (passing := passing_failure(exc)) is not None:
                 raise passing from exc
-            raise PackageError(f"{package.file} can't be loaded by OpenVINO: {_cause(exc)}") from exc
+            raise PackageError(f"{package.file} can't be loaded by OpenVINO: {openvino_cause(exc)}") from exc
         return OpenVinoModel(package, model, request)
 
     def _options(self, model: ov.Model) -> dict[str, object]:
@@ -113,7 +113,7 @@ class OpenVinoModel(PositionalModel):
 
 
 def _weights(package: ModelPackage) -> list[str]:
-    """Give the file of weights that goes with an `.xml`; it must be listed, or nobody compares its checksum."""
+    """Return the file of weights that goes with an `.xml`; it must be listed, or nobody compares its checksum."""
     if package.file.suffix != ".xml":
         return []
     listed = [name for name in package.manifest.files if Path(name).suffix == ".bin"]
@@ -136,9 +136,3 @@ def _port(port: Any, specs: Sequence[Any]) -> Port:
     shape = port.get_partial_shape()
     sizes = tuple(size.get_length() if size.is_static else -1 for size in shape) if shape.rank.is_static else None
     return Port(name, np.dtype(port.get_element_type().to_dtype()), sizes)
-
-
-def _cause(exc: Exception) -> str:
-    """Give the line that says what happened; those before it name places in OpenVINO's source."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else type(exc).__name__

@@ -1,9 +1,11 @@
-"""Sizes that don't fit each other, which OpenVINO itself overlooks on one thread."""
+"""A check for inconsistent input sizes, which OpenVINO itself overlooks on one thread."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
+
+from headrace.runtimes.local.failures import openvino_cause
 
 #: Shapes of this many requests are known to run; when there are more, they are asked for anew.
 _MOST_KNOWN: Final = 4096
@@ -31,7 +33,7 @@ class ShapeCheck:
         try:
             self._model.reshape({place: list(shape) for place, shape in zip(self._places, shapes, strict=True)})
         except RuntimeError as exc:  # The one class that OpenVINO raises.
-            raise ValueError(f"shapes don't fit the model: {_last_line(exc)}") from exc
+            raise ValueError(f"shapes don't fit the model: {openvino_cause(exc)}") from exc
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known.add(shapes)
@@ -47,8 +49,3 @@ def _threads(compiled: Any) -> int:
         return int(compiled.get_property("INFERENCE_NUM_THREADS"))
     except RuntimeError:  # Devices without a setting of threads.
         return 0
-
-
-def _last_line(exc: Exception) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else type(exc).__name__

@@ -1,4 +1,4 @@
-"""Inputs and outputs of a loaded model file, and how they go with those that a package lists."""
+"""Inputs and outputs of a loaded model file, matched with those that its package lists."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _compare(package: ModelPackage, kind: str, spec: TensorSpec, port: Port) -> 
 
 
 def _mismatch(kind: str, spec: TensorSpec, port: Port) -> str | None:
-    """Return what about a port is not as a spec says; None if all is."""
+    """Describe how a port differs from a spec; None if it doesn't."""
     wanted = dtype_of(spec.datatype)
     if port.dtype is not None and port.dtype != wanted and not (kind == "output" and widens(port.dtype, wanted)):
         return f"{datatype_of(port.dtype)}, but model.toml says {spec.datatype}"
@@ -142,7 +142,7 @@ def _shapes_agree(wanted: Sequence[int], found: Sequence[int]) -> bool:
 
 
 def widens(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    """Say whether every value of one datatype is one of the other, as INT32 for INT64; converters narrow labels so."""
+    """Return whether every value of one datatype is one of the other, as INT32 for INT64; converters narrow labels."""
     return found.kind == wanted.kind and np.can_cast(found, wanted, "safe")
 
 
@@ -158,7 +158,7 @@ class Feed:
         self._specs = [(spec, dtype_of(spec.datatype)) for spec in signature.inputs]
 
     def __call__(self, inputs: Tensors) -> list[NDArray[Any]]:
-        """Give the arrays in the order of the signature. Raises ValueError naming the input that doesn't fit."""
+        """Return the arrays in the order of the signature. Raises ValueError naming the input that doesn't fit."""
         if len(inputs) != len(self._specs):
             raise ValueError(f"the model takes {len(self._specs)} inputs, not {len(inputs)}")
         rows = -1

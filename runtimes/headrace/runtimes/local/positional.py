@@ -1,4 +1,4 @@
-"""A loaded model that takes and gives its tensors in the order of the package's signature."""
+"""A loaded model that takes and returns its tensors in the order of the package's signature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.runtimes.local.ports import Feed, widens
 
 
 class PositionalModel(ABC):
-    """What all such models share: checked inputs, named outputs, errors that may pass, the end after `close`."""
+    """The common part of such models: checked inputs, named outputs, transient errors, refusal after `close`."""
 
     def __init__(self, package: ModelPackage) -> None:
         """package: whose signature says what goes in and comes out."""

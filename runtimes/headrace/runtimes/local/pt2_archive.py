@@ -87,13 +87,13 @@ def _check_record(file: Path, name: str) -> None:
     if _RECORDS.fullmatch(name):
         return
     what = next((what for start, what in _REFUSED.items() if name.startswith(start)), "something else than a program")
-    raise _refusal(file, f"it holds {what} ({quoted(name)})")
+    raise _unsafe(file, f"it holds {what} ({quoted(name)})")
 
 
 def _check_payloads(file: Path, config: dict[str, Any]) -> None:
     for name, payload in config["config"].items():
         if payload.get("use_pickle"):
-            raise _refusal(file, f"tensor {quoted(name)} is pickled; export plain tensors")
+            raise _unsafe(file, f"tensor {quoted(name)} is pickled; export plain tensors")
 
 
 def _check_examples(file: Path, pickled: bytes) -> None:
@@ -106,11 +106,11 @@ def _check_examples(file: Path, pickled: bytes) -> None:
     try:
         torch.load(io.BytesIO(pickled), weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as exc:
-        raise _refusal(file, "its example inputs are objects other than tensors") from exc
+        raise _unsafe(file, "its example inputs are objects other than tensors") from exc
 
 
 def _texts(node: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Give every text of a JSON document with the key it stands under; keys count as texts too."""
+    """Return every text of a JSON document with the key it stands under; keys count as texts too."""
     if isinstance(node, str):
         yield key, node
     elif isinstance(node, list):
@@ -133,7 +133,7 @@ def _check_text(file: Path, key: str, text: str) -> None:
     else:
         fits = _PLAIN.fullmatch(text) is not None
     if not fits:
-        raise _refusal(file, f"it says {quoted(text)} where a program has no such thing")
+        raise _unsafe(file, f"it says {quoted(text)} where a program has no such thing")
 
 
 def _is_size(text: str) -> bool:
@@ -167,12 +167,12 @@ def _is_plain_tree(node: object) -> bool:
 
 
 def _is_plain_context(context: object) -> bool:
-    """Say whether a container's context is its keys, all of them text; objects in it would be looked up."""
+    """Return whether a container's context is its keys, all of them text; objects in it would be looked up."""
     if not isinstance(context, str):
         return context is None
     keys = json.loads(context)
     return keys is None or (isinstance(keys, list) and all(isinstance(key, str | int) for key in keys))
 
 
-def _refusal(file: Path, why: str) -> PackageError:
+def _unsafe(file: Path, why: str) -> PackageError:
     return PackageError(f"{file} is refused, since reading it could run code: {why}; export it anew with torch.export")

@@ -173,7 +173,7 @@ def _written(program: ExportedProgram) -> set[str]:
 
 
 def _keywords(program: ExportedProgram) -> list[str]:
-    """Give the names of arguments that the program takes by name, in its order."""
+    """Return the names of arguments that the program takes by name, in its order."""
     keywords = program.call_spec.in_spec.children()[1]
     return list(keywords.context or [])
 
@@ -186,7 +186,7 @@ def _input_ports(package: ModelPackage, program: ExportedProgram) -> list[Port]:
 
 
 def _output_ports(program: ExportedProgram) -> list[Port]:
-    """Give the outputs in the order of `tree_leaves`; those of a dict have its keys as their names."""
+    """Return the outputs in the order of `tree_leaves`; those of a dict have its keys as their names."""
     spec = program.call_spec.out_spec
     names = [str(name) for name in program.graph_signature.user_outputs]
     ports = [_port(name, program) for name in names]

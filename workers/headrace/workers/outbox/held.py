@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from headrace.contracts import Tensors
-from headrace.results_store.writing.blame import is_to_blame, pause_s
+from headrace.results_store.writing.error_causes import is_rejected_for_good, pause_s
 from headrace.workers.outbox.row_encoding import body_bytes
 from headrace.workers.request import FinishedBatch, InferenceRequest, Outcome, Run
 
@@ -149,7 +149,7 @@ class Suspects:
         """Count a refusal of each row, by its SQLSTATE; return those that will never be taken as they are."""
         for row, code in refused.items():
             self._tries[row] = self._tries.get(row, 0) + 1
-            if is_to_blame(code, self._tries[row]):
+            if is_rejected_for_good(code, self._tries[row]):
                 self._guilty.add(row)
         return self._guilty & refused.keys()
 

@@ -16,7 +16,6 @@ import msgspec
 import redis
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, Settings
-from headrace.contracts.message import Reply
 from headrace.queueing import ClaimingConsumer, Command, CommandLine, translate_errors
 from headrace.queueing.keys import keys_of
 from headrace.results_store import StoreRejected, StoreWriter
@@ -328,10 +327,4 @@ def _refer_to_rows(replies: OutgoingReplies, batches: list[FinishedBatch], confl
         if request.row_id in rows
     }
     for inbox in replies.by_inbox.values():
-        inbox[:] = [_reply_of(row, reply.id) if (row := found.get(reply.id)) else reply for reply in inbox]
-
-
-def _reply_of(row: Conflict, request_id: str) -> Reply:
-    return Reply(
-        id=request_id, state=row.state, stored=True, error_type=row.error_type, error_message=row.error_message
-    )
+        inbox[:] = [row.as_reply(reply.id) if (row := found.get(reply.id)) else reply for reply in inbox]

@@ -109,12 +109,7 @@ def _answered(known: AlreadyStored, replies: OutgoingReplies) -> None:
         meta = celery_failure(request, prediction.error)
     elif request.celery_result:
         meta = celery_success(request, encode_tensors(prediction.outputs or {}), None)
-    error = prediction.error
-    error_type, error_message = ("", "") if error is None else (error.type, error.message)
-    reply = Reply(
-        id=request.id, state=prediction.state, stored=True, error_type=error_type, error_message=error_message
-    )
-    replies.add(request, reply, meta)
+    replies.add(request, prediction.as_reply(request.id), meta)
 
 
 def _row(

@@ -1,4 +1,4 @@
-"""What the first bytes of a file tell of its format, whatever its name says."""
+"""Detection of a file's format by its first bytes, whatever its name."""
 
 from __future__ import annotations
 

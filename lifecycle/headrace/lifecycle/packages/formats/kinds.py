@@ -1,4 +1,4 @@
-"""Which format a model file or folder has."""
+"""Choice of the format module for a model file or folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SAVED_MODEL: Final = "saved_model.pb"
 
 
 class _Format(Protocol):
-    """What each module of a format has."""
+    """The interface of a format's module."""
 
     def take_in(self, source: Path, folder: Path, *, sample: Path | None) -> DeclaredModel: ...
 

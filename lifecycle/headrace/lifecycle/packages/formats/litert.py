@@ -16,7 +16,7 @@ from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.origin import FORGETS, origin_of
-from headrace.lifecycle.packages.trial.graph_facts import SMALL, Graph, numbers_of
+from headrace.lifecycle.packages.graph_facts import SMALL, Graph, numbers_of
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -73,7 +73,7 @@ def _graph(interpreter: Interpreter) -> Graph:
 
 
 def _values_of(interpreter: Interpreter, detail: dict[str, Any]) -> NDArray[Any]:
-    """Return what a constant holds; an empty array for a tensor that is none after all, such as a variable."""
+    """Return the values of a constant; an empty array for a tensor that is none after all, such as a variable."""
     try:
         values: NDArray[Any] = np.asarray(interpreter.get_tensor(detail["index"]))
     except ValueError:

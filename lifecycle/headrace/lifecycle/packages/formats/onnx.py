@@ -17,7 +17,7 @@ from headrace.lifecycle.packages.formats.onnx_weights import MAX_FILE_BYTES, gra
 from headrace.lifecycle.packages.formats.origin import origin_of
 from headrace.lifecycle.packages.formats.sizes import declared_size
 from headrace.lifecycle.packages.formats.zipmap import replace_zipmaps
-from headrace.lifecycle.packages.trial.graph_facts import graph_of
+from headrace.lifecycle.packages.graph_facts import graph_of
 from headrace.runtimes.local.onnx_types import ELEMENTS
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _declared(
 
 
 def _meant_defaults(nodes: Sequence[Any]) -> list[Any]:
-    """Return those inputs with a default that somebody may want to give."""
+    """Return the inputs with a default that a caller may want to set."""
     if len(nodes) > _MAX_DEFAULTS:
         return []
     return [

@@ -15,7 +15,8 @@ from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.origin import FORGETS, origin_of
-from headrace.lifecycle.packages.trial.graph_facts import SMALL, Graph, numbers_of, operators_of
+from headrace.lifecycle.packages.graph_facts import SMALL, Graph, numbers_of, operators_of
+from headrace.runtimes.local.failures import openvino_cause
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -38,7 +39,9 @@ def take_in(source: Path, folder: Path, *, sample: Path | None = None) -> Declar
     try:
         model = ov.Core().read_model(str(source), str(weights))
     except RuntimeError as exc:  # The one class that OpenVINO raises.
-        raise PackageError(f"OpenVINO can't load {source}: {cause(exc)}; copy it again with its .bin file") from exc
+        raise PackageError(
+            f"OpenVINO can't load {source}: {openvino_cause(exc).rstrip('.')}; copy it again with its .bin file"
+        ) from exc
     if _name_ports(model):
         ov.save_model(model, folder / MODEL_FILE, compress_to_fp16=False)
     else:
@@ -66,12 +69,6 @@ def declared_model(model: ov.Model, source: Path) -> DeclaredModel:
     )
 
 
-def cause(exc: Exception) -> str:
-    """Return the line that says what happened; those before it name places in OpenVINO's source."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else type(exc).__name__
-
-
 def _graph(model: ov.Model) -> Graph:
     nodes = model.get_ordered_ops()
     comparing = [node for node in nodes if node.get_type_name() in _COMPARISONS]
@@ -94,7 +91,7 @@ def _is_small_constant(node: ov.Node) -> bool:
 
 
 def _name_ports(model: ov.Model) -> bool:
-    """Give a name to inputs and outputs that have none; return whether there were any."""
+    """Name inputs and outputs that have no name; return whether there were any."""
     unnamed = [port for port in (*model.inputs, *model.outputs) if not port.get_names()]
     for port in unnamed:
         port.get_tensor().set_names({port.get_node().get_friendly_name()})

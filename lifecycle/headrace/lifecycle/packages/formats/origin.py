@@ -1,4 +1,4 @@
-"""Where a package's file came from, for the record in its manifest."""
+"""Origin of a package's file, recorded in its manifest."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ FORGETS: Final = {"state": "the file keeps a state between runs; here each run s
 
 
 def origin_of(source: Path) -> dict[str, Any]:
-    """Return what is recorded of every file that is added."""
+    """Return the origin that is recorded of every added file."""
     return {"source": source.name, "added_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}

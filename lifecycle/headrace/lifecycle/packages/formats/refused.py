@@ -1,4 +1,4 @@
-"""Formats that no runtime here serves, and how a file of each becomes one that is served, without the training code."""
+"""Formats that no runtime here serves, and how to convert a file of each to a served one without its training code."""
 
 from __future__ import annotations
 

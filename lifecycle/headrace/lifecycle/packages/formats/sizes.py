@@ -1,4 +1,4 @@
-"""How a file's sizes become those of a declaration: numbers, names, or None for what varies without a name."""
+"""Conversion of a file's dimension sizes to declared ones: numbers, names, or None for nameless sizes that vary."""
 
 from __future__ import annotations
 

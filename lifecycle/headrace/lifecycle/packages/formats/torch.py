@@ -17,7 +17,7 @@ from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.libraries import library
 from headrace.lifecycle.packages.formats.origin import FORGETS, origin_of
 from headrace.lifecycle.packages.formats.sizes import declared_size
-from headrace.lifecycle.packages.trial.graph_facts import SMALL, Graph, numbers_of
+from headrace.lifecycle.packages.graph_facts import SMALL, Graph, numbers_of
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype

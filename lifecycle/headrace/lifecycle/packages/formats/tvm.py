@@ -1,4 +1,4 @@
-"""Libraries that TVM built (`.so`, `.tar`): native code, which tells nothing of its inputs."""
+"""Libraries that TVM built (`.so`, `.tar`): native code, which declares nothing about its inputs."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _read(sample: Path) -> Tensors:
 
 
 def _datatype_in(value: object) -> str:
-    """Return the datatype that numbers in JSON have, which tells only whole ones from others."""
+    """Return the datatype of numbers in JSON, which tells only whole ones from others."""
     return "INT64" if np.asarray(value).dtype.kind in "iu" else "FP32"
 
 

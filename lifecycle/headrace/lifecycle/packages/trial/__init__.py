@@ -1,1 +1,1 @@
-"""The trial of a model file: where tensors hold their rows, and whether company changes the answer of a row."""
+"""Trial runs of a model file: where its tensors hold rows, and whether rows are independent of their batch mates."""

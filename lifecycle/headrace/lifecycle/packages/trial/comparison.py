@@ -1,4 +1,4 @@
-"""How much a row's answer beside others may differ from its answer alone, and by how much it does."""
+"""Comparison of a row's answer in a batch with its answer alone, and the tolerance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candidates for where a model's inputs hold their rows, read from what its file declares; a trial decides."""
+"""Candidate row dimensions of a model's inputs, read from its file's declaration; a trial decides."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Axes: TypeAlias = dict[str, int | None]
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Where each input holds its rows.
+    """The dimension in which each input holds its rows.
 
     dims: the dimensions of each input, all of them. axes: that of the rows; None where an input has none.
     symbol: the rows' name in the file, "" for none. row_sizes: the numbers of rows that the model runs, if not any.
@@ -52,7 +52,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dim for at, dim in enumerate(dims) if at != axis)
 
     def runs_as(self, rows: int) -> int:
-        """Return how many rows run when there are so many: the next of `row_sizes`."""
+        """Return how many rows run for a number of rows: the next of `row_sizes`."""
         return next((size for size in self.row_sizes if size >= rows), rows)
 
     @property

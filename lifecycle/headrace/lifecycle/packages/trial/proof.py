@@ -1,4 +1,4 @@
-"""The proof that a row's answer is the same alone and in company; one counter-example ends it."""
+"""Proves row independence: a row has the same answer alone and in any batch. One counterexample disproves it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from headrace.lifecycle.packages.trial.company import Company, Counterexample
+from headrace.lifecycle.packages.trial.co_batched_rows import CoBatchedRows, Counterexample
 from headrace.lifecycle.packages.trial.dimensions import is_nameless
 from headrace.lifecycle.packages.trial.layouts import Layout
 from headrace.lifecycle.packages.trial.runs import Trial
@@ -51,14 +51,14 @@ class Budget:
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker will do with the model: whether rows may hold NaN, and how many share a run at most."""
+    """Conditions of a model's service: whether rows may hold NaN, and how many share a run at most."""
 
     allow_nan: bool = True
     max_rows: int = 64
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What the trial of one layout showed.
+    """Result of the trial of one layout.
 
     axes: output → the dimension that holds the rows; None is none. against: why rows are not independent; None if they
     are. rows: how many were compared. one_row: whether the model runs rows one at a time only.
@@ -73,7 +73,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prover:
-    """Tries rows of one layout alone and in company."""
+    """Tries rows of one layout alone and with batch mates."""
 
     def __init__(self, trial: Trial, recipe: Recipe, rows: Rows, budget: Budget, terms: Terms) -> None:
         """recipe: with which one row runs. rows: made ones, or a person's."""
@@ -90,17 +90,17 @@ class Prover:
         self._axes: dict[str, int | None] = {}
 
     def prove(self, *, axes_only: bool = False) -> Proof:
-        """Compare rows until something tells against independence, or the budget is spent.
+        """Compare rows until one disproves independence, or the budget is spent.
 
         axes_only: nothing is compared beyond what tells where outputs hold their rows.
         """
         recipes = [self._recipe]
         if not self._find_axes():
-            return self._proof(recipes, Counterexample(company="refused"), one_row=True)
+            return self._proof(recipes, Counterexample(finding="refused"), one_row=True)
         if all(axis is None for axis in self._axes.values()):
-            return self._proof(recipes, Counterexample(company="no output"))
-        against = self._company(self._recipe, 40, ("normal", "times_10", "uniform")).changes_again()
-        # A row that always runs by itself has no company.
+            return self._proof(recipes, Counterexample(finding="no output"))
+        against = self._batch(self._recipe, 40, ("normal", "times_10", "uniform")).changes_again()
+        # A row that always runs by itself has no batch mates.
         if against is None and self._trial.layout.most_rows != 1 and not axes_only:
             against = self._compare_all(recipes)
         return self._proof(recipes, against)
@@ -195,47 +195,47 @@ class Prover:
         """Return the axis along which rows beside each other have their answers."""
         first = self._axes[name]
         assert first is not None
-        company = self._company(self._recipe, 50, [KINDS[0]] * 3)
+        batch = self._batch(self._recipe, 50, [KINDS[0]] * 3)
         for axis in (first, *(each for each in axes if each != first)):
-            if company.compare({**dict.fromkeys(self._axes), name: axis}, [0, 1, 2], only=name) is None:
+            if batch.compare({**dict.fromkeys(self._axes), name: axis}, [0, 1, 2], only=name) is None:
                 return axis
         return first
 
-    def _company(self, recipe: Recipe, seed: int, kinds: Sequence[str]) -> Company:
+    def _batch(self, recipe: Recipe, seed: int, kinds: Sequence[str]) -> CoBatchedRows:
         rows = self._source.take(kinds, recipe, seed)
         # What rows share may decide what becomes of them: it is another in each round, where the model takes it.
-        company = Company(self._trial, recipe, rows, self._source.shared(recipe, seed))
-        if company.running:
-            return company
-        return Company(self._trial, recipe, rows, self._source.shared(recipe, SURE_SEED))
+        batch = CoBatchedRows(self._trial, recipe, rows, self._source.shared(recipe, seed))
+        if batch.running:
+            return batch
+        return CoBatchedRows(self._trial, recipe, rows, self._source.shared(recipe, SURE_SEED))
 
     def _round(self, recipe: Recipe, seed: int) -> Counterexample | None:
-        """Compare fresh rows alone with the same in several companies."""
+        """Compare fresh rows alone with the same rows in several batches."""
         kinds = self._kinds(seed)
         extra = NOT_FINITE if self._terms.allow_nan and not self._source.real else ()
-        company = self._company(recipe, seed, [*kinds, *extra])
-        finite = [index for index in company.running if index < len(kinds)]
+        batch = self._batch(recipe, seed, [*kinds, *extra])
+        finite = [index for index in batch.running if index < len(kinds)]
         if seed == 1 and len(finite) < 2:
-            return Counterexample(company="few")
+            return Counterexample(finding="few")
         most = self._trial.layout.most_rows
-        for group in _groups(finite, company.running, seed, few=self._row_s > _SLOW_S, most=most):
+        for group in _groups(finite, batch.running, seed, few=self._row_s > _SLOW_S, most=most):
             self._compared += len(group)
-            # Where a row holds NaN, its own answer may depend on its place: ONNX Runtime's maxima do. Its neighbours'
-            # may not.
+            # Where a row holds NaN, its own answer may depend on its place: ONNX Runtime's maxima do. Those of
+            # its batch mates may not.
             started = time.monotonic()
-            against = company.compare(self._axes, group, judged=finite)
+            against = batch.compare(self._axes, group, judged=finite)
             if against is not None:
                 return against
             if len(group) > self._largest:
                 self._largest, self._large_row_s = len(group), (time.monotonic() - started) / len(group)
-        return self._crowd(company, finite) if seed == 1 and not most else None
+        return self._full_batch(batch, finite) if seed == 1 and not most else None
 
-    def _crowd(self, company: Company, finite: Sequence[int]) -> Counterexample | None:
+    def _full_batch(self, batch: CoBatchedRows, finite: Sequence[int]) -> Counterexample | None:
         """Compare rows in the largest batch that a worker makes, or in the largest that is quick enough."""
         count = min(self._terms.max_rows, int(_MANY_ROWS_S / max(self._large_row_s, 1e-6)))
         if count <= self._largest:
             return None
-        return company.compare(self._axes, [finite[index % len(finite)] for index in range(count)])
+        return batch.compare(self._axes, [finite[index % len(finite)] for index in range(count)])
 
     def _kinds(self, seed: int) -> list[str]:
         """Return the kinds of a round's rows: of all sorts at first, then more ordinary ones."""
@@ -250,14 +250,14 @@ class Prover:
         if not kinds:
             return None
         few = kinds[: len(kinds) if self._row_s <= _SLOW_S else _FEW_VALUES]
-        company = self._company(self._recipe, 60, ["normal", "uniform", *few])
-        most = self._trial.layout.most_rows or max(len(company.running), 1)
-        groups = (company.running[start : start + most] for start in range(0, len(company.running), most))
-        return next((against for group in groups if (against := company.compare(self._axes, group))), None)
+        batch = self._batch(self._recipe, 60, ["normal", "uniform", *few])
+        most = self._trial.layout.most_rows or max(len(batch.running), 1)
+        groups = (batch.running[start : start + most] for start in range(0, len(batch.running), most))
+        return next((against for group in groups if (against := batch.compare(self._axes, group))), None)
 
 
 def _groups(finite: list[int], running: list[int], seed: int, *, few: bool, most: int) -> Iterator[list[int]]:
-    """Yield companies of rows by index: of a few, of all in other orders, of one repeated; NaN comes last.
+    """Yield batches of rows by index: of a few, of all in other orders, of one repeated; NaN comes last.
 
     few: leave out those that repeat what others show. most: rows of one run; 0 is any number.
     """

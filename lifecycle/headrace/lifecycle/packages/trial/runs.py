@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from headrace.contracts import Tensors
 from headrace.lifecycle.packages.declared import DeclaredModel
+from headrace.lifecycle.packages.graph_facts import Graph
 from headrace.lifecycle.packages.trial.dimensions import elements, size_of, symbols_of
-from headrace.lifecycle.packages.trial.graph_facts import Graph
 from headrace.lifecycle.packages.trial.layouts import Layout
 from headrace.lifecycle.packages.trial.samples import BYTE, RANGES, SURE_SEED, Recipe, RowMaker, joined
 from headrace.runtimes.base import LoadedModel
@@ -43,8 +43,13 @@ class Trial:
         self.layout: Final = layout
         self.maker: Final = RowMaker(declared.inputs, layout, graph)
         self.seen: Final[list[Seen]] = []
-        self.refusal: Exception | None = None
+        self.error: Exception | None = None
         self._model = model
+        self._graph = graph
+
+    def with_layout(self, layout: Layout) -> Trial:
+        """Return a trial of the same model under another layout."""
+        return Trial(self.declared, layout, self._model, self._graph)
 
     def run(self, rows: Sequence[Tensors], shared: Tensors, sizes: Mapping[str, int]) -> Tensors | None:
         """Run rows together; None when the model refuses them.
@@ -61,11 +66,11 @@ class Trial:
         return outputs
 
     def try_run(self, inputs: Tensors) -> Tensors | None:
-        """Run whole inputs; None when the model refuses them, and then `refusal` says why."""
+        """Run whole inputs; None when the model refuses them, and then `error` is its reason."""
         try:
             return self._model.infer(inputs)
-        except Exception as exc:  # noqa: BLE001  (runtimes raise what they like; a refusal is an answer here)
-            self.refusal = exc
+        except Exception as exc:  # noqa: BLE001  (runtimes raise what they like; a refusal is a result here)
+            self.error = exc
             return None
 
     def find_recipe(self) -> Recipe | None:
@@ -81,7 +86,7 @@ class Trial:
         return self.run(rows, self.maker.shared(recipe, SURE_SEED), recipe.sizes) is not None
 
     def other_sizes(self, recipe: Recipe, most: int) -> Iterator[Recipe]:
-        """Yield recipes with sizes of their own for each symbol, so that no two are taken for one; at most so many."""
+        """Yield recipes with sizes of their own for each symbol, so that no two are taken for one; at most `most`."""
         changed = [
             {symbol: change(size, place) for place, (symbol, size) in enumerate(recipe.sizes.items())}
             for change in _CHANGES
@@ -165,6 +170,6 @@ _CHANGES: Final[tuple[Callable[[int, int], int], ...]] = (
 
 
 def entry(value: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
-    """Return what an output holds for one row; the axis stays, with one entry."""
+    """Return the part of an output that belongs to one row; the axis stays, with one entry."""
     picked: NDArray[Any] = np.take(value, [index], axis=axis)
     return picked

@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from headrace.contracts import Tensors
 from headrace.contracts.tensors.datatypes import FLOATS, dtype_of
 from headrace.lifecycle.packages.declared import DeclaredTensor
+from headrace.lifecycle.packages.graph_facts import Graph
 from headrace.lifecycle.packages.trial.dimensions import size_of
-from headrace.lifecycle.packages.trial.graph_facts import Graph
 from headrace.lifecycle.packages.trial.layouts import Layout
 
-#: What rows of a trial are made of, in the order of use: those first that show most. Extreme rows are neighbours.
+#: Kinds of rows in a trial, in the order of use: those first that show most. Extreme rows are next to each other.
 KINDS: Final = (
     "normal", "times_100", "uniform", "zeros", "huge", "normal", "negative", "times_10", "small", "ones",
     "normal", "minus_huge", "times_100", "uniform",
 )  # fmt: skip
 
-#: Rows that only NaN and infinity can tell of: x + 0 * sum(x) depends on its neighbours only if they hold one.
+#: Rows that only NaN and infinity can tell of: x + 0 * sum(x) depends on its batch mates only if they hold one.
 NOT_FINITE: Final = ("nan", "infinity", "some_nan")
 
-#: Kinds of rows whose numbers are all one and the same begin so: a token that changes its neighbours shows beside
+#: Kinds of rows whose numbers are all one and the same begin so: a token that changes its batch mates shows beside
 #: others only.
 _ALL: Final = "all_"
 
@@ -53,14 +53,14 @@ SURE_SEED: Final = 1
 
 _WORDS: Final = (b"a", b"b c", b"", b"word another third", b"3", b"2.5", "é".encode(), b"Z" * 40)
 
-#: "huge" is this far from what a network is used to, and its square is still a finite FP16's neighbour's.
+#: "huge" is this far from what a network is used to, and its square still is a finite FP16.
 _HUGE: Final = 1e4
 
 Array = NDArray[Any]
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """How inputs of one trial are made.
+    """A recipe for the inputs of one trial.
 
     sizes: symbol → size. ranges: input of whole numbers → their upper end. parameters: which of the values that are
     tried for inputs without rows. given: optional inputs that are present.
@@ -73,7 +73,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rows(Protocol):
-    """Where a trial has its rows from; a row is a dict of arrays with one row each."""
+    """A source of rows for a trial; a row is a dict of arrays with one row each."""
 
     #: Whether they are real: then they are not made extreme beyond what was given.
     real: bool
@@ -85,26 +85,6 @@ class Rows(Protocol):
     def shared(self, recipe: Recipe, seed: int) -> Tensors:
         """Return the inputs without rows, which go with any rows."""
         ...
-
-
-class GivenRows:
-    """Rows that a person gave."""
-
-    real = True
-
-    def __init__(self, rows: Sequence[Tensors], shared: Tensors) -> None:
-        """shared: the inputs without rows that go with them."""
-        self._rows = rows
-        self._shared = shared
-
-    def take(self, kinds: Sequence[str], recipe: Recipe, seed: int) -> list[Tensors]:  # noqa: ARG002
-        """Return as many rows as kinds, in an order that the seed decides."""
-        picks = np.random.default_rng(seed).permutation(max(len(self._rows), len(kinds))) % len(self._rows)
-        return [self._rows[pick] for pick in picks[: len(kinds)]]
-
-    def shared(self, recipe: Recipe, seed: int) -> Tensors:  # noqa: ARG002
-        """Return what was given."""
-        return self._shared
 
 
 class RowMaker:
@@ -257,7 +237,7 @@ def _words(kind: str, shape: tuple[int, ...], random: np.random.Generator, more:
 
 
 def _parameter(datatype: str, shape: tuple[int, ...], value: float, seed: int) -> Array:
-    """Return what a model takes once a run: one number as it is, a table made up."""
+    """Return an input without rows, which a model takes once a run: one number as it is, a table made up."""
     random = np.random.default_rng([seed, 1000])
     if datatype == "BYTES":
         return _words("normal", shape, random, ())

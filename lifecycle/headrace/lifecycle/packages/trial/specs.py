@@ -1,4 +1,4 @@
-"""What the package says of each tensor: what the file declares, corrected by what the trial showed."""
+"""Tensor specifications of a package: the file's declaration, corrected by the trial."""
 
 from __future__ import annotations
 

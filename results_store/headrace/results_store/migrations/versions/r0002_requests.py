@@ -1,4 +1,4 @@
-"""The tables of durable requests: what is to be sent to the broker, and who sends it."""
+"""The tables of durable requests: requests to send to the broker, and the relay that sends them."""
 
 from __future__ import annotations
 

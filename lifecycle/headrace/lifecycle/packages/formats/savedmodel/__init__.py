@@ -1,1 +1,1 @@
-"""TensorFlow's SavedModel, a folder: converted through OpenVINO, since no runtime here reads it."""
+"""TensorFlow's SavedModel (a folder), converted through OpenVINO, since no runtime here reads it."""

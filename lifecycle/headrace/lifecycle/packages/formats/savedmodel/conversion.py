@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel, a folder: converted through OpenVINO, since no runtime here reads it."""
+"""TensorFlow's SavedModel (a folder), converted through OpenVINO, since no runtime here reads it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Final
 from headrace.contracts import PackageError
 from headrace.lifecycle.packages.declared import DeclaredModel
 from headrace.lifecycle.packages.formats.content import check_readable
-from headrace.lifecycle.packages.formats.openvino import MODEL_FILE, cause, declared_model, openvino_library
+from headrace.lifecycle.packages.formats.openvino import MODEL_FILE, declared_model, openvino_library
 from headrace.lifecycle.packages.formats.savedmodel.graph import assigning_operator, signature_names
+from headrace.runtimes.local.failures import openvino_cause
 
 SAVED_MODEL: Final = "saved_model.pb"
 
@@ -33,7 +34,8 @@ def take_in(source: Path, folder: Path, *, sample: Path | None = None) -> Declar
         ov.save_model(model, folder / MODEL_FILE, compress_to_fp16=False)
     except Exception as exc:  # OpenVINO's front ends raise what their parts raise.
         raise PackageError(
-            f"OpenVINO can't convert {source}: {cause(exc)}; try tf2onnx and add what it writes: {_tf2onnx(source)}"
+            f"OpenVINO can't convert {source}: {openvino_cause(exc).rstrip('.')}; try tf2onnx and add what it writes: "
+            f"{_tf2onnx(source)}"
         ) from exc
     return declared_model(model, source)
 

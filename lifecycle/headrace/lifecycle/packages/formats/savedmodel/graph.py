@@ -1,4 +1,4 @@
-"""What saved_model.pb tells without TensorFlow: its signatures, and whether one of them writes into variables."""
+"""Reads saved_model.pb without TensorFlow: its signatures, and whether one of them writes into variables."""
 
 from __future__ import annotations
 

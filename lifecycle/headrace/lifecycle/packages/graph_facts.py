@@ -1,4 +1,4 @@
-"""What a model's graph tells a trial: operators that mix rows, and values that it compares data with."""
+"""Facts about a model's graph for its trial: operators that mix rows, and constants that data are compared with."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def operators_of(names: Iterable[str]) -> frozenset[str]:
 
 
 def likely_cause(operators: Collection[str]) -> str:
-    """Return what most likely makes rows depend on each other, in words; "" if no operator is known for it."""
+    """Describe the likely cause of rows that depend on each other; "" if no operator is known for it."""
     return next((f"{operator} {deed}" for operator, deed in _CAUSES.items() if operator in operators), "")
 
 

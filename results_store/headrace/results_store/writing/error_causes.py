@@ -1,4 +1,4 @@
-"""Who is to blame when Postgres answers a write with an error: the server, or some of the rows.
+"""Attributes an error of a write to its cause: the server, or particular rows.
 
 No list of codes decides that alone, since triggers, poolers and extensions raise whatever they like. What decides is
 whether other writes pass at the same time: then the row is to blame, whatever the code. The codes only say how often a
@@ -33,7 +33,7 @@ LAST_PAUSE_S: Final = 5.0
 
 
 def is_data_error(code: str) -> bool:
-    """Return whether a code blames the data of a row even when other writes fail as well."""
+    """Return whether a code means that a row's data are at fault, even when other writes fail as well."""
     return code.startswith(_DATA_CLASSES)
 
 
@@ -42,22 +42,22 @@ def may_pass(code: str) -> bool:
     return code.startswith(_PASSING)
 
 
-def is_to_blame(code: str, tries: int) -> bool:
-    """Return whether a row that was refused so often, while other writes passed, will never be taken."""
+def is_rejected_for_good(code: str, tries: int) -> bool:
+    """Return whether a row that was refused this often, while other writes passed, will never be taken."""
     if code == _LOCKED:
         return tries >= LOCKED_TRIES
     return not may_pass(code) or tries >= TRIES
 
 
 def pause_s(tries: int) -> float:
-    """Return how long to wait before a row is tried again that was refused so often."""
+    """Return how long to wait before a row that was refused this often is tried again."""
     return float(min(FIRST_PAUSE_S * 2 ** min(tries - 1, 10), LAST_PAUSE_S))
 
 
-class Search:
+class Bisection:
     """A bisection that finds all refused rows and has every other row written: a plan without I/O.
 
-    Ask for a piece (`following`) and write it; say so if it was `refused`; until there is none.
+    Ask for a piece (`following`) and write it; call `refused` if it was; until there is none.
     With k refused rows among n it takes at most 2·k·(log2(n) + 1) + 1 writes, plus those that `limit_bytes` costs.
     """
 

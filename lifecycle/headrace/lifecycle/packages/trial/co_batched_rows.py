@@ -1,4 +1,4 @@
-"""Rows beside each other: their answers compared with those of each row alone."""
+"""Co-batched rows: their answers compared with those of each row alone."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ _WITHOUT_OUTPUT: Final = {
 
 
 class Counterexample(msgspec.Struct, frozen=True, kw_only=True):
-    """What shows that rows aren't independent.
+    """Evidence that rows are not independent.
 
-    company: beside what, or a key of what else was found. output: that differs. by: how much it changes; infinity where
-    it has another shape.
+    finding: beside which batch mates the answer changed, or a key of `_WITHOUT_OUTPUT`, or "again". output: the one
+    that differs. by: how much it changes; infinity where it has another shape.
     """
 
-    company: str
+    finding: str
     output: str = ""
     by: float = math.inf
 
     def describe(self) -> str:
         """Write it as part of a sentence."""
-        if self.company in _WITHOUT_OUTPUT:
-            return _WITHOUT_OUTPUT[self.company]
-        if self.company == "again":
+        if self.finding in _WITHOUT_OUTPUT:
+            return _WITHOUT_OUTPUT[self.finding]
+        if self.finding == "again":
             return f"output {self.output!r} of a row changes from run to run: it is random, or remembers earlier ones"
         if math.isinf(self.by):
-            return f"output {self.output!r} isn't the same {self.company}"
-        return f"output {self.output!r} of a row changes by {self.by:.2g} {self.company}"
+            return f"output {self.output!r} isn't the same {self.finding}"
+        return f"output {self.output!r} of a row changes by {self.by:.2g} {self.finding}"
 
 
 #: Against a model whose labels didn't change, though the scores behind them must have.
-HIDDEN: Final = Counterexample(company="hidden")
+HIDDEN: Final = Counterexample(finding="hidden")
 
 #: Against a model one of whose inputs is a shape or an axis, and whose file doesn't say where its outputs' rows are.
-STEERED: Final = Counterexample(company="steered")
+STEERED: Final = Counterexample(finding="steered")
 
 
 #: Against a model whose inputs needn't agree on the number of rows: no piece of a request is a row of all.
-UNEQUAL: Final = Counterexample(company="unequal")
+UNEQUAL: Final = Counterexample(finding="unequal")
 
 
-class Company:
-    """Rows with their answers alone, to be compared with those beside each other."""
+class CoBatchedRows:
+    """Rows with their answers alone, to be compared with their answers in a batch."""
 
     def __init__(self, trial: Trial, recipe: Recipe, rows: Sequence[Tensors], shared: Tensors) -> None:
-        """Run each row alone; those that the model refuses alone say nothing."""
+        """Run each row alone; rows that the model refuses alone prove nothing."""
         self._trial = trial
         self._recipe = recipe
         self._rows = rows
@@ -83,7 +83,7 @@ class Company:
             for name, value in again.items():
                 alone = self._alone[index][name]
                 if (by := difference(alone, value)) > tolerance(alone, 0.0):
-                    return Counterexample(output=name, by=by, company="again")
+                    return Counterexample(output=name, by=by, finding="again")
         return None
 
     def compare(
@@ -98,7 +98,7 @@ class Company:
         rows = [self._rows[index] for index in group]
         answer = self._trial.run(rows, self._shared, self._recipe.sizes)
         if answer is None:
-            return Counterexample(company="refused")
+            return Counterexample(finding="refused")
         ran = self._trial.layout.runs_as(len(rows))
         for name in [only] if only else list(axes):
             against = self._compare_output(name, axes[name], group, answer[name], (ran, judged or group))
@@ -110,38 +110,38 @@ class Company:
         self, name: str, axis: int | None, group: Sequence[int], value: NDArray[Any], terms: tuple[int, Sequence[int]]
     ) -> Counterexample | None:
         ran, judged = terms
-        company = f"beside {len(group) - 1} others"
+        finding = f"beside {len(group) - 1} others"
         if axis is None:
             first = next((index for index in group if index in judged), None)
-            return None if first is None else self._judge(name, axis, first, value, company)
+            return None if first is None else self._judge(name, axis, first, value, finding)
         if value.ndim <= axis or value.shape[axis] != ran:
-            return Counterexample(output=name, company=company)
+            return Counterexample(output=name, finding=finding)
         for place, index in enumerate(group):
             if index in judged:
-                against = self._judge(name, axis, index, entry(value, axis, place), company)
+                against = self._judge(name, axis, index, entry(value, axis, place), finding)
                 if against is not None:
                     return against
         return None
 
     def _judge(
-        self, name: str, axis: int | None, index: int, beside: NDArray[Any], company: str
+        self, name: str, axis: int | None, index: int, beside: NDArray[Any], finding: str
     ) -> Counterexample | None:
         alone = self._answer(self._alone[index], name, axis)
         apart = math.inf if alone is None else difference(alone, beside)
         if alone is None or apart == 0:
-            return None if apart == 0 else Counterexample(output=name, company=company)
+            return None if apart == 0 else Counterexample(output=name, finding=finding)
         usual = usual_scale(each for row in self._alone.values() if (each := self._answer(row, name, axis)) is not None)
         if apart <= tolerance(alone, usual):
             return None
         again = self._trial.run([self._rows[index]], self._shared, self._recipe.sizes)
         repeated = None if again is None else self._answer(again, name, axis)
         if repeated is None or difference(alone, repeated) > tolerance(alone, usual):
-            return Counterexample(output=name, by=apart, company="again")
+            return Counterexample(output=name, by=apart, finding="again")
         # An output without rows may not change at all.
         noise = 0.0 if axis is None else self._noise_of(index, name)
         if noise and apart <= tolerance(alone, usual, noise):
             return None
-        return Counterexample(output=name, by=apart, company=company)
+        return Counterexample(output=name, by=apart, finding=finding)
 
     @staticmethod
     def _answer(outputs: Tensors, name: str, axis: int | None) -> NDArray[Any] | None:

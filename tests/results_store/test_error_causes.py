@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.results_store.writing.blame import (
+from headrace.results_store.writing.error_causes import (
     LOCKED_TRIES,
     TRIES,
-    Search,
+    Bisection,
     is_data_error,
-    is_to_blame,
+    is_rejected_for_good,
     may_pass,
     pause_s,
 )
@@ -29,7 +29,7 @@ def parcels(draw: st.DrawFn) -> tuple[list[int], set[int], int]:
 
 def search(sizes: list[int], refused: set[int], limit: int) -> tuple[list[int], list[int], list[tuple[int, int]]]:
     """Run a search against a server that refuses some rows: the rows found, those taken, and all pieces tried."""
-    plan = Search(sizes, limit)
+    plan = Bisection(sizes, limit)
     found, taken, tried = [], [], []
     while (piece := plan.following()) is not None:
         tried.append(piece)
@@ -65,24 +65,24 @@ def test_a_search_takes_no_more_writes_than_it_promises(count, data):
 @pytest.mark.parametrize("code", CODES)
 def test_a_code_that_nobody_knows_blames_a_row_at_once(code):
     assert not may_pass(code)
-    assert is_to_blame(code, 1)
+    assert is_rejected_for_good(code, 1)
 
 
 @pytest.mark.parametrize("code", ["08006", "25006", "40001", "53100", "53200", "57014", "58030", "XX000"])
 def test_what_may_pass_is_tried_again_and_then_blames_the_row_too(code):
     assert not is_data_error(code)
-    assert [is_to_blame(code, tries) for tries in range(1, TRIES + 1)] == [False] * (TRIES - 1) + [True]
+    assert [is_rejected_for_good(code, tries) for tries in range(1, TRIES + 1)] == [False] * (TRIES - 1) + [True]
 
 
 def test_a_lock_is_waited_for_longer_than_a_server_keeps_a_dead_session():
-    assert not is_to_blame("55P03", TRIES)
-    assert is_to_blame("55P03", LOCKED_TRIES)
+    assert not is_rejected_for_good("55P03", TRIES)
+    assert is_rejected_for_good("55P03", LOCKED_TRIES)
     assert sum(map(pause_s, range(1, LOCKED_TRIES))) > 90
 
 
 @given(st.text("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=5, max_size=5))
 def test_no_code_is_waited_for_without_end(code):
-    assert is_to_blame(code, LOCKED_TRIES)
+    assert is_rejected_for_good(code, LOCKED_TRIES)
 
 
 @given(st.integers(1, 10_000))

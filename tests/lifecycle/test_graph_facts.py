@@ -1,4 +1,4 @@
-"""What a graph tells a trial before it runs."""
+"""Facts that a graph gives a trial before it runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.runtimes.conftest import HERE, save_pt2
 
 from headrace.contracts import ModelDirectory
 from headrace.lifecycle.packages.formats import take_in
+from headrace.lifecycle.packages.graph_facts import graph_of, likely_cause, numbers_of, quantizes_together
 from headrace.lifecycle.packages.registry import add_model
-from headrace.lifecycle.packages.trial.graph_facts import graph_of, likely_cause, numbers_of, quantizes_together
 
 TRAINING = """g (float[n,3] x) => (float[n,3] y)
     <float[3] s = {1,2,3}, float[3] b = {0,1,2}, float[3] m = {0.5,0,0}, float[3] v = {1,1,2}>

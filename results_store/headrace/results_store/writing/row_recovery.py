@@ -1,4 +1,4 @@
-"""Stores what can be stored of a write that Postgres answered with an error, and names the rows that can't."""
+"""Recovers from a write that Postgres refused: stores every row that can be stored and names those that can't."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import psycopg
 
 from headrace.results_store.database.bounded import BoundedConnection
 from headrace.results_store.database.errors import primary_message
-from headrace.results_store.writing.blame import Search, is_data_error, may_pass
-from headrace.results_store.writing.columns import NAMES, Columns, array_parameters, slice_columns
+from headrace.results_store.writing.columns import BLOB, OUTPUTS, Columns, array_parameters, row_id, slice_columns
+from headrace.results_store.writing.error_causes import Bisection, is_data_error, may_pass
 from headrace.results_store.writing.statements import SKIPPING, execute_whole
 
 #: Pieces of several rows are cut below this size: an array parameter is a copy of its rows.
@@ -25,10 +25,6 @@ CONNECTION_LOST: Final = "08006"
 #: A server whose process ended over a row restarts all others: it is back within about a second, each time.
 _RECOVERY_S: Final = 20.0
 _RECONNECT_S: Final = 0.25
-
-#: Positions of the columns whose size varies much.
-_OUTPUTS: Final = NAMES.index("outputs")
-_BLOB: Final = NAMES.index("blob")
 
 #: The model of rows that only ask whether a write passes. They are always rolled back.
 PROBE_MODEL: Final = "headrace.probe"
@@ -49,7 +45,7 @@ _PROBE_BYTES: Final = 1 << 20
 _TIME_HALF: Final = 8
 
 
-class Salvage:
+class RowRecovery:
     """One attempt to store the rows of a write that failed, piece by piece; each piece is committed by itself.
 
     connected: returns the connection, a fresh one after it was lost. Raises what it can't explain by single rows.
@@ -60,7 +56,7 @@ class Salvage:
         self._connected = connected
         self._columns = columns
         self._error = error
-        pairs = zip(columns[_OUTPUTS], columns[_BLOB], strict=True)
+        pairs = zip(columns[OUTPUTS], columns[BLOB], strict=True)
         self._sizes_bytes = [len(outputs) + len(blob) for outputs, blob in pairs]
         patience_s = _RECOVERY_S if code_of(error) == CONNECTION_LOST else 0.0
         self._patience_until = time.monotonic() + patience_s
@@ -75,7 +71,7 @@ class Salvage:
         """Store all rows but those in `refused`. Raises psycopg.Error when the server is to blame."""
         if not is_data_error(code_of(self._error)):
             self._question(self._error, 0)
-        search = Search(self._sizes_bytes, _PIECE_BYTES)
+        search = Bisection(self._sizes_bytes, _PIECE_BYTES)
         while (piece := search.following()) is not None:
             connection = self._reached()
             try:
@@ -91,13 +87,13 @@ class Salvage:
         code = code_of(error)
         if not is_data_error(code):
             self._question(error, row)
-        self.refused[self._id(row)] = code
+        self.refused[row_id(self._columns, row)] = code
         self.message = self.message or primary_message(error)
 
     def _question(self, error: psycopg.Error, row: int) -> None:
         """Raise the error unless another write passes now."""
         size_bytes = min(self._sizes_bytes[row], _PROBE_BYTES) if may_pass(code_of(error)) else 0
-        probe_id = uuid.UUID(bytes=self._id(row).bytes[:_TIME_HALF] + os.urandom(16 - _TIME_HALF))
+        probe_id = uuid.UUID(bytes=row_id(self._columns, row).bytes[:_TIME_HALF] + os.urandom(16 - _TIME_HALF))
         values = (probe_id, PROBE_MODEL, os.urandom(_INLINE_BYTES).hex(), os.urandom(size_bytes))
         connection = self._reached()
         try:
@@ -115,12 +111,9 @@ class Salvage:
                     raise
                 time.sleep(_RECONNECT_S)
 
-    def _id(self, row: int) -> uuid.UUID:
-        return uuid.UUID(bytes=self._columns[0][row][4:])
-
 
 def code_of(error: psycopg.Error) -> str:
-    """Return the SQLSTATE of an error; that of a lost connection when the server didn't say any."""
+    """Return the SQLSTATE of an error; that of a lost connection when the server sent none."""
     return error.sqlstate or CONNECTION_LOST
 
 
