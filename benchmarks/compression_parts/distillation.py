@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.distillation.distill import distill
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.train import Training, train
+from headrace.compression.steps import Workshop
+from headrace.compression.training.options import Training
+from headrace.compression.training.train import train
 from headrace.contracts import ModelPackage, read_package
 
 DEMO_DATA = Path(__file__).parents[2] / "cli/headrace/cli/demo/data"

@@ -10,7 +10,7 @@ from tests.compression.digit_net import DEMO_DATA, trained
 
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage, read_package
 
 #: Rows 0 to 897 trained the model; other people wrote the rest.

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 from tests.compression.digit_net import DEMO_DATA
 
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import Workshop, step_record
 from headrace.contracts import ModelPackage
 from headrace.lifecycle.packages.registry import derive_package
 

@@ -20,8 +20,8 @@ from headrace.compression.evaluation.evaluate import MaxDrop
 from headrace.compression.evaluation.metrics import metric_for
 from headrace.compression.recipes.catalog import BLOCKS, Block
 from headrace.compression.recipes.runner import Source
-from headrace.compression.recipes.steps import Step, Workshop, step_record
 from headrace.compression.search.search import Goal
+from headrace.compression.steps import Step, Workshop, step_record
 from headrace.contracts import ModelPackage
 from headrace.lifecycle.packages.adding import describe
 from headrace.lifecycle.packages.registry import derive_package

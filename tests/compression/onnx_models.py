@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from headrace.compression.data.dataset import Dataset, Splits
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage, Tensors
 from headrace.lifecycle.packages.adding import describe
 

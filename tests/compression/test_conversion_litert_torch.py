@@ -14,7 +14,7 @@ from headrace.compression.conversion.litert import LiteRtExport
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage
 
 pytestmark = pytest.mark.converters

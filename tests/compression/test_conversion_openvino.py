@@ -16,7 +16,7 @@ from headrace.compression.conversion.openvino_ir import OpenVinoInt8, OpenVinoIR
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, DataError, MissingLibrary, NotApplicable
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage
 
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,9 @@ from headrace.compression.distillation.distill import Distill, distill
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
 from headrace.compression.export.export import OnnxExport
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.train import Training, train
+from headrace.compression.steps import Workshop
+from headrace.compression.training.options import Training
+from headrace.compression.training.train import train
 from headrace.contracts import ModelPackage
 
 STUDENT = """

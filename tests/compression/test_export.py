@@ -18,7 +18,7 @@ from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.export.export import OnnxExport, TorchExport
 from headrace.compression.export.parity import check_parity
 from headrace.compression.networks.network import Network, as_array, as_tensor
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage, TensorSpec
 from headrace.contracts.package.manifest import BatchingAdvice, StoreAdvice
 from headrace.runtimes.base import find_runtime

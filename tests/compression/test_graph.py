@@ -9,7 +9,7 @@ from tests.compression.onnx_models import answers, bytes_of, model_of, operators
 
 from headrace.compression.errors import CompressionError, MissingLibrary
 from headrace.compression.quantization.graph_optimization import OptimisedGraph, largest_gap
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage
 
 RESIDUAL = """g (float[rows,6,32] x) => (float[rows,6,32] y) {

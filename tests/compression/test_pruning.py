@@ -19,7 +19,7 @@ from headrace.compression.networks.architectures.blocks import TransformerLayer
 from headrace.compression.networks.network import Network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
 from headrace.compression.pruning.allocation import Sizes, plan_removal
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.runtimes.base import find_runtime
 
 

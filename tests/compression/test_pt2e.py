@@ -15,7 +15,7 @@ from headrace.compression.errors import DataError, NotApplicable
 from headrace.compression.export.export import OnnxExport, TorchExport
 from headrace.compression.networks.network import Network
 from headrace.compression.quantization.pt2e.quantize import Pt2eInt8
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.runtimes.base import find_runtime
 
 #: Integer kernels round ties another way: one step of the coarsest value moves the scores by so much.

@@ -11,7 +11,7 @@ from tests.compression.onnx_models import answers, model_of, operators_of, packa
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.quantization import DynamicInt8
 from headrace.compression.quantization.int8.dynamic_int8 import shrink_tables
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage, Tensors
 
 TOKENS = """g (int64[rows,length] ids) => (float[rows,length,32] y) {

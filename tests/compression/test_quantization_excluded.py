@@ -12,12 +12,12 @@ from headrace.compression import quantize
 from headrace.compression.conversion.openvino_ir import OpenVinoInt8
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, NotApplicable
+from headrace.compression.onnx_model.excluded import chosen_nodes
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
 from headrace.compression.recipes.catalog import parse_recipe
-from headrace.compression.recipes.steps import PackageStep
 from headrace.compression.search.search import Search
+from headrace.compression.steps import PackageStep
 from headrace.contracts import ModelPackage
 
 THREE = "g (float[rows,8] x) => (float[rows,8] y) { a = MatMul (x, u)  b = MatMul (a, v)  y = MatMul (b, w) }"

@@ -12,12 +12,12 @@ from onnx import numpy_helper
 from tests.compression.onnx_models import answers, model_of, package_of, random, workshop_of
 
 from headrace.compression.errors import CompressionError, NotApplicable
+from headrace.compression.onnx_model import preparation
+from headrace.compression.onnx_model.blame import culprit, failure
+from headrace.compression.onnx_model.excluded import advice
+from headrace.compression.onnx_model.gemm import flatten_biases
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.quantization.onnx_model import preparation
-from headrace.compression.quantization.onnx_model.blame import culprit, failure
-from headrace.compression.quantization.onnx_model.excluded import advice
-from headrace.compression.quantization.onnx_model.gemm import flatten_biases
 from headrace.contracts import ModelPackage
 
 #: A bias of two dimensions, as jax and others write it: with a scale for each channel, ONNX Runtime's quantizer fails.

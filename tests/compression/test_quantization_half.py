@@ -10,7 +10,7 @@ from tests.compression.onnx_models import answers, bytes_of, model_of, package_o
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.quantization import HalfPrecision
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage
 
 OVERFLOWING = "g (float[rows,8] x) => (float[rows,8] y) { h = MatMul(x, w) big = Mul(h, h) y = MatMul(big, v) }"

@@ -8,8 +8,8 @@ import pytest
 from tests.compression.onnx_models import bytes_of, model_of, package_of, random, workshop_of
 
 from headrace.compression.errors import CompressionError
+from headrace.compression.onnx_model.verify import finish
 from headrace.compression.quantization import WeightOnly
-from headrace.compression.quantization.onnx_model.verify import finish
 from headrace.contracts import ModelPackage
 
 LINEAR = "g (float[rows,8] x) => (float[rows,8] y) { y = MatMul(x, w) }"

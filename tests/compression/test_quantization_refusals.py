@@ -16,7 +16,7 @@ from tests.compression.onnx_models import answers, bytes_of, model_of, package_o
 from headrace.compression.errors import NotApplicable
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.recipes.steps import PackageStep
+from headrace.compression.steps import PackageStep
 from headrace.contracts import ModelPackage, PackageError, read_package
 from headrace.contracts.package.manifest import sha256_of, write_manifest
 

@@ -10,7 +10,7 @@ from tests.compression.onnx_models import bytes_of, model_of, package_of, random
 from headrace.compression.errors import NotApplicable
 from headrace.compression.quantization import LayerSensitivity, most_sensitive
 from headrace.compression.quantization.int8 import sensitivity
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage
 
 

@@ -15,11 +15,11 @@ from tests.compression.unrolled import STEPS, rows_of, unrolled, unrolled_packag
 from headrace.compression.conversion.openvino_ir import OpenVinoInt8, OpenVinoIR
 from headrace.compression.conversion.tvm_library import TvmLibrary
 from headrace.compression.export.export import OnnxExport
+from headrace.compression.onnx_model.gemm import split_gemms
+from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8
-from headrace.compression.quantization.onnx_model.gemm import split_gemms
-from headrace.compression.quantization.onnx_model.sharing import share_constants
 from headrace.compression.recipes.catalog import BLOCKS, parse_recipe
-from headrace.compression.recipes.steps import PackageStep
+from headrace.compression.steps import PackageStep
 
 #: Every recipe that makes a package of a package and can be carried out here.
 RECIPES = [name for name, block in BLOCKS.items() if block.of == "package" and block.runtime != "tensorrt"]

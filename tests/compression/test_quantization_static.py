@@ -10,11 +10,11 @@ from onnx import numpy_helper
 from tests.compression.onnx_models import answers, bytes_of, model_of, operators_of, package_of, random, workshop_of
 
 from headrace.compression.data.dataset import Dataset, Splits
-from headrace.compression.data.row_layout import RowRuns
+from headrace.compression.data.row_layout import RUN_ROWS, RowRuns
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.quantization.int8.calibration import BATCH_ROWS, Method, find_ranges
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.quantization.int8.calibration import Method, find_ranges
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage, TensorSpec
 
 METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")
@@ -164,7 +164,7 @@ def test_products_of_two_activations_stay_in_float(tmp_path: Path) -> None:
 
 
 def test_calibration_runs_few_rows_at_a_time_and_all_of_them() -> None:
-    batches = list(RowRuns({"x": np.arange(100)}, (TensorSpec(name="x", datatype="INT64"),), BATCH_ROWS).runs())
+    batches = list(RowRuns({"x": np.arange(100)}, (TensorSpec(name="x", datatype="INT64"),), RUN_ROWS).runs())
     assert max(len(batch["x"]) for batch in batches) <= 16
     assert np.array_equal(np.concatenate([batch["x"] for batch in batches]), np.arange(100))
 
@@ -174,7 +174,7 @@ def test_ranges_without_outliers_lose_a_rare_peak(tmp_path: Path) -> None:
     rows = random(64, 100)
     rows[0, 0] = 1000
     workshop = workshop_of(tmp_path, {"x": rows})
-    runs = RowRuns({"x": rows}, (TensorSpec(name="x", datatype="FP32", shape=(100,)),), BATCH_ROWS)
+    runs = RowRuns({"x": rows}, (TensorSpec(name="x", datatype="FP32", shape=(100,)),), RUN_ROWS)
     ranges = {method: find_ranges(model, runs, workshop, method, 99.9) for method in METHODS}
     assert ranges["minmax"]["y"] == (0, 1000)
     assert ranges["entropy"]["y"][1] <= 250

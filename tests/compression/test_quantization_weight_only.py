@@ -11,7 +11,7 @@ from tests.compression.onnx_models import answers, model_of, operators_of, packa
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.quantization import WeightOnly
 from headrace.compression.quantization.weight_only import pack
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage
 
 

@@ -21,8 +21,8 @@ from headrace.compression.errors import CompressionError, DataError, NotApplicab
 from headrace.compression.evaluation.evaluate import predict
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.recipes.steps import PackageStep
 from headrace.compression.search.inputs import Request, open_source
+from headrace.compression.steps import PackageStep
 from headrace.contracts import ModelDirectory, ModelPackage, TensorSpec, read_package
 from headrace.contracts.package.manifest import (
     BatchingAdvice,

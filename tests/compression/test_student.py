@@ -11,11 +11,11 @@ from tests.compression.digit_net import trained_logits
 from torch import nn
 
 from headrace.compression.data.dataset import Dataset
+from headrace.compression.distillation.classifier_head import Headed, classifier_of
 from headrace.compression.distillation.family import DistillFamily
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.networks.classifier_head import Headed, classifier_of
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 
 
 def of(module: nn.Module, digits: Dataset, *outputs: str, labels: str = "") -> Network:

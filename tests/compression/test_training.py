@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.compression.training.loss import Objective
-from headrace.compression.training.train import Epoch, Training, train
+from headrace.compression.training.options import Epoch, Training
+from headrace.compression.training.train import train
 from headrace.compression.training.training_data import read_labels
 
 QUICK = Training(epochs=4, learning_rate=3e-3, batch_rows=32, patience=0)

@@ -13,7 +13,7 @@ from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.network import Network
 from headrace.compression.recipes.runner import Source, Workbench
-from headrace.compression.recipes.steps import Recipe, Step, Workshop, step_record
+from headrace.compression.steps import Recipe, Step, Workshop, step_record
 from headrace.contracts import ModelPackage
 from headrace.lifecycle.packages.registry import derive_package
 

@@ -20,11 +20,12 @@ from headrace.compression.quantization.int8 import sensitivity
 from headrace.compression.recipes.catalog import parse_recipe
 from headrace.compression.recipes.functions import export, prune, quantize
 from headrace.compression.recipes.runner import Source
-from headrace.compression.recipes.steps import Recipe, Workshop
 from headrace.compression.report import write_report
 from headrace.compression.search.inputs import Request, open_source
 from headrace.compression.search.search import Found, Goal, Search
-from headrace.compression.training.train import Training, train
+from headrace.compression.steps import Recipe, Workshop
+from headrace.compression.training.options import Training
+from headrace.compression.training.train import train
 from headrace.lifecycle.packages.registry import add_model, promote, remove_model
 
 __all__ = [

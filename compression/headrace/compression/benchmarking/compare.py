@@ -22,7 +22,7 @@ from headrace.compression.benchmarking.protocol import Block, Loaded
 from headrace.compression.benchmarking.ratio import Ratio, ratio_of
 from headrace.compression.benchmarking.timing import Timing, timing_of, undisturbed
 from headrace.compression.errors import CompressionError
-from headrace.compression.recipes.steps import Progress, no_progress
+from headrace.compression.steps import Progress, no_progress
 from headrace.contracts import ModelPackage, Tensors
 
 #: How long a block should take: some runs of a small model, and short against the ups and downs of a shared machine.

@@ -14,8 +14,8 @@ from headrace.compression.benchmarking.conditions import Conditions, conditions_
 from headrace.compression.benchmarking.handle import NotEnoughMemory, Setup, Subject
 from headrace.compression.benchmarking.inputs import checked_sizes, rows_file
 from headrace.compression.benchmarking.protocol import Block, Loaded
-from headrace.compression.benchmarking.random_rows import known_sizes, random_rows, sizes_in
 from headrace.compression.benchmarking.timing import timing_of
+from headrace.compression.data.random_rows import known_sizes, random_rows, sizes_in
 from headrace.compression.errors import CompressionError
 from headrace.contracts import ModelPackage, PackageError, Tensors, read_package
 from headrace.contracts.package.manifest import Manifest, write_manifest

@@ -17,9 +17,9 @@ from headrace.compression.conversion.litert_rows import free_rows, rows_to_conve
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.export.export import TorchExport
+from headrace.compression.onnx_model.verify import checked_rows, prove
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
-from headrace.compression.quantization.onnx_model.verify import checked_rows, prove
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import Workshop, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.lifecycle.packages.registry import derive_package
 

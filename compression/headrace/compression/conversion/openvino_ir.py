@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.data.row_layout import RowRuns, without_constants
 from headrace.compression.errors import CompressionError
+from headrace.compression.onnx_model.blame import whose
+from headrace.compression.onnx_model.excluded import chosen_nodes
+from headrace.compression.onnx_model.source import consumers, nodes_of, read_model, refuse_quantized
+from headrace.compression.onnx_model.verify import checked_rows, prove
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
-from headrace.compression.quantization.onnx_model.blame import whose
-from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
-from headrace.compression.quantization.onnx_model.source import consumers, nodes_of, read_model, refuse_quantized
-from headrace.compression.quantization.onnx_model.verify import checked_rows, prove
-from headrace.compression.recipes.steps import Progress, Workshop, step_record
+from headrace.compression.steps import Progress, Workshop, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.formatting import first_line
 from headrace.contracts.telemetry import untracked

@@ -18,16 +18,16 @@ import numpy as np
 from headrace.compression.conversion.verify import kept_if_proven
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.export.parity import check_parity
-from headrace.compression.quantization.int8.static_int8 import StaticInt8
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.source import (
     array_of,
     drop_unused_weights,
     nodes_of,
     read_model,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import load, proof_batches, run
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import load, proof_batches, run
+from headrace.compression.quantization.int8.static_int8 import StaticInt8
+from headrace.compression.steps import Workshop, step_record
 from headrace.contracts import ConfigurationError, ModelPackage
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import MODEL_FILE, derive_package

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.data.row_layout import without_constants
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.onnx_model.blame import whose
-from headrace.compression.quantization.onnx_model.source import read_model
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.blame import whose
+from headrace.compression.onnx_model.source import read_model
 from headrace.compression.silence import quieted
+from headrace.compression.steps import Workshop, step_record
 from headrace.contracts import ModelPackage
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import derive_package

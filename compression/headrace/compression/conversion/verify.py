@@ -10,8 +10,8 @@ from pathlib import Path
 
 from headrace.compression.errors import CompressionError, MissingLibrary
 from headrace.compression.export.parity import check_parity
-from headrace.compression.quantization.onnx_model.verify import load, proof_batches, run
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.onnx_model.verify import load, proof_batches, run
+from headrace.compression.steps import Workshop
 from headrace.contracts import HeadraceError, ModelPackage
 
 #: Largest difference of an output that is allowed, in units of 1 + its largest absolute value: sums in other orders.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from headrace.compression.errors import DataError, NotApplicable
 from headrace.contracts import ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.package.manifest import write_manifest
+
+#: Rows of one run of a model whose activations are looked at: all those of a batch are in memory at once.
+RUN_ROWS: Final = 16
 
 
 def as_taken(specs: Iterable[TensorSpec], rows: Tensors) -> Tensors:

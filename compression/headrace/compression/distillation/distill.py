@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.loading import load_network, need_torch
-from headrace.compression.recipes.steps import Workshop, step_record
-from headrace.compression.training.train import Trained, Training, checkpoint_folder, train
+from headrace.compression.steps import Workshop, step_record
+from headrace.compression.training.options import Trained, Training
+from headrace.compression.training.train import checkpoint_folder, train
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:

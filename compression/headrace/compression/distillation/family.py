@@ -10,7 +10,7 @@ from headrace.compression.networks.architectures import FAMILIES, build
 from headrace.compression.networks.flops import parameters_of
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.fine_tuning import FineTuning, tune
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import Workshop, step_record
 from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class DistillFamily(FineTuning):
     def change(self, network: Network, workshop: Workshop) -> Network:
         """Give the student. Raises NotApplicable when the network is no image classifier, DataError without rows."""
         need_torch("distillation")
-        from headrace.compression.networks.classifier_head import Headed, classifier_of
+        from headrace.compression.distillation.classifier_head import Headed, classifier_of
 
         if not len(workshop.data.train):
             raise DataError(

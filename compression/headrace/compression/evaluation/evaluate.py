@@ -317,7 +317,7 @@ def _class_disagreements(
     before, after = metric.classes(original), metric.classes(compressed)
     truth = metric.truth(dataset.labels) if metric.needs_labels else None
     lost = (before != after) & (True if truth is None else before == truth)
-    confidences = (metric.confidence(original, before), metric.confidence(compressed, after))
+    confidences = (metric.confidence(original, before), metric.confidence(compressed, after, original))
     rows = np.flatnonzero(lost)
     if confidences[1] is not None:
         rows = rows[np.argsort(-np.nan_to_num(confidences[1][rows], nan=2.0), kind="stable")]

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.compression.data.probabilities import INT8_ROUNDING, are_probabilities, softmax
 from headrace.compression.errors import DataError
 from headrace.compression.evaluation import weighted_statistics
 from headrace.compression.evaluation.bootstrap import Statistic
@@ -58,11 +59,6 @@ class Metric:
         """Whether it can't be computed without labels."""
         return self.family not in {"agreement", "cosine"}
 
-    @property
-    def is_of_classes(self) -> bool:
-        """Whether it looks only at which class an output says."""
-        return self.family in {"classes", "agreement"}
-
     def classes(self, outputs: Tensors) -> NDArray[np.int64]:
         """Give the class that the output says, for each row; NO_CLASS where it says none."""
         array = outputs[self.output]
@@ -74,14 +70,19 @@ class Metric:
             return np.array([index.get(bytes(text), NO_CLASS) for text in flat.tolist()], np.int64)
         return flat.astype(np.int64)
 
-    def confidence(self, outputs: Tensors, classes: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Give the probability that a model gives to a class of each row; None when it gives none.
+    def confidence(
+        self, outputs: Tensors, classes: NDArray[np.int64], reference: Tensors | None = None
+    ) -> NDArray[np.float64] | None:
+        """Return the probability that a model gives to a class of each row; None when it gives none.
 
-        Scores that are no probabilities are taken for logits. NaN for NO_CLASS.
+        reference: the original's outputs, which tell probabilities from logits: a compressed model rounds its own; the
+        outputs themselves if None. NaN for NO_CLASS.
         """
         if self.scores not in outputs:
             return None
-        scores = probabilities(outputs[self.scores])
+        scores = outputs[self.scores].astype(np.float64)
+        if not are_probabilities((reference or outputs)[self.scores], rounding=INT8_ROUNDING):
+            scores = softmax(scores)
         known = (classes >= 0) & (classes < scores.shape[1])
         chosen = np.take_along_axis(scores, np.where(known, classes, 0)[:, None], axis=1)[:, 0]
         return np.where(known, chosen, np.nan)
@@ -164,8 +165,8 @@ class Metric:
         if scores.shape[1] == 2:
             # The same order as that of the probability, and no rounding to 0 and 1 makes ties.
             scores = scores[:, 1:] - scores[:, :1]
-        elif scores.shape[1] > 2 and not _are_probabilities(self.numbers(reference)):
-            scores = _softmax(scores)
+        elif scores.shape[1] > 2 and not are_probabilities(self.numbers(reference), rounding=INT8_ROUNDING):
+            scores = softmax(scores)
         return np.where(np.isnan(scores), -np.inf, scores)
 
 
@@ -176,25 +177,6 @@ def _as_shares(right: NDArray[np.bool_]) -> NDArray[np.float64]:
 def _highest(scores: NDArray[Any]) -> NDArray[np.int64]:
     numbers = scores.astype(np.float64)
     return np.where(np.isnan(numbers).any(axis=1), NO_CLASS, numbers.argmax(axis=1)).astype(np.int64)
-
-
-def probabilities(scores: NDArray[Any]) -> NDArray[np.float64]:
-    """Give scores [rows, classes] as probabilities: as they are, or the softmax of logits."""
-    numbers = scores.astype(np.float64)
-    return numbers if _are_probabilities(numbers) else _softmax(numbers)
-
-
-def _are_probabilities(scores: NDArray[np.float64]) -> bool:
-    # int8 rounds by up to 1/256, beyond 1 too.
-    finite = scores[np.isfinite(scores)]
-    return bool(np.all((finite >= 0) & (finite <= 1.01)))
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return result
 
 
 def class_ids(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:

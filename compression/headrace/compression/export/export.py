@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from headrace.compression.benchmarking.random_rows import random_rows
+from headrace.compression.data.random_rows import random_rows
 from headrace.compression.errors import CompressionError
 from headrace.compression.export.parity import check_parity
 from headrace.compression.networks.loading import need_torch
-from headrace.compression.quantization.onnx_model.sharing import share_constants
-from headrace.compression.recipes.steps import Step, Workshop, step_record
+from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.silence import silenced
+from headrace.compression.steps import Step, Workshop, step_record
 from headrace.contracts import HeadraceError, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.formatting import first_line
 from headrace.contracts.package.manifest import BatchingAdvice, Manifest, check_name, sha256_of, write_manifest

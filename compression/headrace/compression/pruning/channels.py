@@ -13,7 +13,7 @@ from headrace.compression.networks.flops import parameters_of
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.allocation import Sizes, plan_removal
 from headrace.compression.pruning.fine_tuning import FineTuning, check_rows, tune
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import Workshop, step_record
 from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from headrace.compression.data.augmentation import augmented
 from headrace.compression.errors import DataError
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.train import Trained, Training, train
+from headrace.compression.steps import Workshop
+from headrace.compression.training.options import Trained, Training
+from headrace.compression.training.train import train
 
 if TYPE_CHECKING:
     from headrace.compression.networks.network import Network

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headrace.compression.data.dataset import Dataset
+from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.networks.network import Network
 from headrace.compression.pruning.dependency_groups import CONSUMERS, ChannelGraph, input_weights
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.loss import are_probabilities, choose, logits_of
+from headrace.compression.steps import Workshop
+from headrace.compression.training.loss import choose, logits_of
 from headrace.compression.training.training_data import read_labels
 
 #: Draws of the estimate, each over so many rows.

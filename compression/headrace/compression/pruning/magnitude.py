@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.fine_tuning import FineTuning, check_rows, tune
-from headrace.compression.recipes.steps import Workshop, step_record
-from headrace.compression.training.train import Trained, checkpoint_folder
+from headrace.compression.steps import Workshop, step_record
+from headrace.compression.training.options import Trained
+from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

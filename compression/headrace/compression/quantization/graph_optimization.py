@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from headrace.compression.errors import CompressionError
-from headrace.compression.quantization.onnx_model.blame import refusal, whose
-from headrace.compression.quantization.onnx_model.source import keep_layer_norms_apart, need, read_model
-from headrace.compression.quantization.onnx_model.verify import finish, load, proof_batches, run
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.blame import refusal, whose
+from headrace.compression.onnx_model.source import keep_layer_norms_apart, need, read_model
+from headrace.compression.onnx_model.verify import finish, load, proof_batches, run
+from headrace.compression.steps import Workshop, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import derive_package

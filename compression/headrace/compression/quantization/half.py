@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.int8.calibration import Ranges, find_ranges
-from headrace.compression.quantization.onnx_model.blame import failure
-from headrace.compression.quantization.onnx_model.excluded import advice, chosen_nodes
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.blame import failure
+from headrace.compression.onnx_model.excluded import advice, chosen_nodes
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     array_of,
     consumers,
     producers,
     read_model,
     refuse_quantized,
 )
-from headrace.compression.quantization.onnx_model.verify import checked_rows, finish
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import checked_rows, finish
+from headrace.compression.quantization.int8.calibration import Ranges, find_ranges
 from headrace.compression.silence import unlogged
+from headrace.compression.steps import Workshop, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:

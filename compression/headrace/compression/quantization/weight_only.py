@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
-from headrace.compression.quantization.onnx_model.gemm import split_gemms
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.excluded import chosen_nodes
+from headrace.compression.onnx_model.gemm import split_gemms
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     array_of,
     drop_unused_weights,
     keep_layer_norms_apart,
@@ -21,8 +21,8 @@ from headrace.compression.quantization.onnx_model.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import finish
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import finish
+from headrace.compression.steps import Workshop, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:

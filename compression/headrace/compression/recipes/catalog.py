@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.onnx_model.excluded import with_exclude
-from headrace.compression.recipes.steps import ExportStep, NetworkStep, PackageStep, Recipe, Step
+from headrace.compression.onnx_model.excluded import with_exclude
+from headrace.compression.steps import ExportStep, NetworkStep, PackageStep, Recipe, Step
 
 Runtime: TypeAlias = Literal["onnxruntime", "openvino", "litert", "torch", "tensorrt", "tvm"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError
 from headrace.compression.export.export import OnnxExport
+from headrace.compression.onnx_model.excluded import can_exclude, with_exclude
 from headrace.compression.pruning import PruneChannels
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.quantization.onnx_model.excluded import can_exclude, with_exclude
-from headrace.compression.recipes.steps import ExportStep, NetworkStep, PackageStep, Progress, Workshop, no_progress
+from headrace.compression.steps import ExportStep, NetworkStep, PackageStep, Progress, Workshop, no_progress
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:

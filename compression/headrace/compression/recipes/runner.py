@@ -13,7 +13,7 @@ import msgspec
 
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.recipes.steps import (
+from headrace.compression.steps import (
     ExportStep,
     NetworkStep,
     PackageStep,

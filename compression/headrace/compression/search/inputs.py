@@ -18,7 +18,7 @@ from headrace.compression.errors import CompressionError
 from headrace.compression.evaluation.evaluate import predict
 from headrace.compression.export.parity import check_parity
 from headrace.compression.recipes.runner import Source
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelDirectory, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.package.manifest import MANIFEST
 from headrace.lifecycle.packages.adding import describe

@@ -18,7 +18,7 @@ from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.architectures import FAMILIES, ImageTask, build
 from headrace.compression.networks.flops import count_onnx, multiply_adds, parameters_of
 from headrace.compression.networks.loading import need_torch
-from headrace.compression.recipes.steps import Progress, Workshop, no_progress
+from headrace.compression.steps import Progress, Workshop, no_progress
 from headrace.contracts import ModelPackage, Tensors
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.data.row_layout import as_taken
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
 from headrace.compression.evaluation.evaluate import Evaluation, assess, disagreements, predict, within
+from headrace.compression.onnx_model.preparation import check_exclude
 from headrace.compression.quantization.int8.sensitivity import LayerSensitivity, sensitivity
-from headrace.compression.quantization.onnx_model.preparation import check_exclude
 from headrace.compression.recipes.catalog import check_names, parse_recipe
 from headrace.compression.recipes.runner import Source, Workbench
 from headrace.compression.search.callbacks import Unwatched, Watcher

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.train import Epoch, Training
+from headrace.compression.steps import Workshop
+from headrace.compression.training.options import Epoch, Training
 from headrace.compression.training.training_data import Lessons, weights_digest
 
 CHECKPOINT: Final = "training.pt"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.errors import DataError
 from headrace.compression.networks.network import Network
 from headrace.contracts import Tensors
@@ -19,9 +19,6 @@ Kind: TypeAlias = Literal["classes", "values"]
 
 #: A class that a row without label has.
 NO_CLASS: Final = -1
-
-#: How far the sum of probabilities may be from 1.
-_SUM_TOLERANCE: Final = 1e-3
 
 #: Softmax in FP32 gives plain 0 below this, whose logarithm could not be trained with.
 _LEAST_PROBABILITY: Final = 1e-12
@@ -91,13 +88,6 @@ def logits_of(given: Tensor, *, probabilities: bool) -> Tensor:
     if scores.shape[-1] == 1:
         scores = torch.cat([1 - scores if probabilities else torch.zeros_like(scores), scores], dim=-1)
     return scores.clamp_min(_LEAST_PROBABILITY).log() if probabilities else scores
-
-
-def are_probabilities(scores: NDArray[Any]) -> bool:
-    """Whether scores [rows, …, classes] are already probabilities; one column is, if within 0..1."""
-    if scores.min(initial=0) < 0 or scores.max(initial=0) > 1 + _SUM_TOLERANCE:
-        return False
-    return scores.shape[-1] == 1 or bool(np.abs(scores.sum(-1, dtype=np.float64) - 1).max(initial=0) < _SUM_TOLERANCE)
 
 
 def choose(network: Network, labels: NDArray[Any] | None, taught: Tensors | None) -> tuple[str, Kind]:

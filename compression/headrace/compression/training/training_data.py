@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headrace.compression.data.dataset import Dataset
+from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.errors import DataError
 from headrace.compression.networks.network import Network, as_array, as_tensor
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.loss import NO_CLASS, Objective, are_probabilities, choose, find_taught, logits_of
-from headrace.compression.training.train import Training
+from headrace.compression.steps import Workshop
+from headrace.compression.training.loss import NO_CLASS, Objective, choose, find_taught, logits_of
+from headrace.compression.training.options import Training
 from headrace.contracts import ModelPackage, Tensors
 from headrace.runtimes.loading import load_model
 

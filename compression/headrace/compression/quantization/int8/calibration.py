@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from headrace.compression.data.row_layout import RowRuns
 from headrace.compression.errors import CompressionError
-from headrace.compression.quantization.onnx_model.blame import refusal
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.onnx_model.blame import refusal
+from headrace.compression.steps import Workshop
 from headrace.contracts import Tensors
 from headrace.contracts.formatting import first_line
 
@@ -29,9 +29,6 @@ Ranges: TypeAlias = dict[str, tuple[float, float]]
 
 #: Fewer rows than this say little about what a model will meet; more than some hundred rarely change a range.
 MINIMUM_ROWS: Final = 32
-
-#: Rows of one run: all activations of a batch are in memory at once.
-BATCH_ROWS: Final = 16
 
 #: An int8 tensor has 255 steps. Histograms have a multiple of that, so that each candidate cut is a whole number of
 #: bins a step.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+from headrace.compression.onnx_model.source import consumers, producers
 from headrace.compression.quantization.int8.sensitivity import WEIGHTED
-from headrace.compression.quantization.onnx_model.source import consumers, producers
 
 if TYPE_CHECKING:
     import onnx

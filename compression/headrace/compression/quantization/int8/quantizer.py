@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace.compression.errors import CompressionError, DataError, NotApplicable, ProductFailed
-from headrace.compression.quantization.onnx_model.blame import culprit, failure, told
+from headrace.compression.onnx_model.blame import culprit, failure, told
 from headrace.compression.silence import unlogged
 from headrace.contracts import ModelPackage
 

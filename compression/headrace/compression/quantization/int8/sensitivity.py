@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from headrace.compression.data.row_layout import RowRuns
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Ranges, find_ranges
-from headrace.compression.quantization.onnx_model.blame import refusal
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.blame import refusal
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     array_of,
     attribute,
     producers,
@@ -27,8 +26,9 @@ from headrace.compression.quantization.onnx_model.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import checked_rows
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.onnx_model.verify import checked_rows
+from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Ranges, find_ranges
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage, Tensors
 
 if TYPE_CHECKING:

@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Method, Ranges, find_ranges, float_tensors
-from headrace.compression.quantization.int8.float_start import after_a_layer, pool_first
-from headrace.compression.quantization.int8.processor import needs_narrow_weights
-from headrace.compression.quantization.int8.quantizer import manner, per_channel_or_tensor, run_quantizer
-from headrace.compression.quantization.int8.sensitivity import WEIGHTED, left_in_float
-from headrace.compression.quantization.onnx_model.excluded import advice, chosen_nodes
-from headrace.compression.quantization.onnx_model.gemm import better_split, split_gemms
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.excluded import advice, chosen_nodes
+from headrace.compression.onnx_model.gemm import better_split, split_gemms
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     attribute,
     consumers,
     drop_unused_weights,
@@ -30,8 +25,13 @@ from headrace.compression.quantization.onnx_model.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import checked_rows, finish
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import checked_rows, finish
+from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Method, Ranges, find_ranges, float_tensors
+from headrace.compression.quantization.int8.float_start import after_a_layer, pool_first
+from headrace.compression.quantization.int8.processor import needs_narrow_weights
+from headrace.compression.quantization.int8.quantizer import manner, per_channel_or_tensor, run_quantizer
+from headrace.compression.quantization.int8.sensitivity import WEIGHTED, left_in_float
+from headrace.compression.steps import Workshop, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:

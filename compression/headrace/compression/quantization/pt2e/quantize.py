@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.compression.errors import DataError, NotApplicable
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.fine_tuning import FineTuning, tune
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import Workshop, step_record
 from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:

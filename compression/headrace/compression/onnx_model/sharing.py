@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from headrace.compression.quantization.onnx_model.source import array_of, graphs_of
+from headrace.compression.onnx_model.source import array_of, graphs_of
 
 if TYPE_CHECKING:
     import onnx

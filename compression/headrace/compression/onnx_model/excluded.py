@@ -14,7 +14,7 @@ from headrace.compression.errors import CompressionError
 if TYPE_CHECKING:
     import onnx
 
-    from headrace.compression.recipes.steps import Step
+    from headrace.compression.steps import Step
 
     StepType = TypeVar("StepType", bound=Step)
 

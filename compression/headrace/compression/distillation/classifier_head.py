@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.errors import NotApplicable
 from headrace.compression.networks.architectures import ImageTask
 from headrace.compression.networks.network import Network, as_tensor
-from headrace.compression.training.loss import are_probabilities
 
 Kind: TypeAlias = Literal["label", "probabilities", "log-probabilities", "logits"]
 

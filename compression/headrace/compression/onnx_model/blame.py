@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from headrace.compression.quantization.onnx_model.excluded import advice
-from headrace.compression.quantization.onnx_model.source import array_of, weights_of
+from headrace.compression.onnx_model.excluded import advice
+from headrace.compression.onnx_model.source import array_of, weights_of
 from headrace.contracts.formatting import first_line
 
 if TYPE_CHECKING:

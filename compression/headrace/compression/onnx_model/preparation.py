@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.onnx_model.blame import refusal
-from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
-from headrace.compression.quantization.onnx_model.gemm import flatten_biases
-from headrace.compression.quantization.onnx_model.sharing import share_constants
-from headrace.compression.quantization.onnx_model.source import name_nodes, read_model
+from headrace.compression.onnx_model.blame import refusal
+from headrace.compression.onnx_model.excluded import chosen_nodes
+from headrace.compression.onnx_model.gemm import flatten_biases
+from headrace.compression.onnx_model.sharing import share_constants
+from headrace.compression.onnx_model.source import name_nodes, read_model
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:

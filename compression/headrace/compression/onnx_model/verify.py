@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from headrace.compression.benchmarking.random_rows import random_rows
-from headrace.compression.data.row_layout import RowRuns, as_taken, rows_first
+from headrace.compression.data.random_rows import random_rows
+from headrace.compression.data.row_layout import RUN_ROWS, RowRuns, as_taken, rows_first
 from headrace.compression.errors import CompressionError, DataError, NotApplicable, ProductFailed
-from headrace.compression.quantization.int8.calibration import BATCH_ROWS
-from headrace.compression.quantization.onnx_model.shared_ranges import company_changes
-from headrace.compression.quantization.onnx_model.sharing import share_constants
-from headrace.compression.quantization.onnx_model.source import name_nodes, nodes_of, require_constants, sort_nodes
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.onnx_model.shared_ranges import company_changes
+from headrace.compression.onnx_model.sharing import share_constants
+from headrace.compression.onnx_model.source import name_nodes, nodes_of, require_constants, sort_nodes
+from headrace.compression.steps import Workshop
 from headrace.contracts import ModelPackage, PackageError, SignatureMismatch, Tensors, read_package
 from headrace.contracts.formatting import first_line
 from headrace.contracts.package.manifest import write_manifest
@@ -152,7 +151,7 @@ def checked_rows(package: ModelPackage, workshop: Workshop, minimum: int) -> Row
             f"calibration needs at least {minimum} rows, but there are {count}; give more data, such as the rows that "
             "trained the model"
         )
-    checked = RowRuns.of(package, _fitting_rows(package, rows), BATCH_ROWS)
+    checked = RowRuns.of(package, _fitting_rows(package, rows), RUN_ROWS)
     for name, array in checked.tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(f"the calibration rows hold NaN or infinity in {name!r}; leave those rows out")
