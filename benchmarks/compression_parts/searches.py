@@ -12,8 +12,8 @@ from typing import Any
 from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop
 from headrace.compression.evaluation.metrics import metric_for
 from headrace.compression.search.inputs import Request, open_source
-from headrace.compression.search.search import Found, Goal, Search
-from headrace.compression.search.trials import Attempt, Verdict, worth_it
+from headrace.compression.search.search import Search, SearchConfig, SearchResult
+from headrace.compression.search.trials import Trial, Verdict, worth_it
 from headrace.contracts import ModelDirectory
 
 #: As in the table of what must be reached: both models have one thread.
@@ -43,7 +43,7 @@ class Told:
         """Tell that it is being made."""
         say(f"  {recipe} ({done + 1} of {known})")
 
-    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
+    def ended(self, attempt: Trial, verdict: Verdict) -> None:
         """Tell the verdict."""
         say(f"    {attempt.recipe}: {verdict.reason}")
 
@@ -51,7 +51,7 @@ class Told:
         """Say nothing."""
 
 
-def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[Found, dict[str, Any]]:
+def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[SearchResult, dict[str, Any]]:
     """Try the recipes, promote what pays into `models`, and check that nothing else was; gives it for the report.
 
     folder: where nothing lies of an earlier run, or its figures would be taken for this one's.
@@ -60,7 +60,7 @@ def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[Found, 
     directory = ModelDirectory(models)
     source, splits = open_source(case.request, directory, folder, seed=0, threads=THREADS)
     manifest = source.package.manifest
-    goal = Goal(
+    goal = SearchConfig(
         metric_for(case.metric, manifest.signature, splits.test.labels, names=manifest.labels),
         MaxDrop.parse(case.max_drop),
         at_rows=case.at_rows,
@@ -78,7 +78,7 @@ def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[Found, 
     return found, result
 
 
-def wrongly_promoted(found: Found, versions: Sequence[str]) -> list[str]:
+def wrongly_promoted(found: SearchResult, versions: Sequence[str]) -> list[str]:
     """List what was promoted although it is not worth it, or outside the bound; by the figures alone.
 
     versions: of the model in a directory that had none before.
@@ -93,7 +93,7 @@ def wrongly_promoted(found: Found, versions: Sequence[str]) -> list[str]:
     return [found.chosen] if bad or len(versions) != 1 else []
 
 
-def as_result(found: Found) -> dict[str, Any]:
+def as_result(found: SearchResult) -> dict[str, Any]:
     """Give what a search found as plain values."""
     return {
         "original": {"bytes": found.original_bytes, "test": _evaluated(found.baseline_test)},
@@ -108,7 +108,7 @@ def as_result(found: Found) -> dict[str, Any]:
     }
 
 
-def _figures(attempt: Attempt, found: Found) -> dict[str, Any]:
+def _figures(attempt: Trial, found: SearchResult) -> dict[str, Any]:
     if attempt.figures is None:
         return {"status": attempt.status}
     selection, measurement = attempt.figures

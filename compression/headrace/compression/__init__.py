@@ -22,8 +22,8 @@ from headrace.compression.recipes.functions import export, prune, quantize
 from headrace.compression.recipes.runner import Source
 from headrace.compression.report import write_report
 from headrace.compression.search.inputs import Request, open_source
-from headrace.compression.search.search import Found, Goal, Search
-from headrace.compression.steps import Recipe, Workshop
+from headrace.compression.search.search import Search, SearchConfig, SearchResult
+from headrace.compression.steps import Recipe, StepContext
 from headrace.compression.training.options import Training
 from headrace.compression.training.train import train
 from headrace.lifecycle.packages.registry import add_model, promote, remove_model
@@ -35,8 +35,6 @@ __all__ = [
     "Distill",
     "DynamicInt8",
     "Evaluation",
-    "Found",
-    "Goal",
     "HalfPrecision",
     "MaxDrop",
     "Measurement",
@@ -51,13 +49,15 @@ __all__ = [
     "Recipe",
     "Request",
     "Search",
+    "SearchConfig",
+    "SearchResult",
     "Source",
     "Splits",
     "StaticInt8",
+    "StepContext",
     "TorchExport",
     "Training",
     "WeightOnly",
-    "Workshop",
     "add_model",
     "distill",
     "evaluate",

@@ -33,10 +33,10 @@ def no_progress(_done: int, _of: int, _what: str) -> None:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class StepContext:
     """Where a recipe is carried out, and with what.
 
-    folder: of this attempt alone; every step makes a folder of its own in it (`room`). data: rows for calibration,
+    folder: of this attempt alone; every step makes a folder of its own in it (`step_dir`). data: rows for calibration,
     training and selection; never those of the final test. seed: of all that is random. threads: for running and
     training; the count at which the result will serve. progress: shown while a step takes its time.
     """
@@ -47,7 +47,7 @@ class Workshop:
     threads: int = 1
     progress: Progress = field(default=no_progress, compare=False)
 
-    def room(self, step: Step) -> Path:
+    def step_dir(self, step: Step) -> Path:
         """Make the folder of one step; empty, also when an interrupted attempt left something there."""
         import shutil
 
@@ -61,7 +61,7 @@ class Workshop:
 class NetworkStep(Protocol):
     """Changes a torch network."""
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
+    def change(self, network: Network, context: StepContext) -> Network:
         """Give a changed copy.
 
         Raises NotApplicable when there is nothing in the network that it can change, DataError when it lacks data.
@@ -73,7 +73,7 @@ class NetworkStep(Protocol):
 class ExportStep(Protocol):
     """Makes a package of a torch network."""
 
-    def export(self, network: Network, workshop: Workshop) -> ModelPackage:
+    def export(self, network: Network, context: StepContext) -> ModelPackage:
         """Give a package that was compared with the network. Raises CompressionError when they differ."""
         ...
 
@@ -82,8 +82,8 @@ class ExportStep(Protocol):
 class PackageStep(Protocol):
     """Makes a package of another package."""
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give a new package, in `workshop.room(self)`.
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Give a new package, in `context.step_dir(self)`.
 
         Raises NotApplicable when the model has nothing that it can change or is of another runtime, DataError when
         it lacks data, MissingLibrary.

@@ -16,7 +16,7 @@ from typing import Final, TypedDict, Unpack
 import msgspec
 
 from headrace.compression.benchmarking.conditions import Conditions, conditions_now, runtime_version
-from headrace.compression.benchmarking.handle import Setup, Subject
+from headrace.compression.benchmarking.handle import BenchmarkHandle, Setup
 from headrace.compression.benchmarking.inputs import checked_sizes, rows_file
 from headrace.compression.benchmarking.protocol import Block, Loaded
 from headrace.compression.benchmarking.ratio import Ratio, ratio_of
@@ -127,12 +127,12 @@ def measure(
     conditions = conditions_now(setup.device, (setup.threads,))
     with ExitStack() as stack:
         file = stack.enter_context(rows_file(packages, inputs, max(sizes)))
-        subjects = [stack.enter_context(Subject(package, file, setup)) for package in packages]
-        loaded = [subject.load() for subject in subjects]
+        handles = [stack.enter_context(BenchmarkHandle(package, file, setup)) for package in packages]
+        loaded = [handle.load() for handle in handles]
         blocks = []
         for done, rows in enumerate(sizes):
             progress(done, len(sizes), f"batches of {rows}")
-            blocks.append(_in_turn(subjects, rows, options.get("seconds", 2.0)))
+            blocks.append(_in_turn(handles, rows, options.get("seconds", 2.0)))
         progress(len(sizes), len(sizes), "measured")
     # The last block of each model knows the most memory that it ever held.
     models = [
@@ -147,10 +147,10 @@ def measure(
     )
 
 
-def _in_turn(subjects: Sequence[Subject], rows: int, seconds: float) -> list[list[Block]]:
-    """Let all run blocks in turn for about so many seconds; gives turns, each with a block of every subject."""
-    for subject in subjects:
-        subject.run(rows, 0.0)
+def _in_turn(handles: Sequence[BenchmarkHandle], rows: int, seconds: float) -> list[list[Block]]:
+    """Let all run blocks in turn for about so many seconds; gives turns, each with a block of every handle."""
+    for handle in handles:
+        handle.run(rows, 0.0)
     block_s = min(BLOCK_S, seconds / (2 * MIN_PAIRS))
     turns: list[list[Block]] = []
     until = time.monotonic() + seconds
@@ -158,9 +158,9 @@ def _in_turn(subjects: Sequence[Subject], rows: int, seconds: float) -> list[lis
         if number >= MIN_PAIRS and time.monotonic() >= until:
             break
         # Who goes first changes, so that a machine that slows down or speeds up favours nobody.
-        order = subjects if number % 2 == 0 else subjects[::-1]
-        turn = {subject: subject.run(rows, block_s) for subject in order}
-        turns.append([turn[subject] for subject in subjects])
+        order = handles if number % 2 == 0 else handles[::-1]
+        turn = {handle: handle.run(rows, block_s) for handle in order}
+        turns.append([turn[handle] for handle in handles])
     return turns
 
 

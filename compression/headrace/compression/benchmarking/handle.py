@@ -52,7 +52,7 @@ class Setup:
     answer_s: float = 300.0
 
 
-class Subject:
+class BenchmarkHandle:
     """A package loaded in a process of its own. A context manager: the process ends with the block."""
 
     def __init__(self, package: ModelPackage, inputs: Path, setup: Setup) -> None:

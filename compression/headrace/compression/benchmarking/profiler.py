@@ -11,7 +11,7 @@ import msgspec
 from headrace.compression.benchmarking.batch_advice import Advice, Point, advise, rounded
 from headrace.compression.benchmarking.compare import BLOCK_S
 from headrace.compression.benchmarking.conditions import Conditions, conditions_now, runtime_version, usable_cores
-from headrace.compression.benchmarking.handle import NotEnoughMemory, Setup, Subject
+from headrace.compression.benchmarking.handle import BenchmarkHandle, NotEnoughMemory, Setup
 from headrace.compression.benchmarking.inputs import checked_sizes, rows_file
 from headrace.compression.benchmarking.protocol import Block, Loaded
 from headrace.compression.benchmarking.timing import timing_of
@@ -27,7 +27,7 @@ ROW_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 #: Blocks of each size, at least: their median bears one or two that were disturbed.
 _MIN_BLOCKS: Final = 5
 
-#: A run longer than this ends the climb to larger batches: none would help whoever waits for them.
+#: A run longer than this ends the sweep towards larger batches: none would help whoever waits for them.
 _LONGEST_RUN_S: Final = 10.0
 
 #: A median this many times as long as an undisturbed run tells of a machine that is busy with something else.
@@ -100,26 +100,26 @@ def profile(
     device, answer_s = options.get("device", "cpu"), options.get("answer_s", 300.0)
     real = inputs if inputs is not None else _random_inputs(package, sizes[-1], Setup(device, counts[0], answer_s))
     conditions = conditions_now(device, tuple(counts))
-    climbs: list[_Climb] = []
+    sweeps: list[_SizeSweep] = []
     with rows_file([package], real, sizes[-1]) as file:
         for number, count in enumerate(counts):
-            with Subject(package, file, Setup(device, count, answer_s)) as subject:
-                climb = _Climb(subject, count, subject.load())
-                climb.start(sizes)
-                earlier = [point for done in climbs for point in done.points()]
-                for share in climb.rounds(options.get("seconds", 1.0)):
+            with BenchmarkHandle(package, file, Setup(device, count, answer_s)) as handle:
+                sweep = _SizeSweep(handle, count, handle.load())
+                sweep.start(sizes)
+                earlier = [point for done in sweeps for point in done.points()]
+                for share in sweep.rounds(options.get("seconds", 1.0)):
                     if "watch" in options:
-                        options["watch"]([*earlier, *climb.points()], (number + share) / len(counts))
-                climbs.append(climb)
+                        options["watch"]([*earlier, *sweep.points()], (number + share) / len(counts))
+                sweeps.append(sweep)
     found = sizes_in(package.manifest.inputs, real)
-    return _summed_up(package, climbs, conditions, sizes=found, random=inputs is None)
+    return _summed_up(package, sweeps, conditions, sizes=found, random=inputs is None)
 
 
 def _summed_up(
-    package: ModelPackage, climbs: Sequence[_Climb], conditions: Conditions, *, sizes: dict[str, int], random: bool
+    package: ModelPackage, sweeps: Sequence[_SizeSweep], conditions: Conditions, *, sizes: dict[str, int], random: bool
 ) -> Profile:
-    manifest, points = package.manifest, tuple(point for climb in climbs for point in climb.points())
-    notes = [*(climb.note for climb in climbs), _busy_note(points)]
+    manifest, points = package.manifest, tuple(point for sweep in sweeps for point in sweep.points())
+    notes = [*(sweep.note for sweep in sweeps), _busy_note(points)]
     return Profile(
         model=package.name,
         version=package.version,
@@ -127,8 +127,8 @@ def _summed_up(
         runtime=manifest.runtime,
         runtime_version=runtime_version(manifest.runtime),
         inputs="random" if random else "given",
-        load_seconds=climbs[0].loaded.load_seconds,
-        library_bytes=climbs[0].loaded.library_bytes,
+        load_seconds=sweeps[0].loaded.load_seconds,
+        library_bytes=sweeps[0].loaded.library_bytes,
         points=points,
         advice=advise(points),
         conditions=conditions,
@@ -245,10 +245,10 @@ def _random_inputs(package: ModelPackage, rows: int, setup: Setup) -> Tensors:
     known = known_sizes(specs).keys() >= sizes_in(specs, random_rows(specs, 1, 1)).keys()
     for size in _RANDOM_SIZES[:1] if known else _RANDOM_SIZES:
         inputs = random_rows(specs, rows, size)
-        with rows_file([package], inputs, 1) as file, Subject(package, file, setup) as subject:
-            subject.load()
+        with rows_file([package], inputs, 1) as file, BenchmarkHandle(package, file, setup) as handle:
+            handle.load()
             try:
-                subject.run((package.manifest.batching.row_sizes or (1,))[0], 0.0)
+                handle.run((package.manifest.batching.row_sizes or (1,))[0], 0.0)
             except CompressionError as exc:
                 failure = exc
             else:
@@ -256,17 +256,17 @@ def _random_inputs(package: ModelPackage, rows: int, setup: Setup) -> Tensors:
     raise CompressionError(f"{failure.message}; give it real rows to run instead of random ones (--data)")
 
 
-class _Climb:
+class _SizeSweep:
     """A package with one number of threads: first up through the sizes, then round after round over all of them.
 
     The first way up, in rising order, shows the memory that each size needs; the rounds give every size its share of
     what else happens on the machine meanwhile.
     """
 
-    def __init__(self, subject: Subject, threads: int, loaded: Loaded) -> None:
+    def __init__(self, handle: BenchmarkHandle, threads: int, loaded: Loaded) -> None:
         self.loaded = loaded
         self.note = ""
-        self._subject = subject
+        self._handle = handle
         self._threads = threads
         self._blocks: dict[int, list[Block]] = {}
         self._high_bytes: dict[int, int] = {}
@@ -275,7 +275,7 @@ class _Climb:
         """Run each size once, until one takes too long or needs more memory than there is."""
         for rows in sizes:
             try:
-                first = self._subject.run(rows, 0.0)
+                first = self._handle.run(rows, 0.0)
             except NotEnoughMemory as exc:
                 if not self._high_bytes:
                     raise
@@ -294,7 +294,7 @@ class _Climb:
         share = 0.0
         while share < 1:
             for rows, blocks in self._blocks.items():
-                blocks.append(self._subject.run(rows, min(BLOCK_S, seconds / _MIN_BLOCKS)))
+                blocks.append(self._handle.run(rows, min(BLOCK_S, seconds / _MIN_BLOCKS)))
             rounds = len(next(iter(self._blocks.values())))
             share = min((time.monotonic() - started) / budget_s if budget_s else 1.0, rounds / _MIN_BLOCKS, 1.0)
             yield share

@@ -27,7 +27,7 @@ from headrace.compression.onnx_model.source import (
 )
 from headrace.compression.onnx_model.verify import load, proof_batches, run
 from headrace.compression.quantization.int8.static_int8 import StaticInt8
-from headrace.compression.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ConfigurationError, ModelPackage
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import MODEL_FILE, derive_package
@@ -54,7 +54,7 @@ class TensorRtEngine:
     precision: Literal["fp16", "int8"] = "fp16"
     tolerance: float = 2e-2
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
         """Give a package that serves on `--device tensorrt`, for up to as many rows as it batches.
 
         Raises NotApplicable when there is no GPU, when it isn't an ONNX package, or when a dimension other than the
@@ -69,21 +69,23 @@ class TensorRtEngine:
                 "an engine has its rows first and takes all inputs from a request; use a recipe for onnxruntime"
             )
         if self.precision == "int8":
-            model = int8_for_tensorrt(package, model, workshop)
-        room = workshop.room(self)
-        with kept_if_proven(room):
-            file = _build(model, package, self.precision, room)
-            product = derive_package(package, room, [file], runtime="onnxruntime", step=step_record(self) | _versions())
-            _prove(product, package, workshop, self.tolerance if self.precision == "fp16" else None)
+            model = int8_for_tensorrt(package, model, context)
+        folder = context.step_dir(self)
+        with kept_if_proven(folder):
+            file = _build(model, package, self.precision, folder)
+            product = derive_package(
+                package, folder, [file], runtime="onnxruntime", step=step_record(self) | _versions()
+            )
+            _prove(product, package, context, self.tolerance if self.precision == "fp16" else None)
         return product
 
 
-def int8_for_tensorrt(package: ModelPackage, model: onnx.ModelProto, workshop: Workshop) -> onnx.ModelProto:
+def int8_for_tensorrt(package: ModelPackage, model: onnx.ModelProto, context: StepContext) -> onnx.ModelProto:
     """Give the model in int8 as TensorRT takes it: symmetric, with float biases."""
     import onnx
 
     if not any(node.op_type == "QuantizeLinear" for node in nodes_of(model.graph)):
-        small = StaticInt8(activations="int8", weight_bits=8).convert(package, workshop)
+        small = StaticInt8(activations="int8", weight_bits=8).convert(package, context)
         model = onnx.load(small.file)
     _float_biases(model)
     return model
@@ -138,10 +140,10 @@ def provider_options(package: ModelPackage, precision: str) -> Mapping[str, str]
     }
 
 
-def _build(model: onnx.ModelProto, package: ModelPackage, precision: str, room: Path) -> Path:
+def _build(model: onnx.ModelProto, package: ModelPackage, precision: str, folder: Path) -> Path:
     import onnxruntime as ort
 
-    file = room / MODEL_FILE
+    file = folder / MODEL_FILE
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("ep.context_enable", "1")
@@ -160,14 +162,14 @@ def _build(model: onnx.ModelProto, package: ModelPackage, precision: str, room: 
     return file
 
 
-def _prove(product: ModelPackage, source: ModelPackage, workshop: Workshop, tolerance: float | None) -> None:
+def _prove(product: ModelPackage, source: ModelPackage, context: StepContext, tolerance: float | None) -> None:
     """Compare the engine with its source on the CPU. tolerance: None compares names and shapes only."""
-    before = load(source, workshop.threads)
+    before = load(source, context.threads)
     try:
-        after = load_model(product, DEVICE, workshop.threads)
+        after = load_model(product, DEVICE, context.threads)
         try:
             most = source.manifest.batching.max_rows
-            for batch in proof_batches(source, workshop, before):
+            for batch in proof_batches(source, context, before):
                 rows = {name: array[:most] for name, array in batch.items()}
                 want, have = run(before, rows, "the model"), run(after, rows, "the TensorRT engine")
                 if tolerance is not None:

@@ -14,7 +14,7 @@ from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.onnx_model.blame import whose
 from headrace.compression.onnx_model.source import read_model
 from headrace.compression.silence import quieted
-from headrace.compression.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import derive_package
@@ -46,7 +46,7 @@ class TvmLibrary:
     target: str = "llvm"
     tolerance: float = TOLERANCE
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
         """Give the package for TVM.
 
         Raises NotApplicable for what isn't an ONNX package; CompressionError naming operators that TVM hasn't, when it
@@ -56,14 +56,14 @@ class TvmLibrary:
         need("conversion for TVM", EXTRA, "tvm")
         _need_linker()
         _order(source, package)
-        room = workshop.room(self)
-        workshop.progress(0, 0, "compiling with TVM")
-        with kept_if_proven(room):
-            file = self._compile(source, room / LIBRARY_FILE)
+        folder = context.step_dir(self)
+        context.progress(0, 0, "compiling with TVM")
+        with kept_if_proven(folder):
+            file = self._compile(source, folder / LIBRARY_FILE)
             facts = {"warning": WARNING, **_versions()}
-            product = derive_package(package, room, [file], runtime="tvm", step=step_record(self) | facts)
+            product = derive_package(package, folder, [file], runtime="tvm", step=step_record(self) | facts)
             product = without_constants(product)
-            prove_same(product, package, workshop, (self.tolerance, "the TVM library"))
+            prove_same(product, package, context, (self.tolerance, "the TVM library"))
         return product
 
     def _compile(self, source: onnx.ModelProto, file: Path) -> Path:

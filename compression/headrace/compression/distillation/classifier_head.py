@@ -20,7 +20,7 @@ _INSTEAD: Final = "a family of image classifiers can't take its place"
 
 
 @dataclass(frozen=True)
-class Classifier:
+class ClassifierSpec:
     """An image classifier's task, and its outputs: their kinds and datatypes, in order."""
 
     task: ImageTask
@@ -28,10 +28,10 @@ class Classifier:
     datatypes: tuple[np.dtype[Any], ...]
 
 
-class Headed(nn.Module):
+class WithHead(nn.Module):
     """A network that gives logits [rows, classes], with the outputs of another classifier."""
 
-    def __init__(self, network: nn.Module, classifier: Classifier) -> None:
+    def __init__(self, network: nn.Module, classifier: ClassifierSpec) -> None:
         """classifier: whose outputs it gives."""
         super().__init__()
         self.network = network
@@ -53,7 +53,7 @@ class Headed(nn.Module):
         return tuple(outputs)
 
 
-def classifier_of(network: Network, labels: NDArray[Any] | None = None) -> Classifier:
+def classifier_spec(network: Network, labels: NDArray[Any] | None = None) -> ClassifierSpec:
     """Tell what kind of image classifier a network is.
 
     labels: of rows, if there are any: whole numbers make scores of outputs that could be anything.
@@ -78,7 +78,7 @@ def classifier_of(network: Network, labels: NDArray[Any] | None = None) -> Class
             "rows with labels"
         )
     channels, height, width = images[0].shape[1:]
-    return Classifier(
+    return ClassifierSpec(
         ImageTask(channels, height, width, count), kinds, tuple(array.dtype for array in outputs.values())
     )
 

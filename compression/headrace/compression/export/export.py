@@ -18,7 +18,7 @@ from headrace.compression.export.parity import check_parity
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.silence import silenced
-from headrace.compression.steps import Step, Workshop, step_record
+from headrace.compression.steps import Step, StepContext, step_record
 from headrace.contracts import HeadraceError, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.formatting import first_line
 from headrace.contracts.package.manifest import BatchingAdvice, Manifest, check_name, sha256_of, write_manifest
@@ -66,7 +66,7 @@ class OnnxExport:
     opset: int = 20
     tolerance: float = TOLERANCE
 
-    def export(self, network: Network, workshop: Workshop) -> ModelPackage:
+    def export(self, network: Network, context: StepContext) -> ModelPackage:
         """Give a package for ONNX Runtime.
 
         Raises CompressionError when the network has a frozen number of rows, can't be exported, or comes out different.
@@ -74,31 +74,31 @@ class OnnxExport:
         need_torch("export to ONNX")
         check_name("model name", network.name)
         program = trace(network)
-        room = workshop.room(self)
-        with tempfile.TemporaryDirectory(dir=room) as scratch:
+        folder = context.step_dir(self)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
             file = Path(scratch) / f"{network.name}.onnx"
             self._write(network, program, file)
             package = describe(
                 file,
-                room,
+                folder,
                 name=network.name,
                 labels=network.labels,
                 allow_nan=network.allow_nan,
                 provenance=_provenance(network, self),
             )
         batching = _batching(network, tried=package)
-        write_manifest(room, msgspec.structs.replace(package.manifest, batching=batching, store=network.store))
-        model = load_model(package, "cpu", workshop.threads)
+        write_manifest(folder, msgspec.structs.replace(package.manifest, batching=batching, store=network.store))
+        model = load_model(package, "cpu", context.threads)
         try:
             _compare(
                 network,
-                workshop,
+                context,
                 model.infer,
                 (max(self.tolerance, network.tolerance), f"the ONNX file of {network.name!r}"),
             )
         finally:
             model.close()
-        return read_package(room)
+        return read_package(folder)
 
     def _write(self, network: Network, program: ExportedProgram, file: Path) -> None:
         import torch
@@ -141,19 +141,19 @@ class TorchExport:
 
     tolerance: float = TOLERANCE
 
-    def export(self, network: Network, workshop: Workshop) -> ModelPackage:
+    def export(self, network: Network, context: StepContext) -> ModelPackage:
         """Give a package for the runtime `torch`. Raises CompressionError as OnnxExport does."""
         need_torch("export to .pt2")
         import torch
 
         check_name("model name", network.name)
         program = trace(network)
-        room = workshop.room(self)
+        folder = context.step_dir(self)
         # The rows it was traced with would go into the file, and with them somebody's data, pickled.
         program.example_inputs = None
         with silenced(*_LOGGERS):
-            torch.export.save(program, room / PROGRAM_FILE)
-            loaded = torch.export.load(room / PROGRAM_FILE).module()
+            torch.export.save(program, folder / PROGRAM_FILE)
+            loaded = torch.export.load(folder / PROGRAM_FILE).module()
 
         def run(inputs: Tensors) -> Tensors:
             from headrace.compression.networks.network import as_array
@@ -163,13 +163,13 @@ class TorchExport:
             return {name: as_array(tensor) for name, tensor in zip(network.outputs, outputs, strict=True)}
 
         _compare(
-            network, workshop, run, (max(self.tolerance, network.tolerance), f"the .pt2 program of {network.name!r}")
+            network, context, run, (max(self.tolerance, network.tolerance), f"the .pt2 program of {network.name!r}")
         )
-        manifest = _describe_program(network, room, _provenance(network, self))
-        with tempfile.TemporaryDirectory(dir=room) as scratch:
-            tried = describe(room / PROGRAM_FILE, Path(scratch), name=network.name, allow_nan=network.allow_nan)
-        write_manifest(room, msgspec.structs.replace(manifest, batching=_batching(network, tried=tried)))
-        return read_package(room)
+        manifest = _describe_program(network, folder, _provenance(network, self))
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            tried = describe(folder / PROGRAM_FILE, Path(scratch), name=network.name, allow_nan=network.allow_nan)
+        write_manifest(folder, msgspec.structs.replace(manifest, batching=_batching(network, tried=tried)))
+        return read_package(folder)
 
 
 def _batching(network: Network, *, tried: ModelPackage) -> BatchingAdvice:
@@ -277,7 +277,7 @@ def _input_specs(network: Network) -> tuple[TensorSpec, ...]:
     )
 
 
-def _describe_program(network: Network, room: Path, provenance: dict[str, Any]) -> Manifest:
+def _describe_program(network: Network, folder: Path, provenance: dict[str, Any]) -> Manifest:
     outputs = network.infer(_repeated(network.example, 3))
     others = next(network.infer(rows) for rows in _other_sizes(network) or [_repeated(network.example, 1)])
     return Manifest(
@@ -285,7 +285,7 @@ def _describe_program(network: Network, room: Path, provenance: dict[str, Any]) 
         version="0",
         runtime="torch",
         file=PROGRAM_FILE,
-        sha256=sha256_of(room / PROGRAM_FILE),
+        sha256=sha256_of(folder / PROGRAM_FILE),
         inputs=_input_specs(network),
         outputs=tuple(
             TensorSpec(
@@ -320,14 +320,16 @@ def _other_sizes(network: Network) -> list[Tensors]:
     return [batch]
 
 
-def _compare(network: Network, workshop: Workshop, run: Callable[[Tensors], Tensors], terms: tuple[float, str]) -> None:
+def _compare(
+    network: Network, context: StepContext, run: Callable[[Tensors], Tensors], terms: tuple[float, str]
+) -> None:
     """Run the export and the network on real and random rows, and compare all outputs."""
     tolerance, what = terms
     fixed = [
         msgspec.structs.replace(spec, shape=array.shape[1:])
         for spec, array in zip(_input_specs(network), network.example.values(), strict=True)
     ]
-    train = workshop.data.train.inputs
+    train = context.data.train.inputs
     real = {name: train.get(name, array) for name, array in network.example.items()}
     if any(not len(real[name]) or real[name].shape[1:] != array.shape[1:] for name, array in network.example.items()):
         real = network.example

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import onnx
 
 
-def prepare(model: onnx.ModelProto, room: Path) -> onnx.ModelProto:
+def prepare(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """Fold constants and batch normalisation into weights, and infer the types and shapes of all tensors.
 
-    room: for ONNX Runtime to write in. Raises CompressionError when it can't load the model.
+    folder: for ONNX Runtime to write in. Raises CompressionError when it can't load the model.
     """
     import onnx
     import onnxruntime as ort
@@ -31,7 +31,7 @@ def prepare(model: onnx.ModelProto, room: Path) -> onnx.ModelProto:
     options.log_severity_level = 4
     # Basic optimisations only: they stay within standard ONNX and hold on every machine.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(room / "prepared.onnx")
+    options.optimized_model_filepath = str(folder / "prepared.onnx")
     try:
         ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         prepared = onnx.load(options.optimized_model_filepath)

@@ -13,7 +13,7 @@ from headrace.compression.networks.flops import parameters_of
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.allocation import Sizes, plan_removal
 from headrace.compression.pruning.fine_tuning import FineTuning, check_rows, tune
-from headrace.compression.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class PruneChannels(FineTuning):
         if self.criterion not in {"taylor", "magnitude"}:
             raise CompressionError(f"there is no criterion {self.criterion!r}; known are taylor and magnitude")
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
+    def change(self, network: Network, context: StepContext) -> Network:
         """Give a smaller network of the same inputs and outputs.
 
         Raises NotApplicable when it has no channels that can go, DataError without rows to train with.
@@ -70,7 +70,7 @@ class PruneChannels(FineTuning):
         except ImportError as exc:
             raise MissingLibrary("pruning channels", "torch") from exc
         check_rows(
-            workshop,
+            context,
             needed=self.epochs > 0 or self.criterion == "taylor",
             without="PruneChannels(epochs=0, criterion='magnitude')",
         )
@@ -85,7 +85,7 @@ class PruneChannels(FineTuning):
             )
         history = []
         for part in range(1, self.rounds + 1):
-            pruned, record = self._round(pruned, network, workshop, (part, initial))
+            pruned, record = self._round(pruned, network, context, (part, initial))
             history.append(record)
         if not any(part["removed_share"] for part in history):
             raise NotApplicable(
@@ -101,7 +101,7 @@ class PruneChannels(FineTuning):
         return network.with_step(pruned.module, record)
 
     def _round(
-        self, pruned: Network, original: Network, workshop: Workshop, at: tuple[int, dict[str, int]]
+        self, pruned: Network, original: Network, context: StepContext, at: tuple[int, dict[str, int]]
     ) -> tuple[Network, dict[str, Any]]:
         """Remove a part and fine-tune. at: the number of the round, and the channels at the start of all rounds."""
         from headrace.compression.pruning.dependency_groups import remove
@@ -109,9 +109,9 @@ class PruneChannels(FineTuning):
         from headrace.compression.training.loop import computing
 
         part, initial = at
-        workshop.progress(part - 1, self.rounds, f"removing channels, round {part}")
-        with computing(workshop.threads):
-            scores = scores_of(self.criterion, pruned, list(initial), workshop, self.temperature)
+        context.progress(part - 1, self.rounds, f"removing channels, round {part}")
+        with computing(context.threads):
+            scores = scores_of(self.criterion, pruned, list(initial), context, self.temperature)
             plan = plan_removal(
                 scores,
                 initial,
@@ -125,8 +125,8 @@ class PruneChannels(FineTuning):
         epochs = self._epochs(part)
         if not epochs or not (plan or part == self.rounds):
             return pruned, record
-        folder = checkpoint_folder(workshop, self) / f"round-{part}"
-        trained = tune(pruned, original, workshop, self, epochs=epochs, checkpoints=folder)
+        folder = checkpoint_folder(context, self) / f"round-{part}"
+        trained = tune(pruned, original, context, self, epochs=epochs, checkpoints=folder)
         return trained.network, {**record, **trained.record}
 
     def _epochs(self, part: int) -> int:

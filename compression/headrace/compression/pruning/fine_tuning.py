@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace.compression.data.augmentation import augmented
 from headrace.compression.errors import DataError
-from headrace.compression.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.compression.training.options import Trained, Training
 from headrace.compression.training.train import train
 
@@ -32,7 +32,7 @@ class FineTuning:
 
 
 def tune(
-    network: Network, teacher: Network, workshop: Workshop, tuning: FineTuning, *, epochs: int, checkpoints: Path
+    network: Network, teacher: Network, context: StepContext, tuning: FineTuning, *, epochs: int, checkpoints: Path
 ) -> Trained:
     """Train a copy of a network to answer as its teacher does, and as the labels say where there are any.
 
@@ -46,13 +46,13 @@ def tune(
         alpha=tuning.alpha,
         patience=0,
     )
-    copies = augmented(workshop.data.train, tuning.copies, workshop.seed)
-    return train(network, workshop, training, checkpoints=checkpoints, teacher=teacher, unlabelled=copies)
+    copies = augmented(context.data.train, tuning.copies, context.seed)
+    return train(network, context, training, checkpoints=checkpoints, teacher=teacher, unlabelled=copies)
 
 
-def check_rows(workshop: Workshop, *, needed: bool, without: str) -> None:
+def check_rows(context: StepContext, *, needed: bool, without: str) -> None:
     """Raise DataError when rows to train with are needed and there are none. without: the options that need none."""
-    if needed and not len(workshop.data.train):
+    if needed and not len(context.data.train):
         raise DataError(
             "a pruned network must be trained again, and there are no rows to train it with; give rows of its inputs "
             f"(labels are welcome, but not needed), or {without}"

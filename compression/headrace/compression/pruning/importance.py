@@ -16,7 +16,7 @@ from headrace.compression.data.dataset import Dataset
 from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.networks.network import Network
 from headrace.compression.pruning.dependency_groups import CONSUMERS, ChannelGraph, input_weights
-from headrace.compression.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.compression.training.loss import choose, logits_of
 from headrace.compression.training.training_data import read_labels
 
@@ -26,7 +26,7 @@ _DRAW_ROWS: Final = 64
 
 
 def scores_of(
-    criterion: str, network: Network, names: Sequence[str], workshop: Workshop, temperature: float
+    criterion: str, network: Network, names: Sequence[str], context: StepContext, temperature: float
 ) -> dict[str, NDArray[Any]]:
     """Give the worth of each channel of groups, by their names. criterion: of PruneChannels."""
     graph = ChannelGraph(network)
@@ -35,7 +35,7 @@ def scores_of(
         measure = torch_pruning.importance.GroupMagnitudeImportance(p=2)
         return {name: measure(group).numpy() for name, group in groups.items()}
     worth = {name: np.zeros(len(group[0].idxs)) for name, group in groups.items()}
-    for _ in _gradients(network, workshop, temperature):
+    for _ in _gradients(network, context, temperature):
         for name, group in groups.items():
             worth[name] += _slope(graph, group).numpy() ** 2
     return worth
@@ -87,16 +87,16 @@ def _slope(graph: ChannelGraph, group: Any) -> Tensor:
     return slope
 
 
-def _gradients(network: Network, workshop: Workshop, temperature: float) -> Any:
+def _gradients(network: Network, context: StepContext, temperature: float) -> Any:
     """Leave gradients in the network, anew for each draw.
 
     Their squares estimate the curvature of the distillation loss: it is smallest at the teacher's own answers, where it
     has no slope, so that only the second order tells. For classes the draws are labels out of the network's own
     probabilities at this temperature (the Fisher information), for values random directions.
     """
-    train = workshop.data.train
-    random = np.random.default_rng(workshop.seed)
-    generator = torch.Generator().manual_seed(workshop.seed)
+    train = context.data.train
+    random = np.random.default_rng(context.seed)
+    generator = torch.Generator().manual_seed(context.seed)
     labels = read_labels(train.labels, network.labels)
     example = network.infer(network.example)
     output, kind = choose(network, labels, example)

@@ -22,7 +22,7 @@ from headrace.compression.onnx_model.source import (
 from headrace.compression.onnx_model.verify import checked_rows, finish
 from headrace.compression.quantization.int8.calibration import Ranges, find_ranges
 from headrace.compression.silence import unlogged
-from headrace.compression.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class HalfPrecision:
 
     exclude: tuple[str, ...] = ()
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
         """Give the fp16 package.
 
         Raises NotApplicable when the model has no float32 weights, CompressionError naming the first layer whose
@@ -52,18 +52,18 @@ class HalfPrecision:
         """
         model = read_model(package, "HalfPrecision")
         refuse_quantized(model, "HalfPrecision")
-        room = workshop.room(self)
-        model = prepare(model, room)
+        folder = context.step_dir(self)
+        model = prepare(model, folder)
         # Not before: some exporters write weights as nodes.
         if not any(tensor.data_type == _FLOAT for tensor in model.graph.initializer):
             raise NotApplicable("the model has no float32 weights for HalfPrecision to make smaller")
         left = {node.name for node in model.graph.node} - chosen_nodes(model, self.exclude)
         _narrow_constants(model)
         record = step_record(self)
-        if len(workshop.data.calibration):
-            ranges = find_ranges(model, checked_rows(package, workshop, 1), workshop)
+        if len(context.data.calibration):
+            ranges = find_ranges(model, checked_rows(package, context, 1), context)
             record["largest_value"] = _largest(model, ranges, left)
-        return finish(_halve(model, left), package, workshop, room, record)
+        return finish(_halve(model, left), package, context, folder, record)
 
 
 def _narrow_constants(model: onnx.ModelProto) -> None:

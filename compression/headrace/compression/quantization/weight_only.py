@@ -22,7 +22,7 @@ from headrace.compression.onnx_model.source import (
     weights_of,
 )
 from headrace.compression.onnx_model.verify import finish
-from headrace.compression.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class WeightOnly:
     block: int = 32
     exclude: tuple[str, ...] = ()
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
         """Give the package. Raises NotApplicable when no MatMul or Gemm has constant weights."""
         if self.bits not in {4, 8} or self.block < 16 or self.block & (self.block - 1):
             raise CompressionError(
@@ -52,8 +52,8 @@ class WeightOnly:
             )
         model = read_model(package, "WeightOnly")
         refuse_quantized(model, "WeightOnly")
-        room = workshop.room(self)
-        model = prepare(model, room)
+        folder = context.step_dir(self)
+        model = prepare(model, folder)
         chosen = chosen_nodes(model, self.exclude)
         flat = {name for name, tensor in weights_of(model.graph).items() if len(tensor.dims) == 2}
         layers = {
@@ -67,7 +67,7 @@ class WeightOnly:
         keep_layer_norms_apart(model)
         self._replace(model, layers)
         record = {**step_record(self), "layers": len(layers)}
-        return finish(model, package, workshop, room, record)
+        return finish(model, package, context, folder, record)
 
     def _replace(self, model: onnx.ModelProto, layers: set[str]) -> None:
         from onnx import helper, numpy_helper

@@ -20,7 +20,7 @@ from headrace.compression.steps import (
     Progress,
     Recipe,
     Step,
-    Workshop,
+    StepContext,
     no_progress,
     step_name,
     step_record,
@@ -49,23 +49,23 @@ class Source:
     origin: str
 
 
-class Workbench:
+class RecipeRunner:
     """Makes packages of one source. Packages of a finished step are found again by a later process."""
 
     def __init__(
         self, source: Source, folder: Path, data: Splits, *, seed: int, threads: int, progress: Progress = no_progress
     ) -> None:
-        """folder: for all that is made; for this source, data and seed alone. The others: see Workshop."""
+        """folder: for all that is made; for this source, data and seed alone. The others: see StepContext."""
         self._source = source
         self._folder = folder
-        self._workshop = Workshop(folder, data, seed=seed, threads=threads, progress=progress)
+        self._context = StepContext(folder, data, seed=seed, threads=threads, progress=progress)
         self._networks: dict[tuple[Step, ...], Network] = {}
 
-    def workshop(self, purpose: str) -> Workshop:
+    def context(self, purpose: str) -> StepContext:
         """Give a folder of its own and the data, for something that is no step of a recipe."""
         folder = self._folder / purpose
         folder.mkdir(parents=True, exist_ok=True)
-        return dataclasses.replace(self._workshop, folder=folder)
+        return dataclasses.replace(self._context, folder=folder)
 
     def make(self, recipe: Recipe) -> ModelPackage:
         """Carry out a recipe. Raises what its steps raise; NotApplicable when there is no network to start from."""
@@ -95,15 +95,15 @@ class Workbench:
         return 0, self._source.network if needs_network and self._source.network else self._source.package
 
     def _carry_out(self, step: Step, made: Made, done: tuple[Step, ...]) -> Made:
-        workshop = dataclasses.replace(self._workshop, folder=self._folder_of(done))
-        workshop.folder.mkdir(parents=True, exist_ok=True)
+        context = dataclasses.replace(self._context, folder=self._folder_of(done))
+        context.folder.mkdir(parents=True, exist_ok=True)
         if isinstance(step, NetworkStep):
-            self._networks[done] = step.change(_network(made, step), workshop)
+            self._networks[done] = step.change(_network(made, step), context)
             return self._networks[done]
-        package = _package_of(step, made, workshop)
-        marker = workshop.folder / _DONE
+        package = _package_of(step, made, context)
+        marker = context.folder / _DONE
         partial = marker.with_suffix(".partial")
-        partial.write_text(str(package.folder.relative_to(workshop.folder)), "utf-8")
+        partial.write_text(str(package.folder.relative_to(context.folder)), "utf-8")
         partial.replace(marker)
         return package
 
@@ -123,12 +123,12 @@ def _finished(marker: Path) -> ModelPackage | None:
     return package
 
 
-def _package_of(step: ExportStep | PackageStep, made: Made, workshop: Workshop) -> ModelPackage:
+def _package_of(step: ExportStep | PackageStep, made: Made, context: StepContext) -> ModelPackage:
     if isinstance(step, ExportStep):
-        return step.export(_network(made, step), workshop)
+        return step.export(_network(made, step), context)
     if not isinstance(made, ModelPackage):
         raise CompressionError(f"{step_name(step)} works on packages; export the network before it")
-    return step.convert(made, workshop)
+    return step.convert(made, context)
 
 
 def _network(made: Made, step: Step) -> Network:

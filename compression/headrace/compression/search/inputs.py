@@ -18,7 +18,7 @@ from headrace.compression.errors import CompressionError
 from headrace.compression.evaluation.evaluate import predict
 from headrace.compression.export.parity import check_parity
 from headrace.compression.recipes.runner import Source
-from headrace.compression.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelDirectory, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.package.manifest import MANIFEST
 from headrace.lifecycle.packages.adding import describe
@@ -87,8 +87,8 @@ def _origin(request: Request, package: ModelPackage) -> str:
 def _find_package(request: Request, models: ModelDirectory, folder: Path) -> ModelPackage:
     path = Path(request.model)
     if path.suffix == ".onnx" and not path.is_dir():
-        room = _empty(folder / "original")
-        package = describe(path, room, name=request.name or None, labels=request.labels)
+        original = _empty(folder / "original")
+        package = describe(path, original, name=request.name or None, labels=request.labels)
         package.verify()
         return package
     if request.name or request.outputs or request.labels:
@@ -122,8 +122,8 @@ def _from_network(request: Request, folder: Path, *, seed: int, threads: int) ->
         raise CompressionError(
             f"{request.model} takes {', '.join(network.example)}, but the data has {', '.join(data.train.inputs)}"
         )
-    workshop = Workshop(_empty(folder / "original"), data, seed=seed, threads=threads)
-    return Source(OnnxExport().export(network, workshop), network, request.model), data
+    context = StepContext(_empty(folder / "original"), data, seed=seed, threads=threads)
+    return Source(OnnxExport().export(network, context), network, request.model), data
 
 
 def _network_of(request: Request, package: ModelPackage, data: Splits) -> Network:

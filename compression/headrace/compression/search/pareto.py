@@ -1,4 +1,4 @@
-"""The Pareto front of attempts: those that no other attempt beats in everything. Pure."""
+"""The Pareto front of trials: those that no other trial beats in everything. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Point:
-    """What an attempt costs, in each respect less is better.
+    """What an trial costs, in each respect less is better.
 
     loss: how much worse its metric is than the best possible, in the metric's own unit. seconds: of a batch.
     size_bytes: of its files.

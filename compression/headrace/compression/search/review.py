@@ -18,7 +18,7 @@ from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.architectures import FAMILIES, ImageTask, build
 from headrace.compression.networks.flops import count_onnx, multiply_adds, parameters_of
 from headrace.compression.networks.loading import need_torch
-from headrace.compression.steps import Progress, Workshop, no_progress
+from headrace.compression.steps import Progress, StepContext, no_progress
 from headrace.contracts import ModelPackage, Tensors
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ class _Comparison:
         example = {name: array[:_EXAMPLE_ROWS] for name, array in self._rows.items()}
         data = Dataset(self._rows)
         with tempfile.TemporaryDirectory(prefix="headrace-review-") as folder:
-            workshop = Workshop(Path(folder), Splits(data, data, data, data), threads=options.get("threads", 1))
-            made = OnnxExport().export(Network(family, module, example, ("scores",)), workshop)
+            context = StepContext(Path(folder), Splits(data, data, data, data), threads=options.get("threads", 1))
+            made = OnnxExport().export(Network(family, module, example, ("scores",)), context)
             measured = measure(made, self._package, inputs=self._rows, row_sizes=self._row_sizes, **_measuring(options))
         return _reviewed(family, measured, (parameters_of(module), multiply_adds(module, example)))
 

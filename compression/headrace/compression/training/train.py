@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.networks.loading import need_torch
-from headrace.compression.steps import Step, Workshop, step_name
+from headrace.compression.steps import Step, StepContext, step_name
 from headrace.compression.training.options import Trained, Training
 from headrace.contracts import ModelPackage
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def train(
     network: Network,
-    workshop: Workshop,
+    context: StepContext,
     training: Training,
     *,
     checkpoints: Path,
@@ -41,17 +41,17 @@ def train(
     loss is no number any more; MissingLibrary without torch.
     """
     need_torch("training")
-    from headrace.compression.training.loop import Fitting, computing
+    from headrace.compression.training.loop import TrainingLoop, computing
     from headrace.compression.training.training_data import prepare
 
     checkpoints.mkdir(parents=True, exist_ok=True)
     pupil = network.copy()
-    with computing(workshop.threads):
-        lessons = prepare(pupil, workshop, training, (teacher, unlabelled, checkpoints))
-        history = Fitting(pupil, lessons, training, workshop, checkpoints).run()
-    return Trained(pupil, history, lessons.labelled_rows, len(lessons.rows) - lessons.labelled_rows)
+    with computing(context.threads):
+        data = prepare(pupil, context, training, (teacher, unlabelled, checkpoints))
+        history = TrainingLoop(pupil, data, training, context, checkpoints).run()
+    return Trained(pupil, history, data.labelled_rows, len(data.rows) - data.labelled_rows)
 
 
-def checkpoint_folder(workshop: Workshop, step: Step) -> Path:
-    """Name the folder for the checkpoints of a step: beside its room, which is emptied at every start."""
-    return workshop.folder / f"{step_name(step)}-checkpoints"
+def checkpoint_folder(context: StepContext, step: Step) -> Path:
+    """Name the folder for the checkpoints of a step: beside its own folder, which is emptied at every start."""
+    return context.folder / f"{step_name(step)}-checkpoints"

@@ -16,7 +16,7 @@ from headrace.compression.data.dataset import Dataset
 from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.errors import DataError
 from headrace.compression.networks.network import Network, as_array, as_tensor
-from headrace.compression.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.compression.training.loss import NO_CLASS, Objective, choose, find_taught, logits_of
 from headrace.compression.training.options import Training
 from headrace.contracts import ModelPackage, Tensors
@@ -29,7 +29,7 @@ _TEACHER_ROWS: Final = 64
 
 
 @dataclass(frozen=True)
-class Lessons:
+class TrainingData:
     """Rows to learn from. labels: classes or values, one entry a row; targets: what the teacher gave; None if none."""
 
     rows: Dataset
@@ -56,10 +56,10 @@ class Lessons:
 
 def prepare(
     network: Network,
-    workshop: Workshop,
+    context: StepContext,
     training: Training,
     given: tuple[Teacher | None, Dataset | None, Path],
-) -> Lessons:
+) -> TrainingData:
     """Gather what to train with. given: the teacher, more rows for it to label, the folder to keep its answers in.
 
     Raises DataError when there is nothing to learn from, or nothing that the network can learn.
@@ -67,7 +67,7 @@ def prepare(
     teacher, unlabelled, folder = given
     if unlabelled is not None and teacher is None:
         raise DataError("rows without labels teach nothing without a teacher; name one, or leave the rows out")
-    rows = _joined(workshop.data.train, unlabelled)
+    rows = _joined(context.data.train, unlabelled)
     network.arguments(rows.inputs)
     labels = read_labels(rows.labels, network.labels)
     known = np.zeros(len(rows), bool) if labels is None else _is_known(labels)
@@ -78,7 +78,7 @@ def prepare(
     if teacher is None:
         assert labels is not None
         rows, labels, known = rows.take(np.flatnonzero(known)), labels[known], known[known]
-    taught = None if teacher is None else _ask(teacher, network.example, workshop)
+    taught = None if teacher is None else _ask(teacher, network.example, context)
     output, kind = choose(network, labels, taught)
     example = network.infer(network.example)[output]
     objective = Objective(
@@ -91,8 +91,8 @@ def prepare(
     targets = None
     if teacher is not None and taught is not None:
         key = _counterpart(output, example.shape[1:], taught)
-        targets = _targets(teacher, rows, (key, kind), workshop, folder)
-    return Lessons(rows, labels, targets, objective, int(known.sum()))
+        targets = _targets(teacher, rows, (key, kind), context, folder)
+    return TrainingData(rows, labels, targets, objective, int(known.sum()))
 
 
 def _counterpart(output: str, shape: tuple[int, ...], taught: Tensors) -> str:
@@ -145,7 +145,7 @@ def _is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(known.reshape(len(labels), -1).any(axis=1))
 
 
-def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], workshop: Workshop) -> Tensors:
+def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], context: StepContext) -> Tensors:
     """Give all that a teacher says of some rows."""
     if isinstance(teacher, Network):
         return teacher.infer(inputs)
@@ -156,19 +156,19 @@ def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], workshop: Worksho
             f"the teacher {teacher.name!r} needs the input {missing[0]!r}; the rows have {', '.join(inputs)}"
         )
     rows = len(next(iter(inputs.values())))
-    model = load_model(teacher, "cpu", workshop.threads)
+    model = load_model(teacher, "cpu", context.threads)
     try:
         parts = []
         for start in range(0, rows, _TEACHER_ROWS):
             parts.append(model.infer({name: inputs[name][start : start + _TEACHER_ROWS] for name in wanted}))
-            workshop.progress(min(start + _TEACHER_ROWS, rows), rows, "asking the teacher")
+            context.progress(min(start + _TEACHER_ROWS, rows), rows, "asking the teacher")
     finally:
         model.close()
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _targets(
-    teacher: Teacher, rows: Dataset, wanted: tuple[str, str], workshop: Workshop, folder: Path
+    teacher: Teacher, rows: Dataset, wanted: tuple[str, str], context: StepContext, folder: Path
 ) -> NDArray[np.float32]:
     """Let the teacher label all rows, once: the answers are kept under a checksum of teacher and rows."""
     output, kind = wanted
@@ -179,7 +179,7 @@ def _targets(
     if kept.exists():
         answers: NDArray[Any] = np.load(kept, allow_pickle=False)
     else:
-        answers = _ask(teacher, rows.inputs, workshop)[output]
+        answers = _ask(teacher, rows.inputs, context)[output]
         partial = kept.with_suffix(".partial")
         with partial.open("wb") as file:
             np.save(file, answers, allow_pickle=False)

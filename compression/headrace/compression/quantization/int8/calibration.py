@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headrace.compression.data.row_layout import RowRuns
 from headrace.compression.errors import CompressionError
 from headrace.compression.onnx_model.blame import refusal
-from headrace.compression.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import Tensors
 from headrace.contracts.formatting import first_line
 
@@ -84,7 +84,7 @@ class Probe:
 
 
 def find_ranges(
-    model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, method: Method = "minmax", percentile: float = 99.99
+    model: onnx.ModelProto, rows: RowRuns, context: StepContext, method: Method = "minmax", percentile: float = 99.99
 ) -> Ranges:
     """Find the range of every float32 tensor that flows between nodes.
 
@@ -92,12 +92,12 @@ def find_ranges(
     entropy cuts where the distribution loses least (Kullback-Leibler divergence; S. Migacz, 8-bit inference with
     TensorRT, 2017). A tensor that held NaN or infinity, or nothing in all rows, has none.
     """
-    probe = Probe(model, float_tensors(model), workshop.threads)
+    probe = Probe(model, float_tensors(model), context.threads)
     batches = list(rows.runs())
     passes = 1 if method == "minmax" else 2
     ranges: Ranges = {}
     for done, batch in enumerate(batches):
-        workshop.progress(done, passes * len(batches), "calibration")
+        context.progress(done, passes * len(batches), "calibration")
         for name, values in probe.run(batch):
             if values.size:
                 low, high = float(values.min()), float(values.max())
@@ -108,7 +108,7 @@ def find_ranges(
         return ranges
     histograms = {name: np.zeros(_LEVELS * _BINS_PER_LEVEL, np.int64) for name in ranges}
     for done, batch in enumerate(batches):
-        workshop.progress(len(batches) + done, passes * len(batches), "calibration")
+        context.progress(len(batches) + done, passes * len(batches), "calibration")
         for name, values in probe.run(batch):
             if values.size and name in ranges:
                 histograms[name] += np.histogram(values, histograms[name].size, _frame(ranges[name]))[0]

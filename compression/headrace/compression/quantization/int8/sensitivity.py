@@ -28,7 +28,7 @@ from headrace.compression.onnx_model.source import (
 )
 from headrace.compression.onnx_model.verify import checked_rows
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Ranges, find_ranges
-from headrace.compression.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, Tensors
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class LayerSensitivity:
     sqnr_db: float
 
 
-def sensitivity(package: ModelPackage, workshop: Workshop, *, layers: int = 64) -> list[LayerSensitivity]:
+def sensitivity(package: ModelPackage, context: StepContext, *, layers: int = 64) -> list[LayerSensitivity]:
     """Measure the layers with constant weights, most sensitive first; needs no labels.
 
     layers: most that are measured; of more, as many are taken evenly from first to last.
@@ -69,7 +69,7 @@ def sensitivity(package: ModelPackage, workshop: Workshop, *, layers: int = 64) 
     """
     model = read_model(package, "the sensitivity of layers")
     refuse_quantized(model, "the sensitivity of layers")
-    rows = checked_rows(package, workshop, MINIMUM_ROWS)
+    rows = checked_rows(package, context, MINIMUM_ROWS)
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
         model = prepare(model, Path(folder))
     names = [node.name for node in weighted_nodes(model.graph, WEIGHTED)]
@@ -77,7 +77,7 @@ def sensitivity(package: ModelPackage, workshop: Workshop, *, layers: int = 64) 
         raise NotApplicable(
             "the model has no Conv, Gemm or MatMul with constant weights, so there is nothing to measure"
         )
-    return measure(model, rows, workshop, [names[position] for position in evenly(len(names), layers)])
+    return measure(model, rows, context, [names[position] for position in evenly(len(names), layers)])
 
 
 def most_sensitive(found: Sequence[LayerSensitivity], share: float) -> tuple[str, ...]:
@@ -87,7 +87,7 @@ def most_sensitive(found: Sequence[LayerSensitivity], share: float) -> tuple[str
 
 
 def left_in_float(
-    model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, layers: Sequence[str], share: float
+    model: onnx.ModelProto, rows: RowRuns, context: StepContext, layers: Sequence[str], share: float
 ) -> tuple[str, ...]:
     """Name the layers that a step leaves in float because they are the most sensitive `share`; none of 0.
 
@@ -98,7 +98,7 @@ def left_in_float(
         raise CompressionError(f"sensitive_share must be at least 0 and below 1, not {share}")
     if not share:
         return ()
-    left = most_sensitive(measure(model, rows, workshop, layers), share)
+    left = most_sensitive(measure(model, rows, context, layers), share)
     weight = {node.name: node.input[1] for node in model.graph.node if node.name in set(layers)}
     readers, leaving = Counter(weight.values()), Counter(weight[name] for name in left)
     left = tuple(name for name in layers if 2 * leaving[weight[name]] > readers[weight[name]])
@@ -107,15 +107,17 @@ def left_in_float(
     return left
 
 
-def measure(model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, names: Sequence[str]) -> list[LayerSensitivity]:
+def measure(
+    model: onnx.ModelProto, rows: RowRuns, context: StepContext, names: Sequence[str]
+) -> list[LayerSensitivity]:
     """Simulate int8 in each of the named layers of a prepared model, most sensitive first."""
     sample = rows.take(evenly(len(rows), _ROWS))
-    ranges = find_ranges(model, sample, workshop)
-    simulation = _Simulation(model, names, ranges, workshop.threads)
+    ranges = find_ranges(model, sample, context)
+    simulation = _Simulation(model, names, ranges, context.threads)
     plain = simulation.run(sample, None)
     found = []
     for done, name in enumerate(names):
-        workshop.progress(done, len(names), f"sensitivity of {name}")
+        context.progress(done, len(names), f"sensitivity of {name}")
         noise = [_sqnr_db(want, have) for want, have in zip(plain, simulation.run(sample, name), strict=True)]
         node = simulation.nodes[name]
         found.append(LayerSensitivity(name, node.op_type, simulation.weights[name].size, min(noise)))

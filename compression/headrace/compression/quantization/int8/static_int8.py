@@ -31,7 +31,7 @@ from headrace.compression.quantization.int8.float_start import after_a_layer, po
 from headrace.compression.quantization.int8.processor import needs_narrow_weights
 from headrace.compression.quantization.int8.quantizer import manner, per_channel_or_tensor, run_quantizer
 from headrace.compression.quantization.int8.sensitivity import WEIGHTED, left_in_float
-from headrace.compression.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
@@ -89,24 +89,24 @@ class StaticInt8:
     activations: Literal["uint8", "int8"] = "uint8"
     weight_bits: Literal[7, 8] | None = None
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
         """Give the int8 package. Raises DataError when there are fewer than 32 calibration rows, or wrong ones."""
         model = read_model(package, "StaticInt8")
         refuse_quantized(model, "StaticInt8")
-        rows = checked_rows(package, workshop, MINIMUM_ROWS)
-        room = workshop.room(self)
-        model = prepare(model, room)
+        rows = checked_rows(package, context, MINIMUM_ROWS)
+        folder = context.step_dir(self)
+        model = prepare(model, folder)
         chosen = self._chosen(model)
         layers = [node.name for node in weighted_nodes(model.graph, WEIGHTED) if node.name in chosen]
         if not layers:
             raise NotApplicable("no Conv, Gemm or MatMul with constant weights is left for StaticInt8 to quantize")
-        left_out = left_in_float(model, rows, workshop, layers, self.sensitive_share)
+        left_out = left_in_float(model, rows, context, layers, self.sensitive_share)
         chosen -= set(left_out)
         split_gemms(model, better_split(model, chosen), adds="Sum")
         chosen = after_a_layer(model, chosen)
         keep_layer_norms_apart(model)
         pool_first(model, chosen)
-        ranges = find_ranges(model, rows, workshop, self.method, self.percentile)
+        ranges = find_ranges(model, rows, context, self.method, self.percentile)
         _refuse_without_range(model, chosen, ranges)
         narrow = needs_narrow_weights() if self.weight_bits is None else self.weight_bits == 7
         facts = {
@@ -121,7 +121,7 @@ class StaticInt8:
             quantized = step._quantize(model, ranges, chosen, narrow, bool(tried))
             let_branches_read_int8(quantized)
             leave_results_in_float(quantized, chosen, {node.name: node.output[0] for node in model.graph.node})
-            return finish(quantized, package, workshop, room, {**step_record(step), **facts, **tried})
+            return finish(quantized, package, context, folder, {**step_record(step), **facts, **tried})
 
         return per_channel_or_tensor(model, self.per_channel, made)
 
