@@ -26,6 +26,7 @@ from headrace.compression.steps import (
     step_record,
 )
 from headrace.contracts import ModelPackage, PackageError, read_package
+from headrace.contracts.files import atomic_write
 
 if TYPE_CHECKING:
     from headrace.compression.networks.network import Network
@@ -102,9 +103,7 @@ class RecipeRunner:
             return self._networks[done]
         package = _package_of(step, made, context)
         marker = context.folder / _DONE
-        partial = marker.with_suffix(".partial")
-        partial.write_text(str(package.folder.relative_to(context.folder)), "utf-8")
-        partial.replace(marker)
+        atomic_write(marker, str(package.folder.relative_to(context.folder)).encode())
         return package
 
     def _folder_of(self, done: Sequence[Step]) -> Path:

@@ -25,6 +25,7 @@ from headrace.compression.search.result import SearchConfig, SearchResult
 from headrace.compression.search.strategy import first_stage, is_shrunk, second_stage
 from headrace.compression.search.trials import Status, Trial, TrialLog, Verdict, judge, pareto, rank_paying
 from headrace.contracts import HeadraceError, ModelDirectory, ModelPackage, PackageError, Tensors, read_package
+from headrace.contracts.files import atomic_write
 from headrace.lifecycle.packages.registry import promote
 
 __all__ = ["NullCallbacks", "Search", "SearchCallbacks", "SearchConfig", "SearchResult"]
@@ -253,7 +254,7 @@ class Search:
         except Exception as exc:  # noqa: BLE001  (as for recipes; the verdict doesn't depend on it)
             where = self._log.explain("sensitivity", traceback.format_exc())
             return (), f"{type(exc).__name__}: {exc}; {where.relative_to(self.folder)} has the traceback"
-        file.write_bytes(msgspec.json.encode(found))
+        atomic_write(file, msgspec.json.encode(found))
         return found, ""
 
     def package_of(self, trial: Trial) -> ModelPackage:

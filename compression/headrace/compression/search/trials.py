@@ -12,6 +12,7 @@ import msgspec
 from headrace.compression.benchmarking.compare import SAME, Measurement, faster
 from headrace.compression.evaluation.evaluate import Disagreement, Evaluation, MaxDrop, surely_within, within
 from headrace.compression.search.pareto import Point, front
+from headrace.contracts.files import atomic_write
 
 #: measured: there are figures. not applicable: the recipe has nothing to do here. not installed: it lacks a library.
 #: failed: it went wrong.
@@ -197,9 +198,7 @@ class TrialLog:
         """Write it, whole or not at all."""
         file = self._file(trial.recipe)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(trial)))
-        partial.replace(file)
+        atomic_write(file, msgspec.json.format(msgspec.json.encode(trial)))
         return trial
 
     def explain(self, recipe: str, traceback: str) -> Path:

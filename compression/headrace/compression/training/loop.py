@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import hashlib
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from headrace.compression.networks.network import Network
 from headrace.compression.steps import StepContext
 from headrace.compression.training.options import Epoch, Training
 from headrace.compression.training.training_data import TrainingData, weights_digest
+from headrace.contracts.files import atomic_file
 
 CHECKPOINT: Final = "training.pt"
 
@@ -192,9 +192,5 @@ class TrainingLoop:
             "optimizer": self._optimizer.state_dict(),
             "history": [(epoch.number, epoch.train_loss, epoch.validation_loss) for epoch in history],
         }
-        partial = self._file.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with atomic_file(self._file) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._file)

@@ -20,6 +20,7 @@ from headrace.compression.steps import StepContext
 from headrace.compression.training.loss import NO_CLASS, Objective, choose, find_taught, logits_of
 from headrace.compression.training.options import Training
 from headrace.contracts import ModelPackage, Tensors
+from headrace.contracts.files import atomic_file
 from headrace.runtimes.loading import load_model
 
 Teacher: TypeAlias = Network | ModelPackage
@@ -180,10 +181,8 @@ def _targets(
         answers: NDArray[Any] = np.load(kept, allow_pickle=False)
     else:
         answers = _ask(teacher, rows.inputs, context)[output]
-        partial = kept.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with atomic_file(kept) as file:
             np.save(file, answers, allow_pickle=False)
-        partial.replace(kept)
     if kind == "classes":
         # One batch alone may look like probabilities; all rows hardly.
         return as_array(logits_of(as_tensor(answers), probabilities=are_probabilities(answers)))
