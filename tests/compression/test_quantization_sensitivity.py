@@ -8,8 +8,7 @@ import pytest
 from tests.compression.onnx_models import bytes_of, context_of, model_of, package_of, random
 
 from headrace.compression.errors import NotApplicable
-from headrace.compression.quantization import LayerSensitivity, most_sensitive
-from headrace.compression.quantization.int8 import sensitivity
+from headrace.compression.quantization import LayerSensitivity, most_sensitive, sensitivity
 from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage
 

@@ -14,9 +14,8 @@ from headrace.compression.evaluation.metrics import Metric, metric_for
 from headrace.compression.export.export import OnnxExport, TorchExport
 from headrace.compression.networks.loading import load_network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
-from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
+from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly, sensitivity
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.quantization.int8 import sensitivity
 from headrace.compression.recipes.catalog import parse_recipe
 from headrace.compression.recipes.functions import export, prune, quantize
 from headrace.compression.recipes.runner import Source
