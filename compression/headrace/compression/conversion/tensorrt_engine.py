@@ -33,6 +33,7 @@ from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import MODEL_FILE, derive_package
 from headrace.runtimes.base import find_runtime
 from headrace.runtimes.loading import load_model
+from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -141,22 +142,19 @@ def provider_options(package: ModelPackage, precision: str) -> Mapping[str, str]
 
 
 def _build(model: onnx.ModelProto, package: ModelPackage, precision: str, folder: Path) -> Path:
-    import onnxruntime as ort
-
     file = folder / MODEL_FILE
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("ep.context_enable", "1")
-    options.add_session_config_entry("ep.context_embed_mode", "1")
-    options.add_session_config_entry("ep.context_file_path", str(file))
-    # What TensorRT can't run must not fall to the CPU: an engine is the whole model or nothing.
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    entries = {
+        "ep.context_enable": "1",
+        "ep.context_embed_mode": "1",
+        "ep.context_file_path": str(file),
+        # What TensorRT can't run must not fall to the CPU: an engine is the whole model or nothing.
+        "session.disable_cpu_ep_fallback": "1",
+    }
+    providers = [(_PROVIDER, dict(provider_options(package, precision)))]
     try:
-        ort.InferenceSession(
-            model.SerializeToString(), options, providers=[(_PROVIDER, dict(provider_options(package, precision)))]
-        )
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-        raise CompressionError(f"TensorRT can't build an engine of this model: {first_line(exc)}") from exc
+        open_session(model, SessionConfig(providers=providers, entries=entries, log_errors=True))
+    except SessionFailed as exc:
+        raise CompressionError(f"TensorRT can't build an engine of this model: {first_line(exc.cause)}") from exc.cause
     if not file.exists():
         raise CompressionError("TensorRT didn't take the whole model, so that there is no engine to keep")
     return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,14 @@ from headrace.compression.onnx_model.gemm import flatten_biases
 from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.onnx_model.source import name_nodes, read_model
 from headrace.contracts import ModelPackage
+from headrace.contracts.formatting import first_line
+from headrace.runtimes.local.onnx_session import Level, SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx
+
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
@@ -24,34 +30,39 @@ def prepare(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
     folder: for ONNX Runtime to write in. Raises CompressionError when it can't load the model.
     """
-    import onnx
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # Basic optimisations only: they stay within standard ONNX and hold on every machine.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(folder / "prepared.onnx")
     try:
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        prepared = onnx.load(options.optimized_model_filepath)
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+        # Basic optimisations only: they stay within standard ONNX and hold on every machine.
+        prepared = optimized(model, "basic", folder)
+    except SessionFailed as exc:
         raise CompressionError(
             refusal(
                 "onnxruntime",
                 "fold the constants of this model",
-                exc,
+                exc.cause,
                 model,
                 "the original serves as it is; compress it for another runtime (--for), or with another onnxruntime",
             )
-        ) from exc
-    finally:
-        Path(options.optimized_model_filepath).unlink(missing_ok=True)
+        ) from exc.cause
     prepared = _with_shapes(prepared)
     flatten_biases(prepared)
     share_constants(prepared)
     name_nodes(prepared.graph)
     return prepared
+
+
+def optimized(model: onnx.ModelProto, level: Level, folder: Path) -> onnx.ModelProto:
+    """Return a model as ONNX Runtime optimizes it. folder: for a temporary file. Raises SessionFailed."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    file = folder / "optimized.onnx"
+    try:
+        open_session(model, SessionConfig(optimization=level, optimized_file=file))
+        return onnx.load(file)
+    except (DecodeError, OSError) as exc:
+        raise SessionFailed(exc) from exc
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def check_exclude(package: ModelPackage, exclude: Sequence[str]) -> None:
@@ -68,13 +79,17 @@ def check_exclude(package: ModelPackage, exclude: Sequence[str]) -> None:
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infer what ONNX can; where its inference fails, ONNX Runtime's own stands, which the file holds already."""
-    import onnx
+    """Infer the types and shapes that ONNX can; the model stays as it is where its inference fails.
 
-    # protobuf merges it; data propagation gives shapes that other tensors carry.
+    ONNX Runtime wrote its own shapes into the file already, so that a failure costs details of nodes it doesn't know.
+    """
+    from onnx.checker import ValidationError
+    from onnx.shape_inference import InferenceError, infer_shapes
+
+    # Data propagation gives shapes that other tensors carry, but fails on more models.
     for data_prop in (True, False):
         try:
-            return onnx.shape_inference.infer_shapes(model, data_prop=data_prop)
-        except Exception:  # noqa: BLE001, S112  (onnx raises RuntimeError and classes of its own C++ module)
-            continue
+            return infer_shapes(model, data_prop=data_prop)
+        except (InferenceError, ValidationError, RuntimeError) as exc:
+            logger.info("compression.shape_inference_failed data_propagation=%s error=%s", data_prop, first_line(exc))
     return model

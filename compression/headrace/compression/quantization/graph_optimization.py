@@ -12,12 +12,14 @@ import numpy as np
 
 from headrace.compression.errors import CompressionError
 from headrace.compression.onnx_model.blame import refusal, whose
+from headrace.compression.onnx_model.preparation import optimized
 from headrace.compression.onnx_model.source import keep_layer_norms_apart, need, read_model
 from headrace.compression.onnx_model.verify import finish, load, proof_batches, run
 from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import derive_package
+from headrace.runtimes.local.onnx_session import Level, SessionFailed
 
 if TYPE_CHECKING:
     import onnx
@@ -84,35 +86,19 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     return slim
 
 
-def _optimise(model: onnx.ModelProto, level: str, folder: Path) -> onnx.ModelProto:
-    import onnx
-    import onnxruntime as ort
-
-    levels = ort.GraphOptimizationLevel
-    options = ort.SessionOptions()
-    # Without its warning that the graph is for this kind of processor: the documentation says so.
-    options.log_severity_level = 3
-    options.graph_optimization_level = {
-        "basic": levels.ORT_ENABLE_BASIC,
-        "extended": levels.ORT_ENABLE_EXTENDED,
-        "all": levels.ORT_ENABLE_ALL,
-    }[level]
-    options.optimized_model_filepath = str(folder / "optimised.onnx")
+def _optimise(model: onnx.ModelProto, level: Level, folder: Path) -> onnx.ModelProto:
     try:
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return onnx.load(options.optimized_model_filepath)
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+        return optimized(model, level, folder)
+    except SessionFailed as exc:
         raise CompressionError(
             refusal(
                 "onnxruntime",
                 "save this model as it optimises it",
-                exc,
+                exc.cause,
                 model,
                 "it optimises the original as it loads it, so that nothing is lost without this recipe",
             )
-        ) from exc
-    finally:
-        Path(options.optimized_model_filepath).unlink(missing_ok=True)
+        ) from exc.cause
 
 
 def _largest_difference(source: ModelPackage, product: ModelPackage, context: StepContext) -> float:

@@ -18,6 +18,7 @@ from headrace.compression.onnx_model.blame import refusal
 from headrace.compression.steps import StepContext
 from headrace.contracts import Tensors
 from headrace.contracts.formatting import first_line
+from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -45,31 +46,25 @@ class Probe:
     def __init__(self, model: onnx.ModelProto, tensors: list[str], threads: int) -> None:
         """tensors: to be given, of those inside. Raises CompressionError when ONNX Runtime can't load the model."""
         import onnx
-        import onnxruntime as ort
 
         probed = onnx.ModelProto()
         probed.CopyFrom(model)
         given = {output.name for output in probed.graph.output}
         probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in given)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
         # Every tensor must be there to be looked at, and as the node gives it.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        config = SessionConfig(threads=threads, optimization="none")
         try:
-            self._session = ort.InferenceSession(
-                probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+            self._session = open_session(probed, config)
+        except SessionFailed as exc:
             raise CompressionError(
                 refusal(
                     "onnxruntime",
                     "load the model to calibrate",
-                    exc,
+                    exc.cause,
                     model,
                     "try a recipe that needs no ranges, such as int8-dynamic or int8-weights",
                 )
-            ) from exc
+            ) from exc.cause
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._tensors = tensors
 

@@ -30,6 +30,7 @@ from headrace.compression.onnx_model.verify import checked_rows
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Ranges, find_ranges
 from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, Tensors
+from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -239,23 +240,18 @@ def _float_outputs(model: onnx.ModelProto) -> list[str]:
 
 
 def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
     try:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+        return open_session(model, SessionConfig(threads=threads))
+    except SessionFailed as exc:
         raise CompressionError(
             refusal(
                 "onnxruntime",
                 "simulate int8 in this model",
-                exc,
+                exc.cause,
                 model,
                 "recipes that measure no layers, such as int8-static, don't need that",
             )
-        ) from exc
+        ) from exc.cause
 
 
 def _sqnr_db(want: NDArray[Any], have: NDArray[Any]) -> float:
