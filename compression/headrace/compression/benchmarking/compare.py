@@ -38,7 +38,7 @@ SAME: Final = 1.02
 
 
 class MeasureOptions(TypedDict, total=False):
-    """How to measure.
+    """Options of a measurement.
 
     threads: for each model (1). device: as of `headrace worker` (cpu). seconds: to spend on each row size (2), more
     if the models are slow. answer_s: a model that says nothing for so long is given up (300). progress: told after
@@ -88,7 +88,7 @@ class Measurement(msgspec.Struct, frozen=True):
     conditions: Conditions
 
     def at(self, rows: int) -> RowFigures:
-        """Give the figures of one row size. Raises CompressionError when it was not measured."""
+        """Return the figures of one row size. Raises CompressionError when it was not measured."""
         for figures in self.rows:
             if figures.rows == rows:
                 return figures
@@ -148,7 +148,7 @@ def measure(
 
 
 def _in_turn(handles: Sequence[BenchmarkHandle], rows: int, seconds: float) -> list[list[Block]]:
-    """Let all run blocks in turn for about so many seconds; gives turns, each with a block of every handle."""
+    """Run blocks of all handles in turn for about `seconds`; return the turns, each with a block of every handle."""
     for handle in handles:
         handle.run(rows, 0.0)
     block_s = min(BLOCK_S, seconds / (2 * MIN_PAIRS))

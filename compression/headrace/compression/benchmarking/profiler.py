@@ -41,10 +41,10 @@ Watch: TypeAlias = Callable[[Sequence[Point], float], None]
 
 
 class ProfileOptions(TypedDict, total=False):
-    """How to profile.
+    """Options of a profile.
 
     device: as of `headrace worker` (cpu). seconds: to spend on each size and number of threads (1), more for slow
-    models. answer_s: a model that says nothing for so long is given up (300). watch: told as figures come in.
+    models. answer_s: longest wait for an answer of the model's process (300). watch: called as figures come in.
     """
 
     device: str
@@ -76,7 +76,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 def default_threads() -> tuple[int, ...]:
-    """Give 1, 2, 4 and so on, up to the cores that this process may use."""
+    """Return 1, 2, 4 and so on, up to the cores that this process may use."""
     cores = usable_cores()
     return tuple(2**power for power in range(cores.bit_length()) if 2**power <= cores)
 
@@ -143,7 +143,7 @@ def describe_sizes(sizes: Mapping[str, int]) -> str:
 
 
 def _notes(manifest: Manifest, random: Mapping[str, int], others: Sequence[str]) -> tuple[str, ...]:
-    """Say what to know of a profile, each thing once. random: sizes that nobody asked for."""
+    """Return the notes of a profile, each once. random: sizes that nobody asked for."""
     notes = []
     if random:
         notes.append(
@@ -193,7 +193,7 @@ def write_profile(package: ModelPackage, measured: Profile) -> ModelPackage:
 
 
 def _record(measured: Profile) -> dict[str, Any]:
-    """Give what the package keeps of its profile: how it was measured, and every point."""
+    """Return the record of a profile in the package: its conditions, and every point."""
     return {
         "runtime": measured.runtime,
         "runtime_version": measured.runtime_version,
@@ -288,7 +288,7 @@ class _SizeSweep:
                 return
 
     def rounds(self, seconds: float) -> Iterator[float]:
-        """Run rounds for so many seconds a size, at least; gives the share done after each."""
+        """Run rounds for at least `seconds` a size; yield the share done after each."""
         budget_s = seconds * len(self._blocks)
         started = time.monotonic()
         share = 0.0

@@ -52,7 +52,7 @@ class LiteRtExport:
     tolerance: float = TOLERANCE
 
     def export(self, network: Network, context: StepContext) -> ModelPackage:
-        """Give a package for LiteRT.
+        """Return a package for LiteRT.
 
         Raises NotApplicable when the converter's environment is missing, or when a dimension other than the rows
         varies; CompressionError naming the operator that LiteRT hasn't or that holds on to a number of rows, or when
@@ -137,7 +137,7 @@ def _run_converter(python: Path, folder: Path, name: str) -> None:
 
 
 def _readable(said: str) -> str:
-    """Say it in headrace's words where the converter's are known."""
+    """Translate known messages of the converter."""
     found = said.removeprefix("Lowering not found: ")
     if found == said:
         return said

@@ -41,7 +41,7 @@ def rows_to_convert(sizes: Iterable[int]) -> int:
 
 
 def free_rows(content: bytes, rows: int) -> bytes:
-    """Give a file that takes any number of rows, of one that was converted with `rows` of them.
+    """Return a file that takes any number of rows, made from one that was converted with `rows` rows.
 
     Raises CompressionError naming the operator that holds on to the number.
     """

@@ -55,7 +55,7 @@ class OpenVinoIR:
     tolerance: float | None = None
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give the package for OpenVINO.
+        """Return the package for OpenVINO.
 
         Raises NotApplicable for what isn't an ONNX package, CompressionError naming operators that OpenVINO hasn't, or
         when outputs differ.
@@ -93,7 +93,7 @@ class OpenVinoInt8:
     exclude: tuple[str, ...] = ()
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give the int8 package for OpenVINO.
+        """Return the int8 package for OpenVINO.
 
         Raises DataError when there are fewer than 32 calibration rows, or wrong ones; NotApplicable and
         CompressionError as OpenVinoIR does.
@@ -186,7 +186,7 @@ def _save(model: ov.Model, folder: Path, *, compress: bool) -> list[Path]:
 
 
 def _cause(exc: RuntimeError) -> str:
-    """Give the lines that say what happened; those before them name places in OpenVINO's source."""
+    """Return the lines of the cause; those before them name places in OpenVINO's source."""
     lines = [line.strip(" -\t") for line in str(exc).splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(_OPERATORS)]
     return told[0] if told else lines[-1] if lines else type(exc).__name__

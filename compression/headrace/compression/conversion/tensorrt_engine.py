@@ -56,7 +56,7 @@ class TensorRtEngine:
     tolerance: float = 2e-2
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give a package that serves on `--device tensorrt`, for up to as many rows as it batches.
+        """Return a package that serves on `--device tensorrt`, for up to as many rows as it batches.
 
         Raises NotApplicable when there is no GPU, when it isn't an ONNX package, or when a dimension other than the
         rows varies; CompressionError when TensorRT can't take the whole model, or gives NaN or other shapes.
@@ -82,7 +82,7 @@ class TensorRtEngine:
 
 
 def int8_for_tensorrt(package: ModelPackage, model: onnx.ModelProto, context: StepContext) -> onnx.ModelProto:
-    """Give the model in int8 as TensorRT takes it: symmetric, with float biases."""
+    """Return the model in int8 as TensorRT takes it: symmetric, with float biases."""
     import onnx
 
     if not any(node.op_type == "QuantizeLinear" for node in nodes_of(model.graph)):
@@ -125,7 +125,7 @@ def _need_gpu() -> None:
 
 
 def provider_options(package: ModelPackage, precision: str) -> Mapping[str, str]:
-    """Give the provider's options: the precision, and batches of one row to as many as the package has."""
+    """Return the provider's options: the precision, and batches of one row to as many as the package has."""
 
     def shapes(rows: int) -> str:
         sizes = {spec.name: "x".join(map(str, (rows, *spec.shape))) for spec in package.manifest.inputs}

@@ -47,7 +47,7 @@ class TvmLibrary:
     tolerance: float = TOLERANCE
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give the package for TVM.
+        """Return the package for TVM.
 
         Raises NotApplicable for what isn't an ONNX package; CompressionError naming operators that TVM hasn't, when it
         can't compile here, or when outputs differ or some number of rows fails.
@@ -112,7 +112,7 @@ def _order(source: onnx.ModelProto, package: ModelPackage) -> None:
 
 
 def _cause(exc: Exception) -> str:
-    """Give the line that says what happened; those before it are TVM's call stack."""
+    """Return the line of the cause; those before it are TVM's call stack."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return next((line for line in lines if "not supported" in line or "Error" in line), first_line(exc))
 

@@ -203,7 +203,7 @@ def array_of(values: list[Any], name: str) -> NDArray[Any]:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Give the lengths of nested lists along their first elements."""
+    """Return the lengths of nested lists along their first elements."""
     shape = []
     while isinstance(value, list):
         shape.append(len(value))

@@ -1,4 +1,4 @@
-"""What an image classifier gives of its logits: found in one network, rebuilt on another. Imports torch."""
+"""Detects a classifier's outputs (label, probabilities, logits), and adds them to another network. Imports torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INSTEAD: Final = "a family of image classifiers can't take its place"
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """An image classifier's task, and its outputs: their kinds and datatypes, in order."""
+    """The task of an image classifier, and the kinds and datatypes of its outputs, in order."""
 
     task: ImageTask
     kinds: tuple[Kind, ...]
@@ -54,7 +54,7 @@ class WithHead(nn.Module):
 
 
 def classifier_spec(network: Network, labels: NDArray[Any] | None = None) -> ClassifierSpec:
-    """Tell what kind of image classifier a network is.
+    """Return the task and the outputs of an image classifier.
 
     labels: of rows, if there are any: whole numbers make scores of outputs that could be anything.
     Raises NotApplicable when it is none.

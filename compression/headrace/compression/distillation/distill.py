@@ -35,7 +35,7 @@ class Distill:
     patience: int = 15
 
     def change(self, network: Network, context: StepContext) -> Network:
-        """Give the student, trained with the train rows; those without a label (-1, or no label at all) as well.
+        """Return the student, trained with the train rows; those without a label (-1, or no label at all) as well.
 
         Raises NotApplicable without a student, CompressionError when its outputs aren't those of the network.
         """

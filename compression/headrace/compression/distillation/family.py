@@ -36,7 +36,7 @@ class DistillFamily(FineTuning):
             raise CompressionError(f"there is no family {self.family!r}; known are: {', '.join(FAMILIES)}")
 
     def change(self, network: Network, context: StepContext) -> Network:
-        """Give the student. Raises NotApplicable when the network is no image classifier, DataError without rows."""
+        """Return the student. Raises NotApplicable when the network is no image classifier, DataError without rows."""
         need_torch("distillation")
         from headrace.compression.distillation.classifier_head import WithHead, classifier_spec
 

@@ -73,7 +73,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class MaxDrop:
-    """How much of a metric a compressed model may lose.
+    """The largest loss of a metric that is allowed to a compressed model.
 
     fraction: 0.005 is half a point of a share (accuracy, f1, auc, r2, agreement, cosine), so 98.9 % may become 98.4 %;
     of an error (rmse, mae), which has the labels' own unit, it is 0.5 % of the original's.
@@ -82,7 +82,7 @@ class MaxDrop:
     fraction: float
 
     def __post_init__(self) -> None:
-        """Refuse what is no share."""
+        """Raise ConfigurationError for a fraction outside 0..1."""
         if not 0 <= self.fraction <= 1:
             raise ConfigurationError(f"a drop of {self.fraction} is not allowed; give 0% to 100%")
 
@@ -105,7 +105,7 @@ class MaxDrop:
 
 
 def within(evaluation: Evaluation, bound: MaxDrop) -> bool:
-    """Say whether a compressed model lost no more than allowed, on the rows measured; never with rows not finite.
+    """Whether a compressed model lost no more than allowed on the measured rows; never with rows that are not finite.
 
     An original, which has no drop, is within any bound.
     """
@@ -113,7 +113,7 @@ def within(evaluation: Evaluation, bound: MaxDrop) -> bool:
 
 
 def surely_within(evaluation: Evaluation, bound: MaxDrop) -> bool:
-    """Say whether also the worse end of the interval of the drop is within the bound."""
+    """Whether the worse end of the interval of the drop is within the bound too."""
     return _at_most(evaluation, evaluation.drop_high, bound)
 
 
@@ -126,7 +126,7 @@ def _at_most(evaluation: Evaluation, drop: float | None, bound: MaxDrop) -> bool
 def predict(
     package: ModelPackage, dataset: Dataset, *, threads: int, device: str = "cpu", batch_rows: int = BATCH_ROWS
 ) -> Tensors:
-    """Run a package over all rows, in batches, through the runtime that serves it; gives all outputs, rows first.
+    """Run a package over all rows, in batches, through the runtime that serves it; return all outputs, rows first.
 
     Those whose rows depend on each other get single rows.
     Raises DataError when the data don't fit the package, PackageError when it can't be loaded, CompressionError when
@@ -224,7 +224,7 @@ def assess(outputs: Tensors, dataset: Dataset, metric: Metric, *, reference: Ten
 
 
 def _drops(values: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
-    """Give what each pair of [compressed, original] lost, in the metric's unit, positive when worse."""
+    """Return the drop of each pair [compressed, original] in the metric's unit, positive when worse."""
     compressed, original = values[:, 0], values[:, 1]
     worse = original - compressed if metric.higher_is_better else compressed - original
     if metric.unit == "points":
@@ -248,7 +248,7 @@ def _check_alike(outputs: Tensors, reference: Tensors, metric: Metric, rows: int
 
 
 def _usable(outputs: Tensors, reference: Tensors, metric: Metric) -> NDArray[np.bool_]:
-    """Say which rows the metric counts. Raises CompressionError when there are none."""
+    """Return which rows the metric counts. Raises CompressionError when there are none."""
     if metric.family not in {"numbers", "cosine"}:
         return np.ones(len(outputs[metric.output]), np.bool_)
     kept = ~(_not_finite(outputs[metric.output]) | _not_finite(reference[metric.output]))
@@ -260,7 +260,7 @@ def _usable(outputs: Tensors, reference: Tensors, metric: Metric) -> NDArray[np.
 
 
 def _strange_rows(outputs: Tensors, reference: Tensors | None) -> NDArray[np.bool_]:
-    """Say which rows hold NaN or infinity in some output in which the reference's row has neither."""
+    """Return which rows hold NaN or infinity in an output where the reference's row is finite."""
     found = np.zeros(len(next(iter(outputs.values()))), np.bool_)
     for name, array in outputs.items():
         expected = reference.get(name) if reference is not None else None
@@ -269,7 +269,7 @@ def _strange_rows(outputs: Tensors, reference: Tensors | None) -> NDArray[np.boo
 
 
 def _not_finite(array: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say which rows of an array hold NaN or infinity."""
+    """Return which rows of an array hold NaN or infinity."""
     # BF16 is of kind V to numpy.
     if array.dtype.kind not in "fV":
         return np.zeros(len(array), np.bool_)
@@ -279,7 +279,7 @@ def _not_finite(array: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of which two models say different things.
+    """A row for which two models give different answers.
 
     row: in the dataset, from 0. origin: the row's number in the file it came from. label, original, compressed: the
     class (its name if the package has labels) or the number; None for labels that aren't there and for tensors.
@@ -300,7 +300,7 @@ class Disagreement(msgspec.Struct, frozen=True, kw_only=True):
 def disagreements(
     original: Tensors, compressed: Tensors, dataset: Dataset, metric: Metric, limit: int = 20
 ) -> list[Disagreement]:
-    """List rows of which the compressed model says something else than the original, the worst first.
+    """Return the rows for which the compressed model answers differently from the original, the worst first.
 
     For classes: rows that the original got right and the compressed model gets wrong (without labels: any that
     differ), those first of which it is surest. For numbers and tensors: the rows that moved most.
@@ -343,7 +343,7 @@ def _number_disagreements(
     one = before.shape[1] == 1
     with np.errstate(invalid="ignore"):
         far = np.abs(after - before).mean(axis=1) if metric.family != "cosine" else 1 - cosines(after, before)
-    # What is no number any more went as far as can be; what was none before says nothing.
+    # Rows that became non-finite count as infinitely far; rows non-finite in the original are ignored.
     moved = np.where(np.isfinite(far), far, np.inf)
     moved[(before == after).all(axis=1) | _not_finite(before)] = 0
     rows = np.argsort(-moved, kind="stable")[:limit]
@@ -370,7 +370,7 @@ def _class_name(number: np.int64, metric: Metric) -> str | None:
 
 
 def _number(values: NDArray[np.float64] | None, row: np.intp) -> float | None:
-    """Give one of some numbers as JSON can hold it: None for what isn't finite."""
+    """Return one of the numbers for JSON: None if it isn't finite."""
     if values is None or not math.isfinite(values[row]):
         return None
     return float(values[row])

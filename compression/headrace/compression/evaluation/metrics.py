@@ -1,4 +1,4 @@
-"""What a model's outputs are worth: metrics, and the choice of the one that fits a model and its data.
+"""Metrics of a model's outputs, and the choice of the one that fits a model and its data.
 
     of classes       accuracy, balanced-accuracy, f1      need labels that are class ids
     of scores        auc                                  the same
@@ -60,7 +60,7 @@ class Metric:
         return self.family not in {"agreement", "cosine"}
 
     def classes(self, outputs: Tensors) -> NDArray[np.int64]:
-        """Give the class that the output says, for each row; NO_CLASS where it says none."""
+        """Return the predicted class of each row; NO_CLASS where there is none."""
         array = outputs[self.output]
         if self.kind == "scores":
             return _highest(array)
@@ -90,7 +90,7 @@ class Metric:
     def contributions(
         self, outputs: Tensors, labels: NDArray[Any] | None, reference: Tensors
     ) -> NDArray[np.float64] | None:
-        """Give what each row adds to the metric: 1 or 0 for a right or wrong class, the error, the cosine.
+        """Return the contribution of each row to the metric: 1 or 0 for a right or wrong class, the error, the cosine.
 
         None for balanced-accuracy, f1, auc and r2, which are no means over rows.
         """
@@ -132,25 +132,25 @@ class Metric:
         return float(self.statistic(outputs, labels, reference or outputs)(np.ones((1, rows)))[0])
 
     def numbers(self, outputs: Tensors) -> NDArray[np.float64]:
-        """Give the output as FP64 [rows, numbers of a row]."""
+        """Return the output as FP64 [rows, numbers of a row]."""
         array = outputs[self.output]
         return array.reshape(len(array), -1).astype(np.float64)
 
     def truth(self, labels: NDArray[Any] | None) -> NDArray[np.int64]:
-        """Give labels as class ids. Raises DataError when they aren't."""
+        """Return labels as class ids. Raises DataError when they aren't."""
         ids = class_ids(labels)
         if ids is None:
             raise DataError(f"metric {self.name!r} needs labels that are class ids, one a row")
         return ids
 
     def targets(self, labels: NDArray[Any] | None) -> NDArray[np.float64]:
-        """Give labels as FP64 [rows, numbers of a row]. Raises DataError without labels."""
+        """Return labels as FP64 [rows, numbers of a row]. Raises DataError without labels."""
         if labels is None:
             raise DataError(f"metric {self.name!r} needs labels; name their column with --label")
         return labels.reshape(len(labels), -1).astype(np.float64)
 
     def errors(self, outputs: Tensors, labels: NDArray[Any] | None) -> NDArray[np.float64]:
-        """Give output minus labels, FP64 [rows, numbers of a row]. Raises DataError when they have other shapes."""
+        """Return output minus labels, FP64 [rows, numbers of a row]. Raises DataError when they have other shapes."""
         said, targets = self.numbers(outputs), self.targets(labels)
         if said.shape != targets.shape:
             raise DataError(
@@ -160,7 +160,7 @@ class Metric:
         return said - targets
 
     def _ranking(self, outputs: Tensors, reference: Tensors) -> NDArray[np.float64]:
-        """Give what orders the rows for each class, [rows, classes]; one column for two classes. NaN comes last."""
+        """Return the scores that rank the rows by class, [rows, classes]; one column for two classes. NaN is last."""
         scores = self.numbers(outputs)
         if scores.shape[1] == 2:
             # The same order as that of the probability, and no rounding to 0 and 1 makes ties.
@@ -180,7 +180,7 @@ def _highest(scores: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def class_ids(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
-    """Give labels as class ids [rows]; None when they are not whole numbers of at least 0, one a row."""
+    """Return labels as class ids [rows]; None when they are not whole numbers of at least 0, one a row."""
     if labels is None or labels.dtype.kind not in "biuf" or labels.size != len(labels):
         return None
     flat = labels.reshape(-1)
@@ -190,7 +190,7 @@ def class_ids(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
 
 
 def kind_of(spec: TensorSpec, names: Sequence[str]) -> Kind:
-    """Say how an output is read. names: the package's labels."""
+    """Return how an output is read. names: the package's labels."""
     one = all(size == 1 for size in spec.shape)
     if spec.datatype == "BYTES":
         return "text" if one and names else "other"

@@ -67,7 +67,7 @@ class OnnxExport:
     tolerance: float = TOLERANCE
 
     def export(self, network: Network, context: StepContext) -> ModelPackage:
-        """Give a package for ONNX Runtime.
+        """Return a package for ONNX Runtime.
 
         Raises CompressionError when the network has a frozen number of rows, can't be exported, or comes out different.
         """
@@ -142,7 +142,7 @@ class TorchExport:
     tolerance: float = TOLERANCE
 
     def export(self, network: Network, context: StepContext) -> ModelPackage:
-        """Give a package for the runtime `torch`. Raises CompressionError as OnnxExport does."""
+        """Return a package for the runtime `torch`. Raises CompressionError as OnnxExport does."""
         need_torch("export to .pt2")
         import torch
 
@@ -235,7 +235,7 @@ def _trace_failed(network: Network, exc: Exception) -> CompressionError:
 
 
 def _shapes(network: Network) -> tuple[tuple[int, ...], ...]:
-    """Give the shape of every input without rows, -1 where it varies. Raises CompressionError when they don't fit."""
+    """Return the shape of every input without rows, -1 where it varies. Raises CompressionError when they don't fit."""
     have = tuple(array.shape[1:] for array in network.example.values())
     shapes = network.shapes or have
     if len(shapes) != len(have) or any(
@@ -256,7 +256,7 @@ def _traced_rows(network: Network) -> Tensors:
 
 
 def _repeated(inputs: Tensors, rows: int) -> Tensors:
-    """Give the first rows of some, over again when there are fewer."""
+    """Return `count` rows, repeated when there are fewer."""
     return {name: array[np.arange(rows) % len(array)] for name, array in inputs.items()}
 
 
@@ -305,7 +305,7 @@ def _describe_program(network: Network, folder: Path, provenance: dict[str, Any]
 
 
 def _other_sizes(network: Network) -> list[Tensors]:
-    """Give random rows with about half the size in every dimension that varies, if any does and torch can run it."""
+    """Return random rows with about half the size in every dimension that varies, if any does and torch can run it."""
     if not any(-1 in shape for shape in _shapes(network)):
         return []
     batch: Tensors = {}
@@ -348,7 +348,7 @@ def _compare(
 
 
 def _tidy(model: onnx_ir.Model, inputs: list[str], outputs: list[str]) -> None:
-    """Give inputs and outputs their names, and leave out what the exporter notes of this machine's files."""
+    """Name inputs and outputs, and remove the exporter's notes of this machine's files."""
     graph = model.graph
     rows = str(graph.inputs[0].shape[0]) if graph.inputs and graph.inputs[0].shape else ""
     nodes = list(graph.all_nodes())
@@ -381,7 +381,7 @@ def _name_rows(value: onnx_ir.Value, symbol: str) -> None:
 
 
 def _cause(exc: Exception) -> str:
-    """Give the innermost cause in one line: the exporter wraps it into pages about itself."""
+    """Return the innermost cause in one line: the exporter wraps it into pages about itself."""
     inner: BaseException = exc
     while inner.__cause__ is not None:
         inner = inner.__cause__

@@ -1,1 +1,1 @@
-"""ONNX graphs made ready for quantization, and products compared with their sources."""
+"""ONNX graphs: reading, preparation for quantization, and the comparison of products with their sources."""

@@ -1,4 +1,4 @@
-"""Finds out what in a model a library failed at, and names the library: its exception alone tells nobody what to do."""
+"""Messages about failures of libraries: which node of the model they failed at, and a remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def whose(library: str) -> str:
 
 
 def failure(library: str, doing: str, exc: Exception, model: onnx.ModelProto) -> str:
-    """Say in one line that a library failed, at what, why, and what can be done about it.
+    """Return one line that a library failed, at which node, why, and a remedy.
 
     doing: what it was to do, such as "quantize this model per channel".
     """
@@ -41,7 +41,7 @@ def failure(library: str, doing: str, exc: Exception, model: onnx.ModelProto) ->
 
 
 def told(library: str, doing: str, node: onnx.NodeProto | None, cause: str, model: onnx.ModelProto) -> str:
-    """Say the same of a node that is known, or of none."""
+    """Return the same for a node that is known, or for none."""
     if node is None:
         return (
             f"{whose(library)} can't {doing}, which is no fault of the model's: {cause}; try another recipe, such as "
@@ -66,7 +66,7 @@ def _not_finite(node: onnx.NodeProto, model: onnx.ModelProto) -> str:
 
 
 def refusal(library: str, doing: str, exc: Exception, model: onnx.ModelProto, remedy: str) -> str:
-    """Say in one line what a library can't do with a model, at which node if its message tells, and a remedy."""
+    """Return one line that a library can't process a model, at which node if its message names one, and a remedy."""
     return f"{whose(library)} can't {doing}{named_in(str(exc), model)}: {first_line(exc)}; {remedy}"
 
 

@@ -27,7 +27,7 @@ _Key: TypeAlias = tuple[object, ...]
 
 @dataclass
 class _Scope:
-    """What a graph sees. known: constants by what they are. names: those of constants. renamed: those that went."""
+    """The constants in scope of a graph. known: by content. names: those of constants. renamed: those replaced."""
 
     known: dict[_Key, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)

@@ -140,7 +140,7 @@ def _run_product(model: LoadedModel, batch: Tensors) -> Tensors:
 
 
 def checked_rows(package: ModelPackage, context: StepContext, minimum: int) -> RowRuns:
-    """Give the calibration rows, checked.
+    """Return the calibration rows, checked.
 
     Raises DataError when they are fewer than `minimum`, don't fit the model's inputs, or hold NaN or infinity.
     """
@@ -167,7 +167,7 @@ def _fitting_rows(package: ModelPackage, rows: Tensors) -> Tensors:
 
 
 def proof_batches(source: ModelPackage, context: StepContext, model: LoadedModel) -> list[Tensors]:
-    """Give batches to prove with: of real rows, repeated if there are few; of random ones if there are none."""
+    """Return batches to prove with: of real rows, repeated if there are few; of random ones if there are none."""
     inputs = source.manifest.inputs
     if len(context.data.calibration):
         rows = _fitting_rows(source, context.data.calibration.inputs)

@@ -60,7 +60,7 @@ class PruneChannels(FineTuning):
             raise CompressionError(f"there is no criterion {self.criterion!r}; known are taylor and magnitude")
 
     def change(self, network: Network, context: StepContext) -> Network:
-        """Give a smaller network of the same inputs and outputs.
+        """Return a smaller network of the same inputs and outputs.
 
         Raises NotApplicable when it has no channels that can go, DataError without rows to train with.
         """

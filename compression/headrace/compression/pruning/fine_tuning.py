@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """How a step trains what it changed; such steps inherit from this, with defaults of their own.
+    """Options of the training after a step; steps inherit them, with defaults of their own.
 
     copies: of each image, shifted, that the original labels as well. The others: see Training.
     """

@@ -1,4 +1,4 @@
-"""What each channel is worth to a network. Imports torch."""
+"""Importance of each channel to a network. Imports torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DRAW_ROWS: Final = 64
 def scores_of(
     criterion: str, network: Network, names: Sequence[str], context: StepContext, temperature: float
 ) -> dict[str, NDArray[Any]]:
-    """Give the worth of each channel of groups, by their names. criterion: of PruneChannels."""
+    """Return the importance of each channel of groups, by their names. criterion: of PruneChannels."""
     graph = ChannelGraph(network)
     groups = {name: group for name, group in graph.groups().items() if name in names}
     if criterion == "magnitude":
@@ -42,7 +42,7 @@ def scores_of(
 
 
 def savings_of(network: Network, names: Sequence[str]) -> dict[str, float]:
-    """Give the multiply-adds of one row that a channel of each group costs, to make it and to take it in."""
+    """Return the multiply-adds of one row that a channel of each group costs, in producers and consumers."""
     graph = ChannelGraph(network)
     work = _multiply_adds(network)
     savings = {}
@@ -74,7 +74,7 @@ def _multiply_adds(network: Network) -> dict[nn.Module, float]:
 
 
 def _slope(graph: ChannelGraph, group: Any) -> Tensor:
-    """Give the slope of the loss when each channel of a group is turned down, [channels].
+    """Return the slope of the loss as each channel of a group is scaled down, [channels].
 
     A channel is turned down where it is taken in: there the weights that belong to it are a factor of it.
     """

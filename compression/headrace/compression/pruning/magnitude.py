@@ -42,7 +42,7 @@ class PruneMagnitude(FineTuning):
             raise CompressionError("sparsity must lie between 0 and 1, rounds be at least 1 and epochs at least 0")
 
     def change(self, network: Network, context: StepContext) -> Network:
-        """Give a network of the same shape with zeros in it.
+        """Return a network of the same shape with zeros in it.
 
         Raises NotApplicable when it has no weights to prune, DataError without rows to train with.
         """
@@ -97,7 +97,7 @@ class PruneNM(FineTuning):
             raise CompressionError(f"n must lie between 0 and m, and epochs be at least 0: {self.n}:{self.m}")
 
     def change(self, network: Network, context: StepContext) -> Network:
-        """Give a network of the same shape with zeros in it.
+        """Return a network of the same shape with zeros in it.
 
         Raises NotApplicable when no layer has a multiple of m input channels, DataError without rows to train with.
         """
@@ -123,7 +123,7 @@ class PruneNM(FineTuning):
 def _with_masks(
     network: Network, chosen: dict[str, Tensor], trained: Callable[[Network], Trained] | None
 ) -> tuple[Network, dict[str, Any]]:
-    """Give a copy with zeros by these masks, which are held while it is trained; and the record of that."""
+    """Return a copy with zeros by these masks, which stay fixed while it is trained; and the record of that."""
     from headrace.compression.pruning import masks
 
     held = network.copy()

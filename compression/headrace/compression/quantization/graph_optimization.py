@@ -44,7 +44,7 @@ class OptimisedGraph:
     keep_layer_norms: bool = True
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give the optimised package; its answers were compared. Raises CompressionError when they differ."""
+        """Return the optimised package; its answers were compared. Raises CompressionError when they differ."""
         model = read_model(package, "OptimisedGraph")
         facts: dict[str, Any] = {"operators_before": len(model.graph.node)}
         if not self.simplify:

@@ -45,7 +45,7 @@ class HalfPrecision:
     exclude: tuple[str, ...] = ()
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give the fp16 package.
+        """Return the fp16 package.
 
         Raises NotApplicable when the model has no float32 weights, CompressionError naming the first layer whose
         values on calibration rows fp16 can't hold; without such rows that isn't known.
@@ -77,7 +77,7 @@ def _narrow_constants(model: onnx.ModelProto) -> None:
 
 
 def _largest(model: onnx.ModelProto, ranges: Ranges, left: set[str]) -> float:
-    """Give the largest value that flows; ONNX Runtime computes fp16 in float32 on CPUs, where nothing overflows."""
+    """Return the largest value that flows; ONNX Runtime computes fp16 in float32 on CPUs, where nothing overflows."""
     makers, readers = producers(model.graph), consumers(model.graph)
     over: dict[str, list[onnx.NodeProto]] = {}
     for name, (low, high) in ranges.items():
@@ -98,7 +98,7 @@ def _largest(model: onnx.ModelProto, ranges: Ranges, left: set[str]) -> float:
 
 
 def _join_casts(model: onnx.ModelProto) -> None:
-    """Let float flow between nodes left in float: the converter takes it through fp16 between any two."""
+    """Keep float between nodes left in float: the converter casts through fp16 between any two."""
     from onnx import TensorProto
 
     graph, makers = model.graph, producers(model.graph)

@@ -45,7 +45,7 @@ class WeightOnly:
     exclude: tuple[str, ...] = ()
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give the package. Raises NotApplicable when no MatMul or Gemm has constant weights."""
+        """Return the package. Raises NotApplicable when no MatMul or Gemm has constant weights."""
         if self.bits not in {4, 8} or self.block < 16 or self.block & (self.block - 1):
             raise CompressionError(
                 f"WeightOnly has 4 or 8 bits and blocks of 16, 32, 64, 128…, not {self.bits} bits and {self.block}"
@@ -104,7 +104,7 @@ class WeightOnly:
 def pack(
     weight: NDArray[np.float32], bits: int, block: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
-    """Give codes, scales and zeros of a weight [K, N] as MatMulNBits of com.microsoft takes them.
+    """Return codes, scales and zeros of a weight [K, N] as MatMulNBits of com.microsoft takes them.
 
     Codes are UINT8 [N, blocks, block * bits / 8], lower half byte first; scales FP32 [N * blocks]; zeros UINT8, of
     one column after the other, packed as the codes. A number is (code - zero) * scale.

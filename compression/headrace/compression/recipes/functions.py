@@ -1,6 +1,6 @@
-"""Verbs on values: each takes a model and gives a new one, in a folder; what it is given stays as it was.
+"""Single steps as functions: each takes a model and returns a new one, made in a folder; the input stays unchanged.
 
-For a whole search with a verdict, use `Search`; these are its single steps, for scripts and notebooks.
+For scripts and notebooks; `Search` runs many recipes and compares them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def quantize(
     exclude: Sequence[str] = (),
     **options: Unpack[StepOptions],
 ) -> ModelPackage:
-    """Give a quantized package.
+    """Return a quantized package.
 
     step: such as `StaticInt8` (the default), `DynamicInt8`, `WeightOnly`, `HalfPrecision`, `OptimisedGraph`,
     `OpenVinoInt8`. calibration: real rows, which set the ranges of int8. folder: for what is made. exclude: names of
@@ -63,7 +63,7 @@ def prune(
     folder: Path,
     **options: Unpack[StepOptions],
 ) -> Network:
-    """Give a pruned network, fine-tuned on the rows with the original as its teacher.
+    """Return a pruned network, fine-tuned on the rows with the original as its teacher.
 
     step: such as `PruneChannels(ratio=0.5)` (the default), `PruneMagnitude`, `PruneNM`. rows: to train with, labelled
     or not. folder: for what is made, checkpoints among it. Raises as the step says.
@@ -79,7 +79,7 @@ def export(
     folder: Path,
     **options: Unpack[StepOptions],
 ) -> ModelPackage:
-    """Give a package of a network, compared with it on random rows and on these.
+    """Return a package of a network, compared with it on random rows and on these.
 
     step: `OnnxExport` (the default) or `TorchExport`. Raises CompressionError when the two differ.
     """

@@ -1,4 +1,4 @@
-"""Carries out recipes: each beginning that several of them share is made once."""
+"""Runs recipes; a beginning that several of them share is run once."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _DONE: Final = "finished.txt"
 
 @dataclass(frozen=True)
 class Source:
-    """What is compressed.
+    """A model to compress.
 
     package: the original as it serves, for ONNX Runtime. network: the same model in torch, if there is one. origin:
-    what the user named, for the record.
+    the user's name of it, for the record.
     """
 
     package: ModelPackage
@@ -51,7 +51,7 @@ class Source:
 
 
 class RecipeRunner:
-    """Makes packages of one source. Packages of a finished step are found again by a later process."""
+    """Makes packages of one source; a later process finds the packages of finished steps again."""
 
     def __init__(
         self, source: Source, folder: Path, data: Splits, *, seed: int, threads: int, progress: Progress = no_progress
@@ -63,13 +63,13 @@ class RecipeRunner:
         self._networks: dict[tuple[Step, ...], Network] = {}
 
     def context(self, purpose: str) -> StepContext:
-        """Give a folder of its own and the data, for something that is no step of a recipe."""
+        """Return a context with a folder of its own, for work that is no step of a recipe."""
         folder = self._folder / purpose
         folder.mkdir(parents=True, exist_ok=True)
         return dataclasses.replace(self._context, folder=folder)
 
     def make(self, recipe: Recipe) -> ModelPackage:
-        """Carry out a recipe. Raises what its steps raise; NotApplicable when there is no network to start from."""
+        """Run a recipe. Raises the errors of its steps; NotApplicable when there is no network to start from."""
         if recipe.needs_network and self._source.network is None:
             raise NotApplicable(
                 "it starts from a torch network; name that: headrace compress module:factory, or --network"
@@ -83,7 +83,7 @@ class RecipeRunner:
         return made
 
     def _furthest(self, steps: tuple[Step, ...]) -> tuple[int, Made]:
-        """Find how many steps are done already, by this process or another, and what they gave."""
+        """Return the number of steps that are done already, by this process or another, and their product."""
         for count in range(len(steps), 0, -1):
             done = steps[:count]
             if done in self._networks:
@@ -107,13 +107,13 @@ class RecipeRunner:
         return package
 
     def _folder_of(self, done: Sequence[Step]) -> Path:
-        """Name a beginning after its last step and all of its options, so that recipes that share it meet there."""
+        """Return the folder of a beginning, named for all its steps, so that recipes share it."""
         records = msgspec.json.encode([step_record(step) for step in done], order="sorted")
         return self._folder / f"{len(done)}-{step_name(done[-1])}-{hashlib.sha256(records).hexdigest()[:8]}"
 
 
 def _finished(marker: Path) -> ModelPackage | None:
-    """Give what a step made before, if it did and that is whole; else it is made again."""
+    """Return the package that a step made before; None if there is none or it is damaged."""
     try:
         package = read_package(marker.parent / marker.read_text("utf-8"))
         package.verify()

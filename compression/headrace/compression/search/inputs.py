@@ -1,4 +1,4 @@
-"""Finds what is to be compressed, and reads its data: an ONNX file, a model package, or a torch network."""
+"""Opens the model to compress (an ONNX file, a package or a torch network), and reads its data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TOLERANCE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks to have compressed.
+    """A user's request: the model to compress, and its data.
 
     model: an .onnx file, the folder of a package, a model of `models` (NAME or NAME@VERSION), or a reference
     `module:factory` to a torch network. data: rows to train, calibrate and choose with; test: for the final figures, or

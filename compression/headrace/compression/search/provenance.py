@@ -1,4 +1,4 @@
-"""What a repetition of a search needs to know, and what a promoted package tells of how it came to be."""
+"""Provenance: the record that a repetition of a search needs, and that of a promoted package."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LIBRARIES: Final = (
 
 
 def record_of(source: Source, data: Splits, config: SearchConfig) -> dict[str, Any]:
-    """Tell what a repetition of the search needs."""
+    """Return the record that a repetition of the search needs."""
     parts = {"train": data.train, "calibration": data.calibration, "selection": data.selection, "test": data.test}
     return {
         "origin": source.origin,
@@ -65,7 +65,7 @@ def key_of(name: str, record: dict[str, Any], config: SearchConfig) -> str:
 
 
 def provenance_of(found: SearchResult, trial: Trial) -> dict[str, Any]:
-    """Tell in `model.toml` how a version came to be, and what it was measured to cost and bring.
+    """Return the entry in `model.toml`: the recipe and measurements of a version.
 
     trial: one that was measured and tested.
     """

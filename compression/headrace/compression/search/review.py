@@ -29,7 +29,7 @@ _EXAMPLE_ROWS: Final = 8
 
 
 class ReviewOptions(TypedDict, total=False):
-    """How to review.
+    """Options of a review.
 
     families: of `architectures.FAMILIES` (all). threads: for each model (1). seconds: to measure each row size with
     (1). seed: of the random weights (0). progress: told after each family.
@@ -76,7 +76,7 @@ class Review(msgspec.Struct, frozen=True):
     conditions: Conditions
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Give the heads of the columns, and a row of text for each model."""
+        """Return the heads of the columns, and a row of text for each model."""
         heads = ("model", "parameters", "multiply-adds", "size", *(f"{rows} rows" for rows in self.row_sizes))
         return heads, [_row(each, self.row_sizes) for each in self.models]
 
@@ -100,19 +100,10 @@ def review(
     task = task_of(package)
     rows = inputs if inputs is not None else _random_images(package, task)
     families = options.get("families", tuple(FAMILIES))
-    progress = options.get("progress", no_progress)
-    progress(0, len(families) + 1, package.name)
+    options.get("progress", no_progress)(0, len(families) + 1, package.name)
     alone = measure(package, inputs=rows, row_sizes=row_sizes, **_measuring(options))
-    models = [_reviewed(package.name, alone, _count(package, network))]
-    problems = {}
     comparison = _Comparison(package, task, rows, tuple(row_sizes))
-    for done, family in enumerate(families, 1):
-        progress(done, len(families) + 1, family)
-        try:
-            models.append(comparison.with_family(family, options))
-        except CompressionError as exc:
-            problems[family] = str(exc)
-    progress(len(families) + 1, len(families) + 1, "reviewed")
+    compared, problems = comparison.with_families(families, options)
     return Review(
         model=package.name,
         version=package.version,
@@ -120,7 +111,7 @@ def review(
         image=(task.channels, task.height, task.width),
         classes=task.classes,
         row_sizes=tuple(row_sizes),
-        models=tuple(models),
+        models=(_reviewed(package.name, alone, _count(package, network)), *compared),
         problems=problems,
         conditions=alone.conditions,
     )
@@ -151,6 +142,19 @@ class _Comparison:
         self._task = task
         self._rows = rows
         self._row_sizes = row_sizes
+
+    def with_families(self, families: Sequence[str], options: ReviewOptions) -> tuple[list[Reviewed], dict[str, str]]:
+        """Measure families; return those that could be measured, and why the others couldn't, by name."""
+        progress = options.get("progress", no_progress)
+        models, problems = [], {}
+        for done, family in enumerate(families, 1):
+            progress(done, len(families) + 1, family)
+            try:
+                models.append(self.with_family(family, options))
+            except CompressionError as exc:
+                problems[family] = str(exc)
+        progress(len(families) + 1, len(families) + 1, "reviewed")
+        return models, problems
 
     def with_family(self, family: str, options: ReviewOptions) -> Reviewed:
         """Build a family for the task, export it and measure it beside the model."""

@@ -1,4 +1,4 @@
-"""Tries recipes, measures each on this machine, and promotes the fastest that keeps within the bound, or none."""
+"""The search: tries recipes, measures each on this machine, and promotes the fastest one within the bound, if any."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _SENSITIVITY: Final = "sensitivity.json"
 
 
 class Search:
-    """One search; what it did lies in its folder, and a second one of the same config goes on there."""
+    """One search. Its trials lie in its folder; a second search with the same configuration continues there."""
 
     def __init__(
         self, source: Source, data: Splits, config: SearchConfig, folder: Path, callbacks: SearchCallbacks | None = None
     ) -> None:
-        """folder: of searches; this one makes its own in it, named for all that its figures depend on."""
+        """folder: parent directory; the search makes a subdirectory, named for all that its figures depend on."""
         self._source = source
         self._data = data
         self._config = config
@@ -87,7 +87,7 @@ class Search:
         return self.conclude()
 
     def try_recipes(self, names: Sequence[str]) -> SearchResult:
-        """Try some recipes, and no others. Raises CompressionError, before any is tried, for a name nobody knows."""
+        """Try these recipes only. Raises CompressionError, before any is tried, for an unknown name."""
         check_names(names)
         self._try_all(names)
         return self.conclude()
@@ -103,7 +103,7 @@ class Search:
             self._callbacks.ended(trial, self._judge(trial))
 
     def _found_again(self, name: str) -> Trial | None:
-        """Give what an earlier run made of a recipe, if there is anything to go on with; what failed is tried again."""
+        """Return the trial of an earlier run; None if there is none, or it failed and is repeated."""
         trial = self._log.find(name)
         if trial is None or trial.status in {"failed", "not installed"}:
             return None
@@ -134,7 +134,7 @@ class Search:
         return msgspec.structs.replace(trial, seconds=time.monotonic() - started)
 
     def _guarded(self, name: str, work: Callable[[], Trial]) -> Trial:
-        """Give what some work on a recipe comes to, also when it goes wrong: that must not end a search of hours."""
+        """Run a trial and return its outcome, failures included: one must not end a search of hours."""
 
         def failed(status: Status, reason: str) -> Trial:
             return Trial(recipe=name, status=status, reason=reason)
@@ -203,7 +203,7 @@ class Search:
         )
 
     def _confirmed(self, original: Tensors) -> list[Trial]:
-        """Give the finalists that still pay. original: what the original says of the test rows."""
+        """Return the finalists that still pay. original: its outputs for the test rows."""
         config = self._config
         confirmed: list[Trial] = []
         for trial in rank_paying(list(self._tried.values()), config.bound, config.at_rows, config.min_speedup):
@@ -236,7 +236,7 @@ class Search:
         return assess(said, rows, self._config.metric, reference=original, seed=self._config.seed)
 
     def _sensitivity(self) -> tuple[tuple[LayerSensitivity, ...], str]:
-        """Give the sensitivity of the original's layers to int8, or why there is none; looked into once."""
+        """Return the sensitivity of the original's layers to int8, measured once, or the reason why there is none."""
         file = self.folder / _SENSITIVITY
         try:
             return msgspec.json.decode(file.read_bytes(), type=tuple[LayerSensitivity, ...]), ""
@@ -258,7 +258,7 @@ class Search:
         return found, ""
 
     def package_of(self, trial: Trial) -> ModelPackage:
-        """Give the package that a measured trial made."""
+        """Return the package that a measured trial made."""
         return read_package(self.folder / trial.package)
 
     def promote(self, found: SearchResult, models: ModelDirectory) -> ModelPackage | None:
@@ -273,7 +273,7 @@ class Search:
 
 
 def _affordable_layers(measured: Measurement) -> int:
-    """Say how many layers can be looked into in the time there is for it."""
+    """Return the number of layers that can be examined in the time allowed."""
     largest = measured.rows[-1].baseline
     assert largest is not None
     seconds = _SENSITIVITY_ROWS / largest.rows_per_second
@@ -281,7 +281,7 @@ def _affordable_layers(measured: Measurement) -> int:
 
 
 def _notes_of(package: ModelPackage) -> tuple[str, ...]:
-    """Give what the steps of a product noted, each once."""
+    """Return the notes of a product's steps, each once."""
     steps = package.manifest.provenance.get("steps", [])
     return tuple(dict.fromkeys(note for step in steps for note in step.get("notes", ())))
 

@@ -1,4 +1,4 @@
-"""What became of each recipe that was tried, kept on disk as it happens, so that a search can go on."""
+"""Trials of recipes: their outcomes, kept on disk so that a search can continue, and the verdicts on them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _TRACEBACK: Final = "traceback.txt"
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """One recipe that was tried.
+    """The outcome of one recipe.
 
     reason: why there are no figures. package: folder of the product, relative to the search's. selection: on the
     selection rows. measurement: against the original, in turn. test: on the test rows, for those that were considered
-    for promotion; disagreements: of those rows. seconds: that making and measuring it took. notes: what to know of the
-    product beside its figures.
+    for promotion; disagreements: of those rows. seconds: that making and measuring it took. notes: on the
+    product, beside its figures.
     """
 
     recipe: str
@@ -52,7 +52,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def figures(self) -> tuple[Evaluation, Measurement] | None:
-        """Give metric and measurement if it was measured."""
+        """Return metric and measurement if it was measured."""
         if self.selection is None or self.measurement is None:
             return None
         return self.selection, self.measurement
@@ -69,14 +69,14 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Whether an trial may be promoted, and the reason in words."""
+    """Whether a trial may be promoted, and the reason in words."""
 
     pays: bool
     reason: str
 
 
 def judge(trial: Trial, bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP) -> Verdict:
-    """Say whether an trial pays: within the bound, on the test rows too if it got there, and worth it."""
+    """Return the verdict: within the bound, on the test rows too if it was tested, and worth it."""
     if trial.figures is None:
         return Verdict(False, f"{trial.status}: {trial.reason}")
     selection, measurement = trial.figures
@@ -188,21 +188,21 @@ class TrialLog:
         self._folder = folder
 
     def find(self, recipe: str) -> Trial | None:
-        """Give what became of a recipe, or None when it wasn't tried, or what was kept can't be read any more."""
+        """Return the trial of a recipe; None when it wasn't tried, or its file can't be read."""
         try:
             return msgspec.json.decode(self._file(recipe).read_bytes(), type=Trial)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
     def keep(self, trial: Trial) -> Trial:
-        """Write it, whole or not at all."""
+        """Write a trial to disk, and return it."""
         file = self._file(trial.recipe)
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, msgspec.json.format(msgspec.json.encode(trial)))
         return trial
 
     def explain(self, recipe: str, traceback: str) -> Path:
-        """Write down how a recipe went wrong that nobody expected to; gives the file."""
+        """Write the traceback of an unexpected failure; return the file."""
         file = self._file(recipe).with_name(_TRACEBACK)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(traceback, "utf-8")

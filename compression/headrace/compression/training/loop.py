@@ -31,7 +31,7 @@ _EPOCH_STRIDE: Final = 1_000_003
 
 
 class _State(TypedDict):
-    """What a checkpoint holds; only tensors and plain values, so that it loads without pickle's dangers."""
+    """The contents of a checkpoint: only tensors and plain values, which load without pickle's dangers."""
 
     fingerprint: str
     weights: dict[str, Any]
@@ -42,7 +42,7 @@ class _State(TypedDict):
 
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
-    """Have torch use so many threads (0: as many as it did) and deterministic algorithms, for a while."""
+    """Make torch use this number of threads (0: as before) and deterministic algorithms within the block."""
     before = torch.get_num_threads()
     deterministic, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
@@ -61,7 +61,7 @@ def computing(threads: int) -> Iterator[None]:
 
 
 class TrainingLoop:
-    """One training of one network, which it changes."""
+    """The training loop of one network, which it changes."""
 
     def __init__(
         self, network: Network, data: TrainingData, training: Training, context: StepContext, folder: Path
@@ -165,7 +165,7 @@ class TrainingLoop:
         return found
 
     def _fingerprint(self) -> str:
-        """Tell this training from any other: its options, seed, rows and first weights."""
+        """Return a checksum of the training: its options, seed, rows and initial weights."""
         parts = (dataclasses.asdict(self._training), self._context.seed, torch.__version__)
         text = f"{parts}{weights_digest(self._network.module)}{self._data.fingerprint()}"
         return hashlib.sha256(text.encode()).hexdigest()
@@ -184,7 +184,7 @@ class TrainingLoop:
         return state
 
     def _save(self, fingerprint: str, best: dict[str, Any], history: list[Epoch]) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint."""
         state: _State = {
             "fingerprint": fingerprint,
             "weights": self._network.module.state_dict(),

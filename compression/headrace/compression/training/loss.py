@@ -1,4 +1,4 @@
-"""What training minimises: which output of a network is trained, and against what. Imports torch."""
+"""The loss of a training, and the choice of the output that it is computed from. Imports torch."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Objective:
     alpha: float
 
     def loss(self, given: Tensor, labels: Tensor | None, targets: Tensor | None) -> Tensor:
-        """Give the mean loss of a batch.
+        """Return the mean loss of a batch.
 
-        given: what the network gave. labels: classes, or values of its shape; NO_CLASS or NaN for none. targets: what
-        the teacher gave: logits, or values of its shape.
+        given: the network's output. labels: classes, or values of its shape; NO_CLASS or NaN for none. targets: the
+        teacher's output: logits, or values of its shape.
         """
         if self.kind == "classes":
             scores = logits_of(given, probabilities=self.probabilities)
@@ -80,7 +80,7 @@ def _squared_error(given: Tensor, labels: Tensor) -> tuple[Tensor, int]:
 
 
 def logits_of(given: Tensor, *, probabilities: bool) -> Tensor:
-    """Give scores whose softmax are the probabilities of the classes, [rows, …, classes].
+    """Return scores whose softmax is the probabilities of the classes, [rows, …, classes].
 
     A last dimension of 1 is the score of the second of two classes.
     """

@@ -1,4 +1,4 @@
-"""Prepares what a network is trained with: rows, labels, a teacher's soft targets, and the loss. Imports torch."""
+"""The data of a training: rows, labels, a teacher's soft targets, and the loss. Imports torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TEACHER_ROWS: Final = 64
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows to learn from. labels: classes or values, one entry a row; targets: what the teacher gave; None if none."""
+    """Rows to train with. labels: classes or values, one entry a row; targets: the teacher's outputs; None if none."""
 
     rows: Dataset
     labels: NDArray[Any] | None
@@ -40,14 +40,14 @@ class TrainingData:
     labelled_rows: int
 
     def fingerprint(self) -> str:
-        """Give a checksum of all of it."""
+        """Return a checksum of rows, labels, targets and objective."""
         digest = hashlib.sha256(repr(self.objective).encode())
         for array in (*self.rows.inputs.values(), self.labels, self.targets):
             digest.update(_content(array))
         return digest.hexdigest()
 
     def batch(self, numbers: NDArray[np.intp]) -> tuple[Tensors, Tensor | None, Tensor | None]:
-        """Give the inputs, labels and targets of some rows."""
+        """Return the inputs, labels and targets of some rows."""
         return (
             {name: array[numbers] for name, array in self.rows.inputs.items()},
             None if self.labels is None else as_tensor(self.labels[numbers]),
@@ -61,7 +61,7 @@ def prepare(
     training: Training,
     given: tuple[Teacher | None, Dataset | None, Path],
 ) -> TrainingData:
-    """Gather what to train with. given: the teacher, more rows for it to label, the folder to keep its answers in.
+    """Gather the data of a training. given: the teacher, more rows for it to label, the folder to keep its answers in.
 
     Raises DataError when there is nothing to learn from, or nothing that the network can learn.
     """
@@ -122,7 +122,7 @@ def _joined(train: Dataset, unlabelled: Dataset | None) -> Dataset:
 
 
 def read_labels(labels: NDArray[Any] | None, names: tuple[str, ...]) -> NDArray[Any] | None:
-    """Give labels as INT64 classes, -1 for none, or as FP32 values, NaN for none.
+    """Return labels as INT64 classes, -1 for none, or as FP32 values, NaN for none.
 
     names: of the classes, which labels of text are looked up in; "" is none. Raises DataError for one that isn't there.
     """
@@ -141,13 +141,13 @@ def read_labels(labels: NDArray[Any] | None, names: tuple[str, ...]) -> NDArray[
 
 
 def _is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell which rows have at least one label."""
+    """Return which rows have at least one label."""
     known = labels != NO_CLASS if labels.dtype.kind == "i" else ~np.isnan(labels)
     return np.asarray(known.reshape(len(labels), -1).any(axis=1))
 
 
 def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], context: StepContext) -> Tensors:
-    """Give all that a teacher says of some rows."""
+    """Return all outputs of a teacher for some rows."""
     if isinstance(teacher, Network):
         return teacher.infer(inputs)
     wanted = [spec.name for spec in teacher.manifest.inputs]
@@ -171,7 +171,7 @@ def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], context: StepCont
 def _targets(
     teacher: Teacher, rows: Dataset, wanted: tuple[str, str], context: StepContext, folder: Path
 ) -> NDArray[np.float32]:
-    """Let the teacher label all rows, once: the answers are kept under a checksum of teacher and rows."""
+    """Label all rows by the teacher, once: its answers are kept under a checksum of teacher and rows."""
     output, kind = wanted
     digest = hashlib.sha256(_identity(teacher).encode())
     for array in rows.inputs.values():
@@ -194,7 +194,7 @@ def _identity(teacher: Teacher) -> str:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Give a checksum of a module's weights and of how it is built."""
+    """Return a checksum of a module's weights and structure."""
     digest = hashlib.sha256(repr(module).encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode())

@@ -82,7 +82,7 @@ class InvertedResidual(nn.Module):
 
 
 def pooled_classifier(channels: int, classes: int, hidden: int = 0, activation: str = "hardswish") -> nn.Sequential:
-    """Give the head: mean over all pixels, an optional hidden layer, logits [rows, classes]."""
+    """Return the head: mean over all pixels, an optional hidden layer, logits [rows, classes]."""
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if hidden:
         layers += [nn.Linear(channels, hidden), ACTIVATIONS[activation]()]

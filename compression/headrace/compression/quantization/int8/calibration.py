@@ -69,7 +69,7 @@ class Probe:
         self._tensors = tensors
 
     def run(self, rows: Tensors) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Give every tensor with its values for some rows."""
+        """Yield every tensor with its values for some rows."""
         feed = {name: array for name, array in rows.items() if name in self._inputs}
         try:
             values = self._session.run(self._tensors, feed)
@@ -126,7 +126,7 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def _frame(found: tuple[float, float]) -> tuple[float, float]:
-    """Give the ends of a histogram: from zero for tensors of one sign, as after ReLU; else even around zero."""
+    """Return the ends of a histogram: from zero for tensors of one sign, as after ReLU; else even around zero."""
     low, high = found
     reach = max(abs(low), abs(high)) or 1.0
     return (0.0, reach) if low >= 0 else (-reach, 0.0) if high <= 0 else (-reach, reach)
@@ -163,7 +163,7 @@ def _zero_bin(frame: tuple[float, float], bins: int) -> int:
 def _cut(
     histogram: NDArray[np.int64], width: int, frame: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give what `width` bins a step leave of a histogram: with the outliers at the ends, and coarse."""
+    """Return a histogram cut to `width` bins a step: with the outliers at the ends, and coarse."""
     kept = _LEVELS * width
     # The part that stays: next to zero for tensors of one sign, around it for others.
     start = 0 if frame[0] == 0 else histogram.size - kept if frame[1] == 0 else (histogram.size - kept) // 2

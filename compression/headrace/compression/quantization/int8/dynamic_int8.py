@@ -56,7 +56,7 @@ class DynamicInt8:
     weight_bits: Literal[7, 8] | None = None
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give the int8 package. Raises NotApplicable when no such operator has constant weights."""
+        """Return the int8 package. Raises NotApplicable when no such operator has constant weights."""
         if unknown := set(self.operators) - {*_OPERATORS, "Gather"}:
             raise CompressionError(
                 f"DynamicInt8 can't quantize {', '.join(sorted(unknown))}; it knows MatMul, Gemm and Gather"

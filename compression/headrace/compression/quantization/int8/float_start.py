@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def after_a_layer(model: onnx.ModelProto, chosen: set[str]) -> set[str]:
-    """Give the chosen nodes without those that have neither weights nor an int8 layer before them.
+    """Return the chosen nodes without those that have neither weights nor an int8 layer before them.
 
     Int8 gains nothing there: the layer before them is in float, and so may they be.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_quantizer(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], Any], how: str) -> onnx.ModelProto:
-    """Give the model that a quantizer makes of a copy.
+    """Return the model that a quantizer makes of a copy.
 
     make: creates an ONNXQuantizer or QDQQuantizer, which may fail already. how: "per channel", or what else was tried.
     Raises CompressionError naming the library, the node it failed at, and what can be done.
@@ -34,7 +34,7 @@ def run_quantizer(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], Any]
 def per_channel_or_tensor(
     model: onnx.ModelProto, per_channel: bool, convert: Callable[[bool, dict[str, Any]], ModelPackage]
 ) -> ModelPackage:
-    """Give a product with a scale for each channel or, where that can't be made or can't run, for each tensor.
+    """Return a product with a scale for each channel or, where that can't be made or can't run, for each tensor.
 
     convert: makes it; told which, and what to record of it. Raises the CompressionError of the last that was tried.
     """
@@ -56,5 +56,5 @@ def per_channel_or_tensor(
 
 
 def manner(per_channel: bool, again: bool) -> str:
-    """Say how a model is quantized, for a message. again: whether per channel failed before."""
+    """Describe how a model is quantized, for a message. again: whether per channel failed before."""
     return "per channel" if per_channel else "per channel or per tensor" if again else "per tensor"

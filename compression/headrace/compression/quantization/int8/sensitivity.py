@@ -50,7 +50,7 @@ _FLOAT: Final = 1  # TensorProto.FLOAT
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What int8 in one layer alone does to the outputs of the model.
+    """The effect of int8 in one layer alone on the outputs of the model.
 
     node: its name. operator: such as Conv. weights: how many numbers its weight holds. sqnr_db: signal to
     quantization noise of the worst output, in decibel; 20 dB is an error of a tenth, 40 dB of a hundredth.
@@ -131,7 +131,7 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def rounded(weight: NDArray[Any], axis: int) -> NDArray[np.float32]:
-    """Give a weight as int8 with a scale for each channel would have it, in float."""
+    """Return a weight in float, rounded as int8 with a scale for each channel."""
     others = tuple(dimension for dimension in range(weight.ndim) if dimension != axis)
     scale = np.abs(weight).max(axis=others, keepdims=True) / 127
     scale[scale == 0] = 1
@@ -140,7 +140,7 @@ def rounded(weight: NDArray[Any], axis: int) -> NDArray[np.float32]:
 
 
 def channel_axis(node: onnx.NodeProto, dimensions: int) -> int:
-    """Give the dimension of a node's weight that counts its output channels."""
+    """Return the dimension of a node's weight that counts its output channels."""
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
         return dimensions - 1
     return 1 if node.op_type == "ConvTranspose" else 0
@@ -176,7 +176,7 @@ class _Simulation:
         self._inputs = {node.name for node in self._session.get_inputs()}
 
     def run(self, rows: RowRuns, layer: str | None) -> list[NDArray[Any]]:
-        """Give the outputs with one layer in int8, or none."""
+        """Return the outputs with one layer in int8, or none."""
         feed: Tensors = {}
         if layer is not None:
             node, weight = self.nodes[layer], self.weights[layer]

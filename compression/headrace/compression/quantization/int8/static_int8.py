@@ -90,7 +90,7 @@ class StaticInt8:
     weight_bits: Literal[7, 8] | None = None
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
-        """Give the int8 package. Raises DataError when there are fewer than 32 calibration rows, or wrong ones."""
+        """Return the int8 package. Raises DataError when there are fewer than 32 calibration rows, or wrong ones."""
         model = read_model(package, "StaticInt8")
         refuse_quantized(model, "StaticInt8")
         rows = checked_rows(package, context, MINIMUM_ROWS)

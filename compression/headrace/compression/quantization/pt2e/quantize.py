@@ -1,4 +1,4 @@
-"""Int8 in torch itself: PT2E quantization by torchao, from calibration alone or trained to bear it.
+"""Int8 in torch itself: PT2E quantization by torchao, from calibration alone or with quantization-aware training.
 
 The quantized network has whole numbers for weights, and says in its graph where values are rounded to 8 bits; ONNX
 Runtime and torch's compiler make integer arithmetic of that (Jacob et al. 2018, arXiv:1712.05877).
@@ -37,7 +37,7 @@ class Pt2eInt8(FineTuning):
     learning_rate: float = 3e-4
 
     def change(self, network: Network, context: StepContext) -> Network:
-        """Give the quantized network, for inference only.
+        """Return the quantized network, for inference only.
 
         Raises NotApplicable when there is nothing to quantize, DataError without rows to calibrate or train with.
         """
