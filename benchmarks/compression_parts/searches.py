@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop
-from headrace.compression.evaluation.metrics import metric_for
+from headrace.compression.evaluation.evaluate import Evaluation
+from headrace.compression.evaluation.max_drop import MaxDrop
+from headrace.compression.evaluation.metric_choice import metric_for
 from headrace.compression.search.inputs import Request, open_source
 from headrace.compression.search.search import Search, SearchConfig, SearchResult
 from headrace.compression.search.trials import Trial, Verdict, worth_it

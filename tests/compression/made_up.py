@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headrace.compression.data.dataset import Dataset, Splits, split
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
-from headrace.compression.evaluation.evaluate import MaxDrop
-from headrace.compression.evaluation.metrics import metric_for
+from headrace.compression.evaluation.max_drop import MaxDrop
+from headrace.compression.evaluation.metric_choice import metric_for
 from headrace.compression.recipes.catalog import BLOCKS, Block
 from headrace.compression.recipes.runner import Source
 from headrace.compression.search.search import SearchConfig

@@ -9,7 +9,9 @@ from headrace.compression.benchmarking.compare import Measurement, ModelFigures,
 from headrace.compression.benchmarking.conditions import Conditions
 from headrace.compression.benchmarking.ratio import Ratio
 from headrace.compression.benchmarking.timing import Timing
-from headrace.compression.evaluation.evaluate import Disagreement, Evaluation, MaxDrop
+from headrace.compression.evaluation.disagreements import Disagreement
+from headrace.compression.evaluation.evaluate import Evaluation
+from headrace.compression.evaluation.max_drop import MaxDrop
 from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
 from headrace.compression.search.result import SearchResult
 from headrace.compression.search.trials import Trial, judge, pareto

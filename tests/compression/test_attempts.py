@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.compression.made_up_found import BYTES, a_measurement, an_attempt, an_evaluation
 
-from headrace.compression.evaluation.evaluate import MaxDrop
+from headrace.compression.evaluation.max_drop import MaxDrop
 from headrace.compression.search.trials import ORIGINAL, TrialLog, Verdict, judge, pareto, rank_paying
 
 BOUND = MaxDrop.parse("0.5%")

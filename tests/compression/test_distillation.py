@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.distillation.distill import Distill, distill
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.export.export import OnnxExport
+from headrace.compression.export.onnx import OnnxExport
 from headrace.compression.networks.network import Network
 from headrace.compression.steps import StepContext
 from headrace.compression.training.options import Training

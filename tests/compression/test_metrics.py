@@ -14,7 +14,8 @@ from sklearn import metrics as sklearn
 
 from headrace.compression.errors import DataError
 from headrace.compression.evaluation.bootstrap import interval, resample
-from headrace.compression.evaluation.metrics import METRICS, Metric, kind_of, metric_for
+from headrace.compression.evaluation.metric_choice import METRICS, kind_of, metric_for
+from headrace.compression.evaluation.metrics import Metric
 from headrace.contracts import Signature, Tensors, TensorSpec
 from headrace.contracts.tensors.datatypes import DTYPES
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from headrace.compression.data.augmentation import augmented
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.export.export import OnnxExport
+from headrace.compression.export.onnx import OnnxExport
 from headrace.compression.networks.architectures.blocks import TransformerLayer
 from headrace.compression.networks.network import Network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM

@@ -12,7 +12,8 @@ from torch import nn
 
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import DataError, NotApplicable
-from headrace.compression.export.export import OnnxExport, TorchExport
+from headrace.compression.export.onnx import OnnxExport
+from headrace.compression.export.torch_program import TorchExport
 from headrace.compression.networks.network import Network
 from headrace.compression.quantization.pt2e.quantize import Pt2eInt8
 from headrace.compression.steps import StepContext

@@ -14,7 +14,7 @@ from tests.compression.unrolled import STEPS, rows_of, unrolled, unrolled_packag
 
 from headrace.compression.conversion.openvino_ir import OpenVinoInt8, OpenVinoIR
 from headrace.compression.conversion.tvm_library import TvmLibrary
-from headrace.compression.export.export import OnnxExport
+from headrace.compression.export.onnx import OnnxExport
 from headrace.compression.onnx_model.gemm import split_gemms
 from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8

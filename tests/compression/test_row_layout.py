@@ -18,7 +18,7 @@ from headrace.compression.data.dataset import Dataset
 from headrace.compression.data.loading import read_dataset
 from headrace.compression.data.row_layout import RowRuns, as_taken, rows_first
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.evaluation.evaluate import predict
+from headrace.compression.evaluation.prediction import predict
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
 from headrace.compression.search.inputs import Request, open_source

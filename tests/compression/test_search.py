@@ -15,7 +15,7 @@ from tests.compression.made_up import made_up_source, quick_goal, with_stubs
 
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError
-from headrace.compression.evaluation.evaluate import MaxDrop
+from headrace.compression.evaluation.max_drop import MaxDrop
 from headrace.compression.recipes import catalog
 from headrace.compression.recipes.runner import Source
 from headrace.compression.search.search import Search, SearchResult

@@ -9,9 +9,12 @@ from headrace.compression.data.dataset import Dataset, Splits, split
 from headrace.compression.data.loading import read_dataset
 from headrace.compression.distillation.distill import Distill, distill
 from headrace.compression.errors import CompressionError, DataError, MissingLibrary, NotApplicable
-from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop, evaluate, within
-from headrace.compression.evaluation.metrics import Metric, metric_for
-from headrace.compression.export.export import OnnxExport, TorchExport
+from headrace.compression.evaluation.evaluate import Evaluation, evaluate
+from headrace.compression.evaluation.max_drop import MaxDrop, within
+from headrace.compression.evaluation.metric_choice import metric_for
+from headrace.compression.evaluation.metrics import Metric
+from headrace.compression.export.onnx import OnnxExport
+from headrace.compression.export.torch_program import TorchExport
 from headrace.compression.networks.loading import load_network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly, sensitivity

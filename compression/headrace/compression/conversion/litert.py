@@ -16,7 +16,7 @@ from headrace.compression.conversion.environment import LITERT_TORCH, litert_pyt
 from headrace.compression.conversion.litert_rows import free_rows, rows_to_convert
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.export.export import TorchExport
+from headrace.compression.export.torch_program import TorchExport
 from headrace.compression.onnx_model.verify import checked_rows, prove
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
 from headrace.compression.steps import StepContext, step_record
@@ -73,7 +73,7 @@ class LiteRtExport:
             record = step_record(self) | {"versions": versions}
             product = derive_package(program, folder, [file], runtime="litert", step=record)
             if self.precision == "fp32":
-                prove_same(product, program, context, (self.tolerance, f"the LiteRT file of {network.name!r}"))
+                prove_same(product, program, context, self.tolerance, f"the LiteRT file of {network.name!r}")
             else:
                 prove(product, program, context)
         return product

@@ -72,7 +72,7 @@ class OpenVinoIR:
             else:
                 # fp16 has 11 bits, so its own error is 2⁻¹¹ a weight.
                 tolerance = self.tolerance or (TOLERANCE if self.weights == "fp32" else 1e-2)
-                prove_same(product, package, context, (tolerance, "the OpenVINO model"))
+                prove_same(product, package, context, tolerance, "the OpenVINO model")
         return product
 
 

@@ -63,7 +63,7 @@ class TvmLibrary:
             facts = {"warning": WARNING, **_versions()}
             product = derive_package(package, folder, [file], runtime="tvm", step=step_record(self) | facts)
             product = without_constants(product)
-            prove_same(product, package, context, (self.tolerance, "the TVM library"))
+            prove_same(product, package, context, self.tolerance, "the TVM library")
         return product
 
     def _compile(self, source: onnx.ModelProto, file: Path) -> Path:

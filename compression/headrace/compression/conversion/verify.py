@@ -1,4 +1,4 @@
-"""Proves that a converted model serves as its source does, each on the runtime that runs it."""
+"""Verification of converted models: their outputs are those of the source, each on its own runtime."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ def kept_if_proven(folder: Path) -> Iterator[None]:
         raise
 
 
-def prove_same(product: ModelPackage, source: ModelPackage, context: StepContext, terms: tuple[float, str]) -> None:
+def prove_same(product: ModelPackage, source: ModelPackage, context: StepContext, tolerance: float, what: str) -> None:
     """Run both on 1, 3 and 64 of the same rows and compare all outputs.
 
-    terms: the tolerance, as `check_parity` takes it, and what the product is, for the message.
+    tolerance: as of `check_parity`. what: the name of the product in errors.
     Raises CompressionError when it can't be loaded, fails on some number of rows, or differs.
     """
-    tolerance, what = terms
     before = load(source, context.threads)
     try:
         try:

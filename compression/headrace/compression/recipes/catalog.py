@@ -311,6 +311,7 @@ def _kind(step: Step) -> int:
 
 
 def _export(runtime: Runtime) -> ExportStep | PackageStep:
-    from headrace.compression.export.export import OnnxExport, TorchExport
+    from headrace.compression.export.onnx import OnnxExport
+    from headrace.compression.export.torch_program import TorchExport
 
     return TorchExport() if runtime == "torch" else OnnxExport()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError
-from headrace.compression.export.export import OnnxExport
+from headrace.compression.export.onnx import OnnxExport
 from headrace.compression.onnx_model.excluded import can_exclude, with_exclude
 from headrace.compression.pruning import PruneChannels
 from headrace.compression.quantization import StaticInt8

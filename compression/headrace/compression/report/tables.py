@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from headrace.compression.benchmarking.compare import Measurement
 from headrace.compression.data.dataset import Dataset
-from headrace.compression.evaluation.evaluate import Disagreement
+from headrace.compression.evaluation.disagreements import Disagreement
 from headrace.compression.report.figures import allowed, dropped, speeded, timed, valued
 from headrace.compression.report.markup import Content, Markup, element, join, table
 from headrace.compression.report.picture import show_row

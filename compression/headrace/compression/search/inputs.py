@@ -15,7 +15,7 @@ from headrace.compression.data.dataset import Dataset, Splits, split
 from headrace.compression.data.loading import infer_inputs, read_dataset
 from headrace.compression.data.row_layout import check_compressible
 from headrace.compression.errors import CompressionError
-from headrace.compression.evaluation.evaluate import predict
+from headrace.compression.evaluation.prediction import predict
 from headrace.compression.export.parity import check_parity
 from headrace.compression.recipes.runner import Source
 from headrace.compression.steps import StepContext
@@ -112,7 +112,7 @@ def _read(request: Request, specs: Sequence[TensorSpec], names: Sequence[str], *
 
 
 def _from_network(request: Request, folder: Path, *, seed: int, threads: int) -> tuple[Source, Splits]:
-    from headrace.compression.export.export import OnnxExport
+    from headrace.compression.export.onnx import OnnxExport
     from headrace.compression.networks.loading import load_network
 
     data = _read(request, infer_inputs(request.data, request.label), request.labels, seed=seed)

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop
+from headrace.compression.evaluation.evaluate import Evaluation
+from headrace.compression.evaluation.max_drop import MaxDrop
 from headrace.compression.evaluation.metrics import Metric
 from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
 from headrace.compression.recipes.catalog import Runtime

@@ -158,7 +158,7 @@ class _Comparison:
 
     def with_family(self, family: str, options: ReviewOptions) -> Reviewed:
         """Build a family for the task, export it and measure it beside the model."""
-        from headrace.compression.export.export import OnnxExport
+        from headrace.compression.export.onnx import OnnxExport
         from headrace.compression.networks.network import Network
 
         module = build(family, self._task, options.get("seed", 0))

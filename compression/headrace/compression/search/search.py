@@ -14,7 +14,10 @@ from headrace.compression.benchmarking.compare import Measurement, measure
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.data.row_layout import as_taken
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
-from headrace.compression.evaluation.evaluate import Evaluation, assess, disagreements, predict, within
+from headrace.compression.evaluation.disagreements import disagreements
+from headrace.compression.evaluation.evaluate import Evaluation, assess
+from headrace.compression.evaluation.max_drop import within
+from headrace.compression.evaluation.prediction import predict
 from headrace.compression.onnx_model.preparation import check_exclude
 from headrace.compression.quantization.int8.sensitivity import LayerSensitivity, sensitivity
 from headrace.compression.recipes.catalog import check_names, parse_recipe

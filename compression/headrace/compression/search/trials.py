@@ -10,7 +10,9 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from headrace.compression.benchmarking.compare import SAME, Measurement, faster
-from headrace.compression.evaluation.evaluate import Disagreement, Evaluation, MaxDrop, surely_within, within
+from headrace.compression.evaluation.disagreements import Disagreement
+from headrace.compression.evaluation.evaluate import Evaluation
+from headrace.compression.evaluation.max_drop import MaxDrop, surely_within, within
 from headrace.compression.search.pareto import Point, front
 from headrace.contracts.files import atomic_write
 

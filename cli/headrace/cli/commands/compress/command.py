@@ -180,8 +180,8 @@ def compress(  # noqa: PLR0913, PLR0917  (the options of a command are its argum
     from headrace.cli.commands.compress.lock import alone
     from headrace.cli.commands.compress.outcome import refuse_unmeasured, tell
     from headrace.cli.commands.compress.progress import watched
-    from headrace.compression.evaluation.evaluate import MaxDrop
-    from headrace.compression.evaluation.metrics import metric_for
+    from headrace.compression.evaluation.max_drop import MaxDrop
+    from headrace.compression.evaluation.metric_choice import metric_for
     from headrace.compression.report import write_report
     from headrace.compression.search.inputs import Request, open_source
     from headrace.compression.search.search import Search, SearchConfig

@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from headrace.compression.errors import MissingLibrary
-from headrace.compression.export.export import trace
+from headrace.compression.export.trace import trace
 from headrace.compression.networks.network import Network
 from headrace.compression.silence import quieted
 
