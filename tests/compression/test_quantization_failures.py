@@ -13,8 +13,8 @@ from tests.compression.onnx_models import answers, context_of, model_of, package
 
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.onnx_model import preparation
-from headrace.compression.onnx_model.blame import culprit, failure
 from headrace.compression.onnx_model.excluded import advice
+from headrace.compression.onnx_model.failure_messages import failed_node, failure
 from headrace.compression.onnx_model.gemm import flatten_biases
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
@@ -118,7 +118,7 @@ def test_the_node_is_found_by_what_the_library_held_or_by_its_words() -> None:
     )
     for node, name in zip(model.graph.node, ("first", "second"), strict=True):
         node.name = name
-    found = culprit(RuntimeError("Non-zero status code while running Tanh node. Name:'second_quant' Status"), model)
+    found = failed_node(RuntimeError("Non-zero status code while running Tanh node. Name:'second_quant' Status"), model)
     assert found is not None
     assert found.name == "second"
     library = {"__name__": "library"}

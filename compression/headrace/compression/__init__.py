@@ -1,4 +1,4 @@
-"""Makes models smaller and faster, and proves that it pays: quantize, prune, distill, export, evaluate, report.
+"""Compression of models: quantize, prune, distill, export, evaluate, search and report.
 
 Nothing heavy is loaded before it is used: torch, onnx and the converters come with the step that needs them.
 """

@@ -1,4 +1,4 @@
-"""Silences warnings, log records and output of third-party libraries."""
+"""Suppression of warnings, log records and output of third-party libraries."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class StepContext:
 
 @runtime_checkable
 class NetworkStep(Protocol):
-    """Changes a torch network."""
+    """A step from a torch network to a torch network."""
 
     def change(self, network: Network, context: StepContext) -> Network:
         """Return a changed copy.
@@ -71,7 +71,7 @@ class NetworkStep(Protocol):
 
 @runtime_checkable
 class ExportStep(Protocol):
-    """Makes a package of a torch network."""
+    """A step from a torch network to a package."""
 
     def export(self, network: Network, context: StepContext) -> ModelPackage:
         """Return a package whose outputs were compared with the network's. Raises CompressionError when they differ."""
@@ -80,7 +80,7 @@ class ExportStep(Protocol):
 
 @runtime_checkable
 class PackageStep(Protocol):
-    """Makes a package of another package."""
+    """A step from a package to a package."""
 
     def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
         """Return a new package, in `context.step_dir(self)`.

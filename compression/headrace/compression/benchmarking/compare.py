@@ -1,4 +1,4 @@
-"""Measures a model against another: time, memory and size, on this machine, as a worker would run both.
+"""Comparison of two models on this machine: time, memory and size, as a worker would run both.
 
 A shared machine is never quiet, so the two run in turn, in short blocks, each in a fresh process: what disturbs
 one disturbs the other, and the ratio of neighbouring blocks stands where their seconds don't. What a run takes is

@@ -1,4 +1,4 @@
-"""Profiles a package on this machine: how long batches of each size take, and what follows for its batching."""
+"""The profile of a package on this machine: the times of batches of each size, and batching advice from them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def profile(
     """Measure a package over row sizes and numbers of threads, on this machine; changes nothing.
 
     rows: ROW_SIZES, or those a model of fixed sizes can run, if empty. threads: `default_threads()` if empty.
-    inputs: real rows; random ones if None, which is fine unless the model's time depends on what is in them.
+    inputs: real rows; random ones if None, which suffice unless the model's time depends on values.
     Raises CompressionError when the model crashes, hangs or fails, DataError when the inputs don't fit.
     """
     sizes = _sizes_for(package, rows)
@@ -300,7 +300,7 @@ class _SizeSweep:
             yield share
 
     def points(self) -> list[Point]:
-        """Sum up what was measured so far."""
+        """Return the points measured so far."""
         return [self._point(rows, blocks) for rows, blocks in self._blocks.items()]
 
     def _point(self, rows: int, blocks: Sequence[Block]) -> Point:

@@ -95,7 +95,7 @@ class CoreQueue:
 
 
 class Session:
-    """Carries out commands, one after the other."""
+    """The session of one parent: runs its commands one after the other."""
 
     def __init__(self) -> None:
         """Nothing is loaded."""
@@ -105,7 +105,7 @@ class Session:
         """Carry out a command; whatever goes wrong becomes an answer too."""
         try:
             return self._load(command) if isinstance(command, Load) else self._run(command)
-        except Exception as exc:  # noqa: BLE001  (a runtime may raise anything; the parent says what it means)
+        except Exception as exc:  # noqa: BLE001  (a runtime may raise anything; the parent reports it)
             return Failed(first_line(exc), memory=isinstance(exc, OutOfMemory | MemoryError))
 
     def _load(self, command: Load) -> Loaded:

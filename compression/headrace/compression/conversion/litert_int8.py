@@ -1,4 +1,4 @@
-"""Makes LiteRT files int8, with ai-edge-quantizer."""
+"""Int8 LiteRT files, by ai-edge-quantizer."""
 
 from __future__ import annotations
 

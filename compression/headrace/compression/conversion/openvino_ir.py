@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.data.row_layout import RowRuns, without_constants
 from headrace.compression.errors import CompressionError
-from headrace.compression.onnx_model.blame import whose
 from headrace.compression.onnx_model.excluded import chosen_nodes
+from headrace.compression.onnx_model.failure_messages import versioned
 from headrace.compression.onnx_model.source import consumers, nodes_of, read_model, refuse_quantized
 from headrace.compression.onnx_model.verify import checked_rows, prove
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
@@ -144,7 +144,7 @@ class OpenVinoInt8:
                 )
             except Exception as exc:  # NNCF raises classes of its own, OpenVINO's RuntimeError and plain ones.
                 raise CompressionError(
-                    f"{whose('nncf')} can't quantize this model, which is no fault of the model's: "
+                    f"{versioned('nncf')} can't quantize this model, which is no fault of the model's: "
                     f"{type(exc).__name__}: {first_line(exc)}; serve it in float (--recipe openvino), "
                     "or quantize it for onnxruntime"
                 ) from exc
@@ -161,7 +161,7 @@ def _read(source: onnx.ModelProto) -> ov.Model:
         return ov.Core().read_model(source.SerializeToString(), b"")
     except RuntimeError as exc:  # The one class that OpenVINO raises.
         raise CompressionError(
-            f"{whose('openvino')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or export it "
+            f"{versioned('openvino')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or export it "
             "without them"
         ) from exc
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.data.row_layout import without_constants
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_model.blame import whose
+from headrace.compression.onnx_model.failure_messages import versioned
 from headrace.compression.onnx_model.source import read_model
 from headrace.compression.silence import quieted
 from headrace.compression.steps import StepContext, step_record
@@ -78,14 +78,14 @@ class TvmLibrary:
                 module = from_onnx(source, keep_params_in_input=False)
             except Exception as exc:  # TVM raises its own classes and plain ones.
                 raise CompressionError(
-                    f"{whose('apache-tvm')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or "
+                    f"{versioned('apache-tvm')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or "
                     "export it without them"
                 ) from exc
             try:
                 tvm.relax.build(module, target=self.target).export_library(str(file))
             except Exception as exc:  # As above; and whatever the linker says.
                 raise CompressionError(
-                    f"{whose('apache-tvm')} can't compile this model: {_cause(exc)}; serve it with onnxruntime or "
+                    f"{versioned('apache-tvm')} can't compile this model: {_cause(exc)}; serve it with onnxruntime or "
                     "openvino"
                 ) from exc
         return file

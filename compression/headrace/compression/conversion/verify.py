@@ -26,7 +26,7 @@ def need(what: str, extra: str, *modules: str) -> None:
 
 @contextlib.contextmanager
 def kept_if_proven(folder: Path) -> Iterator[None]:
-    """Remove what lies in a folder when what is done within raises."""
+    """Remove a folder if the block raises."""
     try:
         yield
     except BaseException:

@@ -1,4 +1,4 @@
-"""Reads the data that a model is compressed with: columns of a file become inputs of the model, and labels.
+"""Loading of the data for compression: columns of a file become inputs of the model, and labels.
 
 Rows are counted from 0 in every message, as in `Dataset.row_numbers`.
 """
@@ -39,7 +39,7 @@ def read_dataset(path: Path, inputs: Sequence[TensorSpec], label: str | None, *,
     labels, or None when there is none. names: the package's labels; a label written as one of them is that class.
     Columns have the rows first, also where the model has them at another axis; an optional input may have none.
     Numbers become the input's datatype when that keeps them (integers → FP32 as they are: nothing is scaled).
-    Raises DataError naming the column and what was expected, MissingLibrary for Parquet without pyarrow.
+    Raises DataError naming the column and the expectation, MissingLibrary for Parquet without pyarrow.
     """
     try:
         check_inputs_of_rows(inputs)

@@ -1,4 +1,4 @@
-"""Rows as a dataset holds them, all first, and as a model takes and gives them; and what no dataset can hold."""
+"""Layouts of rows: first in a dataset, elsewhere in some models; and models that no dataset suits."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def rows_first(specs: Iterable[TensorSpec], tensors: Tensors) -> Tensors:
 
 @dataclass(frozen=True)
 class RowRuns:
-    """Rows that a model is run with, some at a time, outside the runtime that serves it.
+    """Rows for runs of a model outside the runtime that serves it, some at a time.
 
-    tensors: rows first. specs: of the inputs. run_rows: of one run. fixed: whether every run must have so many, the
-    last one filled up with copies of its last row.
+    tensors: rows first. specs: of the inputs. run_rows: of one run. fixed: whether every run must have this number, the
+    last one padded with copies of its last row.
     """
 
     tensors: Tensors

@@ -1,4 +1,4 @@
-"""Detects a classifier's outputs (label, probabilities, logits), and adds them to another network. Imports torch."""
+"""The outputs of a classifier (label, probabilities, logits), detected and added to another network. Imports torch."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def classifier_spec(network: Network, labels: NDArray[Any] | None = None) -> Cla
     certain = any(kind != "logits" for kind in kinds) or len(network.labels) == count
     if not certain and not (labels is not None and labels.dtype.kind in "iu" and labels.max(initial=0) < count):
         raise NotApplicable(
-            f"nothing tells that what network {network.name!r} gives are scores of classes; give its class names, or "
-            "rows with labels"
+            f"it is unknown whether network {network.name!r} returns scores of classes; give its class names, or rows "
+            "with labels"
         )
     channels, height, width = images[0].shape[1:]
     return ClassifierSpec(

@@ -33,7 +33,7 @@ _MAX_FILE_BYTES: Final = 2**31 - 1
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """Writes ONNX with a dynamic number of rows, and compares ONNX Runtime's results with torch's.
+    """Export to ONNX with a dynamic number of rows; ONNX Runtime's results are compared with torch's.
 
     opset: of ONNX. tolerance: largest difference allowed, in units of 1 + the output's largest absolute value.
     Dimensions other than the rows vary where `Network.shapes` says -1.

@@ -1,4 +1,4 @@
-"""Compares what an export gives with what its source gave."""
+"""Comparison of an export's outputs with those of its source."""
 
 from __future__ import annotations
 

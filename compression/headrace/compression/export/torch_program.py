@@ -34,7 +34,7 @@ PROGRAM_FILE: Final = "model.pt2"
 
 @dataclass(frozen=True)
 class TorchExport:
-    """Writes torch's own program format, for the runtime `torch`.
+    """Export to torch's own program format, for the runtime `torch`.
 
     The program takes the inputs by position and gives a tuple, both in the order of `model.toml`; the rows it was
     traced with aren't in it. tolerance: as in OnnxExport.

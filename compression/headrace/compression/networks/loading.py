@@ -1,4 +1,4 @@
-"""Loads torch networks by reference: `module:factory`, a function of the user's that gives a `torch.nn.Module`."""
+"""Loading of torch networks by reference: `module:factory`, a user's function that returns a `torch.nn.Module`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load_network(
     in the order in which the module gives them; by default the keys of the dict that it gives, else `output`, or
     `output_0`, `output_1` … name: of the model; the factory's by default. shapes: of every input in the order of
     `example`, without rows, -1 where any size must do.
-    Raises CompressionError saying what is wrong with the reference, the factory or the module, DataError when the
+    Raises CompressionError for a fault of the reference, the factory or the module, DataError when the
     example has no rows, MissingLibrary without torch.
     """
     need_torch("loading a network")
@@ -101,7 +101,7 @@ def _find(reference: str) -> Callable[[], object]:
 
 
 def _callables_of(found: object) -> str:
-    """List what may have been meant."""
+    """List the callables of a module, one of which may have been meant."""
     own = [
         name
         for name, value in vars(found).items()
@@ -172,7 +172,7 @@ def _call(reference: str, factory: Callable[[], object]) -> nn.Module:
     except TypeError as exc:
         raise CompressionError(f"{reference} must be callable without arguments, but {exc}") from exc
     except ValueError:
-        pass  # what is written in C may have no signature; then the call tells
+        pass  # functions in C may have no signature; then the call shows it
     try:
         made = factory()
     except (Exception, SystemExit) as exc:  # anything that the user's code does

@@ -1,4 +1,4 @@
-"""Makes a model ready for a quantizer: constants folded and shared, shapes inferred."""
+"""Preparation of a model for a quantizer: constants folded and shared, shapes inferred."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_model.blame import refusal
 from headrace.compression.onnx_model.excluded import chosen_nodes
+from headrace.compression.onnx_model.failure_messages import refusal
 from headrace.compression.onnx_model.gemm import flatten_biases
 from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.onnx_model.source import name_nodes, read_model

@@ -1,4 +1,4 @@
-"""Keeps one copy of what several nodes read: equal constants, and equal nodes that compute from constants alone.
+"""Sharing of equal constants, and of equal nodes that compute from constants alone.
 
 Quantizers and optimisers make a constant of their own for each node, so that a weight which a recurrence reads at every
 step would be written as often as it has steps.

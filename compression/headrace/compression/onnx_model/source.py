@@ -1,4 +1,4 @@
-"""Opens the ONNX file of a package for a step: what it can't change is refused here, by name."""
+"""The ONNX graph of a package: opened for a step, unless no step can change it; and look-ups in it."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     makers = producers(graph)
     sorted_nodes: list[onnx.NodeProto] = []
     placed: set[str] = set()
-    # Each node with what it still waits for; a stack, since graphs are deeper than Python's recursion.
+    # Each node with the inputs it still waits for; a stack, since graphs are deeper than Python's recursion.
     for first in graph.node:
         stack = [first]
         while stack:

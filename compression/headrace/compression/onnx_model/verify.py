@@ -1,4 +1,4 @@
-"""Makes a package of the ONNX model that a step made, and proves that it serves as the one before it did."""
+"""The end of a step on an ONNX model: its product becomes a package, verified against the source."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TRIAL_SIZES: Final = (16, 64, 224)
 def finish(
     model: onnx.ModelProto, source: ModelPackage, context: StepContext, folder: Path, record: dict[str, Any]
 ) -> ModelPackage:
-    """Write a step's model into its folder as a package, load it and compare what it gives with the source.
+    """Write a step's model into its folder as a package, load it and compare its outputs with the source's.
 
     record: of the step. Raises CompressionError when it can't be served as the source; the folder is then empty.
     """

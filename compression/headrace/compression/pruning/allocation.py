@@ -1,4 +1,4 @@
-"""Decides how many channels each layer keeps. Pure."""
+"""Allocation: how many channels each layer keeps. Pure."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from headrace.compression.training.train import checkpoint_folder
 if TYPE_CHECKING:
     from headrace.compression.networks.network import Network
 
-#: Vector units work on so many channels at once: ONNX Runtime on 16 with AVX-512 and 8 with AVX2. 17 channels take the
+#: Channels that a vector unit works on at once: ONNX Runtime on 16 with AVX-512 and 8 with AVX2. 17 channels take the
 #: time of 32 there, and break the layout of the next layer as well: three layers of (16, 17, 16) channels took twice as
 #: long as (16, 16, 16).
 ROUND_TO: Final = 16
@@ -27,7 +27,7 @@ ROUND_TO: Final = 16
 
 @dataclass(frozen=True)
 class PruneChannels(FineTuning):
-    """Removes the channels that matter least, a part at a time, and trains the rest to answer as the original does.
+    """Iterative removal of the least important channels, each time followed by training with the original as teacher.
 
     ratio: share of the channels that go, of all layers together; as near as rounding allows. rounds: parts; after each
     the network is fine-tuned. criterion: what a channel is worth: `taylor`, by how much the distillation loss would
@@ -130,6 +130,6 @@ class PruneChannels(FineTuning):
         return trained.network, {**record, **trained.record}
 
     def _epochs(self, part: int) -> int:
-        """Share the epochs out: what is learned before the last cut is a start; the last makes good what all cost."""
+        """Distribute the epochs: few between cuts, most after the last one, which repairs the loss of all."""
         early = self.epochs // (2 * self.rounds)
         return early if part < self.rounds else self.epochs - early * (self.rounds - 1)

@@ -20,7 +20,7 @@ from headrace.compression.steps import StepContext
 from headrace.compression.training.loss import choose, logits_of
 from headrace.compression.training.training_data import read_labels
 
-#: Draws of the estimate, each over so many rows.
+#: Draws of the estimate, and the rows of each.
 _DRAWS: Final = 48
 _DRAW_ROWS: Final = 64
 

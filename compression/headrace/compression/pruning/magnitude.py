@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PruneMagnitude(FineTuning):
-    """Sets the smallest weights of all layers together to zero, more of them in each round, and trains the others.
+    """Iterative zeroing of the smallest weights of all layers together, while the others are trained.
 
     **It makes the compressed file smaller, not the model faster**: runtimes multiply by zero as by any other number.
     The record has the size under gzip before and after.
@@ -79,7 +79,7 @@ class PruneMagnitude(FineTuning):
 
 @dataclass(frozen=True)
 class PruneNM(FineTuning):
-    """Keeps the n largest of every m weights along the input channels, and trains them.
+    """N:M sparsity: the n largest of every m weights along the input channels are kept, and trained.
 
     **2:4 is for GPUs with sparse tensor cores** (Mishra et al. 2021, arXiv:2104.08378), when their runtime is told to
     use them; a CPU gains nothing by it. Layers whose input channels are no multiple of m stay as they are. epochs: 0

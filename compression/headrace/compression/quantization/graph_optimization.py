@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from headrace.compression.errors import CompressionError
-from headrace.compression.onnx_model.blame import refusal, whose
+from headrace.compression.onnx_model.failure_messages import refusal, versioned
 from headrace.compression.onnx_model.preparation import optimized
 from headrace.compression.onnx_model.source import keep_layer_norms_apart, need, read_model
 from headrace.compression.onnx_model.verify import finish, load, proof_batches, run
@@ -82,7 +82,7 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             warnings.simplefilter("ignore")
             slim: onnx.ModelProto = onnxslim.slim(model)
     except Exception as exc:  # onnxslim raises whatever numpy, onnx or its own code does.
-        raise CompressionError(f"{whose('onnxslim')} can't simplify this model: {first_line(exc)}") from exc
+        raise CompressionError(f"{versioned('onnxslim')} can't simplify this model: {first_line(exc)}") from exc
     return slim
 
 

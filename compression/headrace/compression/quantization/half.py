@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_model.blame import failure
 from headrace.compression.onnx_model.excluded import advice, chosen_nodes
+from headrace.compression.onnx_model.failure_messages import failure
 from headrace.compression.onnx_model.preparation import prepare
 from headrace.compression.onnx_model.source import (
     array_of,

@@ -1,4 +1,4 @@
-"""Runs recipes; a beginning that several of them share is run once."""
+"""The runner of recipes; a beginning that several of them share runs once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Source:
 
 
 class RecipeRunner:
-    """Makes packages of one source; a later process finds the packages of finished steps again."""
+    """Runner of the recipes of one source; a later process finds the packages of finished steps again."""
 
     def __init__(
         self, source: Source, folder: Path, data: Splits, *, seed: int, threads: int, progress: Progress = no_progress

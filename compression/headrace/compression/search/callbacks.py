@@ -8,7 +8,7 @@ from headrace.compression.search.trials import Trial, Verdict
 
 
 class SearchCallbacks(Protocol):
-    """Receives the events of a search, in its thread."""
+    """The receiver of a search's events; called in its thread."""
 
     def started(self, recipe: str, done: int, known: int) -> None:
         """Handle the start of a recipe, or of another examination; `done` of the `known` ones are over."""
@@ -24,7 +24,7 @@ class SearchCallbacks(Protocol):
 
 
 class NullCallbacks:
-    """Ignores all events."""
+    """Callbacks that ignore all events."""
 
     def started(self, recipe: str, done: int, known: int) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""Opens the model to compress (an ONNX file, a package or a torch network), and reads its data."""
+"""The inputs of a search: the model (an ONNX file, a package or a torch network), and its data."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def open_source(
     """Read model and data.
 
     folder: where the package of a file or a network is made. Raises PackageError, DataError and CompressionError, each
-    naming what is wrong.
+    naming the fault.
     """
     if _is_reference(request.model):
         if request.network:

@@ -1,4 +1,4 @@
-"""Reviews a model before anyone compresses it: against lighter families at its own task's shape, on this machine."""
+"""The review of a model: its cost on this machine against lighter architectures for the same task."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def judge(trial: Trial, bound: MaxDrop, at_rows: int, min_speedup: float = MIN_S
 
 
 def worth_it(measurement: Measurement, at_rows: int, min_speedup: float) -> bool:
-    """Whether a product is worth its place: at least so many times as fast, or smaller and no slower.
+    """Whether a product is worth its place: at least `min_speedup` times as fast, or smaller and no slower.
 
     Faster beyond doubt, and by `min_speedup` in the median; or SMALLER times as small, and in the median no slower than
     two processes that run the same model differ by.

@@ -1,4 +1,4 @@
-"""Trains torch networks: fine-tuning after pruning, training for int8, and distillation all go through `train`."""
+"""Training of torch networks: `train` serves fine-tuning after pruning, training for int8, and distillation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def train(
 ) -> Trained:
     """Train a copy of a network with the train rows; selection and test rows are never looked at.
 
-    The loss follows from what the network gives and what the labels are. Whole numbers are classes: cross entropy over
+    The loss follows from the network's outputs and the labels. Whole numbers are classes: cross entropy over
     the output of class scores, logits or probabilities; negative ones are rows without a label. Other numbers are
     values: mean squared error; NaN is a row without. A teacher, a network or any package, adds its soft targets:
 
@@ -34,11 +34,11 @@ def train(
 
     for each row, and the first part alone where there is no label. For values, both parts are squared errors.
 
-    checkpoints: a folder that outlives an interruption. What is found there of the same training (options, seed,
-    weights, data and teacher) is gone on with, and comes to the same weights as without the interruption; a finished
-    one is given at once. unlabelled: more rows, for the teacher to label.
+    checkpoints: a folder that outlives an interruption. A checkpoint of the same training (options, seed,
+    weights, data and teacher) is resumed, and leads to the same weights as without the interruption; a finished one
+    is returned at once. unlabelled: more rows, for the teacher to label.
     Raises DataError when there is neither label nor teacher, or none that fits an output; CompressionError when the
-    loss is no number any more; MissingLibrary without torch.
+    loss is not finite; MissingLibrary without torch.
     """
     need_torch("training")
     from headrace.compression.training.loop import TrainingLoop, computing
@@ -53,5 +53,5 @@ def train(
 
 
 def checkpoint_folder(context: StepContext, step: Step) -> Path:
-    """Name the folder for the checkpoints of a step: beside its own folder, which is emptied at every start."""
+    """Return the folder for the checkpoints of a step: beside its own folder, which is emptied at every start."""
     return context.folder / f"{step_name(step)}-checkpoints"

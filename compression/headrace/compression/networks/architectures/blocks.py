@@ -31,7 +31,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hardswish":
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs channels by what all pixels say (Hu et al. 2018): pool, squeeze, expand, gate."""
+    """A gate on channels by the mean of all pixels (Hu et al. 2018): pool, squeeze, expand, gate."""
 
     def __init__(self, channels: int, squeezed: int, activation: str, gate: nn.Module) -> None:
         """gate: from the logits of channels to their weights."""

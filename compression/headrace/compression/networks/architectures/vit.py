@@ -20,7 +20,7 @@ _LEAST_PATCHES: Final = 7
 
 
 class VisionTransformer(nn.Module):
-    """Patches become tokens, a class token gathers what they say."""
+    """A transformer over patches as tokens, with a class token."""
 
     def __init__(self, task: ImageTask) -> None:
         """task: the position embedding is for images of its size alone."""

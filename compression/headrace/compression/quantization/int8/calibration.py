@@ -1,4 +1,4 @@
-"""Finds the ranges of activations: every calibration row runs through the model, and what flows is measured.
+"""Calibration: the ranges of activations, measured with every calibration row.
 
 One batch's activations are in memory at a time, whatever the number of rows: the first pass keeps the smallest and the
 largest value of each tensor; a second one, for methods that cut outliers off, keeps a histogram of each.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.compression.data.row_layout import RowRuns
 from headrace.compression.errors import CompressionError
-from headrace.compression.onnx_model.blame import refusal
+from headrace.compression.onnx_model.failure_messages import refusal
 from headrace.compression.steps import StepContext
 from headrace.contracts import Tensors
 from headrace.contracts.formatting import first_line

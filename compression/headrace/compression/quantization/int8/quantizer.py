@@ -1,4 +1,4 @@
-"""Runs a quantizer of ONNX Runtime, quietly, and translates what it raises."""
+"""ONNX Runtime's quantizers, run without their log, and with their errors translated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace.compression.errors import CompressionError, DataError, NotApplicable, ProductFailed
-from headrace.compression.onnx_model.blame import culprit, failure, told
+from headrace.compression.onnx_model.failure_messages import failed_node, failure, node_failure
 from headrace.compression.silence import unlogged
 from headrace.contracts import ModelPackage
 
@@ -51,8 +51,8 @@ def per_channel_or_tensor(
         return convert(False, failed)
     except ProductFailed as exc:
         doing = f"run what its quantizer made {manner(False, bool(failed))}"
-        cause = culprit(exc, model)
-        raise CompressionError(told("onnxruntime", doing, cause, exc.message, model)) from exc
+        cause = failed_node(exc, model)
+        raise CompressionError(node_failure("onnxruntime", doing, cause, exc.message, model)) from exc
 
 
 def manner(per_channel: bool, again: bool) -> str:

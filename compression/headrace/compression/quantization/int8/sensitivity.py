@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.compression.data.row_layout import RowRuns
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.onnx_model.blame import refusal
+from headrace.compression.onnx_model.failure_messages import refusal
 from headrace.compression.onnx_model.preparation import prepare
 from headrace.compression.onnx_model.source import (
     array_of,

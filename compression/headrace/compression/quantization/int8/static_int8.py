@@ -187,7 +187,7 @@ def _refuse_without_range(model: onnx.ModelProto, chosen: set[str], ranges: Rang
 
 
 def let_branches_read_int8(model: onnx.ModelProto) -> None:
-    """Have the graphs within, such as the branches of an If, read what was rounded where the graph around them does.
+    """Make inner graphs, such as the branches of an If, read the rounded tensors that the outer graph reads.
 
     ONNX Runtime's quantizer forgets them, but takes away every Relu whose work the rounding does.
     """

@@ -25,7 +25,7 @@ _TOLERANCE: Final = 0.05
 
 @dataclass(frozen=True)
 class Pt2eInt8(FineTuning):
-    """Quantizes convolutions and linear layers: weights to int8 per channel, what flows between them to uint8.
+    """Quantization of convolutions and linear layers: weights to int8 per channel, activations to uint8.
 
     trained: train with rounded weights and values, the network before as the teacher, so that it learns to do with
     them. The other options are for this alone; see FineTuning.
