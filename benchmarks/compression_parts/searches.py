@@ -1,4 +1,4 @@
-"""Runs the recipes of one model through the search that `headrace compress` runs, and gives what it measured."""
+"""Searches as `headrace compress` runs them, and their figures."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ THREADS = 1
 
 
 def say(text: str) -> None:
-    """Tell a person how far it is, away from the result."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is compressed, and how much may be lost. at_rows: of the batch that counts."""
+    """A model to compress, and the loss that is allowed. at_rows: of the batch to optimize for."""
 
     request: Request
     metric: str
@@ -37,25 +37,25 @@ class Case:
     recipes: Sequence[str]
 
 
-class Told:
-    """Says on standard error what becomes of each recipe."""
+class PrintedCallbacks:
+    """Prints the verdict on each recipe to standard error."""
 
     def started(self, recipe: str, done: int, known: int) -> None:
-        """Tell that it is being made."""
+        """Print its start."""
         say(f"  {recipe} ({done + 1} of {known})")
 
     def ended(self, attempt: Trial, verdict: Verdict) -> None:
-        """Tell the verdict."""
+        """Print the verdict."""
         say(f"    {attempt.recipe}: {verdict.reason}")
 
     def progress(self, done: int, of: int, what: str) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
 
 def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[SearchResult, dict[str, Any]]:
-    """Try the recipes, promote what pays into `models`, and check that nothing else was; gives it for the report.
+    """Try the recipes, promote the best into `models`, and check that nothing else was; return result and report entry.
 
-    folder: where nothing lies of an earlier run, or its figures would be taken for this one's.
+    folder: an empty one; figures of an earlier run would be reused.
     """
     started = time.monotonic()
     directory = ModelDirectory(models)
@@ -69,7 +69,7 @@ def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[SearchR
         threads=THREADS,
         seconds=seconds,
     )
-    search = Search(source, splits, goal, folder, Told())
+    search = Search(source, splits, goal, folder, PrintedCallbacks())
     found = search.try_recipes(case.recipes)
     promoted = search.promote(found, directory)
     result = as_result(found)
@@ -80,7 +80,7 @@ def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[SearchR
 
 
 def wrongly_promoted(found: SearchResult, versions: Sequence[str]) -> list[str]:
-    """List what was promoted although it is not worth it, or outside the bound; by the figures alone.
+    """Return the recipes that were promoted though not worth it, or outside the bound, by the figures alone.
 
     versions: of the model in a directory that had none before.
     """
@@ -95,7 +95,7 @@ def wrongly_promoted(found: SearchResult, versions: Sequence[str]) -> list[str]:
 
 
 def as_result(found: SearchResult) -> dict[str, Any]:
-    """Give what a search found as plain values."""
+    """Return the result of a search as plain values."""
     return {
         "original": {"bytes": found.original_bytes, "test": _evaluated(found.baseline_test)},
         "at_rows": found.at_rows,
