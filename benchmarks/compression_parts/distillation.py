@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.distillation.distill import distill
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.train import Training, train
+from headrace.compression.steps import StepContext
+from headrace.compression.training.options import Training
+from headrace.compression.training.train import train
 from headrace.contracts import ModelPackage, read_package
 
 DEMO_DATA = Path(__file__).parents[2] / "cli/headrace/cli/demo/data"
@@ -97,10 +98,10 @@ def _of_seed(seed: int, teacher: ModelPackage, train_rows: Dataset, held_out: Da
     longer = dataclasses.replace(TRAINING, epochs=TRAINING.epochs * steps, patience=TRAINING.patience * steps)
     with tempfile.TemporaryDirectory() as folder:
         # Calibration, selection and test are not looked at by training; the train rows stand in for them.
-        workshop = Workshop(Path(folder), Splits(train_rows, train_rows, train_rows, train_rows), seed=seed)
-        same_epochs = train(student, workshop, TRAINING, checkpoints=workshop.folder / "epochs")
-        same_steps = train(student, workshop, longer, checkpoints=workshop.folder / "steps")
-        distilled = distill(student, teacher, workshop, TRAINING)
+        context = StepContext(Path(folder), Splits(train_rows, train_rows, train_rows, train_rows), seed=seed)
+        same_epochs = train(student, context, TRAINING, checkpoints=context.folder / "epochs")
+        same_steps = train(student, context, longer, checkpoints=context.folder / "steps")
+        distilled = distill(student, teacher, context, TRAINING)
     return Outcome(seed, *(_accuracy(each.network, held_out) for each in (same_epochs, same_steps, distilled)))
 
 

@@ -1,4 +1,4 @@
-"""How much is measured: everything, the quick run, and the tiny one that tests use."""
+"""Sizes of the benchmark: the full run, the quick one, and the tiny one of the tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Plan:
-    """The recipes of each section, and how long things take.
+    """The recipes of each section, and the time for each measurement.
 
     seconds: that timing a recipe takes, a row size; finalists take more. mnist_epochs: 0 takes those of `train.py`.
     sentences: of MiniLM. seeds: of the distillation.

@@ -1,4 +1,4 @@
-"""Runs the recipes of one model through the search that `headrace compress` runs, and gives what it measured."""
+"""Searches as `headrace compress` runs them, and their figures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop
-from headrace.compression.evaluation.metrics import metric_for
+from headrace.compression.evaluation.evaluate import Evaluation
+from headrace.compression.evaluation.max_drop import MaxDrop
+from headrace.compression.evaluation.metric_choice import metric_for
 from headrace.compression.search.inputs import Request, open_source
-from headrace.compression.search.search import Found, Goal, Search
-from headrace.compression.search.trials import Attempt, Verdict, worth_it
+from headrace.compression.search.search import Search, SearchConfig, SearchResult
+from headrace.compression.search.trials import Trial, Verdict, worth_it
 from headrace.contracts import ModelDirectory
 
 #: As in the table of what must be reached: both models have one thread.
@@ -21,13 +22,13 @@ THREADS = 1
 
 
 def say(text: str) -> None:
-    """Tell a person how far it is, away from the result."""
+    """Print progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is compressed, and how much may be lost. at_rows: of the batch that counts."""
+    """A model to compress, and the loss that is allowed. at_rows: of the batch to optimize for."""
 
     request: Request
     metric: str
@@ -36,31 +37,31 @@ class Case:
     recipes: Sequence[str]
 
 
-class Told:
-    """Says on standard error what becomes of each recipe."""
+class PrintedCallbacks:
+    """Prints the verdict on each recipe to standard error."""
 
     def started(self, recipe: str, done: int, known: int) -> None:
-        """Tell that it is being made."""
+        """Print its start."""
         say(f"  {recipe} ({done + 1} of {known})")
 
-    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
-        """Tell the verdict."""
+    def ended(self, attempt: Trial, verdict: Verdict) -> None:
+        """Print the verdict."""
         say(f"    {attempt.recipe}: {verdict.reason}")
 
     def progress(self, done: int, of: int, what: str) -> None:
-        """Say nothing."""
+        """Ignore it."""
 
 
-def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[Found, dict[str, Any]]:
-    """Try the recipes, promote what pays into `models`, and check that nothing else was; gives it for the report.
+def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[SearchResult, dict[str, Any]]:
+    """Try the recipes, promote the best into `models`, and check that nothing else was; return result and report entry.
 
-    folder: where nothing lies of an earlier run, or its figures would be taken for this one's.
+    folder: an empty one; figures of an earlier run would be reused.
     """
     started = time.monotonic()
     directory = ModelDirectory(models)
     source, splits = open_source(case.request, directory, folder, seed=0, threads=THREADS)
     manifest = source.package.manifest
-    goal = Goal(
+    goal = SearchConfig(
         metric_for(case.metric, manifest.signature, splits.test.labels, names=manifest.labels),
         MaxDrop.parse(case.max_drop),
         at_rows=case.at_rows,
@@ -68,7 +69,7 @@ def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[Found, 
         threads=THREADS,
         seconds=seconds,
     )
-    search = Search(source, splits, goal, folder, Told())
+    search = Search(source, splits, goal, folder, PrintedCallbacks())
     found = search.try_recipes(case.recipes)
     promoted = search.promote(found, directory)
     result = as_result(found)
@@ -78,8 +79,8 @@ def run(case: Case, folder: Path, models: Path, seconds: float) -> tuple[Found, 
     return found, result
 
 
-def wrongly_promoted(found: Found, versions: Sequence[str]) -> list[str]:
-    """List what was promoted although it is not worth it, or outside the bound; by the figures alone.
+def wrongly_promoted(found: SearchResult, versions: Sequence[str]) -> list[str]:
+    """Return the recipes that were promoted though not worth it, or outside the bound, by the figures alone.
 
     versions: of the model in a directory that had none before.
     """
@@ -93,8 +94,8 @@ def wrongly_promoted(found: Found, versions: Sequence[str]) -> list[str]:
     return [found.chosen] if bad or len(versions) != 1 else []
 
 
-def as_result(found: Found) -> dict[str, Any]:
-    """Give what a search found as plain values."""
+def as_result(found: SearchResult) -> dict[str, Any]:
+    """Return the result of a search as plain values."""
     return {
         "original": {"bytes": found.original_bytes, "test": _evaluated(found.baseline_test)},
         "at_rows": found.at_rows,
@@ -108,7 +109,7 @@ def as_result(found: Found) -> dict[str, Any]:
     }
 
 
-def _figures(attempt: Attempt, found: Found) -> dict[str, Any]:
+def _figures(attempt: Trial, found: SearchResult) -> dict[str, Any]:
     if attempt.figures is None:
         return {"status": attempt.status}
     selection, measurement = attempt.figures

@@ -1,4 +1,4 @@
-"""The sections: digits, MNIST, MiniLM, distillation, and what must never be promoted."""
+"""The sections: digits, MNIST, MiniLM, distillation, and recipes that must never be promoted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MINILM_ROWS = 32
 
 @dataclass(frozen=True)
 class Bench:
-    """What a section works with. folder: of this run alone. kept: where trained weights lie from run to run."""
+    """The surroundings of a section. folder: of this run alone. kept: for weights that outlive a run."""
 
     plan: Plan
     folder: Path
@@ -41,7 +41,7 @@ class Bench:
 
 def digits(bench: Bench) -> dict[str, Any]:
     """The demo's classifier, and its held-out images of other people."""
-    return run(_digits_case(bench), *_rooms(bench, "digits"), bench.plan.seconds)[1]
+    return run(_digits_case(bench), *_folders(bench, "digits"), bench.plan.seconds)[1]
 
 
 def _digits_case(bench: Bench) -> Case:
@@ -76,7 +76,7 @@ def mnist(bench: Bench) -> dict[str, Any]:
         labels=tuple("0123456789"),
     )
     case = Case(request, "accuracy", CNN_DROP, CNN_ROWS, bench.plan.mnist)
-    return run(case, *_rooms(bench, "mnist"), bench.plan.seconds)[1]
+    return run(case, *_folders(bench, "mnist"), bench.plan.seconds)[1]
 
 
 def minilm(bench: Bench) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def minilm(bench: Bench) -> dict[str, Any]:
     _script("minilm/prepare.py", "--folder", bench.folder, "--sentences", bench.plan.sentences)
     request = Request(str(bench.folder / "minilm.onnx"), bench.folder / "sentences.npz")
     case = Case(request, "cosine", MINILM_DROP, MINILM_ROWS, bench.plan.minilm)
-    return run(case, *_rooms(bench, "minilm"), bench.plan.seconds)[1]
+    return run(case, *_folders(bench, "minilm"), bench.plan.seconds)[1]
 
 
 def distilled(bench: Bench) -> dict[str, Any]:
@@ -104,13 +104,13 @@ def refusals(bench: Bench) -> dict[str, Any]:
     slower = dataclasses.replace(case, recipes=("fp16", "int8-weights"))
     strict = dataclasses.replace(case, metric="agreement", max_drop="0%", recipes=("prune-channels-70+int8-static",))
     return {
-        name: run(each, *_rooms(bench, f"refusals-{name}"), bench.plan.seconds)[1]
+        name: run(each, *_folders(bench, f"refusals-{name}"), bench.plan.seconds)[1]
         for name, each in (("slower", slower), ("strict", strict))
     }
 
 
-def _rooms(bench: Bench, name: str) -> tuple[Path, Path]:
-    """Give the folder of a search, and that of the models it promotes."""
+def _folders(bench: Bench, name: str) -> tuple[Path, Path]:
+    """Return the folder of a search, and that of the models it promotes."""
     return bench.folder / name / "search", bench.folder / name / "models"
 
 

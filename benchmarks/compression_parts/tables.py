@@ -1,4 +1,4 @@
-"""Writes the result for people: the targets, then every recipe that was tried."""
+"""Tables of the result: the targets, then every recipe that was tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must be reached, what is aimed at, and what was."""
+"""The targets of the benchmark, and whether they were reached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Target:
-    """One figure. least: must be reached. aim: is hoped for; None if there is none. value: None if not measured."""
+    """One figure. least: required. aim: hoped for, or None. value: None if not measured."""
 
     section: str
     what: str
@@ -20,12 +20,12 @@ class Target:
 
     @property
     def met(self) -> bool:
-        """Whether what must be reached was."""
+        """Whether the least was reached."""
         return self.value is not None and self.value >= self.least
 
     @property
     def mark(self) -> str:
-        """Say how it came out."""
+        """Return the mark of the outcome."""
         if not self.met:
             return "NOT MET"
         return "met" if self.aim is None or self.value is None or self.value < self.aim else "aim reached"
@@ -61,7 +61,7 @@ def targets(sections: Mapping[str, Any]) -> list[Target]:
 
 
 def chosen(search: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Give the recipe that was chosen: the fastest that is within the bound on the test rows."""
+    """Return the chosen recipe: the fastest that is within the bound on the test rows."""
     return next((recipe for recipe in search["recipes"] if recipe["recipe"] == search["chosen"]), None)
 
 

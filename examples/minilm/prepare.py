@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.compression import Dataset, OnnxExport, Splits, Workshop, load_network
+from headrace.compression import Dataset, OnnxExport, Splits, StepContext, load_network
 from headrace.contracts import Tensors
 
 #: So many tokens has a row; most of the sentences have fewer, and the rest is padding.
@@ -106,7 +106,7 @@ def export(reference: str, rows: Tensors, file: Path) -> None:
     )
     data = Dataset(rows)
     with tempfile.TemporaryDirectory() as folder:
-        package = OnnxExport().export(network, Workshop(Path(folder), Splits(data, data, data, data)))
+        package = OnnxExport().export(network, StepContext(Path(folder), Splits(data, data, data, data)))
         shutil.copyfile(package.file, file)
 
 

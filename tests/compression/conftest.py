@@ -10,7 +10,7 @@ from tests.compression.digit_net import DEMO_DATA, trained
 
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, read_package
 
 #: Rows 0 to 897 trained the model; other people wrote the rest.
@@ -56,6 +56,6 @@ def digits_network(digits: Dataset) -> Network:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, splits: Splits) -> Workshop:
+def context(tmp_path: Path, splits: Splits) -> StepContext:
     """A folder of this test's own, and the digits."""
-    return Workshop(tmp_path / "workshop", splits)
+    return StepContext(tmp_path / "context", splits)

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 from tests.compression.digit_net import DEMO_DATA
 
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 from headrace.lifecycle.packages.registry import derive_package
 
@@ -44,7 +44,7 @@ def write_slow_digits(path: Path) -> Path:
 class WithoutChain:
     """Takes the chain away."""
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        file = workshop.room(self) / "model.onnx"
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        file = context.step_dir(self) / "model.onnx"
         file.write_bytes((DEMO_DATA / "models/digits/1/model.onnx").read_bytes())
         return derive_package(package, file.parent, [file], runtime="onnxruntime", step=step_record(self))

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headrace.compression.data.dataset import Dataset, Splits, split
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
-from headrace.compression.evaluation.evaluate import MaxDrop
-from headrace.compression.evaluation.metrics import metric_for
+from headrace.compression.evaluation.max_drop import MaxDrop
+from headrace.compression.evaluation.metric_choice import metric_for
 from headrace.compression.recipes.catalog import BLOCKS, Block
 from headrace.compression.recipes.runner import Source
-from headrace.compression.recipes.steps import Step, Workshop, step_record
-from headrace.compression.search.search import Goal
+from headrace.compression.search.search import SearchConfig
+from headrace.compression.steps import Step, StepContext, step_record
 from headrace.contracts import ModelPackage
 from headrace.lifecycle.packages.adding import describe
 from headrace.lifecycle.packages.registry import derive_package
@@ -72,10 +72,10 @@ def made_up_source(folder: Path) -> tuple[Source, Splits]:
     return Source(package, None, "made-up.onnx"), split(made_up_rows(), seed=0)
 
 
-def quick_goal(source: Source, data: Splits, **changes: object) -> Goal:
+def quick_goal(source: Source, data: Splits, **changes: object) -> SearchConfig:
     metric = metric_for("accuracy", source.package.manifest.signature, data.test.labels)
     options = {"bound": MaxDrop.parse("0.5%"), "at_rows": 16, "row_sizes": (1, 16), "seconds": 0.1, **changes}
-    return Goal(metric, **options)  # type: ignore[arg-type]
+    return SearchConfig(metric, **options)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Rewrite:
     chain: int = 0
     sign: float = 1.0
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        room = workshop.room(self)
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        room = context.step_dir(self)
         file = write_model(room / "model.onnx", chain=self.chain, matrix=(self.sign * weights()).astype(np.float32))
         return derive_package(package, room, [file], runtime="onnxruntime", step=step_record(self))
 
@@ -97,7 +97,7 @@ class Refuse:
 
     how: str
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
         match self.how:
             case "not applicable":
                 raise NotApplicable("there is nothing to do")
@@ -113,8 +113,8 @@ class Refuse:
 class Wait:
     """Says so, waits until its standard input ends, and then doesn't apply."""
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        (workshop.room(self) / "half.onnx").write_bytes(b"half")
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        (context.step_dir(self) / "half.onnx").write_bytes(b"half")
         print("waiting", flush=True)
         sys.stdin.read()
         raise NotApplicable("the wait is over")

@@ -9,10 +9,12 @@ from headrace.compression.benchmarking.compare import Measurement, ModelFigures,
 from headrace.compression.benchmarking.conditions import Conditions
 from headrace.compression.benchmarking.ratio import Ratio
 from headrace.compression.benchmarking.timing import Timing
-from headrace.compression.evaluation.evaluate import Disagreement, Evaluation, MaxDrop
+from headrace.compression.evaluation.disagreements import Disagreement
+from headrace.compression.evaluation.evaluate import Evaluation
+from headrace.compression.evaluation.max_drop import MaxDrop
 from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
-from headrace.compression.search.result import Found
-from headrace.compression.search.trials import Attempt, judge, pareto
+from headrace.compression.search.result import SearchResult
+from headrace.compression.search.trials import Trial, judge, pareto
 
 ROWS = (1, 8, 64)
 BYTES = 160_000
@@ -56,7 +58,7 @@ def a_measurement(ratio: float, file_bytes: int = BYTES // 3, spread: float = 0.
     return Measurement(figures(file_bytes), figures(BYTES), rows, where)
 
 
-def an_attempt(recipe: str, ratio: float = 2.0, drop: float = 0.001, **changes: Any) -> Attempt:
+def an_attempt(recipe: str, ratio: float = 2.0, drop: float = 0.001, **changes: Any) -> Trial:
     fields = {
         "recipe": recipe,
         "summary": f"what {recipe} does",
@@ -65,7 +67,7 @@ def an_attempt(recipe: str, ratio: float = 2.0, drop: float = 0.001, **changes: 
         "measurement": a_measurement(ratio),
         "seconds": 3.0,
     }
-    return Attempt(**{**fields, **changes})
+    return Trial(**{**fields, **changes})
 
 
 def a_disagreement(row: int = 0, **changes: Any) -> Disagreement:
@@ -81,7 +83,7 @@ def a_disagreement(row: int = 0, **changes: Any) -> Disagreement:
     return Disagreement(**{**fields, **changes})
 
 
-def a_find(attempts: Sequence[Attempt], **changes: Any) -> Found:
+def a_find(attempts: Sequence[Trial], **changes: Any) -> SearchResult:
     bound = MaxDrop(changes.get("bound", 0.005))
     verdicts = tuple(judge(attempt, bound, 64) for attempt in attempts)
     paying = [a for a, verdict in zip(attempts, verdicts, strict=True) if verdict.pays and a.test is not None]
@@ -106,4 +108,4 @@ def a_find(attempts: Sequence[Attempt], **changes: Any) -> Found:
             "versions": {"onnxruntime": "1.32.0"},
         },
     }
-    return Found(**{**fields, **changes})
+    return SearchResult(**{**fields, **changes})

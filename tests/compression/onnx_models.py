@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, parser
 
 from headrace.compression.data.dataset import Dataset, Splits
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, Tensors
 from headrace.lifecycle.packages.adding import describe
 
@@ -35,10 +35,10 @@ def package_of(model: onnx.ModelProto, folder: Path) -> ModelPackage:
     return describe(folder / "made.onnx", target, name="made")
 
 
-def workshop_of(folder: Path, inputs: Tensors, labels: NDArray[Any] | None = None) -> Workshop:
-    """Make a workshop whose splits are all the same rows."""
+def context_of(folder: Path, inputs: Tensors, labels: NDArray[Any] | None = None) -> StepContext:
+    """Make a context whose splits are all the same rows."""
     rows = Dataset(inputs, labels)
-    return Workshop(folder / "workshop", Splits(rows, rows, rows, rows))
+    return StepContext(folder / "context", Splits(rows, rows, rows, rows))
 
 
 def operators_of(package: ModelPackage) -> list[str]:

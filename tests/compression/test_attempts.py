@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.compression.made_up_found import BYTES, a_measurement, an_attempt, an_evaluation
 
-from headrace.compression.evaluation.evaluate import MaxDrop
-from headrace.compression.search.trials import ORIGINAL, AttemptLog, Verdict, judge, pareto, ranked
+from headrace.compression.evaluation.max_drop import MaxDrop
+from headrace.compression.search.trials import ORIGINAL, TrialLog, Verdict, judge, pareto, rank_paying
 
 BOUND = MaxDrop.parse("0.5%")
 
@@ -59,7 +59,7 @@ def test_few_test_rows_are_pointed_out() -> None:
 
 def test_those_that_pay_are_ranked_by_their_time() -> None:
     attempts = [an_attempt("a", 1.5), an_attempt("b", 3.0), an_attempt("c", 9.0, 0.3), an_attempt("d", 2.0)]
-    assert [attempt.recipe for attempt in ranked(attempts, BOUND, 64)] == ["b", "d", "a"]
+    assert [attempt.recipe for attempt in rank_paying(attempts, BOUND, 64)] == ["b", "d", "a"]
 
 
 def test_the_front_has_what_nothing_beats_and_the_original_among_them() -> None:
@@ -73,10 +73,10 @@ def test_the_front_has_what_nothing_beats_and_the_original_among_them() -> None:
 
 
 def test_attempts_are_kept_whole_and_found_again(tmp_path: Path) -> None:
-    log = AttemptLog(tmp_path / "attempts")
+    log = TrialLog(tmp_path / "attempts")
     assert log.find("a+b") is None
     attempt = log.keep(an_attempt("a+b", test=an_evaluation(0.9, 0.0)))
-    assert AttemptLog(tmp_path / "attempts").find("a+b") == attempt
+    assert TrialLog(tmp_path / "attempts").find("a+b") == attempt
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["attempt.json"]
     (tmp_path / "attempts/a+b/attempt.json").write_text('{"recipe": "a+b"')
     assert log.find("a+b") is None
@@ -85,7 +85,7 @@ def test_attempts_are_kept_whole_and_found_again(tmp_path: Path) -> None:
 
 
 def test_a_traceback_lies_beside_the_attempt(tmp_path: Path) -> None:
-    file = AttemptLog(tmp_path).explain("a/../b", "Traceback …")
+    file = TrialLog(tmp_path).explain("a/../b", "Traceback …")
     assert file.read_text("utf-8") == "Traceback …"
     assert file.parent.parent == tmp_path
 
@@ -105,4 +105,4 @@ def test_the_least_speedup_is_the_users_to_say() -> None:
     assert judge(attempt, BOUND, 64).pays
     assert not judge(attempt, BOUND, 64, 1.5).pays
     assert judge(an_attempt("graph", measurement=a_measurement(1.05, BYTES)), BOUND, 64, 1.0).pays
-    assert ranked([attempt], BOUND, 64, 1.5) == []
+    assert rank_paying([attempt], BOUND, 64, 1.5) == []

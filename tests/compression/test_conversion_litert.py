@@ -105,12 +105,12 @@ def test_int8_of_several_inputs_and_many_rows_keeps_their_order(tmp_path) -> Non
 
 
 def test_without_the_environment_the_command_that_makes_it_is_named(
-    digits_network, workshop, tmp_path, monkeypatch
+    digits_network, context, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_CONVERTERS", str(tmp_path / "none"))
     assert converters_folder() == tmp_path / "none"
     with pytest.raises(NotApplicable, match="headrace compress --set-up litert"):
-        LiteRtExport().export(digits_network, workshop)
+        LiteRtExport().export(digits_network, context)
     monkeypatch.delenv("HEADRACE_CONVERTERS")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert converters_folder() == tmp_path / ".cache/headrace"
@@ -140,11 +140,11 @@ def test_a_set_up_that_was_done_is_not_done_again(tmp_path) -> None:
     assert litert_python(tmp_path) == folder / "bin/python"
 
 
-def test_an_input_that_varies_beside_the_rows_is_refused(digits_network, workshop, tmp_path, monkeypatch) -> None:
+def test_an_input_that_varies_beside_the_rows_is_refused(digits_network, context, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("headrace.compression.conversion.litert.litert_python", lambda: Path(sys.executable))
     varying = dataclasses.replace(digits_network, shapes=((1, -1, -1),))
     with pytest.raises(NotApplicable, match="varies in a dimension other than the rows"):
-        LiteRtExport().export(varying, workshop)
+        LiteRtExport().export(varying, context)
 
 
 def test_what_the_converter_says_comes_back(tmp_path) -> None:
@@ -162,7 +162,7 @@ def test_the_converter_needs_nothing_of_headrace(tmp_path) -> None:
     assert "litert_torch" in (tmp_path / "error.json").read_text()
 
 
-def test_a_missing_library_is_named_with_its_extra(digits_network, workshop, monkeypatch) -> None:
+def test_a_missing_library_is_named_with_its_extra(digits_network, context, monkeypatch) -> None:
     monkeypatch.setattr("headrace.compression.conversion.verify.find_spec", lambda _name: None)
     with pytest.raises(MissingLibrary, match=r"headrace\[litert\]"):
-        LiteRtExport().export(digits_network, workshop)
+        LiteRtExport().export(digits_network, context)

@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from tests.compression.onnx_models import answers, random, workshop_of
+from tests.compression.onnx_models import answers, context_of, random
 from torch import Tensor, nn
 
 from headrace.compression.conversion.litert import LiteRtExport
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage
 
 pytestmark = pytest.mark.converters
@@ -51,8 +51,8 @@ def accuracy(package: ModelPackage, splits: Splits) -> float:
     return float((answers(package, splits.test.inputs)["label"] == splits.test.labels).mean())
 
 
-def test_a_network_answers_as_it_did_in_torch_for_any_number_of_rows(digits_network, workshop, splits) -> None:
-    package = LiteRtExport().export(digits_network, workshop)
+def test_a_network_answers_as_it_did_in_torch_for_any_number_of_rows(digits_network, context, splits) -> None:
+    package = LiteRtExport().export(digits_network, context)
     package.verify()
     assert package.manifest.runtime == "litert"
     assert package.manifest.labels == digits_network.labels
@@ -69,8 +69,8 @@ def test_a_network_answers_as_it_did_in_torch_for_any_number_of_rows(digits_netw
 
 
 @pytest.mark.parametrize("precision", ["int8-dynamic", "int8"])
-def test_int8_is_small_and_right(precision, digits_network, workshop, splits, capfd) -> None:
-    package = LiteRtExport(precision=precision).export(digits_network, workshop)
+def test_int8_is_small_and_right(precision, digits_network, context, splits, capfd) -> None:
+    package = LiteRtExport(precision=precision).export(digits_network, context)
     shown = capfd.readouterr()
     assert shown.out == ""
     # The interpreter's own line, which no switch turns off.
@@ -84,7 +84,7 @@ def test_a_transformer_with_token_ids_takes_any_number_of_rows(tmp_path) -> None
     ids = np.random.default_rng(0).integers(0, 100, (64, 16))
     rows = {"ids": ids, "mask": np.ones((64, 16), np.float32)}
     network = Network("words", Words().eval(), {name: array[:8] for name, array in rows.items()}, ("y",))
-    package = LiteRtExport().export(network, workshop_of(tmp_path, rows))
+    package = LiteRtExport().export(network, context_of(tmp_path, rows))
     assert np.allclose(answers(package, rows)["y"], network.infer(rows)["y"], atol=1e-5)
 
 
@@ -93,22 +93,22 @@ def network_of(function: Callable[[Tensor], Tensor]) -> Network:
 
 
 def test_an_operator_that_litert_lacks_is_named(tmp_path) -> None:
-    workshop = workshop_of(tmp_path, {"x": random(8, 4)})
+    context = context_of(tmp_path, {"x": random(8, 4)})
     with pytest.raises(CompressionError, match=r"LiteRT has no operator for aten\.cummax"):
-        LiteRtExport().export(network_of(lambda x: torch.cummax(x, 1)[0]), workshop)
+        LiteRtExport().export(network_of(lambda x: torch.cummax(x, 1)[0]), context)
 
 
 def test_a_network_that_can_not_take_any_number_of_rows_is_refused(tmp_path) -> None:
     token = torch.ones(1, 4)
     network = network_of(lambda x: torch.cat([token.expand(x.shape[0], -1), x], 1))
-    workshop = workshop_of(tmp_path, {"x": random(8, 4)})
+    context = context_of(tmp_path, {"x": random(8, 4)})
     with pytest.raises(CompressionError, match="can't take any number of rows in LiteRT"):
-        LiteRtExport().export(network, workshop)
-    assert not (workshop.folder / "lite-rt-export").exists()
+        LiteRtExport().export(network, context)
+    assert not (context.folder / "lite-rt-export").exists()
 
 
-def test_int8_without_enough_rows_is_refused_before_it_converts(digits_network, workshop) -> None:
-    data = workshop.data
-    few = Workshop(workshop.folder, Splits(data.train, data.calibration.take(slice(0, 8)), data.selection, data.test))
+def test_int8_without_enough_rows_is_refused_before_it_converts(digits_network, context) -> None:
+    data = context.data
+    few = StepContext(context.folder, Splits(data.train, data.calibration.take(slice(0, 8)), data.selection, data.test))
     with pytest.raises(DataError, match="at least 32 rows"):
         LiteRtExport(precision="int8").export(digits_network, few)

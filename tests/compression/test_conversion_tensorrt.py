@@ -13,10 +13,10 @@ from headrace.compression.errors import NotApplicable
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_without_a_gpu_it_is_refused(precision, digits_package, workshop) -> None:
+def test_without_a_gpu_it_is_refused(precision, digits_package, context) -> None:
     with pytest.raises(NotApplicable, match="needs an NVIDIA GPU"):
-        TensorRtEngine(precision=precision).convert(digits_package, workshop)
-    assert not workshop.folder.exists()
+        TensorRtEngine(precision=precision).convert(digits_package, context)
+    assert not context.folder.exists()
 
 
 def test_an_engine_takes_one_row_to_as_many_as_the_package_batches(digits_package) -> None:
@@ -28,8 +28,8 @@ def test_an_engine_takes_one_row_to_as_many_as_the_package_batches(digits_packag
     assert provider_options(digits_package, "int8")["trt_int8_enable"] == "1"
 
 
-def test_int8_for_tensorrt_is_symmetric_and_has_float_biases(digits_package, workshop, splits) -> None:
-    model = int8_for_tensorrt(digits_package, onnx.load(digits_package.file), workshop)
+def test_int8_for_tensorrt_is_symmetric_and_has_float_biases(digits_package, context, splits) -> None:
+    model = int8_for_tensorrt(digits_package, onnx.load(digits_package.file), context)
     onnx.checker.check_model(model)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     conversions = [node for node in model.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.compression.onnx_models import answers, bytes_of, model_of, package_of, random, workshop_of
+from tests.compression.onnx_models import answers, bytes_of, context_of, model_of, package_of, random
 
 from headrace.compression.conversion.tvm_library import TvmLibrary
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
 
 
-def test_a_library_answers_as_its_source_did_and_warns(digits_package, workshop, splits) -> None:
+def test_a_library_answers_as_its_source_did_and_warns(digits_package, context, splits) -> None:
     before = bytes_of(digits_package)
-    package = TvmLibrary().convert(digits_package, workshop)
+    package = TvmLibrary().convert(digits_package, context)
     package.verify()
     assert package.manifest.runtime == "tvm"
     assert bytes_of(digits_package) == before
@@ -29,20 +29,20 @@ def test_a_library_answers_as_its_source_did_and_warns(digits_package, workshop,
 def test_an_operator_that_tvm_lacks_is_named_and_nothing_is_left(tmp_path) -> None:
     text = "made (float[rows, 3] x) => (float[rows, 3] y) { y = LpNormalization(x) }"
     package = package_of(model_of(text), tmp_path)
-    workshop = workshop_of(tmp_path, {"x": random(4, 3)})
+    context = context_of(tmp_path, {"x": random(4, 3)})
     with pytest.raises(CompressionError, match="LpNormalization"):
-        TvmLibrary().convert(package, workshop)
-    assert list(workshop.folder.iterdir()) == []
+        TvmLibrary().convert(package, context)
+    assert list(context.folder.iterdir()) == []
 
 
-def test_without_a_linker_it_says_so(digits_package, workshop, monkeypatch) -> None:
+def test_without_a_linker_it_says_so(digits_package, context, monkeypatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(NotApplicable, match=r"C\+\+ compiler"):
-        TvmLibrary().convert(digits_package, workshop)
+        TvmLibrary().convert(digits_package, context)
 
 
-def test_a_missing_library_is_named_with_its_extra(digits_package, workshop, monkeypatch) -> None:
+def test_a_missing_library_is_named_with_its_extra(digits_package, context, monkeypatch) -> None:
     monkeypatch.setattr("headrace.compression.conversion.verify.find_spec", lambda _name: None)
     with pytest.raises(MissingLibrary, match=r"headrace\[tvm\]"):
-        TvmLibrary().convert(digits_package, workshop)
+        TvmLibrary().convert(digits_package, context)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.distillation.distill import Distill, distill
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.export.export import OnnxExport
+from headrace.compression.export.onnx import OnnxExport
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.train import Training, train
+from headrace.compression.steps import StepContext
+from headrace.compression.training.options import Training
+from headrace.compression.training.train import train
 from headrace.contracts import ModelPackage
 
 STUDENT = """
@@ -46,13 +47,13 @@ def student(splits: Splits) -> Network:
 
 
 @pytest.fixture
-def few_labels(workshop: Workshop, splits: Splits) -> Workshop:
+def few_labels(context: StepContext, splits: Splits) -> StepContext:
     """A hundred labels; the other train rows have none."""
     assert splits.train.labels is not None
     labels = splits.train.labels.copy()
     labels[np.random.default_rng(0).permutation(len(labels))[100:]] = -1
     rows = Dataset(splits.train.inputs, labels)
-    return dataclasses.replace(workshop, data=dataclasses.replace(splits, train=rows))
+    return dataclasses.replace(context, data=dataclasses.replace(splits, train=rows))
 
 
 def accuracy(network: Network, rows: Dataset) -> float:
@@ -60,7 +61,7 @@ def accuracy(network: Network, rows: Dataset) -> float:
 
 
 def test_a_hundred_labels_and_a_teacher_beat_a_hundred_labels(
-    student: Network, digits_network: Network, few_labels: Workshop, splits: Splits, tmp_path: Path
+    student: Network, digits_network: Network, few_labels: StepContext, splits: Splits, tmp_path: Path
 ) -> None:
     training = Training(epochs=15, learning_rate=5e-3, batch_rows=32)
     alone = train(student, few_labels, training, checkpoints=tmp_path)
@@ -71,7 +72,7 @@ def test_a_hundred_labels_and_a_teacher_beat_a_hundred_labels(
 
 
 def test_a_package_teaches_what_the_network_in_it_would_and_is_asked_once(
-    student: Network, digits_network: Network, digits_package: ModelPackage, few_labels: Workshop, tmp_path: Path
+    student: Network, digits_network: Network, digits_package: ModelPackage, few_labels: StepContext, tmp_path: Path
 ) -> None:
     once = Training(epochs=1, batch_rows=32)
     asked: list[str] = []
@@ -88,10 +89,10 @@ def test_a_package_teaches_what_the_network_in_it_would_and_is_asked_once(
 
 
 def test_rows_that_only_the_teacher_labels_may_lie_elsewhere(
-    student: Network, digits_network: Network, workshop: Workshop, splits: Splits
+    student: Network, digits_network: Network, context: StepContext, splits: Splits
 ) -> None:
     labelled = splits.train.take(slice(0, 100))
-    apart = dataclasses.replace(workshop, data=dataclasses.replace(splits, train=labelled))
+    apart = dataclasses.replace(context, data=dataclasses.replace(splits, train=labelled))
     rest = Dataset(splits.train.take(slice(100, None)).inputs)
     taught = distill(student, digits_network, apart, Training(epochs=1), unlabelled=rest)
     assert (taught.labelled_rows, taught.unlabelled_rows) == (100, len(rest))
@@ -100,11 +101,11 @@ def test_rows_that_only_the_teacher_labels_may_lie_elsewhere(
 
 
 def test_the_step_gives_a_student_in_its_teachers_place(
-    digits_network: Network, workshop: Workshop, splits: Splits, tmp_path: Path
+    digits_network: Network, context: StepContext, splits: Splits, tmp_path: Path
 ) -> None:
     (tmp_path / "students.py").write_text(STUDENT)
     # No label at all: the teacher's answers alone.
-    bare = dataclasses.replace(workshop, data=dataclasses.replace(splits, train=Dataset(splits.train.inputs)))
+    bare = dataclasses.replace(context, data=dataclasses.replace(splits, train=Dataset(splits.train.inputs)))
     step = Distill(student=f"{tmp_path}/students.py:Student", epochs=8, learning_rate=5e-3, batch_rows=32)
     found = step.change(digits_network, bare)
     assert (found.name, found.labels, found.outputs) == ("digits", digits_network.labels, ("label", "scores"))
@@ -121,9 +122,9 @@ def test_the_step_gives_a_student_in_its_teachers_place(
         Distill(student=f"{tmp_path}/students.py:of_nine").change(digits_network, bare)
 
 
-def test_without_a_student_it_is_not_applicable(digits_network: Network, workshop: Workshop) -> None:
+def test_without_a_student_it_is_not_applicable(digits_network: Network, context: StepContext) -> None:
     with pytest.raises(NotApplicable, match="name one"):
-        Distill().change(digits_network, workshop)
+        Distill().change(digits_network, context)
 
 
 class Embedding(nn.Module):
@@ -136,21 +137,21 @@ class Embedding(nn.Module):
         return embedding
 
 
-def test_embeddings_are_taught_by_their_squared_error(workshop: Workshop, splits: Splits) -> None:
+def test_embeddings_are_taught_by_their_squared_error(context: StepContext, splits: Splits) -> None:
     torch.manual_seed(0)
     example = splits.train.take(slice(0, 4)).inputs
     teacher = Network("teacher", Embedding(32).eval(), example, ("embedding",))
     student = Network("student", Embedding(16).eval(), example, ("embedding",))
-    bare = dataclasses.replace(workshop, data=dataclasses.replace(splits, train=Dataset(splits.train.inputs)))
+    bare = dataclasses.replace(context, data=dataclasses.replace(splits, train=Dataset(splits.train.inputs)))
     taught = distill(student, teacher, bare, Training(epochs=15, learning_rate=1e-2)).network
     want, before, after = (each.infer(splits.test.inputs)["embedding"] for each in (teacher, student, taught))
     assert np.square(want - after).mean() < 0.1 * np.square(want - before).mean()
 
 
-def test_a_teacher_of_another_task_is_refused(student: Network, workshop: Workshop) -> None:
+def test_a_teacher_of_another_task_is_refused(student: Network, context: StepContext) -> None:
     example = student.example
     teacher = Network("teacher", Embedding(4).eval(), example, ("embedding",))
     with pytest.raises(
         DataError, match=r"the teacher gives nothing like the student's output 'scores' of shape \[10\]"
     ):
-        distill(student, teacher, workshop, Training(epochs=1))
+        distill(student, teacher, context, Training(epochs=1))

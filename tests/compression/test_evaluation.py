@@ -15,17 +15,12 @@ from hypothesis import strategies as st
 
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.evaluation.evaluate import (
-    Evaluation,
-    MaxDrop,
-    assess,
-    disagreements,
-    evaluate,
-    predict,
-    surely_within,
-    within,
-)
-from headrace.compression.evaluation.metrics import Metric, metric_for
+from headrace.compression.evaluation.disagreements import disagreements
+from headrace.compression.evaluation.evaluate import Evaluation, assess, evaluate
+from headrace.compression.evaluation.max_drop import MaxDrop, surely_within, within
+from headrace.compression.evaluation.metric_choice import metric_for
+from headrace.compression.evaluation.metrics import Metric
+from headrace.compression.evaluation.prediction import predict
 from headrace.contracts import ConfigurationError, ModelPackage, PackageError, Signature, Tensors, TensorSpec
 from headrace.contracts.package.manifest import BatchingAdvice, write_manifest
 

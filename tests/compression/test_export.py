@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from headrace.compression.errors import CompressionError, DataError
-from headrace.compression.export.export import OnnxExport, TorchExport
+from headrace.compression.export.onnx import OnnxExport
 from headrace.compression.export.parity import check_parity
+from headrace.compression.export.torch_program import TorchExport
 from headrace.compression.networks.network import Network, as_array, as_tensor
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, TensorSpec
 from headrace.contracts.package.manifest import BatchingAdvice, StoreAdvice
 from headrace.runtimes.base import find_runtime
@@ -77,7 +78,7 @@ def odd(kind: str) -> Network:
 
 
 def test_the_onnx_package_is_the_network(
-    digits_network: Network, workshop: Workshop, capfd: pytest.CaptureFixture[str]
+    digits_network: Network, context: StepContext, capfd: pytest.CaptureFixture[str]
 ) -> None:
     network = dataclasses.replace(
         digits_network,
@@ -86,10 +87,10 @@ def test_the_onnx_package_is_the_network(
         provenance={"steps": [{"step": "Before"}]},
         origin="digits:make",
     )
-    package = OnnxExport().export(network, workshop)
+    package = OnnxExport().export(network, context)
     package.verify()
     assert capfd.readouterr() == ("", "")
-    assert package.folder == workshop.folder / "onnx-export"
+    assert package.folder == context.folder / "onnx-export"
     assert sorted(path.name for path in package.folder.iterdir()) == ["model.onnx", "model.toml"]
     manifest = package.manifest
     assert manifest.inputs == (TensorSpec(name="image", datatype="FP32", shape=(1, 8, 8)),)
@@ -99,13 +100,13 @@ def test_the_onnx_package_is_the_network(
     assert manifest.provenance["source"] == "digits:make"
 
     model = find_runtime("onnxruntime", "cpu", 1).load(package)
-    found = model.infer(workshop.data.selection.inputs)
+    found = model.infer(context.data.selection.inputs)
     model.close()
-    expected = network.infer(workshop.data.selection.inputs)
+    expected = network.infer(context.data.selection.inputs)
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-5)
     np.testing.assert_array_equal(found["label"], expected["label"])
 
-    assert OnnxExport().export(network, workshop).manifest.sha256 == manifest.sha256  # the same bytes each time
+    assert OnnxExport().export(network, context).manifest.sha256 == manifest.sha256  # the same bytes each time
     assert b"network.py" not in package.file.read_bytes()  # nothing of this machine's files
     graph = onnx.load(package.file).graph
     assert b"network.py" not in package.file.read_bytes()
@@ -115,9 +116,9 @@ def test_the_onnx_package_is_the_network(
 
 @pytest.mark.parametrize("step", [OnnxExport(), TorchExport()])
 def test_lengths_that_vary_stay_free_and_outputs_come_in_the_order_of_the_network(
-    sentences: Network, workshop: Workshop, step: OnnxExport | TorchExport
+    sentences: Network, context: StepContext, step: OnnxExport | TorchExport
 ) -> None:
-    manifest = step.export(sentences, workshop).manifest
+    manifest = step.export(sentences, context).manifest
     assert [(spec.name, spec.datatype, spec.shape) for spec in manifest.inputs] == [
         ("input_ids", "INT64", (-1,)),
         ("attention_mask", "INT64", (-1,)),
@@ -130,13 +131,13 @@ def test_lengths_that_vary_stay_free_and_outputs_come_in_the_order_of_the_networ
 
 
 def test_a_pt2_program_takes_inputs_by_position_and_gives_a_tuple(
-    digits_network: Network, digits_package: ModelPackage, workshop: Workshop
+    digits_network: Network, digits_package: ModelPackage, context: StepContext
 ) -> None:
-    package = TorchExport().export(digits_network, workshop)
+    package = TorchExport().export(digits_network, context)
     package.verify()
     assert (package.manifest.runtime, package.file.name) == ("torch", "model.pt2")
     assert package.manifest.outputs == digits_package.manifest.outputs
-    rows = workshop.data.selection.inputs["image"]
+    rows = context.data.selection.inputs["image"]
     outputs = torch.export.load(package.file).module()(torch.from_numpy(rows))
     assert isinstance(outputs, tuple)
     np.testing.assert_array_equal(outputs[0].numpy(), digits_network.infer({"image": rows})["label"])
@@ -151,10 +152,10 @@ class Clashing(nn.Module):
         return x, doubled, doubled, doubled.argmax(1)
 
 
-def test_names_that_the_exporter_uses_inside_are_still_the_models_own(workshop: Workshop) -> None:
+def test_names_that_the_exporter_uses_inside_are_still_the_models_own(context: StepContext) -> None:
     rows = {"relu": np.random.default_rng(0).random((4, 3), np.float32)}
     network = Network("clash", Clashing().eval(), rows, ("mul", "x", "z", "relu_1"))
-    package = OnnxExport().export(network, workshop)
+    package = OnnxExport().export(network, context)
     model = find_runtime("onnxruntime", "cpu", 1).load(package)
     found = model.infer(rows)
     model.close()
@@ -173,25 +174,25 @@ def test_names_that_the_exporter_uses_inside_are_still_the_models_own(workshop: 
     ],
 )
 def test_what_can_not_be_exported_is_told_in_one_line_and_nothing_is_printed(
-    workshop: Workshop, capfd: pytest.CaptureFixture[str], kind: str, message: str
+    context: StepContext, capfd: pytest.CaptureFixture[str], kind: str, message: str
 ) -> None:
     with pytest.raises(CompressionError, match=message):
-        OnnxExport().export(odd(kind), workshop)
+        OnnxExport().export(odd(kind), context)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_batch_dimension_that_freezes_in_tracing_is_named(workshop: Workshop) -> None:
+def test_a_batch_dimension_that_freezes_in_tracing_is_named(context: StepContext) -> None:
     class Freezing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x + torch.arange(x.shape[0] if x.shape[0] != 5 else 5)[:, None]
 
     with pytest.raises(CompressionError, match="frozen batch dimension of 5 in input 'x'"):
-        TorchExport().export(dataclasses.replace(odd(""), module=Freezing().eval()), workshop)
+        TorchExport().export(dataclasses.replace(odd(""), module=Freezing().eval()), context)
 
 
-def test_shapes_must_fit_the_example(workshop: Workshop) -> None:
+def test_shapes_must_fit_the_example(context: StepContext) -> None:
     with pytest.raises(CompressionError, match=r"the shapes \[\[3\]\] .* don't fit its example rows"):
-        OnnxExport().export(dataclasses.replace(odd(""), shapes=((3,),)), workshop)
+        OnnxExport().export(dataclasses.replace(odd(""), shapes=((3,),)), context)
 
 
 def test_labels_may_differ_only_where_their_scores_tie() -> None:
@@ -223,8 +224,9 @@ def test_arrays_of_any_kind_cross_to_torch_and_back() -> None:
 
 
 def test_importing_the_steps_does_not_import_torch() -> None:
-    modules = "export, training, distillation, factory, parity"
-    code = f"import sys; from headrace.compression import {modules}; sys.exit('torch' in sys.modules)"
+    names = "export.onnx export.torch_program export.parity training.train distillation.distill networks.loading"
+    modules = ", ".join(f"headrace.compression.{name}" for name in names.split())
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -237,8 +239,8 @@ class Centred(nn.Module):
 
 @pytest.mark.parametrize("step", [OnnxExport(), TorchExport()])
 def test_a_network_whose_rows_depend_on_each_other_is_served_alone(
-    workshop: Workshop, step: OnnxExport | TorchExport
+    context: StepContext, step: OnnxExport | TorchExport
 ) -> None:
     example = {"x": np.random.default_rng(0).random((8, 4), np.float32)}
-    package = step.export(Network("centred", Centred().eval(), example, ("y",)), workshop)
+    package = step.export(Network("centred", Centred().eval(), example, ("y",)), context)
     assert package.manifest.batching.independent_rows is False

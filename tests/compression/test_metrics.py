@@ -14,7 +14,8 @@ from sklearn import metrics as sklearn
 
 from headrace.compression.errors import DataError
 from headrace.compression.evaluation.bootstrap import interval, resample
-from headrace.compression.evaluation.metrics import METRICS, Metric, kind_of, metric_for
+from headrace.compression.evaluation.metric_choice import METRICS, kind_of, metric_for
+from headrace.compression.evaluation.metrics import Metric
 from headrace.contracts import Signature, Tensors, TensorSpec
 from headrace.contracts.tensors.datatypes import DTYPES
 
@@ -135,11 +136,12 @@ def test_auc_of_many_classes_is_that_of_scikit_learn() -> None:
 
 
 def test_scores_that_are_logits_stay_logits_when_the_compressed_model_keeps_them_small() -> None:
-    truth = np.array([0, 1, 2, 0])
-    original = np.array([[3.0, -1, 0], [0, 2, 1], [1, 0, 5], [1, 2, -4]])
+    truth = np.array([0, 1, 2])
+    original = np.array([[3.0, -1, 0], [0, 2, 1], [1, 0, 5]])
     metric = chosen("auc", "scores", labels=truth)
-    small = np.clip(original, 0, 1)
-    assert metric.value({"scores": small}, truth, {"scores": original}) != metric.value({"scores": small}, truth)
+    # Each row sums to 1. As probabilities the first row ranks highest for class 0, as logits the second does.
+    small = np.array([[0.4, 0.6, 0], [0.39, 0.305, 0.305], [0, 0, 1]])
+    assert metric.value({"scores": small}, truth, {"scores": original}) < metric.value({"scores": small}, truth)
 
 
 def test_cosine_is_the_mean_of_the_rows() -> None:

@@ -15,8 +15,8 @@ from tests.compression.moods import install, package_of
 
 from headrace.compression.benchmarking.batch_advice import ENOUGH, WORKER_S, Point, advise, fit_line, knee_of
 from headrace.compression.benchmarking.profiler import Profile, default_threads, profile, write_profile
-from headrace.compression.benchmarking.random_rows import random_rows
 from headrace.compression.data.dataset import Dataset
+from headrace.compression.data.random_rows import random_rows
 from headrace.compression.errors import CompressionError, DataError
 from headrace.contracts import ModelPackage, PackageError, TensorSpec, read_package
 from headrace.contracts.package.manifest import write_manifest

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from headrace.compression.data.augmentation import augmented
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.export.export import OnnxExport
+from headrace.compression.export.onnx import OnnxExport
 from headrace.compression.networks.architectures.blocks import TransformerLayer
 from headrace.compression.networks.network import Network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
 from headrace.compression.pruning.allocation import Sizes, plan_removal
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.runtimes.base import find_runtime
 
 
@@ -27,14 +27,14 @@ def accuracy(network: Network, rows: Dataset) -> float:
     return float((network.infer(rows.inputs)["label"] == rows.labels).mean())
 
 
-def without_rows(workshop: Workshop) -> Workshop:
-    none = workshop.data.train.take(slice(0, 0))
-    return dataclasses.replace(workshop, data=dataclasses.replace(workshop.data, train=none, calibration=none))
+def without_rows(context: StepContext) -> StepContext:
+    none = context.data.train.take(slice(0, 0))
+    return dataclasses.replace(context, data=dataclasses.replace(context.data, train=none, calibration=none))
 
 
-def unlabelled(workshop: Workshop) -> Workshop:
-    train = dataclasses.replace(workshop.data.train, labels=None)
-    return dataclasses.replace(workshop, data=dataclasses.replace(workshop.data, train=train))
+def unlabelled(context: StepContext) -> StepContext:
+    train = dataclasses.replace(context.data.train, labels=None)
+    return dataclasses.replace(context, data=dataclasses.replace(context.data, train=train))
 
 
 class Tangled(nn.Module):
@@ -74,84 +74,84 @@ def network_of(module: nn.Module, digits: Dataset, *outputs: str) -> Network:
     return Network("tangled", module.eval(), digits.take(slice(0, 8)).inputs, outputs)
 
 
-def test_half_of_the_channels_go_and_the_digits_stay_readable(digits_network: Network, workshop: Workshop) -> None:
-    before = accuracy(digits_network, workshop.data.test)
-    pruned = PruneChannels(ratio=0.5, rounds=1, epochs=12, copies=2).change(digits_network, workshop)
-    assert accuracy(pruned, workshop.data.test) >= before - 0.02
+def test_half_of_the_channels_go_and_the_digits_stay_readable(digits_network: Network, context: StepContext) -> None:
+    before = accuracy(digits_network, context.data.test)
+    pruned = PruneChannels(ratio=0.5, rounds=1, epochs=12, copies=2).change(digits_network, context)
+    assert accuracy(pruned, context.data.test) >= before - 0.02
     record = pruned.provenance["steps"][-1]
     assert record["history"][-1]["removed_share"] == pytest.approx(0.5, abs=0.1)
     assert record["parameters"][1] < record["parameters"][0] / 2
     assert all(kept % 16 == 0 or kept == 8 for _, kept in record["channels"].values())
     # The one that was given is as it was.
-    assert accuracy(digits_network, workshop.data.test) == before
+    assert accuracy(digits_network, context.data.test) == before
 
 
-def test_a_pruned_network_is_exported_with_any_number_of_rows(digits_network: Network, workshop: Workshop) -> None:
+def test_a_pruned_network_is_exported_with_any_number_of_rows(digits_network: Network, context: StepContext) -> None:
     step = PruneChannels(ratio=0.7, rounds=2, epochs=0, criterion="magnitude")
-    pruned = step.change(digits_network, workshop)
-    package = OnnxExport().export(pruned, workshop)
+    pruned = step.change(digits_network, context)
+    package = OnnxExport().export(pruned, context)
     assert package.size_bytes < 60_000
     model = find_runtime("onnxruntime", "cpu", 1).load(package)
-    found = model.infer(workshop.data.test.inputs)
+    found = model.infer(context.data.test.inputs)
     model.close()
-    assert found["scores"].shape == (len(workshop.data.test), 10)
+    assert found["scores"].shape == (len(context.data.test), 10)
     assert [each["step"] for each in package.manifest.provenance["steps"]] == ["PruneChannels", "OnnxExport"]
 
 
-def test_without_labels_the_original_alone_teaches(digits_network: Network, workshop: Workshop) -> None:
-    pruned = PruneChannels(ratio=0.4, rounds=1, epochs=6, copies=0).change(digits_network, unlabelled(workshop))
-    assert accuracy(pruned, workshop.data.test) > 0.9
+def test_without_labels_the_original_alone_teaches(digits_network: Network, context: StepContext) -> None:
+    pruned = PruneChannels(ratio=0.4, rounds=1, epochs=6, copies=0).change(digits_network, unlabelled(context))
+    assert accuracy(pruned, context.data.test) > 0.9
     assert pruned.provenance["steps"][-1]["history"][0]["labelled_rows"] == 0
 
 
-def test_the_same_seed_prunes_the_same_way(digits_network: Network, workshop: Workshop) -> None:
+def test_the_same_seed_prunes_the_same_way(digits_network: Network, context: StepContext) -> None:
     step = PruneChannels(rounds=1, epochs=1, copies=1)
     one, other = (
-        step.change(digits_network, dataclasses.replace(workshop, folder=workshop.folder / name)) for name in "ab"
+        step.change(digits_network, dataclasses.replace(context, folder=context.folder / name)) for name in "ab"
     )
     for a, b in zip(one.module.parameters(), other.module.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_channels_that_reach_an_output_stay(digits: Dataset, workshop: Workshop) -> None:
+def test_channels_that_reach_an_output_stay(digits: Dataset, context: StepContext) -> None:
     torch.manual_seed(0)
     network = network_of(Tangled(), digits, "scores", "features")
-    pruned = PruneChannels(ratio=0.9, rounds=1, epochs=0).change(network, workshop)
+    pruned = PruneChannels(ratio=0.9, rounds=1, epochs=0).change(network, context)
     # What `features` shows is tied to the stem by the shortcut, and the depthwise convolution comes after it.
     assert set(pruned.provenance["steps"][-1]["channels"]) == {"block.0", "wide", "narrow"}
     for name, array in network.infer(network.example).items():
         assert pruned.infer(network.example)[name].shape == array.shape
 
 
-def test_shortcuts_and_depthwise_convolutions_go_as_one(digits: Dataset, workshop: Workshop) -> None:
+def test_shortcuts_and_depthwise_convolutions_go_as_one(digits: Dataset, context: StepContext) -> None:
     torch.manual_seed(0)
     network = network_of(Tangled(), digits, "scores")
-    pruned = PruneChannels(ratio=0.5, rounds=1, epochs=0).change(network, workshop)
+    pruned = PruneChannels(ratio=0.5, rounds=1, epochs=0).change(network, context)
     channels = pruned.provenance["steps"][-1]["channels"]
     assert len(channels) == 4
     assert sum(kept for _, kept in channels.values()) <= 0.6 * sum(first for first, _ in channels.values())
-    OnnxExport().export(pruned, workshop)
+    OnnxExport().export(pruned, context)
 
 
-def test_what_attention_needs_is_left_alone(digits: Dataset, workshop: Workshop) -> None:
+def test_what_attention_needs_is_left_alone(digits: Dataset, context: StepContext) -> None:
     torch.manual_seed(0)
     network = network_of(Mixer(), digits, "scores")
-    pruned = PruneChannels(ratio=0.5, rounds=1, epochs=0).change(network, workshop)
+    pruned = PruneChannels(ratio=0.5, rounds=1, epochs=0).change(network, context)
     assert pruned.provenance["steps"][-1]["channels"] == {"layer.mlp.1": [64, 32]}
 
 
-def test_a_network_of_one_layer_has_no_channels_to_give(digits: Dataset, workshop: Workshop) -> None:
+def test_a_network_of_one_layer_has_no_channels_to_give(digits: Dataset, context: StepContext) -> None:
     network = network_of(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1)), digits, "scores")
     with pytest.raises(NotApplicable, match="no channels that could go"):
-        PruneChannels().change(network, workshop)
+        PruneChannels().change(network, context)
 
 
 @pytest.mark.parametrize("step", [PruneChannels(), PruneMagnitude(), PruneNM()])
 def test_without_rows_it_says_what_is_missing(
-    digits_network: Network, workshop: Workshop, step: PruneChannels | PruneMagnitude | PruneNM
+    digits_network: Network, context: StepContext, step: PruneChannels | PruneMagnitude | PruneNM
 ) -> None:
     with pytest.raises(DataError, match="no rows to train it with; give rows"):
-        step.change(digits_network, without_rows(workshop))
+        step.change(digits_network, without_rows(context))
 
 
 @pytest.mark.parametrize(
@@ -169,18 +169,18 @@ def test_options_that_make_no_sense_are_refused(kind: type, options: dict[str, o
         kind(**options)
 
 
-def test_zeros_stay_zeros_through_fine_tuning_and_gzip_sees_them(digits_network: Network, workshop: Workshop) -> None:
-    pruned = PruneMagnitude(sparsity=0.8, rounds=2, epochs=6, copies=0).change(digits_network, workshop)
+def test_zeros_stay_zeros_through_fine_tuning_and_gzip_sees_them(digits_network: Network, context: StepContext) -> None:
+    pruned = PruneMagnitude(sparsity=0.8, rounds=2, epochs=6, copies=0).change(digits_network, context)
     record = pruned.provenance["steps"][-1]
     assert record["zero_share"] == pytest.approx(0.8, abs=1e-3)
     assert record["gzip_bytes"][1] < record["gzip_bytes"][0] / 2
-    assert accuracy(pruned, workshop.data.test) > 0.9
+    assert accuracy(pruned, context.data.test) > 0.9
     # Plain weights are left, which export and load as those of the original.
     assert set(pruned.module.state_dict()) == set(digits_network.module.state_dict())
 
 
-def test_two_of_four_weights_live_along_the_input_channels(digits_network: Network, workshop: Workshop) -> None:
-    pruned = PruneNM(epochs=2, copies=0).change(digits_network, workshop)
+def test_two_of_four_weights_live_along_the_input_channels(digits_network: Network, context: StepContext) -> None:
+    pruned = PruneNM(epochs=2, copies=0).change(digits_network, context)
     assert pruned.provenance["steps"][-1]["layers"] == [
         "network.features.2",
         "network.features.5",
@@ -190,7 +190,7 @@ def test_two_of_four_weights_live_along_the_input_channels(digits_network: Netwo
     assert isinstance(weight, Tensor)
     live = (weight != 0).reshape(48, 6, 4, 3, 3).sum(dim=2)
     assert int(live.max()) == 2
-    assert accuracy(pruned, workshop.data.test) > 0.9
+    assert accuracy(pruned, context.data.test) > 0.9
 
 
 @given(

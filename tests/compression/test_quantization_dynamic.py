@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tests.compression.onnx_models import answers, model_of, operators_of, package_of, random, workshop_of
+from tests.compression.onnx_models import answers, context_of, model_of, operators_of, package_of, random
 
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.quantization import DynamicInt8
 from headrace.compression.quantization.int8.dynamic_int8 import shrink_tables
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, Tensors
 
 TOKENS = """g (int64[rows,length] ids) => (float[rows,length,32] y) {
@@ -41,7 +41,7 @@ def cosine(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def test_linear_layers_become_int8_without_any_data(tokens: ModelPackage, ids: Tensors, tmp_path: Path) -> None:
-    product = DynamicInt8().convert(tokens, workshop_of(tmp_path, {"ids": ids["ids"][:0]}))
+    product = DynamicInt8().convert(tokens, context_of(tmp_path, {"ids": ids["ids"][:0]}))
     assert operators_of(product).count("MatMulInteger") == 2
     want, have = (answers(package, ids)["y"] for package in (tokens, product))
     assert cosine(want, have) > 0.998
@@ -50,7 +50,7 @@ def test_linear_layers_become_int8_without_any_data(tokens: ModelPackage, ids: T
 
 def test_embedding_tables_get_a_scale_for_each_row(tokens: ModelPackage, ids: Tensors, tmp_path: Path) -> None:
     step = DynamicInt8(operators=("MatMul", "Gather"))
-    product = step.convert(tokens, workshop_of(tmp_path, ids))
+    product = step.convert(tokens, context_of(tmp_path, ids))
     assert not any(
         tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims == [50, 32]
         for tensor in onnx.load(product.file).graph.initializer
@@ -73,7 +73,7 @@ def test_a_table_of_small_and_large_rows_loses_nothing_in_the_small_ones(tmp_pat
 
 
 def test_residual_sums_stay_apart_from_layer_norms(tokens: ModelPackage, ids: Tensors, tmp_path: Path) -> None:
-    product = DynamicInt8().convert(tokens, workshop_of(tmp_path, ids))
+    product = DynamicInt8().convert(tokens, context_of(tmp_path, ids))
     assert "Sum" in operators_of(product)
 
 
@@ -85,24 +85,24 @@ def test_gemm_is_written_as_matmul_whatever_its_attributes(tmp_path: Path) -> No
     weights = {"w": random(8, 16), "b": random(8), "v": random(8, 4, seed=1)}
     package = package_of(model_of(text, weights), tmp_path)
     rows = {"x": random(64, 16)}
-    product = DynamicInt8().convert(package, workshop_of(tmp_path, rows))
+    product = DynamicInt8().convert(package, context_of(tmp_path, rows))
     assert operators_of(product).count("MatMulInteger") == 2
     want, have = (answers(each, rows)["y"] for each in (package, product))
     assert np.abs(have - want).max() < 0.05 * np.abs(want).max()
 
 
 def test_excluded_and_sensitive_layers_stay_in_float(tokens: ModelPackage, ids: Tensors, tmp_path: Path) -> None:
-    product = DynamicInt8(sensitive_share=0.5).convert(tokens, workshop_of(tmp_path, ids))
+    product = DynamicInt8(sensitive_share=0.5).convert(tokens, context_of(tmp_path, ids))
     (left,) = product.manifest.provenance["steps"][-1]["left_in_float"]
     assert operators_of(product).count("MatMulInteger") == 1
-    product = DynamicInt8(exclude=(left,)).convert(tokens, workshop_of(tmp_path, ids))
+    product = DynamicInt8(exclude=(left,)).convert(tokens, context_of(tmp_path, ids))
     assert operators_of(product).count("MatMul") == 1
     with pytest.raises(CompressionError, match="at least 0 and below 1"):
-        DynamicInt8(sensitive_share=1.0).convert(tokens, workshop_of(tmp_path, ids))
+        DynamicInt8(sensitive_share=1.0).convert(tokens, context_of(tmp_path, ids))
 
 
-def test_only_the_linear_layer_of_the_digits_changes(digits_package: ModelPackage, workshop: Workshop) -> None:
-    product = DynamicInt8().convert(digits_package, workshop)
+def test_only_the_linear_layer_of_the_digits_changes(digits_package: ModelPackage, context: StepContext) -> None:
+    product = DynamicInt8().convert(digits_package, context)
     assert operators_of(product).count("Conv") == 3
     assert "MatMulInteger" in operators_of(product)
 
@@ -111,9 +111,9 @@ def test_a_model_without_constant_weights_has_nothing_to_quantize(tmp_path: Path
     text = "g (float[rows,4,4] x) => (float[rows,4,4] y) { y = MatMul(x, x) }"
     package = package_of(model_of(text), tmp_path)
     with pytest.raises(NotApplicable, match="no MatMul or Gemm with constant weights"):
-        DynamicInt8().convert(package, workshop_of(tmp_path, {"x": random(64, 4, 4)}))
+        DynamicInt8().convert(package, context_of(tmp_path, {"x": random(64, 4, 4)}))
 
 
-def test_other_operators_are_refused(digits_package: ModelPackage, workshop: Workshop) -> None:
+def test_other_operators_are_refused(digits_package: ModelPackage, context: StepContext) -> None:
     with pytest.raises(CompressionError, match="can't quantize Conv"):
-        DynamicInt8(operators=("Conv",)).convert(digits_package, workshop)
+        DynamicInt8(operators=("Conv",)).convert(digits_package, context)

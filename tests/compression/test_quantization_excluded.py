@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 from tests.compression.made_up import made_up_source, quick_goal
-from tests.compression.onnx_models import model_of, operators_of, package_of, random, workshop_of
+from tests.compression.onnx_models import context_of, model_of, operators_of, package_of, random
 
 from headrace.compression import quantize
 from headrace.compression.conversion.openvino_ir import OpenVinoInt8
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, NotApplicable
+from headrace.compression.onnx_model.excluded import chosen_nodes
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
 from headrace.compression.recipes.catalog import parse_recipe
-from headrace.compression.recipes.steps import PackageStep
 from headrace.compression.search.search import Search
+from headrace.compression.steps import PackageStep
 from headrace.contracts import ModelPackage
 
 THREE = "g (float[rows,8] x) => (float[rows,8] y) { a = MatMul (x, u)  b = MatMul (a, v)  y = MatMul (b, w) }"
@@ -52,9 +52,9 @@ def test_nodes_are_named_or_meant_by_a_pattern_of_names_or_operators(
 
 
 def test_what_the_model_has_not_is_told_with_what_it_has(package: ModelPackage, tmp_path: Path) -> None:
-    workshop = workshop_of(tmp_path, {"x": random(64, 8)})
+    context = context_of(tmp_path, {"x": random(64, 8)})
     with pytest.raises(CompressionError, match=r"named 'bodi/first' to exclude.* 'body/first'.*operators are MatMul"):
-        StaticInt8(exclude=("bodi/first",)).convert(package, workshop)
+        StaticInt8(exclude=("bodi/first",)).convert(package, context)
 
 
 @pytest.mark.parametrize("step", [StaticInt8(), DynamicInt8(), WeightOnly(), HalfPrecision()])
@@ -69,8 +69,8 @@ def test_every_step_leaves_them_in_float(package: ModelPackage, tmp_path: Path, 
 
 def test_openvino_leaves_them_in_float(package: ModelPackage, tmp_path: Path) -> None:
     def rounded(exclude: tuple[str, ...]) -> int:
-        workshop = workshop_of(tmp_path / str(len(exclude)), {"x": random(64, 8)})
-        product = OpenVinoInt8(exclude=exclude).convert(package, workshop)
+        context = context_of(tmp_path / str(len(exclude)), {"x": random(64, 8)})
+        product = OpenVinoInt8(exclude=exclude).convert(package, context)
         return product.file.read_text("utf-8").count('type="FakeQuantize"')
 
     assert 0 < rounded(("body/*",)) < rounded(())

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.compression.onnx_models import answers, bytes_of, model_of, package_of, random, workshop_of
+from tests.compression.onnx_models import answers, bytes_of, context_of, model_of, package_of, random
 
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.quantization import HalfPrecision
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage
 
 OVERFLOWING = "g (float[rows,8] x) => (float[rows,8] y) { h = MatMul(x, w) big = Mul(h, h) y = MatMul(big, v) }"
@@ -22,9 +22,9 @@ def overflowing(tmp_path: Path) -> ModelPackage:
 
 
 def test_half_of_the_size_with_the_same_inputs_and_outputs(
-    digits_package: ModelPackage, workshop: Workshop, splits: Splits
+    digits_package: ModelPackage, context: StepContext, splits: Splits
 ) -> None:
-    product = HalfPrecision().convert(digits_package, workshop)
+    product = HalfPrecision().convert(digits_package, context)
     assert product.size_bytes < 0.55 * digits_package.size_bytes
     want, have = (answers(package, splits.test.inputs) for package in (digits_package, product))
     assert np.abs(want["scores"] - have["scores"]).max() < 0.01
@@ -32,8 +32,8 @@ def test_half_of_the_size_with_the_same_inputs_and_outputs(
     assert product.manifest.provenance["steps"][-1]["largest_value"] == pytest.approx(7.2, abs=0.1)
 
 
-def test_the_product_is_valid_onnx(digits_package: ModelPackage, workshop: Workshop) -> None:
-    onnx.checker.check_model(onnx.load(HalfPrecision().convert(digits_package, workshop).file))
+def test_the_product_is_valid_onnx(digits_package: ModelPackage, context: StepContext) -> None:
+    onnx.checker.check_model(onnx.load(HalfPrecision().convert(digits_package, context).file))
 
 
 def test_the_first_layer_that_overflows_is_named(overflowing: ModelPackage, tmp_path: Path) -> None:
@@ -42,13 +42,13 @@ def test_the_first_layer_that_overflows_is_named(overflowing: ModelPackage, tmp_
         CompressionError,
         match=r"overflows in Mul 'Mul_1': 'big' reaches .* with --exclude MatMul_2,Mul_1, or",
     ):
-        HalfPrecision().convert(overflowing, workshop_of(tmp_path, {"x": random(64, 8)}))
+        HalfPrecision().convert(overflowing, context_of(tmp_path, {"x": random(64, 8)}))
     assert bytes_of(overflowing) == before
 
 
 def test_what_overflows_can_stay_in_float(overflowing: ModelPackage, tmp_path: Path) -> None:
     rows = {"x": random(64, 8)}
-    product = HalfPrecision(exclude=("Mul_1", "MatMul_2")).convert(overflowing, workshop_of(tmp_path, rows))
+    product = HalfPrecision(exclude=("Mul_1", "MatMul_2")).convert(overflowing, context_of(tmp_path, rows))
     want, have = (answers(package, rows)["y"] for package in (overflowing, product))
     assert np.allclose(want, have, rtol=0.02, atol=0.02 * np.abs(want).max())
 
@@ -62,7 +62,7 @@ def test_attention_masks_do_not_overflow(tmp_path: Path) -> None:
     keep = np.ones((64, 8), np.float32)
     keep[:, 5:] = 0
     rows = {"x": random(64, 8), "keep": keep}
-    product = HalfPrecision().convert(package, workshop_of(tmp_path, rows))
+    product = HalfPrecision().convert(package, context_of(tmp_path, rows))
     want, have = (answers(each, rows)["y"] for each in (package, product))
     assert np.abs(want - have).max() < 0.01
 
@@ -70,4 +70,4 @@ def test_attention_masks_do_not_overflow(tmp_path: Path) -> None:
 def test_a_model_without_float_weights_has_nothing_to_halve(tmp_path: Path) -> None:
     package = package_of(model_of("g (float[rows,4] x) => (float[rows,4] y) { y = Relu(x) }"), tmp_path)
     with pytest.raises(NotApplicable, match="no float32 weights"):
-        HalfPrecision().convert(package, workshop_of(tmp_path, {"x": random(64, 4)}))
+        HalfPrecision().convert(package, context_of(tmp_path, {"x": random(64, 4)}))

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from tests.compression.onnx_models import bytes_of, model_of, package_of, random, workshop_of
+from tests.compression.onnx_models import bytes_of, context_of, model_of, package_of, random
 
 from headrace.compression.errors import CompressionError
+from headrace.compression.onnx_model.verify import finish
 from headrace.compression.quantization import WeightOnly
-from headrace.compression.quantization.onnx_model.verify import finish
 from headrace.contracts import ModelPackage
 
 LINEAR = "g (float[rows,8] x) => (float[rows,8] y) { y = MatMul(x, w) }"
@@ -23,8 +23,8 @@ def linear(tmp_path: Path) -> ModelPackage:
 @pytest.mark.parametrize("rows", [64, 2, 0])
 def test_a_product_is_proved_with_whatever_rows_there_are(linear: ModelPackage, tmp_path: Path, rows: int) -> None:
     (room := tmp_path / "room").mkdir()
-    workshop = workshop_of(tmp_path, {"x": random(64, 8)[:rows]})
-    product = finish(onnx.load(linear.file), linear, workshop, room, {"step": "Nothing"})
+    context = context_of(tmp_path, {"x": random(64, 8)[:rows]})
+    product = finish(onnx.load(linear.file), linear, context, room, {"step": "Nothing"})
     assert product.manifest.provenance["steps"] == [{"step": "Nothing"}]
 
 
@@ -47,7 +47,7 @@ def test_a_product_that_can_not_serve_as_its_source_is_refused_and_removed(
     (room := tmp_path / "room").mkdir()
     before = bytes_of(linear)
     with pytest.raises(CompressionError, match=message):
-        finish(model_of(text, {"w": weight}), linear, workshop_of(tmp_path, {"x": random(64, 8)}), room, {})
+        finish(model_of(text, {"w": weight}), linear, context_of(tmp_path, {"x": random(64, 8)}), room, {})
     assert not room.exists()
     assert bytes_of(linear) == before
 
@@ -55,4 +55,4 @@ def test_a_product_that_can_not_serve_as_its_source_is_refused_and_removed(
 def test_rows_with_nan_are_fine_for_steps_that_find_no_ranges(linear: ModelPackage, tmp_path: Path) -> None:
     rows = random(64, 8)
     rows[0, 0] = np.nan
-    WeightOnly().convert(linear, workshop_of(tmp_path, {"x": rows})).verify()
+    WeightOnly().convert(linear, context_of(tmp_path, {"x": rows})).verify()

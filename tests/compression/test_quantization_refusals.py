@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from tests.compression.onnx_models import answers, bytes_of, model_of, package_of, random, workshop_of
+from tests.compression.onnx_models import answers, bytes_of, context_of, model_of, package_of, random
 
 from headrace.compression.errors import NotApplicable
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.recipes.steps import PackageStep
+from headrace.compression.steps import PackageStep
 from headrace.contracts import ModelPackage, PackageError, read_package
 from headrace.contracts.package.manifest import sha256_of, write_manifest
 
@@ -40,7 +40,7 @@ def linear(tmp_path: Path) -> ModelPackage:
 def refuse(step: PackageStep, package: ModelPackage, folder: Path, error: type[Exception], message: str) -> None:
     before = bytes_of(package) if package.size_bytes < 2**20 else {}
     with pytest.raises(error, match=message):
-        step.convert(package, workshop_of(folder, {"x": random(64, 8)}))
+        step.convert(package, context_of(folder, {"x": random(64, 8)}))
     if before:
         assert bytes_of(package) == before
 
@@ -91,7 +91,7 @@ def test_models_of_more_than_two_gibibytes(linear: ModelPackage, tmp_path: Path)
 
 @pytest.mark.parametrize("step", STEPS[:4], ids=lambda step: type(step).__name__)
 def test_models_that_are_quantized_already(linear: ModelPackage, tmp_path: Path, step: PackageStep) -> None:
-    product = DynamicInt8().convert(linear, workshop_of(tmp_path, {"x": random(64, 8)}))
+    product = DynamicInt8().convert(linear, context_of(tmp_path, {"x": random(64, 8)}))
     shutil.copytree(product.folder, tmp_path / "kept")
     refuse(step, read_package(tmp_path / "kept"), tmp_path, NotApplicable, "quantized already .*MatMulInteger")
 
@@ -105,7 +105,7 @@ def test_graphs_for_one_kind_of_processor(linear: ModelPackage, tmp_path: Path) 
 def test_old_opsets_are_raised(tmp_path: Path) -> None:
     package = package_of(model_of(LINEAR, {"w": random(8, 8)}, opset=9), tmp_path)
     rows = {"x": random(64, 8)}
-    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    product = StaticInt8().convert(package, context_of(tmp_path, rows))
     opsets = {entry.domain: entry.version for entry in onnx.load(product.file).opset_import}
     assert opsets[""] == 13
     want, have = (answers(each, rows)["y"] for each in (package, product))

@@ -9,17 +9,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from tests.compression.onnx_models import answers, model_of, random, workshop_of
+from tests.compression.onnx_models import answers, context_of, model_of, random
 from tests.compression.unrolled import STEPS, rows_of, unrolled, unrolled_package
 
 from headrace.compression.conversion.openvino_ir import OpenVinoInt8, OpenVinoIR
 from headrace.compression.conversion.tvm_library import TvmLibrary
-from headrace.compression.export.export import OnnxExport
+from headrace.compression.export.onnx import OnnxExport
+from headrace.compression.onnx_model.gemm import split_gemms
+from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8
-from headrace.compression.quantization.onnx_model.gemm import split_gemms
-from headrace.compression.quantization.onnx_model.sharing import share_constants
 from headrace.compression.recipes.catalog import BLOCKS, parse_recipe
-from headrace.compression.recipes.steps import PackageStep
+from headrace.compression.steps import PackageStep
 
 #: Every recipe that makes a package of a package and can be carried out here.
 RECIPES = [name for name, block in BLOCKS.items() if block.of == "package" and block.runtime != "tensorrt"]
@@ -40,7 +40,7 @@ def test_the_file_of_a_product_is_not_larger_than_the_original(name: str, operat
     package = unrolled_package(operator, tmp_path)
     (step,) = parse_recipe(name, BLOCKS[name].runtime or "onnxruntime").steps
     assert isinstance(step, PackageStep)
-    product = step.convert(package, workshop_of(tmp_path, rows_of(operator)))
+    product = step.convert(package, context_of(tmp_path, rows_of(operator)))
     if name == "tvm":
         # A library holds code as well: for each of the steps, but not a weight.
         assert product.size_bytes < STEPS * 96 * 96 * 4
@@ -59,7 +59,7 @@ def test_no_constant_is_in_a_product_twice(name: str, tmp_path: Path) -> None:
     package = unrolled_package("Gemm", tmp_path)
     (step,) = parse_recipe(name).steps
     assert isinstance(step, PackageStep)
-    graph = onnx.load(step.convert(package, workshop_of(tmp_path, rows_of("Gemm"))).file).graph
+    graph = onnx.load(step.convert(package, context_of(tmp_path, rows_of("Gemm"))).file).graph
     contents = Counter(
         (tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes()) for tensor in graph.initializer
     )
@@ -70,13 +70,13 @@ def test_a_product_with_shared_weights_answers_as_its_source_did(tmp_path: Path)
     package, rows = unrolled_package("Gemm", tmp_path), rows_of("Gemm")
     want = answers(package, rows)["y"]
     for step in (StaticInt8(), DynamicInt8(), HalfPrecision()):
-        have = answers(step.convert(package, workshop_of(tmp_path, rows)), rows)["y"]
+        have = answers(step.convert(package, context_of(tmp_path, rows)), rows)["y"]
         assert np.abs(want - have).max() < 0.15 * np.abs(want).max()
 
 
 def test_layers_that_share_a_weight_are_left_in_float_together(tmp_path: Path) -> None:
     package = unrolled_package("MatMul", tmp_path)
-    step = StaticInt8(sensitive_share=0.2).convert(package, workshop_of(tmp_path, rows_of("MatMul")))
+    step = StaticInt8(sensitive_share=0.2).convert(package, context_of(tmp_path, rows_of("MatMul")))
     assert step.manifest.provenance["steps"][-1]["left_in_float"] == []
 
 
@@ -171,7 +171,7 @@ def test_equal_nodes_over_constants_become_one() -> None:
     onnx.checker.check_model(model)
 
 
-def test_an_export_holds_tied_weights_once(digits_network, workshop) -> None:
+def test_an_export_holds_tied_weights_once(digits_network, context) -> None:
     import torch
     from torch import nn
 
@@ -191,18 +191,18 @@ def test_an_export_holds_tied_weights_once(digits_network, workshop) -> None:
     import dataclasses
 
     network = dataclasses.replace(digits_network, module=Tied().eval(), labels=())
-    package = OnnxExport().export(network, workshop)
+    package = OnnxExport().export(network, context)
     assert package.size_bytes < 1.5 * 64 * 64 * 4
 
 
 def test_openvino_keeps_shared_weights_shared(tmp_path: Path) -> None:
     package = unrolled_package("MatMul", tmp_path)
     for step in (OpenVinoIR(), OpenVinoInt8()):
-        product = step.convert(package, workshop_of(tmp_path, rows_of("MatMul")))
+        product = step.convert(package, context_of(tmp_path, rows_of("MatMul")))
         assert (product.folder / "model.bin").stat().st_size < 1.1 * 96 * 96 * 4
 
 
 def test_a_tvm_library_can_be_made_of_shared_weights(tmp_path: Path) -> None:
     package = unrolled_package("MatMul", tmp_path)
-    product = TvmLibrary().convert(package, workshop_of(tmp_path, rows_of("MatMul")))
+    product = TvmLibrary().convert(package, context_of(tmp_path, rows_of("MatMul")))
     assert product.manifest.runtime == "tvm"

@@ -7,14 +7,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from tests.compression.onnx_models import answers, bytes_of, model_of, operators_of, package_of, random, workshop_of
+from tests.compression.onnx_models import answers, bytes_of, context_of, model_of, operators_of, package_of, random
 
 from headrace.compression.data.dataset import Dataset, Splits
-from headrace.compression.data.row_layout import RowRuns
+from headrace.compression.data.row_layout import RUN_ROWS, RowRuns
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.quantization.int8.calibration import BATCH_ROWS, Method, find_ranges
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.quantization.int8.calibration import Method, find_ranges
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, TensorSpec
 
 METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")
@@ -22,9 +22,9 @@ METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")
 
 @pytest.mark.parametrize("method", METHODS)
 def test_int8_digits_are_smaller_and_as_right(
-    digits_package: ModelPackage, workshop: Workshop, splits: Splits, method: Method
+    digits_package: ModelPackage, context: StepContext, splits: Splits, method: Method
 ) -> None:
-    product = StaticInt8(method=method).convert(digits_package, workshop)
+    product = StaticInt8(method=method).convert(digits_package, context)
     product.verify()
     assert product.size_bytes < 0.4 * digits_package.size_bytes
     right = [
@@ -36,8 +36,8 @@ def test_int8_digits_are_smaller_and_as_right(
     assert (record["step"], record["method"], record["calibration_rows"]) == ("StaticInt8", method, 256)
 
 
-def test_labels_stay_the_largest_scores(digits_package: ModelPackage, workshop: Workshop, splits: Splits) -> None:
-    outputs = answers(StaticInt8().convert(digits_package, workshop), splits.test.inputs)
+def test_labels_stay_the_largest_scores(digits_package: ModelPackage, context: StepContext, splits: Splits) -> None:
+    outputs = answers(StaticInt8().convert(digits_package, context), splits.test.inputs)
     assert outputs["label"].dtype == np.int64
     assert np.array_equal(outputs["label"], outputs["scores"].argmax(axis=1))
     # With logits of 255 steps there would be a few hundred different scores at most.
@@ -48,55 +48,55 @@ def test_labels_stay_the_largest_scores(digits_package: ModelPackage, workshop: 
     "step", [StaticInt8(per_channel=False), StaticInt8(activations="int8"), StaticInt8(weight_bits=7)]
 )
 def test_other_forms_of_int8_are_as_right(
-    digits_package: ModelPackage, workshop: Workshop, splits: Splits, step: StaticInt8
+    digits_package: ModelPackage, context: StepContext, splits: Splits, step: StaticInt8
 ) -> None:
-    outputs = answers(step.convert(digits_package, workshop), splits.test.inputs)
+    outputs = answers(step.convert(digits_package, context), splits.test.inputs)
     assert np.mean(outputs["label"] == splits.test.labels) > 0.97
 
 
-def test_seven_bits_stay_within_seven_bits(digits_package: ModelPackage, workshop: Workshop) -> None:
-    product = StaticInt8(weight_bits=7).convert(digits_package, workshop)
+def test_seven_bits_stay_within_seven_bits(digits_package: ModelPackage, context: StepContext) -> None:
+    product = StaticInt8(weight_bits=7).convert(digits_package, context)
     weights = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(product.file).graph.initializer]
     assert max(int(np.abs(array.astype(int)).max()) for array in weights if array.dtype == np.int8) <= 64
 
 
-def test_the_same_data_gives_the_same_bytes(digits_package: ModelPackage, workshop: Workshop, tmp_path: Path) -> None:
-    again = dataclasses.replace(workshop, folder=tmp_path / "again")
-    products = [StaticInt8().convert(digits_package, place) for place in (workshop, again)]
+def test_the_same_data_gives_the_same_bytes(digits_package: ModelPackage, context: StepContext, tmp_path: Path) -> None:
+    again = dataclasses.replace(context, folder=tmp_path / "again")
+    products = [StaticInt8().convert(digits_package, place) for place in (context, again)]
     assert products[0].file.read_bytes() == products[1].file.read_bytes()
 
 
-def test_excluded_layers_stay_in_float(digits_package: ModelPackage, workshop: Workshop) -> None:
-    product = StaticInt8(exclude=("Gemm", "node_Conv_53")).convert(digits_package, workshop)
+def test_excluded_layers_stay_in_float(digits_package: ModelPackage, context: StepContext) -> None:
+    product = StaticInt8(exclude=("Gemm", "node_Conv_53")).convert(digits_package, context)
     weights = {tensor.name: tensor for tensor in onnx.load(product.file).graph.initializer}
     assert weights["network.features.3.weight"].data_type == onnx.TensorProto.FLOAT
     assert "network.classify.2.weight" in weights
     assert "network.features.7.weight" not in weights
 
 
-def test_a_share_of_sensitive_layers_stays_in_float(digits_package: ModelPackage, workshop: Workshop) -> None:
-    product = StaticInt8(sensitive_share=0.3).convert(digits_package, workshop)
+def test_a_share_of_sensitive_layers_stays_in_float(digits_package: ModelPackage, context: StepContext) -> None:
+    product = StaticInt8(sensitive_share=0.3).convert(digits_package, context)
     record = product.manifest.provenance["steps"][-1]
     assert record["layers"] == 2
     assert len(record["left_in_float"]) == 1
 
 
-def test_thin_convolutions_stay_in_float_unless_asked_for(digits_package: ModelPackage, workshop: Workshop) -> None:
+def test_thin_convolutions_stay_in_float_unless_asked_for(digits_package: ModelPackage, context: StepContext) -> None:
     layers = [
-        StaticInt8(min_channels=count).convert(digits_package, workshop).manifest.provenance["steps"][-1]["layers"]
+        StaticInt8(min_channels=count).convert(digits_package, context).manifest.provenance["steps"][-1]["layers"]
         for count in (4, 1)
     ]
     assert layers == [3, 4]
 
 
-def test_unknown_names_to_exclude_are_refused(digits_package: ModelPackage, workshop: Workshop) -> None:
+def test_unknown_names_to_exclude_are_refused(digits_package: ModelPackage, context: StepContext) -> None:
     with pytest.raises(CompressionError, match=r"neither a node nor an operator named 'Konv'.*Conv, Gemm"):
-        StaticInt8(exclude=("Konv",)).convert(digits_package, workshop)
+        StaticInt8(exclude=("Konv",)).convert(digits_package, context)
 
 
-def test_everything_excluded_leaves_nothing_to_do(digits_package: ModelPackage, workshop: Workshop) -> None:
+def test_everything_excluded_leaves_nothing_to_do(digits_package: ModelPackage, context: StepContext) -> None:
     with pytest.raises(NotApplicable, match="is left for StaticInt8"):
-        StaticInt8(exclude=("Conv", "Gemm")).convert(digits_package, workshop)
+        StaticInt8(exclude=("Conv", "Gemm")).convert(digits_package, context)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_everything_excluded_leaves_nothing_to_do(digits_package: ModelPackage, 
     ],
 )
 def test_wrong_calibration_rows_are_refused_and_the_source_is_untouched(
-    digits_package: ModelPackage, workshop: Workshop, rows, message: str
+    digits_package: ModelPackage, context: StepContext, rows, message: str
 ) -> None:
     before = bytes_of(digits_package)
-    wrong = Dataset(rows(workshop.data.calibration.inputs))
+    wrong = Dataset(rows(context.data.calibration.inputs))
     with pytest.raises(DataError, match=message):
-        StaticInt8().convert(digits_package, dataclasses.replace(workshop, data=Splits(wrong, wrong, wrong, wrong)))
+        StaticInt8().convert(digits_package, dataclasses.replace(context, data=Splits(wrong, wrong, wrong, wrong)))
     assert bytes_of(digits_package) == before
 
 
@@ -127,27 +127,27 @@ def test_nan_in_calibration_rows_is_named_where_the_model_allows_it(tmp_path: Pa
     rows = random(64, 4)
     rows[3, 2] = np.nan
     with pytest.raises(DataError, match="NaN or infinity in 'x'"):
-        StaticInt8().convert(package, workshop_of(tmp_path, {"x": rows}))
+        StaticInt8().convert(package, context_of(tmp_path, {"x": rows}))
 
 
 def test_a_model_that_makes_nan_of_calibration_rows_is_named(tmp_path: Path) -> None:
     text = "g (float[rows,4] x) => (float[rows,4] y) { z = MatMul(x, w) root = Sqrt(z) y = MatMul(root, w) }"
     package = package_of(model_of(text, {"w": random(4, 4)}), tmp_path)
     with pytest.raises(CompressionError, match="NaN or infinity in 'root'"):
-        StaticInt8().convert(package, workshop_of(tmp_path, {"x": random(64, 4)}))
+        StaticInt8().convert(package, context_of(tmp_path, {"x": random(64, 4)}))
 
 
-def test_a_quantized_model_is_not_quantized_again(digits_package: ModelPackage, workshop: Workshop) -> None:
-    product = StaticInt8().convert(digits_package, workshop)
+def test_a_quantized_model_is_not_quantized_again(digits_package: ModelPackage, context: StepContext) -> None:
+    product = StaticInt8().convert(digits_package, context)
     with pytest.raises(NotApplicable, match="quantized already"):
-        StaticInt8(per_channel=False).convert(product, workshop)
+        StaticInt8(per_channel=False).convert(product, context)
 
 
 def test_logits_as_output_keep_their_name_and_stay_float(tmp_path: Path) -> None:
     text = "g (float[rows,8] x) => (float[rows,4] y) { h = Gemm(x, w, b) r = Relu(h) y = Gemm(r, v) }"
     package = package_of(model_of(text, {"w": random(8, 16), "b": random(16), "v": random(16, 4)}), tmp_path)
     rows = {"x": random(64, 8)}
-    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    product = StaticInt8().convert(package, context_of(tmp_path, rows))
     assert operators_of(product)[-1] == "Gemm"
     want, have = (answers(each, rows)["y"] for each in (package, product))
     assert np.abs(have - want).max() < 0.05 * np.abs(want).max()
@@ -159,12 +159,12 @@ def test_products_of_two_activations_stay_in_float(tmp_path: Path) -> None:
         q = MatMul(x, w) k = Transpose<perm=[0,2,1]>(q) s = MatMul(q, k) p = Softmax(s) y = MatMul(p, x)
     }"""
     package = package_of(model_of(text, {"w": random(8, 8, scale=0.3)}), tmp_path)
-    product = StaticInt8().convert(package, workshop_of(tmp_path, {"x": random(64, 8, 8)}))
+    product = StaticInt8().convert(package, context_of(tmp_path, {"x": random(64, 8, 8)}))
     assert product.manifest.provenance["steps"][-1]["layers"] == 1
 
 
 def test_calibration_runs_few_rows_at_a_time_and_all_of_them() -> None:
-    batches = list(RowRuns({"x": np.arange(100)}, (TensorSpec(name="x", datatype="INT64"),), BATCH_ROWS).runs())
+    batches = list(RowRuns({"x": np.arange(100)}, (TensorSpec(name="x", datatype="INT64"),), RUN_ROWS).runs())
     assert max(len(batch["x"]) for batch in batches) <= 16
     assert np.array_equal(np.concatenate([batch["x"] for batch in batches]), np.arange(100))
 
@@ -173,9 +173,9 @@ def test_ranges_without_outliers_lose_a_rare_peak(tmp_path: Path) -> None:
     model = onnx.shape_inference.infer_shapes(model_of("g (float[rows,100] x) => (float[rows,100] y) { y = Relu(x) }"))
     rows = random(64, 100)
     rows[0, 0] = 1000
-    workshop = workshop_of(tmp_path, {"x": rows})
-    runs = RowRuns({"x": rows}, (TensorSpec(name="x", datatype="FP32", shape=(100,)),), BATCH_ROWS)
-    ranges = {method: find_ranges(model, runs, workshop, method, 99.9) for method in METHODS}
+    context = context_of(tmp_path, {"x": rows})
+    runs = RowRuns({"x": rows}, (TensorSpec(name="x", datatype="FP32", shape=(100,)),), RUN_ROWS)
+    ranges = {method: find_ranges(model, runs, context, method, 99.9) for method in METHODS}
     assert ranges["minmax"]["y"] == (0, 1000)
     assert ranges["entropy"]["y"][1] <= 250
     assert ranges["percentile"]["y"][1] < 10
@@ -194,7 +194,7 @@ def test_what_comes_before_the_first_int8_layer_stays_in_float_and_pools_first(t
     weights = {"first": random(8, 1, 3, 3), "second": random(16, 8, 3, 3, seed=1), "third": random(4, 16, 3, 3, seed=2)}
     package = package_of(model_of(text, weights), tmp_path)
     inputs = {"x": random(64, 1, 8, 8, seed=3)}
-    product = StaticInt8().convert(package, workshop_of(tmp_path, inputs))
+    product = StaticInt8().convert(package, context_of(tmp_path, inputs))
     # The thin first layer is not worth int8, so neither is what follows it up to the next.
     assert operators_of(product)[:4] == ["Conv", "MaxPool", "Relu", "QuantizeLinear"]
     before, after = answers(package, inputs)["y"], answers(product, inputs)["y"]
@@ -223,7 +223,7 @@ def test_branches_read_what_the_graph_around_them_rounds(tmp_path: Path) -> None
     model.graph.initializer.extend(asked.graph.initializer)
     model.graph.node.append(onnx.helper.make_node("If", ["z"], ["y"], **branches))
     package, rows = package_of(model, tmp_path), {"x": random(64, 8, seed=3)}
-    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    product = StaticInt8().convert(package, context_of(tmp_path, rows))
     want, have = (answers(each, rows)["y"] for each in (package, product))
     assert np.abs(want - have).max() < 0.05 * np.abs(want).max()
 
@@ -234,7 +234,7 @@ def test_gemms_that_int8_has_no_kernel_for_become_matmuls_and_sums(tmp_path: Pat
     }"""
     weights = {"w": random(16, 16), "v": random(16, 16, seed=1), "b": random(16, seed=2)}
     package, rows = package_of(model_of(text, weights), tmp_path), {"x": random(64, 16, seed=3)}
-    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    product = StaticInt8().convert(package, context_of(tmp_path, rows))
     operators = operators_of(product)
     assert [operators.count(name) for name in ("MatMul", "Sum", "Gemm")] == [1, 1, 1]
     want, have = (answers(each, rows)["y"] for each in (package, product))
@@ -246,7 +246,7 @@ def test_an_activation_after_the_last_layer_is_not_lost(tmp_path: Path, activati
     text = f"g (float[rows,16] x) => (float[rows,16] y) {{ a = MatMul (x, w)  c = Gemm (a, w, b)  y = {activation} }}"
     weights = {"w": random(16, 16), "b": random(16, seed=2), "low": np.float32(0), "high": np.float32(6)}
     package, rows = package_of(model_of(text, weights), tmp_path), {"x": random(64, 16, seed=3)}
-    product = StaticInt8().convert(package, workshop_of(tmp_path, rows))
+    product = StaticInt8().convert(package, context_of(tmp_path, rows))
     want, have = (answers(each, rows)["y"] for each in (package, product))
     assert have.min() == 0
     assert np.abs(want - have).mean() < 0.05 * np.abs(want).max()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.compression.onnx_models import answers, model_of, operators_of, package_of, random, workshop_of
+from tests.compression.onnx_models import answers, context_of, model_of, operators_of, package_of, random
 
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.quantization import WeightOnly
 from headrace.compression.quantization.weight_only import pack
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage
 
 
@@ -22,7 +22,7 @@ def test_products_are_those_of_the_float_weights(tmp_path: Path, step: WeightOnl
     weights = {"w": random(32, inner), "b": random(32), "v": random(32, 8)}
     package = package_of(model_of(text.replace("size", str(inner)), weights), tmp_path)
     rows = {"x": random(64, inner)}
-    product = step.convert(package, workshop_of(tmp_path, rows))
+    product = step.convert(package, context_of(tmp_path, rows))
     assert operators_of(product).count("MatMulNBits") == 2
     want, have = (answers(each, rows)["y"] for each in (package, product))
     assert np.abs(want - have).max() < error * np.abs(want).max()
@@ -54,10 +54,10 @@ def test_codes_stand_for_weights_to_half_a_step(inner: int, columns: int, bits: 
     assert (error <= np.repeat(steps[..., 0], block, axis=1)[:, :inner] * 1.001).all()
 
 
-def test_small_digits_with_the_same_answers(digits_package: ModelPackage, workshop: Workshop) -> None:
-    product = WeightOnly(bits=4).convert(digits_package, workshop)
+def test_small_digits_with_the_same_answers(digits_package: ModelPackage, context: StepContext) -> None:
+    product = WeightOnly(bits=4).convert(digits_package, context)
     assert product.size_bytes < digits_package.size_bytes
-    rows = workshop.data.test.inputs
+    rows = context.data.test.inputs
     want, have = (answers(package, rows)["label"] for package in (digits_package, product))
     assert np.mean(want == have) > 0.99
 
@@ -68,12 +68,12 @@ def test_a_model_of_convolutions_has_nothing_for_it(tmp_path: Path) -> None:
         tmp_path,
     )
     with pytest.raises(NotApplicable, match="no MatMul or Gemm"):
-        WeightOnly().convert(package, workshop_of(tmp_path, {"x": random(64, 4, 8, 8)}))
+        WeightOnly().convert(package, context_of(tmp_path, {"x": random(64, 4, 8, 8)}))
 
 
 @pytest.mark.parametrize("step", [WeightOnly(bits=3), WeightOnly(block=24), WeightOnly(block=8)])  # type: ignore[arg-type]
 def test_impossible_bits_and_blocks_are_refused(
-    digits_package: ModelPackage, workshop: Workshop, step: WeightOnly
+    digits_package: ModelPackage, context: StepContext, step: WeightOnly
 ) -> None:
     with pytest.raises(CompressionError, match="4 or 8 bits and blocks of 16"):
-        step.convert(digits_package, workshop)
+        step.convert(digits_package, context)

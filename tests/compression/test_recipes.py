@@ -10,7 +10,7 @@ import pytest
 from headrace.compression.distillation.distill import Distill
 from headrace.compression.errors import CompressionError
 from headrace.compression.recipes.catalog import BLOCKS, check_names, parse_recipe, runtime_of
-from headrace.compression.recipes.steps import ExportStep, NetworkStep, PackageStep
+from headrace.compression.steps import ExportStep, NetworkStep, PackageStep
 
 PAGE = Path(__file__).parents[2] / "docs" / "compression.md"
 

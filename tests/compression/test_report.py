@@ -28,7 +28,7 @@ from headrace.compression.report.chart import Canvas, Mark, Scale, spread
 from headrace.compression.report.markup import element
 from headrace.compression.report.page import render
 from headrace.compression.report.picture import png, show_row
-from headrace.compression.search.result import Found
+from headrace.compression.search.result import SearchResult
 
 VOID = {"meta", "img", "br", "hr"}
 
@@ -68,7 +68,7 @@ def text_of(page: str) -> str:
 
 
 @pytest.fixture
-def found() -> Found:
+def found() -> SearchResult:
     return a_find(
         [
             an_attempt("graph", 1.0, 0.0),
@@ -90,21 +90,21 @@ def images() -> Dataset:
     return Dataset({"image": np.linspace(0, 1, 2 * 64, dtype=np.float32).reshape(2, 1, 8, 8)}, np.array([3, 3]))
 
 
-def test_the_page_and_the_document_are_written_side_by_side(found: Found, tmp_path: Path) -> None:
+def test_the_page_and_the_document_are_written_side_by_side(found: SearchResult, tmp_path: Path) -> None:
     page = write_report(found, tmp_path / "new")
     assert page == tmp_path / "new" / "report.html"
     document = (tmp_path / "new" / "report.json").read_bytes()
-    assert msgspec.json.decode(document, type=Found) == found
+    assert msgspec.json.decode(document, type=SearchResult) == found
     assert sorted(path.name for path in page.parent.iterdir()) == ["report.html", "report.json"]
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(found: Found, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(found: SearchResult, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(CompressionError, match="the report can't be written"):
         write_report(found, tmp_path / "taken")
 
 
-def test_the_page_says_what_was_chosen_and_what_it_costs(found: Found) -> None:
+def test_the_page_says_what_was_chosen_and_what_it_costs(found: SearchResult) -> None:
     said = text_of(render(found))
     assert "int8-static pays: 3.00 times as fast as the original at 64 rows (2.98 to 3.02), 3.0 times as small" in said
     assert "accuracy went from 0.9850 to 0.9830, a drop of 0.20 pt where 0.5 pt was allowed" in said
@@ -113,7 +113,7 @@ def test_the_page_says_what_was_chosen_and_what_it_costs(found: Found) -> None:
     assert "onnxruntime 1.32.0" in said
 
 
-def test_the_page_says_that_nothing_pays(found: Found) -> None:
+def test_the_page_says_that_nothing_pays(found: SearchResult) -> None:
     slow = text_of(render(a_find([an_attempt("graph", 0.9)])))
     assert "No recipe was worth it and within the bound; the original stays as it is." in slow
     failed = an_attempt("fp16", status="failed", reason="no", selection=None, measurement=None)
@@ -121,7 +121,7 @@ def test_the_page_says_that_nothing_pays(found: Found) -> None:
     assert "svg" not in {tag for tag, _ in outline(render(a_find([], sensitivity=()))).seen}
 
 
-def test_the_page_is_whole_by_itself(found: Found, images: Dataset) -> None:
+def test_the_page_is_whole_by_itself(found: SearchResult, images: Dataset) -> None:
     page = render(found, images)
     read = outline(page)
     assert {tag for tag, _ in read.seen} & {"script", "link", "iframe", "object", "form", "a"} == set()
@@ -137,7 +137,7 @@ def test_the_page_is_whole_by_itself(found: Found, images: Dataset) -> None:
 HOSTILE = "</style></title><script>alert(1)</script>\" onload='x' &amp; \x00\x1b\ud800"
 
 
-def test_names_that_are_markup_stay_text(found: Found, tmp_path: Path) -> None:
+def test_names_that_are_markup_stay_text(found: SearchResult, tmp_path: Path) -> None:
     attempt = an_attempt(
         HOSTILE,
         3.0,
@@ -163,7 +163,7 @@ def test_names_that_are_markup_stay_text(found: Found, tmp_path: Path) -> None:
     assert "alert(1)" in " ".join(read.text)
 
 
-def test_the_drawings_are_well_formed_and_name_every_attempt(found: Found) -> None:
+def test_the_drawings_are_well_formed_and_name_every_attempt(found: SearchResult) -> None:
     drawings = re.findall(r"<svg.*?</svg>", render(found), re.DOTALL)
     assert len(drawings) == 4
     for drawing in drawings:
@@ -190,7 +190,7 @@ def test_errors_are_drawn_with_their_bound_above() -> None:
     assert "at most 5 % lost" in page
 
 
-def test_pictures_of_the_rows_stand_beside_what_was_said_of_them(found: Found, images: Dataset) -> None:
+def test_pictures_of_the_rows_stand_beside_what_was_said_of_them(found: SearchResult, images: Dataset) -> None:
     page = render(found, images)
     assert page.count('<img src="data:image/png') == 2
     assert "1200" in text_of(page)

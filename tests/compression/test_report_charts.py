@@ -17,8 +17,8 @@ from headrace.compression.benchmarking.timing import Timing
 from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
 from headrace.compression.report.chart import clipped, width_of
 from headrace.compression.report.page import render
-from headrace.compression.search.result import Found
-from headrace.compression.search.trials import Attempt
+from headrace.compression.search.result import SearchResult
+from headrace.compression.search.trials import Trial
 
 #: Of a letter of 12 pixels, as browsers measure the widest common fonts; and what a line takes around its baseline.
 LETTER, ABOVE, BELOW = 7.0, 9.5, 2.5
@@ -59,11 +59,11 @@ def texts_of(drawing: str) -> tuple[list[Text], float, float]:
     return [text for text in texts if text.content], width, height
 
 
-def drawings_of(found: Found) -> list[str]:
+def drawings_of(found: SearchResult) -> list[str]:
     return re.findall(r"<svg.*?</svg>", render(found), re.DOTALL)
 
 
-def check(found: Found) -> None:
+def check(found: SearchResult) -> None:
     drawings = drawings_of(found)
     assert len(drawings) == 4
     for drawing in drawings:
@@ -78,7 +78,7 @@ def check(found: Found) -> None:
             assert text.bottom <= height, text
 
 
-def attempt_of(name: str, ratio: float, drop: float, file_bytes: int, scale: float) -> Attempt:
+def attempt_of(name: str, ratio: float, drop: float, file_bytes: int, scale: float) -> Trial:
     """Make an attempt. scale: of all times."""
     measured = a_measurement(ratio, file_bytes, spread=0.0)
 

@@ -9,7 +9,7 @@ import torch
 
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import NotApplicable
-from headrace.compression.export.export import trace
+from headrace.compression.export.trace import trace
 from headrace.compression.networks.architectures import ImageTask, build
 from headrace.compression.networks.flops import count_onnx, multiply_adds, parameters_of
 from headrace.compression.networks.network import Network

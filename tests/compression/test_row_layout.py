@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from tests.compression.onnx_models import answers, model_of, random, workshop_of
+from tests.compression.onnx_models import answers, context_of, model_of, random
 
 from headrace.compression import sensitivity
 from headrace.compression.benchmarking.compare import measure
@@ -18,11 +18,11 @@ from headrace.compression.data.dataset import Dataset
 from headrace.compression.data.loading import read_dataset
 from headrace.compression.data.row_layout import RowRuns, as_taken, rows_first
 from headrace.compression.errors import CompressionError, DataError, NotApplicable
-from headrace.compression.evaluation.evaluate import predict
+from headrace.compression.evaluation.prediction import predict
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.recipes.steps import PackageStep
 from headrace.compression.search.inputs import Request, open_source
+from headrace.compression.steps import PackageStep
 from headrace.contracts import ModelDirectory, ModelPackage, TensorSpec, read_package
 from headrace.contracts.package.manifest import (
     BatchingAdvice,
@@ -144,10 +144,10 @@ MAKERS = {"recurrent": recurrent, "scaled": scaled, "dependent": dependent, "fix
 def test_products_of_every_kind_serve_as_their_source_does(kind: str, step: PackageStep, tmp_path: Path) -> None:
     if kind == "fixed" and isinstance(step, DynamicInt8):
         with pytest.raises(NotApplicable, match="a model that pads its batches can't be served with rows that depend"):
-            step.convert(fixed(tmp_path), workshop_of(tmp_path, ROWS[kind]))
+            step.convert(fixed(tmp_path), context_of(tmp_path, ROWS[kind]))
         return
     package, rows = MAKERS[kind](tmp_path), ROWS[kind]
-    product = step.convert(package, workshop_of(tmp_path, rows))
+    product = step.convert(package, context_of(tmp_path, rows))
     assert product.manifest.signature == package.manifest.signature
     assert product.manifest.constants == package.manifest.constants
     # Rows that share a range with an extreme one are served alone.
@@ -177,14 +177,14 @@ def test_rows_that_depend_on_each_other_are_answered_one_by_one(tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_layers_of_every_kind_are_looked_into(kind: str, tmp_path: Path) -> None:
-    assert sensitivity(MAKERS[kind](tmp_path), workshop_of(tmp_path, ROWS[kind]))
+    assert sensitivity(MAKERS[kind](tmp_path), context_of(tmp_path, ROWS[kind]))
 
 
 @pytest.mark.parametrize("step", [OpenVinoIR(), OpenVinoInt8()], ids=lambda step: type(step).__name__)
 @pytest.mark.parametrize("kind", MAKERS)
 def test_openvino_serves_every_kind(kind: str, step: PackageStep, tmp_path: Path) -> None:
     package, rows = MAKERS[kind](tmp_path), ROWS[kind]
-    product = step.convert(package, workshop_of(tmp_path, rows))
+    product = step.convert(package, context_of(tmp_path, rows))
     assert product.manifest.constants == ()
     want, have = (predict(each, Dataset(rows), threads=1)["y"] for each in (package, product))
     # NNCF cuts off more than others do.
@@ -231,7 +231,7 @@ def test_inputs_without_rows_are_refused_by_name_with_a_remedy(step: PackageStep
     package = with_parameter(tmp_path)
     said = r"input 'k' is given whole, once a request, .*headrace models add FILE --set k=VALUE"
     with pytest.raises(NotApplicable, match=said):
-        step.convert(package, workshop_of(tmp_path, ROWS["scaled"]))
+        step.convert(package, context_of(tmp_path, ROWS["scaled"]))
     request = Request(str(package.folder), tmp_path / "missing.npz")
     with pytest.raises(NotApplicable, match=said):
         open_source(request, ModelDirectory(tmp_path), tmp_path / "work", seed=0, threads=1)
@@ -242,19 +242,19 @@ def test_inputs_without_rows_are_refused_by_name_with_a_remedy(step: PackageStep
 
 
 def test_a_model_without_any_rows_or_of_sequences_can_not_be_compressed(tmp_path: Path) -> None:
-    workshop = workshop_of(tmp_path, ROWS["scaled"])
+    context = context_of(tmp_path, ROWS["scaled"])
     with pytest.raises(NotApplicable, match="made 0 has no rows: input 'x' is given whole"):
-        StaticInt8().convert(without_rows(tmp_path / "whole"), workshop)
+        StaticInt8().convert(without_rows(tmp_path / "whole"), context)
     package = scaled(tmp_path)
     (spec,), (out,) = package.manifest.inputs, package.manifest.outputs
     sequence = msgspec.structs.replace(spec, name="s", shape=(-1, 8), per_request=True, sequence=True)
     write_manifest(package.folder, msgspec.structs.replace(package.manifest, inputs=(spec, sequence)))
     with pytest.raises(NotApplicable, match="input 's' is a sequence, so that rows of a file can't hold it"):
-        StaticInt8().convert(read_package(package.folder), workshop)
+        StaticInt8().convert(read_package(package.folder), context)
     whole = msgspec.structs.replace(out, per_request=True)
     write_manifest(package.folder, msgspec.structs.replace(package.manifest, outputs=(whole,)))
     with pytest.raises(NotApplicable, match=r"output 'y' of made 0 has no rows.*\[store\] keep"):
-        StaticInt8().convert(read_package(package.folder), workshop)
+        StaticInt8().convert(read_package(package.folder), context)
 
 
 def test_outputs_that_are_not_kept_are_not_asked_for(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_outputs_that_are_not_kept_are_not_asked_for(tmp_path: Path) -> None:
     kept = msgspec.structs.replace(package.manifest, outputs=outputs, store=StoreAdvice(keep=("y",)))
     write_manifest(package.folder, kept)
     package = read_package(package.folder)
-    product = StaticInt8().convert(package, workshop_of(tmp_path, ROWS["recurrent"]))
+    product = StaticInt8().convert(package, context_of(tmp_path, ROWS["recurrent"]))
     assert list(predict(product, Dataset(ROWS["recurrent"]), threads=1)) == ["y"]
 
 
@@ -272,7 +272,7 @@ def test_a_frozen_number_of_rows_that_the_package_does_not_tell_of_is_refused(tm
     package = fixed(tmp_path)
     write_manifest(package.folder, msgspec.structs.replace(package.manifest, batching=BatchingAdvice()))
     with pytest.raises(NotApplicable, match=r"'x' .* frozen batch dimension of 4, which the package doesn't tell of"):
-        StaticInt8().convert(read_package(package.folder), workshop_of(tmp_path, ROWS["fixed"]))
+        StaticInt8().convert(read_package(package.folder), context_of(tmp_path, ROWS["fixed"]))
 
 
 def test_optional_inputs_may_be_left_out_of_the_rows(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from tests.compression.made_up import made_up_source, quick_goal, with_stubs
 
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError
-from headrace.compression.evaluation.evaluate import MaxDrop
+from headrace.compression.evaluation.max_drop import MaxDrop
 from headrace.compression.recipes import catalog
 from headrace.compression.recipes.runner import Source
-from headrace.compression.search.search import Found, Search
-from headrace.compression.search.trials import ORIGINAL, Attempt, Verdict
+from headrace.compression.search.search import Search, SearchResult
+from headrace.compression.search.trials import ORIGINAL, Trial, Verdict
 from headrace.contracts import ModelDirectory
 from headrace.contracts.package.manifest import sha256_of
 
@@ -38,7 +38,7 @@ class Seen:
         assert 0 <= done < known
         self.began.append(recipe)
 
-    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
+    def ended(self, attempt: Trial, verdict: Verdict) -> None:
         self.over.append((attempt.recipe, verdict.pays))
 
     def progress(self, done: int, of: int, what: str) -> None:
@@ -53,11 +53,11 @@ class Run:
     source: Source
     data: Splits
     search: Search
-    found: Found
+    found: SearchResult
     seen: Seen
     before: dict[str, str]
 
-    def attempt(self, name: str) -> Attempt:
+    def attempt(self, name: str) -> Trial:
         return next(attempt for attempt in self.found.attempts if attempt.recipe == name)
 
     def verdict(self, name: str) -> Verdict:
@@ -140,7 +140,7 @@ def test_layers_are_looked_into_once_and_their_figures_kept(run: Run) -> None:
 
 
 def test_what_was_found_can_be_written_and_read_again(run: Run) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(run.found), type=Found) == run.found
+    assert msgspec.json.decode(msgspec.json.encode(run.found), type=SearchResult) == run.found
 
 
 def test_the_original_is_as_it_was(run: Run) -> None:
@@ -234,4 +234,4 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
     attempts = {path.parent.name: path for path in tmp_path.glob("made-up-*/attempts/*/attempt.json")}
     assert set(attempts) == {"slower", "waits"}
     assert attempts["slower"].stat().st_mtime_ns == before
-    assert msgspec.json.decode(attempts["waits"].read_bytes(), type=Attempt).status == "not applicable"
+    assert msgspec.json.decode(attempts["waits"].read_bytes(), type=Trial).status == "not applicable"

@@ -12,8 +12,8 @@ from tests.compression.made_up import Rewrite, made_up_source
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.runner import Source, Workbench
-from headrace.compression.recipes.steps import Recipe, Step, Workshop, step_record
+from headrace.compression.recipes.runner import RecipeRunner, Source
+from headrace.compression.steps import Recipe, Step, StepContext, step_record
 from headrace.contracts import ModelPackage
 from headrace.lifecycle.packages.registry import derive_package
 
@@ -26,9 +26,9 @@ class Copy:
 
     name: str
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
         done.append(self.name)
-        file = workshop.room(self) / "model.onnx"
+        file = context.step_dir(self) / "model.onnx"
         file.write_bytes(package.file.read_bytes())
         return derive_package(package, file.parent, [file], runtime="onnxruntime", step=step_record(self))
 
@@ -37,7 +37,7 @@ class Copy:
 class Train:
     """Gives the network it is given, and remembers that it did."""
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
+    def change(self, network: Network, context: StepContext) -> Network:
         done.append("train")
         return network
 
@@ -46,10 +46,10 @@ class Train:
 class Export:
     """Gives the package of the tests for whatever network."""
 
-    def export(self, network: Network, workshop: Workshop) -> ModelPackage:
+    def export(self, network: Network, context: StepContext) -> ModelPackage:
         done.append("export")
-        (workshop.room(self)).rmdir()
-        source, _ = made_up_source(workshop.folder)
+        (context.step_dir(self)).rmdir()
+        source, _ = made_up_source(context.folder)
         return source.package
 
 
@@ -58,8 +58,8 @@ def bench_for(tmp_path: Path):
     done.clear()
     source, data = made_up_source(tmp_path / "source")
 
-    def make(network: Network | None = None, data: Splits = data, seed: int = 0) -> Workbench:
-        return Workbench(Source(source.package, network, "test"), tmp_path / "steps", data, seed=seed, threads=1)
+    def make(network: Network | None = None, data: Splits = data, seed: int = 0) -> RecipeRunner:
+        return RecipeRunner(Source(source.package, network, "test"), tmp_path / "steps", data, seed=seed, threads=1)
 
     return make
 
@@ -118,9 +118,9 @@ def test_steps_in_an_impossible_order_are_refused(bench_for, digits_network: Net
         bench.make(recipe(Train()))
 
 
-def test_a_workshop_of_its_own_has_the_same_data_and_seed(bench_for) -> None:
+def test_a_context_of_its_own_has_the_same_data_and_seed(bench_for) -> None:
     bench = bench_for(seed=5)
-    workshop = bench.workshop("looking")
-    assert workshop.seed == 5
-    assert workshop.folder.is_dir()
-    assert workshop.folder.name == "looking"
+    context = bench.context("looking")
+    assert context.seed == 5
+    assert context.folder.is_dir()
+    assert context.folder.name == "looking"

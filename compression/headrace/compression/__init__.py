@@ -1,4 +1,4 @@
-"""Makes models smaller and faster, and proves that it pays: quantize, prune, distill, export, evaluate, report.
+"""Compression of models: quantize, prune, distill, export, evaluate, search and report.
 
 Nothing heavy is loaded before it is used: torch, onnx and the converters come with the step that needs them.
 """
@@ -9,22 +9,25 @@ from headrace.compression.data.dataset import Dataset, Splits, split
 from headrace.compression.data.loading import read_dataset
 from headrace.compression.distillation.distill import Distill, distill
 from headrace.compression.errors import CompressionError, DataError, MissingLibrary, NotApplicable
-from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop, evaluate, within
-from headrace.compression.evaluation.metrics import Metric, metric_for
-from headrace.compression.export.export import OnnxExport, TorchExport
+from headrace.compression.evaluation.evaluate import Evaluation, evaluate
+from headrace.compression.evaluation.max_drop import MaxDrop, within
+from headrace.compression.evaluation.metric_choice import metric_for
+from headrace.compression.evaluation.metrics import Metric
+from headrace.compression.export.onnx import OnnxExport
+from headrace.compression.export.torch_program import TorchExport
 from headrace.compression.networks.loading import load_network
 from headrace.compression.pruning import PruneChannels, PruneMagnitude, PruneNM
-from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly
+from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8, WeightOnly, sensitivity
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
-from headrace.compression.quantization.int8 import sensitivity
 from headrace.compression.recipes.catalog import parse_recipe
 from headrace.compression.recipes.functions import export, prune, quantize
 from headrace.compression.recipes.runner import Source
-from headrace.compression.recipes.steps import Recipe, Workshop
 from headrace.compression.report import write_report
 from headrace.compression.search.inputs import Request, open_source
-from headrace.compression.search.search import Found, Goal, Search
-from headrace.compression.training.train import Training, train
+from headrace.compression.search.search import Search, SearchConfig, SearchResult
+from headrace.compression.steps import Recipe, StepContext
+from headrace.compression.training.options import Training
+from headrace.compression.training.train import train
 from headrace.lifecycle.packages.registry import add_model, promote, remove_model
 
 __all__ = [
@@ -34,8 +37,6 @@ __all__ = [
     "Distill",
     "DynamicInt8",
     "Evaluation",
-    "Found",
-    "Goal",
     "HalfPrecision",
     "MaxDrop",
     "Measurement",
@@ -50,13 +51,15 @@ __all__ = [
     "Recipe",
     "Request",
     "Search",
+    "SearchConfig",
+    "SearchResult",
     "Source",
     "Splits",
     "StaticInt8",
+    "StepContext",
     "TorchExport",
     "Training",
     "WeightOnly",
-    "Workshop",
     "add_model",
     "distill",
     "evaluate",

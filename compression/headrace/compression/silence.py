@@ -1,4 +1,4 @@
-"""Keeps libraries from telling a user what only their makers understand."""
+"""Suppression of warnings, log records and output of third-party libraries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 
 @contextmanager
 def quieted(*loggers: str) -> Iterator[None]:
-    """Let no warning through, and of these loggers nothing below an error."""
+    """Suppress warnings, and records below ERROR of these loggers."""
     found = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in found]
     for logger in found:
@@ -29,7 +29,7 @@ def quieted(*loggers: str) -> Iterator[None]:
 
 @contextmanager
 def silenced(*loggers: str) -> Iterator[None]:
-    """Let nothing through that is printed, either."""
+    """Suppress printed output too, besides what `quieted` suppresses."""
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(StringIO()))
         stack.enter_context(redirect_stderr(StringIO()))
@@ -38,7 +38,7 @@ def silenced(*loggers: str) -> Iterator[None]:
 
 
 class _Unlogged:
-    """How many threads want nobody to log; the last to leave restores what the first found, in whatever order."""
+    """A counter of the threads that suppress logging; the last to leave restores the level that the first found."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,7 +64,7 @@ _unlogged: Final = _Unlogged()
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Let nobody log below an error: for libraries that write to the root logger, as ONNX Runtime's quantizer does."""
+    """Suppress all log records below ERROR: for libraries that log to the root logger (ONNX Runtime's quantizer)."""
     _unlogged.enter()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Times models in processes of their own: what is measured there is not disturbed by what this one does.
+"""Benchmarks of models in processes of their own, undisturbed by the one that asks.
 
 compare.py       one model against another: time, memory and size
 profiler.py      how long batches of each size take, and what follows for batching

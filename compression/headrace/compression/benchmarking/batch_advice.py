@@ -1,4 +1,4 @@
-"""What the times of batches of several sizes say: their line, the size beyond which more rows don't pay. Pure."""
+"""Batch advice from the times of several sizes: a fitted line, and the size beyond which more rows don't pay. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """What follows for a worker: a run of n rows takes `seconds_fixed + n * seconds_per_row`, up to max_rows.
+    """Advice for a worker: a run of n rows takes `seconds_fixed + n * seconds_per_row`, up to max_rows.
 
     knee_rows: the fewest rows with nearly the model's best throughput. max_rows: the same of batches in a worker, where
     each costs WORKER_S more; the smaller the model, the more it has to be shared.
@@ -58,7 +58,7 @@ class Advice(msgspec.Struct, frozen=True):
 
 
 def fit_line(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Give a and b, neither negative, of seconds = a + b·rows.
+    """Return a and b, neither negative, of seconds = a + b·rows.
 
     The median slope of all pairs, then the median intercept (Theil 1950, Sen 1968): nearly a third of the points may
     be far off. Of one size alone, all counts as per row, which never makes a wait look good. points: (rows, seconds).
@@ -73,7 +73,7 @@ def fit_line(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 
 def knee_of(points: Sequence[tuple[int, float]], enough: float = ENOUGH) -> int:
-    """Give the fewest rows whose throughput is `enough` of the best. points: (rows, seconds), at least one."""
+    """Return the fewest rows whose throughput is `enough` of the best. points: (rows, seconds), at least one."""
     best = max(rows / seconds for rows, seconds in points)
     return min(rows for rows, seconds in points if rows / seconds >= enough * best)
 

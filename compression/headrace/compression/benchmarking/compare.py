@@ -1,4 +1,4 @@
-"""Measures a model against another: time, memory and size, on this machine, as a worker would run both.
+"""Comparison of two models on this machine: time, memory and size, as a worker would run both.
 
 A shared machine is never quiet, so the two run in turn, in short blocks, each in a fresh process: what disturbs
 one disturbs the other, and the ratio of neighbouring blocks stands where their seconds don't. What a run takes is
@@ -16,13 +16,13 @@ from typing import Final, TypedDict, Unpack
 import msgspec
 
 from headrace.compression.benchmarking.conditions import Conditions, conditions_now, runtime_version
-from headrace.compression.benchmarking.handle import Setup, Subject
+from headrace.compression.benchmarking.handle import BenchmarkHandle, Setup
 from headrace.compression.benchmarking.inputs import checked_sizes, rows_file
 from headrace.compression.benchmarking.protocol import Block, Loaded
 from headrace.compression.benchmarking.ratio import Ratio, ratio_of
 from headrace.compression.benchmarking.timing import Timing, timing_of, undisturbed
 from headrace.compression.errors import CompressionError
-from headrace.compression.recipes.steps import Progress, no_progress
+from headrace.compression.steps import Progress, no_progress
 from headrace.contracts import ModelPackage, Tensors
 
 #: How long a block should take: some runs of a small model, and short against the ups and downs of a shared machine.
@@ -38,7 +38,7 @@ SAME: Final = 1.02
 
 
 class MeasureOptions(TypedDict, total=False):
-    """How to measure.
+    """Options of a measurement.
 
     threads: for each model (1). device: as of `headrace worker` (cpu). seconds: to spend on each row size (2), more
     if the models are slow. answer_s: a model that says nothing for so long is given up (300). progress: told after
@@ -88,7 +88,7 @@ class Measurement(msgspec.Struct, frozen=True):
     conditions: Conditions
 
     def at(self, rows: int) -> RowFigures:
-        """Give the figures of one row size. Raises CompressionError when it was not measured."""
+        """Return the figures of one row size. Raises CompressionError when it was not measured."""
         for figures in self.rows:
             if figures.rows == rows:
                 return figures
@@ -127,12 +127,12 @@ def measure(
     conditions = conditions_now(setup.device, (setup.threads,))
     with ExitStack() as stack:
         file = stack.enter_context(rows_file(packages, inputs, max(sizes)))
-        subjects = [stack.enter_context(Subject(package, file, setup)) for package in packages]
-        loaded = [subject.load() for subject in subjects]
+        handles = [stack.enter_context(BenchmarkHandle(package, file, setup)) for package in packages]
+        loaded = [handle.load() for handle in handles]
         blocks = []
         for done, rows in enumerate(sizes):
             progress(done, len(sizes), f"batches of {rows}")
-            blocks.append(_in_turn(subjects, rows, options.get("seconds", 2.0)))
+            blocks.append(_in_turn(handles, rows, options.get("seconds", 2.0)))
         progress(len(sizes), len(sizes), "measured")
     # The last block of each model knows the most memory that it ever held.
     models = [
@@ -147,10 +147,10 @@ def measure(
     )
 
 
-def _in_turn(subjects: Sequence[Subject], rows: int, seconds: float) -> list[list[Block]]:
-    """Let all run blocks in turn for about so many seconds; gives turns, each with a block of every subject."""
-    for subject in subjects:
-        subject.run(rows, 0.0)
+def _in_turn(handles: Sequence[BenchmarkHandle], rows: int, seconds: float) -> list[list[Block]]:
+    """Run blocks of all handles in turn for about `seconds`; return the turns, each with a block of every handle."""
+    for handle in handles:
+        handle.run(rows, 0.0)
     block_s = min(BLOCK_S, seconds / (2 * MIN_PAIRS))
     turns: list[list[Block]] = []
     until = time.monotonic() + seconds
@@ -158,9 +158,9 @@ def _in_turn(subjects: Sequence[Subject], rows: int, seconds: float) -> list[lis
         if number >= MIN_PAIRS and time.monotonic() >= until:
             break
         # Who goes first changes, so that a machine that slows down or speeds up favours nobody.
-        order = subjects if number % 2 == 0 else subjects[::-1]
-        turn = {subject: subject.run(rows, block_s) for subject in order}
-        turns.append([turn[subject] for subject in subjects])
+        order = handles if number % 2 == 0 else handles[::-1]
+        turn = {handle: handle.run(rows, block_s) for handle in order}
+        turns.append([turn[handle] for handle in handles])
     return turns
 
 

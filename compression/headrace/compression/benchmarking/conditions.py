@@ -1,4 +1,4 @@
-"""What a figure depends on besides the model."""
+"""The conditions of a measurement: processor, threads and versions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def usable_cores() -> int:
 
 
 def runtime_version(runtime: str) -> str:
-    """Give the version of a runtime's library without loading it; empty when it isn't known."""
+    """Return the version of a runtime's library without loading it; empty when it isn't known."""
     for distribution in _LIBRARIES.get(runtime, ()):
         try:
             return version(distribution)

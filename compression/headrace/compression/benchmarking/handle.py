@@ -1,4 +1,4 @@
-"""A model in a child process that runs blocks when told to; it never takes this process down, nor hangs it."""
+"""Handle of a model in a child process, whose crash or hang leaves this process unharmed."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _TAIL_BYTES: Final = 4096
 
 
 class NotEnoughMemory(CompressionError):
-    """A model needs more memory for so many rows than there is; measure it with fewer."""
+    """A model needs more memory for this number of rows than there is; measure it with fewer."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How models are run to be measured.
+    """Options of the processes that run models to be measured.
 
-    answer_s: a child that says nothing for so long is given up; loading and single runs may take long.
+    answer_s: longest wait for an answer of the child; loading and single runs may take long.
     """
 
     device: str = "cpu"
@@ -52,8 +52,8 @@ class Setup:
     answer_s: float = 300.0
 
 
-class Subject:
-    """A package loaded in a process of its own. A context manager: the process ends with the block."""
+class BenchmarkHandle:
+    """A package in a process of its own. A context manager: the process ends with the block."""
 
     def __init__(self, package: ModelPackage, inputs: Path, setup: Setup) -> None:
         """inputs: file of rows, as `encode_tensors` writes them."""
@@ -105,7 +105,7 @@ class Subject:
         return answer
 
     def run(self, rows: int, seconds: float) -> Block:
-        """Run batches of `rows` rows for so many seconds, at least one. Raises CompressionError, NotEnoughMemory."""
+        """Run batches of `rows` rows for `seconds`, at least one. Raises CompressionError, NotEnoughMemory."""
         answer = self._ask(RunBlock(rows, seconds), f"it ran batches of {rows} row{'s' if rows > 1 else ''}")
         assert isinstance(answer, Block)
         return answer
@@ -120,13 +120,13 @@ class Subject:
                 )
             answer: Answer = decode_answer(self._pipe.recv_bytes())
         except (EOFError, ConnectionError):
-            raise self._obituary(doing) from None
+            raise self._exit_error(doing) from None
         if isinstance(answer, Failed):
             error = NotEnoughMemory if answer.memory else CompressionError
             raise error(f"{self._name} can't be measured: it failed while {doing}: {answer.cause}")
         return answer
 
-    def _obituary(self, doing: str) -> CompressionError:
+    def _exit_error(self, doing: str) -> CompressionError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_ENDING_S)
         code = self._process.returncode

@@ -1,4 +1,4 @@
-"""Profiles a package on this machine: how long batches of each size take, and what follows for its batching."""
+"""The profile of a package on this machine: the times of batches of each size, and batching advice from them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import msgspec
 from headrace.compression.benchmarking.batch_advice import Advice, Point, advise, rounded
 from headrace.compression.benchmarking.compare import BLOCK_S
 from headrace.compression.benchmarking.conditions import Conditions, conditions_now, runtime_version, usable_cores
-from headrace.compression.benchmarking.handle import NotEnoughMemory, Setup, Subject
+from headrace.compression.benchmarking.handle import BenchmarkHandle, NotEnoughMemory, Setup
 from headrace.compression.benchmarking.inputs import checked_sizes, rows_file
 from headrace.compression.benchmarking.protocol import Block, Loaded
-from headrace.compression.benchmarking.random_rows import known_sizes, random_rows, sizes_in
 from headrace.compression.benchmarking.timing import timing_of
+from headrace.compression.data.random_rows import known_sizes, random_rows, sizes_in
 from headrace.compression.errors import CompressionError
 from headrace.contracts import ModelPackage, PackageError, Tensors, read_package
 from headrace.contracts.package.manifest import Manifest, write_manifest
@@ -27,7 +27,7 @@ ROW_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 #: Blocks of each size, at least: their median bears one or two that were disturbed.
 _MIN_BLOCKS: Final = 5
 
-#: A run longer than this ends the climb to larger batches: none would help whoever waits for them.
+#: A run longer than this ends the sweep towards larger batches: none would help whoever waits for them.
 _LONGEST_RUN_S: Final = 10.0
 
 #: A median this many times as long as an undisturbed run tells of a machine that is busy with something else.
@@ -41,10 +41,10 @@ Watch: TypeAlias = Callable[[Sequence[Point], float], None]
 
 
 class ProfileOptions(TypedDict, total=False):
-    """How to profile.
+    """Options of a profile.
 
     device: as of `headrace worker` (cpu). seconds: to spend on each size and number of threads (1), more for slow
-    models. answer_s: a model that says nothing for so long is given up (300). watch: told as figures come in.
+    models. answer_s: longest wait for an answer of the model's process (300). watch: called as figures come in.
     """
 
     device: str
@@ -76,7 +76,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 def default_threads() -> tuple[int, ...]:
-    """Give 1, 2, 4 and so on, up to the cores that this process may use."""
+    """Return 1, 2, 4 and so on, up to the cores that this process may use."""
     cores = usable_cores()
     return tuple(2**power for power in range(cores.bit_length()) if 2**power <= cores)
 
@@ -92,7 +92,7 @@ def profile(
     """Measure a package over row sizes and numbers of threads, on this machine; changes nothing.
 
     rows: ROW_SIZES, or those a model of fixed sizes can run, if empty. threads: `default_threads()` if empty.
-    inputs: real rows; random ones if None, which is fine unless the model's time depends on what is in them.
+    inputs: real rows; random ones if None, which suffice unless the model's time depends on values.
     Raises CompressionError when the model crashes, hangs or fails, DataError when the inputs don't fit.
     """
     sizes = _sizes_for(package, rows)
@@ -100,26 +100,26 @@ def profile(
     device, answer_s = options.get("device", "cpu"), options.get("answer_s", 300.0)
     real = inputs if inputs is not None else _random_inputs(package, sizes[-1], Setup(device, counts[0], answer_s))
     conditions = conditions_now(device, tuple(counts))
-    climbs: list[_Climb] = []
+    sweeps: list[_SizeSweep] = []
     with rows_file([package], real, sizes[-1]) as file:
         for number, count in enumerate(counts):
-            with Subject(package, file, Setup(device, count, answer_s)) as subject:
-                climb = _Climb(subject, count, subject.load())
-                climb.start(sizes)
-                earlier = [point for done in climbs for point in done.points()]
-                for share in climb.rounds(options.get("seconds", 1.0)):
+            with BenchmarkHandle(package, file, Setup(device, count, answer_s)) as handle:
+                sweep = _SizeSweep(handle, count, handle.load())
+                sweep.start(sizes)
+                earlier = [point for done in sweeps for point in done.points()]
+                for share in sweep.rounds(options.get("seconds", 1.0)):
                     if "watch" in options:
-                        options["watch"]([*earlier, *climb.points()], (number + share) / len(counts))
-                climbs.append(climb)
+                        options["watch"]([*earlier, *sweep.points()], (number + share) / len(counts))
+                sweeps.append(sweep)
     found = sizes_in(package.manifest.inputs, real)
-    return _summed_up(package, climbs, conditions, sizes=found, random=inputs is None)
+    return _summed_up(package, sweeps, conditions, sizes=found, random=inputs is None)
 
 
 def _summed_up(
-    package: ModelPackage, climbs: Sequence[_Climb], conditions: Conditions, *, sizes: dict[str, int], random: bool
+    package: ModelPackage, sweeps: Sequence[_SizeSweep], conditions: Conditions, *, sizes: dict[str, int], random: bool
 ) -> Profile:
-    manifest, points = package.manifest, tuple(point for climb in climbs for point in climb.points())
-    notes = [*(climb.note for climb in climbs), _busy_note(points)]
+    manifest, points = package.manifest, tuple(point for sweep in sweeps for point in sweep.points())
+    notes = [*(sweep.note for sweep in sweeps), _busy_note(points)]
     return Profile(
         model=package.name,
         version=package.version,
@@ -127,8 +127,8 @@ def _summed_up(
         runtime=manifest.runtime,
         runtime_version=runtime_version(manifest.runtime),
         inputs="random" if random else "given",
-        load_seconds=climbs[0].loaded.load_seconds,
-        library_bytes=climbs[0].loaded.library_bytes,
+        load_seconds=sweeps[0].loaded.load_seconds,
+        library_bytes=sweeps[0].loaded.library_bytes,
         points=points,
         advice=advise(points),
         conditions=conditions,
@@ -143,7 +143,7 @@ def describe_sizes(sizes: Mapping[str, int]) -> str:
 
 
 def _notes(manifest: Manifest, random: Mapping[str, int], others: Sequence[str]) -> tuple[str, ...]:
-    """Say what to know of a profile, each thing once. random: sizes that nobody asked for."""
+    """Return the notes of a profile, each once. random: sizes that nobody asked for."""
     notes = []
     if random:
         notes.append(
@@ -193,7 +193,7 @@ def write_profile(package: ModelPackage, measured: Profile) -> ModelPackage:
 
 
 def _record(measured: Profile) -> dict[str, Any]:
-    """Give what the package keeps of its profile: how it was measured, and every point."""
+    """Return the record of a profile in the package: its conditions, and every point."""
     return {
         "runtime": measured.runtime,
         "runtime_version": measured.runtime_version,
@@ -245,10 +245,10 @@ def _random_inputs(package: ModelPackage, rows: int, setup: Setup) -> Tensors:
     known = known_sizes(specs).keys() >= sizes_in(specs, random_rows(specs, 1, 1)).keys()
     for size in _RANDOM_SIZES[:1] if known else _RANDOM_SIZES:
         inputs = random_rows(specs, rows, size)
-        with rows_file([package], inputs, 1) as file, Subject(package, file, setup) as subject:
-            subject.load()
+        with rows_file([package], inputs, 1) as file, BenchmarkHandle(package, file, setup) as handle:
+            handle.load()
             try:
-                subject.run((package.manifest.batching.row_sizes or (1,))[0], 0.0)
+                handle.run((package.manifest.batching.row_sizes or (1,))[0], 0.0)
             except CompressionError as exc:
                 failure = exc
             else:
@@ -256,17 +256,17 @@ def _random_inputs(package: ModelPackage, rows: int, setup: Setup) -> Tensors:
     raise CompressionError(f"{failure.message}; give it real rows to run instead of random ones (--data)")
 
 
-class _Climb:
+class _SizeSweep:
     """A package with one number of threads: first up through the sizes, then round after round over all of them.
 
     The first way up, in rising order, shows the memory that each size needs; the rounds give every size its share of
     what else happens on the machine meanwhile.
     """
 
-    def __init__(self, subject: Subject, threads: int, loaded: Loaded) -> None:
+    def __init__(self, handle: BenchmarkHandle, threads: int, loaded: Loaded) -> None:
         self.loaded = loaded
         self.note = ""
-        self._subject = subject
+        self._handle = handle
         self._threads = threads
         self._blocks: dict[int, list[Block]] = {}
         self._high_bytes: dict[int, int] = {}
@@ -275,7 +275,7 @@ class _Climb:
         """Run each size once, until one takes too long or needs more memory than there is."""
         for rows in sizes:
             try:
-                first = self._subject.run(rows, 0.0)
+                first = self._handle.run(rows, 0.0)
             except NotEnoughMemory as exc:
                 if not self._high_bytes:
                     raise
@@ -288,19 +288,19 @@ class _Climb:
                 return
 
     def rounds(self, seconds: float) -> Iterator[float]:
-        """Run rounds for so many seconds a size, at least; gives the share done after each."""
+        """Run rounds for at least `seconds` a size; yield the share done after each."""
         budget_s = seconds * len(self._blocks)
         started = time.monotonic()
         share = 0.0
         while share < 1:
             for rows, blocks in self._blocks.items():
-                blocks.append(self._subject.run(rows, min(BLOCK_S, seconds / _MIN_BLOCKS)))
+                blocks.append(self._handle.run(rows, min(BLOCK_S, seconds / _MIN_BLOCKS)))
             rounds = len(next(iter(self._blocks.values())))
             share = min((time.monotonic() - started) / budget_s if budget_s else 1.0, rounds / _MIN_BLOCKS, 1.0)
             yield share
 
     def points(self) -> list[Point]:
-        """Sum up what was measured so far."""
+        """Return the points measured so far."""
         return [self._point(rows, blocks) for rows, blocks in self._blocks.items()]
 
     def _point(self, rows: int, blocks: Sequence[Block]) -> Point:

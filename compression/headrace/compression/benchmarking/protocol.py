@@ -1,4 +1,4 @@
-"""What goes between `handle.py` and its child: msgpack over a pipe, one answer to each command."""
+"""Messages between `handle.py` and its child: msgpack over a pipe, one answer to each command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Block(msgspec.Struct, frozen=True, tag=True):
-    """What a block took.
+    """The times of a block, and the memory it needed.
 
     seconds: of each run that counts, by the clock. own_seconds: of the same, of a model with one thread without the
     time for which other processes had the core that it wanted. high_bytes: most that was ever resident so far.

@@ -1,4 +1,4 @@
-"""How many times faster one model is than another, by pairs of neighbouring blocks. Pure."""
+"""The ratio of two models' speeds, by pairs of neighbouring blocks. Pure."""
 
 from __future__ import annotations
 

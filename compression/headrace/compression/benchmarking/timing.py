@@ -1,4 +1,4 @@
-"""What many runs of one batch size say of its time. Pure."""
+"""The time of a batch size, estimated from many runs. Pure."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def timing_of(rows: int, blocks: Sequence[Block]) -> Timing:
 
 
 def undisturbed(blocks: Sequence[Block]) -> list[float]:
-    """Give for each block the seconds of a run that nothing disturbed."""
+    """Return for each block the seconds of an undisturbed run."""
     return [float(np.quantile(block.own_seconds, _UNDISTURBED)) for block in blocks]

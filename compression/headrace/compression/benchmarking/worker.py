@@ -49,7 +49,7 @@ class Bench:
         self._queue = CoreQueue(threads)
 
     def run(self, rows: int, seconds: float) -> list[tuple[float, float]]:
-        """Give the seconds of each run of `rows` rows: by the clock, and its own.
+        """Return the seconds of each run of `rows` rows: by the clock, and its own.
 
         The first one finds the caches as another model left them, and its threads asleep: it counts only if there
         is no other.
@@ -73,7 +73,7 @@ class Bench:
 
 
 class CoreQueue:
-    """How long this thread has wanted a core and had none, because others had them; Linux tells it in 1 µs.
+    """The time for which this thread was runnable but had no core, as Linux counts it, to 1 µs.
 
     Only of a model with one thread is that time lost: with several, the others get on with the work meanwhile.
     """
@@ -90,12 +90,12 @@ class CoreQueue:
             self._file = None
 
     def waited_s(self) -> float:
-        """Give the seconds since this thread began; always 0 with several threads, or where the system doesn't tell."""
+        """Return the seconds waited since this thread began; 0 with several threads, or on other systems than Linux."""
         return 0.0 if self._file is None else int(os.pread(self._file, 64, 0).split()[1]) / 1e9
 
 
 class Session:
-    """Carries out commands, one after the other."""
+    """The session of one parent: runs its commands one after the other."""
 
     def __init__(self) -> None:
         """Nothing is loaded."""
@@ -105,7 +105,7 @@ class Session:
         """Carry out a command; whatever goes wrong becomes an answer too."""
         try:
             return self._load(command) if isinstance(command, Load) else self._run(command)
-        except Exception as exc:  # noqa: BLE001  (a runtime may raise anything; the parent says what it means)
+        except Exception as exc:  # noqa: BLE001  (a runtime may raise anything; the parent reports it)
             return Failed(first_line(exc), memory=isinstance(exc, OutOfMemory | MemoryError))
 
     def _load(self, command: Load) -> Loaded:
@@ -128,12 +128,12 @@ class Session:
 
 
 def resident_bytes() -> int:
-    """Give the memory that this process holds at present; where the system doesn't tell, the most it ever held."""
+    """Return the resident memory of this process; its peak where the system reports no other."""
     return _status("VmRSS") or most_resident_bytes()
 
 
 def most_resident_bytes() -> int:
-    """Give the most memory that this process ever held.
+    """Return the peak resident memory of this process.
 
     Not by getrusage where there is another way: it counts what the parent held when it started this process.
     """
@@ -155,7 +155,7 @@ def _status(key: str) -> int:
 
 
 def _commands(pipe: Connection) -> Iterator[Command]:
-    """Give what the parent sends until it closes its end."""
+    """Yield the parent's commands until it closes its end."""
     while True:
         try:
             yield decode_command(pipe.recv_bytes())

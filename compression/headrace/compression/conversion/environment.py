@@ -40,7 +40,7 @@ _QUOTED_LINES: Final = 3
 
 
 def converters_folder() -> Path:
-    """Give the folder of converters' environments: HEADRACE_CONVERTERS, or `~/.cache/headrace`."""
+    """Return the folder of converters' environments: HEADRACE_CONVERTERS, or `~/.cache/headrace`."""
     named = os.environ.get(FOLDER_VARIABLE)
     return Path(named) if named else Path.home() / ".cache" / "headrace"
 
@@ -79,7 +79,7 @@ def set_up_litert(folder: Path, report: Callable[[str], None]) -> None:
 
 
 def litert_python(folder: Path | None = None) -> Path:
-    """Give the Python of litert-torch's environment. Raises NotApplicable naming the command that makes it."""
+    """Return the Python of litert-torch's environment. Raises NotApplicable naming the command that makes it."""
     target = _environment(folder or converters_folder())
     python = _python(target)
     if not python.exists():
@@ -97,7 +97,7 @@ def _environment(folder: Path) -> Path:
 
 
 def _torch_version() -> str:
-    """Give torch's version without that of its build (`+cpu`), which other places may not have."""
+    """Return torch's version without its build tag (`+cpu`), which other indexes may not have."""
     return version("torch").partition("+")[0]
 
 

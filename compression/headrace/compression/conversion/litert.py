@@ -16,10 +16,10 @@ from headrace.compression.conversion.environment import LITERT_TORCH, litert_pyt
 from headrace.compression.conversion.litert_rows import free_rows, rows_to_convert
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.export.export import TorchExport
+from headrace.compression.export.torch_program import TorchExport
+from headrace.compression.onnx_model.verify import checked_rows, prove
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
-from headrace.compression.quantization.onnx_model.verify import checked_rows, prove
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.lifecycle.packages.registry import derive_package
 
@@ -51,8 +51,8 @@ class LiteRtExport:
     results: Literal["float", "int8"] = "float"
     tolerance: float = TOLERANCE
 
-    def export(self, network: Network, workshop: Workshop) -> ModelPackage:
-        """Give a package for LiteRT.
+    def export(self, network: Network, context: StepContext) -> ModelPackage:
+        """Return a package for LiteRT.
 
         Raises NotApplicable when the converter's environment is missing, or when a dimension other than the rows
         varies; CompressionError naming the operator that LiteRT hasn't or that holds on to a number of rows, or when
@@ -61,31 +61,31 @@ class LiteRtExport:
         need("export to LiteRT", EXTRA, "ai_edge_litert", "flatbuffers", "ai_edge_quantizer")
         python = litert_python()
         _refuse_varying(network)
-        program = TorchExport().export(network, workshop)
-        calibration = checked_rows(program, workshop, MINIMUM_ROWS).tensors if self.precision == "int8" else {}
-        workshop.progress(0, 0, "conversion to LiteRT")
-        content = self._quantize(_convert(network, program.file, python), calibration, workshop)
-        room = workshop.room(self)
+        program = TorchExport().export(network, context)
+        calibration = checked_rows(program, context, MINIMUM_ROWS).tensors if self.precision == "int8" else {}
+        context.progress(0, 0, "conversion to LiteRT")
+        content = self._quantize(_convert(network, program.file, python), calibration, context)
+        folder = context.step_dir(self)
         versions = {name: version(name) for name in ("torch", "ai-edge-quantizer")} | {"litert-torch": LITERT_TORCH}
-        with kept_if_proven(room):
-            file = room / MODEL_FILE
+        with kept_if_proven(folder):
+            file = folder / MODEL_FILE
             file.write_bytes(content)
             record = step_record(self) | {"versions": versions}
-            product = derive_package(program, room, [file], runtime="litert", step=record)
+            product = derive_package(program, folder, [file], runtime="litert", step=record)
             if self.precision == "fp32":
-                prove_same(product, program, workshop, (self.tolerance, f"the LiteRT file of {network.name!r}"))
+                prove_same(product, program, context, self.tolerance, f"the LiteRT file of {network.name!r}")
             else:
-                prove(product, program, workshop)
+                prove(product, program, context)
         return product
 
-    def _quantize(self, content: bytes, rows: Tensors, workshop: Workshop) -> bytes:
+    def _quantize(self, content: bytes, rows: Tensors, context: StepContext) -> bytes:
         from headrace.compression.conversion.litert_int8 import full_int8, weights_int8
 
         if self.precision == "fp32":
             return content
         if self.precision == "int8-dynamic":
             return weights_int8(content)
-        return full_int8(content, rows, self.results, workshop.threads)
+        return full_int8(content, rows, self.results, context.threads)
 
 
 def _refuse_varying(network: Network) -> None:
@@ -137,7 +137,7 @@ def _run_converter(python: Path, folder: Path, name: str) -> None:
 
 
 def _readable(said: str) -> str:
-    """Say it in headrace's words where the converter's are known."""
+    """Translate known messages of the converter."""
     found = said.removeprefix("Lowering not found: ")
     if found == said:
         return said

@@ -1,4 +1,4 @@
-"""Converts a torch program to LiteRT, in litert-torch's own environment: `python litert_converter.py FOLDER`.
+"""Conversion of a torch program to LiteRT, in litert-torch's own environment: `python litert_converter.py FOLDER`.
 
 Runs where headrace isn't installed, so that it imports nothing of it. FOLDER holds `program.pt2` and `job.json`
 ({"torch": version, "inputs": [{"datatype", "shape"}, …]}); `model.tflite` is put beside them, or

@@ -1,4 +1,4 @@
-"""Makes LiteRT files int8, with ai-edge-quantizer."""
+"""Int8 LiteRT files, by ai-edge-quantizer."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _ENDS: Final = frozenset({"SOFTMAX", "ARG_MAX", "LOGISTIC"})
 
 
 def weights_int8(content: bytes) -> bytes:
-    """Give the file with int8 weights; activations become int8 as they come, where kernels can."""
+    """Return the file with int8 weights; kernels that can do so quantize activations at run time."""
     from ai_edge_quantizer import recipe
 
     return _quantize(content, lambda quantizer: quantizer.load_quantization_recipe(recipe.dynamic_wi8_afp32()), None)
 
 
 def full_int8(content: bytes, rows: Tensors, results: Literal["float", "int8"], threads: int) -> bytes:
-    """Give the file with int8 weights and activations.
+    """Return the file with int8 weights and activations.
 
     rows: to calibrate with, in the order of the file's inputs. results: float leaves logits that Softmax and ArgMax
     read in float: with 255 steps the two highest would often be the same.
@@ -149,5 +149,5 @@ def _name(graph: SubGraphT, tensor: int) -> str:
 
 
 def _only(tensor: str) -> str:
-    """Give the pattern that finds the one operator with this output."""
+    """Return the pattern that matches the one operator with this output."""
     return f"^{re.escape(tensor)};?$"

@@ -1,4 +1,4 @@
-"""Frees the rows of a LiteRT file: litert-torch 0.10 freezes every size, and batches come in all sizes.
+"""LiteRT files with a varying number of rows: litert-torch 0.10 freezes every size.
 
 The network is converted with a number of rows that is prime and divides no other size in it. In the file, every size
 that this prime divides is then one of rows, or of rows times something. Those become -1: in the shapes of tensors, in
@@ -24,7 +24,7 @@ _PRIMES: Final = (11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71
 #: Operators that may have a -1 among sizes, and which of their inputs holds them.
 _SIZES: Final = {"RESHAPE": 1, "SLICE": 2}
 
-#: LiteRT's tensors have at most so many dimensions.
+#: The most dimensions of a LiteRT tensor.
 _LONGEST_SHAPE: Final = 8
 
 #: flatbuffers of this kind.
@@ -36,12 +36,12 @@ def rows_to_convert(sizes: Iterable[int]) -> int:
     others = [size for size in sizes if size > 0]
     fitting = (prime for prime in _PRIMES if all(size % prime for size in others))
     if (found := next(fitting, None)) is None:
-        raise CompressionError("the network has so many different sizes that none is left to tell rows by")
+        raise CompressionError("the network has too many different sizes to find one that only rows have")
     return found
 
 
 def free_rows(content: bytes, rows: int) -> bytes:
-    """Give a file that takes any number of rows, of one that was converted with `rows` of them.
+    """Return a file that takes any number of rows, made from one that was converted with `rows` rows.
 
     Raises CompressionError naming the operator that holds on to the number.
     """

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.data.row_layout import RowRuns, without_constants
 from headrace.compression.errors import CompressionError
+from headrace.compression.onnx_model.excluded import chosen_nodes
+from headrace.compression.onnx_model.failure_messages import versioned
+from headrace.compression.onnx_model.source import consumers, nodes_of, read_model, refuse_quantized
+from headrace.compression.onnx_model.verify import checked_rows, prove
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
-from headrace.compression.quantization.onnx_model.blame import whose
-from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
-from headrace.compression.quantization.onnx_model.source import consumers, nodes_of, read_model, refuse_quantized
-from headrace.compression.quantization.onnx_model.verify import checked_rows, prove
-from headrace.compression.recipes.steps import Progress, Workshop, step_record
+from headrace.compression.steps import Progress, StepContext, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.formatting import first_line
 from headrace.contracts.telemetry import untracked
@@ -54,25 +54,25 @@ class OpenVinoIR:
     weights: Literal["fp32", "fp16"] = "fp32"
     tolerance: float | None = None
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give the package for OpenVINO.
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return the package for OpenVINO.
 
         Raises NotApplicable for what isn't an ONNX package, CompressionError naming operators that OpenVINO hasn't, or
         when outputs differ.
         """
         source = read_model(package, "OpenVinoIR")
         converted = _read(source)
-        room = workshop.room(self)
-        with kept_if_proven(room):
-            files = _save(converted, room, compress=self.weights == "fp16")
-            product = derive_package(package, room, files, runtime="openvino", step=step_record(self) | _versions())
+        folder = context.step_dir(self)
+        with kept_if_proven(folder):
+            files = _save(converted, folder, compress=self.weights == "fp16")
+            product = derive_package(package, folder, files, runtime="openvino", step=step_record(self) | _versions())
             product = without_constants(product)
             if _is_quantized(source):
-                prove(product, package, workshop)
+                prove(product, package, context)
             else:
                 # fp16 has 11 bits, so its own error is 2⁻¹¹ a weight.
                 tolerance = self.tolerance or (TOLERANCE if self.weights == "fp32" else 1e-2)
-                prove_same(product, package, workshop, (tolerance, "the OpenVINO model"))
+                prove_same(product, package, context, tolerance, "the OpenVINO model")
         return product
 
 
@@ -92,26 +92,26 @@ class OpenVinoInt8:
     bias_correction: bool = True
     exclude: tuple[str, ...] = ()
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give the int8 package for OpenVINO.
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return the int8 package for OpenVINO.
 
         Raises DataError when there are fewer than 32 calibration rows, or wrong ones; NotApplicable and
         CompressionError as OpenVinoIR does.
         """
         source = read_model(package, "OpenVinoInt8")
         refuse_quantized(source, "OpenVinoInt8")
-        rows = checked_rows(package, workshop, MINIMUM_ROWS)
+        rows = checked_rows(package, context, MINIMUM_ROWS)
         need("OpenVinoInt8", EXTRA, "nncf")
         transformer = _is_transformer(source) if self.transformer is None else self.transformer
         left = {node.name for node in source.graph.node} - chosen_nodes(source, self.exclude)
-        quantized = self._quantize(_read(source), rows, (transformer, left), workshop.progress)
-        room = workshop.room(self)
+        quantized = self._quantize(_read(source), rows, (transformer, left), context.progress)
+        folder = context.step_dir(self)
         facts = {"transformer": transformer, "calibration_rows": len(rows), **_versions("nncf")}
-        with kept_if_proven(room):
-            files = _save(quantized, room, compress=False)
-            product = derive_package(package, room, files, runtime="openvino", step=step_record(self) | facts)
+        with kept_if_proven(folder):
+            files = _save(quantized, folder, compress=False)
+            product = derive_package(package, folder, files, runtime="openvino", step=step_record(self) | facts)
             product = without_constants(product)
-            prove(product, package, workshop)
+            prove(product, package, context)
         return product
 
     def _quantize(self, model: ov.Model, rows: RowRuns, how: tuple[bool, set[str]], progress: Progress) -> ov.Model:
@@ -144,7 +144,7 @@ class OpenVinoInt8:
                 )
             except Exception as exc:  # NNCF raises classes of its own, OpenVINO's RuntimeError and plain ones.
                 raise CompressionError(
-                    f"{whose('nncf')} can't quantize this model, which is no fault of the model's: "
+                    f"{versioned('nncf')} can't quantize this model, which is no fault of the model's: "
                     f"{type(exc).__name__}: {first_line(exc)}; serve it in float (--recipe openvino), "
                     "or quantize it for onnxruntime"
                 ) from exc
@@ -161,7 +161,7 @@ def _read(source: onnx.ModelProto) -> ov.Model:
         return ov.Core().read_model(source.SerializeToString(), b"")
     except RuntimeError as exc:  # The one class that OpenVINO raises.
         raise CompressionError(
-            f"{whose('openvino')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or export it "
+            f"{versioned('openvino')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or export it "
             "without them"
         ) from exc
 
@@ -172,7 +172,7 @@ def _operations(model: ov.Model, nodes: set[str]) -> list[str]:
     return [name for name in names if name in nodes or name.removesuffix("/WithoutBiases") in nodes]
 
 
-def _save(model: ov.Model, room: Path, *, compress: bool) -> list[Path]:
+def _save(model: ov.Model, folder: Path, *, compress: bool) -> list[Path]:
     import openvino as ov
 
     # Names that OpenVINO gives by itself count up over the whole process; a package's bytes shouldn't tell of that.
@@ -180,13 +180,13 @@ def _save(model: ov.Model, room: Path, *, compress: bool) -> list[Path]:
         kind = node.get_type_name()
         if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
             node.set_friendly_name(f"{kind}_{position}")
-    file = room / MODEL_FILE
+    file = folder / MODEL_FILE
     ov.save_model(model, file, compress_to_fp16=compress)
     return [file, file.with_suffix(".bin")]
 
 
 def _cause(exc: RuntimeError) -> str:
-    """Give the lines that say what happened; those before them name places in OpenVINO's source."""
+    """Return the lines of the cause; those before them name places in OpenVINO's source."""
     lines = [line.strip(" -\t") for line in str(exc).splitlines() if line.strip()]
     told = [line for line in lines if line.startswith(_OPERATORS)]
     return told[0] if told else lines[-1] if lines else type(exc).__name__

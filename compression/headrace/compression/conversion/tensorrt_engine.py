@@ -18,21 +18,22 @@ import numpy as np
 from headrace.compression.conversion.verify import kept_if_proven
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.export.parity import check_parity
-from headrace.compression.quantization.int8.static_int8 import StaticInt8
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.source import (
     array_of,
     drop_unused_weights,
     nodes_of,
     read_model,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import load, proof_batches, run
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import load, proof_batches, run
+from headrace.compression.quantization.int8.static_int8 import StaticInt8
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ConfigurationError, ModelPackage
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import MODEL_FILE, derive_package
 from headrace.runtimes.base import find_runtime
 from headrace.runtimes.loading import load_model
+from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -54,8 +55,8 @@ class TensorRtEngine:
     precision: Literal["fp16", "int8"] = "fp16"
     tolerance: float = 2e-2
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give a package that serves on `--device tensorrt`, for up to as many rows as it batches.
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return a package that serves on `--device tensorrt`, for up to as many rows as it batches.
 
         Raises NotApplicable when there is no GPU, when it isn't an ONNX package, or when a dimension other than the
         rows varies; CompressionError when TensorRT can't take the whole model, or gives NaN or other shapes.
@@ -69,21 +70,23 @@ class TensorRtEngine:
                 "an engine has its rows first and takes all inputs from a request; use a recipe for onnxruntime"
             )
         if self.precision == "int8":
-            model = int8_for_tensorrt(package, model, workshop)
-        room = workshop.room(self)
-        with kept_if_proven(room):
-            file = _build(model, package, self.precision, room)
-            product = derive_package(package, room, [file], runtime="onnxruntime", step=step_record(self) | _versions())
-            _prove(product, package, workshop, self.tolerance if self.precision == "fp16" else None)
+            model = int8_for_tensorrt(package, model, context)
+        folder = context.step_dir(self)
+        with kept_if_proven(folder):
+            file = _build(model, package, self.precision, folder)
+            product = derive_package(
+                package, folder, [file], runtime="onnxruntime", step=step_record(self) | _versions()
+            )
+            _prove(product, package, context, self.tolerance if self.precision == "fp16" else None)
         return product
 
 
-def int8_for_tensorrt(package: ModelPackage, model: onnx.ModelProto, workshop: Workshop) -> onnx.ModelProto:
-    """Give the model in int8 as TensorRT takes it: symmetric, with float biases."""
+def int8_for_tensorrt(package: ModelPackage, model: onnx.ModelProto, context: StepContext) -> onnx.ModelProto:
+    """Return the model in int8 as TensorRT takes it: symmetric, with float biases."""
     import onnx
 
     if not any(node.op_type == "QuantizeLinear" for node in nodes_of(model.graph)):
-        small = StaticInt8(activations="int8", weight_bits=8).convert(package, workshop)
+        small = StaticInt8(activations="int8", weight_bits=8).convert(package, context)
         model = onnx.load(small.file)
     _float_biases(model)
     return model
@@ -122,7 +125,7 @@ def _need_gpu() -> None:
 
 
 def provider_options(package: ModelPackage, precision: str) -> Mapping[str, str]:
-    """Give the provider's options: the precision, and batches of one row to as many as the package has."""
+    """Return the provider's options: the precision, and batches of one row to as many as the package has."""
 
     def shapes(rows: int) -> str:
         sizes = {spec.name: "x".join(map(str, (rows, *spec.shape))) for spec in package.manifest.inputs}
@@ -138,36 +141,33 @@ def provider_options(package: ModelPackage, precision: str) -> Mapping[str, str]
     }
 
 
-def _build(model: onnx.ModelProto, package: ModelPackage, precision: str, room: Path) -> Path:
-    import onnxruntime as ort
-
-    file = room / MODEL_FILE
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("ep.context_enable", "1")
-    options.add_session_config_entry("ep.context_embed_mode", "1")
-    options.add_session_config_entry("ep.context_file_path", str(file))
-    # What TensorRT can't run must not fall to the CPU: an engine is the whole model or nothing.
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+def _build(model: onnx.ModelProto, package: ModelPackage, precision: str, folder: Path) -> Path:
+    file = folder / MODEL_FILE
+    entries = {
+        "ep.context_enable": "1",
+        "ep.context_embed_mode": "1",
+        "ep.context_file_path": str(file),
+        # What TensorRT can't run must not fall to the CPU: an engine is the whole model or nothing.
+        "session.disable_cpu_ep_fallback": "1",
+    }
+    providers = [(_PROVIDER, dict(provider_options(package, precision)))]
     try:
-        ort.InferenceSession(
-            model.SerializeToString(), options, providers=[(_PROVIDER, dict(provider_options(package, precision)))]
-        )
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-        raise CompressionError(f"TensorRT can't build an engine of this model: {first_line(exc)}") from exc
+        open_session(model, SessionConfig(providers=providers, entries=entries, log_errors=True))
+    except SessionFailed as exc:
+        raise CompressionError(f"TensorRT can't build an engine of this model: {first_line(exc.cause)}") from exc.cause
     if not file.exists():
         raise CompressionError("TensorRT didn't take the whole model, so that there is no engine to keep")
     return file
 
 
-def _prove(product: ModelPackage, source: ModelPackage, workshop: Workshop, tolerance: float | None) -> None:
+def _prove(product: ModelPackage, source: ModelPackage, context: StepContext, tolerance: float | None) -> None:
     """Compare the engine with its source on the CPU. tolerance: None compares names and shapes only."""
-    before = load(source, workshop.threads)
+    before = load(source, context.threads)
     try:
-        after = load_model(product, DEVICE, workshop.threads)
+        after = load_model(product, DEVICE, context.threads)
         try:
             most = source.manifest.batching.max_rows
-            for batch in proof_batches(source, workshop, before):
+            for batch in proof_batches(source, context, before):
                 rows = {name: array[:most] for name, array in batch.items()}
                 want, have = run(before, rows, "the model"), run(after, rows, "the TensorRT engine")
                 if tolerance is not None:

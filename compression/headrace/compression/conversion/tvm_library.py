@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.compression.conversion.verify import TOLERANCE, kept_if_proven, need, prove_same
 from headrace.compression.data.row_layout import without_constants
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.onnx_model.blame import whose
-from headrace.compression.quantization.onnx_model.source import read_model
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.failure_messages import versioned
+from headrace.compression.onnx_model.source import read_model
 from headrace.compression.silence import quieted
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import derive_package
@@ -46,8 +46,8 @@ class TvmLibrary:
     target: str = "llvm"
     tolerance: float = TOLERANCE
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give the package for TVM.
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return the package for TVM.
 
         Raises NotApplicable for what isn't an ONNX package; CompressionError naming operators that TVM hasn't, when it
         can't compile here, or when outputs differ or some number of rows fails.
@@ -56,14 +56,14 @@ class TvmLibrary:
         need("conversion for TVM", EXTRA, "tvm")
         _need_linker()
         _order(source, package)
-        room = workshop.room(self)
-        workshop.progress(0, 0, "compiling with TVM")
-        with kept_if_proven(room):
-            file = self._compile(source, room / LIBRARY_FILE)
+        folder = context.step_dir(self)
+        context.progress(0, 0, "compiling with TVM")
+        with kept_if_proven(folder):
+            file = self._compile(source, folder / LIBRARY_FILE)
             facts = {"warning": WARNING, **_versions()}
-            product = derive_package(package, room, [file], runtime="tvm", step=step_record(self) | facts)
+            product = derive_package(package, folder, [file], runtime="tvm", step=step_record(self) | facts)
             product = without_constants(product)
-            prove_same(product, package, workshop, (self.tolerance, "the TVM library"))
+            prove_same(product, package, context, self.tolerance, "the TVM library")
         return product
 
     def _compile(self, source: onnx.ModelProto, file: Path) -> Path:
@@ -78,14 +78,14 @@ class TvmLibrary:
                 module = from_onnx(source, keep_params_in_input=False)
             except Exception as exc:  # TVM raises its own classes and plain ones.
                 raise CompressionError(
-                    f"{whose('apache-tvm')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or "
+                    f"{versioned('apache-tvm')} can't read this model: {_cause(exc)}; serve it with onnxruntime, or "
                     "export it without them"
                 ) from exc
             try:
                 tvm.relax.build(module, target=self.target).export_library(str(file))
             except Exception as exc:  # As above; and whatever the linker says.
                 raise CompressionError(
-                    f"{whose('apache-tvm')} can't compile this model: {_cause(exc)}; serve it with onnxruntime or "
+                    f"{versioned('apache-tvm')} can't compile this model: {_cause(exc)}; serve it with onnxruntime or "
                     "openvino"
                 ) from exc
         return file
@@ -112,7 +112,7 @@ def _order(source: onnx.ModelProto, package: ModelPackage) -> None:
 
 
 def _cause(exc: Exception) -> str:
-    """Give the line that says what happened; those before it are TVM's call stack."""
+    """Return the line of the cause; those before it are TVM's call stack."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return next((line for line in lines if "not supported" in line or "Error" in line), first_line(exc))
 

@@ -1,4 +1,4 @@
-"""Proves that a converted model serves as its source does, each on the runtime that runs it."""
+"""Verification of converted models: their outputs are those of the source, each on its own runtime."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from headrace.compression.errors import CompressionError, MissingLibrary
 from headrace.compression.export.parity import check_parity
-from headrace.compression.quantization.onnx_model.verify import load, proof_batches, run
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.onnx_model.verify import load, proof_batches, run
+from headrace.compression.steps import StepContext
 from headrace.contracts import HeadraceError, ModelPackage
 
 #: Largest difference of an output that is allowed, in units of 1 + its largest absolute value: sums in other orders.
@@ -25,30 +25,29 @@ def need(what: str, extra: str, *modules: str) -> None:
 
 
 @contextlib.contextmanager
-def kept_if_proven(room: Path) -> Iterator[None]:
-    """Remove what lies in a room when what is done within raises."""
+def kept_if_proven(folder: Path) -> Iterator[None]:
+    """Remove a folder if the block raises."""
     try:
         yield
     except BaseException:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def prove_same(product: ModelPackage, source: ModelPackage, workshop: Workshop, terms: tuple[float, str]) -> None:
+def prove_same(product: ModelPackage, source: ModelPackage, context: StepContext, tolerance: float, what: str) -> None:
     """Run both on 1, 3 and 64 of the same rows and compare all outputs.
 
-    terms: the tolerance, as `check_parity` takes it, and what the product is, for the message.
+    tolerance: as of `check_parity`. what: the name of the product in errors.
     Raises CompressionError when it can't be loaded, fails on some number of rows, or differs.
     """
-    tolerance, what = terms
-    before = load(source, workshop.threads)
+    before = load(source, context.threads)
     try:
         try:
-            after = load(product, workshop.threads)
+            after = load(product, context.threads)
         except HeadraceError as exc:
             raise CompressionError(f"{what} can't be served: {exc}") from exc
         try:
-            for batch in proof_batches(source, workshop, before):
+            for batch in proof_batches(source, context, before):
                 found = run(after, batch, what)
                 check_parity(run(before, batch, "the model"), found, tolerance, what)
         finally:

@@ -17,7 +17,7 @@ _LEAST_SIDE: Final = 4
 
 
 def augmented(dataset: Dataset, copies: int, seed: int) -> Dataset | None:
-    """Give `copies` of each row without labels, its images shifted by a pixel or a few; None if it has no images.
+    """Return `copies` of each row without labels, its images shifted by a pixel or a few; None if it has no images.
 
     Inputs of floats [rows, channels, height, width] with one or three channels are images; the others stay as they are.
     """

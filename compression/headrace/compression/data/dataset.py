@@ -45,7 +45,7 @@ class Dataset:
         return len(next(iter(self.inputs.values())))
 
     def take(self, rows: NDArray[np.intp] | slice) -> Dataset:
-        """Give some of the rows, in the order asked for."""
+        """Return some of the rows, in the order asked for."""
         return Dataset(
             {name: array[rows] for name, array in self.inputs.items()},
             None if self.labels is None else self.labels[rows],
@@ -53,7 +53,7 @@ class Dataset:
         )
 
     def origins(self) -> Rows:
-        """Give the row numbers, [rows], also when they are simply all in order."""
+        """Return the row numbers, [rows], also when they are simply all in order."""
         return np.arange(len(self)) if self.row_numbers is None else self.row_numbers
 
 

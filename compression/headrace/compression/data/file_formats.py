@@ -1,4 +1,4 @@
-"""Reads data files into columns, rows first: .npz, .npy, .csv, .parquet, .jsonl. Nothing is ever unpickled."""
+"""Readers of data files into columns, rows first: .npz, .npy, .csv, .parquet, .jsonl. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BROKEN: Final = (
 
 
 def read_columns(path: Path, choose: Choose) -> Columns:
-    """Read some columns of a file, whose name's ending says what it is.
+    """Read some columns of a file, in the format that its suffix names.
 
     Raises DataError when the file is missing, empty, damaged, of another kind, or has lines of different lengths;
     MissingLibrary for Parquet without pyarrow.
@@ -203,7 +203,7 @@ def array_of(values: list[Any], name: str) -> NDArray[Any]:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Give the lengths of nested lists along their first elements."""
+    """Return the lengths of nested lists along their first elements."""
     shape = []
     while isinstance(value, list):
         shape.append(len(value))

@@ -1,4 +1,4 @@
-"""Reads the data that a model is compressed with: columns of a file become inputs of the model, and labels.
+"""Loading of the data for compression: columns of a file become inputs of the model, and labels.
 
 Rows are counted from 0 in every message, as in `Dataset.row_numbers`.
 """
@@ -39,7 +39,7 @@ def read_dataset(path: Path, inputs: Sequence[TensorSpec], label: str | None, *,
     labels, or None when there is none. names: the package's labels; a label written as one of them is that class.
     Columns have the rows first, also where the model has them at another axis; an optional input may have none.
     Numbers become the input's datatype when that keeps them (integers → FP32 as they are: nothing is scaled).
-    Raises DataError naming the column and what was expected, MissingLibrary for Parquet without pyarrow.
+    Raises DataError naming the column and the expectation, MissingLibrary for Parquet without pyarrow.
     """
     try:
         check_inputs_of_rows(inputs)
@@ -53,7 +53,7 @@ def read_dataset(path: Path, inputs: Sequence[TensorSpec], label: str | None, *,
 
 
 def infer_inputs(path: Path, label: str | None) -> tuple[TensorSpec, ...]:
-    """Say what inputs a file's columns suit, for a network that doesn't say itself what it takes.
+    """Return the inputs that a file's columns suit, for a network without a signature.
 
     Columns of one number a row are taken together, as FP32 [n] of an input `input`; others are an input each. Floats
     are FP32, whole numbers INT64, unless there are only such: then they are FP32 too, but for columns of tensors.
@@ -79,7 +79,7 @@ def _inferred_datatype(column: NDArray[Any]) -> str:
 
 
 def _choose(found: Sequence[str], inputs: Sequence[TensorSpec], label: str | None) -> list[str]:
-    """Say which columns are needed. Raises DataError for those that aren't there."""
+    """Return which columns are needed. Raises DataError for those that aren't there."""
     wanted = [spec.name for spec in inputs if not spec.optional or spec.name in found]
     if label is not None and label not in found:
         raise DataError(f"there is no label column {quoted(label)}; the file has {_listed(found)}")
@@ -140,7 +140,7 @@ def _elements(spec: TensorSpec) -> int:
 
 
 def _shaped(spec: TensorSpec, array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Give an array the shape of its input, when it has that or one row of as many elements."""
+    """Reshape an array to its input, when it has that shape or as many elements a row."""
     shape = array.shape[1:]
     if len(shape) == len(spec.shape) and all(w in (-1, h) for w, h in zip(spec.shape, shape, strict=True)):
         if 0 in shape:
@@ -152,7 +152,7 @@ def _shaped(spec: TensorSpec, array: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _converted(spec: TensorSpec, column: NDArray[Any], name: str) -> NDArray[Any]:
-    """Give a column the datatype of its input. Raises DataError when that would change values."""
+    """Convert a column to the datatype of its input. Raises DataError when that would change values."""
     takes = f"{spec.datatype} of input {spec.name!r}"
     if spec.datatype != "BYTES":
         column = _suited(_numbers(column, name, takes), spec.datatype, name)
@@ -222,7 +222,7 @@ def _are_whole(values: NDArray[Any]) -> bool:
 
 
 def _labels(column: NDArray[Any], name: str, names: Sequence[str]) -> NDArray[Any]:
-    """Give class ids as INT64, other labels as FP64."""
+    """Return class ids as INT64, other labels as FP64."""
     classes = {text: index for index, text in enumerate(names)}
     if classes and column.ndim == 1 and (texts := _written(column)) is not None and classes.keys() >= set(texts):
         return np.array([classes[text] for text in texts], np.int64)
@@ -236,7 +236,7 @@ def _labels(column: NDArray[Any], name: str, names: Sequence[str]) -> NDArray[An
 
 
 def _written(column: NDArray[Any]) -> list[str] | None:
-    """Give labels as a person writes them; None when they can't be names of classes."""
+    """Return labels as a person writes them; None when they can't be names of classes."""
     if column.dtype.kind == "f":
         if not (np.isfinite(column).all() and _are_whole(column)):
             return None

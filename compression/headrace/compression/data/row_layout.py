@@ -1,10 +1,11 @@
-"""Rows as a dataset holds them, all first, and as a model takes and gives them; and what no dataset can hold."""
+"""Layouts of rows: first in a dataset, elsewhere in some models; and models that no dataset suits."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -12,6 +13,9 @@ import numpy as np
 from headrace.compression.errors import DataError, NotApplicable
 from headrace.contracts import ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.package.manifest import write_manifest
+
+#: Rows of one run of a model whose activations are looked at: all those of a batch are in memory at once.
+RUN_ROWS: Final = 16
 
 
 def as_taken(specs: Iterable[TensorSpec], rows: Tensors) -> Tensors:
@@ -28,10 +32,10 @@ def rows_first(specs: Iterable[TensorSpec], tensors: Tensors) -> Tensors:
 
 @dataclass(frozen=True)
 class RowRuns:
-    """Rows that a model is run with, some at a time, outside the runtime that serves it.
+    """Rows for runs of a model outside the runtime that serves it, some at a time.
 
-    tensors: rows first. specs: of the inputs. run_rows: of one run. fixed: whether every run must have so many, the
-    last one filled up with copies of its last row.
+    tensors: rows first. specs: of the inputs. run_rows: of one run. fixed: whether every run must have this number, the
+    last one padded with copies of its last row.
     """
 
     tensors: Tensors

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.loading import load_network, need_torch
-from headrace.compression.recipes.steps import Workshop, step_record
-from headrace.compression.training.train import Trained, Training, checkpoint_folder, train
+from headrace.compression.steps import StepContext, step_record
+from headrace.compression.training.options import Trained, Training
+from headrace.compression.training.train import checkpoint_folder, train
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Distill:
     batch_rows: int = 64
     patience: int = 15
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
-        """Give the student, trained with the train rows; those without a label (-1, or no label at all) as well.
+    def change(self, network: Network, context: StepContext) -> Network:
+        """Return the student, trained with the train rows; those without a label (-1, or no label at all) as well.
 
         Raises NotApplicable without a student, CompressionError when its outputs aren't those of the network.
         """
@@ -43,19 +44,17 @@ class Distill:
         need_torch("distillation")
         import dataclasses
 
-        student = self._student(network, workshop)
+        student = self._student(network, context)
         options = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "student"}
-        trained = distill(
-            student, network, workshop, Training(**options), checkpoints=checkpoint_folder(workshop, self)
-        )
+        trained = distill(student, network, context, Training(**options), checkpoints=checkpoint_folder(context, self))
         record = {**step_record(self), **trained.record}
         return dataclasses.replace(network.with_step(trained.network.module, record), example=student.example)
 
-    def _student(self, network: Network, workshop: Workshop) -> Network:
+    def _student(self, network: Network, context: StepContext) -> Network:
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(workshop.seed)
+            torch.manual_seed(context.seed)
             student = load_network(self.student, example=network.example, outputs=network.outputs, name=network.name)
         check_same_outputs(student, network)
         return student
@@ -64,7 +63,7 @@ class Distill:
 def distill(
     student: Network,
     teacher: Network | ModelPackage,
-    workshop: Workshop,
+    context: StepContext,
     training: Training | None = None,
     *,
     unlabelled: Dataset | None = None,
@@ -75,13 +74,13 @@ def distill(
     teacher: a network, or a package of any runtime; it answers every row once, and the answers are kept with the
     checkpoints. training: its temperature and alpha weigh teacher and labels; see `train`, also for errors.
     unlabelled: rows beside the train rows that only the teacher labels. checkpoints: a folder that outlives an
-    interruption; `distill-checkpoints` in the workshop's by default.
+    interruption; `distill-checkpoints` in the context's by default.
     """
     return train(
         student,
-        workshop,
+        context,
         training or Training(epochs=60, learning_rate=2e-3, patience=15),
-        checkpoints=checkpoints or workshop.folder / "distill-checkpoints",
+        checkpoints=checkpoints or context.folder / "distill-checkpoints",
         teacher=teacher,
         unlabelled=unlabelled,
     )

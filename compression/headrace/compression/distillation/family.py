@@ -10,7 +10,7 @@ from headrace.compression.networks.architectures import FAMILIES, build
 from headrace.compression.networks.flops import parameters_of
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.fine_tuning import FineTuning, tune
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -35,20 +35,18 @@ class DistillFamily(FineTuning):
         if self.family not in FAMILIES:
             raise CompressionError(f"there is no family {self.family!r}; known are: {', '.join(FAMILIES)}")
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
-        """Give the student. Raises NotApplicable when the network is no image classifier, DataError without rows."""
+    def change(self, network: Network, context: StepContext) -> Network:
+        """Return the student. Raises NotApplicable when the network is no image classifier, DataError without rows."""
         need_torch("distillation")
-        from headrace.compression.networks.classifier_head import Headed, classifier_of
+        from headrace.compression.distillation.classifier_head import WithHead, classifier_spec
 
-        if not len(workshop.data.train):
+        if not len(context.data.train):
             raise DataError(
                 "a student needs rows to learn from, and there are none; give images (labels are welcome, not needed)"
             )
-        classifier = classifier_of(network, workshop.data.train.labels)
-        module = Headed(build(self.family, classifier.task, workshop.seed), classifier).eval()
+        classifier = classifier_spec(network, context.data.train.labels)
+        module = WithHead(build(self.family, classifier.task, context.seed), classifier).eval()
         sizes = [parameters_of(network.module), parameters_of(module)]
         student = network.with_step(module, {})
-        tuned = tune(
-            student, network, workshop, self, epochs=self.epochs, checkpoints=checkpoint_folder(workshop, self)
-        )
+        tuned = tune(student, network, context, self, epochs=self.epochs, checkpoints=checkpoint_folder(context, self))
         return network.with_step(tuned.network.module, {**step_record(self), "parameters": sizes, **tuned.record})

@@ -1,1 +1,1 @@
-"""What a model's outputs are worth, and how sure that is."""
+"""Metrics of a model's outputs, with confidence intervals."""

@@ -28,7 +28,7 @@ _WEIGHTS_AT_A_TIME: Final = 2_000_000
 def resample(
     statistics: Sequence[Statistic], rows: int, *, seed: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Give the value of every statistic, under the same draws, for every resample: [resamples, statistics]."""
+    """Return every statistic of every resample, under the same draws: [resamples, statistics]."""
     parts = [
         np.stack([statistic(weights) for statistic in statistics], axis=1)
         for weights in _weights(rows, seed, resamples)
@@ -47,7 +47,7 @@ def _weights(rows: int, seed: int, resamples: int) -> Iterator[NDArray[np.float6
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Give the ends of the middle 95 % of the values, leaving out NaN; NaN when there is nothing else."""
+    """Return the ends of the middle 95 % of the values, leaving out NaN; NaN when there is nothing else."""
     defined = values[~np.isnan(values)]
     if not defined.size:
         return float("nan"), float("nan")

@@ -1,4 +1,4 @@
-"""Compares what an export gives with what its source gave."""
+"""Comparison of an export's outputs with those of its source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_parity(expected: Tensors, found: Tensors, tolerance: float, what: str)
                 f"{list(want.shape)}; nothing was kept of it"
             )
         if _is_float(want):
-            _check_floats(name, want, have, (tolerance, what))
+            _check_floats(name, want, have, tolerance, what)
         elif not np.array_equal(want, have) and not is_tie(
             want, have, expected, lambda scores: tolerance * (1 + float(np.abs(scores).max()))
         ):
@@ -43,8 +43,7 @@ def _is_float(array: NDArray[Any]) -> bool:
     return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
-def _check_floats(name: str, want: NDArray[Any], have: NDArray[Any], terms: tuple[float, str]) -> None:
-    tolerance, what = terms
+def _check_floats(name: str, want: NDArray[Any], have: NDArray[Any], tolerance: float, what: str) -> None:
     source, export = want.astype(np.float64), have.astype(np.float64)
     finite = np.isfinite(source)
     # NaN and infinity must be where they were, and the same.

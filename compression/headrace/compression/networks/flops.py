@@ -1,4 +1,4 @@
-"""Counts the parameters and the multiply-adds of a model: one of each weight with each value it meets, for one row."""
+"""Counts of a model's parameters and multiply-adds (a weight times a value, for one row)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def count_onnx(file: Path) -> tuple[int, int | None]:
         shape = given.type.tensor_type.shape.dim
         if shape:
             shape[0].dim_value = 1
-    # What an exporter noted for any number of rows would stand against what is inferred for one.
+    # Shapes that the exporter noted for any number of rows would contradict those inferred for one.
     del model.graph.value_info[:]
     for given in model.graph.output:
         given.type.tensor_type.ClearField("shape")

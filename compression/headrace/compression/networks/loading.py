@@ -1,4 +1,4 @@
-"""Loads torch networks by reference: `module:factory`, a function of the user's that gives a `torch.nn.Module`."""
+"""Loading of torch networks by reference: `module:factory`, a user's function that returns a `torch.nn.Module`."""
 
 from __future__ import annotations
 
@@ -50,17 +50,14 @@ def load_network(
     in the order in which the module gives them; by default the keys of the dict that it gives, else `output`, or
     `output_0`, `output_1` … name: of the model; the factory's by default. shapes: of every input in the order of
     `example`, without rows, -1 where any size must do.
-    Raises CompressionError saying what is wrong with the reference, the factory or the module, DataError when the
+    Raises CompressionError for a fault of the reference, the factory or the module, DataError when the
     example has no rows, MissingLibrary without torch.
     """
     need_torch("loading a network")
     from headrace.compression.networks.network import Network
 
     _check_example(example)
-    factory = _find(reference)
-    module = _call(reference, factory)
-    with suppress(NotImplementedError):  # programs that torch.export made have no modes
-        module.eval()
+    module = _call(reference, _find(reference))
     module, order = _match_inputs(reference, module, list(example))
     by_name = dict(zip(example, map(tuple, shapes), strict=True)) if shapes else {}
     network = Network(
@@ -104,7 +101,7 @@ def _find(reference: str) -> Callable[[], object]:
 
 
 def _callables_of(found: object) -> str:
-    """List what may have been meant."""
+    """List the callables of a module, one of which may have been meant."""
     own = [
         name
         for name, value in vars(found).items()
@@ -157,7 +154,7 @@ def _import_failed(what: str, exc: BaseException) -> CompressionError:
 
 @contextmanager
 def _first_on_path(folder: Path) -> Iterator[None]:
-    """Let modules beside the user's own be found, as when a script is run."""
+    """Put a folder first on the import path, as running a script there does."""
     entry = str(folder)
     sys.path.insert(0, entry)
     importlib.invalidate_caches()
@@ -175,18 +172,20 @@ def _call(reference: str, factory: Callable[[], object]) -> nn.Module:
     except TypeError as exc:
         raise CompressionError(f"{reference} must be callable without arguments, but {exc}") from exc
     except ValueError:
-        pass  # what is written in C may have no signature; then the call tells
+        pass  # functions in C may have no signature; then the call shows it
     try:
         made = factory()
     except (Exception, SystemExit) as exc:  # anything that the user's code does
         raise CompressionError(f"{reference} raised {_said(exc)}") from exc
     if not isinstance(made, nn.Module):
         raise CompressionError(f"{reference} gave a {type(made).__name__}; it must give a torch.nn.Module")
+    with suppress(NotImplementedError):  # programs that torch.export made have no modes
+        made.eval()
     return made
 
 
 def _match_inputs(reference: str, module: nn.Module, names: list[str]) -> tuple[nn.Module, list[str]]:
-    """Give the order of the module's arguments, and a module that takes them by position."""
+    """Return the order of the module's arguments, and a module that takes them by position."""
     parameters = list(inspect.signature(module.forward).parameters.values())
     named = [each for each in parameters if each.kind in {each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY}]
     positional = [each for each in parameters if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}]
@@ -272,6 +271,6 @@ def _name_outputs(reference: str, result: object, outputs: tuple[str, ...]) -> t
 
 
 def _said(exc: BaseException) -> str:
-    """Give the class of an error and the first line of what it says."""
+    """Return the class of an error and the first line of its message."""
     text = str(exc).strip()
     return f"{type(exc).__name__}: {text.splitlines()[0]}" if text else type(exc).__name__

@@ -46,16 +46,16 @@ class Network:
     allow_nan: bool = True
 
     def copy(self) -> Network:
-        """Give a network of its own weights, for a step to change."""
+        """Return a copy with weights of its own, for a step to change."""
         return dataclasses.replace(self, module=copy.deepcopy(self.module), provenance=copy.deepcopy(self.provenance))
 
     def with_step(self, module: nn.Module, step: dict[str, Any]) -> Network:
-        """Give the network that a step made: another module, and the step in the record."""
+        """Return a network with another module, and with the step that made it in its provenance."""
         steps = [*self.provenance.get("steps", []), step]
         return dataclasses.replace(self, module=module, provenance={**self.provenance, "steps": steps})
 
     def arguments(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[Tensor, ...]:
-        """Give rows as the module takes them, by position. Raises DataError when an input is missing."""
+        """Return rows as the module takes them, by position. Raises DataError when an input is missing."""
         missing = [name for name in self.example if name not in inputs]
         if missing:
             raise DataError(
@@ -64,7 +64,7 @@ class Network:
         return tuple(as_tensor(inputs[name]) for name in self.example)
 
     def named(self, result: object) -> dict[str, Tensor]:
-        """Give what the module returned as tensors under the names of `outputs`, in their order.
+        """Return the module's results as tensors under the names of `outputs`, in their order.
 
         Raises CompressionError when it returned something else.
         """
@@ -88,7 +88,7 @@ class Network:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
 
     def positional(self) -> nn.Module:
-        """Give a module of the same weights that returns a tuple in the order of `outputs`, for tracers."""
+        """Return a module of the same weights that returns a tuple in the order of `outputs`, for tracers."""
         return _Positional(self.module, self.outputs)
 
 
@@ -104,7 +104,7 @@ class _Positional(nn.Module):
 
 
 def flatten(result: object, names: Sequence[str] = ()) -> list[Tensor]:
-    """Give the tensors of a tensor, sequence or mapping; of a mapping those called `names`, or all.
+    """Return the tensors of a tensor, sequence or mapping; of a mapping those under `names`, or all.
 
     Raises CompressionError for anything else, such as tuples within tuples.
     """
@@ -131,7 +131,7 @@ def flatten(result: object, names: Sequence[str] = ()) -> list[Tensor]:
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
-    """Give an array as a tensor of the same datatype, sharing memory where torch allows. Raises DataError for BYTES."""
+    """Return an array as a tensor of its datatype, sharing memory where torch allows. Raises DataError for BYTES."""
     # torch warns of arrays that can't be written to, as those out of a message or a mapped file.
     plain = np.require(array, requirements=["C", "W"])
     if plain.dtype == DTYPES["BF16"]:
@@ -143,7 +143,7 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
-    """Give a tensor as an array of the same datatype."""
+    """Return a tensor as an array of the same datatype."""
     plain = tensor.detach().cpu().contiguous()
     if plain.dtype == torch.bfloat16:
         return plain.view(torch.int16).numpy().view(DTYPES["BF16"])

@@ -1,4 +1,4 @@
-"""Decides how many channels each layer keeps. Pure."""
+"""Allocation: how many channels each layer keeps. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sizes:
     keep_least: float
 
     def below(self, size: int, initial: int) -> int:
-        """Give the next smaller number of channels for a layer that has `size` and had `initial`; 0 for none."""
+        """Return the next smaller number of channels for a layer that has `size` and had `initial`; 0 for none."""
         wanted = ((size - 1) // self.round_to * self.round_to, self.round_to // 2, self.round_to // 4)
         least = max(1, math.ceil(initial * self.keep_least))
         return next((each for each in wanted if least <= each < size), 0)

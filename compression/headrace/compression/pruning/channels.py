@@ -13,13 +13,13 @@ from headrace.compression.networks.flops import parameters_of
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.allocation import Sizes, plan_removal
 from headrace.compression.pruning.fine_tuning import FineTuning, check_rows, tune
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:
     from headrace.compression.networks.network import Network
 
-#: Vector units work on so many channels at once: ONNX Runtime on 16 with AVX-512 and 8 with AVX2. 17 channels take the
+#: Channels that a vector unit works on at once: ONNX Runtime on 16 with AVX-512 and 8 with AVX2. 17 channels take the
 #: time of 32 there, and break the layout of the next layer as well: three layers of (16, 17, 16) channels took twice as
 #: long as (16, 16, 16).
 ROUND_TO: Final = 16
@@ -27,7 +27,7 @@ ROUND_TO: Final = 16
 
 @dataclass(frozen=True)
 class PruneChannels(FineTuning):
-    """Removes the channels that matter least, a part at a time, and trains the rest to answer as the original does.
+    """Iterative removal of the least important channels, each time followed by training with the original as teacher.
 
     ratio: share of the channels that go, of all layers together; as near as rounding allows. rounds: parts; after each
     the network is fine-tuned. criterion: what a channel is worth: `taylor`, by how much the distillation loss would
@@ -59,8 +59,8 @@ class PruneChannels(FineTuning):
         if self.criterion not in {"taylor", "magnitude"}:
             raise CompressionError(f"there is no criterion {self.criterion!r}; known are taylor and magnitude")
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
-        """Give a smaller network of the same inputs and outputs.
+    def change(self, network: Network, context: StepContext) -> Network:
+        """Return a smaller network of the same inputs and outputs.
 
         Raises NotApplicable when it has no channels that can go, DataError without rows to train with.
         """
@@ -70,7 +70,7 @@ class PruneChannels(FineTuning):
         except ImportError as exc:
             raise MissingLibrary("pruning channels", "torch") from exc
         check_rows(
-            workshop,
+            context,
             needed=self.epochs > 0 or self.criterion == "taylor",
             without="PruneChannels(epochs=0, criterion='magnitude')",
         )
@@ -85,7 +85,7 @@ class PruneChannels(FineTuning):
             )
         history = []
         for part in range(1, self.rounds + 1):
-            pruned, record = self._round(pruned, network, workshop, (part, initial))
+            pruned, record = self._round(pruned, network, context, (part, initial))
             history.append(record)
         if not any(part["removed_share"] for part in history):
             raise NotApplicable(
@@ -101,7 +101,7 @@ class PruneChannels(FineTuning):
         return network.with_step(pruned.module, record)
 
     def _round(
-        self, pruned: Network, original: Network, workshop: Workshop, at: tuple[int, dict[str, int]]
+        self, pruned: Network, original: Network, context: StepContext, at: tuple[int, dict[str, int]]
     ) -> tuple[Network, dict[str, Any]]:
         """Remove a part and fine-tune. at: the number of the round, and the channels at the start of all rounds."""
         from headrace.compression.pruning.dependency_groups import remove
@@ -109,9 +109,9 @@ class PruneChannels(FineTuning):
         from headrace.compression.training.loop import computing
 
         part, initial = at
-        workshop.progress(part - 1, self.rounds, f"removing channels, round {part}")
-        with computing(workshop.threads):
-            scores = scores_of(self.criterion, pruned, list(initial), workshop, self.temperature)
+        context.progress(part - 1, self.rounds, f"removing channels, round {part}")
+        with computing(context.threads):
+            scores = scores_of(self.criterion, pruned, list(initial), context, self.temperature)
             plan = plan_removal(
                 scores,
                 initial,
@@ -125,11 +125,11 @@ class PruneChannels(FineTuning):
         epochs = self._epochs(part)
         if not epochs or not (plan or part == self.rounds):
             return pruned, record
-        folder = checkpoint_folder(workshop, self) / f"round-{part}"
-        trained = tune(pruned, original, workshop, self, epochs=epochs, checkpoints=folder)
+        folder = checkpoint_folder(context, self) / f"round-{part}"
+        trained = tune(pruned, original, context, self, epochs=epochs, checkpoints=folder)
         return trained.network, {**record, **trained.record}
 
     def _epochs(self, part: int) -> int:
-        """Share the epochs out: what is learned before the last cut is a start; the last makes good what all cost."""
+        """Distribute the epochs: few between cuts, most after the last one, which repairs the loss of all."""
         early = self.epochs // (2 * self.rounds)
         return early if part < self.rounds else self.epochs - early * (self.rounds - 1)

@@ -48,7 +48,7 @@ class ChannelGraph:
         return [each * 1.0 for each in flatten(result, self.network.outputs) if each.grad_fn is not None]
 
     def groups(self) -> dict[str, Any]:
-        """Give the groups that don't reach an output, by the name of the layer that their channels first come from."""
+        """Return the groups that don't reach an output, by the name of the layer that makes their channels."""
         found = {}
         for group in self.graph.get_all_groups(root_module_types=[nn.modules.conv._ConvNd, nn.Linear]):
             if all(self._can_go(item.dep) for item in group) and any(self.consumes(item.dep) for item in group):
@@ -72,13 +72,13 @@ class ChannelGraph:
         )
 
     def of_channels(self, group: Any, channels: Sequence[int]) -> Any:
-        """Give the part of a group that is of some channels."""
+        """Return a group reduced to some channels."""
         root = group[0].dep
         return self.graph.get_pruning_group(root.target.module, root.handler, list(channels))
 
 
 def input_weights(module: nn.Module, values: Tensor) -> Tensor:
-    """Give weights, or what has their shape, with the input channels first: [in, …]."""
+    """Return weights, or an array of their shape, with the input channels first: [in, …]."""
     return values if getattr(module, "transposed", False) else values.transpose(0, 1)
 
 

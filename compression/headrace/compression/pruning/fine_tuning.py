@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from headrace.compression.data.augmentation import augmented
 from headrace.compression.errors import DataError
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.train import Trained, Training, train
+from headrace.compression.steps import StepContext
+from headrace.compression.training.options import Trained, Training
+from headrace.compression.training.train import train
 
 if TYPE_CHECKING:
     from headrace.compression.networks.network import Network
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """How a step trains what it changed; such steps inherit from this, with defaults of their own.
+    """Options of the training after a step; steps inherit them, with defaults of their own.
 
     copies: of each image, shifted, that the original labels as well. The others: see Training.
     """
@@ -31,7 +32,7 @@ class FineTuning:
 
 
 def tune(
-    network: Network, teacher: Network, workshop: Workshop, tuning: FineTuning, *, epochs: int, checkpoints: Path
+    network: Network, teacher: Network, context: StepContext, tuning: FineTuning, *, epochs: int, checkpoints: Path
 ) -> Trained:
     """Train a copy of a network to answer as its teacher does, and as the labels say where there are any.
 
@@ -45,13 +46,13 @@ def tune(
         alpha=tuning.alpha,
         patience=0,
     )
-    copies = augmented(workshop.data.train, tuning.copies, workshop.seed)
-    return train(network, workshop, training, checkpoints=checkpoints, teacher=teacher, unlabelled=copies)
+    copies = augmented(context.data.train, tuning.copies, context.seed)
+    return train(network, context, training, checkpoints=checkpoints, teacher=teacher, unlabelled=copies)
 
 
-def check_rows(workshop: Workshop, *, needed: bool, without: str) -> None:
+def check_rows(context: StepContext, *, needed: bool, without: str) -> None:
     """Raise DataError when rows to train with are needed and there are none. without: the options that need none."""
-    if needed and not len(workshop.data.train):
+    if needed and not len(context.data.train):
         raise DataError(
             "a pruned network must be trained again, and there are no rows to train it with; give rows of its inputs "
             f"(labels are welcome, but not needed), or {without}"

@@ -1,4 +1,4 @@
-"""What each channel is worth to a network. Imports torch."""
+"""Importance of each channel to a network. Imports torch."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headrace.compression.data.dataset import Dataset
+from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.networks.network import Network
 from headrace.compression.pruning.dependency_groups import CONSUMERS, ChannelGraph, input_weights
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.loss import are_probabilities, choose, logits_of
+from headrace.compression.steps import StepContext
+from headrace.compression.training.loss import choose, logits_of
 from headrace.compression.training.training_data import read_labels
 
-#: Draws of the estimate, each over so many rows.
+#: Draws of the estimate, and the rows of each.
 _DRAWS: Final = 48
 _DRAW_ROWS: Final = 64
 
 
 def scores_of(
-    criterion: str, network: Network, names: Sequence[str], workshop: Workshop, temperature: float
+    criterion: str, network: Network, names: Sequence[str], context: StepContext, temperature: float
 ) -> dict[str, NDArray[Any]]:
-    """Give the worth of each channel of groups, by their names. criterion: of PruneChannels."""
+    """Return the importance of each channel of groups, by their names. criterion: of PruneChannels."""
     graph = ChannelGraph(network)
     groups = {name: group for name, group in graph.groups().items() if name in names}
     if criterion == "magnitude":
         measure = torch_pruning.importance.GroupMagnitudeImportance(p=2)
         return {name: measure(group).numpy() for name, group in groups.items()}
     worth = {name: np.zeros(len(group[0].idxs)) for name, group in groups.items()}
-    for _ in _gradients(network, workshop, temperature):
+    for _ in _gradients(network, context, temperature):
         for name, group in groups.items():
             worth[name] += _slope(graph, group).numpy() ** 2
     return worth
 
 
 def savings_of(network: Network, names: Sequence[str]) -> dict[str, float]:
-    """Give the multiply-adds of one row that a channel of each group costs, to make it and to take it in."""
+    """Return the multiply-adds of one row that a channel of each group costs, in producers and consumers."""
     graph = ChannelGraph(network)
     work = _multiply_adds(network)
     savings = {}
@@ -73,7 +74,7 @@ def _multiply_adds(network: Network) -> dict[nn.Module, float]:
 
 
 def _slope(graph: ChannelGraph, group: Any) -> Tensor:
-    """Give the slope of the loss when each channel of a group is turned down, [channels].
+    """Return the slope of the loss as each channel of a group is scaled down, [channels].
 
     A channel is turned down where it is taken in: there the weights that belong to it are a factor of it.
     """
@@ -86,16 +87,16 @@ def _slope(graph: ChannelGraph, group: Any) -> Tensor:
     return slope
 
 
-def _gradients(network: Network, workshop: Workshop, temperature: float) -> Any:
+def _gradients(network: Network, context: StepContext, temperature: float) -> Any:
     """Leave gradients in the network, anew for each draw.
 
     Their squares estimate the curvature of the distillation loss: it is smallest at the teacher's own answers, where it
     has no slope, so that only the second order tells. For classes the draws are labels out of the network's own
     probabilities at this temperature (the Fisher information), for values random directions.
     """
-    train = workshop.data.train
-    random = np.random.default_rng(workshop.seed)
-    generator = torch.Generator().manual_seed(workshop.seed)
+    train = context.data.train
+    random = np.random.default_rng(context.seed)
+    generator = torch.Generator().manual_seed(context.seed)
     labels = read_labels(train.labels, network.labels)
     example = network.infer(network.example)
     output, kind = choose(network, labels, example)

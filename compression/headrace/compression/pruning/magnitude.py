@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.fine_tuning import FineTuning, check_rows, tune
-from headrace.compression.recipes.steps import Workshop, step_record
-from headrace.compression.training.train import Trained, checkpoint_folder
+from headrace.compression.steps import StepContext, step_record
+from headrace.compression.training.options import Trained
+from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PruneMagnitude(FineTuning):
-    """Sets the smallest weights of all layers together to zero, more of them in each round, and trains the others.
+    """Iterative zeroing of the smallest weights of all layers together, while the others are trained.
 
     **It makes the compressed file smaller, not the model faster**: runtimes multiply by zero as by any other number.
     The record has the size under gzip before and after.
@@ -40,15 +41,15 @@ class PruneMagnitude(FineTuning):
         if not 0 < self.sparsity < 1 or self.rounds < 1 or self.epochs < 0:
             raise CompressionError("sparsity must lie between 0 and 1, rounds be at least 1 and epochs at least 0")
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
-        """Give a network of the same shape with zeros in it.
+    def change(self, network: Network, context: StepContext) -> Network:
+        """Return a network of the same shape with zeros in it.
 
         Raises NotApplicable when it has no weights to prune, DataError without rows to train with.
         """
         need_torch("pruning")
         from headrace.compression.pruning import masks
 
-        check_rows(workshop, needed=self.epochs > 0, without="epochs=0")
+        check_rows(context, needed=self.epochs > 0, without="epochs=0")
         layers = masks.layers_of(network)
         if not layers:
             raise NotApplicable(f"network {network.name!r} has no convolution or linear layer to prune")
@@ -56,29 +57,29 @@ class PruneMagnitude(FineTuning):
         for part in range(1, self.rounds + 1):
             sparsity = self.sparsity * (1 - (1 - part / self.rounds) ** 3)
             chosen = masks.smallest(masks.layers_of(pruned), sparsity)
-            pruned, record = self._round(pruned, network, workshop, (chosen, part))
+            pruned, record = self._round(pruned, network, context, (chosen, part))
             records.append(record)
         return network.with_step(
             pruned.module, {**step_record(self), **masks.facts(network, pruned), "history": records}
         )
 
     def _round(
-        self, pruned: Network, original: Network, workshop: Workshop, at: tuple[dict[str, Tensor], int]
+        self, pruned: Network, original: Network, context: StepContext, at: tuple[dict[str, Tensor], int]
     ) -> tuple[Network, dict[str, Any]]:
         """Hold the masks of a round while the others train. at: masks by layer, number of the round."""
         chosen, part = at
         epochs = self.epochs // self.rounds + (self.epochs % self.rounds if part == self.rounds else 0)
-        folder = checkpoint_folder(workshop, self) / f"round-{part}"
+        folder = checkpoint_folder(context, self) / f"round-{part}"
 
         def trained(held: Network) -> Trained:
-            return tune(held, original, workshop, self, epochs=epochs, checkpoints=folder)
+            return tune(held, original, context, self, epochs=epochs, checkpoints=folder)
 
         return _with_masks(pruned, chosen, trained if epochs else None)
 
 
 @dataclass(frozen=True)
 class PruneNM(FineTuning):
-    """Keeps the n largest of every m weights along the input channels, and trains them.
+    """N:M sparsity: the n largest of every m weights along the input channels are kept, and trained.
 
     **2:4 is for GPUs with sparse tensor cores** (Mishra et al. 2021, arXiv:2104.08378), when their runtime is told to
     use them; a CPU gains nothing by it. Layers whose input channels are no multiple of m stay as they are. epochs: 0
@@ -95,24 +96,24 @@ class PruneNM(FineTuning):
         if not 0 < self.n < self.m or self.epochs < 0:
             raise CompressionError(f"n must lie between 0 and m, and epochs be at least 0: {self.n}:{self.m}")
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
-        """Give a network of the same shape with zeros in it.
+    def change(self, network: Network, context: StepContext) -> Network:
+        """Return a network of the same shape with zeros in it.
 
         Raises NotApplicable when no layer has a multiple of m input channels, DataError without rows to train with.
         """
         need_torch("pruning")
         from headrace.compression.pruning import masks
 
-        check_rows(workshop, needed=self.epochs > 0, without="epochs=0")
+        check_rows(context, needed=self.epochs > 0, without="epochs=0")
         chosen = masks.n_of_m(masks.layers_of(network), self.n, self.m)
         if not chosen:
             raise NotApplicable(
                 f"no layer of network {network.name!r} has a multiple of {self.m} input channels to prune {self.n} of"
             )
-        folder = checkpoint_folder(workshop, self) / "round-1"
+        folder = checkpoint_folder(context, self) / "round-1"
 
         def trained(held: Network) -> Trained:
-            return tune(held, network, workshop, self, epochs=self.epochs, checkpoints=folder)
+            return tune(held, network, context, self, epochs=self.epochs, checkpoints=folder)
 
         pruned, record = _with_masks(network, chosen, trained if self.epochs else None)
         facts = {"layers": list(chosen), **masks.facts(network, pruned)}
@@ -122,7 +123,7 @@ class PruneNM(FineTuning):
 def _with_masks(
     network: Network, chosen: dict[str, Tensor], trained: Callable[[Network], Trained] | None
 ) -> tuple[Network, dict[str, Any]]:
-    """Give a copy with zeros by these masks, which are held while it is trained; and the record of that."""
+    """Return a copy with zeros by these masks, which stay fixed while it is trained; and the record of that."""
     from headrace.compression.pruning import masks
 
     held = network.copy()

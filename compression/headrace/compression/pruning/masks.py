@@ -24,7 +24,7 @@ class Held(nn.Module):
         self.mask: Tensor
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Give the weight as the layer uses it."""
+        """Return the weight as the layer uses it."""
         return weight * self.mask
 
 
@@ -37,7 +37,7 @@ def layers_of(network: Network) -> dict[str, nn.Module]:
 
 
 def smallest(layers: Mapping[str, nn.Module], sparsity: float) -> dict[str, Tensor]:
-    """Give masks that hide this share of the weights of all layers, the smallest of them."""
+    """Return masks that hide this share of the weights of all layers, the smallest of them."""
     sizes = {name: _weight(layer).abs() for name, layer in layers.items()}
     everything = torch.cat([each.flatten() for each in sizes.values()])
     # By rank rather than by threshold: equal weights, such as zeros of a round before, are hidden to the exact number.
@@ -48,7 +48,7 @@ def smallest(layers: Mapping[str, nn.Module], sparsity: float) -> dict[str, Tens
 
 
 def n_of_m(layers: Mapping[str, nn.Module], n: int, m: int) -> dict[str, Tensor]:
-    """Give masks that show the n largest of every m weights along the input channels, where m divides these."""
+    """Return masks that show the n largest of every m weights along the input channels, where m divides these."""
     masks = {}
     for name, layer in layers.items():
         size = _weight(layer).abs()
@@ -77,7 +77,7 @@ def release(network: Network) -> None:
 
 
 def facts(before: Network, after: Network) -> dict[str, Any]:
-    """Say how many weights are zero, and what gzip makes of all weights before and after, in bytes."""
+    """Return the number of zero weights, and the gzipped size of all weights before and after, in bytes."""
     weights = [_weight(layer) for layer in layers_of(after).values()]
     zero = sum(int((each == 0).sum()) for each in weights)
     return {

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from headrace.compression.errors import CompressionError
-from headrace.compression.quantization.onnx_model.blame import refusal, whose
-from headrace.compression.quantization.onnx_model.source import keep_layer_norms_apart, need, read_model
-from headrace.compression.quantization.onnx_model.verify import finish, load, proof_batches, run
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.failure_messages import refusal, versioned
+from headrace.compression.onnx_model.preparation import optimized
+from headrace.compression.onnx_model.source import keep_layer_norms_apart, need, read_model
+from headrace.compression.onnx_model.verify import finish, load, proof_batches, run
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import derive_package
+from headrace.runtimes.local.onnx_session import Level, SessionFailed
 
 if TYPE_CHECKING:
     import onnx
@@ -41,33 +43,33 @@ class OptimisedGraph:
     simplify: bool = True
     keep_layer_norms: bool = True
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give the optimised package; its answers were compared. Raises CompressionError when they differ."""
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return the optimised package; its answers were compared. Raises CompressionError when they differ."""
         model = read_model(package, "OptimisedGraph")
         facts: dict[str, Any] = {"operators_before": len(model.graph.node)}
         if not self.simplify:
-            return self._optimised(model, package, workshop, facts)
+            return self._optimised(model, package, context, facts)
         try:
-            return self._optimised(_simplify(copy.deepcopy(model)), package, workshop, facts)
+            return self._optimised(_simplify(copy.deepcopy(model)), package, context, facts)
         except CompressionError as exc:
             # ONNX Runtime alone gains most of what there is to gain.
             facts |= {"simplify": False, "simplify_failed": exc.message}
-        return self._optimised(model, package, workshop, facts)
+        return self._optimised(model, package, context, facts)
 
     def _optimised(
-        self, model: onnx.ModelProto, package: ModelPackage, workshop: Workshop, facts: dict[str, Any]
+        self, model: onnx.ModelProto, package: ModelPackage, context: StepContext, facts: dict[str, Any]
     ) -> ModelPackage:
-        room = workshop.room(self)
+        folder = context.step_dir(self)
         if self.keep_layer_norms:
             keep_layer_norms_apart(model)
-        model = _optimise(model, self.level, room)
+        model = _optimise(model, self.level, folder)
         facts = {**step_record(self), **facts, "operators": len(model.graph.node)}
-        product = finish(model, package, workshop, room, facts)
+        product = finish(model, package, context, folder, facts)
         record = {
             **product.manifest.provenance["steps"][-1],
-            "largest_difference": _largest_difference(package, product, workshop),
+            "largest_difference": _largest_difference(package, product, context),
         }
-        return derive_package(package, room, [product.file], runtime="onnxruntime", step=record)
+        return derive_package(package, folder, [product.file], runtime="onnxruntime", step=record)
 
 
 def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -80,47 +82,31 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
             warnings.simplefilter("ignore")
             slim: onnx.ModelProto = onnxslim.slim(model)
     except Exception as exc:  # onnxslim raises whatever numpy, onnx or its own code does.
-        raise CompressionError(f"{whose('onnxslim')} can't simplify this model: {first_line(exc)}") from exc
+        raise CompressionError(f"{versioned('onnxslim')} can't simplify this model: {first_line(exc)}") from exc
     return slim
 
 
-def _optimise(model: onnx.ModelProto, level: str, room: Path) -> onnx.ModelProto:
-    import onnx
-    import onnxruntime as ort
-
-    levels = ort.GraphOptimizationLevel
-    options = ort.SessionOptions()
-    # Without its warning that the graph is for this kind of processor: the documentation says so.
-    options.log_severity_level = 3
-    options.graph_optimization_level = {
-        "basic": levels.ORT_ENABLE_BASIC,
-        "extended": levels.ORT_ENABLE_EXTENDED,
-        "all": levels.ORT_ENABLE_ALL,
-    }[level]
-    options.optimized_model_filepath = str(room / "optimised.onnx")
+def _optimise(model: onnx.ModelProto, level: Level, folder: Path) -> onnx.ModelProto:
     try:
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return onnx.load(options.optimized_model_filepath)
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+        return optimized(model, level, folder)
+    except SessionFailed as exc:
         raise CompressionError(
             refusal(
                 "onnxruntime",
                 "save this model as it optimises it",
-                exc,
+                exc.cause,
                 model,
                 "it optimises the original as it loads it, so that nothing is lost without this recipe",
             )
-        ) from exc
-    finally:
-        Path(options.optimized_model_filepath).unlink(missing_ok=True)
+        ) from exc.cause
 
 
-def _largest_difference(source: ModelPackage, product: ModelPackage, workshop: Workshop) -> float:
-    before, after = load(source, workshop.threads), load(product, workshop.threads)
+def _largest_difference(source: ModelPackage, product: ModelPackage, context: StepContext) -> float:
+    before, after = load(source, context.threads), load(product, context.threads)
     try:
         return max(
             largest_gap(run(before, batch, "the model"), run(after, batch, "the optimised model"))
-            for batch in proof_batches(source, workshop, before)
+            for batch in proof_batches(source, context, before)
         )
     finally:
         before.close()

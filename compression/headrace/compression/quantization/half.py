@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.int8.calibration import Ranges, find_ranges
-from headrace.compression.quantization.onnx_model.blame import failure
-from headrace.compression.quantization.onnx_model.excluded import advice, chosen_nodes
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.excluded import advice, chosen_nodes
+from headrace.compression.onnx_model.failure_messages import failure
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     array_of,
     consumers,
     producers,
     read_model,
     refuse_quantized,
 )
-from headrace.compression.quantization.onnx_model.verify import checked_rows, finish
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import checked_rows, finish
+from headrace.compression.quantization.int8.calibration import Ranges, find_ranges
 from headrace.compression.silence import unlogged
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
@@ -44,26 +44,26 @@ class HalfPrecision:
 
     exclude: tuple[str, ...] = ()
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give the fp16 package.
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return the fp16 package.
 
         Raises NotApplicable when the model has no float32 weights, CompressionError naming the first layer whose
         values on calibration rows fp16 can't hold; without such rows that isn't known.
         """
         model = read_model(package, "HalfPrecision")
         refuse_quantized(model, "HalfPrecision")
-        room = workshop.room(self)
-        model = prepare(model, room)
+        folder = context.step_dir(self)
+        model = prepare(model, folder)
         # Not before: some exporters write weights as nodes.
         if not any(tensor.data_type == _FLOAT for tensor in model.graph.initializer):
             raise NotApplicable("the model has no float32 weights for HalfPrecision to make smaller")
         left = {node.name for node in model.graph.node} - chosen_nodes(model, self.exclude)
         _narrow_constants(model)
         record = step_record(self)
-        if len(workshop.data.calibration):
-            ranges = find_ranges(model, checked_rows(package, workshop, 1), workshop)
+        if len(context.data.calibration):
+            ranges = find_ranges(model, checked_rows(package, context, 1), context)
             record["largest_value"] = _largest(model, ranges, left)
-        return finish(_halve(model, left), package, workshop, room, record)
+        return finish(_halve(model, left), package, context, folder, record)
 
 
 def _narrow_constants(model: onnx.ModelProto) -> None:
@@ -77,7 +77,7 @@ def _narrow_constants(model: onnx.ModelProto) -> None:
 
 
 def _largest(model: onnx.ModelProto, ranges: Ranges, left: set[str]) -> float:
-    """Give the largest value that flows; ONNX Runtime computes fp16 in float32 on CPUs, where nothing overflows."""
+    """Return the largest value that flows; ONNX Runtime computes fp16 in float32 on CPUs, where nothing overflows."""
     makers, readers = producers(model.graph), consumers(model.graph)
     over: dict[str, list[onnx.NodeProto]] = {}
     for name, (low, high) in ranges.items():
@@ -98,7 +98,7 @@ def _largest(model: onnx.ModelProto, ranges: Ranges, left: set[str]) -> float:
 
 
 def _join_casts(model: onnx.ModelProto) -> None:
-    """Let float flow between nodes left in float: the converter takes it through fp16 between any two."""
+    """Keep float between nodes left in float: the converter casts through fp16 between any two."""
     from onnx import TensorProto
 
     graph, makers = model.graph, producers(model.graph)

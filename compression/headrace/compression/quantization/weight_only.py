@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
-from headrace.compression.quantization.onnx_model.gemm import split_gemms
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.excluded import chosen_nodes
+from headrace.compression.onnx_model.gemm import split_gemms
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     array_of,
     drop_unused_weights,
     keep_layer_norms_apart,
@@ -21,8 +21,8 @@ from headrace.compression.quantization.onnx_model.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import finish
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import finish
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class WeightOnly:
     block: int = 32
     exclude: tuple[str, ...] = ()
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give the package. Raises NotApplicable when no MatMul or Gemm has constant weights."""
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return the package. Raises NotApplicable when no MatMul or Gemm has constant weights."""
         if self.bits not in {4, 8} or self.block < 16 or self.block & (self.block - 1):
             raise CompressionError(
                 f"WeightOnly has 4 or 8 bits and blocks of 16, 32, 64, 128…, not {self.bits} bits and {self.block}"
             )
         model = read_model(package, "WeightOnly")
         refuse_quantized(model, "WeightOnly")
-        room = workshop.room(self)
-        model = prepare(model, room)
+        folder = context.step_dir(self)
+        model = prepare(model, folder)
         chosen = chosen_nodes(model, self.exclude)
         flat = {name for name, tensor in weights_of(model.graph).items() if len(tensor.dims) == 2}
         layers = {
@@ -67,7 +67,7 @@ class WeightOnly:
         keep_layer_norms_apart(model)
         self._replace(model, layers)
         record = {**step_record(self), "layers": len(layers)}
-        return finish(model, package, workshop, room, record)
+        return finish(model, package, context, folder, record)
 
     def _replace(self, model: onnx.ModelProto, layers: set[str]) -> None:
         from onnx import helper, numpy_helper
@@ -104,7 +104,7 @@ class WeightOnly:
 def pack(
     weight: NDArray[np.float32], bits: int, block: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
-    """Give codes, scales and zeros of a weight [K, N] as MatMulNBits of com.microsoft takes them.
+    """Return codes, scales and zeros of a weight [K, N] as MatMulNBits of com.microsoft takes them.
 
     Codes are UINT8 [N, blocks, block * bits / 8], lower half byte first; scales FP32 [N * blocks]; zeros UINT8, of
     one column after the other, packed as the codes. A number is (code - zero) * scale.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.onnx_model.excluded import with_exclude
-from headrace.compression.recipes.steps import ExportStep, NetworkStep, PackageStep, Recipe, Step
+from headrace.compression.onnx_model.excluded import with_exclude
+from headrace.compression.steps import ExportStep, NetworkStep, PackageStep, Recipe, Step
 
 Runtime: TypeAlias = Literal["onnxruntime", "openvino", "litert", "torch", "tensorrt", "tvm"]
 
@@ -23,8 +23,8 @@ RUNTIMES: Final[tuple[Runtime, ...]] = ("onnxruntime", "openvino", "litert", "to
 class Block:
     """A part of a recipe.
 
-    runtime: the one its product runs on; "" leaves it to the rest of the recipe. of: what it starts from. needs: what
-    it can't do without beyond that.
+    runtime: on which its product runs; "" leaves it to the rest of the recipe. of: its input. needs: other
+    requirements.
     """
 
     summary: str
@@ -181,7 +181,7 @@ BLOCKS: Final[Mapping[str, Block]] = {
     ),
     "prune-2-4": Block("two of four weights zero, for GPUs with sparse cores", _prune_2_4, "network", needs=_TRAINING),
     "pt2e-int8": Block("int8 by torchao's PT2E", _pt2e(False), "network", needs=_ROWS),
-    "qat-int8": Block("int8 by torchao's PT2E, trained to bear it", _pt2e(True), "network", needs=_TRAINING),
+    "qat-int8": Block("int8 by torchao's PT2E, quantization-aware training", _pt2e(True), "network", needs=_TRAINING),
     "graph": Block("graph simplified and fused", _graph, "package", "onnxruntime"),
     "int8-static": Block("int8, ranges from calibration", _static_int8(), "package", "onnxruntime", _ROWS),
     "int8-static-percentile": Block(
@@ -226,7 +226,7 @@ BLOCKS: Final[Mapping[str, Block]] = {
 }
 
 
-#: What a recipe that only changes the network ends with, where an export alone doesn't lead to that runtime.
+#: The last block of a recipe that only changes the network, where an export alone doesn't lead to that runtime.
 ENDINGS: Final[Mapping[Runtime, str]] = {
     "openvino": "openvino",
     "litert": "litert",
@@ -234,17 +234,17 @@ ENDINGS: Final[Mapping[Runtime, str]] = {
     "tensorrt": "tensorrt-fp16",
 }
 
-#: Those that quantize all there is.
+#: Blocks that quantize the whole model.
 _WHOLE: Final = frozenset(
     {"pt2e-int8", "qat-int8", "litert-int8", "litert-int8-dynamic", "tensorrt-fp16", "tensorrt-int8"}
 )
 
-#: Before a reference `module:factory` to a student of one's own.
+#: The prefix of a reference `module:factory` to the user's own student.
 _DISTILL: Final = "distill="
 
 
 def parse_recipe(name: str, runtime: Runtime = "onnxruntime", exclude: Sequence[str] = ()) -> Recipe:
-    """Make the recipe that a name such as `prune-channels-50+int8-static` stands for.
+    """Return the recipe of a name such as `prune-channels-50+int8-static`.
 
     `distill=module:factory` is a block too: it teaches that network, and runs the code that it names.
 
@@ -288,7 +288,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def runtime_of(name: str, default: Runtime) -> Runtime:
-    """Tell on which runtime the product of a recipe runs."""
+    """Return the runtime on which the product of a recipe runs."""
     found = [block.runtime for block in (_block(part) for part in name.split("+")) if block.runtime]
     return found[-1] if found else default
 
@@ -306,11 +306,12 @@ def _block(name: str) -> Block:
 
 
 def _kind(step: Step) -> int:
-    """Number the kinds of steps in the order in which they may follow each other."""
+    """Return the position of a kind of step: network steps, then exports, then package steps."""
     return 0 if isinstance(step, NetworkStep) else 1 if isinstance(step, ExportStep) else 2
 
 
 def _export(runtime: Runtime) -> ExportStep | PackageStep:
-    from headrace.compression.export.export import OnnxExport, TorchExport
+    from headrace.compression.export.onnx import OnnxExport
+    from headrace.compression.export.torch_program import TorchExport
 
     return TorchExport() if runtime == "torch" else OnnxExport()

@@ -1,6 +1,6 @@
-"""Verbs on values: each takes a model and gives a new one, in a folder; what it is given stays as it was.
+"""Single steps as functions: each takes a model and returns a new one, made in a folder; the input stays unchanged.
 
-For a whole search with a verdict, use `Search`; these are its single steps, for scripts and notebooks.
+For scripts and notebooks; `Search` runs many recipes and compares them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError
-from headrace.compression.export.export import OnnxExport
+from headrace.compression.export.onnx import OnnxExport
+from headrace.compression.onnx_model.excluded import can_exclude, with_exclude
 from headrace.compression.pruning import PruneChannels
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.quantization.onnx_model.excluded import can_exclude, with_exclude
-from headrace.compression.recipes.steps import ExportStep, NetworkStep, PackageStep, Progress, Workshop, no_progress
+from headrace.compression.steps import ExportStep, NetworkStep, PackageStep, Progress, StepContext, no_progress
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
     from headrace.compression.networks.network import Network
 
 
-class How(TypedDict, total=False):
-    """How to carry out a step.
+class StepOptions(TypedDict, total=False):
+    """Options of every step.
 
-    seed: of all that is random (0). threads: for running and training (1). progress: told how far it is.
+    seed: of all that is random (0). threads: for running and training (1). progress: called as it goes on.
     """
 
     seed: int
@@ -40,9 +40,9 @@ def quantize(
     calibration: Dataset,
     folder: Path,
     exclude: Sequence[str] = (),
-    **how: Unpack[How],
+    **options: Unpack[StepOptions],
 ) -> ModelPackage:
-    """Give a quantized package.
+    """Return a quantized package.
 
     step: such as `StaticInt8` (the default), `DynamicInt8`, `WeightOnly`, `HalfPrecision`, `OptimisedGraph`,
     `OpenVinoInt8`. calibration: real rows, which set the ranges of int8. folder: for what is made. exclude: names of
@@ -52,7 +52,7 @@ def quantize(
     chosen = step or StaticInt8()
     if exclude and not can_exclude(chosen):
         raise CompressionError(f"{type(chosen).__name__} works on the whole graph and can't leave nodes out")
-    return with_exclude(chosen, exclude).convert(model, _workshop(folder, calibration, how))
+    return with_exclude(chosen, exclude).convert(model, _context(folder, calibration, options))
 
 
 def prune(
@@ -61,14 +61,14 @@ def prune(
     *,
     rows: Dataset,
     folder: Path,
-    **how: Unpack[How],
+    **options: Unpack[StepOptions],
 ) -> Network:
-    """Give a pruned network, fine-tuned on the rows with the original as its teacher.
+    """Return a pruned network, fine-tuned on the rows with the original as its teacher.
 
     step: such as `PruneChannels(ratio=0.5)` (the default), `PruneMagnitude`, `PruneNM`. rows: to train with, labelled
     or not. folder: for what is made, checkpoints among it. Raises as the step says.
     """
-    return (step or PruneChannels(ratio=0.5)).change(network, _workshop(folder, rows, how))
+    return (step or PruneChannels(ratio=0.5)).change(network, _context(folder, rows, options))
 
 
 def export(
@@ -77,20 +77,20 @@ def export(
     *,
     rows: Dataset,
     folder: Path,
-    **how: Unpack[How],
+    **options: Unpack[StepOptions],
 ) -> ModelPackage:
-    """Give a package of a network, compared with it on random rows and on these.
+    """Return a package of a network, compared with it on random rows and on these.
 
     step: `OnnxExport` (the default) or `TorchExport`. Raises CompressionError when the two differ.
     """
-    return (step or OnnxExport()).export(network, _workshop(folder, rows, how))
+    return (step or OnnxExport()).export(network, _context(folder, rows, options))
 
 
-def _workshop(folder: Path, rows: Dataset, how: How) -> Workshop:
-    return Workshop(
+def _context(folder: Path, rows: Dataset, options: StepOptions) -> StepContext:
+    return StepContext(
         folder,
         Splits(train=rows, calibration=rows, selection=rows, test=rows),
-        seed=how.get("seed", 0),
-        threads=how.get("threads", 1),
-        progress=how.get("progress", no_progress),
+        seed=options.get("seed", 0),
+        threads=options.get("threads", 1),
+        progress=options.get("progress", no_progress),
     )

@@ -1,4 +1,4 @@
-"""Carries out recipes: each beginning that several of them share is made once."""
+"""The runner of recipes; a beginning that several of them share runs once."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ import msgspec
 
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.recipes.steps import (
+from headrace.compression.steps import (
     ExportStep,
     NetworkStep,
     PackageStep,
     Progress,
     Recipe,
     Step,
-    Workshop,
+    StepContext,
     no_progress,
     step_name,
     step_record,
 )
 from headrace.contracts import ModelPackage, PackageError, read_package
+from headrace.contracts.files import atomic_write
 
 if TYPE_CHECKING:
     from headrace.compression.networks.network import Network
@@ -38,10 +39,10 @@ _DONE: Final = "finished.txt"
 
 @dataclass(frozen=True)
 class Source:
-    """What is compressed.
+    """A model to compress.
 
     package: the original as it serves, for ONNX Runtime. network: the same model in torch, if there is one. origin:
-    what the user named, for the record.
+    the user's name of it, for the record.
     """
 
     package: ModelPackage
@@ -49,26 +50,26 @@ class Source:
     origin: str
 
 
-class Workbench:
-    """Makes packages of one source. Packages of a finished step are found again by a later process."""
+class RecipeRunner:
+    """Runner of the recipes of one source; a later process finds the packages of finished steps again."""
 
     def __init__(
         self, source: Source, folder: Path, data: Splits, *, seed: int, threads: int, progress: Progress = no_progress
     ) -> None:
-        """folder: for all that is made; for this source, data and seed alone. The others: see Workshop."""
+        """folder: for all that is made; for this source, data and seed alone. The others: see StepContext."""
         self._source = source
         self._folder = folder
-        self._workshop = Workshop(folder, data, seed=seed, threads=threads, progress=progress)
+        self._context = StepContext(folder, data, seed=seed, threads=threads, progress=progress)
         self._networks: dict[tuple[Step, ...], Network] = {}
 
-    def workshop(self, purpose: str) -> Workshop:
-        """Give a folder of its own and the data, for something that is no step of a recipe."""
+    def context(self, purpose: str) -> StepContext:
+        """Return a context with a folder of its own, for work that is no step of a recipe."""
         folder = self._folder / purpose
         folder.mkdir(parents=True, exist_ok=True)
-        return dataclasses.replace(self._workshop, folder=folder)
+        return dataclasses.replace(self._context, folder=folder)
 
     def make(self, recipe: Recipe) -> ModelPackage:
-        """Carry out a recipe. Raises what its steps raise; NotApplicable when there is no network to start from."""
+        """Run a recipe. Raises the errors of its steps; NotApplicable when there is no network to start from."""
         if recipe.needs_network and self._source.network is None:
             raise NotApplicable(
                 "it starts from a torch network; name that: headrace compress module:factory, or --network"
@@ -82,7 +83,7 @@ class Workbench:
         return made
 
     def _furthest(self, steps: tuple[Step, ...]) -> tuple[int, Made]:
-        """Find how many steps are done already, by this process or another, and what they gave."""
+        """Return the number of steps that are done already, by this process or another, and their product."""
         for count in range(len(steps), 0, -1):
             done = steps[:count]
             if done in self._networks:
@@ -95,26 +96,24 @@ class Workbench:
         return 0, self._source.network if needs_network and self._source.network else self._source.package
 
     def _carry_out(self, step: Step, made: Made, done: tuple[Step, ...]) -> Made:
-        workshop = dataclasses.replace(self._workshop, folder=self._folder_of(done))
-        workshop.folder.mkdir(parents=True, exist_ok=True)
+        context = dataclasses.replace(self._context, folder=self._folder_of(done))
+        context.folder.mkdir(parents=True, exist_ok=True)
         if isinstance(step, NetworkStep):
-            self._networks[done] = step.change(_network(made, step), workshop)
+            self._networks[done] = step.change(_network(made, step), context)
             return self._networks[done]
-        package = _package_of(step, made, workshop)
-        marker = workshop.folder / _DONE
-        partial = marker.with_suffix(".partial")
-        partial.write_text(str(package.folder.relative_to(workshop.folder)), "utf-8")
-        partial.replace(marker)
+        package = _package_of(step, made, context)
+        marker = context.folder / _DONE
+        atomic_write(marker, str(package.folder.relative_to(context.folder)).encode())
         return package
 
     def _folder_of(self, done: Sequence[Step]) -> Path:
-        """Name a beginning after its last step and all of its options, so that recipes that share it meet there."""
+        """Return the folder of a beginning, named for all its steps, so that recipes share it."""
         records = msgspec.json.encode([step_record(step) for step in done], order="sorted")
         return self._folder / f"{len(done)}-{step_name(done[-1])}-{hashlib.sha256(records).hexdigest()[:8]}"
 
 
 def _finished(marker: Path) -> ModelPackage | None:
-    """Give what a step made before, if it did and that is whole; else it is made again."""
+    """Return the package that a step made before; None if there is none or it is damaged."""
     try:
         package = read_package(marker.parent / marker.read_text("utf-8"))
         package.verify()
@@ -123,12 +122,12 @@ def _finished(marker: Path) -> ModelPackage | None:
     return package
 
 
-def _package_of(step: ExportStep | PackageStep, made: Made, workshop: Workshop) -> ModelPackage:
+def _package_of(step: ExportStep | PackageStep, made: Made, context: StepContext) -> ModelPackage:
     if isinstance(step, ExportStep):
-        return step.export(_network(made, step), workshop)
+        return step.export(_network(made, step), context)
     if not isinstance(made, ModelPackage):
         raise CompressionError(f"{step_name(step)} works on packages; export the network before it")
-    return step.convert(made, workshop)
+    return step.convert(made, context)
 
 
 def _network(made: Made, step: Step) -> Network:

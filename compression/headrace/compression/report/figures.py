@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.compression.benchmarking.ratio import Ratio
 from headrace.compression.evaluation.evaluate import Evaluation
 from headrace.compression.report.markup import Content, Markup, element, join
-from headrace.compression.search.result import Found
+from headrace.compression.search.result import SearchResult
 
 
 def timed(seconds: float) -> str:
@@ -47,6 +47,6 @@ def speeded(ratio: Ratio | None) -> Content:
     return join(f"{ratio.median:.2f}x", element("small", f"{ratio.low:.2f} to {ratio.high:.2f}"))
 
 
-def allowed(found: Found) -> str:
+def allowed(found: SearchResult) -> str:
     """Write the bound in the unit of the metric."""
     return f"{100 * found.bound:g} {'pt' if found.baseline.unit == 'points' else '%'}"

@@ -18,7 +18,7 @@ from headrace.compression.report.tables import (
     unmeasured_table,
 )
 from headrace.compression.report.verdict import sentence
-from headrace.compression.search.result import Found
+from headrace.compression.search.result import SearchResult
 from headrace.compression.search.trials import SMALLER
 
 _PAGE: Final = "report.html"
@@ -28,7 +28,7 @@ _DOCUMENT: Final = "report.json"
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def write_report(found: Found, folder: Path, test: Dataset | None = None) -> Path:
+def write_report(found: SearchResult, folder: Path, test: Dataset | None = None) -> Path:
     """Write `report.html`, which needs nothing beside it, and `report.json`, the same for programs.
 
     test: the test rows, of which those are shown that the models disagree on; they then are part of the page.
@@ -51,7 +51,7 @@ def _write(file: Path, content: bytes) -> None:
     partial.replace(file)
 
 
-def render(found: Found, test: Dataset | None = None) -> str:
+def render(found: SearchResult, test: Dataset | None = None) -> str:
     """Give the page. test: as of `write_report`."""
     title = f"{found.model}: compression"
     style = Markup(Path(__file__).with_name("report.css").read_text("utf-8"))
@@ -67,7 +67,7 @@ def render(found: Found, test: Dataset | None = None) -> str:
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _sections(found: Found, test: Dataset | None) -> list[Content]:
+def _sections(found: SearchResult, test: Dataset | None) -> list[Content]:
     winner = "lead" if found.chosen else "lead none"
     return [
         element("h1", f"Compression of {found.model}"),
@@ -88,7 +88,7 @@ def _section(title: str, *content: Content) -> Content:
     return element("section", element("h2", title), *present) if present else None
 
 
-def _attempts_note(found: Found) -> Markup:
+def _attempts_note(found: SearchResult) -> Markup:
     return element(
         "p",
         "Speed is the time of the original over that of the compressed model: both run in turn on this machine, in "
@@ -101,7 +101,7 @@ def _attempts_note(found: Found) -> Markup:
     )
 
 
-def _figures(found: Found) -> Content:
+def _figures(found: SearchResult) -> Content:
     drawn = [
         ("Metric and time", metric_by_time(found)),
         ("Metric and size", metric_by_size(found)),
@@ -119,7 +119,7 @@ def _figures(found: Found) -> Content:
     return _section("Drawn", element("div", *figures, class_="figures"), element("p", note, class_="note"))
 
 
-def _disagreements(found: Found, test: Dataset | None) -> list[Content]:
+def _disagreements(found: SearchResult, test: Dataset | None) -> list[Content]:
     tested = [attempt for attempt in found.attempts if attempt.test is not None]
     if not tested:
         return []
@@ -142,7 +142,7 @@ def _disagreements(found: Found, test: Dataset | None) -> list[Content]:
     ]
 
 
-def _sensitivity(found: Found) -> list[Content]:
+def _sensitivity(found: SearchResult) -> list[Content]:
     bars = sensitivity_bars(found)
     if bars is None:
         return [element("p", f"Not known: {found.sensitivity_note}.")] if found.sensitivity_note else []

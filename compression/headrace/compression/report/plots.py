@@ -26,8 +26,8 @@ from headrace.compression.report.chart import (
 )
 from headrace.compression.report.figures import allowed, timed, value_of
 from headrace.compression.report.markup import Markup
-from headrace.compression.search.result import Found
-from headrace.compression.search.trials import ORIGINAL, Attempt
+from headrace.compression.search.result import SearchResult
+from headrace.compression.search.trials import ORIGINAL, Trial
 from headrace.contracts.formatting import sized
 
 #: Lines that can be told apart in one drawing, and bars that fit.
@@ -59,10 +59,10 @@ class Dot:
     cost_high: float
 
 
-def metric_by_time(found: Found) -> Markup | None:
+def metric_by_time(found: SearchResult) -> Markup | None:
     """Draw the metric against the time of a batch, as a share of the original's; None without figures."""
 
-    def cost(attempt: Attempt) -> tuple[float, float, float]:
+    def cost(attempt: Trial) -> tuple[float, float, float]:
         assert attempt.measurement is not None
         ratio = attempt.measurement.at(found.at_rows).ratio
         return (1 / ratio.median, 1 / ratio.high, 1 / ratio.low) if ratio else (1.0, 1.0, 1.0)
@@ -72,10 +72,10 @@ def metric_by_time(found: Found) -> Markup | None:
     return _scatter(found, dots, title, lambda share: f"{100 * share:g} %")
 
 
-def metric_by_size(found: Found) -> Markup | None:
+def metric_by_size(found: SearchResult) -> Markup | None:
     """Draw the metric against the size of the files; None without figures."""
 
-    def cost(attempt: Attempt) -> tuple[float, float, float]:
+    def cost(attempt: Trial) -> tuple[float, float, float]:
         assert attempt.measurement is not None
         size = float(attempt.measurement.candidate.file_bytes)
         return size, size, size
@@ -88,7 +88,7 @@ def metric_by_size(found: Found) -> Markup | None:
     )
 
 
-def _dots(found: Found, cost: Callable[[Attempt], tuple[float, float, float]], original: float) -> list[Dot]:
+def _dots(found: SearchResult, cost: Callable[[Trial], tuple[float, float, float]], original: float) -> list[Dot]:
     dots = [Dot(ORIGINAL, "original", found.baseline, original, original, original)]
     for attempt, verdict in zip(found.attempts, found.verdicts, strict=True):
         if attempt.selection is not None and attempt.measurement is not None:
@@ -97,14 +97,14 @@ def _dots(found: Found, cost: Callable[[Attempt], tuple[float, float, float]], o
     return dots
 
 
-def worst_allowed(found: Found) -> float:
+def worst_allowed(found: SearchResult) -> float:
     """Give the value of the metric at which the bound lies, on the selection rows."""
     baseline = found.baseline
     loss = found.bound if baseline.unit == "points" else found.bound * abs(baseline.value)
     return baseline.value - loss if baseline.higher_is_better else baseline.value + loss
 
 
-def _scatter(found: Found, dots: list[Dot], title: str, written: Callable[[float], str]) -> Markup | None:
+def _scatter(found: SearchResult, dots: list[Dot], title: str, written: Callable[[float], str]) -> Markup | None:
     if len(dots) < 2:
         return None
     metric = found.baseline
@@ -168,7 +168,7 @@ def _cost_ticks(scale: Scale) -> list[float]:
     return [tick * unit for tick in Scale(scale.low / unit, scale.high / unit, 0, 1).ticks()]
 
 
-def _metric_scale(found: Found, dots: list[Dot]) -> Scale:
+def _metric_scale(found: SearchResult, dots: list[Dot]) -> Scale:
     """Show all that is near the bound; what failed by far would squeeze the rest into a line."""
     values = [dot.metric.value for dot in dots]
     baseline, bound = found.baseline.value, worst_allowed(found)
@@ -184,7 +184,7 @@ def _metric_scale(found: Found, dots: list[Dot]) -> Scale:
     return Scale(low - margin, high + margin, 0.0, 1.0)
 
 
-def _draw_front(canvas: Canvas, found: Found, dots: list[Dot], across: Scale, up: Scale) -> None:
+def _draw_front(canvas: Canvas, found: SearchResult, dots: list[Dot], across: Scale, up: Scale) -> None:
     """Draw the front of these two figures; that of all three, which `found.front` is, has points off its line."""
     sign = 1 if found.baseline.higher_is_better else -1
     best: float | None = None
@@ -200,7 +200,7 @@ def _draw_front(canvas: Canvas, found: Found, dots: list[Dot], across: Scale, up
         canvas.line([*steps, (canvas.frame.right, steps[-1][1])], "front")
 
 
-def time_by_rows(found: Found) -> Markup | None:
+def time_by_rows(found: SearchResult) -> Markup | None:
     """Draw the time of a batch over its rows, of the original and the best; None without figures.
 
     Attempts were timed in minutes of their own, each beside the original: theirs are the original's times over ratios.
@@ -243,16 +243,16 @@ def _draw_curves(
         canvas.text(places[-1] + 17, end + 4, clipped(name), style=f"label {style}")
 
 
-def _rows_of(attempt: Attempt) -> tuple[RowFigures, ...]:
+def _rows_of(attempt: Trial) -> tuple[RowFigures, ...]:
     assert attempt.measurement is not None
     return attempt.measurement.rows
 
 
-def _lines(found: Found) -> list[Attempt]:
+def _lines(found: SearchResult) -> list[Trial]:
     """Choose what is drawn: the chosen one, then those on the front, then the others, each the fastest first."""
     measured = [attempt for attempt in found.attempts if attempt.figures]
 
-    def place(attempt: Attempt) -> tuple[bool, bool, float]:
+    def place(attempt: Trial) -> tuple[bool, bool, float]:
         point = attempt.point(found.at_rows)
         assert point is not None
         return attempt.recipe != found.chosen, attempt.recipe not in found.front, point.seconds
@@ -260,12 +260,12 @@ def _lines(found: Found) -> list[Attempt]:
     return sorted(measured, key=place)[: _LINES - 1]
 
 
-def _original_seconds(found: Found, at: int) -> float:
+def _original_seconds(found: SearchResult, at: int) -> float:
     timings = [_rows_of(attempt)[at].baseline for attempt in found.attempts if attempt.figures]
     return statistics.median(timing.seconds for timing in timings if timing is not None)
 
 
-def sensitivity_bars(found: Found) -> Markup | None:
+def sensitivity_bars(found: SearchResult) -> Markup | None:
     """Draw how much int8 in each layer alone changes the outputs, the worst first; None when it isn't known."""
     layers = found.sensitivity[:_BARS]
     if not layers:

@@ -6,19 +6,19 @@ from typing import Any, Final
 
 from headrace.compression.benchmarking.compare import Measurement
 from headrace.compression.data.dataset import Dataset
-from headrace.compression.evaluation.evaluate import Disagreement
+from headrace.compression.evaluation.disagreements import Disagreement
 from headrace.compression.report.figures import allowed, dropped, speeded, timed, valued
 from headrace.compression.report.markup import Content, Markup, element, join, table
 from headrace.compression.report.picture import show_row
-from headrace.compression.search.result import Found
-from headrace.compression.search.trials import ORIGINAL, SMALLER, Attempt, Verdict
+from headrace.compression.search.result import SearchResult
+from headrace.compression.search.trials import ORIGINAL, SMALLER, Trial, Verdict
 from headrace.contracts.formatting import sized
 
 #: Letters of a checksum that are shown; report.json has them all.
 _SHA_LETTERS: Final = 16
 
 
-def attempts_table(found: Found) -> Markup:
+def attempts_table(found: SearchResult) -> Markup:
     """List all attempts that were measured, the original first."""
     measured = [(attempt, verdict) for attempt, verdict in _pairs(found) if attempt.figures]
     if not measured:
@@ -42,11 +42,11 @@ def attempts_table(found: Found) -> Markup:
     return table(headings, rows, numeric=frozenset(range(1, len(sizes) + 4)))
 
 
-def _pairs(found: Found) -> list[tuple[Attempt, Verdict]]:
+def _pairs(found: SearchResult) -> list[tuple[Trial, Verdict]]:
     return list(zip(found.attempts, found.verdicts, strict=True))
 
 
-def _measurement(attempt: Attempt) -> Measurement:
+def _measurement(attempt: Trial) -> Measurement:
     assert attempt.measurement is not None
     return attempt.measurement
 
@@ -55,7 +55,7 @@ def _rows(count: int) -> str:
     return f"{count} row" if count == 1 else f"{count} rows"
 
 
-def _original_row(found: Found, measurement: Measurement) -> list[Content]:
+def _original_row(found: SearchResult, measurement: Measurement) -> list[Content]:
     times = [timed(figures.baseline.seconds) if figures.baseline else "-" for figures in measurement.rows]
     at = measurement.at(found.at_rows).baseline
     memory = measurement.baseline.peak_bytes if measurement.baseline else None
@@ -73,7 +73,7 @@ def _original_row(found: Found, measurement: Measurement) -> list[Content]:
     ]
 
 
-def _attempt_row(attempt: Attempt, verdict: Verdict, found: Found) -> list[Content]:
+def _attempt_row(attempt: Trial, verdict: Verdict, found: SearchResult) -> list[Content]:
     assert attempt.selection is not None
     measurement = _measurement(attempt)
     name = element("strong", attempt.recipe) if attempt.recipe == found.chosen else attempt.recipe
@@ -95,7 +95,7 @@ def _attempt_row(attempt: Attempt, verdict: Verdict, found: Found) -> list[Conte
     ]
 
 
-def unmeasured_table(found: Found) -> Markup | None:
+def unmeasured_table(found: SearchResult) -> Markup | None:
     """List recipes without figures, and why; None when there is none."""
     rows: list[list[Content]] = [
         [attempt.recipe, attempt.status, attempt.reason] for attempt in found.attempts if attempt.figures is None
@@ -103,7 +103,7 @@ def unmeasured_table(found: Found) -> Markup | None:
     return table(["recipe", "", "why"], rows) if rows else None
 
 
-def disagreements_table(attempt: Attempt, test: Dataset | None) -> Markup:
+def disagreements_table(attempt: Trial, test: Dataset | None) -> Markup:
     """List rows of which a compressed model says something else. test: the test rows, to show them; None if gone."""
     items = attempt.disagreements
     if not items:
@@ -132,7 +132,7 @@ def _moved(item: Disagreement) -> Content:
     return None if item.moved is None else f"{item.moved:.4g}"
 
 
-def conditions_list(found: Found) -> Markup:
+def conditions_list(found: SearchResult) -> Markup:
     """Tell on what, with what and on which rows all was measured."""
     record = found.record
     measured = [attempt.measurement for attempt in found.attempts if attempt.measurement]

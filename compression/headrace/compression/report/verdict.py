@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from headrace.compression.report.figures import allowed, of_unit, value_of
-from headrace.compression.search.result import Found
-from headrace.compression.search.trials import Attempt
+from headrace.compression.search.result import SearchResult
+from headrace.compression.search.trials import Trial
 
 
-def sentence(found: Found) -> str:
+def sentence(found: SearchResult) -> str:
     """Say what was chosen and what it brings and costs, or that nothing pays."""
     attempt = found.winner
     if attempt is None or attempt.measurement is None:
@@ -17,7 +17,7 @@ def sentence(found: Found) -> str:
     return f"{attempt.recipe} pays: {_gain(attempt, found)}{_cost(attempt, found)}."
 
 
-def _gain(attempt: Attempt, found: Found) -> str:
+def _gain(attempt: Trial, found: SearchResult) -> str:
     assert attempt.measurement is not None
     ratio = attempt.measurement.at(found.at_rows).ratio
     parts = []
@@ -32,7 +32,7 @@ def _gain(attempt: Attempt, found: Found) -> str:
     return ", ".join(parts)
 
 
-def _cost(attempt: Attempt, found: Found) -> str:
+def _cost(attempt: Trial, found: SearchResult) -> str:
     test, before = attempt.test, found.baseline_test
     if test is None or test.drop is None:
         return ""

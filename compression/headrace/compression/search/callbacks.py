@@ -1,35 +1,35 @@
-"""Who looks on while a search goes on."""
+"""Callbacks of a search: progress, and the verdict on each trial."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from headrace.compression.search.trials import Attempt, Verdict
+from headrace.compression.search.trials import Trial, Verdict
 
 
-class Watcher(Protocol):
-    """Sees a search go on."""
+class SearchCallbacks(Protocol):
+    """The receiver of a search's events; called in its thread."""
 
     def started(self, recipe: str, done: int, known: int) -> None:
-        """Tell that a recipe is being made, or something else is looked into; `done` of the `known` ones are over."""
+        """Handle the start of a recipe, or of another examination; `done` of the `known` ones are over."""
         ...
 
-    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
-        """Tell what became of a recipe."""
+    def ended(self, trial: Trial, verdict: Verdict) -> None:
+        """Handle the end of a recipe's trial."""
         ...
 
     def progress(self, done: int, of: int, what: str) -> None:
-        """Tell how far a step is."""
+        """Handle the progress of a step."""
         ...
 
 
-class Unwatched:
-    """Shows nothing."""
+class NullCallbacks:
+    """Callbacks that ignore all events."""
 
     def started(self, recipe: str, done: int, known: int) -> None:
         """Do nothing."""
 
-    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
+    def ended(self, trial: Trial, verdict: Verdict) -> None:
         """Do nothing."""
 
     def progress(self, done: int, of: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Finds what is to be compressed, and reads its data: an ONNX file, a model package, or a torch network."""
+"""The inputs of a search: the model (an ONNX file, a package or a torch network), and its data."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from headrace.compression.data.dataset import Dataset, Splits, split
 from headrace.compression.data.loading import infer_inputs, read_dataset
 from headrace.compression.data.row_layout import check_compressible
 from headrace.compression.errors import CompressionError
-from headrace.compression.evaluation.evaluate import predict
+from headrace.compression.evaluation.prediction import predict
 from headrace.compression.export.parity import check_parity
 from headrace.compression.recipes.runner import Source
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelDirectory, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.package.manifest import MANIFEST
 from headrace.lifecycle.packages.adding import describe
@@ -38,7 +38,7 @@ _TOLERANCE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks to have compressed.
+    """A user's request: the model to compress, and its data.
 
     model: an .onnx file, the folder of a package, a model of `models` (NAME or NAME@VERSION), or a reference
     `module:factory` to a torch network. data: rows to train, calibrate and choose with; test: for the final figures, or
@@ -62,7 +62,7 @@ def open_source(
     """Read model and data.
 
     folder: where the package of a file or a network is made. Raises PackageError, DataError and CompressionError, each
-    naming what is wrong.
+    naming the fault.
     """
     if _is_reference(request.model):
         if request.network:
@@ -87,8 +87,8 @@ def _origin(request: Request, package: ModelPackage) -> str:
 def _find_package(request: Request, models: ModelDirectory, folder: Path) -> ModelPackage:
     path = Path(request.model)
     if path.suffix == ".onnx" and not path.is_dir():
-        room = _empty(folder / "original")
-        package = describe(path, room, name=request.name or None, labels=request.labels)
+        original = _empty(folder / "original")
+        package = describe(path, original, name=request.name or None, labels=request.labels)
         package.verify()
         return package
     if request.name or request.outputs or request.labels:
@@ -112,7 +112,7 @@ def _read(request: Request, specs: Sequence[TensorSpec], names: Sequence[str], *
 
 
 def _from_network(request: Request, folder: Path, *, seed: int, threads: int) -> tuple[Source, Splits]:
-    from headrace.compression.export.export import OnnxExport
+    from headrace.compression.export.onnx import OnnxExport
     from headrace.compression.networks.loading import load_network
 
     data = _read(request, infer_inputs(request.data, request.label), request.labels, seed=seed)
@@ -122,8 +122,8 @@ def _from_network(request: Request, folder: Path, *, seed: int, threads: int) ->
         raise CompressionError(
             f"{request.model} takes {', '.join(network.example)}, but the data has {', '.join(data.train.inputs)}"
         )
-    workshop = Workshop(_empty(folder / "original"), data, seed=seed, threads=threads)
-    return Source(OnnxExport().export(network, workshop), network, request.model), data
+    context = StepContext(_empty(folder / "original"), data, seed=seed, threads=threads)
+    return Source(OnnxExport().export(network, context), network, request.model), data
 
 
 def _network_of(request: Request, package: ModelPackage, data: Splits) -> Network:

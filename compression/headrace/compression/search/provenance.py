@@ -1,4 +1,4 @@
-"""What a repetition of a search needs to know, and what a promoted package tells of how it came to be."""
+"""Provenance: the record that a repetition of a search needs, and that of a promoted package."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 
 from headrace.compression.data.dataset import Splits, dataset_sha256
 from headrace.compression.recipes.runner import Source
-from headrace.compression.search.result import Found, Goal
-from headrace.compression.search.trials import Attempt
+from headrace.compression.search.result import SearchConfig, SearchResult
+from headrace.compression.search.trials import Trial
 from headrace.contracts.package.processor import processor_name
 
 #: Distributions whose versions decide what a recipe gives.
@@ -33,20 +33,20 @@ _LIBRARIES: Final = (
 )
 
 
-def record_of(source: Source, data: Splits, goal: Goal) -> dict[str, Any]:
-    """Tell what a repetition of the search needs."""
+def record_of(source: Source, data: Splits, config: SearchConfig) -> dict[str, Any]:
+    """Return the record that a repetition of the search needs."""
     parts = {"train": data.train, "calibration": data.calibration, "selection": data.selection, "test": data.test}
     return {
         "origin": source.origin,
         "original_sha256": source.package.manifest.sha256,
         "network": source.network.origin if source.network is not None else "",
-        "metric": goal.metric.name,
-        "max_drop": goal.bound.fraction,
-        "min_speedup": goal.min_speedup,
-        "exclude": list(goal.exclude),
-        "at_rows": goal.at_rows,
-        "threads": goal.threads,
-        "seed": goal.seed,
+        "metric": config.metric.name,
+        "max_drop": config.bound.fraction,
+        "min_speedup": config.min_speedup,
+        "exclude": list(config.exclude),
+        "at_rows": config.at_rows,
+        "threads": config.threads,
+        "seed": config.seed,
         "processor": processor_name(),
         "rows": {name: len(part) for name, part in parts.items()},
         "data_sha256": {name: dataset_sha256(part) for name, part in parts.items()},
@@ -54,29 +54,29 @@ def record_of(source: Source, data: Splits, goal: Goal) -> dict[str, Any]:
     }
 
 
-def key_of(name: str, record: dict[str, Any], goal: Goal) -> str:
+def key_of(name: str, record: dict[str, Any], config: SearchConfig) -> str:
     """Name the folder of a search after all that its figures depend on.
 
     That is neither the bounds nor the recipes, so that a second search with other bounds measures nothing anew.
     """
     depends = {key: value for key, value in record.items() if key not in {"origin", "max_drop", "min_speedup"}}
-    content = msgspec.json.encode([depends, str(goal.metric), goal.row_sizes, goal.seconds, goal.runtime])
+    content = msgspec.json.encode([depends, str(config.metric), config.row_sizes, config.seconds, config.runtime])
     return f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def provenance_of(found: Found, attempt: Attempt) -> dict[str, Any]:
-    """Tell in `model.toml` how a version came to be, and what it was measured to cost and bring.
+def provenance_of(found: SearchResult, trial: Trial) -> dict[str, Any]:
+    """Return the entry in `model.toml`: the recipe and measurements of a version.
 
-    attempt: one that was measured and tested.
+    trial: one that was measured and tested.
     """
     return {
         "compression": {
-            "recipe": attempt.recipe,
+            "recipe": trial.recipe,
             **found.record,
-            "test": msgspec.to_builtins(attempt.test),
+            "test": msgspec.to_builtins(trial.test),
             "original_test": msgspec.to_builtins(found.baseline_test),
-            "selection": msgspec.to_builtins(attempt.selection),
-            "measurement": msgspec.to_builtins(attempt.measurement),
+            "selection": msgspec.to_builtins(trial.selection),
+            "measurement": msgspec.to_builtins(trial.measurement),
         }
     }
 

@@ -1,4 +1,4 @@
-"""What a search is after, and what it found."""
+"""The configuration of a search, and its result."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Any
 
 import msgspec
 
-from headrace.compression.evaluation.evaluate import Evaluation, MaxDrop
+from headrace.compression.evaluation.evaluate import Evaluation
+from headrace.compression.evaluation.max_drop import MaxDrop
 from headrace.compression.evaluation.metrics import Metric
 from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
 from headrace.compression.recipes.catalog import Runtime
-from headrace.compression.search.trials import MIN_SPEEDUP, Attempt, Verdict
+from headrace.compression.search.trials import MIN_SPEEDUP, Trial, Verdict
 from headrace.contracts import ConfigurationError
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What a search is after.
+class SearchConfig:
+    """The configuration of a search.
 
-    metric, bound: what may be lost at most. runtime: where the result runs. at_rows: the batch that is to be fast;
-    row_sizes: all that are measured. threads: of training and running. seconds: that timing a recipe takes, a row size.
+    metric, bound: the largest loss that is allowed. runtime: where the result runs. at_rows: the batch size to optimize
+    for; row_sizes: all that are measured. threads: of training and running. seconds: for timing a recipe, per row size.
     min_speedup: how many times as fast a product must be at least, unless it is smaller and no slower. exclude: nodes
-    and operators that quantization leaves out, see `quantization.excluded`.
+    and operators that quantization leaves out, see `onnx_model.excluded`.
     """
 
     metric: Metric
@@ -38,24 +39,24 @@ class Goal:
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a speed-up below 1, which would ask for what is slower."""
+        """Raise ConfigurationError for a speed-up below 1, which would allow slower products."""
         if not 1 <= self.min_speedup < math.inf:
             raise ConfigurationError(f"min_speedup must be at least 1, not {self.min_speedup:g}")
 
     @property
     def device(self) -> str:
-        """Where all is measured: TensorRT's engines run nowhere else, all others on the CPU."""
+        """The device of all measurements: that of TensorRT for its engines, the CPU for all others."""
         return "tensorrt" if self.runtime == "tensorrt" else "cpu"
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What a search found.
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a search.
 
-    baseline: the original on the selection and on the test rows; original_bytes: its files. attempts: all, in the order
-    they were tried. front: recipes that none beats in everything, and `attempts.ORIGINAL` if none beats that.
-    chosen: the recipe that pays best, "" if none. sensitivity: of the original's layers to int8, most sensitive first;
-    sensitivity_note: why there is none. min_speedup: as of the goal. record: sources, versions, hashes: what a
-    repetition needs.
+    baseline: the original on the selection and on the test rows; original_bytes: its files. attempts: all trials, in
+    their order. front: recipes that none beats in everything, and `trials.ORIGINAL` if none beats that. chosen: the
+    recipe to promote, "" if none. sensitivity: of the original's layers to int8, most sensitive first;
+    sensitivity_note: why there is none. min_speedup: as of the configuration. record: the sources, versions and hashes
+    that a repetition needs.
     """
 
     model: str
@@ -65,7 +66,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     baseline: Evaluation
     baseline_test: Evaluation
     original_bytes: int
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[Trial, ...]
     verdicts: tuple[Verdict, ...]
     front: tuple[str, ...]
     chosen: str = ""
@@ -75,6 +76,6 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     record: dict[str, Any]
 
     @property
-    def winner(self) -> Attempt | None:
-        """Give the attempt that was chosen, if one was."""
-        return next((attempt for attempt in self.attempts if attempt.recipe == self.chosen), None)
+    def winner(self) -> Trial | None:
+        """The chosen trial, if there is one."""
+        return next((trial for trial in self.attempts if trial.recipe == self.chosen), None)

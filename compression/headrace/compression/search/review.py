@@ -1,4 +1,4 @@
-"""Reviews a model before anyone compresses it: against lighter families at its own task's shape, on this machine."""
+"""The review of a model: its cost on this machine against lighter architectures for the same task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.architectures import FAMILIES, ImageTask, build
 from headrace.compression.networks.flops import count_onnx, multiply_adds, parameters_of
 from headrace.compression.networks.loading import need_torch
-from headrace.compression.recipes.steps import Progress, Workshop, no_progress
+from headrace.compression.steps import Progress, StepContext, no_progress
 from headrace.contracts import ModelPackage, Tensors
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _EXAMPLE_ROWS: Final = 8
 
 
 class ReviewOptions(TypedDict, total=False):
-    """How to review.
+    """Options of a review.
 
     families: of `architectures.FAMILIES` (all). threads: for each model (1). seconds: to measure each row size with
     (1). seed: of the random weights (0). progress: told after each family.
@@ -76,7 +76,7 @@ class Review(msgspec.Struct, frozen=True):
     conditions: Conditions
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Give the heads of the columns, and a row of text for each model."""
+        """Return the heads of the columns, and a row of text for each model."""
         heads = ("model", "parameters", "multiply-adds", "size", *(f"{rows} rows" for rows in self.row_sizes))
         return heads, [_row(each, self.row_sizes) for each in self.models]
 
@@ -100,19 +100,10 @@ def review(
     task = task_of(package)
     rows = inputs if inputs is not None else _random_images(package, task)
     families = options.get("families", tuple(FAMILIES))
-    progress = options.get("progress", no_progress)
-    progress(0, len(families) + 1, package.name)
+    options.get("progress", no_progress)(0, len(families) + 1, package.name)
     alone = measure(package, inputs=rows, row_sizes=row_sizes, **_measuring(options))
-    models = [_reviewed(package.name, alone, _count(package, network))]
-    problems = {}
     comparison = _Comparison(package, task, rows, tuple(row_sizes))
-    for done, family in enumerate(families, 1):
-        progress(done, len(families) + 1, family)
-        try:
-            models.append(comparison.with_family(family, options))
-        except CompressionError as exc:
-            problems[family] = str(exc)
-    progress(len(families) + 1, len(families) + 1, "reviewed")
+    compared, problems = comparison.with_families(families, options)
     return Review(
         model=package.name,
         version=package.version,
@@ -120,7 +111,7 @@ def review(
         image=(task.channels, task.height, task.width),
         classes=task.classes,
         row_sizes=tuple(row_sizes),
-        models=tuple(models),
+        models=(_reviewed(package.name, alone, _count(package, network)), *compared),
         problems=problems,
         conditions=alone.conditions,
     )
@@ -152,17 +143,30 @@ class _Comparison:
         self._rows = rows
         self._row_sizes = row_sizes
 
+    def with_families(self, families: Sequence[str], options: ReviewOptions) -> tuple[list[Reviewed], dict[str, str]]:
+        """Measure families; return those that could be measured, and why the others couldn't, by name."""
+        progress = options.get("progress", no_progress)
+        models, problems = [], {}
+        for done, family in enumerate(families, 1):
+            progress(done, len(families) + 1, family)
+            try:
+                models.append(self.with_family(family, options))
+            except CompressionError as exc:
+                problems[family] = str(exc)
+        progress(len(families) + 1, len(families) + 1, "reviewed")
+        return models, problems
+
     def with_family(self, family: str, options: ReviewOptions) -> Reviewed:
         """Build a family for the task, export it and measure it beside the model."""
-        from headrace.compression.export.export import OnnxExport
+        from headrace.compression.export.onnx import OnnxExport
         from headrace.compression.networks.network import Network
 
         module = build(family, self._task, options.get("seed", 0))
         example = {name: array[:_EXAMPLE_ROWS] for name, array in self._rows.items()}
         data = Dataset(self._rows)
         with tempfile.TemporaryDirectory(prefix="headrace-review-") as folder:
-            workshop = Workshop(Path(folder), Splits(data, data, data, data), threads=options.get("threads", 1))
-            made = OnnxExport().export(Network(family, module, example, ("scores",)), workshop)
+            context = StepContext(Path(folder), Splits(data, data, data, data), threads=options.get("threads", 1))
+            made = OnnxExport().export(Network(family, module, example, ("scores",)), context)
             measured = measure(made, self._package, inputs=self._rows, row_sizes=self._row_sizes, **_measuring(options))
         return _reviewed(family, measured, (parameters_of(module), multiply_adds(module, example)))
 

@@ -1,6 +1,6 @@
-"""The ladder a search climbs: architecture, structured pruning, quantization, graph optimisation; alone, then combined.
+"""The order of recipes in a search: each alone in the first stage, the successful ones combined in the second.
 
-Pure: what to try next follows from what was measured so far, so that an interrupted search goes on where it was.
+Pure: the next recipes follow from the measurements so far, so that an interrupted search continues where it stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 from headrace.compression.recipes.catalog import ENDINGS, Runtime
 
-#: Recipes by what they start from and where they end. Within a rung the cheapest and most often best come first.
+#: Recipes by what they start from and where they end. Within a stage the cheapest and most often best come first.
 _STUDENTS: Final = ("student-squeezenet", "student-mobilenet-v3")
 _PRUNED: Final = ("prune-channels-30", "prune-channels-50", "prune-channels-70")
 #: int8 that starts from the network; ONNX Runtime serves it as well as torch does.
@@ -34,12 +34,12 @@ _QUANTIZED: Final[dict[Runtime, tuple[str, ...]]] = {
     "tvm": ("tvm",),
 }
 
-#: A pruned or taught network is only combined with so many of the ways to quantize, those that did best alone.
+#: A pruned or distilled network is combined with this many of the quantizations only, those that did best alone.
 _COMBINED: Final = 2
 
 
-def first_rungs(runtime: Runtime, *, network: bool, images: bool) -> list[str]:
-    """List what is tried alone.
+def first_stage(runtime: Runtime, *, network: bool, images: bool) -> list[str]:
+    """Return the recipes that are tried alone.
 
     network: whether there is a torch network to prune. images: whether its input is large enough an image for the
     families of `architectures`.
@@ -53,11 +53,11 @@ def first_rungs(runtime: Runtime, *, network: bool, images: bool) -> list[str]:
     return alone
 
 
-def combinations(runtime: Runtime, *, shrunk: Sequence[str], quantized: Sequence[str]) -> list[str]:
-    """List what is tried together.
+def second_stage(runtime: Runtime, *, shrunk: Sequence[str], quantized: Sequence[str]) -> list[str]:
+    """Return the recipes that are tried in combination.
 
-    shrunk: pruned and taught networks that kept their metric. quantized: recipes of `_QUANTIZED` that kept it, the
-    fastest first. Both are recipes of `first_rungs`.
+    shrunk: pruned and distilled networks that kept their metric. quantized: recipes of `_QUANTIZED` that kept it, the
+    fastest first. Both are recipes of `first_stage`.
     """
     # What a shrunk network ends with anyway is no combination.
     ways = {*_QUANTIZED[runtime]} - {ENDINGS.get(runtime)}
@@ -69,5 +69,5 @@ def combinations(runtime: Runtime, *, shrunk: Sequence[str], quantized: Sequence
 
 
 def is_shrunk(name: str) -> bool:
-    """Tell whether a recipe changes the architecture alone."""
+    """Whether a recipe changes the architecture alone."""
     return name in {*_PRUNED, *_STUDENTS}

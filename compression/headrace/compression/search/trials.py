@@ -1,4 +1,4 @@
-"""What became of each recipe that was tried, kept on disk as it happens, so that a search can go on."""
+"""Trials of recipes: their outcomes, kept on disk so that a search can continue, and the verdicts on them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from headrace.compression.benchmarking.compare import SAME, Measurement, faster
-from headrace.compression.evaluation.evaluate import Disagreement, Evaluation, MaxDrop, surely_within, within
+from headrace.compression.evaluation.disagreements import Disagreement
+from headrace.compression.evaluation.evaluate import Evaluation
+from headrace.compression.evaluation.max_drop import MaxDrop, surely_within, within
 from headrace.compression.search.pareto import Point, front
+from headrace.contracts.files import atomic_write
 
 #: measured: there are figures. not applicable: the recipe has nothing to do here. not installed: it lacks a library.
 #: failed: it went wrong.
@@ -28,13 +31,13 @@ _FILE: Final = "attempt.json"
 _TRACEBACK: Final = "traceback.txt"
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One recipe that was tried.
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one recipe.
 
     reason: why there are no figures. package: folder of the product, relative to the search's. selection: on the
     selection rows. measurement: against the original, in turn. test: on the test rows, for those that were considered
-    for promotion; disagreements: of those rows. seconds: that making and measuring it took. notes: what to know of the
-    product beside its figures.
+    for promotion; disagreements: of those rows. seconds: that making and measuring it took. notes: on the
+    product, beside its figures.
     """
 
     recipe: str
@@ -51,7 +54,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def figures(self) -> tuple[Evaluation, Measurement] | None:
-        """Give metric and measurement if it was measured."""
+        """Return metric and measurement if it was measured."""
         if self.selection is None or self.measurement is None:
             return None
         return self.selection, self.measurement
@@ -62,24 +65,24 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
             return None
         selection, measurement = self.figures
         found = measurement.at(at_rows)
-        # Each attempt was timed against the original in its own minutes: the ratio compares across them, seconds don't.
+        # Each trial was timed against the original in its own minutes: the ratio compares across them, seconds don't.
         relative = 1 / found.ratio.median if found.ratio else 1.0
         return Point(selection.drop or 0.0, relative, measurement.candidate.file_bytes)
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Whether an attempt may be promoted, and the reason in words."""
+    """Whether a trial may be promoted, and the reason in words."""
 
     pays: bool
     reason: str
 
 
-def judge(attempt: Attempt, bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP) -> Verdict:
-    """Say whether an attempt pays: within the bound, on the test rows too if it got there, and worth it."""
-    if attempt.figures is None:
-        return Verdict(False, f"{attempt.status}: {attempt.reason}")
-    selection, measurement = attempt.figures
-    for evaluation, rows in ((selection, "selection"), (attempt.test, "test")):
+def judge(trial: Trial, bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP) -> Verdict:
+    """Return the verdict: within the bound, on the test rows too if it was tested, and worth it."""
+    if trial.figures is None:
+        return Verdict(False, f"{trial.status}: {trial.reason}")
+    selection, measurement = trial.figures
+    for evaluation, rows in ((selection, "selection"), (trial.test, "test")):
         if evaluation is not None and evaluation.not_finite_rows:
             return Verdict(False, f"NaN or infinity in {evaluation.not_finite_rows} of the {rows} rows")
         if evaluation is not None and not within(evaluation, bound):
@@ -90,13 +93,13 @@ def judge(attempt: Attempt, bound: MaxDrop, at_rows: int, min_speedup: float = M
     if not worth_it(measurement, at_rows, min_speedup):
         return Verdict(False, _not_worth_it(measurement, at_rows, min_speedup))
     pays = f"pays{_beyond_speed(measurement, at_rows, min_speedup)}"
-    if attempt.test is not None and not surely_within(attempt.test, bound):
-        return Verdict(True, f"{pays}; with {attempt.test.rows} test rows the drop may yet be {_high(attempt.test)}")
+    if trial.test is not None and not surely_within(trial.test, bound):
+        return Verdict(True, f"{pays}; with {trial.test.rows} test rows the drop may yet be {_high(trial.test)}")
     return Verdict(True, pays)
 
 
 def worth_it(measurement: Measurement, at_rows: int, min_speedup: float) -> bool:
-    """Whether a product is worth its place: at least so many times as fast, or smaller and no slower.
+    """Whether a product is worth its place: at least `min_speedup` times as fast, or smaller and no slower.
 
     Faster beyond doubt, and by `min_speedup` in the median; or SMALLER times as small, and in the median no slower than
     two processes that run the same model differ by.
@@ -147,28 +150,26 @@ def _beyond_speed(measurement: Measurement, at_rows: int, min_speedup: float) ->
     return f", though {1 / smaller:.1f} times as large" if smaller * SMALLER <= 1 else ""
 
 
-def ranked(
-    attempts: Sequence[Attempt], bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP
-) -> list[Attempt]:
-    """List the attempts that pay, the fastest first."""
-    paying = [attempt for attempt in attempts if judge(attempt, bound, at_rows, min_speedup).pays]
-    return sorted(paying, key=lambda attempt: _point(attempt, at_rows).seconds)
+def rank_paying(trials: Sequence[Trial], bound: MaxDrop, at_rows: int, min_speedup: float = MIN_SPEEDUP) -> list[Trial]:
+    """List the trials that pay, the fastest first."""
+    paying = [trial for trial in trials if judge(trial, bound, at_rows, min_speedup).pays]
+    return sorted(paying, key=lambda trial: _point(trial, at_rows).seconds)
 
 
-def pareto(attempts: Sequence[Attempt], at_rows: int, original_bytes: int) -> list[str]:
+def pareto(trials: Sequence[Trial], at_rows: int, original_bytes: int) -> list[str]:
     """Name the recipes, and ORIGINAL, that no other beats in metric, time and size at once.
 
     Those whose outputs were not finite are left out. original_bytes: of the original's files.
     """
-    sound = [attempt for attempt in attempts if attempt.selection and not attempt.selection.not_finite_rows]
-    points = {attempt.recipe: point for attempt in sound if (point := attempt.point(at_rows))}
+    sound = [trial for trial in trials if trial.selection and not trial.selection.not_finite_rows]
+    points = {trial.recipe: point for trial in sound if (point := trial.point(at_rows))}
     points[ORIGINAL] = Point(0.0, 1.0, original_bytes)
     names = list(points)
     return [names[index] for index in front(list(points.values()))]
 
 
-def _point(attempt: Attempt, at_rows: int) -> Point:
-    point = attempt.point(at_rows)
+def _point(trial: Trial, at_rows: int) -> Point:
+    point = trial.point(at_rows)
     assert point is not None
     return point
 
@@ -181,31 +182,29 @@ def _high(evaluation: Evaluation) -> str:
     return f"{100 * (evaluation.drop_high or 0.0):.2f} {_unit(evaluation)}"
 
 
-class AttemptLog:
-    """The attempts of one search, a folder each."""
+class TrialLog:
+    """The trials of one search, a folder each."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: of the search; made when the first attempt is kept."""
+        """folder: of the search; made when the first trial is kept."""
         self._folder = folder
 
-    def find(self, recipe: str) -> Attempt | None:
-        """Give what became of a recipe, or None when it wasn't tried, or what was kept can't be read any more."""
+    def find(self, recipe: str) -> Trial | None:
+        """Return the trial of a recipe; None when it wasn't tried, or its file can't be read."""
         try:
-            return msgspec.json.decode(self._file(recipe).read_bytes(), type=Attempt)
+            return msgspec.json.decode(self._file(recipe).read_bytes(), type=Trial)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def keep(self, attempt: Attempt) -> Attempt:
-        """Write it, whole or not at all."""
-        file = self._file(attempt.recipe)
+    def keep(self, trial: Trial) -> Trial:
+        """Write a trial to disk, and return it."""
+        file = self._file(trial.recipe)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(attempt)))
-        partial.replace(file)
-        return attempt
+        atomic_write(file, msgspec.json.format(msgspec.json.encode(trial)))
+        return trial
 
     def explain(self, recipe: str, traceback: str) -> Path:
-        """Write down how a recipe went wrong that nobody expected to; gives the file."""
+        """Write the traceback of an unexpected failure; return the file."""
         file = self._file(recipe).with_name(_TRACEBACK)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(traceback, "utf-8")

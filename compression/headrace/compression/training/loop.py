@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import hashlib
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +19,10 @@ from torch import Tensor
 
 from headrace.compression.errors import CompressionError, NotApplicable
 from headrace.compression.networks.network import Network
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.train import Epoch, Training
-from headrace.compression.training.training_data import Lessons, weights_digest
+from headrace.compression.steps import StepContext
+from headrace.compression.training.options import Epoch, Training
+from headrace.compression.training.training_data import TrainingData, weights_digest
+from headrace.contracts.files import atomic_file
 
 CHECKPOINT: Final = "training.pt"
 
@@ -31,7 +31,7 @@ _EPOCH_STRIDE: Final = 1_000_003
 
 
 class _State(TypedDict):
-    """What a checkpoint holds; only tensors and plain values, so that it loads without pickle's dangers."""
+    """The contents of a checkpoint: only tensors and plain values, which load without pickle's dangers."""
 
     fingerprint: str
     weights: dict[str, Any]
@@ -42,7 +42,7 @@ class _State(TypedDict):
 
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
-    """Have torch use so many threads (0: as many as it did) and deterministic algorithms, for a while."""
+    """Make torch use this number of threads (0: as before) and deterministic algorithms within the block."""
     before = torch.get_num_threads()
     deterministic, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
@@ -60,17 +60,17 @@ def computing(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class Fitting:
-    """One training of one network, which it changes."""
+class TrainingLoop:
+    """The training loop of one network, which it changes."""
 
     def __init__(
-        self, network: Network, lessons: Lessons, training: Training, workshop: Workshop, folder: Path
+        self, network: Network, data: TrainingData, training: Training, context: StepContext, folder: Path
     ) -> None:
         """folder: of the checkpoint. Raises NotApplicable when the network has nothing to train."""
         self._network = network
-        self._lessons = lessons
+        self._data = data
         self._training = training
-        self._workshop = workshop
+        self._context = context
         self._file = folder / CHECKPOINT
         weights = [each for each in network.module.parameters() if each.requires_grad]
         if not weights:
@@ -97,7 +97,7 @@ class Fitting:
         return tuple(history)
 
     def _split(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        rows = np.random.default_rng(self._workshop.seed).permutation(len(self._lessons.rows))
+        rows = np.random.default_rng(self._context.seed).permutation(len(self._data.rows))
         held = min(round(len(rows) * self._training.validation), len(rows) - 1)
         return np.sort(rows[held:]), np.sort(rows[:held])
 
@@ -109,7 +109,7 @@ class Fitting:
 
     def _epoch(self, number: int) -> Epoch:
         # Seeded anew, so that an epoch is the same whether or not it was this process that ran the one before.
-        torch.manual_seed((self._workshop.seed * _EPOCH_STRIDE + number) % 2**63)
+        torch.manual_seed((self._context.seed * _EPOCH_STRIDE + number) % 2**63)
         self._network.module.train()
         order = self._train_rows[torch.randperm(len(self._train_rows)).numpy()]
         total = 0.0
@@ -117,7 +117,7 @@ class Fitting:
             step = (number - 1) * self._batches + index
             loss = self._step(rows, step, number)
             total += loss * len(rows)
-            self._workshop.progress(
+            self._context.progress(
                 step + 1, self._training.epochs * self._batches, f"training: epoch {number}, loss {loss:.3g}"
             )
         train_loss = total / len(order)
@@ -145,9 +145,9 @@ class Fitting:
         return found
 
     def _loss(self, rows: NDArray[np.intp]) -> Tensor:
-        inputs, labels, targets = self._lessons.batch(rows)
+        inputs, labels, targets = self._data.batch(rows)
         given = self._network.named(self._network.module(*self._network.arguments(inputs)))
-        objective = self._lessons.objective
+        objective = self._data.objective
         return objective.loss(given[objective.output], labels, targets)
 
     def _validate(self, epoch: int) -> float:
@@ -165,9 +165,9 @@ class Fitting:
         return found
 
     def _fingerprint(self) -> str:
-        """Tell this training from any other: its options, seed, rows and first weights."""
-        parts = (dataclasses.asdict(self._training), self._workshop.seed, torch.__version__)
-        text = f"{parts}{weights_digest(self._network.module)}{self._lessons.fingerprint()}"
+        """Return a checksum of the training: its options, seed, rows and initial weights."""
+        parts = (dataclasses.asdict(self._training), self._context.seed, torch.__version__)
+        text = f"{parts}{weights_digest(self._network.module)}{self._data.fingerprint()}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _resume(self, fingerprint: str) -> _State | None:
@@ -184,7 +184,7 @@ class Fitting:
         return state
 
     def _save(self, fingerprint: str, best: dict[str, Any], history: list[Epoch]) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint."""
         state: _State = {
             "fingerprint": fingerprint,
             "weights": self._network.module.state_dict(),
@@ -192,9 +192,5 @@ class Fitting:
             "optimizer": self._optimizer.state_dict(),
             "history": [(epoch.number, epoch.train_loss, epoch.validation_loss) for epoch in history],
         }
-        partial = self._file.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with atomic_file(self._file) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._file)

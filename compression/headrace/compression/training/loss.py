@@ -1,16 +1,16 @@
-"""What training minimises: which output of a network is trained, and against what. Imports torch."""
+"""The loss of a training, and the choice of the output that it is computed from. Imports torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.errors import DataError
 from headrace.compression.networks.network import Network
 from headrace.contracts import Tensors
@@ -19,9 +19,6 @@ Kind: TypeAlias = Literal["classes", "values"]
 
 #: A class that a row without label has.
 NO_CLASS: Final = -1
-
-#: How far the sum of probabilities may be from 1.
-_SUM_TOLERANCE: Final = 1e-3
 
 #: Softmax in FP32 gives plain 0 below this, whose logarithm could not be trained with.
 _LEAST_PROBABILITY: Final = 1e-12
@@ -42,10 +39,10 @@ class Objective:
     alpha: float
 
     def loss(self, given: Tensor, labels: Tensor | None, targets: Tensor | None) -> Tensor:
-        """Give the mean loss of a batch.
+        """Return the mean loss of a batch.
 
-        given: what the network gave. labels: classes, or values of its shape; NO_CLASS or NaN for none. targets: what
-        the teacher gave: logits, or values of its shape.
+        given: the network's output. labels: classes, or values of its shape; NO_CLASS or NaN for none. targets: the
+        teacher's output: logits, or values of its shape.
         """
         if self.kind == "classes":
             scores = logits_of(given, probabilities=self.probabilities)
@@ -83,7 +80,7 @@ def _squared_error(given: Tensor, labels: Tensor) -> tuple[Tensor, int]:
 
 
 def logits_of(given: Tensor, *, probabilities: bool) -> Tensor:
-    """Give scores whose softmax are the probabilities of the classes, [rows, …, classes].
+    """Return scores whose softmax is the probabilities of the classes, [rows, …, classes].
 
     A last dimension of 1 is the score of the second of two classes.
     """
@@ -91,13 +88,6 @@ def logits_of(given: Tensor, *, probabilities: bool) -> Tensor:
     if scores.shape[-1] == 1:
         scores = torch.cat([1 - scores if probabilities else torch.zeros_like(scores), scores], dim=-1)
     return scores.clamp_min(_LEAST_PROBABILITY).log() if probabilities else scores
-
-
-def are_probabilities(scores: NDArray[Any]) -> bool:
-    """Whether scores [rows, …, classes] are already probabilities; one column is, if within 0..1."""
-    if scores.min(initial=0) < 0 or scores.max(initial=0) > 1 + _SUM_TOLERANCE:
-        return False
-    return scores.shape[-1] == 1 or bool(np.abs(scores.sum(-1, dtype=np.float64) - 1).max(initial=0) < _SUM_TOLERANCE)
 
 
 def choose(network: Network, labels: NDArray[Any] | None, taught: Tensors | None) -> tuple[str, Kind]:

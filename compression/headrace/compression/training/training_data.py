@@ -1,4 +1,4 @@
-"""Prepares what a network is trained with: rows, labels, a teacher's soft targets, and the loss. Imports torch."""
+"""The data of a training: rows, labels, a teacher's soft targets, and the loss. Imports torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headrace.compression.data.dataset import Dataset
+from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.errors import DataError
 from headrace.compression.networks.network import Network, as_array, as_tensor
-from headrace.compression.recipes.steps import Workshop
-from headrace.compression.training.loss import NO_CLASS, Objective, are_probabilities, choose, find_taught, logits_of
-from headrace.compression.training.train import Training
+from headrace.compression.steps import StepContext
+from headrace.compression.training.loss import NO_CLASS, Objective, choose, find_taught, logits_of
+from headrace.compression.training.options import Training
 from headrace.contracts import ModelPackage, Tensors
+from headrace.contracts.files import atomic_file
 from headrace.runtimes.loading import load_model
 
 Teacher: TypeAlias = Network | ModelPackage
@@ -28,8 +30,8 @@ _TEACHER_ROWS: Final = 64
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """Rows to learn from. labels: classes or values, one entry a row; targets: what the teacher gave; None if none."""
+class TrainingData:
+    """Rows to train with. labels: classes or values, one entry a row; targets: the teacher's outputs; None if none."""
 
     rows: Dataset
     labels: NDArray[Any] | None
@@ -38,14 +40,14 @@ class Lessons:
     labelled_rows: int
 
     def fingerprint(self) -> str:
-        """Give a checksum of all of it."""
+        """Return a checksum of rows, labels, targets and objective."""
         digest = hashlib.sha256(repr(self.objective).encode())
         for array in (*self.rows.inputs.values(), self.labels, self.targets):
             digest.update(_content(array))
         return digest.hexdigest()
 
     def batch(self, numbers: NDArray[np.intp]) -> tuple[Tensors, Tensor | None, Tensor | None]:
-        """Give the inputs, labels and targets of some rows."""
+        """Return the inputs, labels and targets of some rows."""
         return (
             {name: array[numbers] for name, array in self.rows.inputs.items()},
             None if self.labels is None else as_tensor(self.labels[numbers]),
@@ -55,18 +57,18 @@ class Lessons:
 
 def prepare(
     network: Network,
-    workshop: Workshop,
+    context: StepContext,
     training: Training,
     given: tuple[Teacher | None, Dataset | None, Path],
-) -> Lessons:
-    """Gather what to train with. given: the teacher, more rows for it to label, the folder to keep its answers in.
+) -> TrainingData:
+    """Gather the data of a training. given: the teacher, more rows for it to label, the folder to keep its answers in.
 
     Raises DataError when there is nothing to learn from, or nothing that the network can learn.
     """
     teacher, unlabelled, folder = given
     if unlabelled is not None and teacher is None:
         raise DataError("rows without labels teach nothing without a teacher; name one, or leave the rows out")
-    rows = _joined(workshop.data.train, unlabelled)
+    rows = _joined(context.data.train, unlabelled)
     network.arguments(rows.inputs)
     labels = read_labels(rows.labels, network.labels)
     known = np.zeros(len(rows), bool) if labels is None else _is_known(labels)
@@ -77,7 +79,7 @@ def prepare(
     if teacher is None:
         assert labels is not None
         rows, labels, known = rows.take(np.flatnonzero(known)), labels[known], known[known]
-    taught = None if teacher is None else _ask(teacher, network.example, workshop)
+    taught = None if teacher is None else _ask(teacher, network.example, context)
     output, kind = choose(network, labels, taught)
     example = network.infer(network.example)[output]
     objective = Objective(
@@ -90,8 +92,8 @@ def prepare(
     targets = None
     if teacher is not None and taught is not None:
         key = _counterpart(output, example.shape[1:], taught)
-        targets = _targets(teacher, rows, (key, kind), workshop, folder)
-    return Lessons(rows, labels, targets, objective, int(known.sum()))
+        targets = _targets(teacher, rows, (key, kind), context, folder)
+    return TrainingData(rows, labels, targets, objective, int(known.sum()))
 
 
 def _counterpart(output: str, shape: tuple[int, ...], taught: Tensors) -> str:
@@ -120,7 +122,7 @@ def _joined(train: Dataset, unlabelled: Dataset | None) -> Dataset:
 
 
 def read_labels(labels: NDArray[Any] | None, names: tuple[str, ...]) -> NDArray[Any] | None:
-    """Give labels as INT64 classes, -1 for none, or as FP32 values, NaN for none.
+    """Return labels as INT64 classes, -1 for none, or as FP32 values, NaN for none.
 
     names: of the classes, which labels of text are looked up in; "" is none. Raises DataError for one that isn't there.
     """
@@ -139,13 +141,13 @@ def read_labels(labels: NDArray[Any] | None, names: tuple[str, ...]) -> NDArray[
 
 
 def _is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell which rows have at least one label."""
+    """Return which rows have at least one label."""
     known = labels != NO_CLASS if labels.dtype.kind == "i" else ~np.isnan(labels)
     return np.asarray(known.reshape(len(labels), -1).any(axis=1))
 
 
-def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], workshop: Workshop) -> Tensors:
-    """Give all that a teacher says of some rows."""
+def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], context: StepContext) -> Tensors:
+    """Return all outputs of a teacher for some rows."""
     if isinstance(teacher, Network):
         return teacher.infer(inputs)
     wanted = [spec.name for spec in teacher.manifest.inputs]
@@ -155,21 +157,21 @@ def _ask(teacher: Teacher, inputs: Mapping[str, NDArray[Any]], workshop: Worksho
             f"the teacher {teacher.name!r} needs the input {missing[0]!r}; the rows have {', '.join(inputs)}"
         )
     rows = len(next(iter(inputs.values())))
-    model = load_model(teacher, "cpu", workshop.threads)
+    model = load_model(teacher, "cpu", context.threads)
     try:
         parts = []
         for start in range(0, rows, _TEACHER_ROWS):
             parts.append(model.infer({name: inputs[name][start : start + _TEACHER_ROWS] for name in wanted}))
-            workshop.progress(min(start + _TEACHER_ROWS, rows), rows, "asking the teacher")
+            context.progress(min(start + _TEACHER_ROWS, rows), rows, "asking the teacher")
     finally:
         model.close()
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _targets(
-    teacher: Teacher, rows: Dataset, wanted: tuple[str, str], workshop: Workshop, folder: Path
+    teacher: Teacher, rows: Dataset, wanted: tuple[str, str], context: StepContext, folder: Path
 ) -> NDArray[np.float32]:
-    """Let the teacher label all rows, once: the answers are kept under a checksum of teacher and rows."""
+    """Label all rows by the teacher, once: its answers are kept under a checksum of teacher and rows."""
     output, kind = wanted
     digest = hashlib.sha256(_identity(teacher).encode())
     for array in rows.inputs.values():
@@ -178,11 +180,9 @@ def _targets(
     if kept.exists():
         answers: NDArray[Any] = np.load(kept, allow_pickle=False)
     else:
-        answers = _ask(teacher, rows.inputs, workshop)[output]
-        partial = kept.with_suffix(".partial")
-        with partial.open("wb") as file:
+        answers = _ask(teacher, rows.inputs, context)[output]
+        with atomic_file(kept) as file:
             np.save(file, answers, allow_pickle=False)
-        partial.replace(kept)
     if kind == "classes":
         # One batch alone may look like probabilities; all rows hardly.
         return as_array(logits_of(as_tensor(answers), probabilities=are_probabilities(answers)))
@@ -194,7 +194,7 @@ def _identity(teacher: Teacher) -> str:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Give a checksum of a module's weights and of how it is built."""
+    """Return a checksum of a module's weights and structure."""
     digest = hashlib.sha256(repr(module).encode())
     for name, value in module.state_dict().items():
         digest.update(name.encode())

@@ -13,6 +13,7 @@ from headrace.contracts.formatting import first_line
 from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.failures import passing_failure
 from headrace.runtimes.local.onnx_outputs import model_of_outputs
+from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
 from headrace.runtimes.local.onnx_types import datatype_of_tensor
 from headrace.runtimes.local.onnx_values import converted
 from headrace.runtimes.local.ports import Port, declared_rows
@@ -57,24 +58,20 @@ class OnnxRuntime:
 
     def load(self, package: ModelPackage) -> OnnxModel:
         """Load a package's `.onnx` file. Raises PackageError naming the cause."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _LOG_FATAL_ONLY
         # Threads that spin between batches steal the cores of the worker's own threads.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.use_env_allocators", "1")
+        entries = {"session.intra_op.allow_spinning": "0", "session.use_env_allocators": "1"}
         if package.manifest.files:
             # Of a model that is given as bytes ONNX Runtime doesn't know where its weights are.
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(package.file.parent)
-            )
+            entries["session.model_external_initializers_file_folder_path"] = str(package.file.parent)
+        config = SessionConfig(threads=self._threads, providers=self._providers, entries=entries)
         try:
-            session = ort.InferenceSession(model_of_outputs(package), options, providers=self._providers)
-        except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-            if (passing := passing_failure(exc)) is not None:
-                raise passing from exc
-            raise PackageError(f"{package.file} can't be loaded by ONNX Runtime: {first_line(exc)}") from exc
+            session = open_session(model_of_outputs(package), config)
+        except SessionFailed as exc:
+            if (passing := passing_failure(exc.cause)) is not None:
+                raise passing from exc.cause
+            raise PackageError(
+                f"{package.file} can't be loaded by ONNX Runtime: {first_line(exc.cause)}"
+            ) from exc.cause
         return OnnxModel(package, session)
 
 

@@ -6,19 +6,29 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from headrace.contracts import ModelPackage
+from headrace.runtimes.local.onnx_session import SessionFailed
 
 if TYPE_CHECKING:
     import onnx
 
 
 def model_of_outputs(package: ModelPackage) -> str | bytes:
-    """Return the path of a package's model; or the model without its other outputs, if the package keeps some only."""
+    """Return the path of a package's model; or the model without its other outputs, if the package keeps some only.
+
+    Raises SessionFailed when the model can't be read.
+    """
     keep = package.manifest.store.keep
     if not keep or set(keep) == {spec.name for spec in package.manifest.outputs}:
         return str(package.file)
-    import onnx
-
-    model = onnx.ModelProto.FromString(package.file.read_bytes())
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    except ImportError as exc:
+        raise SessionFailed(exc) from exc
+    try:
+        model = onnx.ModelProto.FromString(package.file.read_bytes())
+    except (DecodeError, OSError) as exc:
+        raise SessionFailed(exc) from exc
     _cut(model.graph, keep)
     return bytes(model.SerializeToString())
 

@@ -180,11 +180,11 @@ def compress(  # noqa: PLR0913, PLR0917  (the options of a command are its argum
     from headrace.cli.commands.compress.lock import alone
     from headrace.cli.commands.compress.outcome import refuse_unmeasured, tell
     from headrace.cli.commands.compress.progress import watched
-    from headrace.compression.evaluation.evaluate import MaxDrop
-    from headrace.compression.evaluation.metrics import metric_for
+    from headrace.compression.evaluation.max_drop import MaxDrop
+    from headrace.compression.evaluation.metric_choice import metric_for
     from headrace.compression.report import write_report
     from headrace.compression.search.inputs import Request, open_source
-    from headrace.compression.search.search import Goal, Search
+    from headrace.compression.search.search import Search, SearchConfig
 
     goes_to = _runtime_of(recipe or [], runtime)
     settings = settings_with(models=models, threads=threads)
@@ -201,7 +201,7 @@ def compress(  # noqa: PLR0913, PLR0917  (the options of a command are its argum
             return
         manifest = source.package.manifest
         chosen = metric_for(metric, manifest.signature, splits.test.labels, names=manifest.labels, output=output)
-        goal = Goal(
+        goal = SearchConfig(
             chosen,
             bound,
             goes_to,
@@ -214,7 +214,7 @@ def compress(  # noqa: PLR0913, PLR0917  (the options of a command are its argum
         )
         with watched(at_rows) as watcher:
             climbed = Search(source, splits, goal, folder, watcher)
-            found = climbed.try_recipes(recipe) if recipe else climbed.climb()
+            found = climbed.try_recipes(recipe) if recipe else climbed.run()
         page = write_report(found, report or climbed.folder, splits.test)
         promoted = climbed.promote(found, ModelDirectory(settings.models)) if promote else None
     refuse_unmeasured(found)

@@ -14,21 +14,21 @@ from headrace.contracts import ModelPackage
 from headrace.contracts.formatting import sized
 
 if TYPE_CHECKING:
-    from headrace.compression.search.search import Found
-    from headrace.compression.search.trials import Attempt, Verdict
+    from headrace.compression.search.search import SearchResult
+    from headrace.compression.search.trials import Trial, Verdict
 
 #: Columns between two of a table; and those that a reason gets on the narrowest terminal.
 _GAP: Final = 2
 _LEAST_REASON: Final = 24
 
 
-def refuse_unmeasured(found: Found) -> None:
+def refuse_unmeasured(found: SearchResult) -> None:
     """Raise CompressionError if the only recipe that was asked for could not be measured; the report tells of more."""
     if len(found.attempts) == 1 and found.attempts[0].figures is None:
         raise CompressionError(f"{found.attempts[0].recipe}: {found.attempts[0].reason}")
 
 
-def tell(found: Found, pages: Path, promoted: ModelPackage | None, *, as_json: bool) -> None:
+def tell(found: SearchResult, pages: Path, promoted: ModelPackage | None, *, as_json: bool) -> None:
     """Print the outcome. pages: the report for people. promoted: the new version, or None."""
     if as_json:
         document: dict[str, Any] = {
@@ -47,7 +47,7 @@ def tell(found: Found, pages: Path, promoted: ModelPackage | None, *, as_json: b
     _conclude(found, pages, promoted)
 
 
-def _row(attempt: Attempt, verdict: Verdict, at_rows: int) -> tuple[object, ...]:
+def _row(attempt: Trial, verdict: Verdict, at_rows: int) -> tuple[object, ...]:
     if attempt.figures is None:
         return (attempt.recipe, *"-" * 6, verdict.reason)
     selection, measurement = attempt.figures
@@ -79,7 +79,7 @@ def clipped(text: str, room: int) -> str:
     return text if len(text) <= room else f"{text[: room - 1].rstrip()}…"
 
 
-def _conclude(found: Found, pages: Path, promoted: ModelPackage | None) -> None:
+def _conclude(found: SearchResult, pages: Path, promoted: ModelPackage | None) -> None:
     baseline = found.baseline_test
     lines: list[tuple[str, object]] = [
         ("original", f"{found.origin}: {baseline.describe()} on {baseline.rows} test rows")
@@ -101,7 +101,7 @@ def _conclude(found: Found, pages: Path, promoted: ModelPackage | None) -> None:
         say("workers that run already must be restarted to serve it")
 
 
-def _gain(attempt: Attempt, at_rows: int) -> str:
+def _gain(attempt: Trial, at_rows: int) -> str:
     assert attempt.measurement is not None
     figures, baseline = attempt.measurement.at(at_rows), attempt.measurement.baseline
     parts = []

@@ -14,11 +14,11 @@ from headrace.cli.terminal.console import err
 from headrace.contracts.formatting import sized
 
 if TYPE_CHECKING:
-    from headrace.compression.search.trials import Attempt, Verdict
+    from headrace.compression.search.trials import Trial, Verdict
 
 
 class Terminal:
-    """A Watcher of a search, for a person. Without a terminal only the lines are written."""
+    """Shows a search to a person (`SearchCallbacks`). Without a terminal only the lines are written."""
 
     def __init__(self, at_rows: int) -> None:
         """at_rows: whose time is shown."""
@@ -52,12 +52,12 @@ class Terminal:
         if self._task is not None:
             self._bar.update(self._task, completed=done, total=of or None, what=what)
 
-    def ended(self, attempt: Attempt, verdict: Verdict) -> None:
+    def ended(self, attempt: Trial, verdict: Verdict) -> None:
         """Write a line on what became of a recipe."""
         self._bar.console.print(line_of(attempt, verdict, self._at_rows))
 
 
-def line_of(attempt: Attempt, verdict: Verdict, at_rows: int) -> Text:
+def line_of(attempt: Trial, verdict: Verdict, at_rows: int) -> Text:
     """Write a recipe's figures and verdict in one line."""
     line = Text(f"{attempt.recipe:<40} ", style="bold" if verdict.pays else "")
     if attempt.figures is not None:

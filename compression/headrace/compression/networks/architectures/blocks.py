@@ -31,7 +31,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hardswish":
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs channels by what all pixels say (Hu et al. 2018): pool, squeeze, expand, gate."""
+    """A gate on channels by the mean of all pixels (Hu et al. 2018): pool, squeeze, expand, gate."""
 
     def __init__(self, channels: int, squeezed: int, activation: str, gate: nn.Module) -> None:
         """gate: from the logits of channels to their weights."""
@@ -82,7 +82,7 @@ class InvertedResidual(nn.Module):
 
 
 def pooled_classifier(channels: int, classes: int, hidden: int = 0, activation: str = "hardswish") -> nn.Sequential:
-    """Give the head: mean over all pixels, an optional hidden layer, logits [rows, classes]."""
+    """Return the head: mean over all pixels, an optional hidden layer, logits [rows, classes]."""
     layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if hidden:
         layers += [nn.Linear(channels, hidden), ACTIVATIONS[activation]()]

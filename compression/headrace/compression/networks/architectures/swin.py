@@ -62,7 +62,7 @@ class WindowLayer(nn.Module):
         return features[:, :height, :width]
 
     def _mask(self) -> Tensor:
-        """Give [windows, tokens, tokens]: 0 between tokens that were neighbours before the shift, else far away."""
+        """Return [windows, tokens, tokens]: 0 between tokens that were neighbours before the shift, else far away."""
         regions = torch.zeros(1, *self.padded, 1)
         if self.shift:
             parts = (slice(0, -self.window), slice(-self.window, -self.shift), slice(-self.shift, None))
@@ -110,7 +110,7 @@ class SwinTransformer(nn.Module):
         self.classify = nn.Linear(width, task.classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give logits [rows, classes]."""
+        """Return logits [rows, classes]."""
         features = self.layers(self.patch_norm(self.patches(image).permute(0, 2, 3, 1)))
         logits: Tensor = self.classify(self.norm(features).mean(dim=(1, 2)))
         return logits

@@ -23,7 +23,7 @@ class ImageTask:
 
     @property
     def halvings_left_out(self) -> int:
-        """How many of the five halvings of a family don't suit images as small as these.
+        """The number of the five halvings of a family that images this small leave out.
 
         The first ones are left out, as is usual for 32-pixel images: 0 from 128 pixels on, 2 for 32, 5 for 4.
         """
@@ -34,14 +34,14 @@ class ImageTask:
 
 
 class Halvings:
-    """Gives the stride of each halving of a family in turn: 1 for those that are left out, then 2."""
+    """The strides of a family's halvings in turn: 1 for those that are left out, then 2."""
 
     def __init__(self, task: ImageTask) -> None:
         """task: that the family is fitted to."""
         self._left_out = task.halvings_left_out
 
     def next(self) -> int:
-        """Give the stride of the next halving."""
+        """Return the stride of the next halving."""
         if self._left_out:
             self._left_out -= 1
             return 1

@@ -20,7 +20,7 @@ _LEAST_PATCHES: Final = 7
 
 
 class VisionTransformer(nn.Module):
-    """Patches become tokens, a class token gathers what they say."""
+    """A transformer over patches as tokens, with a class token."""
 
     def __init__(self, task: ImageTask) -> None:
         """task: the position embedding is for images of its size alone."""
@@ -37,7 +37,7 @@ class VisionTransformer(nn.Module):
         self.classify = nn.Linear(_WIDTH, task.classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give logits [rows, classes]."""
+        """Return logits [rows, classes]."""
         tokens = self.patches(image).flatten(2).transpose(1, 2)
         # Not len(tokens), which a trace would freeze.
         tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.positions

@@ -1,4 +1,4 @@
-"""Finds the ranges of activations: every calibration row runs through the model, and what flows is measured.
+"""Calibration: the ranges of activations, measured with every calibration row.
 
 One batch's activations are in memory at a time, whatever the number of rows: the first pass keeps the smallest and the
 largest value of each tensor; a second one, for methods that cut outliers off, keeps a histogram of each.
@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from headrace.compression.data.row_layout import RowRuns
 from headrace.compression.errors import CompressionError
-from headrace.compression.quantization.onnx_model.blame import refusal
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.onnx_model.failure_messages import refusal
+from headrace.compression.steps import StepContext
 from headrace.contracts import Tensors
 from headrace.contracts.formatting import first_line
+from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -29,9 +30,6 @@ Ranges: TypeAlias = dict[str, tuple[float, float]]
 
 #: Fewer rows than this say little about what a model will meet; more than some hundred rarely change a range.
 MINIMUM_ROWS: Final = 32
-
-#: Rows of one run: all activations of a batch are in memory at once.
-BATCH_ROWS: Final = 16
 
 #: An int8 tensor has 255 steps. Histograms have a multiple of that, so that each candidate cut is a whole number of
 #: bins a step.
@@ -48,36 +46,30 @@ class Probe:
     def __init__(self, model: onnx.ModelProto, tensors: list[str], threads: int) -> None:
         """tensors: to be given, of those inside. Raises CompressionError when ONNX Runtime can't load the model."""
         import onnx
-        import onnxruntime as ort
 
         probed = onnx.ModelProto()
         probed.CopyFrom(model)
         given = {output.name for output in probed.graph.output}
         probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in given)
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = threads
         # Every tensor must be there to be looked at, and as the node gives it.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        config = SessionConfig(threads=threads, optimization="none")
         try:
-            self._session = ort.InferenceSession(
-                probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+            self._session = open_session(probed, config)
+        except SessionFailed as exc:
             raise CompressionError(
                 refusal(
                     "onnxruntime",
                     "load the model to calibrate",
-                    exc,
+                    exc.cause,
                     model,
                     "try a recipe that needs no ranges, such as int8-dynamic or int8-weights",
                 )
-            ) from exc
+            ) from exc.cause
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._tensors = tensors
 
     def run(self, rows: Tensors) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Give every tensor with its values for some rows."""
+        """Yield every tensor with its values for some rows."""
         feed = {name: array for name, array in rows.items() if name in self._inputs}
         try:
             values = self._session.run(self._tensors, feed)
@@ -87,7 +79,7 @@ class Probe:
 
 
 def find_ranges(
-    model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, method: Method = "minmax", percentile: float = 99.99
+    model: onnx.ModelProto, rows: RowRuns, context: StepContext, method: Method = "minmax", percentile: float = 99.99
 ) -> Ranges:
     """Find the range of every float32 tensor that flows between nodes.
 
@@ -95,12 +87,12 @@ def find_ranges(
     entropy cuts where the distribution loses least (Kullback-Leibler divergence; S. Migacz, 8-bit inference with
     TensorRT, 2017). A tensor that held NaN or infinity, or nothing in all rows, has none.
     """
-    probe = Probe(model, float_tensors(model), workshop.threads)
+    probe = Probe(model, float_tensors(model), context.threads)
     batches = list(rows.runs())
     passes = 1 if method == "minmax" else 2
     ranges: Ranges = {}
     for done, batch in enumerate(batches):
-        workshop.progress(done, passes * len(batches), "calibration")
+        context.progress(done, passes * len(batches), "calibration")
         for name, values in probe.run(batch):
             if values.size:
                 low, high = float(values.min()), float(values.max())
@@ -111,7 +103,7 @@ def find_ranges(
         return ranges
     histograms = {name: np.zeros(_LEVELS * _BINS_PER_LEVEL, np.int64) for name in ranges}
     for done, batch in enumerate(batches):
-        workshop.progress(len(batches) + done, passes * len(batches), "calibration")
+        context.progress(len(batches) + done, passes * len(batches), "calibration")
         for name, values in probe.run(batch):
             if values.size and name in ranges:
                 histograms[name] += np.histogram(values, histograms[name].size, _frame(ranges[name]))[0]
@@ -134,7 +126,7 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def _frame(found: tuple[float, float]) -> tuple[float, float]:
-    """Give the ends of a histogram: from zero for tensors of one sign, as after ReLU; else even around zero."""
+    """Return the ends of a histogram: from zero for tensors of one sign, as after ReLU; else even around zero."""
     low, high = found
     reach = max(abs(low), abs(high)) or 1.0
     return (0.0, reach) if low >= 0 else (-reach, 0.0) if high <= 0 else (-reach, reach)
@@ -171,7 +163,7 @@ def _zero_bin(frame: tuple[float, float], bins: int) -> int:
 def _cut(
     histogram: NDArray[np.int64], width: int, frame: tuple[float, float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give what `width` bins a step leave of a histogram: with the outliers at the ends, and coarse."""
+    """Return a histogram cut to `width` bins a step: with the outliers at the ends, and coarse."""
     kept = _LEVELS * width
     # The part that stays: next to zero for tensors of one sign, around it for others.
     start = 0 if frame[0] == 0 else histogram.size - kept if frame[1] == 0 else (histogram.size - kept) // 2

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
-from headrace.compression.quantization.int8.processor import needs_narrow_weights
-from headrace.compression.quantization.int8.quantizer import manner, per_channel_or_tensor, run_quantizer
-from headrace.compression.quantization.int8.sensitivity import left_in_float
-from headrace.compression.quantization.onnx_model.excluded import chosen_nodes
-from headrace.compression.quantization.onnx_model.gemm import split_gemms
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.excluded import chosen_nodes
+from headrace.compression.onnx_model.gemm import split_gemms
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     array_of,
     drop_unused_weights,
     keep_layer_norms_apart,
@@ -25,8 +21,12 @@ from headrace.compression.quantization.onnx_model.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import checked_rows, finish
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import checked_rows, finish
+from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS
+from headrace.compression.quantization.int8.processor import needs_narrow_weights
+from headrace.compression.quantization.int8.quantizer import manner, per_channel_or_tensor, run_quantizer
+from headrace.compression.quantization.int8.sensitivity import left_in_float
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
@@ -55,16 +55,16 @@ class DynamicInt8:
     sensitive_share: float = 0.0
     weight_bits: Literal[7, 8] | None = None
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give the int8 package. Raises NotApplicable when no such operator has constant weights."""
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return the int8 package. Raises NotApplicable when no such operator has constant weights."""
         if unknown := set(self.operators) - {*_OPERATORS, "Gather"}:
             raise CompressionError(
                 f"DynamicInt8 can't quantize {', '.join(sorted(unknown))}; it knows MatMul, Gemm and Gather"
             )
         model = read_model(package, "DynamicInt8")
         refuse_quantized(model, "DynamicInt8")
-        room = workshop.room(self)
-        model = prepare(model, room)
+        folder = context.step_dir(self)
+        model = prepare(model, folder)
         chosen = chosen_nodes(model, self.exclude)
         operators = tuple(set(self.operators) & set(_OPERATORS))
         layers = [node.name for node in weighted_nodes(model.graph, operators) if node.name in chosen]
@@ -72,8 +72,8 @@ class DynamicInt8:
             raise NotApplicable(f"no {' or '.join(self.operators)} with constant weights is left for DynamicInt8")
         left_out: tuple[str, ...] = ()
         if self.sensitive_share:
-            rows = checked_rows(package, workshop, MINIMUM_ROWS)
-            left_out = left_in_float(model, rows, workshop, layers, self.sensitive_share)
+            rows = checked_rows(package, context, MINIMUM_ROWS)
+            left_out = left_in_float(model, rows, context, layers, self.sensitive_share)
         narrow = needs_narrow_weights() if self.weight_bits is None else self.weight_bits == 7
         kept = set(layers) - set(left_out)
         split_gemms(model, kept)
@@ -89,7 +89,7 @@ class DynamicInt8:
         def made(per_channel: bool, tried: dict[str, Any]) -> ModelPackage:
             step = dataclasses.replace(self, per_channel=per_channel)
             quantized = step._quantize(model, kept, narrow, bool(tried))
-            return finish(quantized, package, workshop, room, {**step_record(step), **facts, **tried})
+            return finish(quantized, package, context, folder, {**step_record(step), **facts, **tried})
 
         return per_channel_or_tensor(model, self.per_channel, made)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+from headrace.compression.onnx_model.source import consumers, producers
 from headrace.compression.quantization.int8.sensitivity import WEIGHTED
-from headrace.compression.quantization.onnx_model.source import consumers, producers
 
 if TYPE_CHECKING:
     import onnx
 
 
 def after_a_layer(model: onnx.ModelProto, chosen: set[str]) -> set[str]:
-    """Give the chosen nodes without those that have neither weights nor an int8 layer before them.
+    """Return the chosen nodes without those that have neither weights nor an int8 layer before them.
 
     Int8 gains nothing there: the layer before them is in float, and so may they be.
     """

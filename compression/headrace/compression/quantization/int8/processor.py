@@ -1,4 +1,4 @@
-"""What this machine's processor can do with int8."""
+"""The int8 instructions of this machine's processor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CPU_INFO: Final = Path("/proc/cpuinfo")
 
 
 def needs_narrow_weights() -> bool:
-    """Tell whether weights should have 7 bits here.
+    """Whether weights should have 7 bits on this processor.
 
     x86 processors without VNNI add two int8 products in 16 bits, which overflows with 8-bit weights. Where the
     processor doesn't say, it is taken to have VNNI, as those made since 2020 do: 7 bits cost accuracy everywhere.

@@ -1,4 +1,4 @@
-"""Runs a quantizer of ONNX Runtime, quietly, and translates what it raises."""
+"""ONNX Runtime's quantizers, run without their log, and with their errors translated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace.compression.errors import CompressionError, DataError, NotApplicable, ProductFailed
-from headrace.compression.quantization.onnx_model.blame import culprit, failure, told
+from headrace.compression.onnx_model.failure_messages import failed_node, failure, node_failure
 from headrace.compression.silence import unlogged
 from headrace.contracts import ModelPackage
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run_quantizer(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], Any], how: str) -> onnx.ModelProto:
-    """Give the model that a quantizer makes of a copy.
+    """Return the model that a quantizer makes of a copy.
 
     make: creates an ONNXQuantizer or QDQQuantizer, which may fail already. how: "per channel", or what else was tried.
     Raises CompressionError naming the library, the node it failed at, and what can be done.
@@ -34,7 +34,7 @@ def run_quantizer(model: onnx.ModelProto, make: Callable[[onnx.ModelProto], Any]
 def per_channel_or_tensor(
     model: onnx.ModelProto, per_channel: bool, convert: Callable[[bool, dict[str, Any]], ModelPackage]
 ) -> ModelPackage:
-    """Give a product with a scale for each channel or, where that can't be made or can't run, for each tensor.
+    """Return a product with a scale for each channel or, where that can't be made or can't run, for each tensor.
 
     convert: makes it; told which, and what to record of it. Raises the CompressionError of the last that was tried.
     """
@@ -51,10 +51,10 @@ def per_channel_or_tensor(
         return convert(False, failed)
     except ProductFailed as exc:
         doing = f"run what its quantizer made {manner(False, bool(failed))}"
-        cause = culprit(exc, model)
-        raise CompressionError(told("onnxruntime", doing, cause, exc.message, model)) from exc
+        cause = failed_node(exc, model)
+        raise CompressionError(node_failure("onnxruntime", doing, cause, exc.message, model)) from exc
 
 
 def manner(per_channel: bool, again: bool) -> str:
-    """Say how a model is quantized, for a message. again: whether per channel failed before."""
+    """Describe how a model is quantized, for a message. again: whether per channel failed before."""
     return "per channel" if per_channel else "per channel or per tensor" if again else "per tensor"

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from headrace.compression.data.row_layout import RowRuns
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Ranges, find_ranges
-from headrace.compression.quantization.onnx_model.blame import refusal
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.failure_messages import refusal
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     array_of,
     attribute,
     producers,
@@ -27,9 +26,11 @@ from headrace.compression.quantization.onnx_model.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import checked_rows
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.onnx_model.verify import checked_rows
+from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Ranges, find_ranges
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, Tensors
+from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +50,7 @@ _FLOAT: Final = 1  # TensorProto.FLOAT
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """What int8 in one layer alone does to the outputs of the model.
+    """The effect of int8 in one layer alone on the outputs of the model.
 
     node: its name. operator: such as Conv. weights: how many numbers its weight holds. sqnr_db: signal to
     quantization noise of the worst output, in decibel; 20 dB is an error of a tenth, 40 dB of a hundredth.
@@ -61,7 +62,7 @@ class LayerSensitivity:
     sqnr_db: float
 
 
-def sensitivity(package: ModelPackage, workshop: Workshop, *, layers: int = 64) -> list[LayerSensitivity]:
+def sensitivity(package: ModelPackage, context: StepContext, *, layers: int = 64) -> list[LayerSensitivity]:
     """Measure the layers with constant weights, most sensitive first; needs no labels.
 
     layers: most that are measured; of more, as many are taken evenly from first to last.
@@ -69,7 +70,7 @@ def sensitivity(package: ModelPackage, workshop: Workshop, *, layers: int = 64) 
     """
     model = read_model(package, "the sensitivity of layers")
     refuse_quantized(model, "the sensitivity of layers")
-    rows = checked_rows(package, workshop, MINIMUM_ROWS)
+    rows = checked_rows(package, context, MINIMUM_ROWS)
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
         model = prepare(model, Path(folder))
     names = [node.name for node in weighted_nodes(model.graph, WEIGHTED)]
@@ -77,7 +78,7 @@ def sensitivity(package: ModelPackage, workshop: Workshop, *, layers: int = 64) 
         raise NotApplicable(
             "the model has no Conv, Gemm or MatMul with constant weights, so there is nothing to measure"
         )
-    return measure(model, rows, workshop, [names[position] for position in evenly(len(names), layers)])
+    return measure(model, rows, context, [names[position] for position in evenly(len(names), layers)])
 
 
 def most_sensitive(found: Sequence[LayerSensitivity], share: float) -> tuple[str, ...]:
@@ -87,7 +88,7 @@ def most_sensitive(found: Sequence[LayerSensitivity], share: float) -> tuple[str
 
 
 def left_in_float(
-    model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, layers: Sequence[str], share: float
+    model: onnx.ModelProto, rows: RowRuns, context: StepContext, layers: Sequence[str], share: float
 ) -> tuple[str, ...]:
     """Name the layers that a step leaves in float because they are the most sensitive `share`; none of 0.
 
@@ -98,7 +99,7 @@ def left_in_float(
         raise CompressionError(f"sensitive_share must be at least 0 and below 1, not {share}")
     if not share:
         return ()
-    left = most_sensitive(measure(model, rows, workshop, layers), share)
+    left = most_sensitive(measure(model, rows, context, layers), share)
     weight = {node.name: node.input[1] for node in model.graph.node if node.name in set(layers)}
     readers, leaving = Counter(weight.values()), Counter(weight[name] for name in left)
     left = tuple(name for name in layers if 2 * leaving[weight[name]] > readers[weight[name]])
@@ -107,15 +108,17 @@ def left_in_float(
     return left
 
 
-def measure(model: onnx.ModelProto, rows: RowRuns, workshop: Workshop, names: Sequence[str]) -> list[LayerSensitivity]:
+def measure(
+    model: onnx.ModelProto, rows: RowRuns, context: StepContext, names: Sequence[str]
+) -> list[LayerSensitivity]:
     """Simulate int8 in each of the named layers of a prepared model, most sensitive first."""
     sample = rows.take(evenly(len(rows), _ROWS))
-    ranges = find_ranges(model, sample, workshop)
-    simulation = _Simulation(model, names, ranges, workshop.threads)
+    ranges = find_ranges(model, sample, context)
+    simulation = _Simulation(model, names, ranges, context.threads)
     plain = simulation.run(sample, None)
     found = []
     for done, name in enumerate(names):
-        workshop.progress(done, len(names), f"sensitivity of {name}")
+        context.progress(done, len(names), f"sensitivity of {name}")
         noise = [_sqnr_db(want, have) for want, have in zip(plain, simulation.run(sample, name), strict=True)]
         node = simulation.nodes[name]
         found.append(LayerSensitivity(name, node.op_type, simulation.weights[name].size, min(noise)))
@@ -128,7 +131,7 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def rounded(weight: NDArray[Any], axis: int) -> NDArray[np.float32]:
-    """Give a weight as int8 with a scale for each channel would have it, in float."""
+    """Return a weight in float, rounded as int8 with a scale for each channel."""
     others = tuple(dimension for dimension in range(weight.ndim) if dimension != axis)
     scale = np.abs(weight).max(axis=others, keepdims=True) / 127
     scale[scale == 0] = 1
@@ -137,7 +140,7 @@ def rounded(weight: NDArray[Any], axis: int) -> NDArray[np.float32]:
 
 
 def channel_axis(node: onnx.NodeProto, dimensions: int) -> int:
-    """Give the dimension of a node's weight that counts its output channels."""
+    """Return the dimension of a node's weight that counts its output channels."""
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
         return dimensions - 1
     return 1 if node.op_type == "ConvTranspose" else 0
@@ -173,7 +176,7 @@ class _Simulation:
         self._inputs = {node.name for node in self._session.get_inputs()}
 
     def run(self, rows: RowRuns, layer: str | None) -> list[NDArray[Any]]:
-        """Give the outputs with one layer in int8, or none."""
+        """Return the outputs with one layer in int8, or none."""
         feed: Tensors = {}
         if layer is not None:
             node, weight = self.nodes[layer], self.weights[layer]
@@ -237,23 +240,18 @@ def _float_outputs(model: onnx.ModelProto) -> list[str]:
 
 
 def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
     try:
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
+        return open_session(model, SessionConfig(threads=threads))
+    except SessionFailed as exc:
         raise CompressionError(
             refusal(
                 "onnxruntime",
                 "simulate int8 in this model",
-                exc,
+                exc.cause,
                 model,
                 "recipes that measure no layers, such as int8-static, don't need that",
             )
-        ) from exc
+        ) from exc.cause
 
 
 def _sqnr_db(want: NDArray[Any], have: NDArray[Any]) -> float:

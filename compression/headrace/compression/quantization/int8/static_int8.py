@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from headrace.compression.errors import CompressionError, NotApplicable
-from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Method, Ranges, find_ranges, float_tensors
-from headrace.compression.quantization.int8.float_start import after_a_layer, pool_first
-from headrace.compression.quantization.int8.processor import needs_narrow_weights
-from headrace.compression.quantization.int8.quantizer import manner, per_channel_or_tensor, run_quantizer
-from headrace.compression.quantization.int8.sensitivity import WEIGHTED, left_in_float
-from headrace.compression.quantization.onnx_model.excluded import advice, chosen_nodes
-from headrace.compression.quantization.onnx_model.gemm import better_split, split_gemms
-from headrace.compression.quantization.onnx_model.preparation import prepare
-from headrace.compression.quantization.onnx_model.source import (
+from headrace.compression.onnx_model.excluded import advice, chosen_nodes
+from headrace.compression.onnx_model.gemm import better_split, split_gemms
+from headrace.compression.onnx_model.preparation import prepare
+from headrace.compression.onnx_model.source import (
     attribute,
     consumers,
     drop_unused_weights,
@@ -30,8 +25,13 @@ from headrace.compression.quantization.onnx_model.source import (
     weighted_nodes,
     weights_of,
 )
-from headrace.compression.quantization.onnx_model.verify import checked_rows, finish
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.onnx_model.verify import checked_rows, finish
+from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Method, Ranges, find_ranges, float_tensors
+from headrace.compression.quantization.int8.float_start import after_a_layer, pool_first
+from headrace.compression.quantization.int8.processor import needs_narrow_weights
+from headrace.compression.quantization.int8.quantizer import manner, per_channel_or_tensor, run_quantizer
+from headrace.compression.quantization.int8.sensitivity import WEIGHTED, left_in_float
+from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage
 
 if TYPE_CHECKING:
@@ -89,24 +89,24 @@ class StaticInt8:
     activations: Literal["uint8", "int8"] = "uint8"
     weight_bits: Literal[7, 8] | None = None
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give the int8 package. Raises DataError when there are fewer than 32 calibration rows, or wrong ones."""
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return the int8 package. Raises DataError when there are fewer than 32 calibration rows, or wrong ones."""
         model = read_model(package, "StaticInt8")
         refuse_quantized(model, "StaticInt8")
-        rows = checked_rows(package, workshop, MINIMUM_ROWS)
-        room = workshop.room(self)
-        model = prepare(model, room)
+        rows = checked_rows(package, context, MINIMUM_ROWS)
+        folder = context.step_dir(self)
+        model = prepare(model, folder)
         chosen = self._chosen(model)
         layers = [node.name for node in weighted_nodes(model.graph, WEIGHTED) if node.name in chosen]
         if not layers:
             raise NotApplicable("no Conv, Gemm or MatMul with constant weights is left for StaticInt8 to quantize")
-        left_out = left_in_float(model, rows, workshop, layers, self.sensitive_share)
+        left_out = left_in_float(model, rows, context, layers, self.sensitive_share)
         chosen -= set(left_out)
         split_gemms(model, better_split(model, chosen), adds="Sum")
         chosen = after_a_layer(model, chosen)
         keep_layer_norms_apart(model)
         pool_first(model, chosen)
-        ranges = find_ranges(model, rows, workshop, self.method, self.percentile)
+        ranges = find_ranges(model, rows, context, self.method, self.percentile)
         _refuse_without_range(model, chosen, ranges)
         narrow = needs_narrow_weights() if self.weight_bits is None else self.weight_bits == 7
         facts = {
@@ -121,7 +121,7 @@ class StaticInt8:
             quantized = step._quantize(model, ranges, chosen, narrow, bool(tried))
             let_branches_read_int8(quantized)
             leave_results_in_float(quantized, chosen, {node.name: node.output[0] for node in model.graph.node})
-            return finish(quantized, package, workshop, room, {**step_record(step), **facts, **tried})
+            return finish(quantized, package, context, folder, {**step_record(step), **facts, **tried})
 
         return per_channel_or_tensor(model, self.per_channel, made)
 
@@ -187,7 +187,7 @@ def _refuse_without_range(model: onnx.ModelProto, chosen: set[str], ranges: Rang
 
 
 def let_branches_read_int8(model: onnx.ModelProto) -> None:
-    """Have the graphs within, such as the branches of an If, read what was rounded where the graph around them does.
+    """Make inner graphs, such as the branches of an If, read the rounded tensors that the outer graph reads.
 
     ONNX Runtime's quantizer forgets them, but takes away every Relu whose work the rounding does.
     """

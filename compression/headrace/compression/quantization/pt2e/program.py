@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from headrace.compression.errors import MissingLibrary
-from headrace.compression.export.export import trace
+from headrace.compression.export.trace import trace
 from headrace.compression.networks.network import Network
 from headrace.compression.silence import quieted
 
@@ -44,7 +44,7 @@ class Program(nn.Module):
         return self.graph(*inputs)
 
     def train(self, mode: bool = True) -> Program:
-        """Let observers look, or not; the graph knows no other modes."""
+        """Enable or disable observers; the graph has no other modes."""
         from torchao.quantization import pt2e
 
         self.training = mode
@@ -78,7 +78,7 @@ def prepared(network: Network, *, trained: bool) -> Network:
 
 
 def converted(network: Network) -> tuple[nn.Module, int]:
-    """Give what `prepared` made, calibrated or trained, with weights of whole numbers; and how many of them it has."""
+    """Return a prepared program, calibrated or trained, with integer weights; and their number."""
     assert isinstance(network.module, Program)
     with quieted(*_LOGGERS):
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e

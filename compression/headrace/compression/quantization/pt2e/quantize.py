@@ -1,4 +1,4 @@
-"""Int8 in torch itself: PT2E quantization by torchao, from calibration alone or trained to bear it.
+"""Int8 in torch itself: PT2E quantization by torchao, from calibration alone or with quantization-aware training.
 
 The quantized network has whole numbers for weights, and says in its graph where values are rounded to 8 bits; ONNX
 Runtime and torch's compiler make integer arithmetic of that (Jacob et al. 2018, arXiv:1712.05877).
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from headrace.compression.errors import DataError, NotApplicable
 from headrace.compression.networks.loading import need_torch
 from headrace.compression.pruning.fine_tuning import FineTuning, tune
-from headrace.compression.recipes.steps import Workshop, step_record
+from headrace.compression.steps import StepContext, step_record
 from headrace.compression.training.train import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _TOLERANCE: Final = 0.05
 
 @dataclass(frozen=True)
 class Pt2eInt8(FineTuning):
-    """Quantizes convolutions and linear layers: weights to int8 per channel, what flows between them to uint8.
+    """Quantization of convolutions and linear layers: weights to int8 per channel, activations to uint8.
 
     trained: train with rounded weights and values, the network before as the teacher, so that it learns to do with
     them. The other options are for this alone; see FineTuning.
@@ -36,13 +36,13 @@ class Pt2eInt8(FineTuning):
     epochs: int = 15
     learning_rate: float = 3e-4
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
-        """Give the quantized network, for inference only.
+    def change(self, network: Network, context: StepContext) -> Network:
+        """Return the quantized network, for inference only.
 
         Raises NotApplicable when there is nothing to quantize, DataError without rows to calibrate or train with.
         """
         need_torch("PT2E quantization")
-        rows = workshop.data.train if self.trained else workshop.data.calibration
+        rows = context.data.train if self.trained else context.data.calibration
         if not len(rows):
             raise DataError(
                 f"int8 needs rows to {'train' if self.trained else 'calibrate'} with, and there are none; "
@@ -53,16 +53,16 @@ class Pt2eInt8(FineTuning):
 
         need_torchao()
 
-        with computing(workshop.threads):
+        with computing(context.threads):
             program = prepared(network, trained=self.trained)
-            workshop.progress(0, 1, "calibrating")
-            program.infer(workshop.data.calibration.inputs)
+            context.progress(0, 1, "calibrating")
+            program.infer(context.data.calibration.inputs)
         record: dict[str, Any] = step_record(self)
         if self.trained:
-            folder = checkpoint_folder(workshop, self)
-            tuned = tune(program, network, workshop, self, epochs=self.epochs, checkpoints=folder)
+            folder = checkpoint_folder(context, self)
+            tuned = tune(program, network, context, self, epochs=self.epochs, checkpoints=folder)
             program, record = tuned.network, {**record, **tuned.record}
-        with computing(workshop.threads):
+        with computing(context.threads):
             module, quantized = converted(program)
         if not quantized:
             raise NotApplicable(f"network {network.name!r} has no convolution or linear layer that PT2E could quantize")

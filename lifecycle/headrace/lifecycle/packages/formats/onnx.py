@@ -18,6 +18,7 @@ from headrace.lifecycle.packages.formats.origin import origin_of
 from headrace.lifecycle.packages.formats.sizes import declared_size
 from headrace.lifecycle.packages.formats.zipmap import replace_zipmaps
 from headrace.lifecycle.packages.graph_facts import graph_of
+from headrace.runtimes.local.onnx_session import SessionFailed, open_session
 from headrace.runtimes.local.onnx_types import ELEMENTS
 
 if TYPE_CHECKING:
@@ -99,13 +100,10 @@ def _declared(
     """Read inputs and outputs as ONNX Runtime finds them in the copy."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    # Above every level: the exception says the same.
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(str(target), options, providers=["CPUExecutionProvider"])
-    except Exception as exc:  # ONNX Runtime's exception classes share no base but Exception.
-        raise PackageError(f"ONNX Runtime {ort.__version__} can't load {source}: {_cause(exc, model)}") from exc
+        session = open_session(target)
+    except SessionFailed as exc:
+        raise PackageError(f"ONNX Runtime {ort.__version__} can't load {source}: {_cause(exc.cause, model)}") from exc
     defaults = _meant_defaults(session.get_overridable_initializers())
     inputs = [*session.get_inputs(), *defaults]
     if not inputs:

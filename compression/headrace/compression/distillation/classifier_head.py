@@ -1,4 +1,4 @@
-"""What an image classifier gives of its logits: found in one network, rebuilt on another. Imports torch."""
+"""The outputs of a classifier (label, probabilities, logits), detected and added to another network. Imports torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from headrace.compression.data.probabilities import are_probabilities
 from headrace.compression.errors import NotApplicable
 from headrace.compression.networks.architectures import ImageTask
 from headrace.compression.networks.network import Network, as_tensor
-from headrace.compression.training.loss import are_probabilities
 
 Kind: TypeAlias = Literal["label", "probabilities", "log-probabilities", "logits"]
 
@@ -20,18 +20,18 @@ _INSTEAD: Final = "a family of image classifiers can't take its place"
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """An image classifier's task, and its outputs: their kinds and datatypes, in order."""
+class ClassifierSpec:
+    """The task of an image classifier, and the kinds and datatypes of its outputs, in order."""
 
     task: ImageTask
     kinds: tuple[Kind, ...]
     datatypes: tuple[np.dtype[Any], ...]
 
 
-class Headed(nn.Module):
+class WithHead(nn.Module):
     """A network that gives logits [rows, classes], with the outputs of another classifier."""
 
-    def __init__(self, network: nn.Module, classifier: Classifier) -> None:
+    def __init__(self, network: nn.Module, classifier: ClassifierSpec) -> None:
         """classifier: whose outputs it gives."""
         super().__init__()
         self.network = network
@@ -53,8 +53,8 @@ class Headed(nn.Module):
         return tuple(outputs)
 
 
-def classifier_of(network: Network, labels: NDArray[Any] | None = None) -> Classifier:
-    """Tell what kind of image classifier a network is.
+def classifier_spec(network: Network, labels: NDArray[Any] | None = None) -> ClassifierSpec:
+    """Return the task and the outputs of an image classifier.
 
     labels: of rows, if there are any: whole numbers make scores of outputs that could be anything.
     Raises NotApplicable when it is none.
@@ -74,11 +74,11 @@ def classifier_of(network: Network, labels: NDArray[Any] | None = None) -> Class
     certain = any(kind != "logits" for kind in kinds) or len(network.labels) == count
     if not certain and not (labels is not None and labels.dtype.kind in "iu" and labels.max(initial=0) < count):
         raise NotApplicable(
-            f"nothing tells that what network {network.name!r} gives are scores of classes; give its class names, or "
-            "rows with labels"
+            f"it is unknown whether network {network.name!r} returns scores of classes; give its class names, or rows "
+            "with labels"
         )
     channels, height, width = images[0].shape[1:]
-    return Classifier(
+    return ClassifierSpec(
         ImageTask(channels, height, width, count), kinds, tuple(array.dtype for array in outputs.values())
     )
 

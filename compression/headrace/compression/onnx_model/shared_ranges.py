@@ -64,7 +64,7 @@ def _extremes(package: ModelPackage, rows: Tensors) -> Tensors:
 def _answers(
     package: ModelPackage, model: LoadedModel, rows: Tensors, most: int = 1, company: Tensors | None = None
 ) -> Tensors:
-    """Run at most so many rows at a time, each time with the company; the answers to the rows."""
+    """Run rows, each time beside the same others; return their answers."""
     inputs, outputs = package.manifest.inputs, package.manifest.signature.outputs
     answers = []
     for start in range(0, len(next(iter(rows.values()))), most):

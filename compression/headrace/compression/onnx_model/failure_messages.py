@@ -1,4 +1,4 @@
-"""Finds out what in a model a library failed at, and names the library: its exception alone tells nobody what to do."""
+"""Messages about failures of libraries: which node of the model they failed at, and a remedy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from headrace.compression.quantization.onnx_model.excluded import advice
-from headrace.compression.quantization.onnx_model.source import array_of, weights_of
+from headrace.compression.onnx_model.excluded import advice
+from headrace.compression.onnx_model.source import array_of, weights_of
 from headrace.contracts.formatting import first_line
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _QUOTED: Final = re.compile(r"[Nn]ame:? ?'([^']+)'|Node ?\(([^)]+)\)|`([^`]+)`|'
 _TELLING: Final = ("_name", "_info", "_tp", "weight")
 
 
-def whose(library: str) -> str:
+def versioned(library: str) -> str:
     """Name a library with its version."""
     try:
         return f"{library} {version(library)}"
@@ -33,25 +33,25 @@ def whose(library: str) -> str:
 
 
 def failure(library: str, doing: str, exc: Exception, model: onnx.ModelProto) -> str:
-    """Say in one line that a library failed, at what, why, and what can be done about it.
+    """Return one line that a library failed, at which node, why, and a remedy.
 
-    doing: what it was to do, such as "quantize this model per channel".
+    doing: its task, such as "quantize this model per channel".
     """
-    return told(library, doing, culprit(exc, model), f"{type(exc).__name__}: {first_line(exc)}", model)
+    return node_failure(library, doing, failed_node(exc, model), f"{type(exc).__name__}: {first_line(exc)}", model)
 
 
-def told(library: str, doing: str, node: onnx.NodeProto | None, cause: str, model: onnx.ModelProto) -> str:
-    """Say the same of a node that is known, or of none."""
+def node_failure(library: str, doing: str, node: onnx.NodeProto | None, cause: str, model: onnx.ModelProto) -> str:
+    """Return the same for a node that is known, or for none."""
     if node is None:
         return (
-            f"{whose(library)} can't {doing}, which is no fault of the model's: {cause}; try another recipe, such as "
-            f"int8-weights, or another version of {library}"
+            f"{versioned(library)} can't {doing}, which is no fault of the model's: {cause}; try another recipe, such "
+            f"as int8-weights, or another version of {library}"
         )
     odd = _not_finite(node, model)
     fault = f"since {odd!r} of the model holds NaN or infinity" if odd else "which is no fault of the model's"
     return (
-        f"{whose(library)} can't {doing}, {fault}: it fails at {node.op_type} {node.name!r} ({cause}); leave it out "
-        f"with {advice([node.name])}, or try another recipe, such as int8-weights"
+        f"{versioned(library)} can't {doing}, {fault}: it fails at {node.op_type} {node.name!r} ({cause}); leave it "
+        f"out with {advice([node.name])}, or try another recipe, such as int8-weights"
     )
 
 
@@ -66,11 +66,11 @@ def _not_finite(node: onnx.NodeProto, model: onnx.ModelProto) -> str:
 
 
 def refusal(library: str, doing: str, exc: Exception, model: onnx.ModelProto, remedy: str) -> str:
-    """Say in one line what a library can't do with a model, at which node if its message tells, and a remedy."""
-    return f"{whose(library)} can't {doing}{named_in(str(exc), model)}: {first_line(exc)}; {remedy}"
+    """Return one line that a library can't process a model, at which node if its message names one, and a remedy."""
+    return f"{versioned(library)} can't {doing}{named_in(str(exc), model)}: {first_line(exc)}; {remedy}"
 
 
-def culprit(exc: BaseException, model: onnx.ModelProto) -> onnx.NodeProto | None:
+def failed_node(exc: BaseException, model: onnx.ModelProto) -> onnx.NodeProto | None:
     """Find the node that a library was at when it raised: from what its functions held, or the words of its message."""
     nodes: dict[str, onnx.NodeProto] = {node.name: node for node in model.graph.node}
     readers: dict[str, onnx.NodeProto] = {
@@ -86,7 +86,7 @@ def culprit(exc: BaseException, model: onnx.ModelProto) -> onnx.NodeProto | None
 
 def named_in(text: str, model: onnx.ModelProto) -> str:
     """Return " at OPERATOR 'NAME'" if a message names a node or tensor of the model, else nothing."""
-    node = culprit(Exception(text), model)
+    node = failed_node(Exception(text), model)
     return f" at {node.op_type} {node.name!r}" if node is not None else ""
 
 

@@ -6,7 +6,7 @@ A step is a frozen value with its options. There are three kinds, in the order i
     ExportStep     a torch network in, a package out (ONNX, .pt2)
     PackageStep    a package in, a package out (int8, fp16, graph optimisation, conversion for another runtime)
 
-Steps leave what they are given as it was.
+Steps never modify their input.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 
 
 def no_progress(_done: int, _of: int, _what: str) -> None:
-    """Show nothing."""
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """Where a recipe is carried out, and with what.
+class StepContext:
+    """The folder, data and options with which steps run.
 
-    folder: of this attempt alone; every step makes a folder of its own in it (`room`). data: rows for calibration,
+    folder: of this trial alone; every step gets a subdirectory of its own (`step_dir`). data: rows for calibration,
     training and selection; never those of the final test. seed: of all that is random. threads: for running and
     training; the count at which the result will serve. progress: shown while a step takes its time.
     """
@@ -47,8 +47,8 @@ class Workshop:
     threads: int = 1
     progress: Progress = field(default=no_progress, compare=False)
 
-    def room(self, step: Step) -> Path:
-        """Make the folder of one step; empty, also when an interrupted attempt left something there."""
+    def step_dir(self, step: Step) -> Path:
+        """Make the folder of one step; empty, also when an interrupted run left files there."""
         import shutil
 
         folder = self.folder / step_name(step)
@@ -59,10 +59,10 @@ class Workshop:
 
 @runtime_checkable
 class NetworkStep(Protocol):
-    """Changes a torch network."""
+    """A step from a torch network to a torch network."""
 
-    def change(self, network: Network, workshop: Workshop) -> Network:
-        """Give a changed copy.
+    def change(self, network: Network, context: StepContext) -> Network:
+        """Return a changed copy.
 
         Raises NotApplicable when there is nothing in the network that it can change, DataError when it lacks data.
         """
@@ -71,19 +71,19 @@ class NetworkStep(Protocol):
 
 @runtime_checkable
 class ExportStep(Protocol):
-    """Makes a package of a torch network."""
+    """A step from a torch network to a package."""
 
-    def export(self, network: Network, workshop: Workshop) -> ModelPackage:
-        """Give a package that was compared with the network. Raises CompressionError when they differ."""
+    def export(self, network: Network, context: StepContext) -> ModelPackage:
+        """Return a package whose outputs were compared with the network's. Raises CompressionError when they differ."""
         ...
 
 
 @runtime_checkable
 class PackageStep(Protocol):
-    """Makes a package of another package."""
+    """A step from a package to a package."""
 
-    def convert(self, package: ModelPackage, workshop: Workshop) -> ModelPackage:
-        """Give a new package, in `workshop.room(self)`.
+    def convert(self, package: ModelPackage, context: StepContext) -> ModelPackage:
+        """Return a new package, in `context.step_dir(self)`.
 
         Raises NotApplicable when the model has nothing that it can change or is of another runtime, DataError when
         it lacks data, MissingLibrary.
@@ -106,7 +106,7 @@ def step_name(step: Step) -> str:
 
 
 def step_record(step: Step) -> dict[str, Any]:
-    """Give a step as the record keeps it: its class and all its options."""
+    """Return a step as provenance records it: its class and all its options."""
     return {"step": type(step).__name__, **dataclasses.asdict(step)}  # type: ignore[call-overload]
 
 

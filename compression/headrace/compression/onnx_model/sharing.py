@@ -1,4 +1,4 @@
-"""Keeps one copy of what several nodes read: equal constants, and equal nodes that compute from constants alone.
+"""Sharing of equal constants, and of equal nodes that compute from constants alone.
 
 Quantizers and optimisers make a constant of their own for each node, so that a weight which a recurrence reads at every
 step would be written as often as it has steps.
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from headrace.compression.quantization.onnx_model.source import array_of, graphs_of
+from headrace.compression.onnx_model.source import array_of, graphs_of
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +27,7 @@ _Key: TypeAlias = tuple[object, ...]
 
 @dataclass
 class _Scope:
-    """What a graph sees. known: constants by what they are. names: those of constants. renamed: those that went."""
+    """The constants in scope of a graph. known: by content. names: those of constants. renamed: those replaced."""
 
     known: dict[_Key, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""Makes a package of the ONNX model that a step made, and proves that it serves as the one before it did."""
+"""The end of a step on an ONNX model: its product becomes a package, verified against the source."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from headrace.compression.benchmarking.random_rows import random_rows
-from headrace.compression.data.row_layout import RowRuns, as_taken, rows_first
+from headrace.compression.data.random_rows import random_rows
+from headrace.compression.data.row_layout import RUN_ROWS, RowRuns, as_taken, rows_first
 from headrace.compression.errors import CompressionError, DataError, NotApplicable, ProductFailed
-from headrace.compression.quantization.int8.calibration import BATCH_ROWS
-from headrace.compression.quantization.onnx_model.shared_ranges import company_changes
-from headrace.compression.quantization.onnx_model.sharing import share_constants
-from headrace.compression.quantization.onnx_model.source import name_nodes, nodes_of, require_constants, sort_nodes
-from headrace.compression.recipes.steps import Workshop
+from headrace.compression.onnx_model.shared_ranges import company_changes
+from headrace.compression.onnx_model.sharing import share_constants
+from headrace.compression.onnx_model.source import name_nodes, nodes_of, require_constants, sort_nodes
+from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, PackageError, SignatureMismatch, Tensors, read_package
 from headrace.contracts.formatting import first_line
 from headrace.contracts.package.manifest import write_manifest
@@ -39,11 +38,11 @@ _TRIAL_SIZES: Final = (16, 64, 224)
 
 
 def finish(
-    model: onnx.ModelProto, source: ModelPackage, workshop: Workshop, room: Path, record: dict[str, Any]
+    model: onnx.ModelProto, source: ModelPackage, context: StepContext, folder: Path, record: dict[str, Any]
 ) -> ModelPackage:
-    """Write a step's model into its room as a package, load it and compare what it gives with the source.
+    """Write a step's model into its folder as a package, load it and compare its outputs with the source's.
 
-    record: of the step. Raises CompressionError when it can't be served as the source; the room is then empty.
+    record: of the step. Raises CompressionError when it can't be served as the source; the folder is then empty.
     """
     name_nodes(model.graph)
     sort_nodes(model.graph)
@@ -53,26 +52,26 @@ def finish(
     shares_range = any(node.op_type.startswith(BATCH_DEPENDENT) for node in nodes_of(model.graph))
     if shares_range:
         record = {**record, "batch_dependent": True, "notes": [*record.get("notes", []), _DEPENDS]}
-    room.mkdir(exist_ok=True)
-    file = room / MODEL_FILE
+    folder.mkdir(exist_ok=True)
+    file = folder / MODEL_FILE
     file.write_bytes(model.SerializeToString(deterministic=True))
-    product = derive_package(source, room, [file], runtime="onnxruntime", step=record)
+    product = derive_package(source, folder, [file], runtime="onnxruntime", step=record)
     try:
-        prove(product, source, workshop)
-        return _kept_apart(product, source, workshop) if shares_range else product
+        prove(product, source, context)
+        return _kept_apart(product, source, context) if shares_range else product
     except CompressionError:
-        shutil.rmtree(room)
+        shutil.rmtree(folder)
         raise
 
 
-def _kept_apart(product: ModelPackage, source: ModelPackage, workshop: Workshop) -> ModelPackage:
+def _kept_apart(product: ModelPackage, source: ModelPackage, context: StepContext) -> ModelPackage:
     """Have the requests to a product run alone where company changes its answers by more than quantization does."""
     manifest = product.manifest
     if not manifest.batching.independent_rows:
         return product
-    before, after = load(source, workshop.threads), load(product, workshop.threads)
+    before, after = load(source, context.threads), load(product, context.threads)
     try:
-        why = company_changes(source, before, after, proof_batches(source, workshop, before)[-1])
+        why = company_changes(source, before, after, proof_batches(source, context, before)[-1])
     finally:
         before.close()
         after.close()
@@ -101,19 +100,19 @@ def leave_out_notes(model: onnx.ModelProto) -> None:
             del model.opset_import[position]
 
 
-def prove(product: ModelPackage, source: ModelPackage, workshop: Workshop) -> None:
+def prove(product: ModelPackage, source: ModelPackage, context: StepContext) -> None:
     """Run both on the same rows: names, datatypes and shapes must be the same, and finite what was finite.
 
     Raises CompressionError naming the output that isn't.
     """
-    before = load(source, workshop.threads)
+    before = load(source, context.threads)
     try:
-        after = load(product, workshop.threads)
+        after = load(product, context.threads)
     except PackageError as exc:
         before.close()
         raise ProductFailed(f"the compressed model can't be loaded: {exc}") from exc
     try:
-        for batch in proof_batches(source, workshop, before):
+        for batch in proof_batches(source, context, before):
             _compare(run(before, batch, "the model"), _run_product(after, batch))
     finally:
         before.close()
@@ -140,19 +139,19 @@ def _run_product(model: LoadedModel, batch: Tensors) -> Tensors:
         raise ProductFailed(exc.message) from exc.__cause__
 
 
-def checked_rows(package: ModelPackage, workshop: Workshop, minimum: int) -> RowRuns:
-    """Give the calibration rows, checked.
+def checked_rows(package: ModelPackage, context: StepContext, minimum: int) -> RowRuns:
+    """Return the calibration rows, checked.
 
     Raises DataError when they are fewer than `minimum`, don't fit the model's inputs, or hold NaN or infinity.
     """
-    rows = workshop.data.calibration.inputs
+    rows = context.data.calibration.inputs
     count = len(next(iter(rows.values()), ()))
     if count < minimum:
         raise DataError(
             f"calibration needs at least {minimum} rows, but there are {count}; give more data, such as the rows that "
             "trained the model"
         )
-    checked = RowRuns.of(package, _fitting_rows(package, rows), BATCH_ROWS)
+    checked = RowRuns.of(package, _fitting_rows(package, rows), RUN_ROWS)
     for name, array in checked.tensors.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(f"the calibration rows hold NaN or infinity in {name!r}; leave those rows out")
@@ -167,11 +166,11 @@ def _fitting_rows(package: ModelPackage, rows: Tensors) -> Tensors:
         raise DataError(f"the calibration rows don't fit {package.name} {package.version}: {exc}") from exc
 
 
-def proof_batches(source: ModelPackage, workshop: Workshop, model: LoadedModel) -> list[Tensors]:
-    """Give batches to prove with: of real rows, repeated if there are few; of random ones if there are none."""
+def proof_batches(source: ModelPackage, context: StepContext, model: LoadedModel) -> list[Tensors]:
+    """Return batches to prove with: of real rows, repeated if there are few; of random ones if there are none."""
     inputs = source.manifest.inputs
-    if len(workshop.data.calibration):
-        rows = _fitting_rows(source, workshop.data.calibration.inputs)
+    if len(context.data.calibration):
+        rows = _fitting_rows(source, context.data.calibration.inputs)
         return [
             as_taken(inputs, {name: np.resize(array, (count, *array.shape[1:])) for name, array in rows.items()})
             for count in PROOF_ROWS

@@ -1,4 +1,4 @@
-"""Opens the ONNX file of a package for a step: what it can't change is refused here, by name."""
+"""The ONNX graph of a package: opened for a step, unless no step can change it; and look-ups in it."""
 
 from __future__ import annotations
 
@@ -93,17 +93,17 @@ def keep_layer_norms_apart(model: onnx.ModelProto) -> int:
 
 
 def weights_of(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Give the constant tensors of a graph by name."""
+    """Return the constant tensors of a graph by name."""
     return {tensor.name: tensor for tensor in graph.initializer}
 
 
 def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """Give the node that makes each tensor."""
+    """Return the node that makes each tensor."""
     return {name: node for node in graph.node for name in node.output if name}
 
 
 def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Give the nodes that read each tensor, by themselves or in a graph within them."""
+    """Return the nodes that read each tensor, by themselves or in a graph within them."""
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in _reads(node):
@@ -112,7 +112,7 @@ def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def array_of(tensor: onnx.TensorProto) -> NDArray[Any]:
-    """Give the values of a constant tensor."""
+    """Return the values of a constant tensor."""
     from onnx import numpy_helper
 
     array: NDArray[Any] = numpy_helper.to_array(tensor)
@@ -130,7 +130,7 @@ def attribute(node: onnx.NodeProto, name: str, default: float) -> float:
 
 
 def weighted_nodes(graph: onnx.GraphProto, operators: tuple[str, ...]) -> list[onnx.NodeProto]:
-    """Give the nodes of these operators whose second input is a constant float32 weight, in the order of the graph."""
+    """Return the nodes of these operators whose second input is a constant float32 weight, in graph order."""
     weights = weights_of(graph)
     return [
         node
@@ -160,7 +160,7 @@ def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def graphs_of(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """Give the graphs within a node, such as the branches of an If."""
+    """Return the graphs within a node, such as the branches of an If."""
     return [inner for found in node.attribute for inner in (*([found.g] if found.HasField("g") else []), *found.graphs)]
 
 
@@ -169,7 +169,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     makers = producers(graph)
     sorted_nodes: list[onnx.NodeProto] = []
     placed: set[str] = set()
-    # Each node with what it still waits for; a stack, since graphs are deeper than Python's recursion.
+    # Each node with the inputs it still waits for; a stack, since graphs are deeper than Python's recursion.
     for first in graph.node:
         stack = [first]
         while stack:
@@ -196,7 +196,7 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
-    """Give every node a name of its own, the same each time: nodes are left out of a step by name."""
+    """Name every node, the same each time: steps leave nodes out by name."""
     taken: set[str] = set()
     for position, node in enumerate(graph.node):
         if not node.name or node.name in taken:

@@ -14,7 +14,7 @@ from headrace.compression.errors import CompressionError
 if TYPE_CHECKING:
     import onnx
 
-    from headrace.compression.recipes.steps import Step
+    from headrace.compression.steps import Step
 
     StepType = TypeVar("StepType", bound=Step)
 
@@ -28,7 +28,7 @@ def advice(names: Iterable[str]) -> str:
 
 
 def chosen_nodes(model: onnx.ModelProto, exclude: Sequence[str]) -> set[str]:
-    """Give the names of the nodes that a step may change.
+    """Return the names of the nodes that a step may change.
 
     exclude: names of nodes or of operators, such as `Softmax`, or patterns of them, such as `/decoder/*`. Raises
     CompressionError for what the model hasn't.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from headrace.compression.quantization.onnx_model.source import array_of, attribute, drop_unused_weights, weights_of
+from headrace.compression.onnx_model.source import array_of, attribute, drop_unused_weights, weights_of
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,1 @@
+"""ONNX graphs: reading, preparation for quantization, and the comparison of products with their sources."""

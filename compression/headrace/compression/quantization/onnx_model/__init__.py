@@ -1,1 +1,0 @@
-"""ONNX graphs made ready for quantization, and products compared with their sources."""
