@@ -1,10 +1,10 @@
 """Errors of compression; each says what to do next.
 
 HeadraceError
-├── CompressionError     a step failed, or its options don't fit
+├── CompressionError     a step can't do what it was asked to
 │   ├── ProductFailed    what a step made can't be loaded, or fails when it runs
 │   ├── DataError        the data doesn't fit the model, the metric, or is too little
-│   └── NotApplicable    a recipe doesn't suit this model, or a requirement is missing; a search skips it
+│   └── NotApplicable    a recipe has nothing to do for this model, or needs what it hasn't; a search goes on without it
 └── MissingLibrary       an extra isn't installed
 """
 
@@ -18,7 +18,7 @@ class CompressionError(HeadraceError):
 
 
 class ProductFailed(CompressionError):
-    """The product of a step can't be loaded, or fails when it runs; the original package is unchanged."""
+    """What a step made can't be loaded, or fails when it runs; the original package is as it was."""
 
 
 class DataError(CompressionError):
@@ -26,7 +26,7 @@ class DataError(CompressionError):
 
 
 class NotApplicable(CompressionError):
-    """This recipe doesn't apply to this model; `headrace compress --recipes` lists what each recipe needs."""
+    """This recipe doesn't apply to this model; `headrace compress recipes` tells what each of them needs."""
 
 
 class MissingLibrary(ConfigurationError):
