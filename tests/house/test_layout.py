@@ -39,6 +39,7 @@ ROOT_FILES = {
     "LICENSE",
     "Makefile",
     "README.md",
+    "SECURITY.md",
     "constraints.txt",
     "docker-compose.yml",
     "pyproject.toml",

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-
 from tests.house.sources import ROOMS, Module, circles, folder_imports, module_imports, modules
 
 #: More than a reader takes in at a glance; the next module gets a folder.
