@@ -39,7 +39,7 @@ def test_every_command_of_the_design_exists() -> None:
         "flower",
         "predict",
         *("models", "models add", "models list", "models show", "models rm", "models profile"),
-        "compress",
+        *("compress", "compress run", "compress review", "compress recipes", "compress setup"),
         *("store", "store migrate", "store stats", "store prune"),
         *("queue", "queue recover", "queue stats"),
         *("dead", "dead list", "dead show", "dead retry", "dead drop"),
@@ -48,7 +48,7 @@ def test_every_command_of_the_design_exists() -> None:
 
 def test_every_command_has_its_place_in_the_guide() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
-    groups = {"models", "store", "queue", "dead"}
+    groups = {"models", "store", "queue", "dead", "compress"}
     wanted = {" ".join(("headrace", *words)) for words in commands(app) if words[-1] not in groups}
     assert {line for line in wanted if line not in guide} == set()
 

@@ -215,8 +215,8 @@ def bad(folder: Path) -> dict[str, tuple[Any, ...]]:
 @pytest.mark.parametrize(
     ("model", "words", "code", "says"),
     [
-        ("", (), 2, "say what to compress"),
-        ("made-up", (), 2, "say what to compress, and rows to do it with"),
+        ("", (), 2, "Missing argument 'MODEL'"),
+        ("made-up", (), 2, "Missing option '--data'"),
         ("made-up", ("--data", "missing.npz"), 2, "'missing.npz' does not exist"),
         ("made-up", ("--data", "not.npz"), 1, "not.npz"),
         ("made-up", ("--data", "few.npz"), 1, "20 rows are too few"),
@@ -280,8 +280,8 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(made_up: Path) 
 def test_an_interrupted_run_ends_at_once_and_leaves_the_original_alone(made_up: Path) -> None:
     before = checksums(made_up)
     code = (
-        "import sys; from headrace.compression import recipes; from tests.compression.made_up import with_stubs\n"
-        "recipes.BLOCKS = with_stubs(); from headrace.cli.main import main; main()"
+        "import sys; from headrace.compression.recipes import catalog; from tests.compression.made_up import with_stubs\n"
+        "catalog.BLOCKS = with_stubs(); from headrace.cli.main import main; main()"
     )
     words = ("compress", "made-up", "--data", "rows.npz", "--label", "label", "--recipe", "waits")
     with subprocess.Popen(
@@ -307,11 +307,23 @@ def test_an_interrupted_run_ends_at_once_and_leaves_the_original_alone(made_up: 
     assert list(Path(".headrace/compress").glob("*/attempts/*")) == []
 
 
+def test_run_is_the_command_when_none_is_named(made_up: Path, headrace: Run) -> None:
+    words = ("made-up", "--data", "missing.npz")
+    assert headrace("compress", *words).line == headrace("compress", "run", *words).line
+    assert headrace("compress", "--data", "missing.npz", "made-up").line == headrace("compress", "run", *words).line
+
+
+def test_a_model_that_is_no_image_classifier_is_not_reviewed(made_up: Path, headrace: Run) -> None:
+    found = headrace("compress", "review", "made-up", "--data", "rows.npz", "--label", "label")
+    assert found.code == 1
+    assert "one FP32 image" in found.line
+
+
 def test_recipes_are_listed(headrace: Run) -> None:
-    shown = headrace("compress", "--recipes")
+    shown = headrace("compress", "recipes")
     assert shown.code == 0
     assert {line.split()[0] for line in shown.out.splitlines()[1:]} >= {"int8-static", "prune-channels-50"}
-    listed = headrace("compress", "--recipes", "--json").json()
+    listed = headrace("compress", "recipes", "--json").json()
     assert {entry["name"] for entry in listed} == set(catalog.BLOCKS)
     assert set(listed[0]) == {"name", "of", "runtime", "needs", "summary"}
 
@@ -319,7 +331,7 @@ def test_recipes_are_listed(headrace: Run) -> None:
 def test_the_help_reads_well_in_80_columns(headrace: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
-    found = headrace("compress", "--help")
+    found = headrace("compress", "run", "--help")
     assert max(map(len, found.out.splitlines())) <= 80
-    for title in ("What it may cost", "How", "Names"):
+    for title in ("Goal", "Search", "Names"):
         assert f"─ {title} ─" in found.out

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
 
-from headrace.cli.stack.lock import HomeLock
+from headrace.cli.process.single_instance import single_instance
 from headrace.cli.stack.stack import LocalStack, StackOptions
 from headrace.cli.terminal.errors import StackError
 from headrace.contracts.settings import STACK_FILE, load_settings, read_stack
@@ -19,10 +20,13 @@ from headrace.contracts.settings import STACK_FILE, load_settings, read_stack
 SERVERS_ONLY = StackOptions(processes=0, flower_port=None)
 
 
+def held(home: Path) -> AbstractContextManager[None]:
+    return single_instance(home, StackError, running="a test already runs", advice="wait for it")
+
+
 def assert_free(home: Path) -> None:
-    lock = HomeLock(home)
-    lock.acquire()
-    lock.release()
+    with held(home):
+        pass
 
 
 def test_clients_find_a_running_stack_and_forget_a_stopped_one(shared_home: Path) -> None:
@@ -43,13 +47,11 @@ def test_clients_find_a_running_stack_and_forget_a_stopped_one(shared_home: Path
 
 
 def test_a_second_stack_in_the_same_home_names_the_first(shared_home: Path) -> None:
-    first = HomeLock(shared_home / ".headrace")
-    first.acquire()
-    try:
-        with pytest.raises(StackError, match=f"already runs in .* \\(pid {os.getpid()}\\)"):
-            LocalStack(shared_home / ".headrace", shared_home / "models", SERVERS_ONLY).start()
-    finally:
-        first.release()
+    with (
+        held(shared_home / ".headrace"),
+        pytest.raises(StackError, match=f"already runs in .* \\(pid {os.getpid()}\\)"),
+    ):
+        LocalStack(shared_home / ".headrace", shared_home / "models", SERVERS_ONLY).start()
     assert_free(shared_home / ".headrace")
 
 

@@ -109,7 +109,7 @@ def test_without_the_environment_the_command_that_makes_it_is_named(
 ) -> None:
     monkeypatch.setenv("HEADRACE_CONVERTERS", str(tmp_path / "none"))
     assert converters_folder() == tmp_path / "none"
-    with pytest.raises(NotApplicable, match="headrace compress --set-up litert"):
+    with pytest.raises(NotApplicable, match="headrace compress setup litert"):
         LiteRtExport().export(digits_network, workshop)
     monkeypatch.delenv("HEADRACE_CONVERTERS")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The `headrace` command: assembles the commands, and turns errors into one line and an exit code.
+"""The `headrace` command: its commands, and errors as one line and an exit code.
 
 Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted. Heavy libraries are imported by the commands that need them.
 """
@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from headrace.cli.commands import dead, predict, queue, stack, store
-from headrace.cli.commands.compress.command import compress
+from headrace.cli.commands.compress.command import app as compress
 from headrace.cli.commands.models.command import app as models
 from headrace.cli.terminal.console import err
 from headrace.cli.terminal.errors import MissingExtra, StackError
@@ -20,7 +20,7 @@ from headrace.contracts.errors import HeadraceError
 
 _RUN: Final = "Run"
 _USE: Final = "Use"
-_CARE: Final = "Look after"
+_CARE: Final = "Manage"
 
 #: Top-level module that may be missing → extra of the distribution that brings it.
 _EXTRAS: Final = {
@@ -38,8 +38,8 @@ _EXTRAS: Final = {
 
 app = typer.Typer(
     name="headrace",
-    help="Inference requests on Celery queues, micro-batches through models, every result a row in Postgres.",
-    epilog="Settings are HEADRACE_* variables; without any, commands use the stack that `headrace up` runs here.",
+    help="Inference: requests on Celery queues, micro-batches through models, every result a row in Postgres.",
+    epilog="Settings are HEADRACE_* variables; without any, commands use the stack of `headrace up` in this folder.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -56,7 +56,7 @@ app.command(rich_help_panel=_RUN)(stack.up)
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def demo(context: typer.Context) -> None:
-    """Score real handwritten digits from queue to row, and show how it went."""
+    """Classify real handwritten digits, from queue to row, and show accuracy and speed."""
     # Its options are known only to itself, so that nothing else imports it.
     from headrace.cli.demo.demo import demo as run_demo
 
@@ -68,7 +68,7 @@ def demo(context: typer.Context) -> None:
 app.command(rich_help_panel=_RUN)(stack.worker)
 app.command(rich_help_panel=_RUN)(stack.flower)
 app.command(rich_help_panel=_USE)(predict.predict)
-app.command(rich_help_panel=_CARE)(compress)
+app.add_typer(compress, name="compress", rich_help_panel=_CARE)
 app.add_typer(models, name="models", rich_help_panel=_CARE)
 app.add_typer(queue.app, name="queue", rich_help_panel=_CARE)
 app.add_typer(dead.app, name="dead", rich_help_panel=_CARE)

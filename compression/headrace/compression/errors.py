@@ -26,7 +26,7 @@ class DataError(CompressionError):
 
 
 class NotApplicable(CompressionError):
-    """This recipe doesn't apply to this model; `headrace compress --recipes` tells what each of them needs."""
+    """This recipe doesn't apply to this model; `headrace compress recipes` tells what each of them needs."""
 
 
 class MissingLibrary(ConfigurationError):

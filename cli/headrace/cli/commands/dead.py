@@ -1,4 +1,4 @@
-"""`headrace dead`: requests that no worker could serve, to look at, to try again or to remove."""
+"""`headrace dead`: list, retry and remove dead letters, the requests that no worker could serve."""
 
 from __future__ import annotations
 
@@ -22,26 +22,45 @@ if TYPE_CHECKING:
 
     from headrace.queueing import DeadLetter, LetterFilter
 
-app = typer.Typer(no_args_is_help=True, help="Look at requests that no worker could serve; try again or remove them.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, retry and remove dead letters: requests that no worker could serve."
+)
 
-#: Letters that `list` shows unless told otherwise.
+#: Letters that `list` shows by default.
 _SHOWN: Final = 100
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False, help="Ids of `dead list`.")]
-Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", show_default=False, help="Only of this model.")]
-Queue = Annotated[str | None, typer.Option("--queue", metavar="QUEUE", show_default=False, help="Only of this queue.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", show_default=False, help="Ids as in `dead list`.")]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="MODEL", show_default=False, help="Only letters of this model.")
+]
+Queue = Annotated[
+    str | None, typer.Option("--queue", metavar="QUEUE", show_default=False, help="Only letters of this queue.")
+]
 Reason = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", show_default=False, help="Only with this text in the reason.")
+    str | None,
+    typer.Option("--reason", metavar="TEXT", show_default=False, help="Only letters with this text in the reason."),
 ]
 Older = Annotated[
     float | None,
-    typer.Option("--older", metavar="AGE", parser=seconds, show_default=False, help="Only older: 90s, 15m, 12h, 7d."),
+    typer.Option(
+        "--older",
+        metavar="AGE",
+        parser=seconds,
+        show_default=False,
+        help="Only letters older than this: 90s, 15m, 12h, 7d.",
+    ),
 ]
 Newer = Annotated[
     float | None,
-    typer.Option("--newer", metavar="AGE", parser=seconds, show_default=False, help="Only newer: 90s, 15m, 12h, 7d."),
+    typer.Option(
+        "--newer",
+        metavar="AGE",
+        parser=seconds,
+        show_default=False,
+        help="Only letters newer than this: 90s, 15m, 12h, 7d.",
+    ),
 ]
-All = Annotated[bool, typer.Option("--all", help="All that the other options leave.")]
+All = Annotated[bool, typer.Option("--all", help="All letters that match the other options.")]
 
 
 @app.command(name="list")
@@ -51,10 +70,10 @@ def list_(  # noqa: PLR0913, PLR0917  (the options of a command are its argument
     reason: Reason = None,
     older: Older = None,
     newer: Newer = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = _SHOWN,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of letters to show.")] = _SHOWN,
     as_json: Json = False,
 ) -> None:
-    """List dead letters, the youngest first."""
+    """List dead letters, the newest first."""
     from headrace.queueing import find_letters
 
     with _broker() as client:
@@ -70,10 +89,10 @@ def list_(  # noqa: PLR0913, PLR0917  (the options of a command are its argument
 
 @app.command()
 def show(
-    letter_id: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="Id of `dead list`.")],
+    letter_id: Annotated[str, typer.Argument(metavar="ID", show_default=False, help="Id as in `dead list`.")],
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter, what happened before, and what its message says of itself."""
+    """Show one dead letter: its reason, its history and its message."""
     from headrace.queueing import dead_letter, dead_message
 
     with _broker() as client:
@@ -110,9 +129,9 @@ def retry(  # noqa: PLR0913, PLR0917
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Put dead letters back on their queues, as if they had never been delivered.
+    """Return dead letters to their queues, as if they had never been delivered.
 
-    The row that says how the request failed is removed first, so that the row of the new run counts.
+    The failed row of the request is removed first, so that the row of the new run counts.
     """
     from headrace.queueing import retry_letter
     from headrace.results_store import StoreReader
@@ -138,7 +157,7 @@ def drop(  # noqa: PLR0913, PLR0917
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Remove dead letters for good; the rows that say how the requests failed stay."""
+    """Delete dead letters; the failed rows of their requests stay."""
     from headrace.queueing import drop_letter
 
     wanted = _filter(model, queue, reason, older, newer)
@@ -168,7 +187,7 @@ def _filter(
 
 
 def _chosen(client: Redis, ids: list[str] | None, wanted: LetterFilter, *, everything: bool) -> list[DeadLetter]:
-    """Give the letters that a command is meant for. Raises NoSuchLetter for an id that is not there."""
+    """Return the letters that a command applies to. Raises NoSuchLetter for an id that is not there."""
     from headrace.queueing import LetterFilter, dead_letter, find_letters
 
     if not ids:

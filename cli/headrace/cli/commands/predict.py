@@ -17,22 +17,23 @@ if TYPE_CHECKING:
 
 
 def predict(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
-    model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Name of the model.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Model name.")],
     source: Annotated[
         str,
-        typer.Argument(metavar="INPUT.json", show_default=False, help="A JSON file, or - for standard input."),
+        typer.Argument(metavar="INPUT.json", show_default=False, help="JSON file, or - for standard input."),
     ] = "",
     npz: Annotated[
-        Path | None, typer.Option("--npz", metavar="FILE", exists=True, dir_okay=False, help="Arrays of numpy instead.")
+        Path | None,
+        typer.Option("--npz", metavar="FILE", exists=True, dir_okay=False, help="NumPy arrays instead of JSON."),
     ] = None,
-    version: Annotated[str, typer.Option(show_default="the newest", help="Version of the model.")] = "",
-    priority: Annotated[int, typer.Option(min=0, max=9, help="9 is the most urgent.")] = 0,
+    version: Annotated[str, typer.Option(show_default="the newest", help="Model version.")] = "",
+    priority: Annotated[int, typer.Option(min=0, max=9, help="Priority; 9 is the most urgent.")] = 0,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for the result.")] = 30.0,
     as_json: Json = False,
 ) -> None:
     """Send one request to a model and print its outputs.
 
-    The input is a JSON object of nested lists, as the model takes them: `{"image": [[0.5, 1.0], [0.0, NaN]]}`.
+    The input is a JSON object with one nested list for each input of the model: `{"image": [[0.5, 1.0], [0.0, NaN]]}`.
     """
     inputs = _read_inputs(source, npz)
     from headrace.producers import Client

@@ -1,4 +1,4 @@
-"""`headrace queue`: how full the queues are."""
+"""`headrace queue`: the state of the queues."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from headrace.cli.terminal.console import Json, print_json, print_table, say
 from headrace.cli.terminal.options import seconds, settings_with
 from headrace.contracts.message import TASK_PREFIX
 
-app = typer.Typer(no_args_is_help=True, help="Look at the queues, and put back what was left behind.")
+app = typer.Typer(no_args_is_help=True, help="Show the queues, and recover messages of crashed workers.")
 
 
 @app.callback()
 def queue() -> None:
-    """Look at the queues, and put back what was left behind."""
+    """Show the queues, and recover messages of crashed workers."""
 
 
 @app.command()
 def stats(as_json: Json = False) -> None:
-    """Count what waits, what runs and what is dead, model by model."""
+    """Count waiting, running, delayed and dead requests, model by model."""
     from headrace.queueing import broken_preconditions, connect_to, queue_stats, translate_errors
 
     with translate_errors(), connect_to(settings_with()) as client:
@@ -56,12 +56,12 @@ def recover(
             metavar="AGE",
             parser=seconds,
             show_default="1h",
-            help="What redis:// workers took longer ago than 90s, 15m, 12h; 0s is all, if none of them runs.",
+            help="Least age of messages taken by redis:// workers: 90s, 15m, 12h; 0s is all, if none of them runs.",
         ),
     ] = "1h",  # type: ignore[assignment]  # the parser reads it
     as_json: Json = False,
 ) -> None:
-    """Put back what dead workers held, those of Celery's redis:// included, after moving from or to headrace://."""
+    """Return the messages of crashed workers to their queues, including those of Celery's redis:// transport."""
     from headrace.queueing import ClaimingConsumer, connect_to, translate_errors
     from headrace.queueing import recover as recover_unacked
 

@@ -1,4 +1,4 @@
-"""`headrace up`, `headrace worker` and `headrace flower`: what runs until it is stopped."""
+"""`headrace up`, `headrace worker` and `headrace flower`: commands that run until they are stopped."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ import typer
 from headrace.cli.stack.flower import DEFAULT_PORT
 from headrace.cli.stack.ports import LOOPBACK
 from headrace.cli.terminal.console import Json, print_fields, print_json, say
-from headrace.cli.terminal.options import Models, settings_with
+from headrace.cli.terminal.options import Device, Models, settings_with
 
 if TYPE_CHECKING:
     from headrace.cli.stack.stack import LocalStack
 
 Processes = Annotated[
-    int, typer.Option("--processes", "-n", min=1, help="Worker processes; one a device, several on CPU.")
+    int, typer.Option("--processes", "-n", min=1, help="Number of worker processes; one per device, or several on CPU.")
 ]
-FlowerPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of Flower; another is found if it is taken.")]
+FlowerPort = Annotated[
+    int, typer.Option(min=1, max=65535, help="Port of Flower; another one is chosen if it is taken.")
+]
 
 
 def up(
     models: Models = None,
     processes: Processes = 1,
-    flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Start Flower, the dashboard.")] = True,
+    flower: Annotated[bool, typer.Option("--flower/--no-flower", help="Start the Flower dashboard.")] = True,
     flower_port: FlowerPort = DEFAULT_PORT,
     as_json: Json = False,
 ) -> None:
-    """Start Valkey, Postgres, a worker and Flower here, until Ctrl-C.
+    """Run Valkey, Postgres, a worker and Flower on this machine, until Ctrl-C.
 
     Everything lives in the folder .headrace (HEADRACE_HOME) and listens on this machine only. Clients and the other
-    commands find it by themselves when they run in the same folder. Data stay for the next time.
+    commands find it by themselves when they run in the same folder. Data are kept for the next start.
     """
     from headrace.cli.stack.stack import LocalStack, StackOptions, stop_signals_interrupt
 
@@ -74,17 +76,17 @@ def _warn_of_foreign_urls() -> None:
 def worker(
     models: Models = None,
     processes: Processes = 1,
-    device: Annotated[str | None, typer.Option(show_default="cpu", help="cpu, cuda, cuda:1 or tensorrt.")] = None,
+    device: Device = None,
     threads: Annotated[
-        int | None, typer.Option(min=0, show_default="1", help="Threads for one model; 0 leaves it to the runtime.")
+        int | None, typer.Option(min=0, show_default="1", help="Threads per model; 0 lets the runtime decide.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name in Flower and in the rows it writes.")] = "headrace",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    name: Annotated[str, typer.Option(help="Worker name, shown in Flower and in the rows it writes.")] = "headrace",
+    log_level: Annotated[str, typer.Option(help="Log level: debug, info, warning or error.")] = "info",
 ) -> None:
-    """Run models on the requests in the queues, until Ctrl-C.
+    """Serve the models to the requests in the queues, until Ctrl-C.
 
     The broker and the database are those of HEADRACE_BROKER_URL and HEADRACE_DATABASE_URL, or of the local stack. The
-    first Ctrl-C lets what runs finish and gives the rest back to the queue.
+    first Ctrl-C lets the running batches finish and returns the other requests to their queues.
     """
     settings = settings_with(models=models, device=device, threads=threads)
     if log_level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
@@ -96,14 +98,14 @@ def worker(
 
 def flower(
     port: FlowerPort = DEFAULT_PORT,
-    address: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one, as in a container.")] = (
+    address: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all, as in a container.")] = (
         LOOPBACK
     ),
 ) -> None:
-    """Open Flower, the dashboard of Celery, until Ctrl-C.
+    """Run Flower, the dashboard of Celery, until Ctrl-C.
 
-    It listens on this machine only, unless --address says otherwise. FLOWER_* variables reach it, FLOWER_BASIC_AUTH
-    for one.
+    It listens on this machine only, unless --address says otherwise. FLOWER_* variables are passed on, such as
+    FLOWER_BASIC_AUTH.
     """
     from headrace.cli.stack.flower import flower_command, flower_environment, flower_url, is_open
     from headrace.cli.stack.ports import free_port

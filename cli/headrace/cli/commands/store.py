@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Migrate, measure and prune the res
 
 @app.command()
 def migrate(as_json: Json = False) -> None:
-    """Bring the database to this release's schema; does nothing if it is there."""
+    """Migrate the database to the schema of this release; safe to repeat."""
     from headrace.results_store import current_revision
     from headrace.results_store import migrate as migrate_database
 
@@ -33,7 +33,7 @@ def migrate(as_json: Json = False) -> None:
 
 @app.command()
 def stats(as_json: Json = False) -> None:
-    """Count rows by model and state, and measure the partitions."""
+    """Count rows by model and state, and show their size."""
     from headrace.results_store import StoreReader
 
     with StoreReader(settings_with().require_database_url()) as reader:
@@ -51,11 +51,11 @@ def stats(as_json: Json = False) -> None:
 def prune(
     days: Annotated[
         int | None,
-        typer.Option(min=0, show_default="30", help="Keep this many days, 0 all; also HEADRACE_RETENTION_DAYS."),
+        typer.Option(min=0, show_default="30", help="Days to keep, 0 for all; also HEADRACE_RETENTION_DAYS."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Remove the results of days long past; meant to run daily."""
+    """Delete results older than the retention time; meant to run daily."""
     from headrace.results_store import prune as prune_database
 
     settings = settings_with(retention_days=days)

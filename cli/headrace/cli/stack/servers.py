@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import quote
 
+from headrace.cli.process.child import Child
+from headrace.cli.process.orphan import reap_orphan, recall, remember
 from headrace.cli.stack.accounts import Account, account_for, admit
 from headrace.cli.stack.binaries import find_postgres, find_valkey, postgres_version
-from headrace.cli.stack.child import Child, bury_orphan, recall, remember
 from headrace.cli.stack.ports import LOOPBACK, free_port
 from headrace.cli.terminal.errors import StackError
 
@@ -121,7 +122,7 @@ class Valkey(Server):
         # The journal holds the requests themselves.
         self.folder.chmod(0o700)
         record = recall(self.folder / _RECORD)
-        bury_orphan(record, self.child.stop_signal, STOP_S)
+        reap_orphan(record, self.child.stop_signal, STOP_S)
         wanted = self.port or (record.port if record else 0)
         for _ in range(_PORT_TRIES):
             self.port = free_port(wanted)
@@ -211,7 +212,7 @@ class Postgres(Server):
             admit(account, binaries, self.folder)
         self.folder.chmod(0o700)
         _make_private(self._socket_folder, account)
-        bury_orphan(recall(self.folder / _RECORD), signal.SIGQUIT, STOP_S)
+        reap_orphan(recall(self.folder / _RECORD), signal.SIGQUIT, STOP_S)
         self._create_cluster(binaries, account)
         self._forget_stale_pid()
         self.child.spawn([binaries / "postgres", *self._options()], account=account)
@@ -242,7 +243,7 @@ class Postgres(Server):
             if maker.running:
                 maker.kill()
         if maker.returncode != 0:
-            raise maker.obituary("could not make the database files")
+            raise maker.exit_error("could not make the database files")
         fresh.rename(self.data)
 
     def _options(self) -> Sequence[str]:

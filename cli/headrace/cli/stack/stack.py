@@ -16,9 +16,9 @@ from typing import IO, Final, Self
 
 import msgspec
 
-from headrace.cli.stack.child import Child
+from headrace.cli.process.child import Child
+from headrace.cli.process.single_instance import single_instance
 from headrace.cli.stack.flower import DEFAULT_PORT, flower_command, flower_environment, flower_url
-from headrace.cli.stack.lock import HomeLock
 from headrace.cli.stack.ports import LOOPBACK, free_port
 from headrace.cli.stack.servers import Postgres, Valkey
 from headrace.cli.terminal.errors import StackError
@@ -43,7 +43,7 @@ _SIGNAL_LOOK_S: Final = 1.0
 
 
 class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs besides the servers. processes: of the worker, 0 for none. flower_port: None for no Flower."""
+    """Parts that run besides the servers. processes: of the worker, 0 for none. flower_port: None for no Flower."""
 
     processes: int = 1
     flower_port: int | None = DEFAULT_PORT
@@ -82,14 +82,13 @@ class LocalStack:
         self.postgres = Postgres(self.home / "postgres", log=logs / "postgres.log")
         self.worker = Child("the worker", logs / "worker.log")
         self.flower = Child("Flower", logs / "flower.log")
-        self._lock = HomeLock(self.home)
         self._ended: queue.SimpleQueue[Child] = queue.SimpleQueue()
         self._undo = ExitStack()
         self._address: StackAddress | None = None
 
     @property
     def address(self) -> StackAddress:
-        """Where the stack listens. Raises StackError when it does not run."""
+        """Addresses of the stack. Raises StackError when it does not run."""
         if self._address is None:
             raise StackError(f"the local stack in {self.home} does not run; start it with `headrace up`")
         return self._address
@@ -110,8 +109,10 @@ class LocalStack:
     def _start_servers(self) -> None:
         from headrace.results_store import migrate
 
-        self._lock.acquire()
-        self._undo.callback(self._lock.release)
+        advice = "use it as it is, stop it with Ctrl-C in its terminal, or give another HEADRACE_HOME"
+        self._undo.enter_context(
+            single_instance(self.home, StackError, running="a local stack already runs", advice=advice)
+        )
         for server, name in ((self.valkey, "Valkey"), (self.postgres, "Postgres")):
             self.report(f"starting {name}")
             self._undo.callback(server.stop)
@@ -215,7 +216,7 @@ class LocalStack:
             connection.close()
 
     def parts(self) -> list[PartState]:
-        """Say of each part that was started whether it runs."""
+        """Return the state of each part that was started."""
         children = [self.valkey.child, self.postgres.child, self.worker, self.flower]
         return [
             PartState(
@@ -236,9 +237,9 @@ class LocalStack:
             except queue.Empty:
                 continue
             if child is not self.flower:
-                raise child.obituary()
+                raise child.exit_error()
             # Results do not depend on the dashboard.
-            self.report(f"{child.obituary().message}; the rest goes on, and `headrace flower` starts it again")
+            self.report(f"{child.exit_error().message}; the rest goes on, and `headrace flower` starts it again")
 
     def stop(self) -> None:
         """Stop everything in reverse order, the worker before what it needs; does nothing if nothing runs.

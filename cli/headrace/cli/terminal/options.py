@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings with what the command line says instead."""
+"""Options that several commands share, and the settings as the command line overrides them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ def seconds(text: str) -> float:
     """Return the seconds of an age such as `90s`, `15m`, `12h` or `7d`."""
     found = _AGE.fullmatch(text.strip())
     if found is None:
-        raise typer.BadParameter(f"{text!r} is no age; write 90s, 15m, 12h or 7d")
+        raise typer.BadParameter(f"{text!r} is not an age; write 90s, 15m, 12h or 7d")
     return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the parts of a comma-separated option, without blanks around them."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 #: `--models`; without it HEADRACE_MODELS, the running local stack's, or `models`.
@@ -28,6 +33,11 @@ Models = Annotated[
     typer.Option(
         "--models", metavar="DIR", show_default="models", help="Folder of model packages; also HEADRACE_MODELS."
     ),
+]
+
+#: `--device`; without it HEADRACE_DEVICE.
+Device = Annotated[
+    str | None, typer.Option("--device", show_default="cpu", help="Device: cpu, cuda, cuda:1 or tensorrt.")
 ]
 
 

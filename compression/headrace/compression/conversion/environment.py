@@ -85,7 +85,7 @@ def litert_python(folder: Path | None = None) -> Path:
     if not python.exists():
         raise NotApplicable(
             f"conversion to LiteRT needs litert-torch in an environment of its own, and {target} isn't there; "
-            "run `headrace compress --set-up litert` (2 GB)"
+            "run `headrace compress setup litert` (2 GB)"
         )
     return python
 

@@ -1,4 +1,4 @@
-"""Tells what a search found: a table of all that was measured, and what became of it."""
+"""The outcome of a search on the terminal: a table of all that was measured, and what was promoted."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LEAST_REASON: Final = 24
 
 
 def refuse_unmeasured(found: Found) -> None:
-    """Raise CompressionError if the only recipe that was asked for could not be measured; the report tells of more."""
+    """Raise CompressionError if the only recipe that was asked for could not be measured."""
     if len(found.attempts) == 1 and found.attempts[0].figures is None:
         raise CompressionError(f"{found.attempts[0].recipe}: {found.attempts[0].reason}")
 
 
-def tell(found: Found, pages: Path, promoted: ModelPackage | None, *, as_json: bool) -> None:
+def show_outcome(found: Found, pages: Path, promoted: ModelPackage | None, *, as_json: bool) -> None:
     """Print the outcome. pages: the report for people. promoted: the new version, or None."""
     if as_json:
         document: dict[str, Any] = {

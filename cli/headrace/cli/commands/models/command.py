@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 import typer
 
 from headrace.cli.commands.models.explained import explained_toml
+from headrace.cli.commands.models.options import BatchOptions, PackageOptions
 from headrace.cli.commands.models.profile import profile
 from headrace.cli.terminal.console import Json, print_fields, print_json, print_table, say
-from headrace.cli.terminal.options import Models, settings_with
+from headrace.cli.terminal.option_groups import with_option_groups
+from headrace.cli.terminal.options import Models, listed, settings_with
 from headrace.contracts.errors import PackageError
 from headrace.contracts.formatting import sized
 from headrace.contracts.package.manifest import Manifest, ModelDirectory, ModelPackage
@@ -20,13 +22,10 @@ from headrace.contracts.package.signature import TensorSpec
 
 app = typer.Typer(no_args_is_help=True, help="Add, list, show, profile and remove models.")
 
-#: Under this heading `--help` lists the options that decide which requests share a run.
-_ROWS: Final = "Rows and batches"
-
 #: Characters of a constant's value that are shown.
 _SHOWN_VALUE: Final = 60
 
-Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Name of the model.")]
+Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Model name.")]
 
 
 def _directory(models: Path | None) -> ModelDirectory:
@@ -34,148 +33,56 @@ def _directory(models: Path | None) -> ModelDirectory:
 
 
 @app.command()
-def add(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
+@with_option_groups
+def add(
     file: Annotated[
         Path,
         typer.Argument(
             metavar="FILE|FOLDER",
             exists=True,
             show_default=False,
-            help="A model: .onnx, .tflite, .pt2, OpenVINO's .xml, TVM's .so, or the folder of a SavedModel.",
+            help="Model file (.onnx, .tflite, .pt2, OpenVINO's .xml, TVM's .so) or the folder of a SavedModel.",
         ),
     ],
+    package: PackageOptions,
+    batches: BatchOptions,
     models: Models = None,
-    name: Annotated[str | None, typer.Option(show_default="that of the file", help="Name of the model.")] = None,
-    version: Annotated[str | None, typer.Option(show_default="the next number", help="Version of the package.")] = None,
-    labels: Annotated[
-        str, typer.Option(metavar="A,B,C", show_default="those in the file", help="Class names, in the output's order.")
-    ] = "",
-    max_rows: Annotated[int, typer.Option(min=1, rich_help_panel=_ROWS, help="Most rows in one batch.")] = 64,
-    max_wait_ms: Annotated[
-        float, typer.Option(min=0, rich_help_panel=_ROWS, help="Longest wait of a request for company.")
-    ] = 2.0,
-    forbid_nan: Annotated[bool, typer.Option("--forbid-nan", help="Refuse inputs with NaN or infinity.")] = False,
-    store: Annotated[
-        Literal["json", "binary"] | None,
-        typer.Option(show_default="by size", help="How outputs are stored: readable in SQL, or exact bytes."),
-    ] = None,
-    keep: Annotated[
-        str, typer.Option(metavar="A,B", show_default="all", help="Outputs to store and return; others are dropped.")
-    ] = "",
-    rows_at: Annotated[
-        str,
-        typer.Option(
-            metavar="TENSOR=AXIS,…",
-            rich_help_panel=_ROWS,
-            show_default="found by trial",
-            help="Dimension that holds the rows, counted from 0.",
-        ),
-    ] = "",
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            rich_help_panel=_ROWS,
-            metavar="INPUT=JSON",
-            show_default=False,
-            help="Fix an input, such as sr=16000; repeatable.",
-        ),
-    ] = None,
-    row_sizes: Annotated[
-        str,
-        typer.Option(
-            metavar="N,N",
-            rich_help_panel=_ROWS,
-            show_default="as in the file",
-            help="Run these row counts only; pad to the next one.",
-        ),
-    ] = "",
-    alone: Annotated[
-        bool | None,
-        typer.Option(
-            "--alone/--batch",
-            rich_help_panel=_ROWS,
-            show_default="by trial",
-            help="Run each request alone, or let requests share a run.",
-        ),
-    ] = None,
-    sample: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=_ROWS,
-            exists=True,
-            dir_okay=False,
-            help="Real inputs for the trial: .npz, or JSON.",
-        ),
-    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a package of a model file, after a trial that proves how it may be served.
+    """Make a package of a model file, after a trial run of the model.
 
-    Inputs and outputs are read from the file. The trial finds the dimension that holds the rows, and whether a row's
-    answer is the same in any company; a model for which it isn't serves each request alone. Versions never change: each
-    `add` makes a new one.
+    Inputs and outputs are read from the file. The trial finds the dimension that holds the rows, and whether the
+    result of a row depends on the other rows of its batch; if it does, each request runs alone. Versions never change:
+    each `add` makes a new one.
     """
+    added = _add(file, _directory(models), package, batches)
+    if as_json:
+        print_json(_document(added))
+    else:
+        say(f"added {added.name} {added.version}; workers that run already must be restarted to serve it")
+        _show(added)
+
+
+def _add(file: Path, models: ModelDirectory, package: PackageOptions, batches: BatchOptions) -> ModelPackage:
     from headrace.lifecycle.packages.registry import add_model
 
-    package = add_model(
+    return add_model(
         file,
-        _directory(models),
-        name=name,
-        version=version,
-        labels=_listed(labels),
-        max_rows=max_rows,
-        max_wait_ms=max_wait_ms,
-        allow_nan=not forbid_nan,
-        store=store,
-        keep=_listed(keep),
-        rows_at=_axes(rows_at),
-        constants=_constants(values or []),
-        row_sizes=_numbers(row_sizes),
-        independent_rows=None if alone is None else not alone,
-        sample=sample,
+        models,
+        name=package.name,
+        version=package.version,
+        labels=listed(package.labels),
+        max_rows=batches.max_rows,
+        max_wait_ms=batches.max_wait_ms,
+        allow_nan=not package.forbid_nan,
+        store=package.store,
+        keep=listed(package.keep),
+        rows_at=batches.axes,
+        constants=batches.constants,
+        row_sizes=batches.sizes,
+        independent_rows=None if batches.alone is None else not batches.alone,
+        sample=batches.sample,
     )
-    if as_json:
-        print_json(_document(package))
-    else:
-        say(f"added {package.name} {package.version}; workers that run already must be restarted to serve it")
-        _show(package)
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _axes(text: str) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for pair in _listed(text):
-        name, _, axis = pair.rpartition("=")
-        if not name.strip() or not axis.strip().isdecimal():
-            raise typer.BadParameter(f"{pair!r} is not TENSOR=AXIS, such as state=1", param_hint="--rows-at")
-        found[name.strip()] = int(axis)
-    return found
-
-
-def _numbers(text: str) -> list[int]:
-    wrong = [part for part in _listed(text) if not part.isdecimal() or int(part) < 1]
-    if wrong:
-        raise typer.BadParameter(f"{wrong[0]!r} is not a number of rows, such as 8", param_hint="--row-sizes")
-    return sorted({int(part) for part in _listed(text)})
-
-
-def _constants(pairs: list[str]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise typer.BadParameter(f"{pair!r} is not INPUT=JSON, such as sr=16000", param_hint="--set")
-        try:
-            found[name.strip()] = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            # Text needs no quotes, which a shell would take away.
-            found[name.strip()] = value
-    return found
 
 
 @app.command(name="list")
@@ -218,7 +125,7 @@ def show(
     as_toml: Annotated[bool, typer.Option("--toml", help="Print model.toml with each field explained.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a model takes and gives and how it is served, and check its file."""
+    """Show a model's inputs, outputs and batching, and verify the checksums of its files."""
     if as_toml and as_json:
         raise typer.BadParameter("print either TOML or JSON", param_hint="--toml")
     package = _directory(models).get(name, version)
@@ -239,7 +146,7 @@ def rm(
     name: Name,
     version: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="The version to remove.")],
     models: Models = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")] = False,
 ) -> None:
     """Remove one version of a model."""
     from headrace.lifecycle.packages.registry import remove_model
@@ -247,7 +154,7 @@ def rm(
     directory = _directory(models)
     if not yes:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("nobody can be asked here; say --yes", param_hint="--yes")
+            raise typer.BadParameter("there is no terminal to ask on; pass --yes", param_hint="--yes")
         typer.confirm(f"Remove {directory.root / name / version}?", abort=True, err=True)
     remove_model(directory, name, version)
     say(f"removed {name} {version}")
@@ -264,7 +171,7 @@ def _document(package: ModelPackage) -> dict[str, object]:
     }
 
 
-#: Of packages made by hand.
+#: Note on packages made by hand.
 _UNPROVEN: Final = (
     "rows are taken for independent, but no trial is recorded: `headrace models add` makes one, HEADRACE_CHECK_EVERY "
     "watches while they are served"

@@ -1,9 +1,10 @@
-"""`headrace models profile`: how large a model's batches should be on this machine."""
+"""`headrace models profile`: the best batch size of a model on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ import msgspec
 import typer
 
 from headrace.cli.terminal.console import Json, err, out, print_fields, print_json, say
-from headrace.cli.terminal.options import Models, settings_with
+from headrace.cli.terminal.option_groups import with_option_groups
+from headrace.cli.terminal.options import Device, Models, settings_with
 from headrace.contracts import ModelDirectory, ModelPackage, Settings
 from headrace.contracts.formatting import sized
 
@@ -22,58 +24,73 @@ if TYPE_CHECKING:
     from headrace.compression.benchmarking.profiler import Profile, Watch
 
 
-def profile(  # noqa: PLR0913, PLR0917  (the options of a command are its arguments)
-    name: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Name of the model.")],
-    version: Annotated[str, typer.Option(show_default="the newest", help="Version of the package.")] = "",
-    models: Models = None,
-    rows: Annotated[
-        str, typer.Option(metavar="1,2,4,…", show_default="1,2,4,…,256", help="Row counts of the batches.")
-    ] = "",
+@dataclass(frozen=True)
+class MeasuringOptions:
+    """The runs to measure."""
+
+    rows: Annotated[str, typer.Option(metavar="1,2,4,…", show_default="1,2,4,…,256", help="Batch sizes, in rows.")] = ""
     threads: Annotated[
-        str, typer.Option(metavar="1,2", show_default="1,2,4,… up to the cores", help="Threads for the model.")
-    ] = "",
-    device: Annotated[str | None, typer.Option(show_default="cpu", help="cpu, cuda, cuda:1 or tensorrt.")] = None,
+        str, typer.Option(metavar="1,2", show_default="1,2,4,… up to the cores", help="Numbers of threads.")
+    ] = ""
+    device: Device = None
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", exists=True, dir_okay=False, help="Real rows, as for compress; without, random ones."
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            show_default="random rows",
+            help="Data file with real rows, as for compress.",
         ),
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=0, help="Seconds for each row count and number of threads.")] = 1.0,
-    write: Annotated[bool, typer.Option("--write/--no-write", help="Put the advice into model.toml.")] = True,
+    ] = None
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds for each batch size and number of threads.")] = 1.0
+
+
+@with_option_groups
+def profile(
+    name: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="Model name.")],
+    measuring: MeasuringOptions,
+    version: Annotated[str, typer.Option(show_default="the newest", help="Version of the package.")] = "",
+    models: Models = None,
+    write: Annotated[bool, typer.Option("--write/--no-write", help="Write the advice into model.toml.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Measure a model over batch sizes and threads, and advise how to batch it here.
+    """Measure a model over batch sizes and threads, and advise on batch size, waiting time and threads.
 
-    Latency, throughput and memory of batches of each size are measured in a process of their own. The advice goes into
-    the package, so that workers on such a machine need not learn the model's times first.
+    Latency, throughput and memory of each batch size are measured in a process of their own. The advice goes into the
+    package, so that workers on such a machine need not learn the model's times first.
     """
-    settings = settings_with(models=models, device=device)
+    settings = settings_with(models=models, device=measuring.device)
     package = ModelDirectory(settings.models).get(name, version)
-    row_sizes, thread_counts = _numbers(rows, "--rows"), _numbers(threads, "--threads")
-    from headrace.compression.benchmarking.profiler import profile as measure
+    measured = _measure(package, measuring, settings)
     from headrace.compression.benchmarking.profiler import write_profile
-    from headrace.compression.data.loading import read_dataset
-    from headrace.compression.data.row_layout import as_taken
 
-    specs = package.manifest.inputs
-    inputs = as_taken(specs, read_dataset(data, specs, None).inputs) if data else None
-    with _progress(package) as watch:
-        measured = measure(
-            package,
-            rows=row_sizes,
-            threads=thread_counts,
-            inputs=inputs,
-            device=settings.device,
-            seconds=seconds,
-            watch=watch,
-        )
     written = write_profile(package, measured) if write else None
     if as_json:
         manifest = str(written.folder / "model.toml") if written else None
         print_json({**msgspec.to_builtins(measured), "written": manifest})
         return
     _show(package, measured, settings, written=written is not None)
+
+
+def _measure(package: ModelPackage, measuring: MeasuringOptions, settings: Settings) -> Profile:
+    row_sizes, thread_counts = _numbers(measuring.rows, "--rows"), _numbers(measuring.threads, "--threads")
+    from headrace.compression.benchmarking.profiler import profile as measure
+    from headrace.compression.data.loading import read_dataset
+    from headrace.compression.data.row_layout import as_taken
+
+    specs = package.manifest.inputs
+    inputs = as_taken(specs, read_dataset(measuring.data, specs, None).inputs) if measuring.data else None
+    with _progress(package) as watch:
+        return measure(
+            package,
+            rows=row_sizes,
+            threads=thread_counts,
+            inputs=inputs,
+            device=settings.device,
+            seconds=measuring.seconds,
+            watch=watch,
+        )
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -1,6 +1,6 @@
 """Efficient families of image classifiers, small definitions of our own after the papers, with random weights.
 
-They are there to be measured (`headrace compress --review`) and as students of a distillation. At 224 pixels and 1,000
+They are there to be measured (`headrace compress review`) and as students of a distillation. At 224 pixels and 1,000
 classes they have the parameters that the papers state.
 """
 

@@ -1,4 +1,4 @@
-"""One child process of the local stack: tied to our life, its output in a log, its end an event."""
+"""A child process that ends when we do; its output goes to a log, its end is an event."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from headrace.cli.terminal.errors import StackError
 
-_TETHER: Final = Path(__file__).with_name("pdeathsig_exec.py")
+_PDEATHSIG_EXEC: Final = Path(__file__).with_name("pdeathsig_exec.py")
 
 #: How long a process may take to die of SIGKILL; only one stuck in the kernel needs longer.
-_KILL_S: Final = 10.0
-
-#: A killed process gives its locks back a moment before its children lose it as their parent.
-_DYING_S: Final = 1.0
+KILL_S: Final = 10.0
 
 #: How often a starting server is asked whether it answers yet; servers start in some 50 ms, and a question costs 1 ms.
 _READY_POLL_S: Final = 0.01
@@ -34,17 +29,8 @@ _READY_POLL_S: Final = 0.01
 _TAIL_BYTES: Final = 16 << 10
 
 
-class ChildRecord(msgspec.Struct, frozen=True):
-    """A child as its folder remembers it. started_at: tells it from a later process of the same pid."""
-
-    pid: int
-    started_at: float
-    parent_pid: int
-    port: int = 0
-
-
 class Child:
-    """A process that ends with us, by its stop signal or, should we be killed, by the kernel's hand.
+    """A process that ends with us: by its stop signal or, should we be killed, by the kernel.
 
     A thread of its own starts it and waits for its end, since Linux ties it to the thread that starts it. It gets a
     session of its own, so that Ctrl-C in a terminal reaches only us and everything stops in order.
@@ -72,8 +58,8 @@ class Child:
         if self.log.exists():
             self.log.replace(self.log.with_name(self.log.name + ".old"))
         who = "-" if account is None else f"{account[0]}:{account[1]}"
-        tether: list[str | Path] = [_TETHER, str(os.getpid()), str(int(self.stop_signal)), who]
-        whole: list[str | Path] = [sys.executable, "-I", "-S", *tether, *command]
+        wrapper: list[str | Path] = [_PDEATHSIG_EXEC, str(os.getpid()), str(int(self.stop_signal)), who]
+        whole: list[str | Path] = [sys.executable, "-I", "-S", *wrapper, *command]
         begun: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
 
         def run() -> None:
@@ -119,7 +105,7 @@ class Child:
         """Kill a process whose start was interrupted, if there is to be one."""
         with contextlib.suppress(queue.Empty):
             if not self.running:
-                begun.get(timeout=_KILL_S)
+                begun.get(timeout=KILL_S)
         if self.running:
             self.kill()
 
@@ -161,7 +147,7 @@ class Child:
             if ready():
                 return
             if self.exited.wait(_READY_POLL_S):
-                raise self.obituary("did not start")
+                raise self.exit_error("did not start")
         raise StackError(
             f"{self.name} gave no answer within {timeout_s:.0f} s; its log is {self.log}", log_lines=self.last_lines()
         )
@@ -183,7 +169,7 @@ class Child:
         """Kill the process and its process group, and wait for its end."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        if not self.exited.wait(_KILL_S):
+        if not self.exited.wait(KILL_S):
             raise StackError(f"{self.name} (pid {self.pid}) does not end, not even by SIGKILL")
 
     def _signal(self, number: signal.Signals) -> None:
@@ -191,7 +177,7 @@ class Child:
             os.kill(self.pid, number)
 
     def last_lines(self, count: int = 8) -> str:
-        """Give the last lines of the log, indented; empty when there is none."""
+        """Return the last lines of the log, indented; empty when there is none."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
@@ -200,66 +186,8 @@ class Child:
             return ""
         return "\n".join(f"  {line}" for line in lines if line.strip())
 
-    def obituary(self, what: str = "is gone") -> StackError:
-        """Give the error that says how the process ended, with the last lines of its log."""
+    def exit_error(self, what: str = "is gone") -> StackError:
+        """Return the error that names how the process ended, with the last lines of its log."""
         code = self.returncode
         how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
         return StackError(f"{self.name} {what}: it ended {how}; its log is {self.log}", log_lines=self.last_lines())
-
-
-def remember(path: Path, pid: int, port: int = 0) -> None:
-    """Write the record of a child that was just started."""
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        record = ChildRecord(pid=pid, started_at=psutil.Process(pid).create_time(), parent_pid=os.getpid(), port=port)
-        path.write_bytes(msgspec.json.encode(record))
-
-
-def recall(path: Path) -> ChildRecord | None:
-    """Read the record of the last child; None when there is none that can be read."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ChildRecord)
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
-def bury_orphan(record: ChildRecord | None, stop_signal: signal.Signals, grace_s: float) -> None:
-    """Wait for the end of a child whose parent was killed, so that two servers never write the same data.
-
-    The kernel has told it to end; it is told once more, and killed after `grace_s`. Raises StackError when its parent
-    lives, to whom it then belongs.
-    """
-    import psutil
-
-    if record is None:
-        return
-    try:
-        process = psutil.Process(record.pid)
-        if process.create_time() != record.started_at:
-            return
-        if process.ppid() == record.parent_pid:
-            _await_parent(record)
-        process.send_signal(stop_signal)
-        try:
-            process.wait(grace_s)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(_KILL_S)
-    except psutil.NoSuchProcess:
-        return
-
-
-def _await_parent(record: ChildRecord) -> None:
-    """Wait for the end of a parent that was killed a moment ago. Raises StackError when it lives on."""
-    import psutil
-
-    try:
-        psutil.Process(record.parent_pid).wait(_DYING_S)
-    except psutil.NoSuchProcess:
-        return
-    except psutil.TimeoutExpired:
-        raise StackError(
-            f"this server runs already (pid {record.pid}), started by process {record.parent_pid}; "
-            "stop that one first, or use another folder"
-        ) from None
