@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-import psycopg
 import pytest
-import redis
 from onnx import TensorProto, helper
 
-from headrace.cli.stack.servers import Postgres, Valkey
+from headrace.cli.stack.servers import Valkey
+from headrace.testing import TemporaryStack
 
-#: Enough that no two tests of a session share a Valkey database before it was flushed long ago.
-DATABASES = 64
-
-_database_numbers = itertools.cycle(range(1, DATABASES))
-_database_names = itertools.count()
+pytest_plugins = ["headrace.testing"]
 
 
 @pytest.fixture(autouse=True)
@@ -32,41 +25,32 @@ def nobody_silences_others() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
-        yield Path(folder)
+def server_folder(headrace_stack: TemporaryStack) -> Path:
+    return headrace_stack.folder
 
 
 @pytest.fixture(scope="session")
-def valkey_server(server_folder: Path) -> Iterator[Valkey]:
-    with Valkey(server_folder / "valkey", databases=DATABASES) as server:
-        yield server
+def valkey_server(headrace_stack: TemporaryStack) -> Valkey:
+    return headrace_stack.valkey
 
 
 @pytest.fixture
-def broker_url(valkey_server: Valkey) -> Iterator[str]:
+def broker_url(headrace_stack: TemporaryStack) -> Iterator[str]:
     """A Redis URL whose database is empty and this test's own."""
-    url = f"redis://{valkey_server.host}:{valkey_server.port}/{next(_database_numbers)}"
-    with redis.Redis.from_url(url) as client:
-        client.flushdb()
+    with headrace_stack.key_space() as url:
         yield url
-        client.flushdb()
 
 
 @pytest.fixture(scope="session")
-def postgres_uri(server_folder: Path) -> Iterator[str]:
-    with Postgres(server_folder / "postgres") as server:
-        yield server.url
+def postgres_uri(headrace_stack: TemporaryStack) -> str:
+    return headrace_stack.postgres.url
 
 
 @pytest.fixture
-def database_url(postgres_uri: str) -> Iterator[str]:
+def database_url(headrace_stack: TemporaryStack) -> Iterator[str]:
     """The URL of an empty Postgres database that is this test's own."""
-    name = f"test_{next(_database_names)}"
-    with psycopg.connect(postgres_uri, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        yield postgres_uri.replace("/postgres?", f"/{name}?", 1)
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with headrace_stack.database() as url:
+        yield url
 
 
 @pytest.fixture

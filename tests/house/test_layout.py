@@ -1,4 +1,4 @@
-"""The house: nine portions of one namespace package, each known to the build and the linters."""
+"""The house: ten portions of one namespace package, each known to the build and the linters."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ ROOMS = [
     "queueing",
     "results_store",
     "runtimes",
+    "testing",
     "workers",
 ]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
