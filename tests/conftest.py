@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import onnx
 import pytest
@@ -14,6 +15,17 @@ from headrace.cli.stack.servers import Valkey
 from headrace.testing import TemporaryStack
 
 pytest_plugins = ["headrace.testing"]
+
+#: Fixtures that start servers → the mark of tests that use one, themselves or through other fixtures. `any_url` asks for
+#: a server by name, when it runs.
+MARKS: Final = {"headrace_stack": "server", "old_redis_url": "server", "own_server": "server", "any_url": "server"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, so that `make test-fast` leaves out what needs a server or a worker."""
+    for item in items:
+        for name in {MARKS[fixture] for fixture in getattr(item, "fixturenames", ()) if fixture in MARKS}:
+            item.add_marker(name)
 
 
 @pytest.fixture(autouse=True)
