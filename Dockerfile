@@ -11,6 +11,7 @@ COPY runtimes runtimes
 COPY lifecycle lifecycle
 COPY producers producers
 COPY workers workers
+COPY reporting reporting
 COPY compression compression
 COPY cli cli
 COPY testing testing

@@ -280,7 +280,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(made_up: Path) 
 def test_an_interrupted_run_ends_at_once_and_leaves_the_original_alone(made_up: Path) -> None:
     before = checksums(made_up)
     code = (
-        "import sys; from headrace.compression.recipes import catalog; from tests.compression.made_up import with_stubs\n"
+        "from headrace.compression.recipes import catalog\nfrom tests.compression.made_up import with_stubs\n"
         "catalog.BLOCKS = with_stubs(); from headrace.cli.main import main; main()"
     )
     words = ("compress", "made-up", "--data", "rows.npz", "--label", "label", "--recipe", "waits")

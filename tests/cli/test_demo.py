@@ -34,22 +34,22 @@ from headrace.cli.demo.figures import (
     show_mistakes,
     verdict,
 )
-from headrace.cli.demo.images import Digits, Edition, held_out
+from headrace.cli.demo.images import Digits, ModelVersion, held_out
 from headrace.contracts.ids import new_id
 from headrace.results_store import BatchRows, Row, StoreWriter, migrate
 from headrace.results_store.database.address import connect
 
 #: Of two images each package says that one is found; int8 may find both.
-EDITIONS = (
-    Edition(version="1", title="fp32", stated=1, least=1, most=1, recipe="", size_bytes=150_000),
-    Edition(version="2", title="int8", stated=1, least=1, most=2, recipe="int8-static", size_bytes=14_000),
+VERSIONS = (
+    ModelVersion(version="1", title="fp32", stated=1, least=1, most=1, recipe="", size_bytes=150_000),
+    ModelVersion(version="2", title="int8", stated=1, least=1, most=2, recipe="int8-static", size_bytes=14_000),
 )
 
 
 @pytest.fixture
 def digits() -> Digits:
     whole = held_out()
-    return Digits(pixels=whole.pixels[:2], inputs=whole.inputs[:2], labels=[8, 4], editions=EDITIONS)
+    return Digits(pixels=whole.pixels[:2], inputs=whole.inputs[:2], labels=[8, 4], versions=VERSIONS)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_rows_and_answers_of_the_compressed_version_must_agree(finished: Run) ->
 
 
 def test_the_shipped_versions_promise_what_their_packages_say() -> None:
-    trained, compressed = held_out().editions
+    trained, compressed = held_out().versions
     assert (trained.version, trained.title, trained.least, trained.most) == ("1", "fp32", 889, 889)
     assert (compressed.version, compressed.title, compressed.most) == ("2", "int8", 899)
     # Half a point of 899 images below the original's 889.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -21,13 +19,12 @@ from tests.compression.made_up_found import (
 )
 
 from headrace.compression.data.dataset import Dataset
-from headrace.compression.errors import CompressionError
+from headrace.compression.errors import CompressionError, MissingLibrary
 from headrace.compression.quantization.int8.sensitivity import LayerSensitivity
+from headrace.compression.report import report as report_module
 from headrace.compression.report import write_report
-from headrace.compression.report.chart import Canvas, Mark, Scale, spread
-from headrace.compression.report.markup import element
 from headrace.compression.report.page import render
-from headrace.compression.report.picture import png, show_row
+from headrace.compression.report.rows import show_row
 from headrace.compression.search.result import Found
 
 VOID = {"meta", "img", "br", "hr"}
@@ -127,7 +124,8 @@ def test_the_page_is_whole_by_itself(found: Found, images: Dataset) -> None:
     assert {tag for tag, _ in read.seen} & {"script", "link", "iframe", "object", "form", "a"} == set()
     addresses = [value for _, attrs in read.seen for key, value in attrs.items() if key in {"src", "href"}]
     assert addresses
-    assert all((value or "").startswith("data:image/png;base64,") for value in addresses)
+    # Shapes of a chart refer to others within the page.
+    assert all((value or "").startswith(("data:image/png;base64,", "#m")) for value in addresses)
     assert re.findall(r"https?://[^\"]*", page.replace("http://www.w3.org/2000/svg", "")) == []
     assert "url(" not in page
     assert "prefers-color-scheme: dark" in page
@@ -173,8 +171,8 @@ def test_the_drawings_are_well_formed_and_name_every_attempt(found: Found) -> No
             assert f">{name}<" in drawing
         assert "at most 0.5 pt lost" in drawing
         assert 'class="front"' in drawing
-        # What is far outside the bound stands at the edge as a triangle, so that the rest can be told apart.
-        assert drawing.count("<path") == 1
+        # A point far beyond the bound stands at the edge as a triangle, so that the others can be told apart.
+        assert re.findall(r'class="point beyond"><title>([\w-]+)', drawing) == ["broken"]
 
 
 def test_errors_are_drawn_with_their_bound_above() -> None:
@@ -208,18 +206,6 @@ def test_numbers_that_moved_are_shown_instead_of_classes() -> None:
     assert "row of the file original says" in said
 
 
-def test_a_png_holds_the_pixels_it_was_made_of() -> None:
-    pixels = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
-    data = png(pixels)
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    assert (width, height, depth, colour) == (7, 5, 8, 2)
-    size = struct.unpack(">I", data[33:37])[0]
-    lines = np.frombuffer(zlib.decompress(data[41 : 41 + size]), np.uint8).reshape(5, 1 + 21)
-    assert np.array_equal(lines[:, 1:].reshape(5, 7, 3), pixels)
-    assert struct.unpack(">I", data[41 + size : 45 + size])[0] == zlib.crc32(data[37 : 41 + size])
-
-
 @pytest.mark.parametrize(
     ("shape", "pictured"),
     [
@@ -237,43 +223,33 @@ def test_a_png_holds_the_pixels_it_was_made_of() -> None:
 def test_small_images_are_drawn_and_nothing_else(shape: tuple[int, ...], pictured: bool) -> None:
     for dtype in (np.float32, np.uint8, np.int64, np.bool_):
         shown = show_row(Dataset({"x": np.ones((1, *shape), dtype)}), 0)
-        assert ("<img" in str(shown)) == pictured
+        assert any(each.image for each in shown) == pictured
 
 
 def test_rows_that_are_no_pictures_are_shown_if_they_are_short() -> None:
     few = np.array([[1.5, 2]], np.float32)
-    assert ">1.5, 2<" in str(show_row(Dataset({"x": few}), 0))
-    assert show_row(Dataset({"x": np.zeros((1, 50), np.float32)}), 0) is None
-    assert "<q>a &lt;b&gt;</q>" in str(show_row(Dataset({"x": np.array([b"a <b>"], dtype=object)}), 0))
-    assert "1.5" in str(show_row(Dataset({"x": few, "y": np.zeros((1, 50))}), 0))
-    strange = np.full((1, 1, 8, 8), np.nan, np.float32)
-    assert "<img" in str(show_row(Dataset({"x": strange}), 0))
+    assert [each.text for each in show_row(Dataset({"x": few}), 0)] == ["1.5, 2"]
+    assert show_row(Dataset({"x": np.zeros((1, 50), np.float32)}), 0) == []
+    (text,) = show_row(Dataset({"x": np.array([b"a <b>"], dtype=object)}), 0)
+    assert (text.text, text.quoted) == ("a <b>", True)
+    assert [each.text for each in show_row(Dataset({"x": few, "y": np.zeros((1, 50))}), 0)] == ["1.5, 2"]
+    (strange,) = show_row(Dataset({"x": np.full((1, 1, 8, 8), np.nan, np.float32)}), 0)
+    assert strange.image
 
 
-def test_markup_is_escaped_once_and_only_where_it_is_text() -> None:
-    inner = element("b", "<&>")
-    assert element("p", inner, "\"'", 1.50, None, class_="a<b", data_x=None) == (
-        '<p class="a&lt;b"><b>&lt;&amp;&gt;</b>&quot;&#x27;1.5</p>'
-    )
+def test_text_of_a_row_is_quoted_and_escaped() -> None:
+    tested = an_attempt("a", test=an_evaluation(0.98, 0.0), disagreements=(a_disagreement(0),))
+    page = render(a_find([tested]), Dataset({"x": np.array([b"a <b>"], dtype=object)}))
+    assert "<q>a &lt;b&gt;</q>" in page
 
 
-def test_scales_have_round_marks_and_keep_to_their_ends() -> None:
-    scale = Scale(0.0, 1.7, 100, 200)
-    assert scale.ticks() == pytest.approx([0, 0.5, 1.0, 1.5])
-    assert (scale(-1), scale(0.85), scale(9)) == (100, 150, 200)
-    assert Scale(1e-5, 1e-2, 0, 1, logarithmic=True).ticks() == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2])
-    assert len(Scale(2e-3, 2.2e-3, 0, 1).ticks()) > 2
-    assert Scale(1, 1, 0, 10)(1) == 5
-
-
-def test_labels_do_not_lie_on_each_other() -> None:
-    assert spread([10, 10, 10], 5, 0, 100) == [10, 15, 20]
-    assert spread([99, 98, 97], 5, 0, 100) == [100, 95, 90]
-    assert spread([], 5, 0, 1) == []
-    canvas = Canvas("crowd")
-    canvas.marks([Mark(300, 200, f"recipe-{n}", "refused") for n in range(9)], lambda mark: mark.name)
-    places = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"', canvas.draw())
-    assert len(places) == len(set(places)) > 5
+def test_without_its_libraries_a_report_names_the_extra(
+    found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "find_spec", lambda name: None)
+    with pytest.raises(MissingLibrary, match=r'"headrace\[report\]"'):
+        write_report(found, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_search_of_many_attempts_is_drawn_within_its_frame() -> None:
@@ -282,5 +258,6 @@ def test_a_search_of_many_attempts_is_drawn_within_its_frame() -> None:
         for n in range(24)
     ]
     page = render(a_find(attempts))
-    for number in re.findall(r'\bc?[xy]="(-?[\d.]+)"', page):
+    assert page.count("<use ") > 60
+    for number in re.findall(r'<use [^>]*\b[xy]="(-?[\d.]+)"', page):
         assert 0 <= float(number) <= 760

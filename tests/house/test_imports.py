@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = {"flower", "onnx", "onnxruntime", "pandas", "pyarrow", "scipy", "sklearn", "torch"}
+HEAVY = {"flower", "matplotlib", "onnx", "onnxruntime", "pandas", "pyarrow", "scipy", "sklearn", "torch"}
 SERVERS = {"alembic", "celery", "kombu", "psycopg", "redis", "sqlalchemy"}
 
 PROBE = """

@@ -20,6 +20,7 @@ ROOMS = [
     "lifecycle",
     "producers",
     "queueing",
+    "reporting",
     "results_store",
     "runtimes",
     "testing",

@@ -1,4 +1,4 @@
-"""The demo's clients: threads that submit images and take the answers."""
+"""The demo's clients: threads that submit images and collect the answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from headrace.cli.demo.images import MODEL, Digits, Edition
+from headrace.cli.demo.images import MODEL, Digits, ModelVersion
 from headrace.contracts import HeadraceError, Settings
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class User(threading.Thread):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What the clients saw: every answer, and by version the seconds from the first submit to the last answer."""
+    """Results of the clients: every answer, and by version the seconds from the first submit to the last answer."""
 
     digits: Digits
     clients: int
@@ -99,22 +99,22 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def requests(self) -> int:
-        """How many requests there should have been."""
-        return self.repeat * len(self.digits.labels) * len(self.digits.editions)
+        """Number of requests that should have been answered."""
+        return self.repeat * len(self.digits.labels) * len(self.digits.versions)
 
 
 def score(console: Console, settings: Settings, digits: Digits, clients: int, repeat: int) -> Run:
     """Let the clients submit every image `repeat` times to each version, one version after the other.
 
-    Draws how far they are. Raises a client's error.
+    Shows their progress. Raises a client's error.
     """
     load(settings, digits)
     answers: list[Answer] = []
     seconds: dict[str, float] = {}
-    for edition in digits.editions:
+    for model in digits.versions:
         started = time.perf_counter()
-        answers += _score(console, settings, digits, edition, (clients, repeat))
-        seconds[edition.version] = time.perf_counter() - started
+        answers += _score(console, settings, digits, model, (clients, repeat))
+        seconds[model.version] = time.perf_counter() - started
     return Run(digits, clients, repeat, answers, seconds)
 
 
@@ -123,22 +123,22 @@ def load(settings: Settings, digits: Digits) -> None:
     from headrace.producers import Client
 
     with Client(settings) as client:
-        for edition in digits.editions:
-            client.predict(MODEL, {"image": digits.inputs[:1]}, version=edition.version, timeout_s=ANSWER_S)
+        for model in digits.versions:
+            client.predict(MODEL, {"image": digits.inputs[:1]}, version=model.version, timeout_s=ANSWER_S)
 
 
 def _score(
-    console: Console, settings: Settings, digits: Digits, edition: Edition, load: tuple[int, int]
+    console: Console, settings: Settings, digits: Digits, model: ModelVersion, load: tuple[int, int]
 ) -> list[Answer]:
     """Score with one version. load: clients, and how often each image is submitted."""
     clients, repeat = load
     leave = threading.Event()
     total = repeat * len(digits.labels)
-    users = [User(settings, digits, edition.version, range(first, total, clients), leave) for first in range(clients)]
+    users = [User(settings, digits, model.version, range(first, total, clients), leave) for first in range(clients)]
     try:
         for user in users:
             user.start()
-        _watch(console, users, total, f"Scoring, {edition.title}")
+        _watch(console, users, total, f"Scoring, {model.title}")
     finally:
         # Ctrl-C finds clients at work: they leave with the answer they wait for, or with this process.
         leave.set()

@@ -30,17 +30,17 @@ _INTERRUPTED: Final = 130
 
 
 def _settings(address: StackAddress, home: Path) -> Settings:
-    """Give the settings of a client of this stack, whatever URLs are set outside."""
+    """Return the settings of a client of this stack, whatever URLs are set outside."""
     urls = {"broker_url": SecretStr(address.broker_url), "database_url": SecretStr(address.database_url)}
     return load_settings().model_copy(update={**urls, "home": home, "models": Path(address.models)})
 
 
 def _present(console: Console, stack: LocalStack, clients: int, repeat: int) -> str | None:
-    """Score, print everything, and give the verdict."""
+    """Score, print everything, and return the verdict."""
     from headrace.results_store.database.address import connect
 
     digits = held_out()
-    titles = " and in ".join(edition.title for edition in digits.editions)
+    titles = " and in ".join(model.title for model in digits.versions)
     console.print(
         f"\n{clients} clients submit {len(digits.labels)} images {repeat} times to each version of the model, in "
         f"{titles}: one image a request. Each keeps at most {IN_FLIGHT} requests unanswered."
@@ -57,23 +57,25 @@ def _present(console: Console, stack: LocalStack, clients: int, repeat: int) -> 
 
 
 def demo(
-    exit_: Annotated[bool, typer.Option("--exit", help="Stop everything at the end instead of staying up.")] = False,
-    clients: Annotated[int, typer.Option(min=1, max=64, help="Clients that submit at the same time.")] = 4,
+    exit_: Annotated[
+        bool, typer.Option("--exit", help="Stop everything at the end instead of waiting for Ctrl-C.")
+    ] = False,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="Number of concurrent clients.")] = 4,
     repeat: Annotated[
-        int, typer.Option(min=1, help="How often each image is submitted to each version of the model.")
+        int, typer.Option(min=1, help="Number of passes over the images with each version of the model.")
     ] = REPEAT,
     home: Annotated[Path | None, typer.Option(help="Folder for data and logs.  [default: .headrace]")] = None,
 ) -> None:
-    """Score 899 real handwritten digits through Celery, Valkey, ONNX Runtime and Postgres, in fp32 and in int8.
+    """Classify 899 real handwritten digits through Celery, Valkey, ONNX Runtime and Postgres, in fp32 and in int8.
 
     Starts a Valkey, a Postgres, a worker and Flower of its own, on this machine only, and stops them at the end.
     Stays up until Ctrl-C; with --exit, or when the output is not a terminal, it ends by itself. The exit code is 0
-    only if every image was scored and the accuracy is what the packages of the model promise.
+    only if every image was classified with the accuracy that the packages of the model promise.
     """
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
-    # Said outright, since rich would believe FORCE_COLOR and its like more than the pipe it writes to.
+    # Explicit, since rich would believe FORCE_COLOR and the like more than the pipe it writes to.
     console = Console(force_terminal=terminal, color_system="auto" if terminal else None, markup=False, highlight=False)
     stop_signals_interrupt()
     wrong: str | None = "interrupted"

@@ -1,4 +1,4 @@
-"""What the demo reads from Postgres, and what it prints."""
+"""Figures of the demo: read from Postgres, and printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from headrace.cli.demo.clients import Answer, Run
-from headrace.cli.demo.images import Edition
+from headrace.cli.demo.images import ModelVersion
 from headrace.contracts.formatting import sized
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _MOST_COLUMNS: Final = 100
 #: Pictures of 8 characters and a gap that fit into 80 columns.
 _PICTURES_A_LINE: Final = 7
 
-#: What the demo shows as an example of asking the store. `%s` stands for the first id of this run: ids are UUIDv7,
+#: An example of a query of the store. `%s` stands for the first id of this run: ids are UUIDv7,
 #: so they are ordered by time, and Postgres looks only at the partitions from there on.
 EXAMPLE_SQL: Final = """\
 SELECT outputs->'label'->>0 AS digit, count(*) AS answers,
@@ -61,7 +61,7 @@ FROM found GROUP BY version"""
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """What the store holds of a run. batches: size in rows → how many.
+    """Figures of the rows of a run. batches: size in rows → number of batches.
 
     hits, model_s: by version, right answers, and seconds of the model per row. latency_s: p50 and p99 of
     finished_at − submitted_at. queue_s: p50 and p99 of started_at − submitted_at.
@@ -99,24 +99,24 @@ def read_rows(connection: psycopg.Connection, run: Run) -> Rows:
 
 
 def verdict(run: Run, rows: Rows) -> str | None:
-    """Say what is wrong; None when every image was scored, and as many are right as the packages promise."""
+    """Return a description of the failure; None when every image was scored with the promised accuracy."""
     if (len(run.answers), rows.succeeded) != (run.requests, run.requests):
         return f"of {run.requests} requests {len(run.answers)} were answered and {rows.succeeded} have a row"
-    for edition in run.digits.editions:
-        answered = sum(answer.label == run.digits.labels[answer.image] for answer in _answers_of(run, edition))
-        found = rows.hits.get(edition.version, 0)
-        least, most = run.repeat * edition.least, run.repeat * edition.most
+    for model in run.digits.versions:
+        answered = sum(answer.label == run.digits.labels[answer.image] for answer in _answers_of(run, model))
+        found = rows.hits.get(model.version, 0)
+        least, most = run.repeat * model.least, run.repeat * model.most
         if answered != found or not least <= found <= most:
             wanted = f"{least}" if least == most else f"{least} to {most}"
             return (
-                f"{wanted} right answers of version {edition.version} are promised, but the clients got {answered} "
+                f"{wanted} right answers of version {model.version} are promised, but the clients got {answered} "
                 f"and the rows hold {found}"
             )
     return None
 
 
-def _answers_of(run: Run, edition: Edition) -> list[Answer]:
-    return [answer for answer in run.answers if answer.version == edition.version]
+def _answers_of(run: Run, model: ModelVersion) -> list[Answer]:
+    return [answer for answer in run.answers if answer.version == model.version]
 
 
 def _percentiles(seconds: list[float]) -> tuple[float, float]:
@@ -130,8 +130,8 @@ def show_figures(console: Console, run: Run, rows: Rows) -> None:
         f"p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms"
         for p50, p99 in (_percentiles([answer.seconds for answer in run.answers]), rows.latency_s, rows.queue_s)
     )
-    for edition in run.digits.editions:
-        fact(console, edition.title, _about(edition, run, rows))
+    for model in run.digits.versions:
+        fact(console, model.title, _about(model, run, rows))
     facts = {
         "Requests": f"{len(run.answers):,} of one image each in {sum(run.seconds.values()):.1f} s; "
         f"{rows.succeeded:,} rows in Postgres.",
@@ -152,22 +152,22 @@ def show_figures(console: Console, run: Run, rows: Rows) -> None:
         console.print(f"  {span:>10}  {counts[start]:>6,}  {bar * width}".rstrip())
 
 
-def _about(edition: Edition, run: Run, rows: Rows) -> str:
-    """Say what became of one version."""
-    images, hits = len(run.digits.labels), rows.hits.get(edition.version, 0) / run.repeat
+def _about(model: ModelVersion, run: Run, rows: Rows) -> str:
+    """Return accuracy and speed of one version in words."""
+    images, hits = len(run.digits.labels), rows.hits.get(model.version, 0) / run.repeat
     passes = "1 pass" if run.repeat == 1 else f"{run.repeat} passes"
-    per_s = len(_answers_of(run, edition)) / run.seconds[edition.version]
-    model_us = 1e6 * rows.model_s.get(edition.version, 0.0)
+    per_s = len(_answers_of(run, model)) / run.seconds[model.version]
+    model_us = 1e6 * rows.model_s.get(model.version, 0.0)
     states = (
-        f"the package states {edition.stated} of {images}"
-        if edition.least == edition.most
-        else f"the package states {edition.stated} and promises {edition.least}"
+        f"the package states {model.stated} of {images}"
+        if model.least == model.most
+        else f"the package states {model.stated} and promises {model.least}"
     )
-    made = f" Made of version 1 by headrace compress: {edition.recipe}." if edition.recipe else ""
+    made = f" Made of version 1 by headrace compress: {model.recipe}." if model.recipe else ""
     return (
-        f"{hits / images:.2%}: {hits:g} of {images} images right by version {edition.version}, in the rows of "
+        f"{hits / images:.2%}: {hits:g} of {images} images right by version {model.version}, in the rows of "
         f"{passes}; {states}. {per_s:,.0f} requests/s; {model_us:.0f} µs an image in the model, of "
-        f"{sized(edition.size_bytes)}.{made}"
+        f"{sized(model.size_bytes)}.{made}"
     )
 
 
@@ -180,18 +180,18 @@ def fact(console: Console, name: str, text: str) -> None:
 
 
 def show_mistakes(console: Console, run: Run) -> None:
-    """Print what each version took for what; on a terminal with the images themselves, two pixels a character."""
+    """Print the mistakes of each version; on a terminal with the images themselves, two pixels a character."""
     from rich.text import Text
 
     truth = run.digits.labels
-    found = {edition.version: {a.image: a.label for a in _answers_of(run, edition)} for edition in run.digits.editions}
-    for edition in run.digits.editions:
-        mistakes = {image: label for image, label in found[edition.version].items() if label != truth[image]}
+    found = {model.version: {a.image: a.label for a in _answers_of(run, model)} for model in run.digits.versions}
+    for model in run.digits.versions:
+        mistakes = {image: label for image, label in found[model.version].items() if label != truth[image]}
         pairs = Counter((truth[image], label) for image, label in mistakes.items())
         words = [
             f"{right} for {wrong}" + (f" ({n} times)" if n > 1 else "") for (right, wrong), n in pairs.most_common()
         ]
-        text = f"{edition.title} took a {', '.join(words)}." if words else f"none by {edition.title}."
+        text = f"{model.title} took a {', '.join(words)}." if words else f"none by {model.title}."
         fact(console, "Mistakes", text)
     if not console.is_terminal or console.options.ascii_only:
         return
@@ -203,7 +203,7 @@ def show_mistakes(console: Console, run: Run) -> None:
         said = [f"{truth[i]}: {', '.join(str(labels.get(i, '?')) for labels in found.values())}" for i in row]
         console.print("  " + "  ".join(f"{words:8}" for words in said), style="dim")
     if images:
-        titles = ", ".join(edition.title for edition in run.digits.editions)
+        titles = ", ".join(model.title for model in run.digits.versions)
         console.print(f"  (the right digit: what was found by {titles})", style="dim")
 
 

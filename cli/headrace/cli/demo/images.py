@@ -1,4 +1,4 @@
-"""What the demo scores: the held-out images, and the versions of the model that score them."""
+"""The held-out images of the demo, and the versions of the model that score them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ TRAINED: Final = "1"
 COMPRESSED: Final = "2"
 
 
-class Edition(msgspec.Struct, frozen=True):
-    """A version of the model, and what its package says of the held-out images.
+class ModelVersion(msgspec.Struct, frozen=True):
+    """A version of the model, and the accuracy on the held-out images that its package states.
 
-    title: fp32 or int8. stated: how many it found when it was measured. least, most: how many it must find here.
-    recipe: how it was compressed, "" if it wasn't. size_bytes: of its files.
+    title: fp32 or int8. stated: images it got right when it was measured. least, most: limits of that number here.
+    recipe: of its compression, "" if there was none. size_bytes: of its files.
     """
 
     version: str
@@ -41,13 +41,13 @@ class Edition(msgspec.Struct, frozen=True):
 class Digits(msgspec.Struct, frozen=True):
     """The held-out images. pixels: uint8 [rows, 8, 8] in 0..16. inputs: FP32 [rows, 1, 8, 8] in 0..1. labels: [rows].
 
-    editions: the versions of the model, the trained one first.
+    versions: the versions of the model, the trained one first.
     """
 
     pixels: NDArray[np.uint8]
     inputs: NDArray[np.float32]
     labels: list[int]
-    editions: tuple[Edition, ...]
+    versions: tuple[ModelVersion, ...]
 
 
 def held_out() -> Digits:
@@ -66,13 +66,13 @@ def held_out() -> Digits:
     return Digits(pixels, inputs, labels.tolist(), (first, as_compressed(compressed, first, len(labels))))
 
 
-def as_trained(package: ModelPackage) -> Edition:
+def as_trained(package: ModelPackage) -> ModelVersion:
     """Read what a package states that `examples/digits/train.py` wrote: the same hits on every CPU."""
     hits = package.manifest.provenance["accuracy_hits"]
-    return Edition(package.version, "fp32", hits, hits, hits, "", package.size_bytes)
+    return ModelVersion(package.version, "fp32", hits, hits, hits, "", package.size_bytes)
 
 
-def as_compressed(package: ModelPackage, original: Edition, rows: int) -> Edition:
+def as_compressed(package: ModelPackage, original: ModelVersion, rows: int) -> ModelVersion:
     """Read what a package states that `headrace compress` wrote.
 
     Int8 is rounded differently on other CPUs, so that the hits may differ by a few; what was lost may not be more than
@@ -81,4 +81,4 @@ def as_compressed(package: ModelPackage, original: Edition, rows: int) -> Editio
     record = package.manifest.provenance["compression"]
     stated = round(record["test"]["value"] * record["test"]["rows"])
     least = math.ceil(original.stated - record["max_drop"] * rows)
-    return Edition(package.version, "int8", stated, least, rows, record["recipe"], package.size_bytes)
+    return ModelVersion(package.version, "int8", stated, least, rows, record["recipe"], package.size_bytes)

@@ -26,7 +26,7 @@ class ChildRecord(msgspec.Struct, frozen=True):
     port: int = 0
 
 
-def remember(path: Path, pid: int, port: int = 0) -> None:
+def write_record(path: Path, pid: int, port: int = 0) -> None:
     """Write the record of a child that was just started."""
     import psutil
 
@@ -35,7 +35,7 @@ def remember(path: Path, pid: int, port: int = 0) -> None:
         path.write_bytes(msgspec.json.encode(record))
 
 
-def recall(path: Path) -> ChildRecord | None:
+def read_record(path: Path) -> ChildRecord | None:
     """Read the record of the last child; None when there is none that can be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ChildRecord)

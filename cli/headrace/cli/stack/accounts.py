@@ -20,7 +20,7 @@ _NAME: Final = "embedded_postgres"
 
 
 def account_for(folder: Path) -> Account | None:
-    """Choose whom Postgres runs as: ourselves (None), or when we are root the owner of the data or a system user."""
+    """Return the account of Postgres: None for our own; when we are root, the data's owner or a system user."""
     if os.geteuid() != 0:
         return None
     owner = folder.stat()
@@ -46,7 +46,7 @@ def account_for(folder: Path) -> Account | None:
 
 
 def admit(account: Account, binaries: Path, folder: Path) -> None:
-    """Give the account its folder, and the way to it and to the binaries."""
+    """Make the account the owner of its folder, and let it pass to that and to the binaries."""
     os.chown(folder, *account)
     for parent in {*binaries.resolve().parents, *folder.resolve().parents}:
         mode = stat.S_IMODE(parent.stat().st_mode)

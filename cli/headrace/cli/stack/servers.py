@@ -16,7 +16,7 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from headrace.cli.process.child import Child
-from headrace.cli.process.orphan import reap_orphan, recall, remember
+from headrace.cli.process.orphan import read_record, reap_orphan, write_record
 from headrace.cli.stack.accounts import Account, account_for, admit
 from headrace.cli.stack.binaries import find_postgres, find_valkey, postgres_version
 from headrace.cli.stack.ports import LOOPBACK, free_port
@@ -121,13 +121,13 @@ class Valkey(Server):
         self.folder.mkdir(parents=True, exist_ok=True)
         # The journal holds the requests themselves.
         self.folder.chmod(0o700)
-        record = recall(self.folder / _RECORD)
+        record = read_record(self.folder / _RECORD)
         reap_orphan(record, self.child.stop_signal, STOP_S)
         wanted = self.port or (record.port if record else 0)
         for _ in range(_PORT_TRIES):
             self.port = free_port(wanted)
             self.child.spawn([binary, *self._options()])
-            remember(self.folder / _RECORD, self.pid, self.port)
+            write_record(self.folder / _RECORD, self.pid, self.port)
             try:
                 self.child.wait_until(self._answers, READY_S)
             except StackError:
@@ -212,11 +212,11 @@ class Postgres(Server):
             admit(account, binaries, self.folder)
         self.folder.chmod(0o700)
         _make_private(self._socket_folder, account)
-        reap_orphan(recall(self.folder / _RECORD), signal.SIGQUIT, STOP_S)
+        reap_orphan(read_record(self.folder / _RECORD), signal.SIGQUIT, STOP_S)
         self._create_cluster(binaries, account)
         self._forget_stale_pid()
         self.child.spawn([binaries / "postgres", *self._options()], account=account)
-        remember(self.folder / _RECORD, self.pid)
+        write_record(self.folder / _RECORD, self.pid)
         self.child.wait_until(self._answers, READY_S)
 
     def _create_cluster(self, binaries: Path, account: Account | None) -> None:
@@ -255,7 +255,7 @@ class Postgres(Server):
         return ["-D", str(self.data), *(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))]
 
     def _forget_stale_pid(self) -> None:
-        """Remove the lock file of a crashed server, lest Postgres takes an unrelated process of that id for a server.
+        """Remove the lock file of a crashed server, lest Postgres mistakes an unrelated process for a server.
 
         The server that the last stack started is known to be gone; any other that uses the same data still holds its
         shared memory, which Postgres checks by itself.

@@ -1,1 +1,1 @@
-"""How commands speak: tables, lines, JSON and errors."""
+"""Output of commands: tables, lines, JSON and errors; options that they share."""

@@ -1,4 +1,4 @@
-"""How commands speak: tables and lines for people, JSON for programs, errors on stderr."""
+"""Output of commands: tables and lines for people, JSON for programs, errors on stderr."""
 
 from __future__ import annotations
 

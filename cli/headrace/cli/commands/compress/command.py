@@ -48,10 +48,11 @@ def run(
     from headrace.cli.commands.compress.outcome import refuse_unmeasured, show_outcome
     from headrace.cli.commands.compress.progress import watched
     from headrace.compression.evaluation.evaluate import MaxDrop
-    from headrace.compression.report import write_report
+    from headrace.compression.report.report import check_libraries, write_report
     from headrace.compression.search.inputs import open_source
     from headrace.compression.search.search import Search
 
+    check_libraries()
     bound, runtime = MaxDrop.parse(goal.max_drop), _runtime_of(search.recipe or [], goal.runtime)
     settings = settings_with(models=models, threads=search.threads)
     directory, threads = ModelDirectory(settings.models), max(settings.threads, 1)

@@ -1,4 +1,4 @@
-"""Shows a search as it goes on: a bar while a recipe is made, a line when it is over."""
+"""Progress of a search: a bar while a recipe is made, a line when it has ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Terminal:
     """A Watcher of a search, for a person. Without a terminal only the lines are written."""
 
     def __init__(self, at_rows: int) -> None:
-        """at_rows: whose time is shown."""
+        """at_rows: batch size whose time is shown."""
         self._console: Console = err()
         self._at_rows = at_rows
         self._bar = Progress(
@@ -35,25 +35,25 @@ class Terminal:
         self._task: TaskID | None = None
 
     def show(self) -> Progress | nullcontext[None]:
-        """Give what keeps the bar on the screen, if there is one."""
+        """Return the context that keeps the bar on the screen, if there is one."""
         if not self._console.is_terminal:
             return nullcontext()
         self._task = self._bar.add_task("", total=None, what="")
         return self._bar
 
     def started(self, recipe: str, done: int, known: int) -> None:
-        """Tell that a recipe is being made."""
+        """Show that a recipe is being made."""
         if self._task is not None:
             described = f"{recipe} ({done + 1} of {max(known, done + 1)})"
             self._bar.reset(self._task, total=None, description=described, what="")
 
     def progress(self, done: int, of: int, what: str) -> None:
-        """Tell how far a step is."""
+        """Show the progress of a step."""
         if self._task is not None:
             self._bar.update(self._task, completed=done, total=of or None, what=what)
 
     def ended(self, attempt: Attempt, verdict: Verdict) -> None:
-        """Write a line on what became of a recipe."""
+        """Write a line on the outcome of a recipe."""
         self._bar.console.print(line_of(attempt, verdict, self._at_rows))
 
 

@@ -20,7 +20,7 @@ _TENSOR: Final = {
     "optional": "Whether a request may leave the input out.",
     "sequence": "Whether the model takes or gives a list of tensors; requests hold it stacked, its length first.",
     "any_shape": "Whether the tensor may have any number of dimensions; `shape` is left out then.",
-    "allow_nan": "Whether NaN and infinity may occur; requests that hold them are refused otherwise.",
+    "allow_nan": "Whether NaN and infinity may occur; otherwise requests with them are refused.",
     "sample_shape": "Sizes in place of `shape` that the model is known to run, for warm-up and profile.",
 }
 
