@@ -13,6 +13,7 @@ import psycopg
 import pytest
 import redis
 from onnx import TensorProto, helper
+from tests.sentinels import Watched, watched_servers
 
 from headrace.cli.stack.servers import Postgres, Valkey
 
@@ -51,6 +52,13 @@ def broker_url(valkey_server: Valkey) -> Iterator[str]:
         client.flushdb()
         yield url
         client.flushdb()
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """Servers of this test alone, which Sentinels watch."""
+    with watched_servers() as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = folder / "misbehaving-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: misbehaving\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[headrace.runtimes]\nmoody = misbehaving_runtime:MisbehavingRuntime\n")
+    (info / "entry_points.txt").write_text(
+        "[headrace.runtimes]\nmisbehaving = misbehaving_runtime:MisbehavingRuntime\n"
+    )
     shutil.copy(Path(__file__).with_name("misbehaving_runtime.py"), folder)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 

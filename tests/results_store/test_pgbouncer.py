@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from tests.eventually import eventually
 from tests.pgbouncer import PgBouncer
 
 from headrace.cli.stack.servers import Postgres
@@ -145,15 +146,13 @@ def test_a_server_that_restarts_behind_the_pooler_is_found_again(
     own_server: Postgres, make_batch: Callable[..., BatchRows]
 ) -> None:
     def write_at_last(storing: StoreWriter, batch: BatchRows) -> None:
-        deadline = time.monotonic() + RETRY_S
-        conflicts = None
-        while conflicts is None:
-            try:
-                conflicts = storing.write([batch])
-            except StoreUnavailable:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-        assert conflicts == []
+        def is_written() -> bool:
+            with contextlib.suppress(StoreUnavailable):
+                assert storing.write([batch]) == []
+                return True
+            return False
+
+        eventually(is_written, RETRY_S, "the pooler to find the server again")
 
     with PgBouncer(own_server.url, pool_mode="transaction") as pooler, ThreadPoolExecutor(1) as thread:
         url = pooler.url_of(own_server.url)

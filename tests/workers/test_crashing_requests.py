@@ -121,8 +121,7 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
             assert handles[17].id in command(settings, "dead", "show", letter.id)
             (folder / "cured").touch()
             assert "put back 1 dead letter" in command(settings, "dead", "retry", letter.id)
-            for _ in wait_until(lambda: client.get(handles[17].id) is not None):
-                pass
+            eventually(lambda: client.get(handles[17].id) is not None, 30, "the answer to the cured one")
             assert client.get(handles[17].id).outputs["y"].tolist() == [[2 * KILLER]]
             assert dead_letters(broker) == []
 
@@ -136,8 +135,7 @@ def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, fo
         handle = client.submit("faulty", {"x": column([HOLDER])})
         assert handle.result(timeout_s=60)["y"].tolist() == [[2 * HOLDER]]
         assert client.get(handle.id).attempts == 1
-        for _ in wait_until(lambda: not broker.keys("headrace:inflight:*")):
-            pass
+        eventually(lambda: not broker.keys("headrace:inflight:*"), 30, "the acknowledgement")
         assert runs(folder) == [[HOLDER]]
         assert not broker.exists(keys.PLAIN.deliveries, keys.PLAIN.deaths)
 
@@ -166,8 +164,7 @@ def test_a_message_that_kills_whoever_reads_it_ends_as_a_dead_letter_and_no_othe
         with start(FAULTY_READERS=readers, **limits):
             for value, handle in enumerate([*before, *after], 1):
                 assert handle.result(timeout_s=60)["y"].tolist() == [[2 * value]]
-            for _ in wait_until(lambda: dead_letters(broker)):
-                pass
+            eventually(lambda: dead_letters(broker), 30, "the dead letter")
             (letter,) = dead_letters(broker)
             assert letter.reason == f"poison: {deaths} workers died while they ran this request"
             assert len(letter.history) == deaths
@@ -180,13 +177,6 @@ def test_a_message_that_kills_whoever_reads_it_ends_as_a_dead_letter_and_no_othe
     assert not broker.keys("headrace:deaths")
 
 
-def wait_until(done, timeout_s: float = 30):
-    deadline = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < deadline
-        yield time.sleep(0.05)
-
-
 def test_a_redelivered_request_that_has_a_row_is_answered_from_it(settings, start, folder, broker):
     dead = ClaimingConsumer(broker, lease_s=60)
     with Client(settings) as client, StoreReader(settings.require_database_url()) as store:
@@ -196,8 +186,7 @@ def test_a_redelivered_request_that_has_a_row_is_answered_from_it(settings, star
         store.cancel(ended.id, "faulty")
         with start():
             assert open_.result(timeout_s=30)["y"].tolist() == [[4.0]]
-            for _ in wait_until(ended.done):
-                pass
+            eventually(ended.done, 30, "the reply from the row")
             assert ended.status() == "cancelled"
             assert client.get(open_.id).attempts == 2
         assert runs(folder) == [[2.0]]
@@ -225,8 +214,7 @@ def test_a_failure_that_passes_is_tried_again_while_others_run(settings, start, 
     (folder / "failures").write_text("3")
     with start(), Client(settings) as client:
         busy = client.submit("faulty", {"x": column([BUSY])})
-        for _ in wait_until(lambda: broker.zcard(keys.PLAIN.delayed)):
-            pass
+        eventually(lambda: broker.zcard(keys.PLAIN.delayed), 30, "the first failure")
         assert client.predict("faulty", {"x": column([7])}, timeout_s=30)["y"].tolist() == [[14.0]]
         assert busy.result(timeout_s=60)["y"].tolist() == [[2 * BUSY]]
         assert client.get(busy.id).attempts == 4

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import psycopg
 import pytest
 from pydantic import SecretStr
+from tests.eventually import eventually
 from tests.pgbouncer import PgBouncer
 from tests.workers.conftest import running_worker, worker_environment
 
@@ -38,13 +38,6 @@ def command(settings: Settings, *words: str) -> subprocess.CompletedProcess[str]
         timeout=60,
         check=False,
     )
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_all_parts_work_through_a_pooler(pooled: Settings, tmp_path: Path) -> None:
@@ -87,6 +80,6 @@ def test_durable_requests_work_through_a_pooler(pooled: Settings, tmp_path: Path
         application.rollback()
         with psycopg.connect(url, autocommit=True) as looking:
             left = "SELECT count(*) FROM headrace_requests"
-            wait_until(lambda: looking.execute(left, prepare=False).fetchone() == (0,))
+            eventually(lambda: looking.execute(left, prepare=False).fetchone() == (0,), 60, "the rows to go")
         assert client.get(rolled_back.id) is None
     assert "Traceback" not in log.read_text()

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.compression.misbehaving_packages import install, package_of
+from tests.eventually import eventually
 
 from headrace.compression.benchmarking.compare import SAME, Measurement, RowFigures, faster, measure
 from headrace.compression.benchmarking.inputs import tiled
@@ -187,11 +188,11 @@ def test_a_model_under_measurement_dies_with_whoever_measures(
 
 
 def _pid_of_hanging(package: ModelPackage, parent: subprocess.Popen[bytes]) -> int:
-    """Wait until the model hangs, and give the process it hangs in."""
-    while not (package.folder / "pid").exists():
-        with pytest.raises(subprocess.TimeoutExpired):
-            parent.wait(0.05)
-    return int((package.folder / "pid").read_text())
+    """Wait until the model hangs, and return the process it hangs in."""
+    file = package.folder / "pid"
+    eventually(lambda: file.exists() or parent.poll() is not None, 120, "the model to hang")
+    assert parent.poll() is None
+    return int(file.read_text())
 
 
 @given(st.lists(st.tuples(SECONDS, SECONDS), min_size=1, max_size=30))

@@ -14,6 +14,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
+from tests.eventually import eventually
 from tests.producers.peer import MODEL, Peer, store, succeeded
 
 from headrace.cli.stack.servers import Valkey
@@ -23,8 +24,8 @@ from headrace.queueing import ClaimingConsumer, connect
 
 X = np.arange(3, dtype=np.float32).reshape(1, 3)
 
-#: Well below the lease of 60 s; a probe every 2 s, two looks a second apart, and a busy machine.
-TOLD_S = 15.0
+#: Half of the lease of 60 s. A probe every 2 s and two looks a second apart find a loss far sooner.
+TOLD_S = 30
 
 
 def flush(url: str) -> None:
@@ -33,10 +34,8 @@ def flush(url: str) -> None:
 
 
 def fails_in_time(result: Callable[..., object]) -> None:
-    began = time.monotonic()
     with pytest.raises(RequestLost, match=r"submit it again, with the same request_id or with durable=True"):
-        result()
-    assert time.monotonic() - began < TOLD_S
+        result(TOLD_S)
 
 
 def test_a_waiter_is_told_of_a_flush(client: Client, broker_url: str) -> None:
@@ -55,13 +54,11 @@ def test_whoever_begins_to_wait_after_a_flush_is_told(client: Client, broker_url
     handles = client.submit_many(MODEL, {"x": np.repeat(X, 2000, axis=0)})
     flush(broker_url)
     fails_in_time(handles[0].result)
-    # All were looked for together.
-    began = time.monotonic()
+    # All were looked for together, so that nobody has to wait any more.
     for handle in handles:
         with pytest.raises(RequestLost) as caught:
-            handle.result(timeout_s=60)
+            handle.result(timeout_s=0)
         assert caught.value.request_id == handle.id
-    assert time.monotonic() - began < TOLD_S
 
 
 def test_a_waiter_is_told_within_a_short_lease(settings: Settings, broker_url: str) -> None:
@@ -115,10 +112,7 @@ def test_a_loop_over_done_ends(client: Client, broker_url: str) -> None:
     handle = client.submit(MODEL, {"x": X})
     assert not handle.done()
     flush(broker_url)
-    until = time.monotonic() + TOLD_S
-    while not handle.done() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert handle.done()
+    eventually(handle.done, TOLD_S, "the end of a request that was lost")
 
 
 def test_a_loop_over_done_ends_when_the_reply_got_lost(
@@ -130,10 +124,7 @@ def test_a_loop_over_done_ends_when_the_reply_got_lost(
     assert not any(handle.done() for handle in handles)
     for handle in handles:
         store(stored_settings.require_database_url(), handle.id, succeeded({"y": X}))
-    until = time.monotonic() + TOLD_S
-    while not all(handle.done() for handle in handles) and time.monotonic() < until:
-        time.sleep(0.001)
-    assert all(handle.done() for handle in handles)
+    eventually(lambda: all(handle.done() for handle in handles), TOLD_S, "the end of requests that have rows")
     # Not one query for each call, nor for each handle.
     assert len(asked) <= 3
     np.testing.assert_array_equal(handles[0].result(0)["y"], X)
@@ -236,11 +227,9 @@ def test_a_status_after_the_lease_needs_no_other_reason(settings: Settings, peer
 def test_a_deadline_ends_a_wait_also_when_the_request_vanished(client: Client, peer: Peer) -> None:
     handle = client.submit(MODEL, {"x": X}, deadline_s=1.0)
     peer.take()
-    began = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="is over, and it is neither with the broker nor in the store") as caught:
-        handle.result()
+        handle.result(TOLD_S)
     assert caught.value.request_id == handle.id
-    assert 1 <= time.monotonic() - began < 1 + TOLD_S
 
 
 def test_a_deadline_does_not_end_the_wait_for_a_request_that_is_still_there(client: Client) -> None:
@@ -264,8 +253,7 @@ def failing_over(proxy_loop: ProxyLoop, folder: Path) -> Iterator[tuple[str, Cal
         proxy.start()
         with redis.Redis(host=replica.host, port=replica.port) as admin:
             admin.replicaof(primary.host, primary.port)
-            while admin.info("replication")["master_link_status"] != "up":
-                time.sleep(0.01)
+            eventually(lambda: admin.info("replication")["master_link_status"] == "up", 30, "the replica")
 
             def stale() -> None:
                 with redis.Redis(host=primary.host, port=primary.port) as source:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kombu
 import pytest
 from celery import Celery
-from tests.queueing.functional.conftest import Watched, wait_for
+from tests.eventually import eventually
+from tests.sentinels import Watched
 
 from headrace.cli.stack.flower import flower_command, flower_environment
 from headrace.cli.stack.ports import free_port
@@ -34,16 +34,6 @@ app.conf.broker_transport_options = {"global_keyprefix": "shop:", **json.loads(o
 def add(x, y):
     return x + y
 """
-
-
-@pytest.fixture
-def watched() -> Iterator[Watched]:
-    with tempfile.TemporaryDirectory(prefix="headrace-sentinel-") as folder:
-        servers = Watched(Path(folder))
-        try:
-            yield servers
-        finally:
-            servers.close()
 
 
 def page(url: str) -> str:
@@ -70,11 +60,11 @@ def assert_flower_counts(run: Callable[..., Any], folder: Path, url: str, *broke
     worker = run("-m", "celery", "-A", "demo_app", "worker", "-c", "1", "-P", "solo", "-E", "-l", "INFO", **environment)
     worker.wait_for("ready")
     run("-m", "celery", "-A", "demo_app", *broker, "flower", f"--port={port}", **environment)
-    wait_for(lambda: "celery" in page(f"http://127.0.0.1:{port}/workers"), "Flower to know the worker")
+    eventually(lambda: "celery" in page(f"http://127.0.0.1:{port}/workers"), 30, "Flower to know the worker")
     worker.stop()
     send = "from demo_app import add\nfor each in (0, 4, 9): add.apply_async((1, 2), priority=each)\nprint('sent')"
     run("-c", send, **environment).wait_for("sent")
-    wait_for(lambda: counts(page(f"http://127.0.0.1:{port}/broker")).get("celery") == 3, "the queue's length")
+    eventually(lambda: counts(page(f"http://127.0.0.1:{port}/broker")).get("celery") == 3, 30, "the queue's length")
 
 
 def test_flower_shows_the_queues_of_an_app_on_headrace(
@@ -100,7 +90,7 @@ def test_a_broker_that_is_away_is_an_empty_page_and_not_a_page_that_never_comes(
     port = free_port(0)
     environment = {"BROKER": "headrace://127.0.0.1:1/0", "PYTHONPATH": str(tmp_path)}
     run("-m", "celery", "-A", "demo_app", "flower", f"--port={port}", **environment)
-    wait_for(lambda: "<table" in page(f"http://127.0.0.1:{port}/broker"), "the page")
+    eventually(lambda: "<table" in page(f"http://127.0.0.1:{port}/broker"), 30, "the page")
     assert counts(page(f"http://127.0.0.1:{port}/broker")) == {}
 
 
@@ -134,7 +124,7 @@ def test_headrace_flower_shows_the_queues_of_models(
         for priority in (0, 9):
             connection.Producer().publish(1, routing_key="headrace", priority=priority)
     run(*flower_command()[1:], **flower_environment(url, port, own), HEADRACE_MODELS=str(tmp_path / "models"))
-    wait_for(lambda: counts(page(f"http://127.0.0.1:{port}/broker")) == {"headrace": 2}, "the queue's length")
+    eventually(lambda: counts(page(f"http://127.0.0.1:{port}/broker")) == {"headrace": 2}, 30, "the queue's length")
 
 
 @pytest.mark.parametrize("prefix", ["", "shop:"])

@@ -18,19 +18,19 @@ def send(client: redis.Redis, model: str, age_s: float, step: int = 0, body: byt
 
 
 def test_a_queue_is_counted_by_step_in_flight_and_dead(client: redis.Redis) -> None:
-    for age_s in (50, 40, 30):
+    for age_s in (5000, 4000, 3000):
         send(client, "a", age_s)
-    send(client, "a", 10, step=9, body=b"x" * 50_000)
+    send(client, "a", 1000, step=9, body=b"x" * 50_000)
     consumer = ClaimingConsumer(client, lease_s=60)
     urgent, _ = consumer.claim({"infer.a": 2})
     consumer.bury(urgent.tag, "for a test", [])
-    send(client, "a", 20, step=6)
+    send(client, "a", 2000, step=6)
     (stats,) = queue_stats(client, ["infer.a"])
     assert stats.waiting == 3
     assert stats.waiting_by_step == {9: 0, 6: 1, 3: 0, 0: 2}
     assert (stats.in_flight, stats.dead) == (1, 1)
     assert stats.oldest_age_s is not None
-    assert 40 <= stats.oldest_age_s < 45
+    assert 4000 <= stats.oldest_age_s < 5000
 
 
 def test_messages_of_foreign_clients_have_no_age(client: redis.Redis) -> None:

@@ -10,7 +10,7 @@ import kombu
 import pytest
 import redis
 from kombu.utils.scheduling import priority_cycle
-from tests.queueing.functional.conftest import wait_for
+from tests.eventually import eventually
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import headrace_url
@@ -99,13 +99,15 @@ def test_a_worker_without_prefetch_takes_what_its_processes_can_begin(
     worker = run("-m", "celery", "-A", "demo_app", "worker", *options, **environment)
     worker.wait_for("ready")
     for round_ in range(3):
-        wait_for(lambda: client.llen("running") == 2, "two tasks to run")
+        eventually(lambda: client.llen("running") == 2, 30, "two tasks to run")
         assert client.llen("celery") == 7 - 2 * (round_ + 1)
         client.delete("running")
         client.rpush("go", 1, 1)
-    wait_for(lambda: client.llen("running") == 1, "the last task to run")
+    eventually(lambda: client.llen("running") == 1, 30, "the last task to run")
     client.rpush("go", 1)
-    wait_for(lambda: not any(client.hlen(key) for key in client.scan_iter(PLAIN.in_flight("*"))), "the last to end")
+    eventually(
+        lambda: not any(client.hlen(key) for key in client.scan_iter(PLAIN.in_flight("*"))), 30, "the last to end"
+    )
 
 
 @pytest.mark.parametrize(

@@ -185,8 +185,7 @@ def test_the_token_of_a_burst_wakes_one(connection: kombu.Connection, broker_url
     for thread in threads:
         thread.start()
     with redis.Redis.from_url(broker_url) as client:
-        while client.info("clients")["blocked_clients"] < 3:
-            pass
+        eventually(lambda: client.info("clients")["blocked_clients"] == 3, 30, "three that wait")
         publish(connection, "one")
         assert first.wait(30)
         client.lpush("stop", 1, 2)

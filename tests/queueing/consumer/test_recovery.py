@@ -9,7 +9,8 @@ from typing import Any
 import kombu
 import pytest
 import redis
-from tests.queueing.functional.conftest import Reader, wait_for
+from tests.eventually import eventually
+from tests.queueing.functional.conftest import Reader
 
 from headrace.queueing import ClaimingConsumer, connect, headrace_url, recover
 from headrace.queueing.keys import PLAIN
@@ -159,7 +160,7 @@ def test_a_worker_that_lives_keeps_what_it_took(broker_url: str, client: redis.R
         living.Producer().publish(1, routing_key="plain", declare=[QUEUES["plain"]])
         reader = Reader(living, QUEUES["plain"], settle="")
         reader.read(1)
-        wait_for(lambda: client.hlen("unacked") == 1, "kombu to note it")
+        eventually(lambda: client.hlen("unacked") == 1, 30, "kombu to note it")
         found = recover(ours)
         assert (found.put_back, found.younger) == (0, 1)
         reader.messages[0].ack()

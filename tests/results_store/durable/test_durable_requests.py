@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 
 import psycopg
 import pytest
+from tests.eventually import eventually
 
 from headrace.contracts.errors import StoreUnavailable
 from headrace.contracts.ids import new_ids, row_id
 from headrace.contracts.message import Envelope, Request, RequestHeader
 from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, prune
-from headrace.results_store.durable.block import BLOCK_BYTES, BLOCK_REQUESTS, CLIENT_SENDS_S, DurableBlock, blocks_of
+from headrace.results_store.durable.block import BLOCK_BYTES, BLOCK_REQUESTS, DurableBlock, blocks_of
 from headrace.results_store.durable.relay_store import RelayStore
 from headrace.results_store.durable.request_store import CONNECTIONS, RequestStore
 
@@ -117,10 +118,7 @@ def test_marks_are_written_soon_and_together(requests: RequestStore, store: psyc
     for each in blocks:
         requests.mark_sent(each, 2)
     unsent = "SELECT count(*) FROM headrace_requests WHERE due_at IS NOT NULL OR sent <> 2"
-    until = time.monotonic() + CLIENT_SENDS_S
-    while store.execute(unsent).fetchone() != (0,):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    eventually(lambda: store.execute(unsent).fetchone() == (0,), 30, "the marks")
     versions = store.execute("SELECT count(DISTINCT xmin::text) FROM headrace_requests").fetchone()
     assert versions is not None
     assert versions[0] <= 2  # noted at once, or on both sides of a moment
@@ -284,4 +282,4 @@ def test_a_postgres_that_accepts_and_never_answers_is_told_in_time() -> None:
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             insert(store, block(*new_ids(1)))
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30, "far more than the time-out; without one it would last for ever"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from tests.eventually import eventually
 from tests.workers.conftest import running_worker
 from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
 
@@ -42,10 +43,10 @@ def broker(settings: Settings):
 
 
 def wait_until_served(broker: redis.Redis, *versions: str) -> None:
-    ends_at = time.monotonic() + 60
-    while sorted(each.version for each in served(broker, "infer.m")) != sorted(versions):
-        assert time.monotonic() < ends_at
-        time.sleep(0.02)
+    def are_served() -> bool:
+        return sorted(each.version for each in served(broker, "infer.m")) == sorted(versions)
+
+    eventually(are_served, 60, f"the versions {versions} to be served")
 
 
 def add_version_2(settings: Settings) -> Path:
@@ -141,10 +142,7 @@ def test_a_request_that_was_checked_against_another_version_is_told_so(settings,
     with start(), Client(settings) as client:
         wait_until_served(broker, "2")
         broker.lpush("infer.m", json.dumps(json.loads(encode_request(request))))
-        ends_at = time.monotonic() + 20
-        while (row := client.get(request.id)) is None:
-            assert time.monotonic() < ends_at
-            time.sleep(0.02)
+        row = eventually(lambda: client.get(request.id), 30, "the row")
     assert row.state == "failed"
     assert "serves version 2, but the request was checked against version 1" in str(row.error)
 

@@ -88,12 +88,10 @@ def test_whatever_code_a_trigger_raises_for_a_row_the_row_fails_and_its_neighbou
         faulty, others = submit_faulty(client, store, refused, ["succeeded"])
         with start_worker() as worker:
             check_others(others)
-            start = time.monotonic()
             for code, handle in faulty.items():
                 with pytest.raises(InferenceFailed, match="can't be stored"):
                     handle.result(timeout_s=SUSPECT_S + 30)
                 assert client.get(handle.id).state == "failed", code
-            assert time.monotonic() - start < SUSPECT_S + 15
             # And it goes on as before.
             assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=10)["y"].shape == (1, 4)
             assert worker.poll() is None
@@ -177,10 +175,7 @@ def test_a_trigger_that_refuses_every_row_is_the_servers_fault_and_nothing_fails
     with Client(settings) as client:
         handles = client.submit_many("double", {"x": np.ones((100, 4), np.float32)})
         with start_worker():
-            deadline = time.monotonic() + 30
-            while "store away" not in log.read_text():
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            eventually(lambda: "store away" in log.read_text(), 60, "the line that the store is away")
             time.sleep(SUSPECT_S + 1)
             assert not any(handle.done() for handle in handles)
             store.execute("DROP TRIGGER never ON predictions")

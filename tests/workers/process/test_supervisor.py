@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
 import pytest
 from pydantic import SecretStr
+from tests.eventually import eventually
 from tests.queueing.wire import Wire
 from tests.workers.conftest import submit_and_see_it_run, worker_environment
 
@@ -38,13 +38,16 @@ def supervisor(settings, tmp_path):
 
 
 def workers_of(client, count):
-    """Ask until `count` different workers answered; give their names."""
+    """Ask until `count` different workers answered; return their names."""
     seen = set()
-    deadline = time.monotonic() + 90
-    while len(seen) < count and time.monotonic() < deadline:
+
+    def are_all_seen():
         handle = client.submit("double", {"x": FOUR})
         handle.result(timeout_s=30)
         seen.add(client.get(handle.id).worker)
+        return len(seen) == count
+
+    eventually(are_all_seen, 90, f"answers of {count} workers")
     return seen
 
 
@@ -77,8 +80,8 @@ def test_a_second_sigint_ends_all_at_once(settings, supervisor):
         handle = submit_and_see_it_run(client, settings, rows=600)
         children = psutil.Process(supervisor.pid).children()
         supervisor.send_signal(signal.SIGINT)
-        while all(child.is_running() for child in children):
-            time.sleep(0.02)  # the worker that has nothing to do ends at the first
+        # The worker that has nothing to do ends at the first.
+        eventually(lambda: not all(child.is_running() for child in children), 30, "the end of one worker")
         supervisor.send_signal(signal.SIGINT)
         assert supervisor.wait(30) == 1  # 0 if it had waited for the end of the grace period
         assert client.get(handle.id) is None
@@ -112,11 +115,8 @@ def test_a_process_that_dies_young_while_the_broker_refuses_is_started_again(set
 
     wire.answer("NOREPLICAS Not enough good replicas to write.")
     process = start()
-    deadline = time.monotonic() + 60
-    while "restarting" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    eventually(lambda: "restarting" in log.read_text() or process.poll() is not None, 60, "the line of a restart")
+    assert process.poll() is None, log.read_text()
     assert "broker away" in log.read_text()
     process.send_signal(signal.SIGTERM)
     process.wait(30)
