@@ -10,6 +10,7 @@ from typing import Final
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.sentinels import Watched, watched_servers
 
 from headrace.cli.stack.servers import Valkey
 from headrace.testing import TemporaryStack
@@ -51,6 +52,13 @@ def broker_url(headrace_stack: TemporaryStack) -> Iterator[str]:
     """A Redis URL whose database is empty and this test's own."""
     with headrace_stack.key_space() as url:
         yield url
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    """Servers of this test alone, which Sentinels watch."""
+    with watched_servers() as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")
