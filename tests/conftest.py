@@ -17,16 +17,64 @@ from headrace.testing import TemporaryStack
 
 pytest_plugins = ["headrace.testing"]
 
-#: Fixtures that start servers → the mark of tests that use one, themselves or through other fixtures. `any_url` asks for
-#: a server by name, when it runs.
-MARKS: Final = {"headrace_stack": "server", "old_redis_url": "server", "own_server": "server", "any_url": "server"}
+#: Fixtures that start servers: tests that use one, themselves or through other fixtures, are marked `server`. `any_url`
+#: and `server_url` ask for theirs by name, when the test runs. Tests that start one without a fixture carry the mark.
+SERVERS: Final = {
+    "any_url",
+    "headrace_stack",
+    "old_redis_url",
+    "own_server",
+    "postgres",
+    "redis62",
+    "server",
+    "server_url",
+    "small",
+    "watched",
+}
+
+#: Fixtures that start `headrace` as a process, which for most commands starts a stack: marked `slow`.
+PROCESSES: Final = {"headrace_child"}
+
+#: What trains, searches, runs each library or starts programs of its own, below `tests/`: marked `slow`.
+SLOW: Final = (
+    "anymodel",
+    "benchmarks",
+    "chaos",
+    "cli/test_compress.py",
+    "cli/test_servers.py",
+    "cli/test_stack.py",
+    "cli/test_up.py",
+    *(
+        f"compression/{part}"
+        for part in (
+            "benchmarking",
+            "conversion",
+            "distillation",
+            "export",
+            "networks",
+            "pruning",
+            "quantization",
+            "search",
+            "training",
+        )
+    ),
+    "deploy",
+    "examples",
+    "lifecycle",
+    "runtimes",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures they use, so that `make test-fast` leaves out what needs a server or a worker."""
+    """Mark the tests that `make test-fast` leaves out."""
+    tests = Path(__file__).parent
+    slow = tuple(str(tests / part) for part in SLOW)
     for item in items:
-        for name in {MARKS[fixture] for fixture in getattr(item, "fixturenames", ()) if fixture in MARKS}:
-            item.add_marker(name)
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SERVERS:
+            item.add_marker("server")
+        if fixtures & PROCESSES or str(item.path).startswith(slow):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

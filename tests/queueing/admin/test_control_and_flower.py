@@ -107,6 +107,7 @@ def test_the_calls_of_celery_exporter_find_a_queue_by_the_plain_url(broker_url: 
             assert connection.default_channel.client.llen("celery") == 1
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("prefix", ["", "shop:"])
 @pytest.mark.parametrize("scheme", ["redis", "headrace", "sentinel"])
 def test_headrace_flower_shows_the_queues_of_models(

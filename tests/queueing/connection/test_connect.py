@@ -123,6 +123,7 @@ def test_a_command_line_notices_before_it_sends_that_its_connection_has_ended(br
         line.close()
 
 
+@pytest.mark.server
 def test_a_command_line_works_again_when_its_server_does(tmp_path: Path) -> None:
     with Valkey(tmp_path) as server, connect(server.url) as client:
         line = CommandLine(client)

@@ -43,6 +43,7 @@ def test_key_spaces_have_epochs_of_their_own(broker_url: str) -> None:
         assert read_identity(shop, "two").epoch == "two"
 
 
+@pytest.mark.server
 def test_a_restart_and_a_failover_change_it(tmp_path: Path) -> None:
     with Valkey(tmp_path / "first") as first, Valkey(tmp_path / "second") as second:
         with connect(first.url) as primary, connect(second.url) as replica:
