@@ -14,6 +14,7 @@ COPY workers workers
 COPY reporting reporting
 COPY compression compression
 COPY cli cli
+COPY testing testing
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 # Flower by itself: the `local` extra would add a Valkey and a Postgres, which have containers of their own here.
 RUN python -m venv /opt/headrace \

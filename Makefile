@@ -13,6 +13,12 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 FUZZ_VENV := .venv-fuzz
+NEWEST_VENV := .venv-newest
+
+# The newest Python of this machine, if it is newer than that of .venv: on PATH, or one that pyenv keeps.
+NEWEST ?= $(shell for python in python3.15 python3.14 python3.13 python3.12 $$(ls -d ~/.pyenv/versions/*/bin/python 2>/dev/null || true); do \
+	"$$python" -c 'import sys; sys.version_info >= (3, 12) and print("%d.%d" % sys.version_info[:2], sys.executable)' 2>/dev/null || true; \
+	done | sort -t. -k2n | tail -1 | cut -d' ' -f2)
 # Environments of converters, gigabytes each; HEADRACE_CONVERTERS names another folder for them.
 export HEADRACE_CONVERTERS ?= $(CURDIR)/.venv-litert
 PIP_INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
@@ -25,11 +31,14 @@ ARGS ?=
 # Test files that run side by side, each lot with servers of its own. Most tests wait for a process to start or to die.
 JOBS ?= 2
 
+# Folders whose tests need no library that has no wheel for a new Python yet, as torch has none for months.
+NEWEST_TESTS := $(addprefix tests/,contracts fuzz house producers queueing results_store security workers)
+
 # How large a `make chaos` is, and which of its schedules.
 REQUESTS ?= 1000000
 SEED ?= 1
 
-.PHONY: help demo test test-browser test-converters chaos fuzz check format bench train clean
+.PHONY: help demo test test-fast test-newest test-browser test-converters chaos fuzz check format bench train clean
 
 help: ## Show this list
 	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
@@ -41,6 +50,16 @@ demo: $(VENV)/.installed-local ## Score real images through Celery, Valkey, ONNX
 test: $(VENV)/.installed-dev ## Run every test that needs no browser and no converter, against a real Valkey and a real Postgres
 	@bash deploy/ensure_pgbouncer.sh
 	@$(RUN) -m pytest -m "not browser and not converters" --numprocesses $(JOBS) --dist loadfile $(ARGS)
+
+FAST := -m "not server and not slow and not browser and not converters"
+
+test-fast: $(VENV)/.installed-dev ## Run the tests that need no server, no worker and no training, in a minute
+	@$(RUN) -m pytest $(FAST) --numprocesses $(JOBS) --dist loadfile $(ARGS)
+
+test-newest: ## Run the fast tests on the newest Python of this machine, without torch and what needs it
+	@if [ -z "$(NEWEST)" ]; then echo "There is no Python newer than 3.11 here: nothing to test."; \
+	else $(MAKE) --no-print-directory $(NEWEST_VENV)/.installed && \
+		$(NEWEST_VENV)/bin/python -m pytest $(FAST) --numprocesses $(JOBS) --dist loadfile $(NEWEST_TESTS) $(ARGS); fi
 
 test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chromium (installs Debian's chromium when root)
 	@bash deploy/ensure_chromium.sh
@@ -73,7 +92,7 @@ train: $(VENV)/.installed-examples ## Train the demo's digits model anew (downlo
 	@$(RUN) examples/digits/train.py $(ARGS)
 
 clean: ## Remove .venv, caches and build products; data in .headrace stays
-	@rm -rf $(VENV) $(FUZZ_VENV) .venv-litert build dist .coverage htmlcov .hypothesis
+	@rm -rf $(VENV) $(FUZZ_VENV) $(NEWEST_VENV) .venv-litert build dist .coverage htmlcov .hypothesis
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name .headrace -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
@@ -101,6 +120,14 @@ $(VENV)/.installed-examples: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@echo "Installing headrace and what the examples need into $(VENV)" >&2
 	@$(PIP_INSTALL) ".[worker,local,examples]"
 	@touch $(VENV)/.installed-local $@
+
+# Not all of `dev`: constraints.txt pins a torch that exists for one Python only.
+$(NEWEST_VENV)/.installed: $(INSTALL_INPUTS)
+	@echo "Installing headrace and its tests into $(NEWEST_VENV) with $$("$(NEWEST)" --version)" >&2
+	@"$(NEWEST)" -m venv --clear $(NEWEST_VENV)
+	@$(NEWEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable ".[test]"
+	@touch $@
 
 # An environment of its own: atheris comes as a wheel for some platforms only, and nothing else needs it.
 $(FUZZ_VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python

@@ -2,25 +2,79 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import onnx
-import psycopg
 import pytest
-import redis
 from onnx import TensorProto, helper
+from tests.sentinels import Watched, watched_servers
 
-from headrace.cli.stack.servers import Postgres, Valkey
+from headrace.cli.stack.servers import Valkey
+from headrace.testing import TemporaryStack
 
-#: Enough that no two tests of a session share a Valkey database before it was flushed long ago.
-DATABASES = 64
+pytest_plugins = ["headrace.testing"]
 
-_database_numbers = itertools.cycle(range(1, DATABASES))
-_database_names = itertools.count()
+#: Fixtures that start servers: tests that use one, themselves or through other fixtures, are marked `server`. `any_url`
+#: and `server_url` ask for theirs by name, when the test runs. Tests that start one without a fixture carry the mark.
+SERVERS: Final = {
+    "any_url",
+    "headrace_stack",
+    "old_redis_url",
+    "own_server",
+    "postgres",
+    "redis62",
+    "server",
+    "server_url",
+    "small",
+    "watched",
+}
+
+#: Fixtures that start `headrace` as a process, which for most commands starts a stack: marked `slow`.
+PROCESSES: Final = {"headrace_child"}
+
+#: What trains, searches, runs each library or starts programs of its own, below `tests/`: marked `slow`.
+SLOW: Final = (
+    "anymodel",
+    "benchmarks",
+    "chaos",
+    "cli/test_compress.py",
+    "cli/test_servers.py",
+    "cli/test_stack.py",
+    "cli/test_up.py",
+    *(
+        f"compression/{part}"
+        for part in (
+            "benchmarking",
+            "conversion",
+            "distillation",
+            "export",
+            "networks",
+            "pruning",
+            "quantization",
+            "search",
+            "training",
+        )
+    ),
+    "deploy",
+    "examples",
+    "lifecycle",
+    "runtimes",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make test-fast` leaves out."""
+    tests = Path(__file__).parent
+    slow = tuple(str(tests / part) for part in SLOW)
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & SERVERS:
+            item.add_marker("server")
+        if fixtures & PROCESSES or str(item.path).startswith(slow):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
@@ -32,41 +86,39 @@ def nobody_silences_others() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
-        yield Path(folder)
+def server_folder(headrace_stack: TemporaryStack) -> Path:
+    return headrace_stack.folder
 
 
 @pytest.fixture(scope="session")
-def valkey_server(server_folder: Path) -> Iterator[Valkey]:
-    with Valkey(server_folder / "valkey", databases=DATABASES) as server:
-        yield server
+def valkey_server(headrace_stack: TemporaryStack) -> Valkey:
+    return headrace_stack.valkey
 
 
 @pytest.fixture
-def broker_url(valkey_server: Valkey) -> Iterator[str]:
+def broker_url(headrace_stack: TemporaryStack) -> Iterator[str]:
     """A Redis URL whose database is empty and this test's own."""
-    url = f"redis://{valkey_server.host}:{valkey_server.port}/{next(_database_numbers)}"
-    with redis.Redis.from_url(url) as client:
-        client.flushdb()
+    with headrace_stack.key_space() as url:
         yield url
-        client.flushdb()
-
-
-@pytest.fixture(scope="session")
-def postgres_uri(server_folder: Path) -> Iterator[str]:
-    with Postgres(server_folder / "postgres") as server:
-        yield server.url
 
 
 @pytest.fixture
-def database_url(postgres_uri: str) -> Iterator[str]:
+def watched() -> Iterator[Watched]:
+    """Servers of this test alone, which Sentinels watch."""
+    with watched_servers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def postgres_uri(headrace_stack: TemporaryStack) -> str:
+    return headrace_stack.postgres.url
+
+
+@pytest.fixture
+def database_url(headrace_stack: TemporaryStack) -> Iterator[str]:
     """The URL of an empty Postgres database that is this test's own."""
-    name = f"test_{next(_database_names)}"
-    with psycopg.connect(postgres_uri, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        yield postgres_uri.replace("/postgres?", f"/{name}?", 1)
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with headrace_stack.database() as url:
+        yield url
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import psutil
-from tests.chaos.slot import Slot
+from tests.chaos.worker_slot import WorkerSlot
 
 #: How often the workers are looked at; three reads from /proc each time.
 LOOK_S: Final = 0.25
@@ -23,7 +23,7 @@ class MemoryWatch:
     most_bytes: of any worker at any time. grown_bytes: most that any worker had more than when it was new and warm.
     """
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
+    def __init__(self, slots: Sequence[WorkerSlot]) -> None:
         self.most_bytes = 0
         self.grown_bytes = 0
         self._slots = slots

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from tests.chaos.world import ROOT, World, client_command
+from tests.chaos.cluster import ROOT, Cluster, client_command
 
 #: A run in which nothing is answered for so long is over; the check tells what was lost.
 STALLED_S: Final = 240.0
@@ -73,18 +73,20 @@ class Progress:
 
 
 @contextmanager
-def running_clients(world: World, options: argparse.Namespace, progress: Progress) -> Iterator[list[threading.Thread]]:
+def running_clients(
+    cluster: Cluster, options: argparse.Namespace, progress: Progress
+) -> Iterator[list[threading.Thread]]:
     """Run the client processes, and a thread for each that hears them."""
     with ExitStack() as undo:
         threads = []
         for index in range(options.clients):
             count = options.requests // options.clients + (index < options.requests % options.clients)
-            log = undo.enter_context((world.folder / f"client-{index}.log").open("w"))
+            log = undo.enter_context((cluster.folder / f"client-{index}.log").open("w"))
             client = subprocess.Popen(
                 client_command(
-                    index, count, options.rate / options.clients, options.seed, world.ledger, large=options.large
+                    index, count, options.rate / options.clients, options.seed, cluster.ledger, large=options.large
                 ),
-                env=world.environment(),
+                env=cluster.environment(),
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -100,12 +102,12 @@ def running_clients(world: World, options: argparse.Namespace, progress: Progres
 
 
 @contextmanager
-def running_plain_load(world: World) -> Iterator[Callable[[], None]]:
+def running_plain_load(cluster: Cluster) -> Iterator[Callable[[], None]]:
     """Run the process that sends ordinary tasks. Gives what ends it, and returns when it has."""
-    command = [sys.executable, "-m", "tests.chaos.plain.load", str(PLAIN_RATE), str(world.ledger)]
-    with (world.folder / "plain-load.log").open("w") as log:
+    command = [sys.executable, "-m", "tests.chaos.plain.load", str(PLAIN_RATE), str(cluster.ledger)]
+    with (cluster.folder / "plain-load.log").open("w") as log:
         process = subprocess.Popen(
-            command, env=world.environment(), cwd=ROOT, stdin=subprocess.PIPE, stderr=log, text=True, process_group=0
+            command, env=cluster.environment(), cwd=ROOT, stdin=subprocess.PIPE, stderr=log, text=True, process_group=0
         )
     try:
         yield lambda: _tell(process, PLAIN_END_S)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.chaos.check import Verdict
+from tests.chaos.kill_points import POINTS
 from tests.chaos.logs import SPAN_S
 from tests.chaos.schedule import Kind
-from tests.chaos.seams import POINTS
-from tests.chaos.slot import Death, Slot
 from tests.chaos.wire.notice import Notice
+from tests.chaos.worker_slot import Death, WorkerSlot
 
 #: A killed worker's requests must be running again within the lease and this, by the promise of the queue.
 REAP_S: Final = 15.0
@@ -63,7 +63,7 @@ class Report:
         """Tell people where the run is."""
         print(line, file=sys.stderr, flush=True)
 
-    def add_slots(self, slots: Sequence[Slot], plain_slots: Sequence[Slot]) -> None:
+    def add_slots(self, slots: Sequence[WorkerSlot], plain_slots: Sequence[WorkerSlot]) -> None:
         """Take what the workers' places have seen; kills count where they were seen, not where they were ordered."""
         self.faults[Kind.KILL] = sum(slot.random_kills for slot in slots)
         for slot in (*slots, *plain_slots):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.check import judge, read_rows
+from tests.chaos.cluster import Cluster, ClusterOptions
 from tests.chaos.faults.injector import Injector
 from tests.chaos.ledger import read_accepted, read_answered, read_tasks
 from tests.chaos.logs import most_warnings
@@ -24,7 +25,6 @@ from tests.chaos.processes import STALLED_S, Progress, running_clients, running_
 from tests.chaos.report import MOST_GROWTH_LARGE_BYTES, Report
 from tests.chaos.schedule import Fault, Kind, counts_for, make_schedule
 from tests.chaos.wire.notice import notice_of
-from tests.chaos.world import World, WorldOptions
 
 #: How long behind the schedule workers may take to come to the points at which they must die.
 POINTS_S: Final = 90.0
@@ -36,15 +36,15 @@ REPORT_S: Final = 10.0
 SETTLE_MARGIN_S: Final = 15.0
 
 
-def break_things(world: World, options: argparse.Namespace, schedule: Sequence[Fault], report: Report) -> None:
+def break_things(cluster: Cluster, options: argparse.Namespace, schedule: Sequence[Fault], report: Report) -> None:
     """Run the clients and the schedule, to the end of both, until all has settled."""
-    progress, injector = Progress(options.clients), Injector(world)
+    progress, injector = Progress(options.clients), Injector(cluster)
     began = time.monotonic()
     said_at = began
     with (
-        running_clients(world, options, progress) as threads,
-        running_plain_load(world) as end_plain_load,
-        MemoryWatch((*world.slots, *world.plain_slots)) as memory,
+        running_clients(cluster, options, progress) as threads,
+        running_plain_load(cluster) as end_plain_load,
+        MemoryWatch((*cluster.slots, *cluster.plain_slots)) as memory,
     ):
         for fault in schedule:
             if not progress.wait_for(fault.at):
@@ -52,9 +52,9 @@ def break_things(world: World, options: argparse.Namespace, schedule: Sequence[F
             injector.inject(fault)
             if time.monotonic() - said_at > REPORT_S:
                 said_at = time.monotonic()
-                report.say(f"{said_at - began:6.0f} s  {progress.answered:>9,} answered, {len(world.deaths)} kills")
+                report.say(f"{said_at - began:6.0f} s  {progress.answered:>9,} answered, {len(cluster.deaths)} kills")
         injector.finish()
-        _await_points(world, injector, report)
+        _await_points(cluster, injector, report)
         progress.enough()
         report.say(f"{time.monotonic() - began:6.0f} s  all faults are done; {progress.answered:,} answered")
         if not progress.wait_for_end():
@@ -64,7 +64,7 @@ def break_things(world: World, options: argparse.Namespace, schedule: Sequence[F
         except subprocess.TimeoutExpired:
             report.problems.append("the sender of ordinary tasks does not end")
         report.seconds = time.monotonic() - began
-        report.settled = world.settle(options.lease + 15 + SETTLE_MARGIN_S)
+        report.settled = cluster.settle(options.lease + 15 + SETTLE_MARGIN_S)
     for thread in threads:
         thread.join()
     report.left_behind = progress.left_behind
@@ -74,13 +74,13 @@ def break_things(world: World, options: argparse.Namespace, schedule: Sequence[F
     report.most_bytes, report.grown_bytes = memory.most_bytes, memory.grown_bytes
 
 
-def _await_points(world: World, injector: Injector, report: Report) -> None:
+def _await_points(cluster: Cluster, injector: Injector, report: Report) -> None:
     """Wait until the workers have died wherever they were told to, for a while."""
     ends_at = time.monotonic() + POINTS_S
-    while any(slot.armed for slot in world.slots) and time.monotonic() < ends_at:
+    while any(slot.armed for slot in cluster.slots) and time.monotonic() < ends_at:
         injector.workers.let_others_die()
-        time.sleep(world.options.lease_s / 10)
-    report.unmet_points = sum(slot.armed for slot in world.slots)
+        time.sleep(cluster.options.lease_s / 10)
+    report.unmet_points = sum(slot.armed for slot in cluster.slots)
 
 
 def run(options: argparse.Namespace, folder: Path) -> Report:
@@ -92,22 +92,24 @@ def run(options: argparse.Namespace, folder: Path) -> Report:
     report = Report(options.requests, options.seed, options.workers, options.lease, counts)
     if options.large:
         report.most_growth_bytes = MOST_GROWTH_LARGE_BYTES
-    world = World(folder, WorldOptions(workers=options.workers, lease_s=options.lease, timeout_s=options.timeout))
+    cluster = Cluster(folder, ClusterOptions(workers=options.workers, lease_s=options.lease, timeout_s=options.timeout))
     began_at = time.time()
-    with world:
+    with cluster:
         report.say(f"{len(schedule)} faults in {options.requests:,} requests, seed {options.seed}; logs in {folder}")
-        break_things(world, options, schedule, report)
-        silences = [*world.valkey_proxy.silences, *world.postgres_proxy.silences]
+        break_things(cluster, options, schedule, report)
+        silences = [*cluster.valkey_proxy.silences, *cluster.postgres_proxy.silences]
         report.notice = notice_of(silences, options.timeout)
-        for slot in (*world.slots, *world.plain_slots):
-            slot.close(world.options.grace_s)
-        report.add_slots(world.slots, world.plain_slots)
+        for slot in (*cluster.slots, *cluster.plain_slots):
+            slot.close(cluster.options.grace_s)
+        report.add_slots(cluster.slots, cluster.plain_slots)
         report.warnings = most_warnings(folder.glob("*worker-*.log"))
-        report.left_over = world.leftovers()
-        rows = read_rows(world.database_url, began_at)
-        report.verdict = judge(read_accepted(world.ledger), read_answered(world.ledger), rows, world.dead_letters())
-        report.tasks_sent, report.tasks_ran = read_tasks(world.ledger)
-        report.add_deaths(world.deaths)
+        report.left_over = cluster.leftovers()
+        rows = read_rows(cluster.database_url, began_at)
+        report.verdict = judge(
+            read_accepted(cluster.ledger), read_answered(cluster.ledger), rows, cluster.dead_letters()
+        )
+        report.tasks_sent, report.tasks_ran = read_tasks(cluster.ledger)
+        report.add_deaths(cluster.deaths)
     return report
 
 

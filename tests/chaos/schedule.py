@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from tests.chaos.seams import OF_REDELIVERED, POINTS
+from tests.chaos.kill_points import OF_REDELIVERED, POINTS
 
 
 class Kind(StrEnum):

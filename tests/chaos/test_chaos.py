@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.chaos.check import StoredRow, judge, set_right
+from tests.chaos.cluster import ROOT
+from tests.chaos.kill_points import POINTS
 from tests.chaos.ledger import Accepted, Expect
 from tests.chaos.logs import most_warnings
 from tests.chaos.refused import refused_id
 from tests.chaos.report import Report
 from tests.chaos.schedule import LONG, Kind, counts_for, make_schedule
-from tests.chaos.seams import POINTS
-from tests.chaos.slot import Death
-from tests.chaos.world import ROOT
+from tests.chaos.worker_slot import Death
 
 from headrace.contracts.ids import row_id
 

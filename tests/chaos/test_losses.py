@@ -7,9 +7,9 @@ import sys
 
 import pytest
 from tests.chaos.check import StoredRow
+from tests.chaos.cluster import ROOT
 from tests.chaos.ledger import Accepted, Expect
 from tests.chaos.losses.check import Told, judge_losses
-from tests.chaos.world import ROOT
 
 from headrace.contracts.ids import row_id
 

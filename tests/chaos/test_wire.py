@@ -13,6 +13,7 @@ import pytest
 from tests.chaos.wire.link import LOOK_S, Direction, Silence
 from tests.chaos.wire.notice import notice_of
 from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
+from tests.eventually import eventually
 
 #: Far more than a byte needs through the proxy, and what is waited for where nothing must come.
 SOON_S, NEVER_S = 10.0, 0.3
@@ -69,13 +70,6 @@ def freeze(proxy: Proxy, direction: Direction, share: float = 1.0):
     return proxy.freeze(direction, share, random.Random(1))
 
 
-def wait_until(happened) -> None:
-    ends_at = time.monotonic() + SOON_S
-    while not happened():
-        assert time.monotonic() < ends_at
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("direction", [Direction.REQUESTS, Direction.REPLIES, Direction.BOTH])
 def test_a_frozen_connection_answers_nothing_and_a_new_one_works(server, proxy, direction):
     with connect(proxy) as old:
@@ -94,8 +88,8 @@ def test_a_server_that_cannot_hear_its_client_does_not_hear_that_it_leaves(serve
     with connect(proxy) as old:
         (silence,) = freeze(proxy, Direction.REQUESTS)
         old.sendall(b"lost")
-        wait_until(lambda: silence.swallowed_bytes)
-    wait_until(lambda: silence.left_at is not None)
+        eventually(lambda: silence.swallowed_bytes, SOON_S, "bytes that go nowhere")
+    eventually(lambda: silence.left_at is not None, SOON_S, "the end of the connection")
     assert not server.left.wait(NEVER_S)
 
 
@@ -139,7 +133,7 @@ def test_a_connection_that_is_kept_for_too_long_is_named_with_its_owner(proxy):
         (silence,) = freeze(proxy, Direction.BOTH)
         assert notice_of([silence], 0.0).late == []  # nobody used it yet
         old.sendall(b"PING")
-        wait_until(lambda: silence.swallowed_bytes)
+        eventually(lambda: silence.swallowed_bytes, SOON_S, "bytes that go nowhere")
         assert notice_of([silence], 0.0).late == []
         silence.swallowed_at -= 60
         (line,) = notice_of([silence], 0.0).late
@@ -176,11 +170,11 @@ def test_it_is_seen_when_the_peer_of_a_frozen_connection_sends_more(proxy):
     with connect(proxy) as old:
         (silence,) = freeze(proxy, Direction.BOTH)
         old.sendall(b"PING")
-        wait_until(lambda: silence.swallowed_bytes)
+        eventually(lambda: silence.swallowed_bytes, SOON_S, "bytes that go nowhere")
         time.sleep(3 * LOOK_S)
         assert silence.asked_at is None
         old.sendall(b"PING")
-        wait_until(lambda: silence.asked_at)
+        eventually(lambda: silence.asked_at, SOON_S, "a question")
         assert silence.used_at >= silence.asked_at > silence.swallowed_at
 
 

@@ -21,7 +21,7 @@ from tests.chaos.models import WIDE
 from headrace.producers import Client
 
 if TYPE_CHECKING:
-    from tests.chaos.world import World
+    from tests.chaos.cluster import Cluster
 
 #: Inputs of these clients begin here, beyond those of all others.
 FIRST_X: Final = 10**15
@@ -38,19 +38,19 @@ GOES_ON_S: Final = 90.0
 SUBMITTED_S: Final = 60.0
 
 
-def ask_and_die(world: World, number: int) -> bool:
+def ask_and_die(cluster: Cluster, number: int) -> bool:
     """Let such a client come and go while memory is scarce; raises when others are not served any more.
 
     number: unique among these clients.
     """
-    with world.broker() as broker:
+    with cluster.broker() as broker:
         used_bytes = broker.info("memory")["used_memory"]  # type: ignore[index]
         broker.config_set("maxmemory", used_bytes + ROOM_BYTES)
     try:
-        _run_client(world, FIRST_X + number * COUNT)
-        still_open = _wait_until_taken(world)
+        _run_client(cluster, FIRST_X + number * COUNT)
+        still_open = _wait_until_taken(cluster)
     finally:
-        with world.broker() as broker:
+        with cluster.broker() as broker:
             broker.config_set("maxmemory", 0)
     if still_open:
         raise AssertionError(
@@ -59,10 +59,10 @@ def ask_and_die(world: World, number: int) -> bool:
     return True
 
 
-def _run_client(world: World, first: int) -> None:
-    command = [sys.executable, "-m", "tests.chaos.unread", str(first), str(COUNT), str(world.ledger)]
+def _run_client(cluster: Cluster, first: int) -> None:
+    command = [sys.executable, "-m", "tests.chaos.unread", str(first), str(COUNT), str(cluster.ledger)]
     with subprocess.Popen(
-        command, env=world.environment(), stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, process_group=0
+        command, env=cluster.environment(), stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, process_group=0
     ) as client:
         timer = threading.Timer(SUBMITTED_S, client.kill)
         timer.start()
@@ -74,10 +74,10 @@ def _run_client(world: World, first: int) -> None:
         raise AssertionError("the client that was to die unread could not submit")
 
 
-def _wait_until_taken(world: World) -> int:
+def _wait_until_taken(cluster: Cluster) -> int:
     """Wait until all of its requests were acknowledged; returns how many were not when the time is up."""
     ends_at = time.monotonic() + GOES_ON_S
-    while (still_open := world.open_messages(f"infer.{WIDE}")) and time.monotonic() < ends_at:
+    while (still_open := cluster.open_messages(f"infer.{WIDE}")) and time.monotonic() < ends_at:
         time.sleep(0.1)
     return still_open
 

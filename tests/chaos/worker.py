@@ -1,7 +1,7 @@
 """A worker process of the product that takes orders to die, or to have a wrong clock.
 
-Standard input: lines `die NTH POINT` and `clock SECONDS`; its end means that the harness is gone. `nursery.py` forks
-it.
+Standard input: lines `die NTH POINT` and `clock SECONDS`; its end means that the harness is gone. The fork
+server starts it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Final
 
-from tests.chaos.seams import Trigger, install
+from tests.chaos.kill_points import Trigger, install
 
 #: What a worker imports on its way to being ready. Not ONNX Runtime: it has a thread, which a fork would lose.
 _MODULES: Final = (

@@ -18,8 +18,8 @@ import pytest
 from onnx import TensorProto, helper
 from tests.cli.test_up import first_document
 from tests.compression.digit_net import DEMO_DATA
-from tests.compression.digits_behind_a_chain import WithoutChain, write_slow_digits
-from tests.compression.made_up import CHAIN, _block, made_up_rows, with_stubs, write_model
+from tests.compression.slow_digits import WithoutChain, write_slow_digits
+from tests.compression.slow_model import CHAIN, _block, slow_model_rows, with_stubs, write_model
 
 from headrace.compression.recipes import catalog
 from headrace.contracts import ModelDirectory
@@ -42,11 +42,11 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def made_up(home: Path, headrace: Run, stubs: None) -> Path:
+def slow_model(home: Path, headrace: Run, stubs: None) -> Path:
     """A model directory with a model of which `lean` makes a much faster one, and rows in rows.npz."""
     write_model(home / "made-up.onnx", chain=CHAIN)
     assert headrace("models", "add", home / "made-up.onnx").code == 0
-    rows = made_up_rows()
+    rows = slow_model_rows()
     np.savez(home / "rows.npz", label=rows.labels, **rows.inputs)
     return home / "models"
 
@@ -103,7 +103,7 @@ def test_digits_are_compressed_and_the_new_version_served_by_a_worker(
     assert up.returncode == 0
 
 
-def test_what_pays_is_promoted_and_what_was_tried_is_shown(made_up: Path, headrace: Run) -> None:
+def test_what_pays_is_promoted_and_what_was_tried_is_shown(slow_model: Path, headrace: Run) -> None:
     command = ("compress", "made-up@1", "--data", "rows.npz", "--label", "label", *QUICK)
     found = headrace(*command, "--recipe", "lean", "--recipe", "idle", "--no-promote")
     assert found.code == 0, found.err
@@ -114,40 +114,40 @@ def test_what_pays_is_promoted_and_what_was_tried_is_shown(made_up: Path, headra
     assert lines["chosen"].split()[1] == "lean:"
     assert Path(lines["report"].split()[1]).is_file()
     assert "new version" not in found.out
-    assert ModelDirectory(made_up).versions("made-up") == ["1"]
+    assert ModelDirectory(slow_model).versions("made-up") == ["1"]
 
     again = headrace(*command, "--recipe", "lean", "--report", "page")
     assert again.code == 0, again.err
-    assert ModelDirectory(made_up).versions("made-up") == ["1", "2"]
+    assert ModelDirectory(slow_model).versions("made-up") == ["1", "2"]
     assert "workers that run already must be restarted" in again.err
     assert sorted(path.name for path in Path("page").iterdir()) == ["report.html", "report.json"]
 
 
-def test_when_nothing_pays_the_original_stays_and_the_exit_code_is_1(made_up: Path, headrace: Run) -> None:
-    before = checksums(made_up)
+def test_when_nothing_pays_the_original_stays_and_the_exit_code_is_1(slow_model: Path, headrace: Run) -> None:
+    before = checksums(slow_model)
     command = ("compress", "made-up", "--data", "rows.npz", "--label", "label", "--recipe", "slower", *QUICK)
     found = headrace(*command)
     assert found.code == 1
     assert "no recipe was worth it and within the bound; the original stays as it is" in found.out
-    assert checksums(made_up) == before
+    assert checksums(slow_model) == before
     document = headrace(*command, "--json")
     assert document.code == 1
     assert (document.json()["chosen"], document.json()["promoted"]) == ("", None)
 
 
-def test_what_is_not_worth_it_is_not_promoted_and_says_what_asks_for_more(made_up: Path, headrace: Run) -> None:
+def test_what_is_not_worth_it_is_not_promoted_and_says_what_asks_for_more(slow_model: Path, headrace: Run) -> None:
     command = ("compress", "made-up", "--data", "rows.npz", "--label", "label", "--recipe", "same", *QUICK)
     found = headrace(*command, "--min-speedup", "1.5")
     assert found.code == 1, found.err
     # How two processes of the same model compare is the machine's business; the size is not.
     row = next(line for line in found.out.splitlines() if line.startswith("same"))
     assert "1.00 times as small; --min-speedup 1.5 asks for more" in row or "not faster" in row
-    assert ModelDirectory(made_up).versions("made-up") == ["1"]
+    assert ModelDirectory(slow_model).versions("made-up") == ["1"]
     document = headrace(*command, "--min-speedup", "1.5", "--json").json()
     assert document["min_speedup"] == document["record"]["min_speedup"] == 1.5
 
 
-def test_the_reasons_of_failed_recipes_are_cut_to_the_width_of_the_table(made_up: Path, headrace: Run) -> None:
+def test_the_reasons_of_failed_recipes_are_cut_to_the_width_of_the_table(slow_model: Path, headrace: Run) -> None:
     command = ("compress", "made-up", "--data", "rows.npz", "--label", "label", *QUICK, "--no-promote")
     found = headrace(*command, "--recipe", "idle", "--recipe", "wordy", "--recipe", "buggy")
     assert found.code == 1, found.err
@@ -159,7 +159,7 @@ def test_the_reasons_of_failed_recipes_are_cut_to_the_width_of_the_table(made_up
     assert "word " * 60 + "end" in " ".join(found.err.split())
 
 
-def test_layers_are_left_out_by_name_or_pattern(made_up: Path, headrace: Run) -> None:
+def test_layers_are_left_out_by_name_or_pattern(slow_model: Path, headrace: Run) -> None:
     found = headrace(
         *("compress", "made-up", "--data", "rows.npz", "--label", "label", "--recipe", "int8-dynamic"),
         *("--exclude", "layer[0-2],ArgMax", *QUICK, "--no-promote", "--json"),
@@ -169,7 +169,7 @@ def test_layers_are_left_out_by_name_or_pattern(made_up: Path, headrace: Run) ->
     assert document["attempts"][0]["notes"][0] == "an answer depends a little on the rows that share its batch"
 
 
-def test_an_onnx_file_becomes_a_first_version(made_up: Path, headrace: Run) -> None:
+def test_an_onnx_file_becomes_a_first_version(slow_model: Path, headrace: Run) -> None:
     found = headrace(
         *("compress", "made-up.onnx", "--name", "fresh", "--data", "rows.npz", "--label", "label"),
         *("--recipe", "lean", *QUICK, "--json"),
@@ -177,7 +177,7 @@ def test_an_onnx_file_becomes_a_first_version(made_up: Path, headrace: Run) -> N
     assert found.code == 0, found.err
     assert found.json()["origin"] == "made-up.onnx"
     assert found.json()["promoted"]["name"] == "fresh"
-    assert ModelDirectory(made_up).versions("fresh") == ["1"]
+    assert ModelDirectory(slow_model).versions("fresh") == ["1"]
 
 
 def test_a_torch_network_is_exported_and_compressed(home: Path, headrace: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_a_torch_network_is_exported_and_compressed(home: Path, headrace: Run, m
 
 def bad(folder: Path) -> dict[str, tuple[Any, ...]]:
     """Files that something is wrong with, by name."""
-    rows = made_up_rows()
+    rows = slow_model_rows()
     np.savez(folder / "few.npz", x=rows.inputs["x"][:20], label=rows.labels[:20])
     np.savez(folder / "too-few-to-calibrate.npz", x=rows.inputs["x"][:40], label=rows.labels[:40])
     np.savez(folder / "narrow.npz", x=rows.inputs["x"][:, :7], label=rows.labels)
@@ -246,19 +246,19 @@ def bad(folder: Path) -> dict[str, tuple[Any, ...]]:
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
-    made_up: Path, headrace: Run, model: str, words: tuple[str, ...], code: int, says: str
+    slow_model: Path, headrace: Run, model: str, words: tuple[str, ...], code: int, says: str
 ) -> None:
-    bad(made_up.parent)
-    before = checksums(made_up)
+    bad(slow_model.parent)
+    before = checksums(slow_model)
     found = headrace("compress", *([model] if model else []), *words, *QUICK)
     assert (found.code, "Traceback" in found.err) == (code, False), found.err
     assert says in found.line
     if code == 1:
         assert sum(line.startswith("error: ") for line in found.err.splitlines()) == 1
-    assert checksums(made_up) == before
+    assert checksums(slow_model) == before
 
 
-def test_a_library_that_is_not_installed_is_named_with_its_extra(made_up: Path) -> None:
+def test_a_library_that_is_not_installed_is_named_with_its_extra(slow_model: Path) -> None:
     def run(library: str, *words: str) -> subprocess.CompletedProcess[str]:
         block = f"import sys; sys.modules[{library!r}] = None; sys.argv = ['headrace', *{[*words]!r}]"
         code = f"{block}\nfrom headrace.cli.main import main\nmain()"
@@ -274,13 +274,13 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(made_up: Path) 
         assert found.returncode == 1, found.stderr
         assert "Traceback" not in found.stderr
         assert f'pip install "headrace[{extra}]"' in found.stderr
-    assert ModelDirectory(made_up).versions("made-up") == ["1"]
+    assert ModelDirectory(slow_model).versions("made-up") == ["1"]
 
 
-def test_an_interrupted_run_ends_at_once_and_leaves_the_original_alone(made_up: Path) -> None:
-    before = checksums(made_up)
+def test_an_interrupted_run_ends_at_once_and_leaves_the_original_alone(slow_model: Path) -> None:
+    before = checksums(slow_model)
     code = (
-        "from headrace.compression.recipes import catalog\nfrom tests.compression.made_up import with_stubs\n"
+        "from headrace.compression.recipes import catalog\nfrom tests.compression.slow_model import with_stubs\n"
         "catalog.BLOCKS = with_stubs(); from headrace.cli.main import main; main()"
     )
     words = ("compress", "made-up", "--data", "rows.npz", "--label", "label", "--recipe", "waits")
@@ -303,7 +303,7 @@ def test_an_interrupted_run_ends_at_once_and_leaves_the_original_alone(made_up: 
     assert "Traceback" not in err
     assert second.returncode == 1
     assert f"(pid {process.pid}), and two would spoil each other's times" in second.stderr
-    assert checksums(made_up) == before
+    assert checksums(slow_model) == before
     assert list(Path(".headrace/compress").glob("*/attempts/*")) == []
 
 

@@ -25,6 +25,7 @@ FORBIDDEN = re.compile(
 def texts() -> Iterator[tuple[Path, str]]:
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [name for name in folders if not IGNORED.fullmatch(name)]
+        files = [name for name in files if name != ".git"]  # in a worktree it is a file that names the repository
         for name in files:
             path = Path(folder, name)
             try:

@@ -23,6 +23,7 @@ ROOMS = [
     "reporting",
     "results_store",
     "runtimes",
+    "testing",
     "workers",
 ]
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -40,6 +41,7 @@ ROOT_FILES = {
     "LICENSE",
     "Makefile",
     "README.md",
+    "SECURITY.md",
     "constraints.txt",
     "docker-compose.yml",
     "pyproject.toml",

@@ -178,6 +178,14 @@ PUBLIC = {
         "write_report",
     ],
     "headrace.cli": [],
+    "headrace.testing": [
+        "BackgroundWorker",
+        "TemporaryStack",
+        "headrace_models",
+        "headrace_settings",
+        "headrace_stack",
+        "headrace_worker",
+    ],
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import kombu
 import pytest
 import redis
+from tests.eventually import eventually
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.contracts.settings import load_settings
@@ -108,8 +109,7 @@ def test_a_dead_consumer_is_reaped_under_its_own_prefix_only(
     assert ClaimingConsumer(other, lease_s=60).reap() == 0
     assert ClaimingConsumer(client, lease_s=60).reap() == 0
     heir = ClaimingConsumer(prefixed, lease_s=60)
-    while not heir.reap():
-        pass
+    eventually(heir.reap, 30, "the end of the lease")
     (delivery,) = heir.claim({QUEUE: 1})
     assert (delivery.raw, delivery.deliveries, delivery.priority_step) == (b"message", 1, 3)
     heir.ack([delivery.tag])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import time
 import uuid
@@ -14,31 +13,18 @@ import pytest
 
 from headrace.cli.stack.servers import Postgres
 from headrace.contracts.ids import new_ids
-from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter, migrate
-
-_names = itertools.count()
+from headrace.results_store import BatchRows, Row, StoreReader, StoreWriter
+from headrace.testing import TemporaryStack
 
 OUTPUTS = b'{"label":[7],"scores":[[0.25,0.75]]}'
 DATATYPES = "label:INT64,scores:FP32"
 
 
-@pytest.fixture(scope="session")
-def store_template(postgres_uri: str) -> str:
-    """The name of a migrated database that nobody writes to: copying it is faster than migrating anew."""
-    with psycopg.connect(postgres_uri, autocommit=True) as admin:
-        admin.execute("CREATE DATABASE store_template")
-    migrate(postgres_uri.replace("/postgres?", "/store_template?", 1))
-    return "store_template"
-
-
 @pytest.fixture
-def store_url(postgres_uri: str, store_template: str) -> Iterator[str]:
+def store_url(headrace_stack: TemporaryStack) -> Iterator[str]:
     """The URL of a migrated, empty database that is this test's own."""
-    name = f"store_{next(_names)}"
-    with psycopg.connect(postgres_uri, autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {store_template}")
-        yield postgres_uri.replace("/postgres?", f"/{name}?", 1)
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with headrace_stack.results_store() as url:
+        yield url
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 import redis
 from pydantic import SecretStr
+from tests.eventually import eventually
 from tests.security.conftest import Command
 
 from headrace.cli.demo.demo import DATA
@@ -115,11 +115,12 @@ def headrace_worker(settings: Settings, tmp_path: Path) -> Iterator[Callable[...
 
 
 def wait_for_workers(folder: Path, count: int) -> None:
-    """Wait until so many workers say that they are ready. A ping would not do: it expires by the wall clock."""
-    deadline = time.monotonic() + 60
-    while sum(" ready." in log.read_text() for log in folder.glob("worker-*.log")) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    """Wait until this many workers say that they are ready. A ping would not do: it expires by the wall clock."""
+
+    def are_ready() -> bool:
+        return sum(" ready." in log.read_text() for log in folder.glob("worker-*.log")) >= count
+
+    eventually(are_ready, 60, f"{count} workers")
 
 
 def test_two_workers_of_one_name_both_serve(settings: Settings, start_worker: StartWorker, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import redis
 from celery import Celery
 from psycopg.errors import InsufficientPrivilege
 from pydantic import SecretStr
+from tests.eventually import eventually
 from tests.security.conftest import Command
 
 from headrace.cli.demo.demo import DATA
@@ -279,10 +280,12 @@ def test_a_worker_that_can_not_make_partitions_says_so_and_goes_on(
         )
     try:
         with Celery(broker=headrace_url(granted.broker_url), set_as_current=False) as app:
-            node = None
-            while node is None:
+
+            def answers() -> bool:
                 assert process.poll() is None, log.read_text()
-                node = next((n for n in app.control.inspect(timeout=1).ping() or {} if n.startswith("second")), None)
+                return any(node.startswith("second") for node in app.control.inspect(timeout=1).ping() or {})
+
+            eventually(answers, 90, "the second worker")
         handle = client.submit("digits", {"image": IMAGE})
         assert handle.result(timeout_s=60)
     finally:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 import redis
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import SecretStr
+from tests.eventually import eventually
 
 from headrace.contracts import Settings
 from headrace.contracts.package.manifest import sha256_of
@@ -180,6 +180,5 @@ def submit_and_see_it_run(client: Client, settings: Settings, rows: int) -> Hand
     """Submit a request of many rows to `slow`, tens of milliseconds each, and return when a worker runs it."""
     handle = client.submit("slow", {"x": np.ones((rows, 1), np.float32)})
     with redis.Redis.from_url(settings.require_broker_url()) as broker:
-        while not broker.keys(keys.PLAIN.running("*")):
-            time.sleep(0.02)
+        eventually(lambda: broker.keys(keys.PLAIN.running("*")), 60, "a batch that runs")
     return handle

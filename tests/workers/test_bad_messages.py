@@ -15,6 +15,7 @@ import redis
 from celery import Celery
 from celery.exceptions import NotRegistered
 from kombu import compression
+from tests.eventually import eventually
 
 from headrace.contracts import InvalidRequest, encode_tensors
 from headrace.contracts.ids import new_id
@@ -74,15 +75,10 @@ BAD = {
 
 
 def wait_for_rows(url, count):
-    deadline = time.monotonic() + 30
+    query = "SELECT coalesce(foreign_id, id::text), state, error->>'type', error->>'message' FROM predictions"
     with psycopg.connect(url, autocommit=True) as connection:
-        while True:
-            rows = connection.execute(
-                "SELECT coalesce(foreign_id, id::text), state, error->>'type', error->>'message' FROM predictions"
-            ).fetchall()
-            if len(rows) >= count or time.monotonic() > deadline:
-                return {row[0]: row[1:] for row in rows}
-            time.sleep(0.05)
+        eventually(lambda: connection.execute(query).rowcount >= count, 60, f"{count} rows")
+        return {row[0]: row[1:] for row in connection.execute(query)}
 
 
 def test_each_bad_message_ends_as_a_failed_row_and_good_ones_go_on(settings, start_worker):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import psycopg
 import pytest
 import redis
 from tests.chaos.faults.disk import FILLER, end_for_lack_of_wal, tables_full
+from tests.eventually import eventually
 
 from headrace.cli.stack.servers import Postgres
 from headrace.producers.client import Client, Handle
@@ -43,13 +43,6 @@ def database_url(postgres: Postgres, request: pytest.FixtureRequest) -> str:
     return postgres.url_of(request.node.name)
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def check_end(handles: list[Handle], database_url: str) -> None:
     """Every request has its right answer, and one row."""
     for x, handle in zip(INPUTS, handles, strict=True):
@@ -68,23 +61,24 @@ def test_on_a_full_disk_results_are_held_and_none_is_lost(settings, start_worker
     ):
         with tables_full(postgres, database_url) as refusals:
             handles = client.submit_many("double", {"x": INPUTS})
-            wait_until(lambda: refusals() >= REFUSALS)
+            eventually(lambda: refusals() >= REFUSALS, 60, "Postgres to refuse writes")
             held = sum(broker.hlen(key) for key in broker.keys("headrace:inflight:*"))
             assert 0 < held <= OUTBOX_ROWS + AHEAD_ROWS
             assert not handles[-1].done()
             assert log.read_text().count("store away") == 1
         check_end(handles, database_url)
         assert (log.read_text().count("store away"), log.read_text().count("store back")) == (1, 1)
-        wait_until(lambda: not broker.keys("headrace:inflight:*") and not broker.exists(keys.PLAIN.deliveries))
+        eventually(lambda: not broker.keys("headrace:inflight:*"), 60, "the last acknowledgement")
+        eventually(lambda: not broker.exists(keys.PLAIN.deliveries), 60, "the end of all notes")
 
 
 def test_when_a_full_disk_has_ended_postgres_nothing_is_lost(settings, start_worker, postgres, database_url, tmp_path):
     log = tmp_path / "worker.log"
     with start_worker(HEADRACE_OUTBOX_ROWS=str(OUTBOX_ROWS)), Client(settings) as client:
-        wait_until(lambda: " ready." in log.read_text())
+        eventually(lambda: " ready." in log.read_text(), 60, "the worker")
         end_for_lack_of_wal(postgres, database_url)
         handles = client.submit_many("double", {"x": INPUTS})
-        wait_until(lambda: "store away" in log.read_text())
+        eventually(lambda: "store away" in log.read_text(), 60, "the line that the store is away")
         postgres.start()
         check_end(handles, database_url)
         assert (log.read_text().count("store away"), log.read_text().count("store back")) == (1, 1)

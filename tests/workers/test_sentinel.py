@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import SecretStr
-from tests.queueing.functional.conftest import Watched, wait_for
+from tests.eventually import eventually
+from tests.sentinels import Watched
 from tests.workers.conftest import worker_environment
 
 from headrace.contracts import RequestLost, Settings
@@ -24,16 +24,6 @@ from headrace.queueing import connect_to, keys, queue_stats
 from headrace.results_store import migrate
 
 FOUR = np.ones((1, 4), np.float32)
-
-
-@pytest.fixture
-def watched() -> Iterator[Watched]:
-    with tempfile.TemporaryDirectory(prefix="headrace-sentinel-") as folder:
-        servers = Watched(Path(folder))
-        try:
-            yield servers
-        finally:
-            servers.close()
 
 
 @pytest.fixture
@@ -100,7 +90,7 @@ def test_a_client_that_waits_and_the_workers_go_on_after_a_failover(
         for thread in threads:
             thread.start()
         with connect_to(settings) as broker:
-            wait_for(lambda: broker.keys(keys.Keys("shop:").running("*")), "a batch to run")
+            eventually(lambda: broker.keys(keys.Keys("shop:").running("*")), 30, "a batch to run")
             broker.wait(1, 5000)  # what is not replicated is lost by a failover
         fault(watched)
         for thread in threads:
@@ -110,7 +100,7 @@ def test_a_client_that_waits_and_the_workers_go_on_after_a_failover(
         assert client.predict("double", {"x": FOUR}, timeout_s=60)["y"].tolist() == [[2.0] * 4]
         assert client.is_served("double")
         assert worker.poll() is None
-    wait_for(lambda: stats(settings) == {}, "what was held to be settled")
+    eventually(lambda: stats(settings) == {}, 30, "what was held to be settled")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
     assert "Traceback" not in (tmp_path / "worker.log").read_text()
@@ -157,7 +147,7 @@ def test_cancelling_and_commands_ask_sentinels_too(settings: Settings, watched: 
         with broker.pubsub() as listener:
             listener.psubscribe("*")
             assert handle.cancel()
-            wait_for(lambda: "shop:/0.celery.pidbox" in str(listener.get_message(timeout=1)), "the broadcast")
+            eventually(lambda: "shop:/0.celery.pidbox" in str(listener.get_message(timeout=1)), 30, "the broadcast")
         broker.wait(1, 5000)
         watched.kill_master()
         assert stats(settings) == {"infer.slow": 1}

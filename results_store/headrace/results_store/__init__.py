@@ -1,5 +1,8 @@
 """The result store: the table `predictions`, its migrations, bulk writes, reads and retention; durable requests."""
 
+from headrace.results_store import libraries  # noqa: F401
+
+# isort: split
 from headrace.results_store.database.errors import StoreRejected
 from headrace.results_store.migration import check_schema, current_revision, migrate
 from headrace.results_store.reading.prediction import Prediction

@@ -7,33 +7,33 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.chaos.cluster import Cluster
 from tests.chaos.faults.postgres import PostgresFaults
 from tests.chaos.faults.valkey import ValkeyFaults
 from tests.chaos.faults.workers import WorkerFaults
 from tests.chaos.ledger import Journal
 from tests.chaos.schedule import FREEZES, Fault, Kind
-from tests.chaos.world import World
 
 
 class Injector:
     """Does faults in the background: those of one server one after the other, all others at the same time.
 
     done: what was done, by kind; kills of workers are counted where they are seen. outages: when the faults of
-    a server began and ended (wall time). `faults.log` in the world's folder has a line for each fault that has ended.
+    a server began and ended (wall time). `faults.log` in the cluster's folder has a line for each fault that has ended.
     """
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.done: Counter[Kind] = Counter()
         self.errors: list[str] = []
         self.outages: list[tuple[float, float]] = []
-        self._world = world
+        self._cluster = cluster
         self._lock = threading.Lock()
         self._began = time.time()
-        self._journal = Journal(world.folder / "faults.log")
-        self._on_workers = ThreadPoolExecutor(world.options.workers + 1, "chaos-workers")
+        self._journal = Journal(cluster.folder / "faults.log")
+        self._on_workers = ThreadPoolExecutor(cluster.options.workers + 1, "chaos-workers")
         self._one_by_one = {name: ThreadPoolExecutor(1, f"chaos-{name}") for name in ("rolling", "plain")}
-        self.workers = WorkerFaults(world)
-        self._ways = {**self.workers.ways(), **ValkeyFaults(world).ways(), **PostgresFaults(world).ways()}
+        self.workers = WorkerFaults(cluster)
+        self._ways = {**self.workers.ways(), **ValkeyFaults(cluster).ways(), **PostgresFaults(cluster).ways()}
 
     def inject(self, fault: Fault) -> None:
         """Begin a fault; returns at once."""
@@ -41,9 +41,9 @@ class Injector:
 
     def _thread_of(self, kind: Kind) -> ThreadPoolExecutor:
         """Return where a fault is done. A rolling restart waits for each worker, and must not hold up the others."""
-        servers = {"Valkey": self._world.on_valkey, "Postgres": self._world.on_postgres}
+        servers = {"Valkey": self._cluster.on_valkey, "Postgres": self._cluster.on_postgres}
         # What a client does to the memory of Valkey is a fault of Valkey.
-        others = {"plain worker": self._one_by_one["plain"], "client": self._world.on_valkey}
+        others = {"plain worker": self._one_by_one["plain"], "client": self._cluster.on_valkey}
         if kind is Kind.ROLL:
             return self._one_by_one["rolling"]
         return {**servers, **others, "worker": self._on_workers}[kind.partition(":")[0]]
@@ -52,7 +52,7 @@ class Injector:
         """Return when all that was begun is done, and both servers are well."""
         for threads in (self._on_workers, *self._one_by_one.values()):
             threads.shutdown()
-        for thread in (self._world.on_valkey, self._world.on_postgres):
+        for thread in (self._cluster.on_valkey, self._cluster.on_postgres):
             thread.submit(lambda: None).result()
 
     def _do(self, fault: Fault) -> None:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final, TypeAlias
 
 import psycopg
+from tests.chaos.cluster import Cluster
 from tests.chaos.faults import disk, wire
 from tests.chaos.faults.spans import (
     ANSWER_ERRORS_S,
@@ -23,7 +24,6 @@ from tests.chaos.faults.spans import (
 )
 from tests.chaos.schedule import Fault, Kind
 from tests.chaos.wire.link import Direction
-from tests.chaos.world import World
 
 Way: TypeAlias = Callable[[Fault], bool]
 
@@ -38,17 +38,17 @@ _WAITS_FOR_LOCK: Final = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 class PostgresFaults:
-    """The faults of the world's Postgres, and of the wire before it."""
+    """The faults of the cluster's Postgres, and of the wire before it."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
 
     def ways(self) -> Mapping[Kind, Way]:
         """Return what does each kind; each says whether it was met."""
         return self._ends() | self._of_the_wire() | self._answers()
 
     def _ends(self) -> dict[Kind, Way]:
-        server = self._world.postgres
+        server = self._cluster.postgres
         return {
             Kind.POSTGRES_FAST: lambda _: wire.restart(server, signal.SIGINT),
             Kind.POSTGRES_IMMEDIATE: lambda _: wire.restart(server, signal.SIGQUIT),
@@ -59,7 +59,7 @@ class PostgresFaults:
         }
 
     def _of_the_wire(self) -> dict[Kind, Way]:
-        proxy, timeout_s = self._world.postgres_proxy, self._world.options.timeout_s
+        proxy, timeout_s = self._cluster.postgres_proxy, self._cluster.options.timeout_s
         return {
             Kind.POSTGRES_CUT: lambda _: wire.cut(proxy),
             Kind.POSTGRES_CUT_REPLY: lambda _: wire.cut_replies(proxy),
@@ -78,7 +78,7 @@ class PostgresFaults:
         }
 
     def _fill_disk(self, fault: Fault) -> bool:
-        with disk.tables_full(self._world.postgres, self._world.database_url) as refusals:
+        with disk.tables_full(self._cluster.postgres, self._cluster.database_url) as refusals:
             # Nobody writes while Valkey is away too.
             wire.met(lambda: refusals() > 0)
             time.sleep(between(DISK_FULL_S, fault))
@@ -86,14 +86,14 @@ class PostgresFaults:
 
     def _fill_disk_of_wal(self, fault: Fault) -> bool:
         """Without room for its WAL the server ends; there is room again before its supervisor starts it."""
-        disk.end_for_lack_of_wal(self._world.postgres, self._world.database_url)
+        disk.end_for_lack_of_wal(self._cluster.postgres, self._cluster.database_url)
         time.sleep(between(WAL_FULL_S, fault))
-        self._world.postgres.start()
+        self._cluster.postgres.start()
         return True
 
     def _refuse_writes(self, fault: Fault) -> bool:
         """Make it read-only for all sessions, as a hot standby or a provider's full disk does."""
-        refusals = disk.count_in_log(self._world.postgres, _READ_ONLY)
+        refusals = disk.count_in_log(self._cluster.postgres, _READ_ONLY)
         with self._everywhere("default_transaction_read_only", "on"):
             was_met = wire.met(lambda: refusals() > 0)
             time.sleep(between(ANSWER_ERRORS_S, fault))
@@ -101,7 +101,7 @@ class PostgresFaults:
 
     @contextmanager
     def _everywhere(self, name: str, value: str) -> Iterator[None]:
-        with psycopg.connect(self._world.postgres.url, autocommit=True) as admin:
+        with psycopg.connect(self._cluster.postgres.url, autocommit=True) as admin:
             admin.execute("SET default_transaction_read_only = off")
             admin.execute(f"ALTER SYSTEM SET {name} = {value}")
             admin.execute("SELECT pg_reload_conf()")
@@ -113,7 +113,7 @@ class PostgresFaults:
 
     def _lock_table(self, fault: Fault) -> bool:
         """Hold the table, as a migration by hand does, until somebody has waited for longer than it waits."""
-        url = self._world.database_url
+        url = self._cluster.database_url
         with psycopg.connect(url, autocommit=True) as looks, psycopg.connect(url) as holds:
             holds.execute("LOCK TABLE predictions IN ACCESS EXCLUSIVE MODE")
 
@@ -122,16 +122,16 @@ class PostgresFaults:
                 return bool(waiting)
 
             was_met = wire.met(somebody_waits)
-            time.sleep(self._world.options.timeout_s * between(VANISHED_TIMEOUTS, fault))
+            time.sleep(self._cluster.options.timeout_s * between(VANISHED_TIMEOUTS, fault))
             holds.rollback()
         return was_met
 
     def _take_all_connections(self, fault: Fault) -> bool:
         """Take every connection there is, those of the workers and clients too, until others are refused."""
-        refusals = disk.count_in_log(self._world.postgres, _TOO_MANY)
+        refusals = disk.count_in_log(self._cluster.postgres, _TOO_MANY)
         ours, was_met = 0, False
         with ExitStack() as held:
-            admin = held.enter_context(psycopg.connect(self._world.postgres.url, autocommit=True))
+            admin = held.enter_context(psycopg.connect(self._cluster.postgres.url, autocommit=True))
             taken = [admin.info.backend_pid]
             ends_at = time.monotonic() + MET_S
             while not was_met and time.monotonic() < ends_at:
@@ -148,4 +148,4 @@ class PostgresFaults:
         """Open connections until one is refused."""
         with suppress(psycopg.OperationalError):
             while True:
-                yield held.enter_context(psycopg.connect(self._world.postgres.url)).info.backend_pid
+                yield held.enter_context(psycopg.connect(self._cluster.postgres.url)).info.backend_pid

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import redis
+from tests.chaos.cluster import Cluster
 from tests.chaos.faults import wire
 from tests.chaos.faults.spans import (
     ANSWER_ERRORS_S,
@@ -22,7 +23,6 @@ from tests.chaos.faults.spans import (
 )
 from tests.chaos.schedule import Fault, Kind
 from tests.chaos.wire.link import Direction
-from tests.chaos.world import World
 
 Way: TypeAlias = Callable[[Fault], bool]
 
@@ -43,17 +43,17 @@ _FILLER_DATABASE: Final = 15
 
 
 class ValkeyFaults:
-    """The faults of the world's Valkey, and of the wire before it."""
+    """The faults of the cluster's Valkey, and of the wire before it."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
 
     def ways(self) -> Mapping[Kind, Way]:
         """Return what does each kind; each says whether it was met."""
         return self._ends() | self._of_the_wire() | self._answers()
 
     def _ends(self) -> dict[Kind, Way]:
-        server = self._world.valkey
+        server = self._cluster.valkey
         return {
             Kind.VALKEY_TERM: lambda _: wire.restart(server, signal.SIGTERM),
             Kind.VALKEY_KILL: lambda _: wire.restart(server, signal.SIGKILL),
@@ -62,7 +62,7 @@ class ValkeyFaults:
         }
 
     def _of_the_wire(self) -> dict[Kind, Way]:
-        proxy, timeout_s = self._world.valkey_proxy, self._world.options.timeout_s
+        proxy, timeout_s = self._cluster.valkey_proxy, self._cluster.options.timeout_s
         return {
             Kind.VALKEY_CUT: lambda _: wire.cut(proxy),
             Kind.VALKEY_CUT_REPLY: lambda _: wire.cut_replies(proxy),
@@ -97,7 +97,7 @@ class ValkeyFaults:
         return was_met
 
     def _count(self, error: str) -> int:
-        with self._world.broker() as broker:
+        with self._cluster.broker() as broker:
             try:
                 found: dict[str, Any] = broker.info("errorstats")  # type: ignore[assignment]
             except redis.exceptions.ResponseError:
@@ -105,7 +105,7 @@ class ValkeyFaults:
         return int(found.get(f"errorstat_{error}", {"count": 0})["count"])
 
     def _do(self, *command: Any) -> Any:
-        with self._world.broker() as broker:
+        with self._cluster.broker() as broker:
             return broker.execute_command(*command)
 
     @contextmanager
@@ -136,7 +136,7 @@ class ValkeyFaults:
     @contextmanager
     def _unsaved(self) -> Iterator[None]:
         """A snapshot can't be written, and is wanted."""
-        in_the_way = self._world.valkey.folder / "dump.rdb"
+        in_the_way = self._cluster.valkey.folder / "dump.rdb"
         in_the_way.mkdir()
         try:
             with self._configured("save", "3600 1", ""):
@@ -168,7 +168,7 @@ class ValkeyFaults:
                 script.join()
 
     def _run_endless_script(self) -> None:
-        with self._world.broker(timeout_s=None) as broker:
+        with self._cluster.broker(timeout_s=None) as broker:
             try:
                 broker.eval(_ENDLESS, 0)
             except redis.exceptions.ResponseError as exc:
@@ -177,8 +177,8 @@ class ValkeyFaults:
 
     def _load_slowly(self, fault: Fault) -> bool:
         """Kill it; it needs some seconds to load its data, and answers LOADING meanwhile."""
-        server = self._world.valkey
-        with self._world.broker(database=_FILLER_DATABASE) as broker:
+        server = self._cluster.valkey
+        with self._cluster.broker(database=_FILLER_DATABASE) as broker:
             broker.mset({f"filler-{number}": "" for number in range(_FILLER_KEYS)})
             broker.bgrewriteaof()
             wire.met(lambda: not broker.info("persistence")["aof_rewrite_in_progress"])
@@ -187,7 +187,7 @@ class ValkeyFaults:
             wire.restart(server, signal.SIGKILL)
         finally:
             server.load_delay_us = 0
-        with self._world.broker(database=_FILLER_DATABASE) as broker:
+        with self._cluster.broker(database=_FILLER_DATABASE) as broker:
             wire.met(lambda: not broker.info("persistence")["loading"])
             broker.config_set("key-load-delay", 0)
             broker.flushdb()

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from tests.chaos.check import read_rows
+from tests.chaos.cluster import ROOT, Cluster, ClusterOptions
 from tests.chaos.ledger import read_accepted, read_told
 from tests.chaos.losses.check import LossVerdict, Told, judge_losses
 from tests.chaos.losses.faults import fail_over, flush
-from tests.chaos.world import ROOT, World, WorldOptions
 
 #: Between two losses, beside the lease: requests are accepted, and some are answered.
 BETWEEN_S: Final = (1.0, 3.0)
@@ -39,17 +39,17 @@ END_S: Final = 120.0
 
 
 @contextmanager
-def running_clients(world: World, options: argparse.Namespace) -> Iterator[list[subprocess.Popen[str]]]:
+def running_clients(cluster: Cluster, options: argparse.Namespace) -> Iterator[list[subprocess.Popen[str]]]:
     """Run the client processes."""
     with ExitStack() as undo:
         clients = []
         for index in range(options.clients):
-            words = (index, options.rate / options.clients, options.seed, world.ledger)
-            log = undo.enter_context((world.folder / f"client-{index}.log").open("w"))
+            words = (index, options.rate / options.clients, options.seed, cluster.ledger)
+            log = undo.enter_context((cluster.folder / f"client-{index}.log").open("w"))
             command = [sys.executable, "-m", "tests.chaos.losses.client", *map(str, words)]
             client = subprocess.Popen(
                 command,
-                env=world.environment(),
+                env=cluster.environment(),
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stderr=log,
@@ -69,23 +69,23 @@ def _end(client: subprocess.Popen[str]) -> None:
             client.stdin.close()
 
 
-def let_requests_wait(world: World) -> None:
+def let_requests_wait(cluster: Cluster) -> None:
     """Stop all workers for a while, so that there is something to lose when this returns."""
-    for slot in world.slots:
+    for slot in cluster.slots:
         threading.Thread(target=slot.pause, args=(STOPPED_S, END_S), daemon=True).start()
     time.sleep(WAITING_S)
 
 
-def lose_data(world: World, options: argparse.Namespace) -> list[float]:
+def lose_data(cluster: Cluster, options: argparse.Namespace) -> list[float]:
     """Flush and fail over in turn; returns when data was lost, in seconds since 1970."""
     rng, losses = random.Random(options.seed), []
     for number in range(options.losses):
         time.sleep(options.lease + rng.uniform(*BETWEEN_S))
-        let_requests_wait(world)
+        let_requests_wait(cluster)
         if number % 2:
-            world.on_valkey.submit(fail_over, world, rng.uniform(*STALE_S)).result()
+            cluster.on_valkey.submit(fail_over, cluster, rng.uniform(*STALE_S)).result()
         else:
-            world.on_valkey.submit(flush, world).result()
+            cluster.on_valkey.submit(flush, cluster).result()
         losses.append(time.time())
         print(f"{'stale replica' if number % 2 else 'flush':14} done", file=sys.stderr, flush=True)
     time.sleep(options.lease + BETWEEN_S[1])
@@ -94,11 +94,13 @@ def lose_data(world: World, options: argparse.Namespace) -> list[float]:
 
 def run(options: argparse.Namespace, folder: Path) -> LossVerdict:
     """Run everything in a folder."""
-    world = World(folder, WorldOptions(options.workers, options.lease, timeout_s=options.timeout, plain_workers=0))
+    cluster = Cluster(
+        folder, ClusterOptions(options.workers, options.lease, timeout_s=options.timeout, plain_workers=0)
+    )
     began_at = time.time()
-    with world:
-        with running_clients(world, options) as clients:
-            losses = lose_data(world, options)
+    with cluster:
+        with running_clients(cluster, options) as clients:
+            losses = lose_data(cluster, options)
             for client in clients:
                 assert client.stdin is not None
                 with suppress(OSError):
@@ -106,11 +108,11 @@ def run(options: argparse.Namespace, folder: Path) -> LossVerdict:
                     client.stdin.flush()
             ends_at = time.monotonic() + END_S
             codes = [_code_of(client, ends_at) for client in clients]
-        rows = list(read_rows(world.database_url, began_at))
-        told = {request_id: Told(*rest) for request_id, *rest in read_told(world.ledger)}
-        verdict = judge_losses(read_accepted(world.ledger), told, rows, losses, options.lease)
+        rows = list(read_rows(cluster.database_url, began_at))
+        told = {request_id: Told(*rest) for request_id, *rest in read_told(cluster.ledger)}
+        verdict = judge_losses(read_accepted(cluster.ledger), told, rows, losses, options.lease)
         verdict.problems += [f"client {index} ended with {code}" for index, code in enumerate(codes) if code != 0]
-        verdict.problems += [line for slot in world.slots for line in slot.surprises]
+        verdict.problems += [line for slot in cluster.slots for line in slot.surprises]
     return verdict
 
 

@@ -237,7 +237,7 @@ def test_a_model_that_refuses_every_made_up_row_is_served_alone_and_asks_for_a_s
     assert "nothing could be proven" in note
 
 
-def test_a_sample_proves_what_made_up_rows_can_not(tmp_path):
+def test_a_sample_proves_what_slow_model_rows_can_not(tmp_path):
     graph = "g (float[n,t] x) => (float[n,7,31] y) <int64[3] s = {0,7,31}> { y = Reshape(x, s) }"
     np.savez(tmp_path / "rows.npz", x=np.arange(5 * 217, dtype=np.float32).reshape(5, 217))
     package = add(tmp_path, graph, sample=tmp_path / "rows.npz")

@@ -9,7 +9,8 @@ from typing import Any
 import kombu
 import pytest
 import redis
-from tests.queueing.functional.conftest import Reader, wait_for
+from tests.eventually import eventually
+from tests.queueing.functional.conftest import Reader
 
 Read = Callable[..., list[Any]]
 QUEUE = kombu.Queue("tasks")
@@ -135,7 +136,7 @@ def test_a_temporary_queue_goes_with_its_time(connection: kombu.Connection, clie
     queue = kombu.Queue("short", expires=1)
     connection.Producer().publish("a", routing_key="short", declare=[queue])
     assert 0 < client.pttl(f"{prefix}short") <= 1000
-    wait_for(lambda: not client.exists(f"{prefix}short"), "the queue to expire")
+    eventually(lambda: not client.exists(f"{prefix}short"), 30, "the queue to expire")
     assert Reader(connection, queue).read(0) == []
 
 

@@ -10,7 +10,8 @@ import kombu
 import pytest
 import redis
 from celery import Celery
-from tests.queueing.functional.conftest import Watched, wait_for
+from tests.eventually import eventually
+from tests.sentinels import Watched
 
 from headrace.contracts.errors import ConfigurationError
 
@@ -33,7 +34,7 @@ def receive(connection: kombu.Connection) -> list[Any]:
         connection.close()
         return False
 
-    wait_for(attempt, "a message")
+    eventually(attempt, 30, "a message")
     return found
 
 
@@ -47,7 +48,7 @@ def test_messages_go_through_the_master_that_sentinels_name_also_after_a_failove
         assert receive(connection) == ["one"]
         producer.publish("two", routing_key="tasks")
         with redis.Redis(port=watched.replica) as replica:
-            wait_for(lambda: replica.llen("tasks") == 1, "the replica to have it")
+            eventually(lambda: replica.llen("tasks") == 1, 30, "the replica to have it")
         watched.kill_master()
         assert receive(connection) == ["two"]
         with connection.clone() as copy:

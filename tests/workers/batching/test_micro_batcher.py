@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.workers.batching.lessons import FOLLOWERS, POLICY, STEP_S, expecting_batcher, learned_cost, request
+from tests.workers.batching.trained_models import FOLLOWERS, POLICY, STEP_S, expecting_batcher, learned_cost, request
 
 from headrace.workers import batching
 from headrace.workers.batching import AGEING_S, Batch, BatchPolicy, CostModel, Item, MicroBatcher, Reason
