@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.workers.conftest import running_worker
-from tests.workers.made_request import made_request
+from tests.workers.example_request import made_request
 
 from headrace.contracts import InferenceFailed, ModelDirectory, Settings, State
 from headrace.producers import Client

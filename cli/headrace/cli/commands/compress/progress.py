@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """A Watcher of a search, for a person. Without a terminal only the lines are written."""
+    """A SearchCallbacks of a search, for a person. Without a terminal only the lines are written."""
 
     def __init__(self, at_rows: int) -> None:
         """at_rows: batch size whose time is shown."""
