@@ -1,4 +1,4 @@
-"""Every path of the repository that the documentation names exists, and so does every page that it links to."""
+"""Every path, page and log line that the documentation names exists."""
 
 from __future__ import annotations
 
@@ -90,3 +90,12 @@ def test_every_folder_in_the_tree_exists() -> None:
 def test_every_room_is_in_the_tree() -> None:
     rooms = {path.parent.name for path in ROOT.glob("*/headrace")}
     assert sorted(rooms - {path.split("/")[0] for path in tree()}) == []
+
+
+def test_every_log_line_that_troubleshooting_explains_is_in_the_code() -> None:
+    source = " ".join((ROOT / name).read_text("utf-8") for name in tracked() if re.match(r"\w+/headrace/.*\.py$", name))
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    logs = page.partition("\n## The worker's log\n")[2].partition("\n## The broker refuses\n")[0]
+    lines = [line for row in re.findall(r"^\| (`.*?) \|", logs, re.MULTILINE) for line in re.findall("`(.*?)`", row)]
+    assert len(lines) > 30
+    assert [line for line in lines if line not in source] == []
