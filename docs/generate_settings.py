@@ -19,7 +19,7 @@ HEAD = """\
 <!-- Written by docs/generate_settings.py from contracts/headrace/contracts/settings.py; change it there. -->
 
 All settings are environment variables, the same for clients, workers and the `headrace` command. An empty variable
-counts as unset. Without the two URLs, clients and commands use the local stack that `headrace up` started in `HEADRACE_HOME`.
+counts as unset. Without the two URLs, the local stack that `headrace up` started in `HEADRACE_HOME` is used.
 An invalid value ends the command with an error that names the variable, but not the value, which may be secret.
 
 | Variable | Type | Default | Meaning |

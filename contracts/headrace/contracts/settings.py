@@ -57,7 +57,8 @@ class Settings(BaseSettings):
     key_prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
         "",
         description="Prefix of all keys in Redis, so that deployments share a server without seeing each other; the "
-        "same for clients and workers that belong together. Equivalent to `global_keyprefix` of Celery's Redis transport.",
+        "same for clients and workers that belong together. Equivalent to `global_keyprefix` of Celery's Redis "
+        "transport.",
     )
     broker_timeout_s: float = Field(
         8.0,
