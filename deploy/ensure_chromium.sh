@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The browser tests drive Debian's Chromium. Install it when it is missing and this user may; else say what to do.
+# The browser tests drive Debian's Chromium. Install it if it is missing and this user may; otherwise print how to.
 set -euo pipefail
 
 if command -v chromium >/dev/null; then

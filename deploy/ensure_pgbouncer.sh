@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Some tests put pgbouncer before Postgres. Install Debian's when it is missing and this user may; else say what to do.
+# Some tests connect to Postgres through pgbouncer. Install Debian's if it is missing and this user may; otherwise print how to.
 set -euo pipefail
 
-# Debian installs it where only root's PATH leads.
+# Debian installs it in a folder that only root's PATH names.
 if PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v pgbouncer >/dev/null; then
     exit 0
 fi

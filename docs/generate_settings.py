@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the fields of `Settings`: `python docs/generate_settings.py`. A test compares them."""
+"""Generator of docs/settings.md from `Settings`: `python docs/generate_settings.py`. A test compares the two."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HEAD = """\
 
 <!-- Written by docs/generate_settings.py from contracts/headrace/contracts/settings.py; change it there. -->
 
-Everything is set by environment variables, the same for clients, workers and the `headrace` command. A variable that is
-set to nothing counts as not set. Without the two URLs, the local stack that `headrace up` started in `HEADRACE_HOME`
-is used. A wrong value ends the command with the name of its variable; the value is never shown, it may be secret.
+All settings are environment variables, the same for clients, workers and the `headrace` command. An empty variable
+counts as unset. Without the two URLs, the local stack that `headrace up` started in `HEADRACE_HOME` is used.
+An invalid value ends the command with an error that names the variable, but not the value, which may be secret.
 
-| Variable | Takes | Default | Meaning |
+| Variable | Type | Default | Meaning |
 |---|---|---|---|
 """
 

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/flower.md, of a local stack under load: `python -m docs.make_screenshots`."""
+"""Screenshots for docs/flower.md, of a local stack under load: `python -m docs.make_screenshots`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PATIENCE_MS: Final = 20_000
 
 
 def take(page: Page, name: str, height: int = SIZE["height"]) -> None:
-    """Save what the page shows, `height` pixels of it, as docs/images/flower-NAME.png."""
+    """Save the top `height` pixels of the page as docs/images/flower-NAME.png."""
     page.set_viewport_size({"width": SIZE["width"], "height": height})
     page.screenshot(path=IMAGES / f"flower-{name}.png", animations="disabled")
 
 
 def take_all(page: Page, load: Load) -> None:
-    """Go through the pages of Flower."""
+    """Visit the pages of Flower."""
     page.goto("/workers")
     busy = page.locator("#workers-active", has_text=re.compile("[1-9]"))
     expect(busy).to_be_visible(timeout=PATIENCE_MS)
@@ -51,7 +51,7 @@ def take_all(page: Page, load: Load) -> None:
 
 
 def main() -> None:
-    """Start the stack and the load, and take the pictures."""
+    """Start the stack and the load, and take the screenshots."""
     IMAGES.mkdir(exist_ok=True)
     options = StackOptions(processes=2, flower_port=free_port())
     with (

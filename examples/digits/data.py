@@ -26,7 +26,7 @@ TRAIN_ROWS = 898
 
 
 def from_scikit_learn() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give images [1797, 8, 8] and labels [1797] as scikit-learn ships them."""
+    """Return images [1797, 8, 8] and labels [1797] as scikit-learn ships them."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -39,7 +39,7 @@ class DigitNet(nn.Module):
         self.classify = nn.Sequential(nn.Flatten(), nn.Linear(48 * 4 * 4, 10))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give logits [rows, 10] for images [rows, 1, 8, 8]."""
+        """Return logits [rows, 10] for images [rows, 1, 8, 8]."""
         logits: Tensor = self.classify(self.features(image))
         return logits
 
@@ -53,20 +53,20 @@ class LabelAndScores(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Give argmax INT64 [rows] and softmax FP32 [rows, 10]."""
+        """Return argmax INT64 [rows] and softmax FP32 [rows, 10]."""
         logits = self.network(image)
         return logits.argmax(dim=1), logits.softmax(dim=1)
 
 
 def trained_logits() -> nn.Module:
-    """Give the network that ends in logits."""
+    """Return the network that ends in logits."""
     network = DigitNet()
     network.load_state_dict(_weights(MODEL))
     return network.eval()
 
 
 def trained() -> nn.Module:
-    """Give the network as it is served."""
+    """Return the network as it is served."""
     return LabelAndScores(trained_logits()).eval()
 
 

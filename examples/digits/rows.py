@@ -1,4 +1,4 @@
-"""Write the demo's digits as the network takes them, to compress it with.
+"""Write the demo's digits as inputs of the network, for compressing it.
 
     python examples/digits/rows.py                   # into .headrace/examples/digits
 

@@ -74,13 +74,13 @@ class DigitNet(nn.Module):
         self.classify = nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(48 * 4 * 4, 10))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give logits [rows, 10] for images [rows, 1, 8, 8]."""
+        """Return logits [rows, 10] for images [rows, 1, 8, 8]."""
         logits: Tensor = self.classify(self.features(image))
         return logits
 
 
 class Served(nn.Module):
-    """What the package holds: the network with argmax and softmax inside the graph."""
+    """The network as it is packaged, with argmax and softmax inside the graph."""
 
     def __init__(self, network: DigitNet) -> None:
         """network: trained, and used as it is."""
@@ -88,13 +88,13 @@ class Served(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Give labels INT64 [rows] and scores FP32 [rows, 10] for images [rows, 1, 8, 8]."""
+        """Return labels INT64 [rows] and scores FP32 [rows, 10] for images [rows, 1, 8, 8]."""
         logits = self.network(image)
         return logits.argmax(dim=1), logits.softmax(dim=1)
 
 
 def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give images [1797, 8, 8] with values 0..16 and labels [1797] from the demo's data file."""
+    """Return images [1797, 8, 8] with values 0..16 and labels [1797] from the demo's data file."""
     with np.load(DIGITS) as file:
         return file["images"], file["labels"]
 
@@ -125,7 +125,7 @@ def distort(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 def shuffled_batches(rows: int, random: torch.Generator) -> Iterator[Tensor]:
-    """Give the row numbers of one epoch in random order, a batch at a time."""
+    """Yield the row numbers of one epoch in random order, a batch at a time."""
     yield from torch.randperm(rows, generator=random).split(BATCH_ROWS)
 
 
@@ -187,7 +187,7 @@ def forget_traces(file: Path) -> None:
 
 
 def run(file: Path, images: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Give labels [rows] and scores [rows, 10] of the exported file, from ONNX Runtime on one CPU thread."""
+    """Return labels [rows] and scores [rows, 10] of the exported file, from ONNX Runtime on one CPU thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -229,7 +229,7 @@ def measure(file: Path, images: NDArray[np.float32], labels: NDArray[np.uint8]) 
 
 
 def provenance(measured: dict[str, Any]) -> dict[str, Any]:
-    """Say how the model came to be, in `model.toml`."""
+    """Record in `model.toml` how the model was made."""
     return {
         "data": "Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; UCI; CC BY 4.0), "
         "the 1,797 digits of scikit-learn's load_digits",

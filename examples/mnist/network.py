@@ -1,4 +1,4 @@
-"""A convolutional network for handwritten digits of 28 × 28 pixels, as tutorials have it: 32, 64 and 128 channels.
+"""A convolutional network for handwritten digits of 28 × 28 pixels, as in tutorials: 32, 64 and 128 channels.
 
     python examples/mnist/train.py                   # writes the rows, trains, and keeps the weights: two minutes
     headrace compress examples/mnist/network.py:trained --name mnist --outputs label,scores --label label \\
@@ -24,7 +24,7 @@ class MnistNet(nn.Module):
     """Three convolutions and one linear layer, 105 thousand weights: [rows, 1, 28, 28] in 0..1 → logits [rows, 10]."""
 
     def __init__(self) -> None:
-        """Start from random weights; `torch.manual_seed` settles them."""
+        """Start from random weights; `torch.manual_seed` determines them."""
         super().__init__()
         self.layers = nn.Sequential(
             *_block(1, 32),
@@ -36,13 +36,13 @@ class MnistNet(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Give logits [rows, 10] for images [rows, 1, 28, 28]."""
+        """Return logits [rows, 10] for images [rows, 1, 28, 28]."""
         logits: Tensor = self.layers(image)
         return logits
 
 
 def _block(channels: int, to: int) -> list[nn.Module]:
-    """List the layers that halve the sides and make `to` channels of so many."""
+    """Return the layers that halve the sides and turn `channels` channels into `to`."""
     return [nn.Conv2d(channels, to, 3, padding=1, bias=False), nn.BatchNorm2d(to), nn.ReLU(), nn.MaxPool2d(2)]
 
 
@@ -50,12 +50,12 @@ class Served(nn.Module):
     """The network as it is served: label and scores, so that a row in Postgres reads by itself."""
 
     def __init__(self, network: MnistNet) -> None:
-        """network: gives logits."""
+        """network: returns logits."""
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Give argmax INT64 [rows] and softmax FP32 [rows, 10]."""
+        """Return argmax INT64 [rows] and softmax FP32 [rows, 10]."""
         logits = self.network(image)
         return logits.argmax(dim=1), logits.softmax(dim=1)
 
@@ -74,7 +74,7 @@ def load(file: Path) -> MnistNet:
 
 
 def trained() -> nn.Module:
-    """Give the network as it is served. Raises FileNotFoundError before it was trained."""
+    """Return the network as it is served. Raises FileNotFoundError before it was trained."""
     file = Path(os.environ.get("MNIST_WEIGHTS", FOLDER / WEIGHTS))
     if not file.is_file():
         raise FileNotFoundError(f"there are no weights in {file}; train them: python examples/mnist/train.py")

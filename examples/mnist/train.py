@@ -3,7 +3,7 @@
     pip install "headrace[examples]"
     python examples/mnist/train.py                   # into .headrace/examples/mnist, a minute on two cores
 
-Nothing was chosen by the test rows; they are read once, for the accuracy that is printed.
+The test rows are held out; they are read once, for the printed accuracy.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def fit(images: NDArray[np.float32], labels: NDArray[np.int64], epochs: int) -> 
 
 
 def read(file: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Give images and labels of a part."""
+    """Return images and labels of a part."""
     with np.load(file) as arrays:
         return arrays["image"], arrays["label"]
 

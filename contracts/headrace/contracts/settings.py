@@ -51,97 +51,100 @@ class Settings(BaseSettings):
 
     broker_url: SecretStr | None = Field(
         None,
-        description="Redis or Valkey: `redis://`, `rediss://`, or the same with `headrace://`, `headraces://`; or the "
+        description="URL of Redis or Valkey: `redis://`, `rediss://`, `headrace://` or `headraces://`; or of the "
         "Sentinels that watch it, `headrace+sentinel://one;sentinel://two/0?master_name=NAME`.",
     )
     key_prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
         "",
-        description="Stands in front of all keys in Redis, so that deployments share a server without seeing each "
-        "other: clients and workers that belong together have the same. As `global_keyprefix` of Celery's Redis "
+        description="Prefix of all keys in Redis, so that deployments share a server without seeing each other; the "
+        "same for clients and workers that belong together. Equivalent to `global_keyprefix` of Celery's Redis "
         "transport.",
     )
     broker_timeout_s: float = Field(
         8.0,
         ge=2,
         le=3600,
-        description="A connection to Redis or Valkey counts as dead, and is replaced, when a read or write on it is "
-        "silent for so long.",
+        description="Time without an answer after which a connection to Redis or Valkey counts as dead and is "
+        "replaced.",
     )
-    database_url: SecretStr | None = Field(None, description="Postgres: `postgresql://user:password@host:port/name`.")
+    database_url: SecretStr | None = Field(
+        None, description="URL of Postgres: `postgresql://user:password@host:port/name`."
+    )
     database_timeout_s: float = Field(
         8.0,
         ge=2,
         le=3600,
-        description="A connection to Postgres counts as dead, and is replaced, when a statement on it is silent for so "
-        "long.",
+        description="Time without an answer after which a connection to Postgres counts as dead and is replaced.",
     )
-    home: Path = Field(Path(".headrace"), description="Folder of the local stack's data.")
+    home: Path = Field(Path(".headrace"), description="Folder for the local stack's data.")
     models: Path = Field(Path("models"), description="Folder of model packages, `NAME/VERSION/model.toml`.")
-    device: str = Field("cpu", description="Where workers run models: `cpu`, `cuda`, `cuda:1`, `tensorrt`.")
+    device: str = Field("cpu", description="Device on which workers run models: `cpu`, `cuda`, `cuda:1`, `tensorrt`.")
     threads: int = Field(
-        1, ge=0, description="Threads one worker process gives to one model; 0 leaves it to the runtime."
+        1, ge=0, description="Threads for one model in one worker process; 0 leaves it to the runtime."
     )
     lease_s: float = Field(
         60.0,
         ge=_LEASE_S[0],
         le=_LEASE_S[1],
-        description="A dead worker's requests return to the queue after this time.",
+        description="Time after which the requests of a dead worker return to their queue.",
     )
     grace_s: float = Field(
-        30.0, ge=0, le=_LONGEST_S, description="How long a worker that was told to stop may finish what runs."
+        30.0, ge=0, le=_LONGEST_S, description="Time that a worker told to stop has to finish its running batch."
     )
     max_deliveries: int = Field(
-        3, ge=1, le=100, description="A request goes to the dead letters after this many workers died running it."
+        3, ge=1, le=100, description="Crashes of workers running a request after which it becomes a dead letter."
     )
     max_retries: int = Field(
         5,
         ge=0,
         le=100,
-        description="How often a request runs again after a failure that may pass, such as out of memory.",
+        description="Retries of a request after transient failures, such as out of memory.",
     )
     check_every: int = Field(
         0,
         ge=0,
-        description="In one batch of so many, a request is computed again alone; if its outputs differ, the model's "
-        "requests run alone from then on. 0 checks none.",
+        description="In one of this many batches, one request is computed again, alone; if its outputs differ, the "
+        "model's requests run alone from then on. 0 checks none.",
     )
     queue_limit: int = Field(
-        1_000_000, ge=0, description="Most requests waiting in one queue before QueueFull; 0 is no limit."
+        1_000_000, ge=0, description="Requests waiting in one queue from which on QueueFull is raised; 0 is no limit."
     )
     max_payload_bytes: int = Field(16 << 20, gt=0, le=_LONGEST_STRING, description="Largest encoded request.")
     inline_reply_bytes: int = Field(
-        64 << 10, ge=0, description="Larger outputs are read from the store, not sent in the reply."
+        64 << 10, ge=0, description="Largest outputs sent in a reply; larger ones are read from the store."
     )
     inbox_ttl_s: int = Field(
-        3600, gt=0, le=_LONGEST_S, description="A client's inbox disappears after this time without traffic."
+        3600, gt=0, le=_LONGEST_S, description="Time without traffic after which a client's inbox expires."
     )
     inbox_bytes: int = Field(
         16 << 20,
         ge=4096,
-        description="What a client's inbox may take of the broker's memory. From half of it on, replies refer to rows "
-        "instead of carrying outputs; a full inbox gets no more, and its client reads the rows.",
+        description="Largest size of a client's inbox in the broker's memory. From half of it on, replies refer to "
+        "rows instead of carrying outputs; a full inbox gets no more replies, and its client reads the rows.",
     )
     celery_result_ttl_s: int = Field(
         86_400,
         ge=0,
         le=_LONGEST_S,
-        description="How long results for plain Celery clients stay in Redis; 0 sends none.",
+        description="Time that results for plain Celery clients stay in Redis; 0 sends none.",
     )
     events_per_s: float = Field(
-        50.0, ge=0, description="Requests a second that a worker shows one by one in Flower; batches always are shown."
+        50.0,
+        ge=0,
+        description="Requests per second that a worker shows in Flower one by one; batches are always shown.",
     )
     claimed_bytes: int = Field(
         64 << 20,
         gt=0,
-        description="Bytes of requests a worker holds before it begins them; raise it for models whose full batches "
+        description="Bytes of requests that a worker holds before they start; raise it for models whose full batches "
         "have larger inputs.",
     )
-    outbox_rows: int = Field(20_000, gt=0, description="Finished rows a worker holds while Postgres is away.")
+    outbox_rows: int = Field(20_000, gt=0, description="Finished rows that a worker holds while Postgres is away.")
     outbox_bytes: int = Field(
         134_217_728,
         gt=0,
-        description="Bytes of outputs a worker holds while Postgres is away; it runs nothing more at either bound. A "
-        "single batch may be larger.",
+        description="Bytes of outputs that a worker holds while Postgres is away; at either bound it starts no further "
+        "batch. A single batch may be larger.",
     )
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
