@@ -99,3 +99,22 @@ def test_every_log_line_that_troubleshooting_explains_is_in_the_code() -> None:
     lines = [line for row in re.findall(r"^\| (`.*?) \|", logs, re.MULTILINE) for line in re.findall("`(.*?)`", row)]
     assert len(lines) > 30
     assert [line for line in lines if line not in source] == []
+
+
+def test_every_import_that_a_page_shows_exists() -> None:
+    shown = [
+        (page.name, module, name.strip())
+        for page in PAGES
+        for module, names in re.findall(r"^ *from (headrace[\w.]*) import (.+)$", page.read_text("utf-8"), re.MULTILINE)
+        for name in names.split(",")
+    ]
+    assert len(shown) > 10
+    assert [each for each in shown if not is_importable(each[1], each[2])] == []
+
+
+def is_importable(module: str, name: str) -> bool:
+    """Return whether a module or package of the repository exists and mentions a name."""
+    _, room, *parts = module.split(".")
+    path = ROOT.joinpath(room, "headrace", room, *parts)
+    source = path.with_suffix(".py") if parts and path.with_suffix(".py").is_file() else path / "__init__.py"
+    return source.is_file() and re.search(rf"\b{name}\b", source.read_text("utf-8")) is not None
