@@ -113,8 +113,7 @@ def open_delivery(delivery: Delivery, channel: virtual.Channel, limit: int) -> M
     channel: handed on to kombu. limit: most bytes of a body once it is decompressed; 0 is MAX_INFLATED_BYTES.
     """
     envelope = _oversize(delivery) if delivery.oversize else read_envelope(delivery.raw)
-    headers = envelope.headers if envelope.headers is not None else {}
-    body, unreadable = b"", ""
+    headers, body, unreadable = envelope.headers or {}, b"", ""
     try:
         if not delivery.oversize:
             body = _body(envelope)
