@@ -16,7 +16,7 @@ _ID: Final = b"\0"
 def template_of(before_body: bytes, parts: Sequence[bytes]) -> bytes | None:
     """Return the template of messages that are known in parts; None when they have none.
 
-    before_body: what comes before the body. parts: what comes after it, cut at the ids and their quotation marks.
+    before_body: the bytes before the body. parts: the bytes after it, cut at the ids and their quotation marks.
     """
     template = (b'"' + _ID + b'"').join(parts)
     return template if before_body == _HEAD and template.count(_ID) == len(parts) - 1 else None

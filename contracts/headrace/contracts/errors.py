@@ -22,7 +22,7 @@ HeadraceError
 ├── PackageError
 └── ConfigurationError
 
-The docstring of a class is its default message and says what to do next. `type` is the name that is
+The docstring of a class is its default message and names the next step. `type` is the name that is
 stored in `predictions.error` and sent in replies; `error_from_wire` turns it back into the class.
 """
 

@@ -16,7 +16,7 @@ _PREFIX: Final = re.compile(rf"[!#$%&()+,\-./0-9:;=@A-Z_a-z|~]{{0,{MAX_PREFIX}}}
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the prefix, which may be empty. Raises ValueError with what it may hold."""
+    """Return the prefix, which may be empty. Raises ValueError that lists the characters it may hold."""
     if not isinstance(prefix, str) or not _PREFIX.match(prefix):
         raise ValueError(
             f"a key prefix holds up to {MAX_PREFIX} letters, digits and marks such as ':', '-', '_' or '.', but no "

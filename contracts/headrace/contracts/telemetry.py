@@ -14,7 +14,7 @@ _SWITCHES: Final = {"CI": "true", "NNCF_CI": "1"}
 
 @contextmanager
 def untracked() -> Iterator[None]:
-    """Import openvino and nncf within this: what they decide at their import holds for the process."""
+    """Import openvino and nncf within this: their decision at import holds for the process."""
     before = {name: os.environ.get(name) for name in _SWITCHES}
     os.environ.update(_SWITCHES)
     try:

@@ -25,7 +25,7 @@ RETURNED_TTL_S: Final = 86_400
 BELL_TTL_S: Final = 60
 
 #: The one key without a prefix. Sorted set: prefix → end of the last lease of a consumer under it, like `Keys.leases`.
-#: Whoever waits under the wrong prefix learns of the right one here; no more of a key space is seen from outside.
+#: A client that waits under the wrong prefix finds the right one here; the rest of a key space is invisible to it.
 PREFIXES: Final = "headrace:prefixes"
 
 #: Where `attach` puts the keys of a connection pool.
@@ -91,7 +91,7 @@ class Keys:
 
     @property
     def dead_index(self) -> str:
-        """Sorted set: dead-letter id → time of burial in seconds."""
+        """Sorted set: dead-letter id → when it was dead-lettered, in seconds since 1970."""
         return self.prefix + "headrace:dead:index"
 
     @property

@@ -46,7 +46,7 @@ def priority_step(priority: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """The lists of all queues. What is set here is for ordinary queues; those of models always have the defaults.
+    """The lists of all queues. The fields apply to ordinary queues; those of models always have the defaults.
 
     separator, steps: kombu's `sep` and `priority_steps`. highest_first: the highest step is the most urgent.
     """

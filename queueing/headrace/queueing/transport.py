@@ -5,8 +5,8 @@ between the two loses the message. Here an idle channel blocks, without popping,
 queue that holds at most one token, put there by whoever sends. When it rings, or when the server reports a list that
 has changed (for senders that don't ring), one Lua call takes as many messages as the prefetch window has room for and
 notes them as in flight under the channel's lease, atomically. Messages left behind ring again, for the next worker. The
-lease is renewed by a thread, and by a small process while the thread gets no turn; what a dead worker held goes back to
-the head of its queues when the lease ends.
+lease is renewed by a thread, and by a small process while the thread gets no turn; messages of a dead worker go back to
+the head of their queues when the lease ends.
 
 All the rest is kombu's Redis transport: lists, envelopes, bindings, fanout and remote control are the same, so plain
 `redis://` peers work with it in both directions on the same database. Redis Cluster is not supported.
@@ -67,8 +67,8 @@ class Transport(kombu_redis.Transport):
     def establish_connection(self) -> Any:
         """Connect. A server that has refused something just now counts as away until it takes a write.
 
-        Whoever was refused by it connects anew at once, and would be refused as often as that goes. Celery pauses when
-        it can't connect.
+        A refused client connects anew at once, and would be refused as often as that goes. Celery pauses when it can't
+        connect.
         """
         target: Any = self.client
         address = f"{target.hostname or '127.0.0.1'}:{target.port or self.default_port}"

@@ -20,7 +20,7 @@ _FLOOR: Final = 1e-2
 
 
 def difference(alone: Tensors, together: Tensors) -> str:
-    """Return in what the second computation of the same outputs differs from the first, in words; "" if they agree.
+    """Return how the second computation of the same outputs differs from the first, in words; "" if they agree.
 
     Shapes, whole numbers, truth values and strings must be equal, NaN and infinity be in the same places; floats may
     differ by the tolerance of their datatype. A whole number that is everywhere the position of the largest of an

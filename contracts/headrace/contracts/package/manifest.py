@@ -112,7 +112,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The content of `model.toml`.
 
     file: path of the model file, relative to the package's folder. sha256: its checksum, in hex.
-    files: what the model file needs beside it, such as weights: path → checksum.
+    files: other files that the model file needs, such as weights: path → checksum.
     constants: inputs of the model file that the package sets. labels: class names in the order of the output's last
     dimension. provenance: how the model came to be.
     """

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-#: Linux tells of its processors here; other systems have no such file.
+#: Linux lists its processors here; other systems have no such file.
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
-#: Fields that Arm's Linux has instead of a "model name"; together they tell one core design from another.
+#: Fields that Arm's Linux has instead of a "model name"; together they identify a core design.
 _ARM_KEYS: Final = ("CPU implementer", "CPU part", "CPU variant")
 
 

@@ -310,7 +310,7 @@ def tensors_to_json(tensors: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def _jsonable(array: NDArray[Any]) -> Any:
-    """Return what the encoder takes: a contiguous array of numbers, a number, or text in nested lists."""
+    """Return a value for the encoder: a contiguous array of numbers, a number, or text in nested lists."""
     kind = array.dtype.kind
     if kind in _TEXT_KINDS:
         texts = np.array([_text(element) for element in array.reshape(-1).tolist()], dtype=object)

@@ -79,7 +79,7 @@ class RowAxes:
         return {name: _pad(array, self._axes[name], rows) for name, array in tensors.items()}
 
     def request_key(self, tensors: Tensors) -> tuple[object, ...]:
-        """Return what must be equal in two requests that share a run: the inputs without rows, and which are given."""
+        """Return a key that is equal for requests that may share a run: inputs without rows, and which are given."""
         return tuple(
             (name, array.shape, _value_key(array)) if self._axes[name] is None else (name,)
             for name, array in sorted(tensors.items())

@@ -17,7 +17,7 @@ from headrace.queueing.logs import logger
 #: Where Flower's handlers choose who reads the lengths of queues, from 2.1 on.
 _MODULE: Final = "flower.views"
 
-#: What is set there once that is done.
+#: The attribute that is set there once it is patched.
 _PATCHED: Final = "headrace_reads_queues"
 
 

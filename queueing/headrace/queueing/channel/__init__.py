@@ -1,1 +1,1 @@
-"""The kombu channel: what it consumes, delivers, acknowledges and publishes, and how it waits."""
+"""The kombu channel: publishing, waiting, claiming, delivering and acknowledging."""

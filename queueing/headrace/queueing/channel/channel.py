@@ -1,4 +1,4 @@
-"""The channel: it waits for the doorbells of its queues, claims what waits there and delivers it."""
+"""The channel: it waits for the doorbells of its queues, claims messages and delivers them."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ class Channel(DeliveringChannel):
             if self._bell.end(self.client):
                 self._read_claim()
         except self.connection_errors as exc:
-            # What the claim may have taken comes back with its lease. The broken connection is logged elsewhere.
+            # Messages of the claim, if it has run, come back with the lease. The connection's end is logged elsewhere.
             logger.info("queueing.wait_cut consumer=%s error=%s", self.consumer.id, exc)
 
     def _wake_read(self) -> bool:

@@ -20,7 +20,7 @@ TURN_S: Final = 0.005
 
 
 class DeliveringChannel(HoldingChannel):
-    """A channel that delivers what it has claimed."""
+    """A channel that delivers claimed messages."""
 
     Message = message.Message
 

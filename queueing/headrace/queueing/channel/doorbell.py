@@ -92,8 +92,8 @@ class DoorbellWait:
     def end(self, client: Any) -> bool:
         """End a wait whose claim may still run; return whether there is an answer, for `read_claim`.
 
-        Without one the connection is cut; what the claim may have taken comes back with its lease. Ended by a token of
-        its own, because CLIENT UNBLOCK is among the commands that administrators refuse.
+        Without one the connection is cut; messages of the claim, if it has run, come back with its lease. Ended by a
+        token of its own, because CLIENT UNBLOCK is among the commands that administrators refuse.
         """
         assert self._consumer is not None
         token = self._keys.wake(self._consumer.id)

@@ -11,7 +11,7 @@ from kombu.utils.json import loads
 
 
 class Envelope(msgspec.Struct, kw_only=True):
-    """A message as it lies in its list. body: encoded as `properties["body_encoding"]` says."""
+    """A message as it lies in its list. body: encoded by `properties["body_encoding"]`."""
 
     body: str = ""
     content_type: str | None = msgspec.field(default=None, name="content-type")
@@ -27,7 +27,7 @@ class NotAnEnvelope(ValueError):
 #: kombu's JSON writes types that JSON has not as an object with this key.
 _TYPE_MARK: Final = b'"__type__"'
 
-#: What an envelope's end may be read from on. kombu writes the body first.
+#: The keys at which the end of an envelope may begin. kombu writes the body first.
 _TAIL_START: Final = re.compile(rb'"(?:content-encoding|content-type|headers|properties)"')
 
 _decode: Final = msgspec.json.Decoder(Envelope).decode

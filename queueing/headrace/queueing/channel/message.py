@@ -28,7 +28,7 @@ OVERSIZE_HEADER: Final = "headrace_oversize"
 #: A compressed message of a channel without a limit may become this long: the most that Redis could hold.
 MAX_INFLATED_BYTES: Final = 512 << 20
 
-#: What decompressing LZMA may take besides; and the same for Zstandard, as the power of two that it wants.
+#: Memory that decompressing LZMA may take besides; and the same for Zstandard, as a power of two.
 _LZMA_BYTES: Final = 64 << 20
 _ZSTD_WINDOW_LOG: Final = 26
 
@@ -80,7 +80,7 @@ _DECOMPRESSORS: Final[dict[str, Callable[[], Any]]] = {
     **_optional_decompressors(),
 }
 
-#: What the libraries raise for data that is not theirs.
+#: Exceptions of the libraries for data that is not theirs.
 _UNREADABLE: Final[tuple[type[Exception], ...]] = (
     *(zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, MemoryError),
     *((_library("zstd").ZstdError,) if _library("zstd") else ()),
@@ -113,8 +113,7 @@ def open_delivery(delivery: Delivery, channel: virtual.Channel, limit: int) -> M
     channel: handed on to kombu. limit: most bytes of a body once it is decompressed; 0 is MAX_INFLATED_BYTES.
     """
     envelope = _oversize(delivery) if delivery.oversize else read_envelope(delivery.raw)
-    headers = envelope.headers if envelope.headers is not None else {}
-    body, unreadable = b"", ""
+    headers, body, unreadable = envelope.headers or {}, b"", ""
     try:
         if not delivery.oversize:
             body = _body(envelope)

@@ -231,7 +231,7 @@ class DoorbellPoller(kombu_redis.MultiChannelPoller):
         super().discard(channel)  # type: ignore[arg-type]
 
     def on_readable(self, fileno: int) -> Any:
-        """Handle what can be read. Unlike kombu's, reads a doorbell though the window is full: it pops no message."""
+        """Call the handler of a readable descriptor; of a doorbell even if the window is full, for it pops nothing."""
         found = self._fd_to_chan.get(fileno)
         if found is None:
             return None

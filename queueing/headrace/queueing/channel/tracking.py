@@ -17,7 +17,7 @@ import redis.exceptions
 from headrace.queueing.connection.silence import is_readable
 from headrace.queueing.logs import logger
 
-#: How often lists are looked at where the server can't tell that they have changed, and at most where it can.
+#: How often lists are looked at where the server sends no notices of changes, and at most where it does.
 LOOK_S: Final = 0.05
 
 #: How long after a change the list is looked at. Most changes come with a doorbell, whose claim is done by then.
@@ -98,7 +98,7 @@ class ListTracker:
         return bool(self._asked)
 
     def ask(self, queues: Iterable[str]) -> None:
-        """Ask the server whether queues are empty, and to tell when one of them changes; `read` gets the answers."""
+        """Ask the server whether queues are empty, and for a notice when one changes; `read` gets the answers."""
         commands: list[tuple[str, ...]] = []
         for queue in queues:
             lists = self._lists_of(queue)

@@ -1,7 +1,7 @@
 """The identity of a server and its data, which changes when a broker may have lost data.
 
 A restart changes the run id, a failover the replication id, a flush the epoch (`Keys.epoch`). None of them changes
-otherwise, so as long as an identity stays the same, what was accepted is still there.
+otherwise, so as long as an identity stays the same, accepted messages are still there.
 """
 
 from __future__ import annotations

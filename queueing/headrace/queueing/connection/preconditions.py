@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def check_writes(client: Redis) -> None:
-    """Raise what the server answers to a write that does nothing: one that refuses to work may answer pings."""
+    """Raise the server's error for a write that changes nothing: one that refuses to work may still answer pings."""
     client.set(keys_of(client).probe, "", ex=1)
 
 
 def broken_preconditions(client: Redis) -> list[str]:
-    """Return a line for each setting of the server with which it may lose what it has accepted; one round trip.
+    """Return a line for each setting of the server with which it may lose accepted messages; one round trip.
 
-    A setting that the server doesn't tell is not complained about. Raises the errors of `redis.exceptions`.
+    A setting that the server doesn't reveal is not complained about. Raises the errors of `redis.exceptions`.
     """
     with client.pipeline(transaction=False) as pipe:
         pipe.info("memory")
@@ -37,7 +37,7 @@ def broken_preconditions(client: Redis) -> list[str]:
 
 
 def complaints(info: dict[str, Any]) -> list[str]:
-    """Judge what INFO said."""
+    """Judge the answer to INFO."""
     lines = []
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":

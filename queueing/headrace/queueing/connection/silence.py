@@ -27,7 +27,7 @@ def is_readable(connection: Any) -> bool:
 
 
 def is_overdue(connection: Any, silent_s: float, bound_s: float) -> bool:
-    """Return whether an answer has not come within the bound; what has come and was not read yet counts as come.
+    """Return whether an answer has not come within the bound; one that has come but was not read yet counts.
 
     The thread that reads may itself have been busy all the time, with a task say.
     """

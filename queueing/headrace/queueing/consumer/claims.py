@@ -44,7 +44,7 @@ class ClaimingConsumer(RenewingConsumer):
     """
 
     def __init__(self, client: Redis, *, lease_s: float, max_message_bytes: int = 0) -> None:
-        """client: returns bytes (`connect`). lease_s: how long what it holds stays its own without `renew`.
+        """client: returns bytes (`connect`). lease_s: how long it keeps its messages without `renew`.
 
         max_message_bytes: of longer messages only the end is read; 0 is no limit.
         """

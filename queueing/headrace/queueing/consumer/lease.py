@@ -3,7 +3,7 @@
 A thread renews, and finds strays and dead consumers. Should it get no turn, a small process renews in its place: a
 library may hold the GIL for an hour, and gevent and eventlet make a greenlet of the thread, which a task that blocks
 their hub stops as well. What neither keeps alive is the lease of a consuming thread that hangs in a read or a write of
-its broker connection: it serves nobody, so others should have what it holds.
+its broker connection: it serves nobody, so others should have its messages.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ JOIN_S: Final = 0.2
 STANDBY_AFTER_S: Final = 1.0
 
 #: How long the consuming thread may be in one read or write of its broker connection and still count as alive: several
-#: times what a read may take before the connection counts as dead.
+#: times as long as a read may take before the connection counts as dead.
 STUCK_S: Final = 30.0
 
 

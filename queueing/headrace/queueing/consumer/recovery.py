@@ -1,4 +1,4 @@
-"""Messages that dead workers of kombu's `redis://` transport held: put back by whoever took their place.
+"""Messages that dead workers of kombu's `redis://` transport held: put back by the consumer that replaces them.
 
 Such a worker notes what it holds in the hash `unacked`, and the time in the sorted set `unacked_index`; others of its
 kind put back what is older than their `visibility_timeout`. An app that moves to `headrace://` leaves nobody to do it.

@@ -58,7 +58,7 @@ class RenewingConsumer(SettlingConsumer):
             logger.error("queueing.in_flight_gone consumer=%s messages=%d", self._id, len(gone))
 
     def renewal_commands(self) -> list[Command]:
-        """Return the commands by which somebody else may renew, who needn't know what they mean."""
+        """Return the commands by which somebody else may renew, without knowing their meaning."""
         self._notice_fork()
         renewal: Command = ("EVAL", self._renewal_text, 0, self._id, self._lease_ms)
         return [renewal, *self.queues.renewal_commands()]
@@ -77,7 +77,7 @@ class RenewingConsumer(SettlingConsumer):
         """Put back messages of consumers whose lease has ended, and count the delivery; return how many there were.
 
         For those that a consumer was running when it died (`RunningMarker`), the crash is noted too.
-        Several may reap at once; a consumer that wakes up meanwhile keeps what was not put back yet.
+        Several may reap at once; a consumer that wakes up meanwhile keeps messages not put back yet.
         """
         reaper = client or self.client
         seconds, micros = reaper.time()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import socket
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from headrace.queueing.connection.gil_holding_socket import MAY_WAIT, send_all
 from headrace.queueing.connection.patience import SILENCE_S
 from headrace.queueing.connection.silence import ASK_AFTER, is_readable
 from headrace.queueing.keys import RUNNING_TTL_S, keys_of
@@ -30,34 +28,13 @@ PAUSE_S: Final = 1.0
 TIMEOUT_S: Final = 0.5
 
 
-class _Send(Protocol):
-    """send(2): returns how many bytes were taken, or -1."""
-
-    def __call__(self, fd: int, data: bytes, size: int, flags: int) -> int: ...
-
-
-def _find_send() -> _Send:
-    """Find the C library's function, which keeps the GIL when it is called like this. Python ignores SIGPIPE."""
-    send: Any = ctypes.PyDLL(None).send
-    send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-    send.restype = ctypes.c_ssize_t
-    return cast("_Send", send)
-
-
-_SEND: Final = _find_send()
-
-#: Lets Linux keep a marker for up to 0.2 s, in which others may join it: it is needed when the process dies, and then
-#: the kernel sends it at once, for it closes the socket. Saves waking the server for each batch. Elsewhere, and on
-#: Unix sockets, a marker leaves at once.
-_MAY_WAIT: Final[int] = getattr(socket, "MSG_MORE", 0)
-
-
 class RunningMarker:
     """A record in the server of the messages that run, written without waiting for answers; for one thread.
 
-    Costs one small write to a socket per batch: the connection gets no answers (CLIENT REPLY OFF), and bytes handed
-    to the kernel arrive even if the process is killed right after. A marker that gets lost (the server
-    is away, or its memory full, or the machine lost power) only means that a crash goes uncounted.
+    Costs one small write to a socket per batch: the connection gets no answers (CLIENT REPLY OFF), and bytes handed to
+    the kernel arrive even if the process is killed right after. So a marker may wait for others to join it. One that
+    gets lost (the server is away, or its memory full, or the machine lost power) only means that a crash goes
+    uncounted.
     """
 
     def __init__(self, client: Redis, worker: str) -> None:
@@ -82,11 +59,11 @@ class RunningMarker:
         """Record what runs from now on, the tags of each consumer, in place of what was recorded before."""
         for consumer in self._marked:
             if consumer not in running:
-                self._send(("DEL", self._keys.running(consumer)), _MAY_WAIT)
+                self._send_command(("DEL", self._keys.running(consumer)), MAY_WAIT)
         self._marked = tuple(running)
         for consumer, tags in running.items():
             mark = "\n".join((self._worker, *tags))
-            self._send(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), _MAY_WAIT)
+            self._send_command(("SET", self._keys.running(consumer), mark, "EX", RUNNING_TTL_S), MAY_WAIT)
 
     def clear(self) -> None:
         """Record that nothing runs."""
@@ -95,16 +72,16 @@ class RunningMarker:
 
     def send(self, *command: str | int) -> None:
         """Send any command whose answer does not matter, now and after those sent before; may get lost."""
-        self._send(command, 0)
+        self._send_command(command, 0)
 
-    def _send(self, command: tuple[str | int, ...], flags: int) -> None:
+    def _send_command(self, command: tuple[str | int, ...], flags: int) -> None:
         if self._silent_until and time.monotonic() < self._silent_until:
             return
         try:
-            connection = self._connection
+            connection: Any = self._connection
             if connection is None or not self._lives(connection):
                 connection = self._connect()
-            _write(connection, connection.pack_command(*command), flags)  # type: ignore[no-untyped-call]
+            send_all(connection._sock, b"".join(connection.pack_command(*command)), flags)
         except (redis.exceptions.RedisError, OSError) as exc:
             self._disconnect(exc)
         else:
@@ -130,7 +107,7 @@ class RunningMarker:
         elif now - self._asked_at >= self._silence_s * ASK_AFTER:
             # The first one is answered, the second is not.
             asking = connection.pack_commands([("CLIENT", "REPLY", "ON"), ("CLIENT", "REPLY", "OFF")])
-            _write(connection, asking, _MAY_WAIT)
+            send_all(connection._sock, b"".join(asking), MAY_WAIT)
             self._asked, self._asked_at = True, now
         return True
 
@@ -164,19 +141,3 @@ class RunningMarker:
         if not self._away:
             self._away = True
             logger.warning("queueing.marks_lost worker=%s error=%s", self._worker, exc)
-
-
-def _write(connection: AbstractConnection, chunks: Sequence[bytes], flags: int) -> None:
-    """Send as much as fits into the socket at once, which is nearly always all, and wait for the rest.
-
-    Python's own `send` lets go of the GIL, which a thread that decodes messages then keeps for a switch interval, while
-    the batch waits; that cost 5 % of the throughput. A small send into a socket that has room takes some 10 µs.
-    """
-    data = b"".join(chunks)
-    sock = cast("socket.socket", connection._sock)
-    if not isinstance(sock, ssl.SSLSocket):
-        taken = _SEND(sock.fileno(), data, len(data), flags | socket.MSG_DONTWAIT)
-        # -1, full or broken: `sendall` waits, or raises what is wrong.
-        data = data[max(taken, 0) :]
-    if data:
-        sock.sendall(data)

@@ -36,7 +36,7 @@ class SettlingConsumer:
     """
 
     def __init__(self, client: Redis, *, lease_s: float, max_message_bytes: int = 0) -> None:
-        """client: returns bytes (`connect`). lease_s: how long what it holds stays its own without `renew`.
+        """client: returns bytes (`connect`). lease_s: how long it keeps its messages without `renew`.
 
         max_message_bytes: of longer messages only the end is read; 0 is no limit.
         """
@@ -61,7 +61,7 @@ class SettlingConsumer:
         self._turn = 0
         #: tag → SHA-1 of the message if its deliveries are being counted, else "".
         self._held: dict[str, str] = {}
-        #: tag → SHA-1 of what was taken away when the lease had ended, and is not acknowledged yet.
+        #: tag → SHA-1 of messages that were taken away when the lease had ended, and are not acknowledged yet.
         self._lost: dict[str, str] = {}
         self._strays: set[str] = set()
         #: When a delayed message is due, as far as this consumer knows, by the monotonic clock.
@@ -93,7 +93,7 @@ class SettlingConsumer:
     def ack(self, tags: Iterable[str]) -> None:
         """Forget messages that are done; tags that are not held are passed over. One round trip.
 
-        What was taken away meanwhile, the lease having ended, is not run again unless somebody else has finished it.
+        Messages that were taken away when the lease ended are not run again unless somebody else has finished them.
         """
         self._notice_fork()
         done, remembered = self._settle(tags)
@@ -216,7 +216,7 @@ class SettlingConsumer:
         with self._lock:
             self._held.pop(tag, None)
         self.next_due = min(self.next_due, time.monotonic() + delay_s)
-        # Rounded up: what comes back before its time would be sent away once more.
+        # Rounded up: a message that comes back before its time would be deferred once more.
         return "EVAL", self._delay_text, 0, self._id, tag, max(0, math.ceil(delay_s * 1000)), retries
 
     def _notice_loss(self, client: Redis) -> None:

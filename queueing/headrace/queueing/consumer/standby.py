@@ -175,7 +175,7 @@ def describe(pool: redis.ConnectionPool, commands: Sequence[Command]) -> bytes:
     """Return how to reach a server, as `standby_process` reads it, and what to run there.
 
     Where Sentinels watch the server the process asks them itself. If it can't, as they need TLS, it follows the choice
-    that this process knows with every beat; there is nothing to tell before the first. Raises TypeError for options
+    that this process knows with every beat; there is nothing to describe before the first. Raises TypeError for options
     that only this process has, such as an SSL context.
     """
     options: dict[str, Any] = dict(pool.connection_kwargs)

@@ -30,7 +30,7 @@ WARM_BELOW_S = 2.0
 #: Factor by which the next renewal comes sooner after one that failed.
 HASTE = 4
 
-#: How often the parent is looked at where the kernel can't tell of its end (no pidfd).
+#: How often the parent is looked at where the kernel can't signal its end (no pidfd).
 LOOK_S = 1.0
 
 #: Longest wait for a connection or an answer; shorter where the lease is.
@@ -188,5 +188,5 @@ def serve(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    os.closerange(3, 4096)  # what the parent let its children inherit
+    os.closerange(3, 4096)  # descriptors that the parent let its children inherit
     serve(int(sys.argv[1]))

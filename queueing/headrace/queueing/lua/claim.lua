@@ -17,7 +17,7 @@ local function lists_of(queue, lists)
   return lists
 end
 
--- Idle consumers ask again and again: one look tells that there is nothing.
+-- Idle consumers ask again and again: one look shows that there is nothing.
 local function nothing_waits()
   local lists = {}
   for at = 7, #ARGV, 3 do
@@ -96,7 +96,7 @@ local function notes_on(messages, shas, no_ack)
 end
 
 -- Pops a few messages first and then as many as fit the bytes by the size of those, but not many times as many, so that
--- a claim of large messages does not fill the server's memory. What is too much after all goes back at once.
+-- a claim of large messages does not fill the server's memory. Messages over the limit go back at once.
 local function pop(list, wanted)
   local messages, run, longest = {}, 4, 1
   while #messages < wanted and bytes < most_bytes do

@@ -1,5 +1,5 @@
--- Tells a consumer that is alive which messages were taken from it when its lease ended, and takes back the crashes
--- that were noted of it.
+-- Lists the messages that were taken from a living consumer when its lease ended, and takes back the crashes that were
+-- noted of it.
 -- ARGV: consumer.
 -- Returns a flat list of [tag, SHA-1 of the message].
 
