@@ -89,7 +89,9 @@ class Held(msgspec.Struct, kw_only=True, eq=False):
 
         It keeps id and times of the batch, by which the store knows a row that is written again.
         """
-        batch = msgspec.structs.replace(self.batch, runs=runs, outcomes=outcomes, deferred=[], known=[], dependence="")
+        batch = msgspec.structs.replace(
+            self.batch, runs=runs, outcomes=outcomes, deferred=[], already_stored=[], dependence=""
+        )
         rows = min(sum(max(1, request.rows) for request in _requests(batch)), self.rows)
         size_bytes = min(sum(body_bytes(run.outputs) for run in runs), self.size_bytes)
         self.rows -= rows
