@@ -17,7 +17,7 @@ from tests.runtimes.conftest import HERE, save_pt2, write_onnx, write_openvino, 
 from headrace.contracts import ModelDirectory, PackageError
 from headrace.lifecycle.packages.declared import DeclaredTensor
 from headrace.lifecycle.packages.formats import take_in
-from headrace.lifecycle.packages.formats.refused import REFUSED
+from headrace.lifecycle.packages.formats.unsupported import REFUSED
 from headrace.lifecycle.packages.registry import add_model
 from headrace.runtimes.loading import load_model
 

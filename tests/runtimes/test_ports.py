@@ -1,4 +1,4 @@
-"""How the inputs and outputs of a file go with those of a package."""
+"""Matching the inputs and outputs of a file with those of a package."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from headrace.contracts.errors import BrokerUnavailable, StoreUnavailable
 from headrace.contracts.message import queue_name
 from headrace.contracts.tensors.codec import Tensors
 from headrace.producers.client_base import ClientBase
-from headrace.producers.durable.durable import not_sent
+from headrace.producers.durable.durable_requests import not_sent
 from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.handle import Handle
 from headrace.producers.replies.cancellation import cancel

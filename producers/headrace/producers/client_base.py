@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace.contracts.errors import InvalidRequest
 from headrace.contracts.settings import Settings, load_settings
-from headrace.producers.durable.durable import DurableRequests
+from headrace.producers.durable.durable_requests import DurableRequests
 from headrace.producers.replies.store_lookup import RowLookup
 from headrace.producers.requests.factory import RequestFactory
 from headrace.producers.transport.fork import renew_after_fork

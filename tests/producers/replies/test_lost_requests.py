@@ -1,4 +1,4 @@
-"""Whoever waits for a request that the broker lost is told so; whoever waits for another is not disturbed."""
+"""Waiters for a request that the broker lost get an error; waiters for others are not disturbed."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_nothing_is_told_while_the_store_is_away(settings: Settings) -> None:
 
 
 def test_a_status_after_the_lease_needs_no_other_reason(settings: Settings, peer: Peer) -> None:
-    """Somebody deleted the queue, which no identity shows."""
+    """The queue was deleted, which no identity shows."""
     with Client(settings.model_copy(update={"lease_s": 1.0})) as client:
         handles = client.submit_many(MODEL, {"x": np.repeat(X, 3, axis=0)})
         peer.take(2)

@@ -42,7 +42,7 @@ def silent(server: Postgres) -> Iterator[None]:
 
 
 def took_s(call: Callable[[], object]) -> float:
-    """How long a call took that must find the store unavailable."""
+    """Return the seconds of a call that must find the store unavailable."""
     start = time.monotonic()
     with pytest.raises(StoreUnavailable, match=r"no answer|timeout"):
         call()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from headrace.contracts.errors import BrokerUnavailable, HeadraceError
-from headrace.producers.durable.durable import DurableRequests, not_sent
+from headrace.producers.durable.durable_requests import DurableRequests, not_sent
 from headrace.producers.requests.factory import Block
 from headrace.producers.transport.async_sender import AsyncSender
 from headrace.producers.transport.grouped_calls import GroupedCalls, Parcel

@@ -21,7 +21,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Outage:
-    """How long an inbox has been without its broker; its owner holds the lock of `Pending` around `pause_s`."""
+    """An inbox's time without its broker; its owner holds the lock of `Pending` around `pause_s`."""
 
     def __init__(self, pending: Pending, losses: Losses) -> None:
         """pending, losses: what is to know of a break, since replies may have been lost with the connection."""

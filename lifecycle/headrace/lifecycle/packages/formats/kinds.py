@@ -9,7 +9,7 @@ from typing import Final, Protocol, cast
 from headrace.contracts import PackageError
 from headrace.lifecycle.packages.declared import DeclaredModel
 from headrace.lifecycle.packages.formats.content import check_readable, kind_of_content
-from headrace.lifecycle.packages.formats.refused import refuse
+from headrace.lifecycle.packages.formats.unsupported import refuse
 
 #: Suffix → module of this folder. Modules are imported when their format is met: each needs a library of its own.
 _MODULES: Final = {
