@@ -8,12 +8,12 @@ It ends when the pipe does or, on Linux, when the kernel sees its parent's threa
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Final
 
 from headrace.compression.benchmarking.inputs import tiled
 from headrace.compression.benchmarking.protocol import (
@@ -30,12 +30,9 @@ from headrace.compression.benchmarking.protocol import (
 from headrace.contracts import Tensors, decode_tensors, read_package
 from headrace.contracts.formatting import first_line
 from headrace.contracts.package.manifest import Manifest
+from headrace.contracts.process import end_with_parent
 from headrace.runtimes.base import LoadedModel, OutOfMemory, find_runtime
 from headrace.runtimes.loading import load_on
-
-#: From <linux/prctl.h>.
-_PR_SET_PDEATHSIG: Final = 1
-_SIGKILL: Final = 9
 
 
 class Bench:
@@ -163,18 +160,10 @@ def _commands(pipe: Connection) -> Iterator[Command]:
             return
 
 
-def _die_with(parent_pid: int) -> None:
-    import ctypes
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        sys.exit("the process that started this one is gone")
-
-
 def main(pipe_number: int, parent_pid: int) -> None:
     """Serve the parent until it closes the pipe."""
-    _die_with(parent_pid)
+    if not end_with_parent(parent_pid, signal.SIGKILL):
+        sys.exit("the process that started this one is gone")
     session = Session()
     with Connection(pipe_number) as pipe:
         for command in _commands(pipe):

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Final
 
 from headrace.contracts import BrokerUnavailable, ConfigurationError, ModelDirectory, Settings
+from headrace.contracts.process import end_with_parent
 from headrace.queueing import check_writes, connect_to, translate_errors
 from headrace.results_store import check_schema
 
@@ -37,8 +38,6 @@ _STOPPED: Final = (0, -signal.SIGQUIT, -signal.SIGTERM)
 
 #: Message of a keeper thread to the main thread, beside numbers of signals.
 _KEEPER_ENDED: Final = 0
-
-_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass
@@ -178,9 +177,5 @@ def end_with_supervisor() -> None:
     supervisor = os.environ.get(SUPERVISOR_VARIABLE)
     if supervisor is None or not sys.platform.startswith("linux"):
         return
-    import ctypes
-
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(supervisor):
-        # It died before the kernel was asked.
+    if not end_with_parent(int(supervisor), signal.SIGTERM):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -65,7 +65,7 @@ def _row(attempt: Trial, verdict: Verdict, at_rows: int) -> tuple[object, ...]:
 
 
 def _fitted(columns: Sequence[str], rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    """Cut what is said of each recipe so that its row stays one line; the report has it whole."""
+    """Cut the reason of each recipe so that its row stays one line; the report has it in full."""
     others = sum(
         max(len(str(cell)) for cell in (name, *(row[at] for row in rows))) + _GAP
         for at, name in enumerate(columns[:-1])
