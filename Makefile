@@ -133,7 +133,7 @@ $(NEWEST_VENV)/.installed: $(INSTALL_INPUTS)
 $(FUZZ_VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@echo "Installing headrace and atheris into $(FUZZ_VENV)" >&2
 	@$(RUN) -m venv --clear $(FUZZ_VENV)
-	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[worker]"
 	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary atheris "atheris>=3" \
 		|| echo "no atheris for this platform: fuzzing without coverage" >&2
 	@touch $@
