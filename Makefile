@@ -32,7 +32,8 @@ ARGS ?=
 JOBS ?= 2
 
 # Folders whose tests need no library that has no wheel for a new Python yet, as torch has none for months.
-NEWEST_TESTS := $(addprefix tests/,contracts fuzz house producers queueing results_store security workers)
+NEWEST_TESTS := $(addprefix tests/,contracts fuzz house producers queueing results_store security testing workers) \
+	--ignore tests/workers/models/test_served_runtimes.py
 
 # How large a `make chaos` is, and which of its schedules.
 REQUESTS ?= 1000000
