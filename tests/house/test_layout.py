@@ -83,7 +83,12 @@ def test_every_tool_knows_every_room() -> None:
     assert sorted(re.findall(r"headrace\.(\w+)", layers)) == ROOMS
 
 
-def test_rooms_know_only_the_rooms_below_them() -> None:
+def test_every_room_has_an_order_inside() -> None:
+    inside = [contract for contract in PYPROJECT["tool"]["importlinter"]["contracts"] if "containers" in contract]
+    assert sorted({container.split(".")[1] for contract in inside for container in contract["containers"]}) == ROOMS
+
+
+def test_imports_follow_the_layers_of_the_rooms_and_inside_them() -> None:
     command = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
