@@ -28,7 +28,8 @@ _database_names = itertools.count()
 def nobody_silences_others() -> Iterator[None]:
     """Logging is as it was after each test; else a later one would miss lines, far from who is to blame."""
     yield
-    silenced, _ = logging.root.manager.disable, logging.disable(logging.NOTSET)
+    silenced = logging.root.manager.disable
+    logging.disable(logging.NOTSET)
     assert silenced == logging.NOTSET
 
 
