@@ -7,12 +7,14 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import onnx
 import psycopg
 import pytest
 import redis
 from onnx import TensorProto, helper
+from tests.queueing.wire import Wire
 from tests.sentinels import Watched, watched_servers
 
 from headrace.cli.stack.servers import Postgres, Valkey
@@ -53,6 +55,14 @@ def broker_url(valkey_server: Valkey) -> Iterator[str]:
         client.flushdb()
         yield url
         client.flushdb()
+
+
+@pytest.fixture
+def wire(broker_url: str) -> Iterator[Wire]:
+    """A wire to the broker, which can be cut or frozen."""
+    wire = Wire(int(urlsplit(broker_url).port or 0))
+    yield wire
+    wire.close()
 
 
 @pytest.fixture
