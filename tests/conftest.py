@@ -6,10 +6,12 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.queueing.wire import Wire
 from tests.sentinels import Watched, watched_servers
 
 from headrace.cli.stack.servers import Valkey
@@ -81,7 +83,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def nobody_silences_others() -> Iterator[None]:
     """Logging is as it was after each test; else a later one would miss lines, far from who is to blame."""
     yield
-    silenced, _ = logging.root.manager.disable, logging.disable(logging.NOTSET)
+    silenced = logging.root.manager.disable
+    logging.disable(logging.NOTSET)
     assert silenced == logging.NOTSET
 
 
@@ -100,6 +103,14 @@ def broker_url(headrace_stack: TemporaryStack) -> Iterator[str]:
     """A Redis URL whose database is empty and this test's own."""
     with headrace_stack.key_space() as url:
         yield url
+
+
+@pytest.fixture
+def wire(broker_url: str) -> Iterator[Wire]:
+    """A wire to the broker, which can be cut or frozen."""
+    wire = Wire(int(urlsplit(broker_url).port or 0))
+    yield wire
+    wire.close()
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ class Watched:
         eventually(lambda: all(map(self._is_ready, self.sentinels)), STARTS_S, "the Sentinels to know each other")
 
     def _ask(self, port: int) -> redis.Redis:
-        return self._undo.enter_context(redis.Redis(port=port, decode_responses=True))
+        client: redis.Redis = self._undo.enter_context(redis.Redis(port=port, decode_responses=True))
+        return client
 
     def _replication(self) -> dict[str, Any]:
         found: dict[str, Any] = self._ask(self.replica).info("replication")

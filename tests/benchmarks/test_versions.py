@@ -30,7 +30,15 @@ def test_a_checkout_is_compared_with_another(tmp_path: Path) -> None:
     for room in ROOT.glob("*/headrace"):
         (other / room.parent.name).mkdir(parents=True)
         (other / room.parent.name / "headrace").symlink_to(room)
-    command = [sys.executable, ROOT / "benchmarks" / "versions.py", other, ROOT, "--json", "--rounds", "1"]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "benchmarks" / "versions.py",
+        other,
+        ROOT,
+        "--json",
+        "--rounds",
+        "1",
+    ]
     done = subprocess.run([*command, "--requests", "2000"], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     sections = json.loads(done.stdout)["sections"]
@@ -43,7 +51,7 @@ def test_a_checkout_is_compared_with_another(tmp_path: Path) -> None:
 
 
 def test_what_is_no_checkout_is_refused_at_once(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "benchmarks" / "versions.py", tmp_path]
+    command: list[str | Path] = [sys.executable, ROOT / "benchmarks" / "versions.py", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "no checkout of headrace" in done.stderr

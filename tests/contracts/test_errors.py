@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,9 @@ from headrace import contracts
 from headrace.contracts import HeadraceError, InferenceFailed, InvalidRequest, PackageError, ResultTimeout, errors
 from headrace.contracts.errors import MAX_MESSAGE_CHARACTERS, error_from_wire, quoted
 
-CLASSES = [value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__]
+CLASSES: list[Any] = [
+    value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == errors.__name__
+]
 
 
 def drawn(cls: type[HeadraceError], lead: str = "") -> list[str]:

@@ -106,7 +106,7 @@ def test_an_error_never_repeats_a_value_which_may_be_secret(monkeypatch: pytest.
 
 def test_settings_cannot_be_changed_afterwards() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load_settings().threads = 2
+        load_settings().threads = 2  # type: ignore[misc]
 
 
 def test_every_setting_says_what_it_is_for() -> None:

@@ -238,9 +238,9 @@ def test_every_service_runs_by_its_own_command_and_passes_its_own_health_check(s
     worker.wait_until_healthy()
     flower.wait_until_healthy()
     for service in (worker, flower):
-        command = service.command_line()
-        assert "headrace" in command
-        assert not any(password in command for password in PASSWORDS.values()), f"{service.name} shows a password to ps"
+        shown = service.command_line()
+        assert "headrace" in shown
+        assert not any(password in shown for password in PASSWORDS.values()), f"{service.name} shows a password to ps"
 
     (image,) = ModelDirectory(MODELS).get("digits").manifest.inputs
     zeros: Any = 0.0

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-import atheris  # type: ignore[import-not-found]
+import atheris
 
 with atheris.instrument_imports(include=["headrace"]):
     from tests.fuzz.targets import TARGETS

@@ -102,8 +102,9 @@ class Mutator:
         if isinstance(node, int) and not isinstance(node, bool) and numbers.random() < 0.4:
             return node + numbers.choice((-1, 1, 256, -(2**31), 2**40))
         if isinstance(node, bytes | str) and node and numbers.random() < 0.4:
-            at = numbers.randrange(len(node))
-            return node[:at] + node[at + 1 :] if numbers.random() < 0.5 else node[:at] + node[at:] * 2
+            text: Any = node
+            at = numbers.randrange(len(text))
+            return text[:at] + text[at + 1 :] if numbers.random() < 0.5 else text[:at] + text[at:] * 2
         return self._value()
 
     def _value(self) -> Any:

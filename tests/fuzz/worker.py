@@ -106,7 +106,7 @@ class FuzzedWorker:
         self._engine = _Engine(signature)
         app = Celery("fuzz", set_as_current=False)
         app.conf.accept_content = ["json", CONTENT_TYPE]
-        app.conf.result_backend = "headrace+postgresql://nobody@/nowhere"
+        app.conf["result_backend"] = "headrace+postgresql://nobody@/nowhere"
         consumer: Any = object.__new__(Consumer)
         consumer.app, consumer.strategies, consumer.event_dispatcher = app, {}, None
         consumer.on_task_message, consumer.call_soon_ack = set(), None
@@ -119,7 +119,7 @@ class FuzzedWorker:
         consumer.task_consumer = SimpleNamespace(channel=self._channel)
         dead_letter_undeliverable(consumer, intake)
         self._receive = object.__new__(MessageConsumer)
-        self._receive.channel = self._channel
+        self._receive.channel = self._channel  # type: ignore[assignment]
         self._receive.accept = {"application/json", CONTENT_TYPE}
         self._receive.on_message = consumer.create_task_handler()
         self._receive.on_decode_error = consumer.on_decode_error

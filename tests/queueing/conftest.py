@@ -64,14 +64,6 @@ def client(any_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def wire(broker_url: str) -> Iterator[Wire]:
-    """A wire to the broker."""
-    wire = Wire(int(urlsplit(broker_url).port or 0))
-    yield wire
-    wire.close()
-
-
-@pytest.fixture
 def wired_url(broker_url: str, wire: Wire) -> str:
     """The URL of the broker at the other end of the wire."""
     return f"redis://127.0.0.1:{wire.port}{urlsplit(broker_url).path}"

@@ -98,7 +98,8 @@ def test_each_compression_that_kombu_knows_here_is_read_up_to_the_limit(method: 
     for damaged in (b"", b"nonsense", noise[:-5]):
         with pytest.raises(UnreadableBody, match="its body is") as caught:
             opened(compressed(damaged, method))
-        assert caught.value.message.body == b""
+        message: Any = caught.value.message
+        assert message.body == b""
 
 
 @pytest.mark.parametrize("method", ["snappy", "application/x-snappy", "none", ["gzip"], 5, {"x": 1}])

@@ -157,7 +157,7 @@ def test_a_worker_that_lost_its_connection_hears_of_revocations_that_it_missed(r
         )
         try:
             eventually(lambda: app.control.inspect(["other@here"], timeout=1).ping(), 60, "the other worker")
-            node = next(n for n in app.control.inspect(timeout=1).ping() if n != "other@here")
+            node = next(n for n in app.control.inspect(timeout=1).ping() or {} if n != "other@here")
             me = broker.client_id()
             for each in broker.client_list():
                 if each["laddr"] and int(each["id"]) != me and _belongs_to(each["addr"], running.process.pid):

@@ -49,7 +49,7 @@ def app_of(broker: str, store: str) -> App:
 
 def shown_by(app: Celery) -> str:
     """All that the banner, the logs, `celery report` and `inspect conf|stats` show of addresses."""
-    from celery.app.utils import filter_hidden_settings  # type: ignore[attr-defined]  # missing from the stubs
+    from celery.app.utils import filter_hidden_settings
 
     with app.connection_for_read() as connection:
         consumer = SimpleNamespace(connection=None)
@@ -117,7 +117,7 @@ SHOWN_BY_CELERY = {"unquoted #", "unquoted ?", "unquoted comma and colon", "in t
 def test_a_setting_that_celery_would_show_with_its_password_is_refused_in_any_app(name: str) -> None:
     app = Celery("plain", broker="memory://", set_as_current=False)
     app.loader.override_backends = {"headrace": "headrace.results_store.celery_backend:PredictionBackend"}
-    app.conf.result_backend = f"headrace+{STORES[name]}"
+    app.conf["result_backend"] = f"headrace+{STORES[name]}"
     if name in SHOWN_BY_CELERY:
         with pytest.raises(ConfigurationError, match="percent-encoded") as caught:
             _ = app.backend

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def test_inspect_conf_shows_no_password(running: Running) -> None:
     from headrace.queueing import headrace_url
 
     with Celery(broker=headrace_url(running.settings.require_broker_url()), set_as_current=False) as app:
-        (conf,) = app.control.inspect(timeout=10, limit=1).conf(with_defaults=True).values()
+        (conf,) = app.control.inspect(timeout=10, limit=1).conf(with_defaults=True).values()  # type: ignore[union-attr]
     assert secrets_in(str(conf)) == []
     assert "broker_url" in conf
 
@@ -159,7 +159,7 @@ def changed(url: str, old: str, new: str) -> str:
     return url.replace(old, new)
 
 
-BAD_BROKERS = {
+BAD_BROKERS: dict[str, tuple[Callable[[str], str], type[Exception]]] = {
     "wrong password": (lambda url: changed(url, "Brk9", "Brk9x"), BrokerUnavailable),
     "unknown authority": (lambda url: url.partition("&ssl_ca_certs")[0], BrokerUnavailable),
     "nobody there": (lambda url: re.sub(r"localhost:\d+", "localhost:1", url), BrokerUnavailable),
@@ -171,7 +171,7 @@ BAD_BROKERS = {
     "no scheme": (lambda url: url.partition("://")[2], ConfigurationError),
 }
 
-BAD_STORES = {
+BAD_STORES: dict[str, tuple[Callable[[str], str], type[Exception]]] = {
     "wrong password": (lambda url: changed(url, "Db7", "Db7x"), StoreUnavailable),
     "unknown authority": (lambda url: re.sub("&sslrootcert=[^&]*", "", url), StoreUnavailable),
     "nobody there": (lambda url: re.sub(r"localhost:\d+", "localhost:1", url), StoreUnavailable),

@@ -176,6 +176,18 @@ def start_worker(settings: Settings, tmp_path: Path) -> Callable[..., object]:
     return lambda **environment: running_worker(settings, tmp_path / "worker.log", **environment)
 
 
+def command(settings: Settings, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `headrace` with these settings."""
+    return subprocess.run(
+        [sys.executable, "-m", "headrace.cli", *words],
+        env=worker_environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def submit_and_see_it_run(client: Client, settings: Settings, rows: int) -> Handle:
     """Submit a request of many rows to `slow`, tens of milliseconds each, and return when a worker runs it."""
     handle = client.submit("slow", {"x": np.ones((rows, 1), np.float32)})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 import redis
 from celery import Celery
 from tests.eventually import eventually
-from tests.workers.conftest import worker_environment
+from tests.workers.conftest import command
 from tests.workers.faulty_runtime import BUSY, DEADLY, HOLDER, KILLER, NEVER
 
 from headrace.contracts import InferenceFailed, PoisonRequest
@@ -77,15 +75,8 @@ def column(values) -> np.ndarray:
     return np.asarray(values, np.float32)[:, None]
 
 
-def command(settings, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "headrace.cli", *words],
-        env=worker_environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def said_by(settings, *words: str) -> str:
+    done = command(settings, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -117,10 +108,10 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
             assert client.get(handles[17].id).attempts == 4
             assert not broker.keys("headrace:deaths")
 
-            assert "3 workers died" in command(settings, "dead", "list", "--model", "faulty")
-            assert handles[17].id in command(settings, "dead", "show", letter.id)
+            assert "3 workers died" in said_by(settings, "dead", "list", "--model", "faulty")
+            assert handles[17].id in said_by(settings, "dead", "show", letter.id)
             (folder / "cured").touch()
-            assert "put back 1 dead letter" in command(settings, "dead", "retry", letter.id)
+            assert "put back 1 dead letter" in said_by(settings, "dead", "retry", letter.id)
             eventually(lambda: client.get(handles[17].id) is not None, 30, "the answer to the cured one")
             assert client.get(handles[17].id).outputs["y"].tolist() == [[2 * KILLER]]
             assert dead_letters(broker) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,12 +15,12 @@ import psycopg
 import pytest
 import redis
 from pydantic import SecretStr
-from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
+from tests.chaos.wire.proxy import ProxyLoop
 from tests.eventually import eventually
 from tests.pgbouncer import PgBouncer
+from tests.replicated_valkey import replicated
 from tests.workers.conftest import running_worker
 
-from headrace.cli.stack.servers import Valkey
 from headrace.contracts import Settings
 from headrace.producers import Client, Handle, RequestLost
 
@@ -143,33 +143,11 @@ def test_a_flush_under_load_loses_no_durable_request_and_every_other_waiter_is_t
         check_all_ended(settings, handles)
 
 
-@contextlib.contextmanager
-def replicated(folder: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """A primary and its replica behind one address; gives it, what stops the replication, and the failover."""
-    with ProxyLoop() as loop, Valkey(folder / "primary") as primary, Valkey(folder / "replica") as replica:
-        target = [primary]
-        proxy = Proxy(loop, lambda: tcp(target[0].host, target[0].port)())
-        proxy.start()
-        with redis.Redis(host=replica.host, port=replica.port) as admin:
-            admin.replicaof(primary.host, primary.port)
-            eventually(lambda: admin.info("replication")["master_link_status"] == "up", 60, "the replica")
-
-            def fall_behind() -> None:
-                admin.replicaof("NO", "ONE")
-
-            def fail_over() -> None:
-                primary.kill()
-                target[0] = replica
-                proxy.cut()
-
-            yield f"redis://127.0.0.1:{proxy.port}/0", fall_behind, fail_over
-        proxy.stop()
-
-
 def test_a_failover_to_a_replica_that_lags_loses_no_durable_request(settings: Settings, tmp_path: Path) -> None:
     handles: dict[bool, list[Handle]] = {False: [], True: []}
     with contextlib.ExitStack() as stack:
-        url, fall_behind, fail_over = stack.enter_context(replicated(tmp_path))
+        loop = stack.enter_context(ProxyLoop())
+        url, fall_behind, fail_over = stack.enter_context(replicated(loop, tmp_path))
         settings = settings.model_copy(update={"broker_url": SecretStr(url)})
         stack.enter_context(running_worker(settings, tmp_path / "worker.log"))
         client = stack.enter_context(Client(settings))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from tests.eventually import eventually
 from tests.pgbouncer import PgBouncer
-from tests.workers.conftest import running_worker, worker_environment
+from tests.workers.conftest import command, running_worker
 
 from headrace.contracts import Settings
 from headrace.producers import Client
@@ -27,17 +25,6 @@ def pooled(request: pytest.FixtureRequest, settings: Settings, postgres_uri: str
     with PgBouncer(postgres_uri, pool_mode=request.param) as pooler:
         url = pooler.url_of(settings.require_database_url())
         yield settings.model_copy(update={"database_url": SecretStr(url)})
-
-
-def command(settings: Settings, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "headrace.cli", *words],
-        env=worker_environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_all_parts_work_through_a_pooler(pooled: Settings, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,13 +28,6 @@ SERVED_S = 30
 ONE = {"x": np.ones((1, 4), np.float32)}
 NEW_ONES = pytest.mark.parametrize("new_ones", [False, True], ids=["new-connections-work", "nothing-works"])
 WAYS = pytest.mark.parametrize("ways", [BOTH_WAYS, ("commands",), ("answers",)], ids=["both", "commands", "answers"])
-
-
-@pytest.fixture
-def wire(broker_url: str) -> Iterator[Wire]:
-    wire = Wire(int(urlsplit(broker_url).port or 0))
-    yield wire
-    wire.close()
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import psutil
 import psycopg
 import pytest
 from tests.eventually import eventually
+from tests.silent_postgres import silent
 
 from headrace.cli.stack.servers import Postgres
 from headrace.producers import Client
@@ -35,19 +32,6 @@ def postgres():
 def database_url(postgres, request):
     postgres.create_database(request.node.name[:60])
     return postgres.url_of(request.node.name[:60])
-
-
-@contextmanager
-def silent(postgres: Postgres):
-    """Stop the server and all its sessions."""
-    pids = [postgres.pid, *(child.pid for child in psutil.Process(postgres.pid).children(recursive=True))]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_worker_that_waits_for_a_silent_store_ends_when_told_to(settings, start_worker, postgres, tmp_path):

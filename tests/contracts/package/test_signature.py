@@ -129,7 +129,7 @@ def test_a_request_holds_some_data(rows: int) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "BF16"])
 def test_nan_and_infinity_are_refused_where_a_model_forbids_them(datatype: str, bad: float) -> None:
-    given = {spec.name: np.ones(2, DTYPES[spec.datatype]) for spec in FINITE.inputs}
+    given: dict[str, Any] = {spec.name: np.ones(2, DTYPES[spec.datatype]) for spec in FINITE.inputs}
     FINITE.check_inputs(given)
     given[datatype][1] = bad
     assert f"input {datatype!r} holds NaN or infinity, which this model forbids" in refusal(FINITE, given)
@@ -234,7 +234,7 @@ def step(rows: int = 3, **changes: object) -> dict[str, object]:
 def test_rows_are_counted_where_each_input_holds_them() -> None:
     arrays = STEP.check_inputs(step(5))
     assert STEP.rows_of(arrays) == 5
-    assert (arrays["rate"].shape, arrays["rate"].dtype, arrays["rate"].item()) == ((), np.int64, 16_000)
+    assert (arrays["rate"].shape, arrays["rate"].dtype, arrays["rate"].item()) == ((), np.dtype(np.int64), 16_000)
     wrong = step(5, state=np.ones((2, 4, 8), np.float32))
     assert "the same number of rows, but they have: x 5, state 4" in refusal(STEP, wrong)
 
@@ -267,7 +267,7 @@ def test_a_request_of_optional_inputs_still_needs_one() -> None:
 
 
 def test_lengths_of_one_name_must_agree_and_the_error_names_it() -> None:
-    length = {"datatype": "FP32", "shape": (-1,), "symbols": ("len",)}
+    length: dict[str, Any] = {"datatype": "FP32", "shape": (-1,), "symbols": ("len",)}
     pair = Signature(inputs=(TensorSpec(name="a", **length), TensorSpec(name="b", **length)), outputs=())
     given = {"a": np.ones((2, 5), np.float32), "b": np.ones((2, 4), np.float32)}
     assert "the dimension 'len' must be the same everywhere, but it is 5 in 'a' and 4 in 'b'" in refusal(pair, given)

@@ -372,7 +372,7 @@ def test_what_can_be_json_comes_back_exactly(tensors: dict[str, NDArray[Any]]) -
 
 @pytest.mark.parametrize("name", ["a,b", "a:FP32,b", "50%", "%2C", ",", ":", ""])
 def test_any_output_name_survives_the_datatypes_line(name: str) -> None:
-    tensors = {name: np.ones(2, np.float32), "other": np.ones(2, np.int8)}
+    tensors: dict[str, np.ndarray] = {name: np.ones(2, np.float32), "other": np.ones(2, np.int8)}
     assert list(tensors_from_json(json.loads(tensors_to_json(tensors)), datatypes_line(tensors))) == [name, "other"]
 
 

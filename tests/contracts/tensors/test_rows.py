@@ -13,8 +13,12 @@ from headrace.contracts.tensors.rows import RowAxes
 DTYPES = ["FP32", "INT64", "BOOL", "BYTES"]
 
 
+#: Specs, tensors that fit them, and their number of rows.
+Side = tuple[list[TensorSpec], Tensors, int]
+
+
 @st.composite
-def sides(draw: st.DrawFn) -> tuple[list[TensorSpec], Tensors, int]:
+def sides(draw: st.DrawFn) -> Side:
     """Specs, tensors that fit them, and their number of rows."""
     rows = draw(st.integers(1, 7))
     specs, tensors = [], {}
@@ -36,11 +40,11 @@ def sides(draw: st.DrawFn) -> tuple[list[TensorSpec], Tensors, int]:
 
 
 @given(sides(), st.data())
-def test_pieces_joined_again_are_the_whole(side, data) -> None:
+def test_pieces_joined_again_are_the_whole(side: Side, data: st.DataObject) -> None:
     specs, tensors, rows = side
     axes = RowAxes(specs)
     assert axes.count(tensors) == rows
-    counts = []
+    counts: list[int] = []
     while sum(counts) < rows:
         counts.append(data.draw(st.integers(1, rows - sum(counts))))
     pieces = axes.split(tensors, counts)
@@ -50,7 +54,7 @@ def test_pieces_joined_again_are_the_whole(side, data) -> None:
 
 
 @given(sides(), st.integers(0, 5))
-def test_padding_repeats_the_last_row_and_leaves_what_has_no_rows(side, more) -> None:
+def test_padding_repeats_the_last_row_and_leaves_what_has_no_rows(side: Side, more: int) -> None:
     specs, tensors, rows = side
     axes = RowAxes(specs)
     padded = axes.pad(tensors, rows + more)

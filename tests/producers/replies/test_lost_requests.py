@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import redis
 from pydantic import SecretStr
-from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
+from tests.chaos.wire.proxy import ProxyLoop
 from tests.eventually import eventually
 from tests.producers.peer import MODEL, Peer, store, succeeded
+from tests.replicated_valkey import replicated
 
-from headrace.cli.stack.servers import Valkey
 from headrace.contracts import Settings
 from headrace.producers import AsyncClient, Client, DeadlineExceeded, RequestLost, ResultTimeout
 from headrace.queueing import ClaimingConsumer, connect
@@ -244,39 +244,14 @@ def proxy_loop() -> Iterator[ProxyLoop]:
         yield loop
 
 
-@contextlib.contextmanager
-def failing_over(proxy_loop: ProxyLoop, folder: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """A primary and its replica behind one address; gives it, what stops the replication, and the failover."""
-    with Valkey(folder / "primary") as primary, Valkey(folder / "replica") as replica:
-        target = [primary]
-        proxy = Proxy(proxy_loop, lambda: tcp(target[0].host, target[0].port)())
-        proxy.start()
-        with redis.Redis(host=replica.host, port=replica.port) as admin:
-            admin.replicaof(primary.host, primary.port)
-            eventually(lambda: admin.info("replication")["master_link_status"] == "up", 30, "the replica")
-
-            def stale() -> None:
-                with redis.Redis(host=primary.host, port=primary.port) as source:
-                    source.wait(1, 10_000)
-                admin.replicaof("NO", "ONE")
-
-            def fail_over() -> None:
-                primary.kill()
-                target[0] = replica
-                proxy.cut()
-
-            yield f"redis://127.0.0.1:{proxy.port}/0", stale, fail_over
-            proxy.stop()
-
-
 def test_a_failover_to_a_replica_that_lags_loses_the_latest_only(
     proxy_loop: ProxyLoop, tmp_path: Path, settings: Settings
 ) -> None:
     with contextlib.ExitStack() as stack:
-        url, stale, fail_over = stack.enter_context(failing_over(proxy_loop, tmp_path))
+        url, fall_behind, fail_over = stack.enter_context(replicated(proxy_loop, tmp_path))
         client = stack.enter_context(Client(settings.model_copy(update={"broker_url": SecretStr(url)})))
         kept = client.submit(MODEL, {"x": X})
-        stale()
+        fall_behind()
         latest = client.submit(MODEL, {"x": X})
         with ThreadPoolExecutor(2) as pool:
             waiters = [pool.submit(handle.result, 12) for handle in (kept, latest)]

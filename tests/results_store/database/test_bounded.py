@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gc
-import os
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-import psutil
 import psycopg
 import pytest
+from tests.silent_postgres import silent
 
 from headrace.cli.stack.servers import Postgres
 from headrace.contracts.errors import StoreUnavailable
@@ -26,19 +23,6 @@ TIMEOUT_S = 2.0
 
 #: The watchdog looks four times within the timeout, psycopg ten times a second. Without them calls last for ever.
 NOTICED_S = 30
-
-
-@contextmanager
-def silent(server: Postgres) -> Iterator[None]:
-    """Stop every process of the server: it accepts, and never answers."""
-    pids = [server.pid, *(child.pid for child in psutil.Process(server.pid).children(recursive=True))]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def took_s(call: Callable[[], object]) -> float:

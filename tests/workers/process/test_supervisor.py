@@ -101,7 +101,7 @@ def test_a_process_that_dies_young_while_the_broker_refuses_is_started_again(set
     url = SecretStr(f"redis://127.0.0.1:{wire.port}/0")
     behind = settings.model_copy(update={"broker_url": url, "database_url": SecretStr(nowhere)})
     code = (
-        "from headrace.contracts import load_settings; from headrace.workers import supervisor; "
+        "from headrace.contracts import load_settings; from headrace.workers.process import supervisor; "
         "supervisor.FIRST_START_S = 60.0; "  # a busy machine takes longer than the time for a first start
         "raise SystemExit(supervisor.Supervisor(load_settings(), 1, 'x').run())"
     )

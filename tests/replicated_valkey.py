@@ -1,0 +1,38 @@
+"""A Valkey with a replica, and a failover that loses what the replica has not read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from tests.chaos.wire.proxy import Proxy, ProxyLoop, tcp
+from tests.eventually import eventually
+
+from headrace.cli.stack.servers import Valkey
+
+
+@contextmanager
+def replicated(loop: ProxyLoop, folder: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """Start a primary and its replica behind one URL; yield it, what stops the replication, and the failover."""
+    with Valkey(folder / "primary") as primary, Valkey(folder / "replica") as replica:
+        target = [primary]
+        proxy = Proxy(loop, lambda: tcp(target[0].host, target[0].port)())
+        proxy.start()
+        with redis.Redis(host=replica.host, port=replica.port) as admin:
+            admin.replicaof(primary.host, primary.port)
+            eventually(lambda: admin.info("replication")["master_link_status"] == "up", 60, "the replica")
+
+            def fall_behind() -> None:
+                with redis.Redis(host=primary.host, port=primary.port) as source:
+                    source.wait(1, 10_000)
+                admin.replicaof("NO", "ONE")
+
+            def fail_over() -> None:
+                primary.kill()
+                target[0] = replica
+                proxy.cut()
+
+            yield f"redis://127.0.0.1:{proxy.port}/0", fall_behind, fail_over
+        proxy.stop()
