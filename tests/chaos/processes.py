@@ -47,6 +47,11 @@ class Progress:
             self._open -= 1
             self._changed.notify_all()
 
+    def crashed(self) -> list[str]:
+        """Return a line for each client that has ended by itself, but not well."""
+        codes = [client.poll() for client in self.clients]
+        return [f"client {index} ended with {code}; see its log" for index, code in enumerate(codes) if code]
+
     def enough(self) -> None:
         """Tell the clients that they need not go on."""
         for client in self.clients:

@@ -59,6 +59,7 @@ def break_things(cluster: Cluster, options: argparse.Namespace, schedule: Sequen
         report.say(f"{time.monotonic() - began:6.0f} s  all faults are done; {progress.answered:,} answered")
         if not progress.wait_for_end():
             report.problems.append(f"nothing was answered for {STALLED_S:.0f} s; the clients were given up")
+        report.problems += progress.crashed()
         try:
             end_plain_load()
         except subprocess.TimeoutExpired:

@@ -23,7 +23,7 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
 def write_half(file: Path) -> None:
     with atomic_file(file) as written:
         written.write(b"half")
-        written.write("no bytes")  # type: ignore[arg-type]
+        written.write("no bytes")  # type: ignore[call-overload]
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
