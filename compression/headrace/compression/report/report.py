@@ -11,6 +11,7 @@ import msgspec
 from headrace.compression.data.dataset import Dataset
 from headrace.compression.errors import CompressionError, MissingLibrary
 from headrace.compression.search.result import SearchResult
+from headrace.contracts.files import atomic_write
 
 _PAGE: Final = "report.html"
 _DOCUMENT: Final = "report.json"
@@ -30,8 +31,8 @@ def write_report(found: SearchResult, folder: Path, test: Dataset | None = None)
     page = folder / _PAGE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / _DOCUMENT, msgspec.json.format(msgspec.json.encode(found), indent=2))
-        _write(page, render(found, test).encode("utf-8"))
+        atomic_write(folder / _DOCUMENT, msgspec.json.format(msgspec.json.encode(found), indent=2))
+        atomic_write(page, render(found, test).encode("utf-8"))
     except OSError as exc:
         raise CompressionError(f"the report can't be written to {folder}: {exc.strerror}") from exc
     return page
@@ -41,10 +42,3 @@ def check_libraries() -> None:
     """Raise MissingLibrary when no report can be written, before a search that would end with one."""
     if not all(map(find_spec, _LIBRARIES)):
         raise MissingLibrary("writing a report", "report")
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write a file, whole or not at all: somebody may be looking at the old one."""
-    partial = file.with_suffix(f"{file.suffix}.partial")
-    partial.write_bytes(content)
-    partial.replace(file)
