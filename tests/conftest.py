@@ -60,6 +60,7 @@ SLOW: Final = (
             "training",
         )
     ),
+    "compression/data/test_row_layout.py",
     "deploy",
     "examples",
     "lifecycle",
