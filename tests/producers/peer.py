@@ -25,7 +25,7 @@ MODEL = "digits"
 class Taken:
     """One request as it came from the queue."""
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes | str) -> None:
         document: dict[str, Any] = json.loads(raw)
         self.headers: dict[str, Any] = document["headers"]
         self.properties: dict[str, Any] = document["properties"]

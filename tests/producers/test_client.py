@@ -375,7 +375,7 @@ def test_cancel_writes_the_row_tells_the_workers_and_wakes_the_waiter(
     # What Celery itself would go by.
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:1/0")
     handle = stored_client.submit(MODEL, {"x": X})
-    with ThreadPoolExecutor(1) as pool, peer.client.pubsub() as broadcasts:
+    with ThreadPoolExecutor(1) as pool, peer.client.pubsub() as broadcasts:  # type: ignore[no-untyped-call]
         broadcasts.psubscribe("*celery.pidbox*")
         assert broadcasts.get_message(timeout=30)
         waiter = pool.submit(handle.result)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 from pydantic import SecretStr
-from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from tests.producers.peer import MODEL, Peer
 
@@ -74,7 +75,7 @@ def application(request: pytest.FixtureRequest, url: str, sqlalchemy_url: str) -
     """A connection of the application, of each kind."""
     with contextlib.ExitStack() as stack:
         if request.param.startswith("psycopg"):
-            factory = {"row_factory": dict_row} if "dict" in request.param else {}
+            factory: dict[str, Any] = {"row_factory": dict_row} if "dict" in request.param else {}
             yield stack.enter_context(psycopg.connect(url, **factory))
             return
         engine = sa.create_engine(sqlalchemy_url)
@@ -191,7 +192,7 @@ def test_asynchronous_connections(
             elif kind == "session":
                 application = await stack.enter_async_context(AsyncSession(engine))
             else:
-                application = async_scoped_session(lambda: AsyncSession(engine), scopefunc=asyncio.current_task)
+                application = async_scoped_session(async_sessionmaker(engine), scopefunc=asyncio.current_task)
                 stack.push_async_callback(application.remove)
             await client.submit(MODEL, X, connection=application)
             await application.rollback()
@@ -260,13 +261,12 @@ def test_another_database_is_refused(stored_client: Client, application: Any, po
     with psycopg.connect(postgres_uri, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")
         try:
-            for prepare in (lambda: None, lambda: migrate(elsewhere)):
-                prepare()
+            for is_migrated in (False, True):
+                if is_migrated:
+                    migrate(elsewhere)
                 with psycopg.connect(elsewhere) as connection:
                     connection.execute("SELECT 1")
-                    fails(
-                        ConfigurationError, refused, lambda c=connection: stored_client.submit(MODEL, X, connection=c)
-                    )
+                    fails(ConfigurationError, refused, partial(stored_client.submit, MODEL, X, connection=connection))
                     # The transaction itself goes on.
                     connection.execute("SELECT 1")
         finally:
@@ -283,7 +283,7 @@ def test_what_is_no_connection_is_refused(stored_client: Client, stored_settings
         lambda: stored_client.submit(MODEL, X, connection="postgresql://"),  # type: ignore[arg-type]
     )
     with psycopg.connect(url) as connection, pytest.raises(InvalidRequest, match="takes an asynchronous connection"):
-        run(stored_settings, lambda client: client.submit(MODEL, X, connection=connection))
+        run(stored_settings, lambda client: client.submit(MODEL, X, connection=connection))  # type: ignore[arg-type]
 
 
 def test_a_role_that_may_not_insert_is_told(stored_client: Client, url: str) -> None:

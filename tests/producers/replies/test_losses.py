@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -39,19 +41,22 @@ class World:
         self.round()
         self.wakes: list[str] = []
 
-    def submit(self, *names: str, deadline_s: float | None = None, queued: bool = True, wait: bool = False) -> list:
+    def submit(
+        self, *names: str, deadline_s: float | None = None, queued: bool = True, wait: bool = False
+    ) -> list[Waiting]:
         handles = [Waiting(name, "digits") for name in names]
         self.pending.add(handles, self.losses.standing(self.now, deadline_s))
         if queued:
             self.queued.update(names)
         if wait:
             for handle in handles:
-                self.pending.watch(handle, lambda name=handle.id: self.wakes.append(name), self.now)
+                self.pending.watch(handle, partial(self.wakes.append, handle.id), self.now)
         return handles
 
     def round(self, before_look: Callable[[int], None] = lambda _: None) -> tuple[int, float]:
         """Go through a round; give how often the queue was read and how long was paused between looks."""
-        looks, paused, answer = 0, 0.0, None
+        looks, paused = 0, 0.0
+        answer: Any = None
         steps = round_of_looks(self.losses, self.pending, Keys(), lambda: self.now)
         while True:
             try:
@@ -161,7 +166,8 @@ def test_a_request_whose_submission_met_the_change_is_looked_for_afterwards(worl
     standing = handle.standing
     world.identity = SECOND
     world.round()
-    assert handle.standing.lost
+    was_lost = handle.standing.lost
+    assert was_lost
     world.queued.add("a")
     assert world.losses.is_past(standing)
     world.losses.doubt([handle], standing)
@@ -270,7 +276,8 @@ def test_two_looks_through_two_million_messages_end_within_the_lease(world: Worl
     pieces = int(min(8_000, 8 / piece_s))
     world.submit("gone", queued=False, wait=True)
     world.identity = SECOND
-    began, answer, looked = world.now, None, 0
+    began, looked = world.now, 0
+    answer: Any = None
     steps = round_of_looks(world.losses, world.pending, Keys(), lambda: world.now)
     with contextlib.suppress(StopIteration):
         while True:
@@ -278,7 +285,7 @@ def test_two_looks_through_two_million_messages_end_within_the_lease(world: Worl
             match wish:
                 case Probe():
                     answer = world.identity
-                case Ask(command=("EVAL", _, 0, "infer.digits", at)):
+                case Ask(command=("EVAL", _, 0, "infer.digits", int(at))):
                     world.now += piece_s
                     looked += 1
                     answer = [at + 1 if at < pieces else -1]

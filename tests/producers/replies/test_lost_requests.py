@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,20 @@ def flush(url: str) -> None:
 def fails_in_time(result: Callable[..., object]) -> None:
     with pytest.raises(RequestLost, match=r"submit it again, with the same request_id or with durable=True"):
         result(TOLD_S)
+
+
+def count_lookups(client: Client, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Return a list to which each look into the store will add the ids that it asks for."""
+    rows: Any = client._rows
+    asked: list[list[str]] = []
+    replies = rows.replies
+
+    def note(ids: Iterable[str]) -> object:
+        asked.append(list(ids))
+        return replies(ids)
+
+    monkeypatch.setattr(rows, "replies", note)
+    return asked
 
 
 def test_a_waiter_is_told_of_a_flush(client: Client, broker_url: str) -> None:
@@ -119,8 +134,7 @@ def test_a_loop_over_done_ends_when_the_reply_got_lost(
     stored_client: Client, stored_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handles = stored_client.submit_many(MODEL, {"x": np.repeat(X, 20, axis=0)})
-    asked, replies = [], stored_client._rows.replies
-    monkeypatch.setattr(stored_client._rows, "replies", lambda ids: asked.append(list(ids)) or replies(ids))
+    asked = count_lookups(stored_client, monkeypatch)
     assert not any(handle.done() for handle in handles)
     for handle in handles:
         store(stored_settings.require_database_url(), handle.id, succeeded({"y": X}))
@@ -147,8 +161,7 @@ def test_a_loop_over_the_status_does_not_ask_the_store_each_time(
     stored_client: Client, stored_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handle = stored_client.submit(MODEL, {"x": X})
-    asked, replies = [], stored_client._rows.replies
-    monkeypatch.setattr(stored_client._rows, "replies", lambda ids: asked.append(list(ids)) or replies(ids))
+    asked = count_lookups(stored_client, monkeypatch)
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
         assert handle.status() == "pending"

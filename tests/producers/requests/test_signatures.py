@@ -110,6 +110,7 @@ def test_what_workers_serve_goes_before_what_lies_on_disk(tmp_path: Path) -> Non
         assert found.resolve("digits", asked) == (served("1", 3).signature, "", "1")
     assert found.resolve("digits", "1") == (served("1", 3).signature, "1", "1")
     known = found.resolve("digits", "2")
+    assert known.signature is not None
     assert (known.signature.inputs[0].datatype, known.version) == ("INT64", "2")
     assert found.resolve("digits", "9") == (None, "9", "")  # perhaps the workers have it
     found.learn("digits", [])

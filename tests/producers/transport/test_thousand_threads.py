@@ -55,7 +55,12 @@ def test_a_thousand_threads_that_wait_in_vain_ask_once_who_serves(
     client: Client, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr("headrace.producers.transport.serving.is_served", lambda *_: asked.append(1) or time.sleep(0.2))
+
+    def is_served(*_: object) -> None:
+        asked.append(1)
+        time.sleep(0.2)
+
+    monkeypatch.setattr("headrace.producers.transport.serving.is_served", is_served)
     failures = at_once(lambda number: client.predict(MODEL, x(number), timeout_s=3))
     assert {type(failure) for failure in failures} == {ResultTimeout}
     assert all("no worker serves model 'digits'" in str(failure) for failure in failures)
