@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
+from headrace.runtimes.local.onnx_support.session import SessionConfig, SessionFailed, open_session
 
 MODEL = onnx.parser.parse_model(
     '<ir_version: 10, opset_import: ["" : 21]> g (float[n] x) => (float[n] y) { z = Identity (x) y = Add (z, z) }'

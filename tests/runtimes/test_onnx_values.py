@@ -15,7 +15,7 @@ from headrace.contracts import OutputMismatch, PackageError, TensorSpec
 from headrace.contracts.package.manifest import BatchingAdvice, StoreAdvice
 from headrace.runtimes.loading import load_model
 from headrace.runtimes.local.onnx import OnnxRuntime
-from headrace.runtimes.local.onnx_outputs import model_of_outputs
+from headrace.runtimes.local.onnx_support.outputs import model_of_outputs
 
 FLOAT, BF16, STRING = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.STRING
 X = np.float32([[1, -2, 3.14159], [np.inf, np.nan, 1e-3]])

@@ -33,7 +33,7 @@ from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import MODEL_FILE, derive_package
 from headrace.runtimes.base import find_runtime
 from headrace.runtimes.loading import load_model
-from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
+from headrace.runtimes.local.onnx_support.session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx

@@ -16,7 +16,7 @@ from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.onnx_model.source import name_nodes, read_model
 from headrace.contracts import ModelPackage
 from headrace.contracts.formatting import first_line
-from headrace.runtimes.local.onnx_session import Level, SessionConfig, SessionFailed, open_session
+from headrace.runtimes.local.onnx_support.session import Level, SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx

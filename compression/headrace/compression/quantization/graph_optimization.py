@@ -19,7 +19,7 @@ from headrace.compression.steps import StepContext, step_record
 from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.formatting import first_line
 from headrace.lifecycle.packages.registry import derive_package
-from headrace.runtimes.local.onnx_session import Level, SessionFailed
+from headrace.runtimes.local.onnx_support.session import Level, SessionFailed
 
 if TYPE_CHECKING:
     import onnx

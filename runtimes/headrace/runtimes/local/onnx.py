@@ -12,10 +12,10 @@ from headrace.contracts import ConfigurationError, ModelPackage, PackageError, T
 from headrace.contracts.formatting import first_line
 from headrace.runtimes.fixed_rows import check_row_sizes
 from headrace.runtimes.local.failures import passing_failure
-from headrace.runtimes.local.onnx_outputs import model_of_outputs
-from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
-from headrace.runtimes.local.onnx_types import datatype_of_tensor
-from headrace.runtimes.local.onnx_values import converted
+from headrace.runtimes.local.onnx_support.outputs import model_of_outputs
+from headrace.runtimes.local.onnx_support.session import SessionConfig, SessionFailed, open_session
+from headrace.runtimes.local.onnx_support.types import datatype_of_tensor
+from headrace.runtimes.local.onnx_support.values import converted
 from headrace.runtimes.local.ports import Port, declared_rows
 
 #: `--device` name → execution provider, and the provider operators fall back to that it can't run.

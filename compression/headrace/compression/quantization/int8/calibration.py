@@ -18,7 +18,7 @@ from headrace.compression.onnx_model.failure_messages import refusal
 from headrace.compression.steps import StepContext
 from headrace.contracts import Tensors
 from headrace.contracts.formatting import first_line
-from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
+from headrace.runtimes.local.onnx_support.session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx

@@ -30,7 +30,7 @@ from headrace.compression.onnx_model.verify import checked_rows
 from headrace.compression.quantization.int8.calibration import MINIMUM_ROWS, Ranges, find_ranges
 from headrace.compression.steps import StepContext
 from headrace.contracts import ModelPackage, Tensors
-from headrace.runtimes.local.onnx_session import SessionConfig, SessionFailed, open_session
+from headrace.runtimes.local.onnx_support.session import SessionConfig, SessionFailed, open_session
 
 if TYPE_CHECKING:
     import onnx

@@ -18,8 +18,8 @@ from headrace.lifecycle.packages.formats.origin import origin_of
 from headrace.lifecycle.packages.formats.sizes import declared_size
 from headrace.lifecycle.packages.formats.zipmap import replace_zipmaps
 from headrace.lifecycle.packages.graph_facts import graph_of
-from headrace.runtimes.local.onnx_session import SessionFailed, open_session
-from headrace.runtimes.local.onnx_types import ELEMENTS
+from headrace.runtimes.local.onnx_support.session import SessionFailed, open_session
+from headrace.runtimes.local.onnx_support.types import ELEMENTS
 
 if TYPE_CHECKING:
     import onnx

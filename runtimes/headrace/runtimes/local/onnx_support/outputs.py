@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from headrace.contracts import ModelPackage
-from headrace.runtimes.local.onnx_session import SessionFailed
+from headrace.runtimes.local.onnx_support.session import SessionFailed
 
 if TYPE_CHECKING:
     import onnx
