@@ -18,7 +18,7 @@ class CompressionError(HeadraceError):
 
 
 class ProductFailed(CompressionError):
-    """What a step made can't be loaded, or fails when it runs; the original package is as it was."""
+    """The product of a step can't be loaded, or fails when it runs; the original package is as it was."""
 
 
 class DataError(CompressionError):
