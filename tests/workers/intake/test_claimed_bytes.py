@@ -56,7 +56,7 @@ class OneLane:
 def test_a_batch_that_waits_for_room_is_passed_by_none_that_comes_after_it():
     room_bytes = 10
     small, large, idle = OneLane("small", 3, 1), OneLane("large", 1, 100), OneLane("idle", 0, 100)
-    turns = Turns([idle, small, large], lambda size_bytes: size_bytes <= room_bytes)
+    turns = Turns([idle, small, large], lambda _: True, lambda size_bytes: size_bytes <= room_bytes)
     assert turns.take(0.0)[1] == "small0"
     assert turns.take(0.0) is None
     assert turns.blocked

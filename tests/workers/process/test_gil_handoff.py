@@ -13,7 +13,7 @@ HANGS_S = 10
 def test_the_main_thread_goes_on_when_the_other_thread_is_done() -> None:
     way = GilHandoff()
     started = threading.Event()
-    passing = threading.Thread(target=lambda: (started.wait(HANGS_S), way.let_go_on()))
+    passing = threading.Thread(target=lambda: (started.wait(HANGS_S), way.release()))
     passing.start()
     way.run_and_yield(started.set)
     passing.join()
@@ -22,7 +22,7 @@ def test_the_main_thread_goes_on_when_the_other_thread_is_done() -> None:
 
 def test_the_main_thread_goes_on_although_the_other_thread_never_makes_its_requests() -> None:
     way = GilHandoff()
-    way.let_go_on()
+    way.release()
     waiting = threading.Thread(target=way.run_and_yield, args=(lambda: None,), daemon=True)
     waiting.start()
     waiting.join(HANGS_S)
