@@ -80,10 +80,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+def _is_ours(logger: str) -> bool:
+    return logger.partition(".")[0] == "headrace"
+
+
 @pytest.fixture(autouse=True)
 def nobody_silences_others() -> Iterator[None]:
     """Logging is as it was after each test; else a later one would miss lines, far from who is to blame."""
+    loggers = [logging.root, *(logger for name, logger in logging.root.manager.loggerDict.items() if _is_ours(name))]
+    before = [(each, each.level, each.disabled, each.propagate) for each in loggers if isinstance(each, logging.Logger)]
     yield
+    for logger, level, disabled, propagate in before:
+        logger.setLevel(level)
+        logger.disabled, logger.propagate = disabled, propagate
     silenced = logging.root.manager.disable
     logging.disable(logging.NOTSET)
     assert silenced == logging.NOTSET

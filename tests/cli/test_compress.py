@@ -307,13 +307,13 @@ def test_an_interrupted_run_ends_at_once_and_leaves_the_original_alone(slow_mode
     assert list(Path(".headrace/compress").glob("*/attempts/*")) == []
 
 
-def test_run_is_the_command_when_none_is_named(made_up: Path, headrace: Run) -> None:
+def test_run_is_the_command_when_none_is_named(slow_model: Path, headrace: Run) -> None:
     words = ("made-up", "--data", "missing.npz")
     assert headrace("compress", *words).line == headrace("compress", "run", *words).line
     assert headrace("compress", "--data", "missing.npz", "made-up").line == headrace("compress", "run", *words).line
 
 
-def test_a_model_that_is_no_image_classifier_is_not_reviewed(made_up: Path, headrace: Run) -> None:
+def test_a_model_that_is_no_image_classifier_is_not_reviewed(slow_model: Path, headrace: Run) -> None:
     found = headrace("compress", "review", "made-up", "--data", "rows.npz", "--label", "label")
     assert found.code == 1
     assert "one FP32 image" in found.line

@@ -12,12 +12,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.runtimes.small_net import CLASSES, SmallNet, weights
+from tests.workers import conftest as workers
 
 from headrace.contracts import ModelPackage, read_package
 from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
 from headrace.contracts.package.signature import TensorSpec
 
 HERE = Path(__file__).parent
+
+#: The fixture `models`: the small packages that workers serve in tests.
+models = workers.models
 
 RUNTIMES = ("onnxruntime", "torch", "openvino", "litert", "tvm")
 
