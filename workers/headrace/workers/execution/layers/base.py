@@ -56,7 +56,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Parts of the worker that layers need.
 
     revoked: ids of cancelled requests. end: stores and answers requests that never reach the model. max_retries: how
-    often a request is tried again. check_every: 1 of `check_every` batches is checked for dependent rows; 0 checks none.
+    often a request is tried again. check_every: 1 in `check_every` batches is checked for dependence; 0 checks none.
     """
 
     revoked: Container[str]
