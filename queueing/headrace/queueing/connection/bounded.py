@@ -81,6 +81,15 @@ class _Watched:
         self._seen = patience.suspicion.count
         return super()._connect()  # type: ignore[misc]
 
+    def check_health(self) -> None:
+        """Send a PING if none was sent for a while; see redis-py.
+
+        Not within the greeting, which is a sign of life itself: redis-py connects anew when the PING fails, and so
+        would greet, and send a PING, within the greeting that failed, as deep as Python allows.
+        """
+        if not self._greets:
+            super().check_health()  # type: ignore[misc]
+
     def on_connect_check_health(self, *args: Any, **options: Any) -> None:
         """Greet the server; see redis-py."""
         self._greets = True  # else the greeting would begin anew within itself
@@ -137,6 +146,10 @@ class _AsyncWatched(_Watched):
     async def _connect(self) -> None:
         self._seen = patience.suspicion.count
         await super(_Watched, self)._connect()  # type: ignore[misc]
+
+    async def check_health(self) -> None:  # type: ignore[override]
+        if not self._greets:
+            await super(_Watched, self).check_health()  # type: ignore[misc]
 
     async def on_connect_check_health(self, *args: Any, **options: Any) -> None:  # type: ignore[override]
         self._greets = True
