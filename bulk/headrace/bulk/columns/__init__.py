@@ -1,0 +1,1 @@
+"""Between columns and tensors: mapping, casts, nulls, images, text; and outputs of a model as columns."""

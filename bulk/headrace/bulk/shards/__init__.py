@@ -1,0 +1,1 @@
+"""Running one shard: reading, preparing, inferring and writing at the same time."""

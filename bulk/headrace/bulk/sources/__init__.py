@@ -1,0 +1,1 @@
+"""Formats of inputs: Parquet, Arrow, CSV, JSON lines, NumPy, folders of images, OpenAI batches."""

@@ -1,0 +1,79 @@
+"""The contract of a source: how the files of one format are cut into units, and how a slice of them is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headrace.bulk.storage.base import Storage
+from headrace.contracts.errors import HeadraceError
+from headrace.results_store.jobs.records import BadRow, InputFile, Slice
+
+
+class InputUnreadable(HeadraceError):
+    """An input file can't be read as its format; see the job's errors."""
+
+
+class RowBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows as they were read. rows: the number in its file of each row of `table`. bad: rows that can't be read.
+
+    next_row: the number after the last row that this batch accounts for, in `table` or in `bad`.
+    """
+
+    file_no: int
+    table: pa.RecordBatch
+    rows: NDArray[np.int64]
+    next_row: int
+    bad: list[BadRow] = []
+
+
+class Unit(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a file that can be read by itself: a row group, a segment of lines, or the whole file.
+
+    byte_stop: -1 is the end of the file. rows: -1 while nobody has counted them.
+    """
+
+    number: int
+    first_row: int
+    rows: int
+    byte_start: int = 0
+    byte_stop: int = -1
+    size_bytes: int = 0
+
+
+class Source(Protocol):
+    """One format of inputs."""
+
+    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:
+        """Return names and types of the columns. Raises InputUnreadable."""
+        ...
+
+    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:
+        """Yield the units of a file in order, in one cheap pass over no more of it than is needed.
+
+        A file that can only be read as a whole is one unit. Raises InputUnreadable.
+        """
+        ...
+
+    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+        """Yield the rows of the part of a slice that lies in this file, in order, from `part.row_start` on.
+
+        columns: those to read; None is all. Of a slice of several files, `part` is narrowed to this one. Holds no more
+        than some MB at a time, whatever the file's row groups or lines are. A row that can't be read is in `bad`.
+        """
+        ...
+
+
+def empty_rows() -> NDArray[np.int64]:
+    """Return row numbers of no rows."""
+    return np.empty(0, np.int64)
+
+
+def as_record_batch(columns: dict[str, Any]) -> pa.RecordBatch:
+    """Return a record batch of columns."""
+    return pa.RecordBatch.from_pydict(columns)
