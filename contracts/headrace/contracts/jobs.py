@@ -46,8 +46,9 @@ class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     inputs: URIs of files, folders and globs; local ones are absolute paths. `sql:QUERY` is a query on the store's
     database. output: URI of a folder, or `STORE`. mapping: column → input of the model, where the names differ.
     keep: columns of the input that go into the output. prefix: of the names of outputs, where they
-    would clash with kept columns. limit: rows that are scored, from the first; 0 is all. on_null: "error", "skip" or "fill=VALUE".
-    truncate: whether text that is too long for the model is an error or is cut. input_format: "" tells it by the name.
+    would clash with kept columns. limit: rows that are scored, from the first; 0 is all. on_null: "error", "skip" or
+    "fill=VALUE". truncate: whether text that is too long for the model is an error or is cut. input_format: "" is
+    told by the name.
     """
 
     model: str

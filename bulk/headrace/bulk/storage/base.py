@@ -45,7 +45,8 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Storage(Protocol):
     """One kind of storage. URIs are whole (`s3://bucket/key`); local ones are absolute paths.
 
-    Methods raise the errors of this module. A silent or broken connection is noticed within HEADRACE_BULK_TIMEOUT_S; transient errors are retried inside.
+    Methods raise the errors of this module. A silent or broken connection is noticed within
+    HEADRACE_BULK_TIMEOUT_S; transient errors are retried inside.
     """
 
     def pages(self, uri: str, after: str = "") -> Iterator[list[ObjectInfo]]:
