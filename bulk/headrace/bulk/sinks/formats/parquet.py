@@ -26,13 +26,12 @@ class ParquetPart(ScratchPart):
 
     def __init__(self, path: Path, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
         """metadata: goes into the key-values of the footer."""
-        self._metadata = dict(metadata)
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._pending_bytes = 0
         self._sink: Any = None
         self._writer: Any = None
-        super().__init__(path, schema)
+        super().__init__(path, schema, metadata)
 
     def _open(self, path: Path) -> None:
         leaves = list(_leaves(self._schema))
@@ -60,9 +59,9 @@ class ParquetPart(ScratchPart):
             self._writer.write_table(table, row_group_size=min(ROW_GROUP_ROWS, max(fitting, 1)))
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
 
-    def _finish(self, metadata: Mapping[str, str]) -> None:
+    def _finish(self) -> None:
         self._flush()
-        self._writer.add_key_value_metadata(self._metadata | dict(metadata))
+        self._writer.add_key_value_metadata(self._metadata)
         self._writer.close()
         self._sink.close()
 

@@ -24,8 +24,9 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class ScratchPart(ABC):
     """A part writer; formats supply how rows are written and what the end of the file is."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, metadata: Mapping[str, str] = {}) -> None:
         """path: where the whole file will lie; its folder exists."""
+        self._metadata = dict(metadata)
         self._path = path
         self._unfinished = path.with_name(path.name + UNFINISHED)
         self._schema = schema
@@ -56,7 +57,8 @@ class ScratchPart(ABC):
         """Finish the file and return it; a file that was not closed is none."""
         if self._size_bytes is None:
             with self._removed_on_failure():
-                self._finish(metadata)
+                self._metadata.update(metadata)
+                self._finish()
                 self._size_bytes = self._unfinished.stat().st_size
                 self._unfinished.replace(self._path)
         return self._path
@@ -89,7 +91,7 @@ class ScratchPart(ABC):
     def _write(self, batch: pa.RecordBatch) -> None: ...
 
     @abstractmethod
-    def _finish(self, metadata: Mapping[str, str]) -> None: ...
+    def _finish(self) -> None: ...
 
     @abstractmethod
     def _discard(self) -> None: ...
