@@ -1,0 +1,43 @@
+"""The storage of a location, by its scheme."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from headrace.bulk.storage.base import BadLocation, Storage
+from headrace.bulk.storage.local.files import LocalStorage
+from headrace.bulk.storage.roots import Roots
+from headrace.bulk.storage.uris import canonical, split
+
+#: HEADRACE_BULK_TIMEOUT_S where nobody says otherwise.
+DEFAULT_TIMEOUT_S: Final = 30.0
+
+
+class Storages:
+    """The storages that a worker uses, opened once each, so that their connections are used again."""
+
+    def __init__(self, roots: Roots, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """timeout_s: without an answer, after which a connection counts as dead."""
+        self._roots = roots
+        self._timeout_s = timeout_s
+        self._open: dict[tuple[str, str], Storage] = {}
+
+    def of(self, uri: str) -> Storage:
+        """Return the storage that a location is in. Raises BadLocation; RootRefused if it is not below the roots."""
+        found = self._roots.check(canonical(uri))
+        location = split(found)
+        key = (location.scheme, location.host)
+        if key not in self._open:
+            self._open[key] = open_storage(found, self._roots, self._timeout_s)
+        return self._open[key]
+
+
+def open_storage(uri: str, roots: Roots, timeout_s: float = DEFAULT_TIMEOUT_S) -> Storage:
+    """Return the storage that a location is in; it serves all locations of the same scheme and host.
+
+    Raises BadLocation, and RootRefused when the location is not below the roots.
+    """
+    location = split(roots.check(canonical(uri)))
+    if location.is_local:
+        return LocalStorage(roots)
+    raise BadLocation(f"{location.scheme}:// can't be read yet ({timeout_s})")
