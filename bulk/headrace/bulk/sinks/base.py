@@ -8,11 +8,21 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import pyarrow as pa
 
+from headrace.contracts.errors import HeadraceError
+
 #: What a part may be written as. `openai`: the lines of an OpenAI batch output.
 PartFormat: TypeAlias = Literal["parquet", "csv", "jsonl", "openai"]
 
 #: A part is one PUT, which object stores and workers hold in memory or retry as a whole; the runner cuts before.
 MAX_PART_BYTES: Final = 128 << 20
+
+
+class OutputTaken(HeadraceError):
+    """The output folder holds something else; choose another output, or --restart to replace an earlier job."""
+
+
+class OutputDamaged(HeadraceError):
+    """A part of the output is gone or was changed by somebody else; --restart scores the input again."""
 
 
 class PartWriter(Protocol):

@@ -6,15 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from headrace.bulk.sinks.base import OutputTaken
 from headrace.bulk.sinks.output.identity import PartIdentity
 from headrace.bulk.sinks.output.names import below
 from headrace.bulk.sinks.output.owner import identity_at, put_card
 from headrace.bulk.storage.base import AlreadyExists, InputMissing, ObjectInfo, Storage, StorageUnavailable
-from headrace.contracts.errors import HeadraceError
-
-
-class OutputTaken(HeadraceError):
-    """The output folder holds something else; choose another output, or --restart to replace an earlier job."""
 
 
 class PublishedPart(msgspec.Struct, frozen=True, kw_only=True):
