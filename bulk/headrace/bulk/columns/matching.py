@@ -41,7 +41,7 @@ class Matcher:
 
         Raises ColumnMismatch for a column or an input that does not exist.
         """
-        self._tokenizer = manifest.tokenizer
+        self._tokenizer = manifest.tokenizer or None
         self._schema = schema
         self._kept = frozenset(kept)
         self._specs = {spec.name: spec for spec in manifest.inputs}

@@ -26,15 +26,15 @@ class ImageDecode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Normalize on PIL images.
 
     exif: turn the image as its EXIF orientation says. channels: what it is converted to. resize: length of the shorter
-    side, or [height, width], whatever the image's own proportions; none if left out. interpolation: of Pillow, always
+    side, or [height, width], whatever the image's own proportions; 0: it isn't resized. interpolation: of Pillow, always
     antialiased. crop: side of the centred square, or [height, width], that is cut out; black is added where the image
-    is smaller. scale: multiplies each value. mean, std: then subtracted and divided by, one number for each channel or
+    is smaller; 0: it isn't cut. scale: multiplies each value. mean, std: then subtracted and divided by, one number for each channel or
     one for all. The order of dimensions is that of the input's shape: [3, 224, 224] or [224, 224, 3], or [28, 28] for
     gray.
     """
 
-    resize: int | Size | None = None
-    crop: int | Size | None = None
+    resize: int | Size = 0
+    crop: int | Size = 0
     interpolation: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     channels: Literal["rgb", "bgr", "gray"] = "rgb"
     scale: float = 1 / 255
@@ -45,7 +45,7 @@ class ImageDecode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         """Refuse sizes and numbers that no image can have."""
         for name, size in (("resize", self.resize), ("crop", self.crop)):
-            sides = size if isinstance(size, tuple) else (size,) if size is not None else ()
+            sides = size if isinstance(size, tuple) else (size,) if size else ()
             if any(not 1 <= side <= _MOST_PIXELS for side in sides):
                 raise PackageError(f"[inputs.decode] {name} must be 1 to {_MOST_PIXELS}, or [height, width] of such")
         if not (math.isfinite(self.scale) and self.scale > 0):
@@ -64,7 +64,7 @@ class ImageDecode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def size(self) -> Size | None:
         """Height and width of the result; None if it depends on the image."""
-        if self.crop is not None:
+        if self.crop:
             return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
         return self.resize if isinstance(self.resize, tuple) else None
 

@@ -128,7 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     constants: tuple[Constant, ...] = ()
     files: dict[str, str] = {}
     labels: tuple[str, ...] = ()
-    tokenizer: Tokenizer | None = None
+    tokenizer: Tokenizer | msgspec.UnsetType = msgspec.UNSET
     batching: BatchingAdvice = BatchingAdvice()
     store: StoreAdvice = StoreAdvice()
     provenance: dict[str, Any] = {}
@@ -257,7 +257,7 @@ def _without_none(value: Any) -> Any:
     """Drop the None values of a record, which TOML can't express."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_without_none(item) for item in value if item is not None]
     return value
 
@@ -300,7 +300,7 @@ def _check_tensors(path: Path, manifest: Manifest) -> None:
 
 def _check_tokenizer(path: Path, manifest: Manifest) -> None:
     tokenizer = manifest.tokenizer
-    if tokenizer is None:
+    if tokenizer is msgspec.UNSET:
         return
     try:
         tokenizer.check(manifest.inputs)

@@ -28,7 +28,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     optional: a request may leave the input out. sequence: the model takes or gives a list of tensors, which a request
     holds stacked along an added first dimension. allow_nan: whether NaN and infinity may occur.
     sample_shape: sizes in place of `shape` that the model is known to run. decode: how bulk jobs make a row of an
-    encoded image; None: rows are tensors.
+    encoded image, if they can.
     """
 
     name: str
@@ -42,7 +42,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     any_shape: bool = False
     allow_nan: bool = True
     sample_shape: tuple[int, ...] = ()
-    decode: ImageDecode | None = None
+    decode: ImageDecode | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse a datatype that OIP v2 does not have, impossible sizes, and fields that contradict each other."""
@@ -88,7 +88,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise PackageError(f"tensor {self.name!r}: sample_shape must be sizes above 0 that fit {list(self.shape)}")
 
     def _check_decode(self) -> None:
-        if self.decode is None:
+        if self.decode is msgspec.UNSET:
             return
         if self.sequence or self.any_shape:
             raise PackageError(f"tensor {self.name!r} can't be decoded from images; leave its decode out")
