@@ -25,6 +25,7 @@ class Prepared:
         ]
         self.skipped = np.flatnonzero(values == 0)
         self.lengths = values[self.good] % 7 if sorts else None
+        self.groups = None
         self._values = values
 
     def tensors(self, which: NDArray[np.int64]) -> Tensors:
@@ -33,6 +34,9 @@ class Prepared:
 
 class Preparation:
     columns = ("x",)
+    notes = ()
+    rows_at_once = 0
+    file_uri = ""
 
     def __init__(self, *, sorts: bool = False) -> None:
         self._sorts = sorts

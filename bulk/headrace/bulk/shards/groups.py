@@ -131,7 +131,7 @@ class _Pending:
         found = Raw(
             start=self.start,
             stop=self.start + self.rows,
-            table=pa.Table.from_batches([piece.table for piece in pieces], schema=last.table.schema),
+            table=_joined([piece.table for piece in pieces]),
             file_nos=np.repeat([piece.file_no for piece in pieces], [len(piece.rows) for piece in pieces]),
             rows=np.concatenate([piece.rows for piece in pieces]),
             bad=self.bad,
@@ -141,6 +141,12 @@ class _Pending:
         self.start += self.rows
         self.rows, self.bad, self._pieces = 0, [], []
         return found
+
+
+def _joined(tables: list[pa.RecordBatch]) -> pa.Table:
+    """Return the rows of tables of one schema; those that stand for files that can't be read have no columns."""
+    with_columns = [table for table in tables if table.num_columns] or tables[:1]
+    return pa.Table.from_batches(with_columns)
 
 
 def prepare(raw: Raw, preparation: Preparation, batch_rows: int) -> Group:
@@ -163,9 +169,14 @@ def cut(prepared: PreparedRows, raw: Raw, batch_rows: int) -> Iterator[NDArray[n
     """Yield the good rows of each batch, as indexes into `prepared.good`.
 
     Rows that are all alike are cut at fixed positions of the shard, whatever rows beside them are bad. Rows of varying
-    length are sorted by it first.
+    length are sorted by it first, and rows whose shapes differ share no batch.
     """
     everything = np.arange(len(prepared.good))
+    if prepared.groups is not None:
+        for group in np.unique(prepared.groups):
+            alike = np.flatnonzero(prepared.groups == group)
+            yield from (alike[at : at + batch_rows] for at in range(0, len(alike), batch_rows))
+        return
     if prepared.lengths is not None:
         by_length = np.argsort(prepared.lengths, kind="stable")
         yield from (by_length[at : at + batch_rows] for at in range(0, len(by_length), batch_rows))

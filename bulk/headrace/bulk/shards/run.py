@@ -13,7 +13,6 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from headrace.bulk.columns.base import Preparation
 from headrace.bulk.shards.groups import Group, Raw, bad_row, gather, prepare
@@ -246,16 +245,3 @@ class Pacing:
             if self._next_at > now:
                 stopped.wait(self._next_at - now)
             self._next_at = max(self._next_at, now) + rows / rate
-
-
-def in_order(which: np.ndarray) -> np.ndarray | None:
-    """Return how to sort rows into the order of the input; None when they are."""
-    return None if bool(np.all(which[:-1] < which[1:])) else np.argsort(which, kind="stable")
-
-
-def rows_of(raw: Raw, which: np.ndarray, columns: list[str]) -> pa.Table:
-    """Return some columns of some rows of a group."""
-    table = raw.table.select(columns)
-    if len(which) == table.num_rows and in_order(which) is None:
-        return table
-    return table.take(pa.array(which))
