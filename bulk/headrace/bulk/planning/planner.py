@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from headrace.bulk.planning.cutting import SMALL_BYTES, Cutter, CutPolicy
+from headrace.bulk.planning.cutting import SMALL_BYTES, CutPolicy, Cutter
 from headrace.bulk.sources.base import Unit
 from headrace.bulk.sources.formats import format_of, source_of
 from headrace.bulk.storage.base import ObjectInfo, Storage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
@@ -17,10 +18,11 @@ from headrace.runtimes.base import TransientFailure
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came of one batch. error: None when there are outputs."""
+    """What came of one batch. error: None when there are outputs. seconds: of its run."""
 
     outputs: Tensors
     error: Exception | None = None
+    seconds: float = 0.0
 
 
 class Inference(Protocol):
@@ -109,7 +111,9 @@ class Direct:
         return future
 
     def _answer(self, batch: Tensors) -> Answer:
+        start = time.perf_counter()
         try:
-            return Answer(self._run(batch))
+            outputs = self._run(batch)
         except Exception as exc:  # noqa: BLE001 — whatever a model raises belongs to its rows
             return Answer({}, exc)
+        return Answer(outputs, None, time.perf_counter() - start)

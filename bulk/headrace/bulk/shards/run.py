@@ -95,6 +95,7 @@ class Tally(msgspec.Struct, kw_only=True):
     ended: bool = False
     read_s: float = 0.0
     prepare_s: float = 0.0
+    infer_s: float = 0.0
     write_s: float = 0.0
 
     def rest(self, part: Slice) -> Slice | None:
@@ -225,6 +226,7 @@ def write_answers(group: Group, answers: list[Answer], plan: Plan, writer: Write
     tally.ok += len(good)
     tally.skipped += group.skipped
     tally.bad += bad
+    tally.infer_s += sum(answer.seconds for answer in answers)
     tally.rows = group.raw.stop
     tally.next = (group.raw.file_no, group.raw.next_row)
 

@@ -31,6 +31,7 @@ class _Group:
         self.row = 0
         self._answers: list[Answer] = []
         self._outputs: list[Tensors] = []
+        self._seconds = 0.0
 
     @property
     def ended(self) -> bool:
@@ -56,7 +57,9 @@ class _Group:
         except Exception as exc:  # noqa: BLE001 — whatever a model raises belongs to its rows, not to the worker.
             self._end_batch(exc)
         else:
-            served.observe(rows, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            served.observe(rows, seconds)
+            self._seconds += seconds
             self._outputs.append(outputs)
             self.row += rows
             if whole or not self.left():
@@ -65,8 +68,8 @@ class _Group:
     def _end_batch(self, error: Exception | None) -> None:
         outputs = self._outputs
         joined = {} if error is not None else self.served.model.output_axes.join(outputs)
-        self._answers.append(Answer(joined, error))
-        self._outputs, self.row = [], 0
+        self._answers.append(Answer(joined, error, self._seconds))
+        self._outputs, self.row, self._seconds = [], 0, 0.0
         self.at += 1
         if self.ended and self.future.set_running_or_notify_cancel():
             self.future.set_result(self._answers)
