@@ -10,16 +10,22 @@ import pyarrow as pa
 
 from headrace.bulk.sources.base import Source, UnknownFormat
 from headrace.bulk.sources.parquet import Parquet
+from headrace.bulk.sources.text.blocks import without_compression
+from headrace.bulk.sources.text.csv_file import Csv
 from headrace.contracts.errors import quoted
 
 #: Formats by the suffix of a file's name, in small letters.
 SUFFIXES: Final = {
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "tsv",
 }
 
 _SOURCES: Final[dict[str, Callable[[pa.Schema | None], Source]]] = {
     "parquet": lambda _: Parquet(),
+    "csv": lambda _: Csv(),
+    "tsv": lambda _: Csv("\t"),
 }
 
 #: Names of formats, as `--input-format` takes them.
@@ -28,7 +34,7 @@ FORMATS: Final = tuple(_SOURCES)
 
 def format_of(uri: str) -> str:
     """Return the format of a file by its name. Raises UnknownFormat, naming the suffixes that are known."""
-    name = posixpath.basename(uri).lower()
+    name = without_compression(posixpath.basename(uri).lower())
     suffix = posixpath.splitext(name)[1]
     found = SUFFIXES.get(suffix)
     if found is None:
