@@ -236,9 +236,7 @@ class _Run:
         """Run some rows; when the model fails, halve them until the row that it fails on stands alone."""
         try:
             outputs: Tensors = self._model.infer(prepared.tensors(which))
-            part = self._plan.outputs.batch(outputs, self._batch.slice(0, 0))
-            if part.num_rows != len(which):
-                raise OutputMismatch(f"the model gave {part.num_rows} rows for {len(which)}")
+            part = self._part(outputs, len(which))
         except Exception as exc:
             if isinstance(exc, TransientFailure) and not isinstance(exc, OutOfMemory):
                 raise
@@ -251,6 +249,12 @@ class _Run:
             return
         self._parts.append(part)
         self._rows.append(start + prepared.good[which])
+
+    def _part(self, outputs: Tensors, rows: int) -> pa.RecordBatch:
+        part = self._plan.outputs.batch(outputs, self._batch.slice(0, 0))
+        if part.num_rows != rows:
+            raise OutputMismatch(f"the model gave {part.num_rows} rows for {rows}; add its file anew")
+        return part
 
     def _assembled(self, rows: NDArray[np.int64]) -> pa.RecordBatch:
         schema = self._plan.schema

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
@@ -13,7 +14,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 #: Formats that are opened. Others of Pillow start programs (EPS), or are no images of a training set.
 FORMATS: Final = (
     "JPEG",
-    "MPO",
     "PNG",
     "WEBP",
     "GIF",
@@ -51,6 +51,13 @@ _BROKEN: Final = (
 )
 
 
+@functools.cache
+def known_formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 class ImageRefused(Exception):
     """An image can't be used; the text says why."""
 
@@ -69,7 +76,7 @@ def open_image(data: bytes, mode: str, *, exif: bool) -> Image.Image:
     if not data:
         raise ImageRefused("the image is empty")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=known_formats())
         _check_pixels(image)
         image.load()
         return _converted(_upright(image) if exif else image, mode)
