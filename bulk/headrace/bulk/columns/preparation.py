@@ -10,48 +10,58 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.bulk.columns.base import PreparedRows, Refused
+from headrace.bulk.columns.feed_maker import FeedMaker, FilePlace, ReadBytes
 from headrace.bulk.columns.feeds import FedRows, Feed
 from headrace.bulk.columns.findings import Findings
-from headrace.bulk.columns.matching import Match, Matcher, check_column
+from headrace.bulk.columns.matching import Matcher, check_column
 from headrace.bulk.columns.nulls import NullPolicy, parse_on_null
-from headrace.bulk.columns.stacked import StackedFeed
-from headrace.bulk.columns.tensors import ColumnFeed
 from headrace.contracts.jobs import ScoreSpec
-from headrace.contracts.package.manifest import Manifest, ModelPackage
+from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.tensors.codec import Tensors
 
 
-def make_preparation(package: ModelPackage, spec: ScoreSpec, schema: pa.Schema) -> ColumnPreparation:
+def make_preparation(
+    package: ModelPackage, spec: ScoreSpec, schema: pa.Schema, *, read_bytes: ReadBytes | None = None, threads: int = 1
+) -> ColumnPreparation:
     """Return the preparation of tables of a schema for a model.
 
-    Raises ColumnMismatch when the columns don't fit the model, InvalidRequest for a wrong `on_null`.
+    read_bytes: reads a file by its URI, for columns of paths; it refuses what may not be read. threads: that decode
+    images or encode text. Raises ColumnMismatch when the columns don't fit the model, InvalidRequest for a wrong
+    `on_null`, ConfigurationError when a library is missing.
     """
     policy = parse_on_null(spec.on_null)
     for column in spec.keep:
         check_column(schema, column, "--keep")
     matches = Matcher(package.manifest, schema, spec.mapping, spec.keep).matches()
-    feeds = [_feed(match, package.manifest, policy) for match in matches]
-    return ColumnPreparation(feeds, spec.keep, policy, [match.note for match in matches if match.note])
-
-
-def _feed(match: Match, manifest: Manifest, policy: NullPolicy) -> Feed:
-    spec = next(spec for spec in manifest.inputs if spec.name == match.target)
-    if match.kind == "stacked":
-        return StackedFeed(match.columns, spec, policy)
-    return ColumnFeed(match.columns[0], spec, policy)
+    place = FilePlace(read_bytes)
+    maker = FeedMaker(package, spec, policy, place.read, threads)
+    feeds = [maker.feed(match) for match in matches]
+    return ColumnPreparation(feeds, spec.keep, policy, [match.note for match in matches if match.note], place)
 
 
 class ColumnPreparation:
     """Prepares tables by the feeds of a model's inputs. For one thread."""
 
-    def __init__(self, feeds: Sequence[Feed], kept: Sequence[str], policy: NullPolicy, notes: Sequence[str]) -> None:
+    def __init__(
+        self, feeds: Sequence[Feed], kept: Sequence[str], policy: NullPolicy, notes: Sequence[str], place: FilePlace
+    ) -> None:
         """kept: columns that are read though no input needs them. notes: what was chosen where nobody said it."""
         self._feeds: Final = tuple(feeds)
         self._policy: Final = policy
         self.columns = tuple(dict.fromkeys([*(name for feed in feeds for name in feed.columns), *kept]))
         self.notes = tuple(notes)
-        self.rows_at_once = 0
-        self.file_uri = ""
+        bounds = [bound for feed in feeds if (bound := getattr(feed, "rows_at_once", 0))]
+        self.rows_at_once = min(bounds, default=0)
+        self._place: Final = place
+
+    @property
+    def file_uri(self) -> str:
+        """URI of the file that the tables are of, from which relative paths in a column start."""
+        return self._place.file_uri
+
+    @file_uri.setter
+    def file_uri(self, uri: str) -> None:
+        self._place.file_uri = uri
 
     def prepare(self, table: pa.RecordBatch) -> PreparedRows:
         """Prepare the rows of a table."""

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from headrace.bulk.columns.cells import parse_numbers
 from headrace.bulk.columns.kinds import is_text
-from headrace.bulk.columns.narrowing import Cast, narrowed
+from headrace.bulk.columns.values.cells import parse_numbers
+from headrace.bulk.columns.values.narrowing import Cast, narrowed
 from headrace.contracts.tensors.datatypes import dtype_of
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.bulk.columns.casts import cast
 from headrace.bulk.columns.findings import Findings
 from headrace.bulk.columns.nulls import NullPolicy, fill_value
+from headrace.bulk.columns.values.casts import cast
 from headrace.contracts.errors import quoted
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.datatypes import DTYPES, FLOATS

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.bulk.columns.cells import parse_lists, without_empty
 from headrace.bulk.columns.feeds import EqualRows, FedRows, placed
 from headrace.bulk.columns.findings import Findings
 from headrace.bulk.columns.kinds import is_text, plain
-from headrace.bulk.columns.layout import Layout, gathered, layout_of
-from headrace.bulk.columns.leaves import LeafReader
 from headrace.bulk.columns.nulls import NullPolicy
+from headrace.bulk.columns.values.cells import parse_lists, without_empty
+from headrace.bulk.columns.values.layout import Layout, gathered, layout_of
+from headrace.bulk.columns.values.leaves import LeafReader
 from headrace.contracts.errors import quoted
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors

@@ -77,14 +77,14 @@ def _size_per_row(
     if not some.size:
         return size, _EVEN
     size[some] = lengths[starts[some]]
-    inside = _within(starts[some], spans[some])
+    inside = within(starts[some], spans[some])
     differs = lengths[inside] != np.repeat(size[some], spans[some])
     if not differs.any():
         return size, _EVEN
     return size, np.unique(np.repeat(some, spans[some])[differs])
 
 
-def _within(starts: NDArray[np.int64], spans: NDArray[np.int64]) -> NDArray[np.int64]:
+def within(starts: NDArray[np.int64], spans: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the indexes of all elements of rows that start and reach so far."""
     before = np.cumsum(spans) - spans
     return np.asarray(np.arange(int(spans.sum())) + np.repeat(starts - before, spans))
@@ -96,7 +96,7 @@ def _any_null(array: pa.Array, starts: NDArray[np.int64], spans: NDArray[np.int6
     null = array.is_null().to_numpy(zero_copy_only=False)
     found = np.zeros(len(starts), np.bool_)
     owners = np.repeat(np.arange(len(starts)), spans)
-    found[owners[null[_within(starts, spans)]]] = True
+    found[owners[null[within(starts, spans)]]] = True
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.bulk.columns.narrowing import Cast, narrowed
+from headrace.bulk.columns.values.narrowing import Cast, narrowed
 from headrace.contracts.tensors.datatypes import DTYPES, dtype_of
 
 #: Words for a BOOL, in small letters.

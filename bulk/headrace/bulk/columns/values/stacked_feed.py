@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from headrace.bulk.columns.cells import without_empty
 from headrace.bulk.columns.feeds import EqualRows, FedRows
 from headrace.bulk.columns.findings import Findings
 from headrace.bulk.columns.kinds import is_text, plain
-from headrace.bulk.columns.leaves import LeafReader
 from headrace.bulk.columns.nulls import NullPolicy
+from headrace.bulk.columns.values.cells import without_empty
+from headrace.bulk.columns.values.leaves import LeafReader
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.datatypes import dtype_of
 
