@@ -29,16 +29,6 @@ def part(folder: Path, identity: PartIdentity, kind: PartFormat) -> Path:
     return writer.close(identity.metadata())
 
 
-@pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    return LocalStorage(Roots([str(tmp_path)]))
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> str:
-    return str(tmp_path / "out")
-
-
 FORMATS: list[PartFormat] = ["parquet", "csv", "jsonl"]
 
 

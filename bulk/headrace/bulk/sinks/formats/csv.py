@@ -1,7 +1,7 @@
 """Parts in CSV: RFC 4180 with a header; text is always quoted, so that empty text and null differ.
 
 Vectors and other nested values are JSON text in a cell, binary is base64. Floats read back exactly; NaN and
-infinities are `nan`, `inf` and `-inf`.
+infinities are `nan`, `inf` and `-inf`. The null of a table of one column is empty text.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from headrace.bulk.sinks.formats.cells import base64_texts, dumps, is_nested, json_values, plain
@@ -29,7 +30,20 @@ class CsvPart(ScratchPart):
 
     def _write(self, batch: pa.RecordBatch) -> None:
         cells = [_cells(column, field.type) for column, field in zip(batch.columns, self._cells, strict=True)]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(cells, schema=self._cells))
+        rows = pa.RecordBatch.from_arrays(cells, schema=self._cells)
+        if len(cells) == 1 and cells[0].null_count:
+            self._write_one_column(rows)
+        else:
+            self._writer.write_batch(rows)
+
+    def _write_one_column(self, rows: pa.RecordBatch) -> None:
+        """Write rows of one column, where a null would be an empty line, which readers pass over."""
+        start = 0
+        for null in pc.indices_nonzero(rows.column(0).is_null()).to_pylist():
+            self._writer.write_batch(rows.slice(start, null - start))
+            self._sink.write(b'""\n')
+            start = null + 1
+        self._writer.write_batch(rows.slice(start))
 
     def _finish(self) -> None:
         self._writer.close()

@@ -46,21 +46,28 @@ class ParquetPart(ScratchPart):
         )
 
     def _write(self, batch: pa.RecordBatch) -> None:
-        self._pending.append(batch)
-        self._pending_rows += batch.num_rows
-        self._pending_bytes += batch.nbytes
+        self._pend([batch])
         if self._pending_rows >= ROW_GROUP_ROWS or self._pending_bytes >= ROW_GROUP_BYTES:
-            self._flush()
+            table = self._taken()
+            fitting = max(table.num_rows * ROW_GROUP_BYTES // max(table.nbytes, 1), 1)
+            group = min(ROW_GROUP_ROWS, fitting)
+            whole = table.num_rows // group * group
+            self._writer.write_table(table.slice(0, whole), row_group_size=group)
+            self._pend(table.slice(whole).to_batches())
 
-    def _flush(self) -> None:
-        if self._pending_rows:
-            table = pa.Table.from_batches(self._pending, self._schema)
-            fitting = self._pending_rows * ROW_GROUP_BYTES // max(self._pending_bytes, 1)
-            self._writer.write_table(table, row_group_size=min(ROW_GROUP_ROWS, max(fitting, 1)))
+    def _pend(self, batches: list[pa.RecordBatch]) -> None:
+        self._pending.extend(batches)
+        self._pending_rows += sum(batch.num_rows for batch in batches)
+        self._pending_bytes += sum(batch.nbytes for batch in batches)
+
+    def _taken(self) -> pa.Table:
+        table = pa.Table.from_batches(self._pending, self._schema)
         self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+        return table
 
     def _finish(self) -> None:
-        self._flush()
+        if self._pending_rows:
+            self._writer.write_table(self._taken(), row_group_size=ROW_GROUP_ROWS)
         self._writer.add_key_value_metadata(self._metadata)
         self._writer.close()
         self._sink.close()

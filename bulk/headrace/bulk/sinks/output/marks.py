@@ -17,6 +17,28 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     state: str
 
 
+class _Named(msgspec.Struct, frozen=True):
+    name: str
+    etag: str
+
+
+class _Contents(Mark, frozen=True, kw_only=True):
+    parts: list[_Named]
+
+
+def mark_of(content: bytes) -> Mark | None:
+    """Return what the content of `_SUCCESS` or a manifest says, None if no job of headrace wrote it."""
+    try:
+        return msgspec.json.decode(content, type=Mark)
+    except msgspec.DecodeError:
+        return None
+
+
+def mark_as_bytes(mark: Mark) -> bytes:
+    """Return the content of `_SUCCESS`."""
+    return msgspec.json.encode(mark) + b"\n"
+
+
 def mark_at(storage: Storage, folder: str) -> Mark | None:
     """Return the job that an output folder is of, None if nothing there says so. Raises OutputTaken if none's."""
     for name in (SUCCESS, MANIFEST):
@@ -25,10 +47,20 @@ def mark_at(storage: Storage, folder: str) -> Mark | None:
                 content = file.read()
         except InputMissing:
             continue
-        try:
-            return msgspec.json.decode(content, type=Mark)
-        except msgspec.DecodeError:
+        mark = mark_of(content)
+        if mark is None:
             raise OutputTaken(
                 f"{below(folder, name)} was not written by a headrace job; choose another output, or remove it"
-            ) from None
+            )
+        return mark
     return None
+
+
+def parts_in_manifest(storage: Storage, folder: str) -> dict[str, str]:
+    """Return the etags of the parts that the manifest of an output folder names; none without a manifest."""
+    try:
+        with storage.open(below(folder, MANIFEST)) as file:
+            contents = msgspec.json.decode(file.read(), type=_Contents)
+    except (InputMissing, msgspec.DecodeError):
+        return {}
+    return {part.name: part.etag for part in contents.parts}

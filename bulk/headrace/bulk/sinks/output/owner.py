@@ -29,7 +29,7 @@ _BLOCK_BYTES: Final = 1 << 20
 def put_card(storage: Storage, folder: str, local: Path, identity: PartIdentity) -> None:
     """Publish the card of a local part that is about to be published."""
     with local.open("rb") as file:
-        uri = _card(folder, _checksum(file))
+        uri = _card(folder, checksum_of(file))
     with suppress(AlreadyExists):  # of an attempt that wrote the same bytes
         storage.put(uri, msgspec.json.encode(identity))
 
@@ -39,7 +39,7 @@ def identity_at(storage: Storage, folder: str, name: str) -> PartIdentity | None
     if name.endswith(".parquet"):
         return _footer(storage, below(folder, name))
     with storage.open(below(folder, name)) as file:
-        card = _card(folder, _checksum(file))
+        card = _card(folder, checksum_of(file))
     try:
         with storage.open(card) as file:
             return msgspec.json.decode(file.read(), type=PartIdentity)
@@ -60,7 +60,8 @@ def _card(folder: str, checksum: str) -> str:
     return below(folder, f"{CARDS}/{checksum}.json")
 
 
-def _checksum(file: BinaryIO) -> str:
+def checksum_of(file: BinaryIO) -> str:
+    """Return what identifies the content of a file."""
     digest = hashlib.sha256()
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
