@@ -120,7 +120,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
 
     total_rows, total_bytes: of the whole input as far as it is known, -1 if not. seconds_low, seconds_high: the whole
     job on the workers present. output_bytes: of the whole job. memory_bytes: peak of the worker's process.
-    columns: of the output, name → type. preview: up to five rows of it, as JSON values. problems: of bad rows, each once.
+    columns: of the output, name → type. preview: up to five rows of it, as JSON values. problems: of bad rows.
     """
 
     rows: int
