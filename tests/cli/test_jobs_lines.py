@@ -44,7 +44,8 @@ def test_a_hundred_percent_is_not_reached_by_rounding() -> None:
 
 
 def test_what_is_not_planned_is_at_least_that_much() -> None:
-    assert amount(Counts(rows_ok=5, bytes_done=1024, bytes_total=4096)) == "5 rows, 1.0 KiB of ≥ 4.0 KiB, still planning"
+    early = Counts(rows_ok=5, bytes_done=1024, bytes_total=4096)
+    assert amount(early) == "5 rows, 1.0 KiB of ≥ 4.0 KiB, still planning"
     assert amount(Counts(rows_ok=5, rows_total=10, planned=True)) == "5 of 10 rows"
     assert amount(Counts(rows_ok=5, bytes_done=1024, bytes_total=4096, planned=True)) == "5 rows, 1.0 KiB of 4.0 KiB"
 
