@@ -76,8 +76,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     priority: 0 to 9; shards of a higher one go first. weight: share of the workers among jobs of one priority.
     max_errors: bad rows after which the job fails: "N", "P%" of the rows so far, "" for no bound.
     workers: most shards that run at the same time. max_rows_per_s: of all workers together. 0 is no bound of either.
-    dry_run: a worker scores a sample, publishes nothing and leaves a `DryRun` in the ledger; no job of its own spec is
-    it. add_new: the planner lists the inputs again and adds the files that are new.
+    dry_run: a worker scores a sample, publishes nothing and leaves a `DryRun` in the ledger; never the same job as any
+    other.
     """
 
     priority: int = 0
@@ -86,7 +86,6 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 0
     max_rows_per_s: float = 0.0
     dry_run: bool = False
-    add_new: bool = False
 
 
 class JobProblem(msgspec.Struct, frozen=True):

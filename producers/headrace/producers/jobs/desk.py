@@ -7,7 +7,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ from headrace.contracts.package.manifest import ModelDirectory
 from headrace.contracts.settings import Settings
 from headrace.producers.jobs.attaching import Step, next_step, short
 from headrace.producers.jobs.order import Location, Order, ScoreOptions, order_of
-from headrace.producers.jobs.pinning import check_mapping, check_model, pin
+from headrace.producers.jobs.pinning import Pin, check_mapping, check_model, pin
 from headrace.producers.jobs.progress import Estimator, Progress
 from headrace.producers.jobs.reading import progress_of
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
@@ -30,7 +31,7 @@ from headrace.queueing.submission import send_tickets
 
 if TYPE_CHECKING:
     from headrace.results_store.jobs.ledger import Ledger
-    from headrace.results_store.jobs.records import BadRow, JobRow, NewJob
+    from headrace.results_store.jobs.records import JobError, JobProgress, JobRow, NewJob
 
 _log: Final = logging.getLogger(__name__)
 
@@ -62,68 +63,87 @@ class JobDesk:
         """
         check_model(model)
         order = order_of(model, inputs, output, options, Path.cwd())
-        ledger = self._ledger()
         now = pin(self._served(model), ModelDirectory(self._settings.models), model, order.version)
         check_mapping(order.spec, now.signature)
+        with self._ledger() as ledger:
+            job, step = self._placed(ledger, order, now)
+        self._wake(job)
+        return job, step
+
+    def _placed(self, ledger: Ledger, order: Order, now: Pin) -> tuple[JobRow, Step | None]:
         from headrace.results_store.jobs.records import NewJob
 
         new = NewJob(
             spec=order.spec, options=order.options, version=now.version, package_sha256=now.checksum, name=order.name
         )
         job, created = ledger.create(new)
-        step = None if created else next_step(job, now, order.wishes)
-        if step is not None:
-            job = self._go_on(job, step, order, new)
-        self._wake(job)
-        return job, step
+        if created:
+            return job, None
+        step = next_step(job, now, order.wishes)
+        return self._go_on(ledger, job, step, order, new), step
 
-    def _go_on(self, job: JobRow, step: Step, order: Order, new: NewJob) -> JobRow:
+    def _go_on(self, ledger: Ledger, job: JobRow, step: Step, order: Order, new: NewJob) -> JobRow:
         if step is Step.RESTART:
-            return self._ledger().restart(job.id, new)
+            ledger.control.forget(job.id)
+            return ledger.jobs.create(new)[0]
         wanted = {name: getattr(order.options, name) for name in order.given}
         changed = msgspec.structs.replace(job.options, **wanted)
         if changed != job.options:
-            job = self._ledger().change_options(job.id, changed)
-        return self._ledger().resume(job.id) if step in {Step.RESUME, Step.ADD_NEW} else job
+            ledger.control.change(job.id, changed)
+        if step is Step.RESUME:
+            ledger.control.resume(job.id)
+        elif step is Step.ADD_NEW:
+            ledger.control.reopen_plan(job.id)
+        return ledger.jobs.get(job.id)
 
     def find(self, reference: str) -> JobRow:
-        """Return a job by its id, a unique beginning of it, or its name. Raises NoSuchJob."""
-        return self._ledger().find(reference)
+        """Return a job by its id, the beginning or end of one, or its name. Raises UnknownJob, AmbiguousJob."""
+        with self._ledger() as ledger:
+            return ledger.jobs.find(reference)
 
     def newest(self, limit: int) -> list[JobRow]:
         """Return the jobs, the newest first."""
-        return self._ledger().newest(limit)
+        with self._ledger() as ledger:
+            return ledger.jobs.newest(limit)
 
-    def progress(self, job_id: uuid.UUID, estimator: Estimator) -> Progress:
-        """Read how far a job is. estimator: of whoever watches."""
-        return progress_of(self._ledger(), job_id, estimator, time.monotonic())
+    def progress(self, job_id: uuid.UUID) -> JobProgress:
+        """Read how far a job is."""
+        with self._ledger() as ledger:
+            return ledger.progress.of(job_id)
 
-    def pause(self, job_id: uuid.UUID) -> None:
+    def pause(self, job: JobRow) -> None:
         """Stop claiming shards; those that run publish what is done."""
-        self._wake(self._ledger().pause(job_id))
+        with self._ledger() as ledger:
+            ledger.control.pause(job.id)
 
-    def resume(self, job_id: uuid.UUID) -> None:
+    def resume(self, job: JobRow) -> None:
         """Go on with what is missing."""
-        self._wake(self._ledger().resume(job_id))
+        with self._ledger() as ledger:
+            ledger.control.resume(job.id)
+        self._wake(job)
 
-    def cancel(self, job_id: uuid.UUID) -> None:
+    def cancel(self, job: JobRow) -> None:
         """Stop for good; what is done is kept."""
-        self._wake(self._ledger().cancel(job_id))
+        with self._ledger() as ledger:
+            ledger.control.cancel(job.id)
+        self._wake(job)
 
-    def retry(self, job_id: uuid.UUID) -> int:
+    def retry(self, job: JobRow) -> int:
         """Run the bad rows once more; return how many."""
-        count = self._ledger().retry(job_id)
-        self._wake(self._ledger().find(str(job_id)))
+        with self._ledger() as ledger:
+            count = ledger.control.retry(job.id)
+        self._wake(job)
         return count
 
-    def errors(self, job_id: uuid.UUID, limit: int) -> list[BadRow]:
+    def errors(self, job_id: uuid.UUID, limit: int) -> list[JobError]:
         """Return bad rows in the order of the input."""
-        return self._ledger().errors(job_id, limit)
+        with self._ledger() as ledger:
+            return list(ledger.errors.page(job_id, most=limit))
 
     def sample(self, job_id: uuid.UUID) -> DryRun | None:
         """Return what a dry run found; None while it runs."""
-        raw = self._ledger().sample(job_id)
-        return None if raw is None else msgspec.convert(raw, DryRun)
+        with self._ledger() as ledger:
+            return ledger.jobs.sample(job_id)
 
     def is_served(self, model: str) -> bool:
         """Return whether a worker serves a model at present; True also if the broker doesn't tell."""
@@ -168,11 +188,13 @@ class JobDesk:
                 self._broker = connect_for_calls(self._url, self._settings.key_prefix, self._settings.broker_timeout_s)
             return self._broker
 
-    def _ledger(self) -> Ledger:
+    @contextmanager
+    def _ledger(self) -> Iterator[Ledger]:
+        """Lend the ledger, which is for one thread at a time."""
         with self._lock:
             if self._opened is None:
                 self._opened = _open(self._settings)
-            return self._opened
+            yield self._opened
 
 
 def _open(settings: Settings) -> Ledger:

@@ -163,7 +163,6 @@ def _run_options(options: ScoreOptions) -> JobOptions:
         workers=options.get("workers", 0),
         max_rows_per_s=options.get("max_rows_per_s", 0.0),
         dry_run=options.get("dry_run", False),
-        add_new=options.get("add_new", False),
     )
     parse_max_errors(made.max_errors)
     if not 0 <= made.priority <= MAX_PRIORITY:
