@@ -101,7 +101,10 @@ class Engine:
 
     def served(self) -> dict[str, Served]:
         """Return, by queue, what answers requests that name no version."""
-        return {model.queue: Served(model.package.version, model.signature) for model in self.models.defaults()}
+        return {
+            model.queue: Served(model.package.version, model.signature, model.package.manifest.checksum)
+            for model in self.models.defaults()
+        }
 
     def drain(self, grace_s: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads.

@@ -32,10 +32,14 @@ _FIELDS: Final = 500
 
 
 class Served(msgspec.Struct, frozen=True):
-    """The version with which the consumer of a model's queue answers requests that name none."""
+    """The version with which the consumer of a model's queue answers requests that name none.
+
+    checksum: of its package, `Manifest.checksum`; "" of a worker that doesn't announce it.
+    """
 
     version: str
     signature: Signature
+    checksum: str = ""
 
 
 _decode: Final = msgspec.json.Decoder(Served).decode
