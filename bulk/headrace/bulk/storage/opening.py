@@ -6,6 +6,7 @@ from typing import Final
 
 from headrace.bulk.storage.base import BadLocation, Storage
 from headrace.bulk.storage.local.files import LocalStorage
+from headrace.bulk.storage.objects.connecting import bucket_and_key, is_object_store
 from headrace.bulk.storage.roots import Roots
 from headrace.bulk.storage.uris import canonical, split
 
@@ -20,13 +21,12 @@ class Storages:
         """timeout_s: without an answer, after which a connection counts as dead."""
         self._roots = roots
         self._timeout_s = timeout_s
-        self._open: dict[tuple[str, str], Storage] = {}
+        self._open: dict[str, Storage] = {}
 
     def of(self, uri: str) -> Storage:
         """Return the storage that a location is in. Raises BadLocation; RootRefused if it is not below the roots."""
         found = self._roots.check(canonical(uri))
-        location = split(found)
-        key = (location.scheme, location.host)
+        key = bucket_and_key(found)[0] if is_object_store(found) else split(found).scheme
         if key not in self._open:
             self._open[key] = open_storage(found, self._roots, self._timeout_s)
         return self._open[key]
@@ -37,7 +37,12 @@ def open_storage(uri: str, roots: Roots, timeout_s: float = DEFAULT_TIMEOUT_S) -
 
     Raises BadLocation, and RootRefused when the location is not below the roots.
     """
-    location = split(roots.check(canonical(uri)))
+    found = roots.check(canonical(uri))
+    location = split(found)
     if location.is_local:
         return LocalStorage(roots)
+    if is_object_store(found):
+        from headrace.bulk.storage.objects.bucket import BucketStorage
+
+        return BucketStorage(bucket_and_key(found)[0], roots, timeout_s)
     raise BadLocation(f"{location.scheme}:// can't be read yet ({timeout_s})")

@@ -28,6 +28,10 @@ _WEB: Final = ("http", "https")
 AZURE_HOSTS: Final = (".blob.core.windows.net", ".dfs.core.windows.net")
 
 
+#: Comes after each name.
+BEHIND: Final = "\U0010ffff"
+
+
 class Location(msgspec.Struct, frozen=True):
     """The parts of a canonical location. scheme: "" is a local path. host: bucket, container or server."""
 
@@ -80,6 +84,14 @@ def split(uri: str) -> Location:
 def join(folder: str, name: str) -> str:
     """Return the location of a name below a folder."""
     return f"{folder.rstrip('/')}/{name}"
+
+
+def relative(folder: str, uri: str) -> str:
+    """Return where a cursor lies among the names below a folder: relative to it, or before or behind all of them."""
+    base = join(folder, "")
+    if uri.startswith(base):
+        return uri.removeprefix(base)
+    return "" if uri < base else BEHIND
 
 
 def _local(path: str) -> str:

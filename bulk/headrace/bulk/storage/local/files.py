@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 from headrace.bulk.storage.base import AlreadyExists, BadLocation, Chosen, InputMissing, ObjectInfo
 from headrace.bulk.storage.local.errors import translated
-from headrace.bulk.storage.local.walking import Walk
+from headrace.bulk.storage.local.tree import LocalTree
 from headrace.bulk.storage.local.writing import (
     exchange,
     link,
@@ -23,10 +23,10 @@ from headrace.bulk.storage.local.writing import (
     sync_folder,
     unpublished,
 )
-from headrace.bulk.storage.naming import Visible
+from headrace.bulk.storage.ordering import Visible, walk
 from headrace.bulk.storage.reading import InputReader, LocalFile, info_of
 from headrace.bulk.storage.roots import Roots
-from headrace.bulk.storage.uris import canonical
+from headrace.bulk.storage.uris import canonical, relative
 from headrace.contracts.errors import quoted
 
 #: Objects that a page of a listing has; each needs a `stat`.
@@ -45,8 +45,8 @@ class LocalStorage:
     def pages(self, uri: str, after: str = "", *, chosen: Chosen | None = None) -> Iterator[list[ObjectInfo]]:
         """List the files below a folder in order, page by page. Raises InputMissing when there is no such folder."""
         with translated(uri):
-            walk = Walk(self._path(uri), chosen or Visible(), self._roots)
-            files = walk.files(uri, after)
+            tree = LocalTree(uri, chosen or Visible(), self._roots)
+            files = walk(tree, relative(uri, after))
             while page := list(itertools.islice(files, PAGE)):
                 yield page
 
