@@ -141,7 +141,7 @@ class Planner:
                     after, file_no, unit = info.uri, file_no + 1, 0
 
     def _steps_of(self, info: ObjectInfo, storage: Storage, here: Cursor) -> Iterator[_Step]:
-        file = self._file_of(info, here.file_no)
+        file = file_of(info, here.file_no, self._spec)
         behind = msgspec.structs.replace(here, after=info.uri, file_no=here.file_no + 1, unit=0)
         # What is too small to be opened for planning is opened all the same where rows must be counted.
         if file.rows >= 0 or (file.size <= SMALL_BYTES and not self._spec.limit):
@@ -153,14 +153,16 @@ class Planner:
                 yield _Step(file, unit, first, msgspec.structs.replace(here, unit=unit.number + 1))
                 first = False
 
-    def _file_of(self, info: ObjectInfo, file_no: int) -> InputFile:
-        kind = self._spec.input_format or format_of(info.uri)
-        return InputFile(
-            file_no=file_no,
-            uri=info.uri,
-            format=kind,
-            size=info.size,
-            mtime_ns=info.mtime_ns,
-            etag=info.etag,
-            rows=1 if kind == IMAGE else -1,
-        )
+
+def file_of(info: ObjectInfo, file_no: int, spec: ScoreSpec) -> InputFile:
+    """Return an object as an input file. Raises UnknownFormat."""
+    kind = spec.input_format or format_of(info.uri)
+    return InputFile(
+        file_no=file_no,
+        uri=info.uri,
+        format=kind,
+        size=info.size,
+        mtime_ns=info.mtime_ns,
+        etag=info.etag,
+        rows=1 if kind == IMAGE else -1,
+    )

@@ -8,16 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import redis
+
 from headrace.bulk.storage.opening import Storages
 from headrace.bulk.storage.roots import Roots
 from headrace.contracts import HeadraceError, ModelDirectory, PackageError, Settings, StoreUnavailable
-from headrace.contracts.jobs import Ticket
+from headrace.contracts.jobs import Ticket, score_queue
+from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.settings import read_stack
 from headrace.queueing import connect_to, translate_errors
+from headrace.queueing.keys import keys_of
 from headrace.queueing.submission import send_tickets
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import Claimant, JobRow
+from headrace.results_store.jobs.sweeping import Load, tickets_to_send
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +68,15 @@ class Desk:
             )
         return package
 
-    def send(self, model: str, tickets: list[tuple[Ticket, str]]) -> None:
-        """Wake other workers; what can't be sent now, a sweep sends."""
+    def wake_workers(self, load: Load) -> None:
+        """Send the tickets that a model's queue lacks; what can't be sent now, the next sweep sends."""
         try:
             with translate_errors(), connect_to(self.settings) as client:
-                send_tickets(client, model, tickets, self.worker)
+                waiting, workers = _queue_of(client, load.model)
+                tickets = tickets_to_send(load, waiting + load.running, workers)
+                send_tickets(client, load.model, [(ticket, note_of(ticket)) for ticket in tickets], self.worker)
         except HeadraceError as exc:
-            logger.info("bulk.tickets_not_sent model=%s tickets=%d error=%s", model, len(tickets), exc.message)
+            logger.info("bulk.tickets_not_sent model=%s error=%s", load.model, exc.message)
 
     def wake(self) -> None:
         """Make all threads look whether there is something to do."""
@@ -106,3 +113,19 @@ class Desk:
             self._away.clear()
             logger.warning("bulk.store_back")
         return done
+
+
+def _queue_of(client: redis.Redis, model: str) -> tuple[int, int]:
+    """Return how many tickets of a model wait, and how many workers serve it."""
+    keys = keys_of(client)
+    with client.pipeline(transaction=False) as pipe:
+        pipe.llen(keys.queue_list(score_queue(model), 0))
+        pipe.zcard(keys.consumers(queue_name(model)))
+        waiting, workers = pipe.execute()
+    return int(waiting), int(workers)
+
+
+def note_of(ticket: Ticket) -> str:
+    """Return the line that Flower shows of a ticket."""
+    what = "planning" if ticket.shard < 0 else f"shard {ticket.shard}"
+    return f"job {ticket.job}, {what}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Final
 
-from headrace.contracts.jobs import Ticket
 from headrace.results_store.jobs.ledger import Ledger
+from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.slots import Slots
 from headrace.workers.process.fatal_thread import fatal_thread
@@ -16,6 +17,9 @@ BEATS: Final = 4
 
 #: A worker that has nothing to do with bulk jobs looks for forgotten ones this often, with one short query.
 IDLE_S: Final = 30.0
+
+#: Between heartbeats while the last shards of a worker that stops are published.
+STOPPING_S: Final = 0.1
 
 
 class Keeper:
@@ -37,19 +41,30 @@ class Keeper:
         swept_at = float("-inf")
         with desk.ledger() as ledger:
             while True:
-                controls = self._slots.running()
+                seen, controls = desk.seen(), self._slots.running()
                 if desk.stopping.is_set() and not controls:
                     return
                 for control in controls:
-                    desk.attempt(lambda control=control: self._beat(ledger, control))
+                    desk.attempt(partial(self._beat, ledger, control))
                 now = time.monotonic()
-                every_s = 2 * beat_s if controls else IDLE_S
-                if now - swept_at >= every_s and not desk.stopping.is_set():
+                busy = bool(controls)
+                if now - swept_at >= (2 * beat_s if busy else IDLE_S) and not desk.stopping.is_set():
                     swept_at = now
-                    desk.attempt(lambda: self._sweep(ledger))
-                desk.wait(desk.seen(), beat_s if controls else IDLE_S) if not desk.stopping.is_set() else time.sleep(0.1)
+                    desk.attempt(partial(self._sweep, ledger))
+                if desk.stopping.is_set():
+                    time.sleep(STOPPING_S)
+                else:
+                    desk.wait(seen, beat_s if busy else IDLE_S)
 
-    def _beat(self, ledger: Ledger, control) -> bool:
+    def _beat(self, ledger: Ledger, control: ShardControl) -> bool:
         found = ledger.running.heartbeat(control.claim, self._desk.settings.lease_s, control.rows, control.wall_s)
         control.obey(found)
+        return True
+
+    def _sweep(self, ledger: Ledger) -> bool:
+        loads = ledger.sweep(self._desk.models.names())
+        for load in loads:
+            self._desk.wake_workers(load)
+        if loads:
+            self._desk.wake()
         return True

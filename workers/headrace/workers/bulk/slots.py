@@ -1,4 +1,4 @@
-"""Slots: threads that claim shards and run them, one at a time each. Two of them, so that one reads while one infers."""
+"""Slots: threads that claim shards and run them. There are two, so that one reads while the other infers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace.bulk.shards.attempt import Attempt
 from headrace.bulk.shards.run import Dropped
 from headrace.contracts import HeadraceError
 from headrace.contracts.formatting import first_line
-from headrace.contracts.jobs import shard_id
+from headrace.contracts.jobs import JobProblem, shard_id
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import Claim, ShardResult
 from headrace.runtimes.base import TransientFailure
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 #: A slot that has nothing while another one runs looks again after this time: there may be something to claim ahead.
 LOOK_S: Final = 1.0
 
-#: A shard that failed for a reason that may pass is left alone for this long, doubled with each attempt, up to a minute.
+#: A shard that failed for a reason that may pass is left alone for this long, doubled with each attempt, up to the latter.
 DELAY_S: Final = 2.0
 LONGEST_DELAY_S: Final = 60.0
 
@@ -146,7 +146,8 @@ class Slots:
         except HeadraceError as exc:
             if exc.retriable:
                 return self._give_back(claim, ledger, exc)
-            self._settle(lambda: ledger.running.fail_job(claim, f"{exc.type}: {exc.message}"))
+            problem = JobProblem.of(exc).text
+            self._settle(lambda: ledger.running.fail_job(claim, problem))
             return exc
         except Exception as exc:
             logger.exception("bulk.shard_failed job=%s shard=%d", claim.job.id, claim.shard_no)
@@ -179,7 +180,7 @@ class Slots:
             except HeadraceError as exc:
                 if exc.retriable:
                     raise
-                ledger.running.fail_job(claim, f"{exc.type}: {exc.message}")
+                ledger.running.fail_job(claim, JobProblem.of(exc).text)
                 failure = exc
             return True
 
@@ -188,7 +189,7 @@ class Slots:
             return failure
         return result if stored else None
 
-    def _give_back(self, claim: Claim, ledger: Ledger, exc: BaseException) -> HeadraceError:
+    def _give_back(self, claim: Claim, ledger: Ledger, exc: Exception) -> HeadraceError:
         """Leave a shard to others, or to a later attempt, because of something that may pass."""
         text = exc.message if isinstance(exc, HeadraceError) else f"{type(exc).__name__}: {first_line(exc)}"
         error = HeadraceError(text)
