@@ -12,6 +12,7 @@ from headrace.bulk.sources.base import Source, UnknownFormat
 from headrace.bulk.sources.parquet import Parquet
 from headrace.bulk.sources.text.blocks import without_compression
 from headrace.bulk.sources.text.csv_file import Csv
+from headrace.bulk.sources.text.json_lines import JsonLines
 from headrace.contracts.errors import quoted
 
 #: Formats by the suffix of a file's name, in small letters.
@@ -20,12 +21,16 @@ SUFFIXES: Final = {
     ".pq": "parquet",
     ".csv": "csv",
     ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
 }
 
 _SOURCES: Final[dict[str, Callable[[pa.Schema | None], Source]]] = {
     "parquet": lambda _: Parquet(),
     "csv": lambda _: Csv(),
     "tsv": lambda _: Csv("\t"),
+    "jsonl": JsonLines,
 }
 
 #: Names of formats, as `--input-format` takes them.

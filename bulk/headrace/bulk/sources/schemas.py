@@ -29,6 +29,15 @@ def check_same_schema(first: pa.Schema, other: pa.Schema, columns: Iterable[str]
             )
 
 
+def with_floats(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    """Return a schema in which integers of some columns are float64: those that a model takes as real numbers.
+
+    In JSON and the like, 0 may be any number; what a sample shows must not make a row bad that has 0.5.
+    """
+    names = set(columns)
+    return pa.schema([pa.field(each.name, _float(each.type)) if each.name in names else each for each in schema])
+
+
 def is_like(one: pa.DataType, other: pa.DataType) -> bool:
     """Return whether values of both types can be one column."""
     if one == other or pa.types.is_null(one) or pa.types.is_null(other):
@@ -69,6 +78,12 @@ def _cast(column: pa.Array, field: pa.Field, uri: str) -> pa.Array:
             f"{uri} has column {quoted(field.name)} as {column.type}, and not all of it fits into {field.type},"
             " its type in the first file; convert one of them, or run two jobs"
         ) from exc
+
+
+def _float(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_float(kind.value_type))
+    return pa.float64() if pa.types.is_integer(kind) else kind
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

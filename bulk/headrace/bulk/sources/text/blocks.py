@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
@@ -47,7 +48,21 @@ def blocks(raw: BinaryIO, uri: str, start: int = 0, stop: int = -1) -> Iterator[
         size = BLOCK_BYTES
 
 
+class _Borrowed(io.RawIOBase):
+    """A file that stays open when pyarrow closes it."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        super().__init__()
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._raw.read(size)
+
+
 def _unpacked(raw: BinaryIO, compression: str) -> Iterator[bytes]:
-    stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
+    stream = pa.CompressedInputStream(pa.PythonFile(_Borrowed(raw), mode="r"), compression)
     while block := stream.read(_UNPACKED_BYTES):
         yield block
