@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ class FedRows(Protocol):
     """The rows of a table as inputs of a model. What a refused row holds means nothing.
 
     lengths: of variable-length rows that are padded; None when there are none. dims: the sizes of each row, [rows,
-    sizes], where they vary and can't be padded; None when they don't.
+    sizes], where they vary and can't be padded; None when they don't. symbols: names of the sizes.
     """
 
     @property
@@ -27,6 +28,10 @@ class FedRows(Protocol):
     @property
     def dims(self) -> NDArray[np.int64] | None:
         """Of each row."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Of each size."""
 
     def take(self, rows: NDArray[np.int64]) -> Tensors:
         """Return the inputs of some rows of the table."""
@@ -50,6 +55,7 @@ class EqualRows:
 
     lengths = None
     dims = None
+    symbols = ()
 
     def __init__(self, spec: TensorSpec, values: NDArray[Any]) -> None:
         """values: all rows, rows first."""
@@ -59,6 +65,22 @@ class EqualRows:
     def take(self, rows: NDArray[np.int64]) -> Tensors:
         """Return the input of some rows; a view where they follow each other."""
         return {self._spec.name: placed(self._spec, taken(self._values, rows))}
+
+
+def check_symbols(fed: Sequence[FedRows], findings: Findings) -> None:
+    """Refuse rows in which sizes of one name differ."""
+    first: dict[str, NDArray[np.int64]] = {}
+    for rows in fed:
+        if rows.dims is None:
+            continue
+        for place, symbol in enumerate(rows.symbols):
+            sizes = rows.dims[:, place]
+            known = first.setdefault(symbol, sizes)
+            for at in np.flatnonzero(known != sizes).tolist() if symbol else ():
+                message = (
+                    f"the size {symbol!r} is {known[at]} in one input and {sizes[at]} in another; it must be the same"
+                )
+                findings.refuse([at], "WrongShape", message)
 
 
 def placed(spec: TensorSpec, values: NDArray[Any]) -> NDArray[Any]:

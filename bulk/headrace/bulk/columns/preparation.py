@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.bulk.columns.base import PreparedRows, Refused
 from headrace.bulk.columns.feed_maker import FeedMaker, FilePlace, ReadBytes
-from headrace.bulk.columns.feeds import FedRows, Feed
+from headrace.bulk.columns.feeds import FedRows, Feed, check_symbols
 from headrace.bulk.columns.findings import Findings
 from headrace.bulk.columns.matching import Matcher, check_column
 from headrace.bulk.columns.nulls import NullPolicy, parse_on_null
@@ -66,7 +66,9 @@ class ColumnPreparation:
     def prepare(self, table: pa.RecordBatch) -> PreparedRows:
         """Prepare the rows of a table."""
         findings = Findings(table.num_rows, self._policy)
-        return Prepared([feed.feed(table, findings) for feed in self._feeds], findings)
+        fed = [feed.feed(table, findings) for feed in self._feeds]
+        check_symbols(fed, findings)
+        return Prepared(fed, findings)
 
 
 class Prepared:

@@ -22,15 +22,14 @@ _CHANNELS: Final = {"rgb": 3, "bgr": 3, "gray": 1}
 
 
 class ImageDecode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The steps from an image file to a row, in their order; those of torchvision's Resize, CenterCrop, ToTensor and
-    Normalize on PIL images.
+    """The steps from an image file to a row; those of torchvision's Resize, CenterCrop, ToTensor and Normalize.
 
-    exif: turn the image as its EXIF orientation says. channels: what it is converted to. resize: length of the shorter
-    side, or [height, width], whatever the image's own proportions; 0: it isn't resized. interpolation: of Pillow, always
-    antialiased. crop: side of the centred square, or [height, width], that is cut out; black is added where the image
-    is smaller; 0: it isn't cut. scale: multiplies each value. mean, std: then subtracted and divided by, one number for each channel or
-    one for all. The order of dimensions is that of the input's shape: [3, 224, 224] or [224, 224, 3], or [28, 28] for
-    gray.
+    exif: turn the image as its EXIF orientation says. channels: what it is converted to. resize: length of the
+    shorter side, or [height, width], whatever the image's own proportions; 0: it isn't resized. interpolation: of
+    Pillow, always antialiased. crop: side of the centred square, or [height, width], that is cut out; black is added
+    where the image is smaller; 0: nothing is cut. scale: multiplies each value. mean, std: then subtracted and divided
+    by, one number for each channel or one for all. The order of dimensions is that of the input's shape:
+    [3, 224, 224] or [224, 224, 3], or [28, 28] for gray.
     """
 
     resize: int | Size = 0
@@ -102,3 +101,7 @@ class ImageDecode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             )
         if datatype == "UINT8" and (self.scale != 1 or self.mean or self.std):
             raise PackageError("a UINT8 input holds pixels as they are: set scale = 1.0, and no mean or std")
+
+
+#: The preparation of most classifiers that were trained on ImageNet.
+IMAGENET: Final = ImageDecode(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -119,6 +119,7 @@ class ImageRows:
         self._pixels = pixels
         self._images = images
         self.dims: NDArray[np.int64] | None = None
+        self.symbols = spec.symbols
         if spec.varies:
             self.dims = np.zeros((rows, len(spec.shape)), np.int64)
             for at, image in images.items():

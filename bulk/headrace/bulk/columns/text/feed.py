@@ -123,6 +123,8 @@ class Padding:
 class TextRows:
     """The tokens of the texts of a table."""
 
+    symbols = ()
+
     def __init__(self, tokens: Tokens, padding: Padding) -> None:
         """tokens: of all rows."""
         self._tokens = tokens

@@ -130,6 +130,7 @@ class UnequalRows:
         self._values = values
         self._starts = starts
         self.dims = dims
+        self.symbols = spec.symbols
 
     def take(self, rows: NDArray[np.int64]) -> Tensors:
         """Return the input of some rows. Raises ValueError when their shapes differ."""
