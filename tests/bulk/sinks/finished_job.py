@@ -84,6 +84,7 @@ class FinishedJob:
         files = max((part.slice.file_no for part in self.parts), default=0) + 1
         sums = Sums(
             shards=len(self.parts),
+            shards_left=0,
             rows_ok=ok,
             rows_bad=bad,
             rows_skipped=0,
@@ -102,6 +103,7 @@ class FinishedJob:
             parts=lambda: sorted(self.parts, key=lambda part: (part.slice.file_no, part.slice.row_start, part.retry)),
             errors=lambda: self.errors,
             ended_at=NOON,
+            renew=lambda: None,
         )
 
     def row(self, state: JobState) -> JobRow:

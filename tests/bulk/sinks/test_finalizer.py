@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -10,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from tests.bulk.sinks.finished_job import FinishedJob, bad_row, replaced
 
-from headrace.bulk.sinks.base import OutputDamaged, OutputTaken
+from headrace.bulk.sinks.base import FinalizingLost, OutputDamaged, OutputTaken
 from headrace.bulk.sinks.finishing.error_parts import MAX_BYTES
+from headrace.bulk.sinks.finishing.finalizer import Finalizer
 from headrace.bulk.storage.base import ObjectInfo, Storage, StorageUnavailable
 from headrace.bulk.storage.local.files import LocalStorage
 from headrace.bulk.storage.roots import Roots
@@ -256,6 +258,22 @@ def test_the_output_of_another_job_is_not_ended(job: FinishedJob, storage: Stora
     other = FinishedJob(storage, job.folder, tmp_path / "scratch")
     with pytest.raises(OutputTaken, match=f"is of job {job.id}"):
         other.finalize()
+    assert content(job) == before
+
+
+def test_a_finalizer_that_lost_its_lease_changes_nothing(job: FinishedJob) -> None:
+    job.score(0, 0, 5, bad=1)
+    old = job.outcome()
+    job.retry = 1
+    job.score(0, 0, 1)
+    job.finalize()
+    before = content(job)
+
+    def lost() -> None:
+        raise FinalizingLost
+
+    with pytest.raises(FinalizingLost):
+        Finalizer(job.storage, job.folder, replace(old, renew=lost), job.scratch).run()
     assert content(job) == before
 
 

@@ -25,6 +25,10 @@ class OutputDamaged(HeadraceError):
     """A part of the output is gone or was changed by somebody else; --restart scores the input again."""
 
 
+class FinalizingLost(HeadraceError):
+    """Another worker finalizes the job by now; this one has nothing left to do."""
+
+
 class PartWriter(Protocol):
     """Writes one part to a local scratch file. For one thread."""
 

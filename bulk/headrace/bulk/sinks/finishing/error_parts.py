@@ -47,11 +47,13 @@ class ErrorParts:
                     table.write(as_table(batch))
                     file.write(as_lines(batch, self._outcome.id))
                     batch = next(pending, None)
+            self._outcome.renew()
             yield from self._published(number, table, lines)
             number += 1
 
     def remove_others(self, kept: frozenset[str]) -> None:
         """Remove the files of bad rows that an earlier end of this job left. kept: names below the output folder."""
+        self._outcome.renew()
         for name, info in list(listed(self._storage, self._folder)):
             if f"{ERRORS}/{name}" not in kept and _NAME.fullmatch(name) and self._is_ours(name):
                 self._storage.delete(info.uri)
@@ -78,6 +80,7 @@ class ErrorParts:
             info = self._storage.stat(uri)
             if self._checksum(uri) != _checksum(local):
                 # Not seen as finished: `_SUCCESS` is not there, or names other files of errors, of an earlier retry.
+                self._outcome.renew()
                 self._storage.delete(uri)
                 info = self._storage.publish(local, uri)
         local.unlink(missing_ok=True)

@@ -61,7 +61,7 @@ class Finalizer:
         """Write the errors, the manifest, and `_SUCCESS` if the job succeeded.
 
         Raises OutputDamaged if a part is gone or was changed, or the rows do not add up; OutputTaken if the folder
-        holds something else.
+        holds something else; FinalizingLost if somebody else finalizes the job by now.
         """
         succeeded = self._outcome.state is JobState.SUCCEEDED
         if succeeded and (mismatch := self._outcome.sums.mismatch()):
@@ -85,6 +85,7 @@ class Finalizer:
         local = self._scratch / "manifest.json"
         with local.open("wb") as file:
             file.writelines(manifest_lines(self._outcome, self._parts(), errors))
+        self._outcome.renew()
         if self._outcome.state is JobState.SUCCEEDED:
             self._check_counts(errors)
         else:
@@ -118,6 +119,7 @@ class Finalizer:
             return
         if found is None or found.job != self._outcome.id:
             raise OutputTaken(f"{info.uri} was not written by this job; move it away, then `headrace jobs resume`")
+        self._outcome.renew()  # a later finalizer may know it as a part of a retry
         self._storage.delete(info.uri)
         self._strays.append(name)
 
@@ -141,6 +143,7 @@ class Finalizer:
                 info, found = present
                 if found == content:
                     return info
+                self._outcome.renew()  # a worker that was frozen must not put an older end in the place of a newer one
                 self._check_is_ours(uri, mark_of(found))
                 return self._storage.replace(uri, content, info.etag)
         raise StorageUnavailable(f"{uri} is being replaced by somebody else all the time; the job tries again")

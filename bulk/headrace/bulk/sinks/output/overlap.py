@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
-from headrace.bulk.storage.naming import is_hidden
+from headrace.bulk.storage.ordering import is_hidden
 from headrace.bulk.storage.uris import split
 
 #: What a part is called, to see whether a pattern of inputs would match it.
