@@ -10,6 +10,7 @@ from headrace.results_store.jobs.claiming import Claims
 from headrace.results_store.jobs.completing import Completions
 from headrace.results_store.jobs.connection import LedgerConnection
 from headrace.results_store.jobs.control import JobControl
+from headrace.results_store.jobs.dry_runs import DryRuns
 from headrace.results_store.jobs.job_store import JobStore
 from headrace.results_store.jobs.planning import Plans
 from headrace.results_store.jobs.progress import ProgressStore
@@ -19,8 +20,9 @@ from headrace.results_store.jobs.running import RunningShards
 class Ledger:
     """The ledger of bulk jobs. For one thread; each call is one short transaction or a few.
 
-    jobs: create and find jobs. control: pause, cancel, retry them. progress: how far they are. plans: plan them.
-    claims: take shards. running: keep or give up claims. completions: end shards. All raise StoreUnavailable.
+    jobs: create and find jobs. control: pause, cancel, retry them. progress: how far they are. dry_runs: what these
+    found. plans: plan jobs. claims: take shards. running: keep or give up claims. completions: end shards. All raise
+    StoreUnavailable.
     """
 
     def __init__(self, database_url: str, timeout_s: float = ANSWER_S) -> None:
@@ -32,6 +34,7 @@ class Ledger:
         self.jobs = JobStore(self._connection)
         self.control = JobControl(self._connection)
         self.progress = ProgressStore(self._connection)
+        self.dry_runs = DryRuns(self._connection)
         self.plans = Plans(self._connection)
         self.claims = Claims(self._connection)
         self.running = RunningShards(self._connection)
