@@ -262,12 +262,14 @@ class JobError(BadRow, frozen=True, kw_only=True):
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job's rows, counted over shards, files and bad rows.
 
-    rows_ok + rows_bad + rows_skipped are the rows that were read. rows_in: of the slices as they were planned and done.
-    errors: bad rows that are listed. rows_files: of the input files; None if some were never counted, or if the job has
-    a limit. gaps: places in the input that no shard, or more than one, has scored.
+    shards_left: that were dropped. rows_ok + rows_bad + rows_skipped are the rows that came out. rows_in: of the slices
+    as they were planned and done. errors: bad rows that are listed. rows_files: of the input files; None if some were
+    never counted, or if the job has a limit. gaps: places in the input that no shard, or more than one, has scored;
+    files without rows need no shard.
     """
 
     shards: int
+    shards_left: int
     rows_ok: int
     rows_bad: int
     rows_skipped: int
@@ -278,6 +280,8 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
 
     def mismatch(self) -> str:
         """Return what does not add up; "" if all does."""
+        if self.shards_left:
+            return f"{self.shards_left} shards were dropped and did not run"
         counted = self.rows_ok + self.rows_bad + self.rows_skipped
         if counted != self.rows_in:
             return f"{self.rows_in} rows went in, and {counted} came out, as rows, bad rows or skipped ones"
@@ -286,16 +290,3 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
         if self.rows_files is not None and self.rows_files != self.rows_in:
             return f"the input has {self.rows_files} rows, and {self.rows_in} were read"
         return f"{self.gaps} places of the input were read twice or not at all" if self.gaps else ""
-
-
-class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits for the workers of a model: each is the job and the shard of a ticket.
-
-    running: shards that run. claimable: shards that could be claimed, the most urgent first, up to a number.
-    leaderless: jobs that wait for somebody to plan or finalize them.
-    """
-
-    model: str
-    running: int
-    claimable: list[tuple[uuid.UUID, int]]
-    leaderless: list[uuid.UUID]

@@ -48,21 +48,6 @@ _FINALIZE: Final = """
 
 _STATE: Final = "SELECT state FROM headrace_jobs WHERE id = %(id)s"
 
-#: Jobs for which `settle` may have something to do.
-_UNSETTLED: Final = """
-    SELECT j.id FROM headrace_jobs j
-    WHERE (
-        j.state = 'running' AND j.plan_done
-        AND NOT EXISTS (SELECT FROM headrace_job_shards s WHERE s.job_id = j.id AND s.state = 0)
-        AND NOT EXISTS (SELECT FROM headrace_job_shards s WHERE s.job_id = j.id AND s.state = 1)
-    ) OR (
-        j.state = 'cancelling'
-        AND NOT EXISTS (
-            SELECT FROM headrace_job_shards s WHERE s.job_id = j.id AND s.state = 1 AND s.lease_until >= now()
-        )
-    )
-"""
-
 #: States in which a job can be stopped.
 STOPPABLE: Final = (JobState.PLANNING, JobState.RUNNING, JobState.PAUSED)
 
@@ -111,9 +96,3 @@ def settle(connection: LedgerConnection, job_id: uuid.UUID) -> JobState | None:
                 if locked.execute(_END_CANCELLED, values).rowcount:
                     return JobState.CANCELLED
     return state
-
-
-def settle_all(connection: LedgerConnection) -> None:
-    """Move on all jobs whose last worker ended before it could."""
-    for (job_id,) in connection.rows(_UNSETTLED, {}):
-        settle(connection, job_id)

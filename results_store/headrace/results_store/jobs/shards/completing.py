@@ -13,8 +13,8 @@ from headrace.results_store.database.bounded import BoundedConnection
 from headrace.results_store.jobs.connection import LedgerConnection
 from headrace.results_store.jobs.records import Claim, Completion, ShardResult, Slice
 from headrace.results_store.jobs.rows import SLICE_FIELDS, copy_bad_rows
-from headrace.results_store.jobs.running import FENCE, fence
 from headrace.results_store.jobs.settling import settle, stop
+from headrace.results_store.jobs.shards.running import FENCE, fence
 from headrace.results_store.writing.columns import NAMES, Columns, copy_stream, encode_columns
 from headrace.results_store.writing.rows import BatchRows
 
