@@ -182,7 +182,7 @@ class AsyncClient(ClientBase):
 
     async def jobs(self, limit: int = LISTED) -> list[AsyncJob]:
         """Return the bulk jobs, the newest first."""
-        return [AsyncJob(self._desk, row) for row in await asyncio.to_thread(self._desk.newest, limit)]
+        return [AsyncJob(self._desk, one.job) for one in await asyncio.to_thread(self._desk.newest, limit)]
 
     async def get(self, request_id: str) -> Prediction | None:
         """Read a request's row, whoever submitted it; see `Client.get`."""

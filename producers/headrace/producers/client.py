@@ -230,7 +230,7 @@ class Client(ClientBase):
 
     def jobs(self, limit: int = LISTED) -> list[Job]:
         """Return the bulk jobs, the newest first."""
-        return [Job(self._desk, row) for row in self._desk.newest(limit)]
+        return [Job(self._desk, one.job) for one in self._desk.newest(limit)]
 
     def get(self, request_id: str) -> Prediction | None:
         """Read a request's row, whoever submitted it; None while it has not ended.

@@ -152,7 +152,8 @@ def _text(name: str) -> sa.Column[object]:
 #: each unit of weight that other jobs had been served when this one came. next_shard: how many shards there are.
 #: rows_planned: NULL if some shard's rows are not counted. bytes_total: of all inputs; NULL until it is known. leader:
 #: who plans or finalizes, until leader_until; leader_attempt: fences it. manifest_due: the job has ended otherwise
-#: than by success, and its manifest doesn't say so yet. retry: how often bad rows were tried again.
+#: than by success, and its manifest doesn't say so yet. retry: how often bad rows were tried again. sample: what a dry
+#: run found.
 jobs = sa.Table(
     "headrace_jobs",
     metadata,
@@ -173,6 +174,7 @@ jobs = sa.Table(
     _counter("retry", sa.SmallInteger),
     sa.Column("plan_done", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("manifest_due", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("dry_run", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("key", sa.LargeBinary),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
@@ -184,6 +186,7 @@ jobs = sa.Table(
     _text("error"),
     _text("manifest_etag"),
     sa.Column("spec", pg.JSONB, nullable=False),
+    sa.Column("sample", pg.JSONB),
     sa.Column("plan_cursor", sa.LargeBinary, nullable=False, server_default=""),
     sa.PrimaryKeyConstraint("id", name="headrace_jobs_pkey"),
     sa.UniqueConstraint("key", name="headrace_jobs_key"),

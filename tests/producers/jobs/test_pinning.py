@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.contracts.errors import SignatureMismatch, UnknownModel
+from headrace.contracts.errors import PackageError, SignatureMismatch, UnknownModel
 from headrace.contracts.jobs import ScoreSpec
 from headrace.contracts.package.manifest import Manifest, ModelDirectory, write_manifest
 from headrace.contracts.package.signature import Signature, TensorSpec
@@ -55,7 +55,8 @@ def test_the_newest_that_workers_serve_counts_whatever_lies_here(directory: Mode
 def test_an_older_worker_announces_no_checksum_and_the_package_here_has_it(directory: ModelDirectory) -> None:
     found = pin([served("2")], directory, "digits")
     assert found.checksum == directory.get("digits", "2").manifest.checksum
-    assert pin([served("7")], directory, "digits").checksum == ""
+    with pytest.raises(PackageError, match="upgrade them"):
+        pin([served("7")], directory, "digits")
 
 
 def test_a_model_that_no_worker_serves_is_looked_for_in_the_directory(directory: ModelDirectory) -> None:

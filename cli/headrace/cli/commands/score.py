@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.cli.stack.stack import LocalStack
     from headrace.producers import Job
     from headrace.producers.jobs.order import Order, ScoreOptions
-    from headrace.producers.jobs.progress import Progress
+    from headrace.results_store.jobs.progress import Progress
 
 #: `--detach` waits this long for the first shard, or for the reason why there is none.
 _VERDICT_S: Final = 10.0
@@ -151,7 +151,7 @@ def _detach(job: Job, *, as_json: bool) -> None:
         print_json(progress)
     else:
         typer.echo(job.id)
-        say(f"{progress.state}; `headrace jobs watch {job.name}` watches it")
+        say(f"{progress.job.state}; `headrace jobs watch {job.name}` watches it")
 
 
 def _verdict(job: Job) -> Progress:
@@ -162,7 +162,7 @@ def _verdict(job: Job) -> Progress:
     for progress in job.watch(_LOOK_S):
         if has_ended(progress):
             return check_end(progress)
-        if progress.counts.shards_done or time.monotonic() >= until:
+        if progress.shards_done or time.monotonic() >= until:
             break
     return progress
 

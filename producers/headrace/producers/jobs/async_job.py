@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from headrace.contracts.jobs import DryRun
 from headrace.producers.jobs.job import ERRORS, WATCH_S, JobBase, check_end, has_ended, not_in_time
-from headrace.producers.jobs.progress import Progress
 
 if TYPE_CHECKING:
-    from headrace.results_store.jobs.records import BadRow
+    from headrace.results_store.jobs.progress import Progress
+    from headrace.results_store.jobs.records import JobError
 
 
 class AsyncJob(JobBase):
@@ -20,7 +20,7 @@ class AsyncJob(JobBase):
 
     async def status(self) -> str:
         """Return the state; see `Job.status`."""
-        return (await self.progress()).state
+        return (await self.progress()).job.state
 
     async def progress(self) -> Progress:
         """Read how far the job is."""
@@ -49,21 +49,21 @@ class AsyncJob(JobBase):
 
     async def pause(self) -> None:
         """Start no further shards; see `Job.pause`."""
-        await asyncio.to_thread(self._desk.pause, self.uuid)
+        await asyncio.to_thread(self._desk.pause, self._row)
 
     async def resume(self) -> None:
         """Go on with what is missing; see `Job.resume`."""
-        await asyncio.to_thread(self._desk.resume, self.uuid)
+        await asyncio.to_thread(self._desk.resume, self._row)
 
     async def cancel(self) -> None:
         """Stop the job; what is done is kept."""
-        await asyncio.to_thread(self._desk.cancel, self.uuid)
+        await asyncio.to_thread(self._desk.cancel, self._row)
 
     async def retry(self) -> int:
         """Run the bad rows once more; see `Job.retry`."""
-        return await asyncio.to_thread(self._desk.retry, self.uuid)
+        return await asyncio.to_thread(self._desk.retry, self._row)
 
-    async def errors(self, limit: int = ERRORS) -> list[BadRow]:
+    async def errors(self, limit: int = ERRORS) -> list[JobError]:
         """Return bad rows in the order of the input."""
         return await asyncio.to_thread(self._desk.errors, self.uuid, limit)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,15 +22,14 @@ from headrace.contracts.settings import Settings
 from headrace.producers.jobs.attaching import Step, next_step, short
 from headrace.producers.jobs.order import Location, Order, ScoreOptions, order_of
 from headrace.producers.jobs.pinning import Pin, check_mapping, check_model, pin
-from headrace.producers.jobs.progress import Estimator, Progress
-from headrace.producers.jobs.reading import progress_of
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
 from headrace.queueing.consumer import serving
 from headrace.queueing.submission import send_tickets
 
 if TYPE_CHECKING:
     from headrace.results_store.jobs.ledger import Ledger
-    from headrace.results_store.jobs.records import JobError, JobProgress, JobRow, NewJob
+    from headrace.results_store.jobs.progress import Progress
+    from headrace.results_store.jobs.records import JobError, JobRow, NewJob
 
 _log: Final = logging.getLogger(__name__)
 
@@ -76,7 +74,7 @@ class JobDesk:
         new = NewJob(
             spec=order.spec, options=order.options, version=now.version, package_sha256=now.checksum, name=order.name
         )
-        job, created = ledger.create(new)
+        job, created = ledger.jobs.create(new)
         if created:
             return job, None
         step = next_step(job, now, order.wishes)
@@ -101,12 +99,12 @@ class JobDesk:
         with self._ledger() as ledger:
             return ledger.jobs.find(reference)
 
-    def newest(self, limit: int) -> list[JobRow]:
-        """Return the jobs, the newest first."""
+    def newest(self, limit: int) -> list[Progress]:
+        """Return how far the jobs are, the newest first."""
         with self._ledger() as ledger:
-            return ledger.jobs.newest(limit)
+            return ledger.progress.newest(limit)
 
-    def progress(self, job_id: uuid.UUID) -> JobProgress:
+    def progress(self, job_id: uuid.UUID) -> Progress:
         """Read how far a job is."""
         with self._ledger() as ledger:
             return ledger.progress.of(job_id)
@@ -138,12 +136,12 @@ class JobDesk:
     def errors(self, job_id: uuid.UUID, limit: int) -> list[JobError]:
         """Return bad rows in the order of the input."""
         with self._ledger() as ledger:
-            return list(ledger.errors.page(job_id, most=limit))
+            return ledger.finishes.errors(job_id, most=limit)
 
     def sample(self, job_id: uuid.UUID) -> DryRun | None:
         """Return what a dry run found; None while it runs."""
         with self._ledger() as ledger:
-            return ledger.jobs.sample(job_id)
+            return ledger.dry_runs.of(job_id)
 
     def is_served(self, model: str) -> bool:
         """Return whether a worker serves a model at present; True also if the broker doesn't tell."""

@@ -8,14 +8,16 @@ import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from headrace.contracts.jobs import ENDED, DryRun, JobOptions, JobState, ScoreSpec
 from headrace.producers.jobs.attaching import Step, short, why_failed
 from headrace.producers.jobs.desk import JobDesk
 from headrace.producers.jobs.errors import JobCancelled, JobFailed, JobTimeout
-from headrace.producers.jobs.progress import Estimator, Progress
 
 if TYPE_CHECKING:
-    from headrace.results_store.jobs.records import BadRow, JobRow
+    from headrace.results_store.jobs.progress import Progress
+    from headrace.results_store.jobs.records import JobError, JobRow
 
 #: How often `watch` and `wait` read the ledger. Each reading is one query over sums.
 WATCH_S: Final = 0.5
@@ -35,7 +37,7 @@ class JobBase:
         self._desk = desk
         self._row = row
         self.step = step
-        self._estimator = Estimator()
+        self._share = 0.0
 
     @property
     def uuid(self) -> uuid.UUID:
@@ -82,30 +84,33 @@ class JobBase:
         """When the job was created."""
         return self._row.created_at
 
-    def explained(self, progress: Progress) -> str:
-        """Return why the job failed, with the option that decides what happens next; "" if it didn't."""
-        return why_failed(progress.error)
-
     def __repr__(self) -> str:
         """Return id, model and output."""
         return f"<{type(self).__name__} {self.id} {self.model} → {self.output}>"
 
     def _read(self) -> Progress:
-        return self._desk.progress(self._row.id, self._estimator)
+        """Read the ledger; `share` never goes down for whoever watches."""
+        progress = self._desk.progress(self._row.id)
+        if progress.share is None:
+            return progress
+        # Of two readings at the same time by two threads either may come first; a maximum is right in any order.
+        self._share = max(self._share, progress.share)
+        return msgspec.structs.replace(progress, share=self._share)
 
 
 def has_ended(progress: Progress) -> bool:
     """Return whether nothing more happens by itself; a paused job waits for somebody."""
-    return progress.state in ENDED
+    return progress.job.state in ENDED
 
 
 def check_end(progress: Progress) -> Progress:
     """Return the progress of a job that succeeded. Raises JobFailed, JobCancelled."""
-    if progress.state == JobState.FAILED:
-        raise JobFailed(f"job {progress.name} failed: {why_failed(progress.error)}")
-    if progress.state == JobState.CANCELLED:
+    job = progress.job
+    if job.state is JobState.FAILED:
+        raise JobFailed(f"job {short(job)} failed: {why_failed(job.error)}")
+    if job.state is JobState.CANCELLED:
         raise JobCancelled(
-            f"job {progress.name} was cancelled after {progress.counts.rows:,} rows, which are kept; the same command "
+            f"job {short(job)} was cancelled after {progress.rows_done:,} rows, which are kept; the same command "
             "again runs what is missing"
         )
     return progress
@@ -113,9 +118,8 @@ def check_end(progress: Progress) -> Progress:
 
 def not_in_time(progress: Progress, timeout_s: float) -> JobTimeout:
     """Return the error of a job that has not ended in time."""
-    return JobTimeout(
-        f"job {progress.name} is {progress.state} after {timeout_s:g} s, {progress.share:.1%} done; it goes on"
-    )
+    done = "" if progress.share is None else f", {progress.share:.1%} done"
+    return JobTimeout(f"job {short(progress.job)} is {progress.job.state} after {timeout_s:g} s{done}; it goes on")
 
 
 class Job(JobBase):
@@ -123,7 +127,7 @@ class Job(JobBase):
 
     def status(self) -> str:
         """Return the state: planning, running, paused, finalizing, succeeded, failed, cancelling, cancelled."""
-        return self.progress().state
+        return self.progress().job.state
 
     def progress(self) -> Progress:
         """Read how far the job is."""
@@ -139,7 +143,7 @@ class Job(JobBase):
             time.sleep(every_s)
 
     def wait(self, timeout_s: float | None = None) -> Progress:
-        """Wait until the job has succeeded, and return its last progress; rows may be bad (`counts.rows_bad`).
+        """Wait until the job has succeeded, and return its last progress; rows may be bad (`rows_bad`).
 
         Raises JobFailed, JobCancelled; JobTimeout after `timeout_s`, when the job goes on.
         """
@@ -155,21 +159,21 @@ class Job(JobBase):
 
     def pause(self) -> None:
         """Let running shards publish what is done, and start no others until `resume`."""
-        self._desk.pause(self._row.id)
+        self._desk.pause(self._row)
 
     def resume(self) -> None:
         """Go on with a paused, failed or cancelled job; only what is missing runs."""
-        self._desk.resume(self._row.id)
+        self._desk.resume(self._row)
 
     def cancel(self) -> None:
         """Stop the job; what is done is kept."""
-        self._desk.cancel(self._row.id)
+        self._desk.cancel(self._row)
 
     def retry(self) -> int:
         """Run the bad rows of a job that has ended once more; return how many."""
-        return self._desk.retry(self._row.id)
+        return self._desk.retry(self._row)
 
-    def errors(self, limit: int = ERRORS) -> list[BadRow]:
+    def errors(self, limit: int = ERRORS) -> list[JobError]:
         """Return bad rows in the order of the input."""
         return self._desk.errors(self._row.id, limit)
 

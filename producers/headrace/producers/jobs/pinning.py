@@ -14,7 +14,7 @@ from headrace.queueing.consumer.serving import Served
 
 
 class Pin(NamedTuple):
-    """A version of a model and its package. checksum: `Manifest.checksum`, "" where neither workers nor disk tell."""
+    """A version of a model and its package. checksum: `Manifest.checksum`."""
 
     version: str
     checksum: str
@@ -33,6 +33,8 @@ def pin(served: Sequence[Served], directory: ModelDirectory, model: str, version
     if matching:
         newest = max(matching, key=lambda each: (version_key(each.version), each.version))
         checksum = newest.checksum or _checksum_on_disk(directory, model, newest.version)
+        if not checksum:
+            raise PackageError(f"the workers of model {model!r} don't announce which package they serve; upgrade them")
         return Pin(newest.version, checksum, newest.signature)
     try:
         package = directory.get(model, wanted)

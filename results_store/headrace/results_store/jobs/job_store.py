@@ -30,11 +30,12 @@ JOINING_TIME: Final = """
 _CREATE: Final = f"""
     INSERT INTO headrace_jobs AS j (
         id, key, name, spec, model, version, package_sha256, state,
-        priority, weight, max_errors, workers, max_rows_per_s, start_time_s
+        priority, weight, max_errors, workers, max_rows_per_s, dry_run, start_time_s
     )
     VALUES (
         %(id)s, %(key)s, %(name)s, %(spec)s::jsonb, %(model)s, %(version)s, %(package_sha256)s, 'planning',
-        %(priority)s, %(weight)s, %(max_errors)s, %(workers)s, %(max_rows_per_s)s, {JOINING_TIME}
+        %(priority)s, %(weight)s, %(max_errors)s, %(workers)s, %(max_rows_per_s)s, %(dry_run)s,
+        {JOINING_TIME}
     )
     ON CONFLICT (key) DO NOTHING
     RETURNING {JOB_COLUMNS}
@@ -156,7 +157,8 @@ def checked_options(options: JobOptions) -> Mapping[str, Any]:
 def _values(new: NewJob) -> dict[str, Any]:
     return {
         "id": new_uuid(),
-        "key": new.spec.key(),
+        # A dry run is no other job's, not even an earlier dry run's.
+        "key": None if new.options.dry_run else new.spec.key(),
         "name": storable(new.name),
         "spec": msgspec.json.encode(new.spec).decode(),
         "model": new.spec.model,

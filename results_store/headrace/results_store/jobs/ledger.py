@@ -8,6 +8,7 @@ from typing import Self
 from headrace.results_store.database.bounded import ANSWER_S
 from headrace.results_store.jobs.connection import LedgerConnection
 from headrace.results_store.jobs.control import JobControl
+from headrace.results_store.jobs.dry_runs import DryRuns
 from headrace.results_store.jobs.finishing import Finishes
 from headrace.results_store.jobs.job_store import JobStore
 from headrace.results_store.jobs.planning import Plans
@@ -21,9 +22,9 @@ from headrace.results_store.jobs.sweeping import Sweep
 class Ledger:
     """The ledger of bulk jobs. For one thread; each call is one short transaction or a few.
 
-    jobs: create and find jobs. control: pause, cancel, retry them. progress: how far they are. plans: plan them.
-    claims: take shards. running: keep or give up claims. completions: end shards. finishes: publish manifests.
-    sweep: what waits for workers. All raise StoreUnavailable.
+    jobs: create and find jobs. control: pause, cancel, retry them. progress: how far they are. dry_runs: what these
+    found. plans: plan jobs. claims: take shards. running: keep or give up claims. completions: end shards. finishes:
+    publish manifests. sweep: what waits for workers. All raise StoreUnavailable.
     """
 
     def __init__(self, database_url: str, timeout_s: float = ANSWER_S) -> None:
@@ -35,6 +36,7 @@ class Ledger:
         self.jobs = JobStore(self._connection)
         self.control = JobControl(self._connection)
         self.progress = ProgressStore(self._connection)
+        self.dry_runs = DryRuns(self._connection)
         self.plans = Plans(self._connection)
         self.claims = Claims(self._connection)
         self.running = RunningShards(self._connection)

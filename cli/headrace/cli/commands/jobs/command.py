@@ -18,6 +18,7 @@ from headrace.cli.terminal.options import settings_with
 if TYPE_CHECKING:
     from headrace.producers import Job
     from headrace.producers.jobs.desk import JobDesk
+    from headrace.results_store.jobs.records import JobError
 
 app = typer.Typer(no_args_is_help=True, help="List, watch, pause, resume, cancel and retry bulk jobs.")
 
@@ -37,13 +38,10 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs to show.")] = _SHOWN, as_json: Json = False
 ) -> None:
     """List bulk jobs, the newest first."""
-    from headrace.producers.jobs.job import Job
-
     with _desk() as desk:
-        jobs = [Job(desk, row) for row in desk.newest(limit)]
-        found = [(job, job.progress()) for job in jobs]
+        found = desk.newest(limit)
     if as_json:
-        print_json([_document(job, progress) for job, progress in found])
+        print_json(found)
     else:
         print_jobs(found)
 
@@ -59,9 +57,9 @@ def show(
         progress = found.progress()
         bad = found.errors(errors) if errors else []
     if as_json:
-        print_json({**_document(found, progress), "errors": [_error(one) for one in bad]})
+        print_json({**msgspec.to_builtins(progress), "errors": [_error(one) for one in bad]})
     else:
-        print_job(found, progress, bad)
+        print_job(progress, bad)
 
 
 @app.command()
@@ -133,13 +131,7 @@ def _job(reference: str) -> Iterator[Job]:
         yield Job(desk, desk.find(reference))
 
 
-def _document(job: Job, progress: object) -> dict[str, Any]:
-    """Return a job for programs: its progress, and what it was asked to do."""
-    about = {"created_at": job.created_at, "spec": job.spec, "options": job.options}
-    return {**msgspec.to_builtins(progress), **msgspec.to_builtins(about)}
-
-
-def _error(one: Any) -> dict[str, Any]:
+def _error(one: JobError) -> dict[str, Any]:
     """Return a bad row for programs; its input as text where it is text."""
     plain: dict[str, Any] = msgspec.structs.asdict(one)
     plain["input"] = one.input.decode("utf-8", "replace")

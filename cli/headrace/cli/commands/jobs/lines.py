@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from headrace.contracts.formatting import sized
 from headrace.contracts.jobs import STORE, JobState
-from headrace.producers.jobs.progress import Counts, Progress
+from headrace.producers.jobs.attaching import short
+
+if TYPE_CHECKING:
+    from headrace.results_store.jobs.progress import Progress
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _DAY: Final = 86_400
+
+#: States in which shards run or are to run.
+_GOING: Final = frozenset({JobState.PLANNING, JobState.RUNNING})
 
 
 def duration(seconds: float) -> str:
@@ -25,11 +31,11 @@ def duration(seconds: float) -> str:
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
 
 
-def span(eta_s: tuple[float, float] | None) -> str:
+def span(seconds: tuple[float, float] | None) -> str:
     """Return a range of times: `2 min 05 s to 3 min 10 s`; "" if it is unknown."""
-    if eta_s is None:
+    if seconds is None:
         return ""
-    low, high = map(duration, eta_s)
+    low, high = map(duration, seconds)
     return low if low == high else f"{low} to {high}"
 
 
@@ -38,39 +44,45 @@ def percent(share: float) -> str:
     return f"{int(share * 1000) / 10:.1f} %"
 
 
-def amount(counts: Counts) -> str:
+def done(progress: Progress) -> str:
+    """Return how much of the whole is done; "" while nobody knows the whole."""
+    return "" if progress.share is None else percent(progress.share)
+
+
+def amount(progress: Progress) -> str:
     """Return how much is done of how much; "≥" where more may be found."""
-    if counts.planned and counts.rows_total >= 0:
-        return f"{counts.rows:,} of {counts.rows_total:,} rows"
-    at_least = "" if counts.planned else "≥ "
-    done = f"{counts.rows:,} rows, {sized(counts.bytes_done)} of {at_least}{sized(counts.bytes_total)}"
-    return done if counts.planned else f"{done}, still planning"
+    if progress.rows_total is not None:
+        return f"{progress.rows_done:,} of {progress.rows_total:,} rows"
+    at_least = progress.bytes_total is None
+    whole = progress.bytes_planned if progress.bytes_total is None else progress.bytes_total
+    text = f"{progress.rows_done:,} rows, {sized(progress.bytes_done)} of {'≥ ' if at_least else ''}{sized(whole)}"
+    return text if progress.job.plan_done else f"{text}, still planning"
 
 
 def progress_line(progress: Progress) -> str:
     """Return the progress in one line, without the job's name."""
-    counts = progress.counts
-    parts = [progress.state, percent(progress.share), amount(counts)]
-    if progress.rows_per_s and progress.state not in {JobState.PAUSED, JobState.CANCELLED, JobState.FAILED}:
+    state = progress.job.state
+    parts = [str(state), done(progress), amount(progress)]
+    if progress.rows_per_s and state in _GOING:
         parts.append(f"{progress.rows_per_s:,.0f} rows/s")
-    left = span(progress.eta_s)
-    if left and progress.state in {JobState.PLANNING, JobState.RUNNING}:
+    left = span(progress.remaining_s)
+    if left and state in _GOING:
         parts.append(f"{left} left")
-    if counts.rows_bad:
-        parts.append(f"{counts.rows_bad:,} bad")
-    return " · ".join(parts)
+    if progress.rows_bad:
+        parts.append(f"{progress.rows_bad:,} bad")
+    return " · ".join(filter(None, parts))
 
 
 def end_lines(progress: Progress) -> list[str]:
     """Return what is told of a job that has succeeded."""
-    counts = progress.counts
-    skipped = f", {counts.rows_skipped:,} skipped" if counts.rows_skipped else ""
-    took = f" in {duration(counts.active_s)}" if counts.active_s else ""
-    lines = [f"{counts.rows_ok:,} rows scored{skipped}{took}; output: {progress.output}"]
-    if counts.rows_bad:
-        where = "" if progress.output == STORE else f", which are listed in {progress.output.rstrip('/')}/_errors"
+    job, output = progress.job, progress.job.spec.output
+    skipped = f", {progress.rows_skipped:,} skipped" if progress.rows_skipped else ""
+    took = f" in {duration((job.finished_at - job.created_at).total_seconds())}" if job.finished_at else ""
+    lines = [f"{progress.rows_ok:,} rows scored{skipped}{took}; output: {output}"]
+    if progress.rows_bad:
+        where = "" if output == STORE else f", which are listed in {output.rstrip('/')}/_errors"
         lines.append(
-            f"{counts.rows_bad:,} bad rows{where}; `headrace jobs show {progress.name}` shows why, "
-            f"`headrace jobs retry {progress.name}` runs them again"
+            f"{progress.rows_bad:,} bad rows{where}; `headrace jobs show {short(job)}` shows why, "
+            f"`headrace jobs retry {short(job)}` runs them again"
         )
     return lines

@@ -7,63 +7,72 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from headrace.cli.commands.jobs.lines import amount, percent, span
+from headrace.cli.commands.jobs.lines import amount, done, span
 from headrace.cli.terminal.console import out, print_fields, print_table
 from headrace.contracts.formatting import sized
 from headrace.contracts.jobs import DryRun
-from headrace.producers.jobs.progress import Progress, WorkerShare
+from headrace.producers.jobs.attaching import short, why_failed
 
 if TYPE_CHECKING:
-    from headrace.producers import Job
-    from headrace.results_store.jobs.records import BadRow
+    from headrace.results_store.jobs.progress import Progress, WorkerSeconds
+    from headrace.results_store.jobs.records import JobError
 
 #: Characters of a value in a table of rows; embeddings have thousands of numbers.
 _CELL: Final = 60
 
-_WORKER_COLUMNS: Final = ("worker", "shards", "rows", "read", "read (s)", "decode (s)", "infer (s)", "write (s)")
+_WORKER_COLUMNS: Final = (
+    "worker",
+    "running",
+    "shards",
+    "rows",
+    "read",
+    "read (s)",
+    "decode (s)",
+    "infer (s)",
+    "write (s)",
+)
 
 
-def print_jobs(found: Sequence[tuple[Job, Progress]]) -> None:
+def print_jobs(found: Sequence[Progress]) -> None:
     """Print jobs, one a line."""
     rows = [
         (
-            job.name,
-            job.model,
-            progress.state,
-            percent(progress.share),
-            progress.counts.rows,
-            round(progress.rows_per_s),
-            progress.counts.rows_bad,
-            job.created_at.astimezone().strftime("%Y-%m-%d %H:%M"),
-            job.output,
+            short(one.job),
+            one.job.spec.model,
+            one.job.state,
+            done(one),
+            one.rows_done,
+            round(one.rows_per_s),
+            one.rows_bad,
+            one.job.created_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+            "dry run" if one.job.options.dry_run else one.job.spec.output,
         )
-        for job, progress in found
+        for one in found
     ]
     columns = ("job", "model", "state", "done", "rows", "rows/s", "bad", "created", "output")
     print_table(columns, rows, "no jobs; `headrace score MODEL INPUT` starts one")
 
 
-def print_job(job: Job, progress: Progress, bad: Sequence[BadRow]) -> None:
+def print_job(progress: Progress, bad: Sequence[JobError]) -> None:
     """Print all about one job."""
-    counts = progress.counts
-    spec = job.spec
+    job = progress.job
     fields: list[tuple[str, object]] = [
         ("job", job.id),
-        *([("name", job.name)] if job.name not in job.id else []),
-        ("model", f"{job.model} {job.version}"),
-        *(("input", each) for each in spec.inputs),
-        ("output", job.output),
-        ("state", progress.state),
-        *([("error", job.explained(progress))] if progress.error else []),
-        ("done", f"{percent(progress.share)}, {amount(counts)}"),
-        ("rows", f"{counts.rows_ok:,} ok, {counts.rows_bad:,} bad, {counts.rows_skipped:,} skipped"),
-        (
-            "shards",
-            f"{counts.shards_done:,} done, {counts.shards_running:,} running, {counts.shards_pending:,} waiting",
-        ),
+        *([("name", job.name)] if job.name else []),
+        ("model", f"{job.spec.model} {job.version}"),
+        *(("input", each) for each in job.spec.inputs),
+        ("output", job.spec.output),
+        ("state", job.state),
+        *([("error", why_failed(job.error))] if job.error else []),
+        ("done", ", ".join(filter(None, (done(progress), amount(progress))))),
+        ("rows", f"{progress.rows_ok:,} ok, {progress.rows_bad:,} bad, {progress.rows_skipped:,} skipped"),
+        ("shards", _shards(progress)),
         ("rows/s", f"{progress.rows_per_s:,.0f}"),
-        *([("left", span(progress.eta_s))] if progress.eta_s else []),
+        *([("left", span(progress.remaining_s))] if progress.remaining_s else []),
+        ("read", sized(progress.bytes_read)),
+        ("written", sized(progress.part_bytes)),
         ("created", job.created_at.astimezone().isoformat(timespec="seconds")),
+        *([("finished", job.finished_at.astimezone().isoformat(timespec="seconds"))] if job.finished_at else []),
     ]
     print_fields(fields)
     if progress.workers:
@@ -72,12 +81,17 @@ def print_job(job: Job, progress: Progress, bad: Sequence[BadRow]) -> None:
         print_table(("file", "row", "line", "stage", "type", "message"), map(_bad_row, bad), "")
 
 
-def _worker_row(one: WorkerShare) -> tuple[object, ...]:
+def _shards(progress: Progress) -> str:
+    return f"{progress.shards_done:,} done, {progress.shards_running:,} running, {progress.shards_waiting:,} waiting"
+
+
+def _worker_row(one: WorkerSeconds) -> tuple[object, ...]:
+    rows = one.rows_ok + one.rows_bad + one.rows_skipped
     seconds = (one.read_s, one.decode_s, one.infer_s, one.write_s)
-    return (one.worker, one.shards, one.rows, sized(one.bytes_read), *seconds)
+    return (one.worker, one.running, one.shards, rows, sized(one.bytes_read), *seconds)
 
 
-def _bad_row(one: BadRow) -> tuple[object, ...]:
+def _bad_row(one: JobError) -> tuple[object, ...]:
     return (one.file_no, one.row, one.line or None, one.stage, one.type, one.message)
 
 

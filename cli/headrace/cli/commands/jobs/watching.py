@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 import typer
@@ -16,7 +16,9 @@ from headrace.cli.commands.jobs.lines import progress_line
 from headrace.cli.terminal.console import err, say
 from headrace.contracts.jobs import JobState
 from headrace.producers.jobs.job import Job
-from headrace.producers.jobs.progress import Progress
+
+if TYPE_CHECKING:
+    from headrace.results_store.jobs.progress import Progress
 
 #: Outside of a terminal, a line this often, and whenever the state changes.
 _LINE_S: Final = 10.0
@@ -24,7 +26,7 @@ _LINE_S: Final = 10.0
 #: A job on which nobody works for so long makes one ask whether there is anybody.
 _LONELY_S: Final = 5.0
 
-Show: TypeAlias = Callable[[Progress], None]
+Show: TypeAlias = "Callable[[Progress], None]"
 
 
 def watched(job: Job, readings: Iterable[Progress], *, as_json: bool = False) -> Iterator[Progress]:
@@ -51,7 +53,7 @@ def _shown(name: str) -> Iterator[Show]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), _text("what"))
     with Bars(*columns, console=console, transient=True) as bars:
         task = bars.add_task(name, total=1.0, what="")
-        yield lambda progress: bars.update(task, completed=progress.share, what=progress_line(progress))
+        yield lambda progress: bars.update(task, completed=progress.share or 0.0, what=progress_line(progress))
 
 
 def _text(field: str) -> TextColumn:
@@ -68,9 +70,9 @@ class _Lines:
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.state == self._state and now - self._at < _LINE_S:
+        if progress.job.state == self._state and now - self._at < _LINE_S:
             return
-        self._at, self._state = now, progress.state
+        self._at, self._state = now, progress.job.state
         say(f"{self._name}: {progress_line(progress)}")
 
 
@@ -83,7 +85,7 @@ class _Lonely:
         self._said = False
 
     def __call__(self, progress: Progress) -> None:
-        if progress.state not in {JobState.PLANNING, JobState.RUNNING} or progress.counts.shards_running:
+        if progress.job.state not in {JobState.PLANNING, JobState.RUNNING} or progress.shards_running:
             self._since = time.monotonic()
         if self._said or time.monotonic() - self._since < _LONELY_S:
             return
