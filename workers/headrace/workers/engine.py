@@ -69,7 +69,9 @@ class Engine:
             check_every=settings.check_every,
         )
         self._window = Window(self.models, lambda: self._executor.running, settings.claimed_bytes)
-        self.bulk = make_bulk(settings, worker, self.models, self._executor, revoked=revoked, monitor=self.monitor)
+        self.bulk = make_bulk(
+            settings, worker, self.models, self._executor, revoked=revoked, monitor=self.monitor, loop=loop
+        )
         self.claims = ClaimGate(self._window, self._outbox, loop, tickets=self.bulk.room)
         self._lookup = RedeliveryLookup(
             StoreReader(settings.require_database_url(), pool_size=1, timeout_s=settings.database_timeout_s),

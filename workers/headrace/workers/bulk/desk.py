@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ class Desk:
         self.worker: Final = worker
         self.models: Final = ModelDirectory(settings.models)
         self.stopping: Final = threading.Event()
-        self.scratch: Final = Path(settings.bulk_scratch)
+        self.scratch: Final = settings.bulk_scratch or Path(tempfile.gettempdir()) / "headrace-scratch"
         self._changed = threading.Condition()
         self._changes = 0
         self._away = threading.Event()

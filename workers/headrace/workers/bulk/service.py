@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container
-from typing import Final
 
 from headrace.contracts import Settings
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.execution import BulkExecution
 from headrace.workers.bulk.keeper import Keeper
+from headrace.workers.bulk.making import TICKETS
 from headrace.workers.bulk.planning import Planning
-from headrace.workers.bulk.slots import Shown, Slots
+from headrace.workers.bulk.shown import Shown
+from headrace.workers.bulk.slots import Slots
 from headrace.workers.execution.executor import Executor
 from headrace.workers.models.table import ModelTable
-
-#: Tickets that are claimed at once; each is done with as soon as it has come.
-TICKETS: Final = 8
 
 
 class BulkService:
@@ -65,25 +63,4 @@ class BulkService:
         while not self._slots.join(0.05):
             if hurried() or time.monotonic() >= deadline:
                 return False
-        return True
-
-
-class NoBulk:
-    """A worker without the libraries of bulk jobs, or without a use for them."""
-
-    def start(self) -> None:
-        """Do nothing."""
-
-    def wake(self) -> None:
-        """Do nothing."""
-
-    def room(self) -> int:
-        """Return 0: no ticket is claimed."""
-        return 0
-
-    def stop(self) -> None:
-        """Do nothing."""
-
-    def join(self, deadline: float, hurried: Callable[[], bool] = lambda: False) -> bool:  # noqa: ARG002
-        """Return True at once."""
         return True

@@ -20,6 +20,7 @@ from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.execution import BulkExecution, ShardInference
 from headrace.workers.bulk.opening import OpenJobs
+from headrace.workers.bulk.shown import Shown
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.served_model import ServedModel
 from headrace.workers.models.table import ModelTable
@@ -30,22 +31,12 @@ logger = logging.getLogger(__name__)
 #: A slot that has nothing while another one runs looks again after this time: there may be something to claim ahead.
 LOOK_S: Final = 1.0
 
-#: A shard that failed for a reason that may pass is left alone for this long, doubled with each attempt, up to the latter.
+#: A shard that failed for a reason that may pass is left alone for this long, doubled each time, up to the latter.
 DELAY_S: Final = 2.0
 LONGEST_DELAY_S: Final = 60.0
 
 #: A shard that failed so often for reasons that should pass fails its job: they don't.
 MOST_ATTEMPTS: Final = 20
-
-
-class Shown:
-    """What Flower is shown of shards; replaced by the worker's monitor."""
-
-    def started(self, claim: Claim) -> None:
-        """Show that a shard runs."""
-
-    def ended(self, claim: Claim, outcome: ShardResult | HeadraceError | None, seconds: float) -> None:
-        """Show what came of it: a result, an error, or None when it was given up."""
 
 
 class Slots:
