@@ -17,11 +17,21 @@ from headrace.bulk.sinks.formats.opening import open_part
 from headrace.bulk.sinks.output.identity import PartIdentity
 from headrace.bulk.sinks.output.names import part_name
 from headrace.bulk.sinks.output.publication import PublishedPart, publish_part
-from headrace.bulk.storage.base import Storage
+from headrace.bulk.storage.base import InputMissing, Storage
 from headrace.contracts.jobs import JobOptions, JobState, ScoreSpec
 from headrace.results_store.jobs.records import InputFile, JobError, JobRow, Part, Slice, Sums
 
 NOON = dt.datetime(2026, 11, 30, 12, tzinfo=dt.UTC)
+
+
+class All:
+    """The choice of every object, hidden or not."""
+
+    def file(self, name: str) -> bool:
+        return bool(name)
+
+    def folder(self, name: str) -> bool:
+        return bool(name)
 
 
 @dataclass
@@ -126,8 +136,19 @@ class FinishedJob:
 
     def names(self) -> list[str]:
         """Return all that lies in the output folder, hidden or not."""
-        root = Path(self.folder)
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+        try:
+            pages = list(self.storage.pages(self.folder, chosen=All()))
+        except InputMissing:
+            return []
+        return [info.uri.removeprefix(f"{self.folder}/") for page in pages for info in page]
+
+    def content(self) -> dict[str, bytes]:
+        """Return what all objects in the output folder hold."""
+        found = {}
+        for name in self.names():
+            with self.storage.open(f"{self.folder}/{name}") as file:
+                found[name] = file.read()
+        return found
 
 
 def bad_row(file_no: int, row: int, shard: int, retry: int = 0, content: bytes = b'{"x":"a"}') -> JobError:
