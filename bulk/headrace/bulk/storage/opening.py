@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from headrace.bulk.storage.base import BadLocation, Storage
+from headrace.bulk.storage.base import Storage
 from headrace.bulk.storage.local.files import LocalStorage
 from headrace.bulk.storage.objects.connecting import bucket_and_key, is_object_store
 from headrace.bulk.storage.roots import Roots
@@ -26,7 +26,7 @@ class Storages:
     def of(self, uri: str) -> Storage:
         """Return the storage that a location is in. Raises BadLocation; RootRefused if it is not below the roots."""
         found = self._roots.check(canonical(uri))
-        key = bucket_and_key(found)[0] if is_object_store(found) else split(found).scheme
+        key = _place(found)
         if key not in self._open:
             self._open[key] = open_storage(found, self._roots, self._timeout_s)
         return self._open[key]
@@ -45,4 +45,14 @@ def open_storage(uri: str, roots: Roots, timeout_s: float = DEFAULT_TIMEOUT_S) -
         from headrace.bulk.storage.objects.bucket import BucketStorage
 
         return BucketStorage(bucket_and_key(found)[0], roots, timeout_s)
-    raise BadLocation(f"{location.scheme}:// can't be read yet ({timeout_s})")
+    from headrace.bulk.storage.filesystems.filesystem import FilesystemStorage
+
+    return FilesystemStorage(found, roots, timeout_s)
+
+
+def _place(uri: str) -> str:
+    """Return what has one storage: a bucket, a server, or all local files."""
+    if is_object_store(uri):
+        return bucket_and_key(uri)[0]
+    location = split(uri)
+    return "" if location.is_local else f"{location.scheme}://{location.host}"

@@ -21,9 +21,9 @@ from headrace.bulk.storage.base import (
 from headrace.bulk.storage.objects.connecting import bucket_and_key, connect
 from headrace.bulk.storage.objects.errors import Conflict, translated
 from headrace.bulk.storage.objects.listing import Listing
-from headrace.bulk.storage.objects.ranged import RangedFile
 from headrace.bulk.storage.objects.retrying import patiently
 from headrace.bulk.storage.ordering import Visible
+from headrace.bulk.storage.ranged import RangedFile
 from headrace.bulk.storage.reading import InputReader, input_changed
 from headrace.bulk.storage.roots import Roots
 from headrace.bulk.storage.uris import canonical, relative

@@ -27,6 +27,9 @@ _CREDENTIALS: Final = {
 #: Where obstore looks for credentials when the environment has none.
 _METADATA: Final = ("169.254.169.254", "169.254.170.2", "metadata.google.internal", "/latest/api/token")
 
+#: Where credentials belong.
+_WHERE: Final = "in their environment (AWS_*, GOOGLE_*, AZURE_*)"
+
 _TRANSIENT: Final = {408, 425, 429}
 
 
@@ -57,25 +60,25 @@ def error_of(uri: str, exc: Exception) -> HeadraceError:
     """Return the error for what obstore raised, told by the status and the code that the store answered with."""
     text = str(exc)
     status = _status(exc, text)
-    why = _reason(text, status)
-    if status == 404:
-        return InputMissing(f"there is no {quoted(uri)}{why}; check bucket and path, as the workers see them")
-    if status in (401, 403) or _code(text) in _CREDENTIALS:
-        return AccessDenied(
-            f"{quoted(uri)}: access denied{why}; give the workers valid credentials in their environment (AWS_*, "
-            "GOOGLE_*, AZURE_*) that may use it"
-        )
-    if any(host in text for host in _METADATA):
-        return AccessDenied(
-            f"{quoted(uri)}: the workers have no credentials; set AWS_*, GOOGLE_* or AZURE_* in their environment"
-        )
-    if status in (301, 307):
-        return BadLocation(f"{quoted(uri)} is in another region{why}; set AWS_REGION of the workers")
     if status == 501:
         return _no_conditions(uri)
+    kind, what, remedy = _kind(status, text)
+    return kind(f"{quoted(uri)}: {what}{_reason(text, status)}; {remedy}")
+
+
+def _kind(status: int, text: str) -> tuple[type[HeadraceError], str, str]:
+    """Return the class of an error, what happened, and what a person does about it."""
+    if status == 404:
+        return InputMissing, "there is no such object or bucket", "check the location, as the workers see it"
+    if status in (401, 403) or _code(text) in _CREDENTIALS:
+        return AccessDenied, "access denied", f"give the workers valid credentials that may use it, {_WHERE}"
+    if any(host in text for host in _METADATA):
+        return AccessDenied, "the workers have no credentials", f"set them {_WHERE}"
+    if status in (301, 307):
+        return BadLocation, "the bucket is in another region", "set AWS_REGION of the workers"
     if 400 <= status < 500 and status not in _TRANSIENT:
-        return BadLocation(f"{quoted(uri)}: the store refused the request{why}; check the location")
-    return StorageUnavailable(f"{quoted(uri)}: the store can't be reached{why}; the job waits and tries again")
+        return BadLocation, "the store refused the request", "check the location"
+    return StorageUnavailable, "the store can't be reached", "the job waits and tries again"
 
 
 def _status(exc: Exception, text: str) -> int:
