@@ -58,19 +58,20 @@ class FinishedJob:
             key=key, job=str(self.id), shard=len(self.parts), file_no=file_no, row_start=row_start, rows_ok=rows
         )
 
-    def publish(self, file_no: int, row_start: int, rows: int) -> PublishedPart:
-        """Publish a part, as an attempt does before it says so to the ledger."""
-        identity = self.identity(file_no, row_start, rows)
-        table = pa.RecordBatch.from_pydict({"score": pa.array([float(row) for row in range(rows)], pa.float32())})
+    def publish(self, file_no: int, row_start: int, rows: int | pa.RecordBatch) -> PublishedPart:
+        """Publish a part, as an attempt does before it says so to the ledger. rows: or how many of any."""
+        table = _scores(rows) if isinstance(rows, int) else rows
+        identity = self.identity(file_no, row_start, table.num_rows)
         writer = open_part(self.kind, self.scratch / "part", table.schema)
         writer.write(table)
         local = writer.close(identity.metadata())
         name = part_name(Slice(file_no=file_no, row_start=row_start), self.kind, self.retry)
         return publish_part(self.storage, local, self.folder, name, identity)
 
-    def score(self, file_no: int, row_start: int, rows: int, bad: int = 0) -> PublishedPart:
-        """Publish a part and commit it."""
-        done = self.publish(file_no, row_start, rows)
+    def score(self, file_no: int, row_start: int, table: int | pa.RecordBatch, bad: int = 0) -> PublishedPart:
+        """Publish a part and commit it. table: or how many rows of any."""
+        done = self.publish(file_no, row_start, table)
+        rows = done.identity.rows_ok
         part = Slice(file_no=file_no, row_start=row_start, rows=rows + bad)
         shard = len(self.parts)
         self.parts.append(
@@ -149,6 +150,10 @@ class FinishedJob:
             with self.storage.open(f"{self.folder}/{name}") as file:
                 found[name] = file.read()
         return found
+
+
+def _scores(rows: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"score": pa.array([float(row) for row in range(rows)], pa.float32())})
 
 
 def bad_row(file_no: int, row: int, shard: int, retry: int = 0, content: bytes = b'{"x":"a"}') -> JobError:
