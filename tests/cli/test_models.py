@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headrace.cli.commands.models.explained import EXPLANATIONS, explained_toml
 from headrace.contracts import TensorSpec, read_package
+from headrace.contracts.package.image_recipe import ImageDecode
 from headrace.contracts.package.manifest import BatchingAdvice, Constant, Manifest, StoreAdvice
+from headrace.contracts.package.text_recipe import Tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -22,10 +24,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 TABLES = {
     "": Manifest,
     "inputs.": TensorSpec,
+    "inputs.decode.": ImageDecode,
     "outputs.": TensorSpec,
     "constants.": Constant,
     "batching.": BatchingAdvice,
     "store.": StoreAdvice,
+    "tokenizer.": Tokenizer,
 }
 
 
@@ -174,7 +178,12 @@ def test_the_explained_toml_of_any_manifest_reads_back():
         runtime="onnxruntime",
         file="model.onnx",
         sha256="0" * 64,
-        inputs=(TensorSpec(name='quote " and \\', datatype="FP32", shape=(-1, 2), symbols=("länge", "")),),
+        inputs=(
+            TensorSpec(name='quote " and \\', datatype="FP32", shape=(-1, 2), symbols=("länge", "")),
+            TensorSpec(name="image", datatype="FP32", shape=(3, 8, 8), decode=ImageDecode(resize=(8, 8), mean=(0.5,))),
+            TensorSpec(name="gray", datatype="FP32", shape=(8, 8), decode=ImageDecode(crop=8, channels="gray")),
+            TensorSpec(name="ids", datatype="INT64", shape=(-1,)),
+        ),
         outputs=(TensorSpec(name="y", datatype="BYTES", per_request=True),),
         constants=(
             Constant(name="sr", datatype="INT64", value=16000),
@@ -183,6 +192,7 @@ def test_the_explained_toml_of_any_manifest_reads_back():
         ),
         files={"weights/a b.bin": "1" * 64},
         labels=("a, b", 'say "c"'),
+        tokenizer=Tokenizer(file="tokenizer.json", ids="ids", max_length=128),
         batching=BatchingAdvice(row_sizes=(8, 64)),
         store=StoreAdvice(outputs="binary", keep=("y",)),
         provenance={"source": "x", "steps": [{"step": "prune", "kept": None}], "trial": {"verdict": "independent"}},

@@ -146,8 +146,29 @@ class Settings(BaseSettings):
         description="Bytes of outputs that a worker holds while Postgres is away; at either bound it starts no further "
         "batch. A single batch may be larger.",
     )
+    bulk_roots: str = Field("", description="Locations below which bulk jobs read and write.")
+    bulk_timeout_s: float = Field(30.0, ge=1, le=3600, description="Silence.")
+    bulk_scratch: Path = Field(Path("/tmp/headrace-scratch"), description="Scratch.")
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
+    )
+    bulk_roots: str = Field(
+        "",
+        description="Folders and URIs below which workers read the inputs of bulk jobs and write their outputs, "
+        "separated by commas; colons do where there is no comma. Nothing else is touched. Without any, workers of the "
+        "local stack may use all local files, and others none.",
+    )
+    bulk_timeout_s: float = Field(
+        30.0,
+        ge=2,
+        le=3600,
+        description="Time without an answer after which an object store counts as unavailable. A bulk job waits then, "
+        "and tries again.",
+    )
+    bulk_scratch: Path | None = Field(
+        None,
+        description="Folder in which workers write the parts of bulk jobs before they are published; on the disk of "
+        "the outputs, publishing needs no copy.",
     )
 
     def require_broker_url(self) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headrace.contracts.errors import PackageError, SignatureMismatch, UnknownModel, quoted
 from headrace.contracts.package.signature import Signature, TensorSpec
+from headrace.contracts.package.text_recipe import Tokenizer
 from headrace.contracts.tensors.codec import as_array
 
 MANIFEST: Final = "model.toml"
@@ -114,7 +115,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     file: path of the model file, relative to the package's folder. sha256: its checksum, in hex.
     files: other files that the model file needs, such as weights: path → checksum.
     constants: inputs of the model file that the package sets. labels: class names in the order of the output's last
-    dimension. provenance: how the model came to be.
+    dimension. tokenizer: how bulk jobs make inputs of text. provenance: how the model came to be.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     constants: tuple[Constant, ...] = ()
     files: dict[str, str] = {}
     labels: tuple[str, ...] = ()
+    tokenizer: Tokenizer | msgspec.UnsetType = msgspec.UNSET
     batching: BatchingAdvice = BatchingAdvice()
     store: StoreAdvice = StoreAdvice()
     provenance: dict[str, Any] = {}
@@ -250,6 +252,7 @@ def read_package(folder: Path) -> ModelPackage:
     if manifest.version == LATEST:
         raise PackageError(f"{path} has the version {LATEST!r}, which asks for the newest; name it otherwise")
     _check_tensors(path, manifest)
+    _check_tokenizer(path, manifest)
     for file in (manifest.file, *manifest.files):
         _check_file(path, folder, file)
     return ModelPackage(folder=folder, manifest=manifest)
@@ -266,7 +269,7 @@ def _without_none(value: Any) -> Any:
     """Drop the None values of a record, which TOML can't express."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_without_none(item) for item in value if item is not None]
     return value
 
@@ -303,6 +306,22 @@ def _check_tensors(path: Path, manifest: Manifest) -> None:
             raise PackageError(f"{path} lists no {kind}")
         if len(set(names)) != len(names):
             raise PackageError(f"{path} lists the same name twice among its {kind}")
+    if any(spec.decode for spec in manifest.outputs):
+        raise PackageError(f"{path} has a decode among its outputs; only inputs are made of images")
+
+
+def _check_tokenizer(path: Path, manifest: Manifest) -> None:
+    tokenizer = manifest.tokenizer
+    if tokenizer is msgspec.UNSET:
+        return
+    try:
+        tokenizer.check(manifest.inputs)
+    except PackageError as exc:
+        raise PackageError(f"{path} is wrong: {exc.message}") from None
+    if tokenizer.file not in manifest.files:
+        raise PackageError(
+            f"{path}: [tokenizer] has the file {quoted(tokenizer.file)}, whose checksum is missing from [files]"
+        )
 
 
 def version_key(version: str) -> tuple[tuple[int, int, str], ...]:

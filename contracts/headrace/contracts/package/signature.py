@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts.errors import PackageError, SignatureMismatch, quoted
+from headrace.contracts.package.image_recipe import ImageDecode
 from headrace.contracts.tensors.codec import MAX_DIMENSIONS, Tensors, as_array
 from headrace.contracts.tensors.datatypes import FLOATS, all_finite, datatype_of, dtype_of
 
@@ -26,7 +27,8 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     symbols: a name for each size of `shape`, "" for none; sizes of one name are equal throughout a request.
     optional: a request may leave the input out. sequence: the model takes or gives a list of tensors, which a request
     holds stacked along an added first dimension. allow_nan: whether NaN and infinity may occur.
-    sample_shape: sizes in place of `shape` that the model is known to run.
+    sample_shape: sizes in place of `shape` that the model is known to run. decode: how bulk jobs make a row of an
+    encoded image, if they can.
     """
 
     name: str
@@ -40,6 +42,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     any_shape: bool = False
     allow_nan: bool = True
     sample_shape: tuple[int, ...] = ()
+    decode: ImageDecode | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Refuse a datatype that OIP v2 does not have, impossible sizes, and fields that contradict each other."""
@@ -55,6 +58,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise PackageError(f"tensor {self.name!r}: shape {list(self.shape)} may hold sizes above 0, or -1")
         self._check_rows()
         self._check_names()
+        self._check_decode()
 
     def _check_rows(self) -> None:
         if not 0 <= self.rows_at <= len(self.shape):
@@ -82,6 +86,16 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             or any(have < 1 or want not in (-1, have) for want, have in zip(self.shape, self.sample_shape, strict=True))
         ):
             raise PackageError(f"tensor {self.name!r}: sample_shape must be sizes above 0 that fit {list(self.shape)}")
+
+    def _check_decode(self) -> None:
+        if self.decode is msgspec.UNSET:
+            return
+        if self.sequence or self.any_shape:
+            raise PackageError(f"tensor {self.name!r} can't be decoded from images; leave its decode out")
+        try:
+            self.decode.check(self.datatype, self.shape)
+        except PackageError as exc:
+            raise PackageError(f"[inputs.decode] of {self.name!r}: {exc.message}") from None
 
     def describe(self) -> str:
         """Write the spec as people read it, such as `image FP32 [rows, 1, 8, 8]`."""

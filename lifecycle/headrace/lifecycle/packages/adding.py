@@ -13,6 +13,7 @@ import numpy as np
 
 from headrace.contracts import HeadraceError, ModelPackage, PackageError, Tensors, TensorSpec, read_package
 from headrace.contracts.errors import quoted
+from headrace.contracts.package.image_recipe import ImageDecode
 from headrace.contracts.package.manifest import (
     BatchingAdvice,
     Constant,
@@ -25,6 +26,7 @@ from headrace.contracts.package.manifest import (
 from headrace.contracts.tensors.codec import as_array
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.kinds import take_in
+from headrace.lifecycle.packages.preprocessing import with_decoding, with_tokenizer
 from headrace.lifecycle.packages.trial.decision import decide
 from headrace.lifecycle.packages.trial.given_sample import check_sample
 from headrace.lifecycle.packages.trial.proof import Terms
@@ -47,7 +49,8 @@ class PackageOptions(TypedDict, total=False):
     rows_at: tensor → the dimension that holds its rows (found by trial). constants: input → value that the package
     sets. row_sizes: the numbers of rows to run (those that the file takes). independent_rows: whether requests may
     share a run (found by trial). sample: a file of real rows for the trial, .npz or .json (made rows). store: "json" or
-    "binary" (by size). keep: outputs to store (all).
+    "binary" (by size). keep: outputs to store (all). decode: input → how bulk jobs make it of images (not at all).
+    tokenizer: the tokenizer.json by which bulk jobs make inputs of text (none).
     provenance: how the model came to be; added to what the file says of itself.
     """
 
@@ -64,6 +67,8 @@ class PackageOptions(TypedDict, total=False):
     sample: Path | None
     store: Literal["json", "binary"] | None
     keep: Sequence[str]
+    decode: Mapping[str, ImageDecode]
+    tokenizer: Path | None
     provenance: dict[str, Any]
 
 
@@ -97,6 +102,9 @@ def describe(file: Path, folder: Path, **options: Unpack[PackageOptions]) -> Mod
     verdict = _tried(folder, draft, asked, options)
     manifest = _complete(draft, asked, verdict, options)
     check_labels(manifest)
+    manifest = with_decoding(manifest, options.get("decode") or {})
+    if tokenizer := options.get("tokenizer"):
+        manifest = with_tokenizer(manifest, folder, tokenizer)
     write_manifest(folder, manifest)
     package = read_package(folder)
     # Runtimes compare the file with what the package says of it.

@@ -57,12 +57,16 @@ def derive_package(
     record = {key: value for key, value in source.manifest.provenance.items() if key not in {"profile", "steps"}}
     # What the original says of itself, such as its accuracy, isn't true of what is made of it.
     record = record if "original" in record else {"original": record}
+    kept = [source.manifest.tokenizer.file] if source.manifest.tokenizer else []
+    for name in kept:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.folder / name, folder / name)
     manifest = msgspec.structs.replace(
         source.manifest,
         runtime=runtime,
         file=str(model_file.relative_to(folder)),
         sha256=sha256_of(model_file),
-        files={str(file.relative_to(folder)): sha256_of(file) for file in others},
+        files={name: sha256_of(folder / name) for name in [*(str(each.relative_to(folder)) for each in others), *kept]},
         batching=source.manifest.batching.unmeasured(),
         provenance={**record, "steps": [*source.manifest.provenance.get("steps", []), dict(step)]},
     )

@@ -77,6 +77,8 @@ def _add(file: Path, models: ModelDirectory, package: PackageOptions, batches: B
         allow_nan=not package.forbid_nan,
         store=package.store,
         keep=listed(package.keep),
+        decode=package.recipes,
+        tokenizer=package.tokenizer,
         rows_at=batches.axes,
         constants=batches.constants,
         row_sizes=batches.sizes,
@@ -191,6 +193,7 @@ def _show(package: ModelPackage) -> None:
             *(("constant", f"{each.name} {each.datatype} = {_value(each.value)}") for each in manifest.constants),
             *((_output(spec, kept=not store.keep or spec.name in store.keep)) for spec in manifest.outputs),
             *((("labels", ", ".join(manifest.labels)),) if manifest.labels else ()),
+            *_text(manifest),
             *_served(manifest),
             *(("note", line) for line in notes_of(package)),
             *((("note", _UNPROVEN),) if manifest.batching.independent_rows and not manifest.was_tried else ()),
@@ -206,10 +209,21 @@ def _show(package: ModelPackage) -> None:
 
 def _input(spec: TensorSpec) -> tuple[str, object]:
     notes = "" if spec.allow_nan else ", no NaN"
+    notes += "; bulk jobs decode it from images" if spec.decode else ""
     notes += f"; tried with {list(spec.sample_shape)}" if spec.sample_shape else ""
     if spec.per_request:
         return ("parameter", f"{spec.describe()}{notes}, once a request")
     return ("input", f"{spec.describe()}{notes}")
+
+
+def _text(manifest: Manifest) -> list[tuple[str, object]]:
+    """Return the line on how bulk jobs make inputs of text."""
+    tokenizer = manifest.tokenizer
+    if not tokenizer:
+        return []
+    limit = tokenizer.limit(manifest.inputs)
+    bound = f", at most {limit} tokens" if limit else ""
+    return [("text", f"bulk jobs make {', '.join(tokenizer.inputs)} of the column {tokenizer.column!r}{bound}")]
 
 
 def _output(spec: TensorSpec, *, kept: bool) -> tuple[str, object]:

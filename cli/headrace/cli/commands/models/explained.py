@@ -22,6 +22,18 @@ _TENSOR: Final = {
     "any_shape": "Whether the tensor may have any number of dimensions; `shape` is left out then.",
     "allow_nan": "Whether NaN and infinity may occur; otherwise requests with them are refused.",
     "sample_shape": "Sizes in place of `shape` that the model is known to run, for warm-up and profile.",
+    "decode": "How bulk jobs make a row of an encoded image; without it rows are tensors.",
+}
+
+_DECODE: Final = {
+    "resize": "Length of the shorter side in pixels, or [height, width]; 0 leaves the size.",
+    "crop": "Side of the centred square that is cut out, or [height, width]; 0 cuts nothing.",
+    "interpolation": "Filter of resizing, antialiased: nearest, box, bilinear, hamming, bicubic or lanczos.",
+    "channels": "What pixels are: rgb, bgr or gray.",
+    "scale": "Multiplies each pixel of 0 to 255.",
+    "mean": "Subtracted after that: a number for each channel, or one.",
+    "std": "Divides after that: a number for each channel, or one.",
+    "exif": "Whether the image is turned as its EXIF orientation says.",
 }
 
 #: Field of model.toml, by its path → what it means. Outputs have the fields of inputs.
@@ -34,6 +46,7 @@ EXPLANATIONS: Final = {
     "labels": "Class names, in the order of an output's last dimension.",
     "inputs": "What a request holds, in the order of the file; constants are left out.",
     **{f"inputs.{field}": text for field, text in _TENSOR.items()},
+    **{f"inputs.decode.{field}": text for field, text in _DECODE.items()},
     "outputs": "What an answer holds, in the order of the file; each has the fields of an input.",
     **{f"outputs.{field}": text for field, text in _TENSOR.items()},
     "constants": "Inputs of the file that the package sets (`--set`); no request holds them.",
@@ -41,6 +54,17 @@ EXPLANATIONS: Final = {
     "constants.datatype": "The input's datatype.",
     "constants.value": "The whole tensor: a number, text, true or false, or nested lists of them.",
     "files": "What the model file needs beside it, such as weights, with the checksum of each.",
+    "tokenizer": "How bulk jobs make inputs of text.",
+    "tokenizer.file": "A tokenizer.json, relative to this folder; its checksum is in [files].",
+    "tokenizer.ids": "The input that takes the token ids.",
+    "tokenizer.attention_mask": 'The input that tells tokens (1) from padding (0); "" if there is none.',
+    "tokenizer.type_ids": 'The input that takes the ids of the sequence; "" if there is none.',
+    "tokenizer.column": "What the text is called among the columns of a bulk job.",
+    "tokenizer.max_length": "Most tokens of a text, special ones included; 0 is as many as the input takes.",
+    "tokenizer.pad_id": "Id of the token that shorter texts of a batch are filled up with.",
+    "tokenizer.pad_token": "That token itself, in place of its id.",
+    "tokenizer.pad_multiple": "Texts are filled up to a multiple of this number of tokens.",
+    "tokenizer.special_tokens": "Whether the tokenizer adds tokens such as [CLS].",
     "batching": "How a worker forms batches for this model.",
     "batching.max_rows": "Most rows in one batch.",
     "batching.max_wait_ms": "Longest time that a request waits for others to share its batch, where waiting pays.",
@@ -84,12 +108,20 @@ def _is_table(value: object) -> bool:
 
 
 def _fields(table: str, item: Mapping[str, Any], told: set[str]) -> Iterator[str]:
-    for key, value in item.items():
+    # A table inside comes last: what follows it would be its own.
+    for key, value in sorted(item.items(), key=lambda field: isinstance(field[1], dict)):
         text = EXPLANATIONS.get(f"{table}.{key}", "")
+        inside = isinstance(value, dict) and table == "inputs"
+        if inside:
+            yield ""
         if text and text not in told:
             told.add(text)
             yield f"# {text}"
-        yield _assignment(key, value)
+        if inside:
+            yield f"[{table}.{key}]"
+            yield from _fields(f"{table}.{key}", value, told)
+        else:
+            yield _assignment(key, value)
 
 
 def _assignment(key: str, value: object) -> str:

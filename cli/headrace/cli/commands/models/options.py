@@ -10,6 +10,8 @@ import msgspec
 import typer
 
 from headrace.cli.terminal.options import listed
+from headrace.contracts.errors import PackageError
+from headrace.contracts.package.image_recipe import IMAGENET, ImageDecode
 
 #: Under this heading `--help` lists the options that decide which requests share a run.
 _ROWS: Final = "Rows and batches"
@@ -37,6 +39,39 @@ class PackageOptions:
     keep: Annotated[
         str, typer.Option(metavar="A,B", show_default="all", help="Outputs to store and return; others are dropped.")
     ] = ""
+    decode: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=RECIPE",
+            show_default=False,
+            help='How bulk jobs make an input of images: imagenet, or JSON such as image={"resize": [28, 28]}.',
+        ),
+    ] = None
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+            help="The tokenizer.json by which bulk jobs make inputs of text.",
+        ),
+    ] = None
+
+    @property
+    def recipes(self) -> dict[str, ImageDecode]:
+        """Input → recipe, as in `--decode`; the input is "" where it was left out. Raises typer.BadParameter."""
+        found = {}
+        for pair in self.decode or []:
+            name, _, text = ("", "", pair) if pair.startswith("{") or "=" not in pair else pair.partition("=")
+            try:
+                found[name.strip()] = IMAGENET if text == "imagenet" else msgspec.json.decode(text, type=ImageDecode)
+            except (msgspec.MsgspecError, PackageError) as exc:
+                raise typer.BadParameter(
+                    f"{text!r} is no recipe ({exc}); give imagenet, or JSON with the fields of [inputs.decode]",
+                    param_hint="--decode",
+                ) from None
+        return found
 
 
 @dataclass(frozen=True)

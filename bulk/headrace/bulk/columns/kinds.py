@@ -1,0 +1,83 @@
+"""Types of columns, as far as a model is concerned."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether values are strings."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Return whether values are bytes."""
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Return whether values are numbers or truth values."""
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_decimal(kind)
+    )
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether values are lists."""
+    return bool(
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
+    )
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type behind an extension type or a dictionary."""
+    while True:
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        elif pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        else:
+            return kind
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """Return an array without an extension type, a dictionary or views."""
+    while True:
+        kind = array.type
+        if isinstance(kind, pa.BaseExtensionType):
+            array = array.storage
+        elif pa.types.is_dictionary(kind):
+            array = array.dictionary_decode()
+        elif pa.types.is_list_view(kind):
+            array = pc.cast(array, pa.list_(kind.value_type))
+        elif pa.types.is_large_list_view(kind):
+            array = pc.cast(array, pa.large_list(kind.value_type))
+        elif pa.types.is_string_view(kind):
+            array = pc.cast(array, pa.large_string())
+        elif pa.types.is_binary_view(kind):
+            array = pc.cast(array, pa.large_binary())
+        else:
+            return array
+
+
+def nesting(kind: pa.DataType) -> tuple[int, pa.DataType]:
+    """Return how deep lists are nested, and the type of what is in the innermost."""
+    depth = 0
+    kind = plain_type(kind)
+    while is_list(kind):
+        depth += 1
+        kind = plain_type(kind.value_type)
+    return depth, kind

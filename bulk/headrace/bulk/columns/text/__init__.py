@@ -1,0 +1,1 @@
+"""Text as token ids, by the tokenizer of the package."""

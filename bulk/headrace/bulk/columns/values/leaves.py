@@ -1,0 +1,100 @@
+"""The innermost values of a column's rows, in the datatype of an input; bad ones make their row a bad one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from headrace.bulk.columns.findings import Findings
+from headrace.bulk.columns.nulls import NullPolicy, fill_value
+from headrace.bulk.columns.values.casts import cast
+from headrace.contracts.errors import quoted
+from headrace.contracts.package.signature import TensorSpec
+from headrace.contracts.tensors.datatypes import DTYPES, FLOATS
+
+
+class LeafReader:
+    """Reads values of one column for one input."""
+
+    def __init__(self, column: str, spec: TensorSpec, policy: NullPolicy) -> None:
+        """Raise ColumnMismatch when the policy's value is none of the input."""
+        self._column = column
+        self._spec = spec
+        self._dtype = DTYPES[spec.datatype]
+        self.fill = fill_value(policy, spec.datatype, spec.name)
+
+    def read(
+        self,
+        leaves: pa.Array,
+        starts: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        rows: NDArray[np.int64] | None,
+        findings: Findings,
+    ) -> tuple[NDArray[Any], int]:
+        """Return the values from the first start on, and the index of the first of them.
+
+        starts, counts: where the values of each row lie, rising. rows: the positions of these rows in the table; None
+        is all.
+        """
+        first = int(starts[0]) if len(starts) else 0
+        stop = int(starts[-1] + counts[-1]) if len(starts) else 0
+        part = leaves.slice(first, stop - first)
+        found = cast(part, self._spec.datatype)
+        values = found.values
+        where = _Owners(starts - first, counts, rows)
+        if part.null_count:
+            values = self._without_nulls(part, values, where, findings)
+        for index in found.bad.tolist():
+            for row, place in where.of(np.array([index])):
+                text = f"{quoted(part[index].as_py())} is no {self._spec.datatype}"
+                findings.refuse([row], "BadValue", f"{self._named(place, counts)}: {text}")
+        if not self._spec.allow_nan and self._spec.datatype in FLOATS:
+            self._check_finite(values, where, counts, findings)
+        return values, first
+
+    def _without_nulls(self, part: pa.Array, values: NDArray[Any], where: _Owners, findings: Findings) -> NDArray[Any]:
+        null = part.is_null().to_numpy(zero_copy_only=False)
+        if self.fill is not None:
+            values = np.array(values)
+            values[null] = self.fill
+            return values
+        rows = np.array([row for row, _ in where.of(np.flatnonzero(null))], np.int64)
+        findings.nulls(np.unique(rows), f"column {self._column!r}")
+        return values
+
+    def _check_finite(
+        self, values: NDArray[Any], where: _Owners, counts: NDArray[np.int64], findings: Findings
+    ) -> None:
+        finite = np.isfinite(values if values.dtype.kind == "f" else values.astype(np.float32))
+        if finite.all():
+            return
+        for row, place in where.of(np.flatnonzero(~finite)):
+            message = f"{self._named(place, counts)} is NaN or infinite, which this model forbids"
+            findings.refuse([row], "NotFinite", message)
+
+    def _named(self, place: int, counts: NDArray[np.int64]) -> str:
+        """Return the words for a value of a row."""
+        scalar = not self._spec.shape or not len(counts)
+        return f"column {self._column!r}" if scalar else f"column {self._column!r}, element {place}"
+
+
+class _Owners:
+    """The rows that values belong to."""
+
+    def __init__(self, starts: NDArray[np.int64], counts: NDArray[np.int64], rows: NDArray[np.int64] | None) -> None:
+        """starts, counts: of each row, rising. rows: their positions in the table; None is all."""
+        self._starts = starts
+        self._counts = counts
+        self._rows = rows
+
+    def of(self, indexes: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Return (row in the table, place in the row) of values; those between rows belong to none."""
+        at = np.searchsorted(self._starts, indexes, "right") - 1
+        # Of rows that start at one place all but the last are empty.
+        place = indexes - self._starts[at]
+        owned = (at >= 0) & (place < self._counts[at])
+        rows = at if self._rows is None else self._rows[at]
+        return list(zip(rows[owned].tolist(), place[owned].tolist(), strict=True))
