@@ -6,7 +6,6 @@ import datetime as dt
 import logging
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,13 +14,14 @@ from headrace.bulk.planning.cutting import CutPolicy, Pace
 from headrace.bulk.planning.planner import Planner, read_cursor
 from headrace.bulk.planning.survey import Survey, survey
 from headrace.bulk.shards.job import OpenJob
+from headrace.bulk.sinks.base import FinalizingLost
 from headrace.bulk.sinks.finishing.finalizer import Finalizer
-from headrace.bulk.sinks.finishing.outcome import Outcome
+from headrace.bulk.sinks.finishing.outcome import outcome_of
 from headrace.bulk.sinks.output.folder import check_output
 from headrace.bulk.storage.opening import Storages
 from headrace.bulk.storage.probing import probe
 from headrace.contracts import HeadraceError
-from headrace.contracts.jobs import STORE, JobProblem, JobState
+from headrace.contracts.jobs import ENDED, STORE, JobProblem, JobState
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
@@ -140,10 +140,11 @@ class Planning:
         lease = ledger.finishes.lead(self._desk.claimant(), LEASE_S)
         if lease is None:
             return False
-        succeeded = lease.job.state is JobState.FINALIZING
-        state = JobState.SUCCEEDED if succeeded else lease.job.state
+        state = lease.job.state if lease.job.state in ENDED else JobState.SUCCEEDED
         try:
-            etag = "" if lease.job.spec.output == STORE else self._finalize(ledger, lease, state)
+            etag = "" if lease.job.spec.output == STORE else self._finalize(ledger, lease)
+        except FinalizingLost:
+            return True
         except HeadraceError as exc:
             if exc.retriable:
                 logger.warning("bulk.finalizing_put_off job=%s error=%s", lease.job.id, exc.message)
@@ -154,21 +155,12 @@ class Planning:
             ledger.finishes.finish(lease, state, etag)
         return True
 
-    def _finalize(self, ledger: Ledger, lease: Lease, state: JobState) -> str:
-        finishes, job = ledger.finishes, lease.job
-        outcome = Outcome(
-            job=job,
-            state=state,
-            sums=finishes.sums(lease),
-            files=lambda: paged(lambda last: ledger.jobs.files(job.id, -1 if last is None else last.file_no)),
-            parts=lambda: paged(lambda last: finishes.parts(job.id, last)),
-            errors=lambda: paged(lambda last: finishes.errors(job.id, last)),
-            ended_at=dt.datetime.now(dt.UTC),
-        )
-        storage = self._desk.storages().of(job.spec.output)
+    def _finalize(self, ledger: Ledger, lease: Lease) -> str:
+        outcome = outcome_of(ledger, lease, dt.datetime.now(dt.UTC))
+        storage = self._desk.storages().of(lease.job.spec.output)
         self._desk.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="headrace-finish-", dir=self._desk.scratch) as scratch:
-            return Finalizer(storage, job.spec.output, outcome, Path(scratch)).run().manifest_etag
+            return Finalizer(storage, lease.job.spec.output, outcome, Path(scratch)).run().manifest_etag
 
 
 def policy_with(policy: CutPolicy, pace: Pace, lease: PlanLease) -> CutPolicy:
@@ -197,11 +189,3 @@ def check_job(job: JobRow, package: ModelPackage, storages: Storages, found: Sur
         output = storages.of(job.spec.output)
         check_output(output, job.spec.output, job.spec, str(job.id))
         probe(job.spec.output, output)
-
-
-def paged(page: Callable[[T | None], Sequence[T]]) -> Iterator[T]:
-    """Yield what pages hold, each page read when the one before is used up."""
-    last: T | None = None
-    while found := page(last):
-        yield from found
-        last = found[-1]
