@@ -46,7 +46,7 @@ def test_a_job_is_watched_to_its_end(scorer: Client, player: Player) -> None:
     player.plan(2)
     shares = []
     for progress in job.watch(every_s=0):
-        shares.append(progress.share)
+        shares.append(progress.share or 0.0)
         if not player.run(3) and progress.job.state is JobState.FINALIZING:
             player.finish()
     assert shares == sorted(shares)
