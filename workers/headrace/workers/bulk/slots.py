@@ -13,6 +13,7 @@ from headrace.bulk.shards.run import Dropped
 from headrace.contracts import HeadraceError
 from headrace.contracts.formatting import first_line
 from headrace.contracts.jobs import JobProblem, shard_id
+from headrace.results_store import BatchRows
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import Claim, ShardResult
 from headrace.runtimes.base import TransientFailure
@@ -21,6 +22,7 @@ from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.execution import BulkExecution, ShardInference
 from headrace.workers.bulk.opening import OpenJobs
 from headrace.workers.bulk.shown import Shown
+from headrace.workers.bulk.store_output import StoreOutput
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.served_model import ServedModel
 from headrace.workers.models.table import ModelTable
@@ -123,11 +125,18 @@ class Slots:
     def _attempt(
         self, claim: Claim, control: ShardControl, ledger: Ledger, opened: OpenJobs
     ) -> ShardResult | HeadraceError | None:
+        predictions: list[BatchRows] = []
         try:
             job = opened.of(claim.job)
             inference = ShardInference(self._execution, self._loaded(claim))
             attempt = Attempt(job, claim, inference, self._desk.scratch)
-            result = attempt.run(control, self._marking(claim, ledger), lambda: control.max_rows_per_s)
+            mark, rate = self._marking(claim, ledger), lambda: control.max_rows_per_s
+            if job.to_store:
+                output = StoreOutput(job, claim, self._desk.worker)
+                result = attempt.result(attempt.run_into(output, control, mark, rate))
+                predictions = output.batches
+            else:
+                result = attempt.run(control, mark, rate)
         except Dropped:
             if control.cancelled:
                 self._settle(lambda: ledger.running.cancel_shard(claim))
@@ -143,7 +152,7 @@ class Slots:
         except Exception as exc:
             logger.exception("bulk.shard_failed job=%s shard=%d", claim.job.id, claim.shard_no)
             return self._give_back(claim, ledger, exc)
-        return self._complete(claim, ledger, result)
+        return self._complete(claim, ledger, result, predictions)
 
     def _loaded(self, claim: Claim) -> ServedModel:
         served = self._models.get(claim.job.spec.model, claim.job.version)
@@ -159,7 +168,9 @@ class Slots:
 
         return mark
 
-    def _complete(self, claim: Claim, ledger: Ledger, result: ShardResult) -> ShardResult | HeadraceError | None:
+    def _complete(
+        self, claim: Claim, ledger: Ledger, result: ShardResult, predictions: list[BatchRows]
+    ) -> ShardResult | HeadraceError | None:
         """Note the result, however long Postgres is away: the part is published."""
         stored = False
         failure: HeadraceError | None = None
@@ -167,7 +178,7 @@ class Slots:
         def complete() -> bool:
             nonlocal stored, failure
             try:
-                stored = ledger.completions.complete(claim, result).stored
+                stored = ledger.completions.complete(claim, result, predictions).stored
             except HeadraceError as exc:
                 if exc.retriable:
                     raise
