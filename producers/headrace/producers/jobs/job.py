@@ -30,7 +30,7 @@ ERRORS: Final = 100
 
 
 class JobBase:
-    """The facts of a job that nobody has to be asked for. step: what was done with one that was there already; None if it is new."""
+    """The facts of a job that nobody has to be asked for. step: taken with one that was there; None if it is new."""
 
     def __init__(self, desk: JobDesk, row: JobRow, step: Step | None = None) -> None:
         """desk: stays the client's. row: as the ledger had it."""

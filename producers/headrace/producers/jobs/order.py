@@ -60,7 +60,7 @@ class ScoreOptions(TypedDict, total=False):
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """The wishes of a caller for the case that the job is there already and something has moved. At most one of the first two may be set."""
+    """The wishes of a caller for a job that is there already. At most one of the first two may be set."""
 
     restart: bool = False
     add_new: bool = False
