@@ -234,6 +234,7 @@ job_shards = sa.Table(
     sa.Column("byte_start", sa.BigInteger, nullable=False),
     sa.Column("byte_stop", sa.BigInteger, nullable=False),
     sa.Column("range_row", sa.BigInteger, nullable=False),
+    sa.Column("range_line", sa.BigInteger, nullable=False),
     sa.Column("row_start", sa.BigInteger, nullable=False),
     sa.Column("rows", sa.BigInteger, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),

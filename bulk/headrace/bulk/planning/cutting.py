@@ -159,6 +159,7 @@ class Cutter:
                 byte_start=unit.byte_start,
                 byte_stop=unit.byte_stop if unit.byte_stop != -1 else file.size,
                 range_row=unit.first_row,
+                range_line=unit.first_line,
                 row_start=first,
                 rows=rows,
                 size_bytes=size_bytes,

@@ -75,6 +75,7 @@ CREATE TABLE headrace_job_shards (
     byte_start bigint NOT NULL,
     byte_stop bigint NOT NULL,
     range_row bigint NOT NULL,
+    range_line bigint NOT NULL,
     row_start bigint NOT NULL,
     rows bigint NOT NULL,
     size_bytes bigint NOT NULL,
