@@ -14,7 +14,8 @@ from headrace.results_store.jobs.records import BadRow, InputFile, JobRow, Slice
 #: What `job_of` reads, of a table that is called `j` in the statement.
 JOB_COLUMNS: Final = (
     "j.id, j.name, j.spec, j.priority, j.weight, j.max_errors, j.workers, j.max_rows_per_s, j.version,"
-    " j.package_sha256, j.state, j.plan_done, j.created_at, j.finished_at, j.error, j.retry, j.manifest_etag, j.dry_run, j.replaces"
+    " j.package_sha256, j.state, j.plan_done, j.created_at, j.finished_at, j.error, j.retry, j.manifest_etag,"
+    " j.dry_run, j.replaces"
 )
 JOB_WIDTH: Final = JOB_COLUMNS.count(",") + 1
 

@@ -26,6 +26,7 @@ from headrace.contracts.package.manifest import ModelPackage
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
 from headrace.workers.bulk.desk import Desk
+from headrace.workers.bulk.replacing import make_room
 from headrace.workers.process.fatal_thread import fatal_thread
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Planning:
         known, planner, policy = self._planners.get(lease.job.id, (None, None, None))
         total: int | None = None
         if planner is None or policy is None or known != lease.cursor:
-            found, policy = self._open(lease)
+            found, policy = self._open(ledger, lease)
             total = found.bytes_total
             planner = Planner(lease.job.spec, self._desk.storages().of, read_cursor(lease.cursor))
         pace = Pace(
@@ -125,13 +126,13 @@ class Planning:
             self._desk.wake_workers(load)
         return True
 
-    def _open(self, lease: PlanLease) -> tuple[Survey, CutPolicy]:
+    def _open(self, ledger: Ledger, lease: PlanLease) -> tuple[Survey, CutPolicy]:
         """Look at the input and the output of a job before anything is planned."""
         job, storages = lease.job, self._desk.storages()
         package = self._desk.package_of(job)
         found = survey(job.spec, storages.of)
         if not lease.cursor:
-            check_job(job, package, storages, found)
+            check_job(ledger, job, package, storages, found)
         rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
         return found, CutPolicy(batch_rows=rows, pace=pace_of(package), remaining_bytes=found.bytes_total or 0)
 
@@ -181,11 +182,12 @@ def pace_of(package: ModelPackage) -> Pace:
     return Pace(seconds_per_row=seconds / advice.max_rows)
 
 
-def check_job(job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
+def check_job(ledger: Ledger, job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
     """Raise what keeps a job from being run, before anything is computed."""
     if found.first is not None:
         OpenJob(job, package, storages, found.first)
     if job.spec.output != STORE:
         output = storages.of(job.spec.output)
+        make_room(ledger, job, output)
         check_output(output, job.spec.output, job.spec, str(job.id))
         probe(job.spec.output, output)

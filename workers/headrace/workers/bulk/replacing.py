@@ -7,20 +7,28 @@ import uuid
 from headrace.bulk.sinks.base import OutputTaken
 from headrace.bulk.sinks.output.removal import remove_output
 from headrace.bulk.storage.base import Storage
+from headrace.contracts import HeadraceError
 from headrace.contracts.jobs import ENDED, STORE
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow, Part
 
 
-def make_room(ledger: Ledger, job: JobRow, storage: Storage) -> bool:
-    """Remove the output of whichever earlier run of a job its folder holds; return False while one still runs shards.
+class EarlierRunGoesOn(HeadraceError):
+    """The earlier run of a job that was restarted still has shards that run; they end within a lease."""
 
-    Rows in the store stay: they have a job of their own. Raises OutputTaken if the folder holds anything else.
+    retriable = True
+
+
+def make_room(ledger: Ledger, job: JobRow, storage: Storage) -> None:
+    """Remove the output of whichever earlier run of a job its folder holds.
+
+    Rows in the store stay: they are of a job of their own. Raises OutputTaken if the folder holds anything else;
+    EarlierRunGoesOn, and then nothing is removed.
     """
     if not job.replaces or job.spec.output == STORE:
-        return True
+        return
     if any(ledger.jobs.get(earlier).state not in ENDED for earlier in job.replaces):
-        return False
+        raise EarlierRunGoesOn
     taken: OutputTaken | None = None
     for earlier in job.replaces:
         try:
@@ -28,7 +36,7 @@ def make_room(ledger: Ledger, job: JobRow, storage: Storage) -> bool:
         except OutputTaken as exc:  # of a run before that one, perhaps
             taken = taken or exc
         else:
-            return True
+            return
     raise taken or OutputTaken
 
 
