@@ -79,6 +79,14 @@ class Desk:
         except HeadraceError as exc:
             logger.info("bulk.tickets_not_sent model=%s error=%s", load.model, exc.message)
 
+    def workers_of(self, model: str) -> int:
+        """Return how many worker processes serve a model; 1 if the broker doesn't tell."""
+        try:
+            with translate_errors(), connect_to(self.settings) as client:
+                return _queue_of(client, model)[1]
+        except HeadraceError:
+            return 1
+
     def wake(self) -> None:
         """Make all threads look whether there is something to do."""
         with self._changed:

@@ -18,6 +18,7 @@ from headrace.bulk.sinks.base import FinalizingLost
 from headrace.bulk.sinks.finishing.finalizer import Finalizer
 from headrace.bulk.sinks.finishing.outcome import outcome_of
 from headrace.bulk.sinks.output.folder import check_output
+from headrace.bulk.sinks.output.replacing import make_room
 from headrace.bulk.storage.opening import Storages
 from headrace.bulk.storage.probing import probe
 from headrace.contracts import HeadraceError
@@ -26,7 +27,7 @@ from headrace.contracts.package.manifest import ModelPackage
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.replacing import make_room
+from headrace.workers.bulk.sampling import DryRunner
 from headrace.workers.process.fatal_thread import fatal_thread
 
 logger = logging.getLogger(__name__)
@@ -53,9 +54,10 @@ DELAY_S: Final = 5.0
 class Planning:
     """A thread that plans and finalizes jobs when it is this worker's turn."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, dry_runner: DryRunner) -> None:
         """Nothing is planned yet."""
         self._desk = desk
+        self._dry_runner = dry_runner
         self._planners: dict[uuid.UUID, tuple[bytes, Planner, CutPolicy]] = {}
         self._thread = fatal_thread("headrace-bulk-plan", self._loop)
 
@@ -100,6 +102,9 @@ class Planning:
         total: int | None = None
         if planner is None or policy is None or known != lease.cursor:
             found, policy = self._open(ledger, lease)
+            if lease.job.options.dry_run:
+                self._dry_runner.run(ledger, lease, found, policy)
+                return True
             total = found.bytes_total
             planner = Planner(lease.job.spec, self._desk.storages().of, read_cursor(lease.cursor))
         pace = Pace(
@@ -186,7 +191,7 @@ def check_job(ledger: Ledger, job: JobRow, package: ModelPackage, storages: Stor
     """Raise what keeps a job from being run, before anything is computed."""
     if found.first is not None:
         OpenJob(job, package, storages, found.first)
-    if job.spec.output != STORE:
+    if job.spec.output != STORE and not job.options.dry_run:
         output = storages.of(job.spec.output)
         make_room(ledger, job, output)
         check_output(output, job.spec.output, job.spec, str(job.id))
