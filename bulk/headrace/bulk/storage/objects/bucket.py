@@ -108,11 +108,22 @@ class BucketStorage:
     def replace(self, uri: str, content: bytes, etag: str) -> ObjectInfo:
         """Replace an object if it still has this etag; else AlreadyExists."""
         try:
-            self._patiently(uri, lambda _: self._write(uri, content, len(content), {"e_tag": etag}))
+            known = self._known_version(uri, etag)
+            self._patiently(uri, lambda _: self._write(uri, content, len(content), known))
         except Conflict:
+            # An attempt without an answer may have replaced it.
             if not self._holds(uri, content):
                 raise AlreadyExists(f"{quoted(uri)} was replaced by somebody else") from None
         return self.stat(uri)
+
+    def _known_version(self, uri: str, etag: str) -> PutMode:
+        """Return what the object must still be: Google goes by its version. Raises Conflict for another etag."""
+        import obstore
+
+        meta = self._patiently(uri, lambda _: obstore.head(self._client(), self._key(uri)))
+        if self._info(uri, meta).etag != etag:
+            raise Conflict(uri)
+        return {"e_tag": etag, "version": meta["version"]} if meta["version"] else {"e_tag": etag}
 
     def delete(self, uri: str) -> None:
         """Remove an object; nothing happens when there is none."""
@@ -202,7 +213,8 @@ class BucketStorage:
             return self._clients[upload_s]
 
     def _info(self, uri: str, meta: ObjectMeta) -> ObjectInfo:
-        mtime_ns = (meta["last_modified"] - _EPOCH) // dt.timedelta(microseconds=1) * 1000
+        # Lists are more exact than answers about one object.
+        mtime_ns = (meta["last_modified"] - _EPOCH) // dt.timedelta(seconds=1) * 10**9
         etag = meta["e_tag"] or f"{_OURS}{meta['size']:x}-{mtime_ns:x}"
         return ObjectInfo(uri=uri, size=meta["size"], etag=etag, mtime_ns=mtime_ns)
 

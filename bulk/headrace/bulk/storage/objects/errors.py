@@ -41,7 +41,9 @@ _SIGNS: Final = {
     "InvalidContentType": "it does not speak TLS: the endpoint is http://",
 }
 
-_TRANSIENT: Final = {408, 425, 429}
+#: Status and codes of what may succeed in a moment, besides those from 500 on. 409: two wrote one name at once.
+_TRANSIENT: Final = {408, 409, 425, 429}
+_TRANSIENT_CODES: Final = {"RequestTimeout", "SlowDown", "InternalError"}
 
 
 class Conflict(Exception):
@@ -87,7 +89,7 @@ def _kind(status: int, text: str) -> tuple[type[HeadraceError], str, str]:
         return AccessDenied, "access denied", f"give the workers valid credentials that may use it, {_WHERE}"
     if status in (301, 307):
         return BadLocation, "the bucket is in another region", "set AWS_REGION of the workers"
-    if 400 <= status < 500 and status not in _TRANSIENT:
+    if 400 <= status < 500 and status not in _TRANSIENT and _code(text) not in _TRANSIENT_CODES:
         return BadLocation, "the store refused the request", "check the location"
     return StorageUnavailable, "the store can't be reached", "the job waits and tries again"
 
