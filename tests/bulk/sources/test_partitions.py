@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.bulk.sources.local_files import LocalFiles
 from tests.bulk.sources.reads import Add, flat, parquet_bytes, whole
 
 from headrace.bulk.sources.base import InputUnreadable
 from headrace.bulk.sources.partitions import partitions_of
 from headrace.bulk.sources.slices import Wanted, read_slice, refuse, schema_of
+from headrace.bulk.storage.base import Storage
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,7 @@ def test_pairs_in_the_path_below_a_folder_are_columns(uri: str, folder: str, val
     assert partitions_of(uri, ["/nowhere", folder]).values == values
 
 
-def test_partitions_are_columns_of_every_row_in_the_order_asked_for(
-    storage: LocalFiles, add: Add, tmp_path: Path
-) -> None:
+def test_partitions_are_columns_of_every_row_in_the_order_asked_for(storage: Storage, add: Add, tmp_path: Path) -> None:
     content = parquet_bytes(pa.table({"a": [1, 2]}))
     files = [add("in/day=1/k=x/0.parquet", content), add("in/day=2/k=y/0.parquet", content)]
     folders = (str(tmp_path / "in"),)
@@ -52,7 +50,7 @@ def test_partitions_are_columns_of_every_row_in_the_order_asked_for(
     assert schema_of(files[0], storage, Wanted(folders=folders)).names == ["a", "day", "k"]
 
 
-def test_a_partition_of_the_name_of_a_column_is_refused_by_name(storage: LocalFiles, add: Add, tmp_path: Path) -> None:
+def test_a_partition_of_the_name_of_a_column_is_refused_by_name(storage: Storage, add: Add, tmp_path: Path) -> None:
     file = add("in/a=1/0.parquet", parquet_bytes(pa.table({"a": [1]})))
     wanted = Wanted(folders=(str(tmp_path / "in"),))
     with pytest.raises(InputUnreadable, match="has a column 'a' and a folder 'a=…' in its path"):

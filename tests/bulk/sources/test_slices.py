@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.bulk.sources.local_files import LocalFiles
 from tests.bulk.sources.reads import Add, bad_of, parquet_bytes, rows_of, whole
 
 from headrace.bulk.sources.base import InputUnreadable, MissingColumn, SchemaChanged
 from headrace.bulk.sources.schemas import check_same_schema, is_like
 from headrace.bulk.sources.slices import Wanted, read_slice, refuse
-from headrace.bulk.storage.base import InputMissing
+from headrace.bulk.storage.base import InputMissing, Storage
 
 
-def test_rows_of_all_files_follow_in_order_whatever_their_formats(storage: LocalFiles, add: Add) -> None:
+def test_rows_of_all_files_follow_in_order_whatever_their_formats(storage: Storage, add: Add) -> None:
     files = [
         add("a.csv", b"a\n1\n2\n"),
         add("b.parquet", parquet_bytes(pa.table({"a": ["3"]}))),
@@ -32,21 +31,21 @@ def test_rows_of_all_files_follow_in_order_whatever_their_formats(storage: Local
 
 @pytest.mark.parametrize(("start", "rows", "read"), [(1, -1, "bcde"), (2, 2, "cd"), (0, 3, "abc"), (0, 0, "")])
 def test_a_slice_begins_in_its_first_file_and_ends_after_its_rows(
-    storage: LocalFiles, add: Add, start: int, rows: int, read: str
+    storage: Storage, add: Add, start: int, rows: int, read: str
 ) -> None:
     files = [add("a.csv", b"x\na\nb\nc\n"), add("b.csv", b"x\nd\ne\n")]
     found = rows_of(storage, files, whole(*files, row_start=start, rows=rows))
     assert "".join(values["x"] for _, _, values in found) == read
 
 
-def test_bad_rows_count_among_the_rows_of_a_slice(storage: LocalFiles, add: Add) -> None:
+def test_bad_rows_count_among_the_rows_of_a_slice(storage: Storage, add: Add) -> None:
     files = [add("a.csv", b"x,y\na,1\nb\nc,1\n"), add("b.csv", b"x,y\nd,1\ne,1\n")]
     part = whole(*files, rows=4)
     assert [values["x"] for _, _, values in rows_of(storage, files, part)] == ["a", "c", "d"]
     assert [(bad.file_no, bad.row, bad.line) for bad in bad_of(storage, *files, part=part)] == [(0, 1, 3)]
 
 
-def test_a_file_that_can_not_be_read_is_one_entry_and_the_next_follows(storage: LocalFiles, add: Add) -> None:
+def test_a_file_that_can_not_be_read_is_one_entry_and_the_next_follows(storage: Storage, add: Add) -> None:
     files = [add("a.parquet", b"broken"), add("b.parquet", parquet_bytes(pa.table({"a": [1]})))]
     batches = list(read_slice(files, whole(*files), storage))
     assert [(batch.file_no, len(batch.rows), [bad.row for bad in batch.bad]) for batch in batches] == [
@@ -57,14 +56,14 @@ def test_a_file_that_can_not_be_read_is_one_entry_and_the_next_follows(storage: 
         list(read_slice(files, whole(*files), storage, on_unreadable=refuse))
 
 
-def test_an_error_of_the_storage_ends_the_slice(storage: LocalFiles, add: Add) -> None:
+def test_an_error_of_the_storage_ends_the_slice(storage: Storage, add: Add) -> None:
     files = [add("a.csv", b"a\n1\n"), add("b.csv", b"a\n1\n")]
     Path(files[0].uri).unlink()
     with pytest.raises(InputMissing):
         list(read_slice(files, whole(*files), storage))
 
 
-def test_all_tables_of_a_slice_have_one_schema(storage: LocalFiles, add: Add) -> None:
+def test_all_tables_of_a_slice_have_one_schema(storage: Storage, add: Add) -> None:
     files = [
         add("a.parquet", parquet_bytes(pa.table({"a": pa.array([1], pa.int64()), "b": pa.array([1.5])}))),
         add("b.parquet", parquet_bytes(pa.table({"b": pa.array([2.5], pa.float32()), "a": pa.array([2], pa.int32())}))),
@@ -79,14 +78,14 @@ def test_all_tables_of_a_slice_have_one_schema(storage: LocalFiles, add: Add) ->
     ]
 
 
-def test_the_types_of_the_job_are_those_of_every_slice(storage: LocalFiles, add: Add) -> None:
+def test_the_types_of_the_job_are_those_of_every_slice(storage: Storage, add: Add) -> None:
     file = add("a.parquet", parquet_bytes(pa.table({"a": pa.array([1], pa.int64())})))
     wanted = Wanted(columns=("a",), schema=pa.schema([("a", pa.int32())]))
     (batch,) = read_slice([file], whole(file), storage, wanted)
     assert batch.table.schema.field("a").type == pa.int32()
 
 
-def test_a_value_that_does_not_fit_the_type_of_the_first_file_is_said_by_name(storage: LocalFiles, add: Add) -> None:
+def test_a_value_that_does_not_fit_the_type_of_the_first_file_is_said_by_name(storage: Storage, add: Add) -> None:
     files = [
         add("a.parquet", parquet_bytes(pa.table({"a": pa.array([1], pa.int8())}))),
         add("b.parquet", parquet_bytes(pa.table({"a": pa.array([1000], pa.int64())}))),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from tests.bulk.sources.local_files import LocalFiles
 from tests.bulk.sources.reads import Add, bad_of, rows_of, slices_of, whole
 
 from headrace.bulk.sources.formats import source_of
+from headrace.bulk.storage.base import Storage
 
 
 def request(custom_id: object, text: object, url: str = "/v1/embeddings", method: str = "POST") -> bytes:
@@ -15,7 +15,7 @@ def request(custom_id: object, text: object, url: str = "/v1/embeddings", method
     return json.dumps({"custom_id": custom_id, "method": method, "url": url, "body": body}).encode() + b"\n"
 
 
-def test_requests_are_rows_with_their_custom_id_and_text(storage: LocalFiles, add: Add) -> None:
+def test_requests_are_rows_with_their_custom_id_and_text(storage: Storage, add: Add) -> None:
     file = add("a.jsonl", request("a-1", "héllo") + b"\n" + request("a-2", ["one"]), "openai")
     read = rows_of(storage, [file], whole(file), ["input", "custom_id"])
     assert [list(values.items()) for _, _, values in read] == [
@@ -26,7 +26,7 @@ def test_requests_are_rows_with_their_custom_id_and_text(storage: LocalFiles, ad
     assert [cut.rows for cut in slices_of(storage, file)] == [2]
 
 
-def test_a_line_that_is_no_such_request_is_one_bad_row_with_the_cause(storage: LocalFiles, add: Add) -> None:
+def test_a_line_that_is_no_such_request_is_one_bad_row_with_the_cause(storage: Storage, add: Add) -> None:
     lines = [
         request("ok", "x"),
         request(5, "x"),
