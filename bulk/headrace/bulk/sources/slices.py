@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from headrace.bulk.sources.base import InputUnreadable, RowBatch, empty_rows
 from headrace.bulk.sources.formats import source_of
+from headrace.bulk.sources.partitions import partitions_of
 from headrace.bulk.sources.reading import bad_row
 from headrace.bulk.sources.schemas import conform
 from headrace.bulk.storage.base import Storage
@@ -20,11 +21,13 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted of the files of a job.
 
     columns: None is all. schema: types that columns have in all batches; those that aren't in it, or all if it is None,
-    have the type that they have in the first file of the slice.
+    have the type that they have in the first file of the slice. folders: that were given as inputs; `key=value` parts
+    of a path below them are columns.
     """
 
     columns: tuple[str, ...] | None = None
     schema: pa.Schema | None = None
+    folders: tuple[str, ...] = ()
 
 
 class Unreadable(msgspec.Struct, frozen=True):
@@ -71,14 +74,26 @@ def read_slice(
         file, narrowed = by_number[file_no], narrow(part, file_no, left)
         next_row = narrowed.row_start
         try:
-            source = source_of(file.uri, file.format, wanted.schema)
-            for batch in source.read(file, narrowed, storage, wanted.columns):
+            for batch in _read_file(file, narrowed, storage, wanted):
                 schema = schema or expected(wanted.schema, batch.table.schema)
                 yield msgspec.structs.replace(batch, table=conform(batch.table, schema, file.uri))
                 next_row = batch.next_row
                 left = left if left < 0 else left - len(batch.rows) - len(batch.bad)
         except InputUnreadable as exc:
             yield on_unreadable(Unreadable(file, next_row, exc))
+
+
+def schema_of(file: InputFile, storage: Storage, wanted: Wanted = Wanted()) -> pa.Schema:  # noqa: B008 - frozen
+    """Return names and types of all columns of a file, those of its path included. Raises InputUnreadable."""
+    schema = source_of(file.uri, file.format).schema(file, storage)
+    return partitions_of(file.uri, wanted.folders).add_to_schema(schema, file.uri)
+
+
+def _read_file(file: InputFile, part: Slice, storage: Storage, wanted: Wanted) -> Iterator[RowBatch]:
+    partitions = partitions_of(file.uri, wanted.folders)
+    source = source_of(file.uri, file.format, partitions.left_of_schema(wanted.schema))
+    for batch in source.read(file, part, storage, partitions.left_of(wanted.columns)):
+        yield msgspec.structs.replace(batch, table=partitions.add_to(batch.table, wanted.columns, file.uri))
 
 
 def narrow(part: Slice, file_no: int, rows: int = -1) -> Slice:
