@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.bulk.columns.feeds import FedRows, placed
 from headrace.bulk.columns.findings import Findings
-from headrace.bulk.columns.images.opening import ImageRefused, open_image, quiet_pillow
+from headrace.bulk.columns.images.opening import ImageRefused, open_image, set_up_pillow
 from headrace.bulk.columns.images.pixels import Pixels
 from headrace.bulk.columns.images.sizing import sized
 from headrace.bulk.columns.kinds import is_binary, is_text, plain
@@ -53,7 +53,7 @@ class ImageFeed:
         self._threads = threads
         self._mode = "L" if recipe.channels == "gray" else "RGB"
         self._size = recipe.plane(spec.shape)
-        quiet_pillow()
+        set_up_pillow()
 
     @property
     def rows_at_once(self) -> int:
