@@ -137,7 +137,7 @@ class ImageRows:
 
 @contextmanager
 def _mapper(threads: int) -> Iterator[Any]:
-    """Yield a `map` that runs in so many threads."""
+    """Yield a `map` that runs in a number of threads."""
     if threads <= 1:
         yield map
         return
