@@ -129,10 +129,9 @@ class ImageRows:
         """Return the input of some rows. Raises ValueError when the sizes of images differ."""
         found = [self._images[at] for at in rows.tolist()]
         shape = found[0].shape if found else tuple(max(size, 0) for size in self._spec.shape)
-        stacked = np.empty((len(found), *shape), np.uint8)
-        for index, image in enumerate(found):
-            stacked[index] = image
-        return {self._spec.name: placed(self._spec, self._pixels.normalized(stacked))}
+        if any(image.shape != shape for image in found):
+            raise ValueError(f"images of {self._spec.name} have different sizes and can't share a batch")
+        return {self._spec.name: placed(self._spec, self._pixels.normalized(found, shape))}
 
 
 @contextmanager
