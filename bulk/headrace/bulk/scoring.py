@@ -79,7 +79,7 @@ def scorer(model: str, version: str = "", **options: Unpack[ScorerOptions]) -> S
 
 
 class _Plan(msgspec.Struct, frozen=True):
-    """What is done with tables of one schema. kept: columns of the result that come from the table."""
+    """The steps for tables of one schema. kept: columns of the result that come from the table."""
 
     preparation: ColumnPreparation
     outputs: OutputColumns
