@@ -115,7 +115,7 @@ _PROBLEM: Final = re.compile(r"([A-Z][A-Za-z]+): (.*)", re.DOTALL)
 
 
 class DryRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dry run found. rows: scored of the sample; bad: those that could not be. seconds: they took one worker.
+    """The outcome of a dry run. rows: scored of the sample; bad: those that could not be. seconds: they took one worker.
 
     total_rows, total_bytes: of the whole input as far as it is known, -1 if not. seconds_low, seconds_high: the whole
     job on the workers present. output_bytes: of the whole job. memory_bytes: peak of the worker's process.

@@ -65,7 +65,7 @@ _BEGIN_RETRY: Final = """
     WHERE id = %(id)s RETURNING retry
 """
 
-_FORGET: Final = "UPDATE headrace_jobs SET key = NULL WHERE id = %(id)s"
+_FORGET: Final = "UPDATE headrace_jobs SET key = NULL, manifest_due = false WHERE id = %(id)s"
 
 _REOPEN: Final = "UPDATE headrace_jobs SET plan_done = false, bytes_total = NULL WHERE id = %(id)s"
 

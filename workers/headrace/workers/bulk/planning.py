@@ -29,6 +29,7 @@ from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.dry_run import dry_run
 from headrace.workers.bulk.execution import BulkExecution, ShardInference
+from headrace.workers.bulk.replacing import make_room
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.table import ModelTable
 from headrace.workers.process.fatal_thread import fatal_thread
@@ -108,7 +109,7 @@ class Planning:
         read_to, planner, policy = self._planners.get(lease.job.id, (None, None, None))
         total: int | None = None
         if planner is None or policy is None or read_to != lease.cursor:
-            found, policy = self._open(lease)
+            found, policy = self._open(ledger, lease)
             total = found.bytes_total
             start = read_cursor(lease.cursor)
             known = _known_files(ledger, lease.job.id) if start.done else frozenset[str]()
@@ -152,13 +153,13 @@ class Planning:
         opened, storage = OpenJob(job, package, storages, found.first), storages.of(found.first.uri)
         return dry_run(opened, found, storage, inference, self._desk.scratch, self._desk.workers_of(job.spec.model))
 
-    def _open(self, lease: PlanLease) -> tuple[Survey, CutPolicy]:
+    def _open(self, ledger: Ledger, lease: PlanLease) -> tuple[Survey, CutPolicy]:
         """Look at the input and the output of a job before anything is planned."""
         job, storages = lease.job, self._desk.storages()
         package = self._desk.package_of(job)
         found = survey(job.spec, storages.of)
         if not lease.cursor:
-            check_job(job, package, storages, found)
+            check_job(ledger, job, package, storages, found)
         rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
         return found, CutPolicy(batch_rows=rows, pace=pace_of(package), remaining_bytes=found.bytes_total or 0)
 
@@ -218,11 +219,12 @@ def pace_of(package: ModelPackage) -> Pace:
     return Pace(seconds_per_row=seconds / advice.max_rows)
 
 
-def check_job(job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
+def check_job(ledger: Ledger, job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
     """Raise what keeps a job from being run, before anything is computed."""
     if found.first is not None:
         OpenJob(job, package, storages, found.first)
     if job.spec.output != STORE:
         output = storages.of(job.spec.output)
+        make_room(ledger, job, output)
         check_output(output, job.spec.output, job.spec, str(job.id))
         probe(job.spec.output, output)
