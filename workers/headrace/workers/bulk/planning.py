@@ -159,7 +159,9 @@ class Planning:
         package = self._desk.package_of(job)
         found = survey(job.spec, storages.of)
         if not lease.cursor:
-            check_job(ledger, job, package, storages, found)
+            if job.spec.output != STORE:
+                make_room(ledger, job, storages.of(job.spec.output))
+            check_job(job, package, storages, found)
         rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
         return found, CutPolicy(batch_rows=rows, pace=pace_of(package), remaining_bytes=found.bytes_total or 0)
 
@@ -219,12 +221,11 @@ def pace_of(package: ModelPackage) -> Pace:
     return Pace(seconds_per_row=seconds / advice.max_rows)
 
 
-def check_job(ledger: Ledger, job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
+def check_job(job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
     """Raise what keeps a job from being run, before anything is computed."""
     if found.first is not None:
         OpenJob(job, package, storages, found.first)
     if job.spec.output != STORE:
         output = storages.of(job.spec.output)
-        make_room(ledger, job, output)
         check_output(output, job.spec.output, job.spec, str(job.id))
         probe(job.spec.output, output)
