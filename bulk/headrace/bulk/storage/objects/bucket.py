@@ -153,7 +153,8 @@ class BucketStorage:
     def _write(self, uri: str, content: bytes | Path, size: int, mode: PutMode) -> None:
         import obstore
 
-        obstore.put(self._client(size), self._key(uri), content, mode=mode, use_multipart=False)
+        with translated(uri):
+            obstore.put(self._client(size), self._key(uri), content, mode=mode, use_multipart=False)
 
     def _holds(self, uri: str, content: bytes | Path) -> bool:
         """Return whether an object has this content, as far as its size and etag or its bytes tell."""
