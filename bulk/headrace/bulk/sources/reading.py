@@ -1,4 +1,4 @@
-"""What all sources do around reading: errors named by file, rows numbered, a slice applied."""
+"""The frame of every reading: errors named by file, rows numbered, a slice applied."""
 
 from __future__ import annotations
 

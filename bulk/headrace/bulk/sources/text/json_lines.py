@@ -70,7 +70,7 @@ class JsonLines:
 
     def _parser(self, file: InputFile, raw: BinaryIO, columns: Sequence[str] | None) -> Parser:
         known = self._known()
-        if columns is None or any(name not in known.names for name in columns):
+        if columns is None or any(not {name, name.partition(".")[0]} & set(known.names) for name in columns):
             guess = self._guess(file, raw)
             if not guess.names:  # no row, or none with a key
                 guess = pa.schema([(name, ANY_JSON) for name in columns or ()])
