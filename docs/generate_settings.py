@@ -59,7 +59,7 @@ def _limits(field: FieldInfo) -> str:
 def _default(field: FieldInfo) -> str:
     default = field.default
     if default is None:
-        return "the local stack"
+        return "the local stack" if SecretStr in typing.get_args(field.annotation) else "a temporary folder"
     return f"`{default:,}`".replace(",", "_") if isinstance(default, int) else f"`{default}`"
 
 

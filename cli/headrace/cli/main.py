@@ -11,8 +11,9 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from headrace.cli.commands import dead, predict, queue, stack, store
+from headrace.cli.commands import dead, predict, queue, score, stack, store
 from headrace.cli.commands.compress.command import app as compress
+from headrace.cli.commands.jobs.command import app as jobs
 from headrace.cli.commands.models.command import app as models
 from headrace.cli.terminal.console import err
 from headrace.cli.terminal.errors import MissingExtra, StackError
@@ -27,6 +28,7 @@ _EXTRAS: Final = {
     "alembic": "store",
     "psycopg": "store",
     "sqlalchemy": "store",
+    "pyarrow": "bulk",
     "celery": "worker",
     "onnx": "worker",
     "onnxruntime": "worker",
@@ -68,6 +70,8 @@ def demo(context: typer.Context) -> None:
 app.command(rich_help_panel=_RUN)(stack.worker)
 app.command(rich_help_panel=_RUN)(stack.flower)
 app.command(rich_help_panel=_USE)(predict.predict)
+app.command(rich_help_panel=_USE)(score.score)
+app.add_typer(jobs, name="jobs", rich_help_panel=_USE)
 app.add_typer(compress, name="compress", rich_help_panel=_CARE)
 app.add_typer(models, name="models", rich_help_panel=_CARE)
 app.add_typer(queue.app, name="queue", rich_help_panel=_CARE)

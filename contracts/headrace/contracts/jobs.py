@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import uuid
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from headrace.contracts.errors import InvalidRequest
+from headrace.contracts.errors import HeadraceError, InvalidRequest
 
 #: Names of the queue of a model's tickets, and of the task that a ticket is, are this prefix and the model's name.
 SCORE_PREFIX: Final = "score."
@@ -74,6 +76,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     priority: 0 to 9; shards of a higher one go first. weight: share of the workers among jobs of one priority.
     max_errors: bad rows after which the job fails: "N", "P%" of the rows so far, "" for no bound.
     workers: most shards that run at the same time. max_rows_per_s: of all workers together. 0 is no bound of either.
+    dry_run: a worker scores a sample, publishes nothing and leaves a `DryRun` in the ledger; never the same job as any
+    other.
     """
 
     priority: int = 0
@@ -81,6 +85,56 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_errors: str = ""
     workers: int = 0
     max_rows_per_s: float = 0.0
+    dry_run: bool = False
+
+
+class JobProblem(msgspec.Struct, frozen=True):
+    """Why a job failed, as `JobRow.error` holds it: `TYPE: message`. type: the name of the error's class."""
+
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: HeadraceError) -> JobProblem:
+        """Return the problem that an error is."""
+        return cls(error.type, error.message)
+
+    @classmethod
+    def parse(cls, text: str) -> JobProblem:
+        """Read what `text` wrote; any other text is a message without a type."""
+        found = _PROBLEM.fullmatch(text)
+        return cls(found[1], found[2]) if found else cls("", text)
+
+    @property
+    def text(self) -> str:
+        """The problem in one line."""
+        return f"{self.type}: {self.message}" if self.type else self.message
+
+
+_PROBLEM: Final = re.compile(r"([A-Z][A-Za-z]+): (.*)", re.DOTALL)
+
+
+class DryRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dry run found. rows: scored of the sample; bad: those that could not be. seconds: they took one worker.
+
+    total_rows, total_bytes: of the whole input as far as it is known, -1 if not. seconds_low, seconds_high: the whole
+    job on the workers present. output_bytes: of the whole job. memory_bytes: peak of the worker's process.
+    columns: of the output, name → type. preview: up to five rows of it, as JSON values. problems: of bad rows.
+    """
+
+    rows: int
+    bad: int
+    seconds: float
+    total_rows: int
+    total_bytes: int
+    workers: int
+    seconds_low: float
+    seconds_high: float
+    output_bytes: int
+    memory_bytes: int
+    columns: dict[str, str] = {}
+    preview: list[dict[str, object]] = []
+    problems: list[str] = []
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -97,6 +151,11 @@ class Ticket(msgspec.Struct, frozen=True):
 def score_queue(model: str) -> str:
     """Return the name of the queue of a model's tickets, which is also their task name."""
     return SCORE_PREFIX + model
+
+
+def shard_id(job: str, shard: int) -> uuid.UUID:
+    """Return the id of the message of a shard's ticket, the same whenever it is sent again. shard: as in `Ticket`."""
+    return uuid.uuid5(uuid.UUID(job), f"shard {shard}")
 
 
 class Bound(msgspec.Struct, frozen=True):

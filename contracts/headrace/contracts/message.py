@@ -72,6 +72,7 @@ class Request(msgspec.Struct, kw_only=True):
 
     body: `encode_tensors(...)`, or `json_body(...)` with `content_type` set to JSON.
     expires_at: seconds since 1970, or None. note: a short human line, shown by Flower as the arguments.
+    task: name of the task and its queue where that is not `infer.MODEL`.
     """
 
     id: str
@@ -83,6 +84,7 @@ class Request(msgspec.Struct, kw_only=True):
     expires_at: float | None = None
     note: str = ""
     origin: str = ""
+    task: str = ""
 
 
 class Reply(msgspec.Struct, kw_only=True, array_like=True):
@@ -128,7 +130,7 @@ def iso_time(unix_seconds: float) -> str:
 
 def encode_request(request: Request) -> bytes:
     """Write the envelope of one request, ready for `LPUSH` onto its queue."""
-    task = TASK_PREFIX + request.model
+    task = request.task or TASK_PREFIX + request.model
     return _json_encode(
         {
             "body": base64.b64encode(request.body).decode("ascii"),

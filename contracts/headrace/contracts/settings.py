@@ -149,6 +149,24 @@ class Settings(BaseSettings):
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
     )
+    bulk_roots: str = Field(
+        "",
+        description="Folders and URIs below which workers read the inputs of bulk jobs and write their outputs, "
+        "separated by commas; colons do where there is no comma. Nothing else is touched. Without any, workers of the "
+        "local stack may use all local files, and others none.",
+    )
+    bulk_timeout_s: float = Field(
+        30.0,
+        ge=2,
+        le=3600,
+        description="Time without an answer after which an object store counts as unavailable. A bulk job waits then, "
+        "and tries again.",
+    )
+    bulk_scratch: Path | None = Field(
+        None,
+        description="Folder in which workers write the parts of bulk jobs before they are published; on the disk of "
+        "the outputs, publishing needs no copy.",
+    )
 
     def require_broker_url(self) -> str:
         """Return the broker's URL. Raises ConfigurationError when neither a setting nor a local stack names one."""

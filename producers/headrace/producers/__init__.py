@@ -1,4 +1,4 @@
-"""Submitting requests and getting their results, blocking (`Client`) or with asyncio (`AsyncClient`)."""
+"""Submitting requests and bulk jobs and getting their results, blocking (`Client`) or with asyncio (`AsyncClient`)."""
 
 from headrace.contracts.errors import (
     BrokerUnavailable,
@@ -27,10 +27,15 @@ from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.client import Client
 from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted
 from headrace.producers.handle import Handle
+from headrace.producers.jobs.async_job import AsyncJob
+from headrace.producers.jobs.errors import JobCancelled, JobFailed, JobMoved, JobTimeout
+from headrace.producers.jobs.job import Job
+from headrace.producers.jobs.order import ScoreOptions
 
 __all__ = [
     "AsyncClient",
     "AsyncHandle",
+    "AsyncJob",
     "BrokerUnavailable",
     "Cancelled",
     "Client",
@@ -41,6 +46,11 @@ __all__ = [
     "InferenceFailed",
     "InputRefused",
     "InvalidRequest",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobMoved",
+    "JobTimeout",
     "ModelOutOfMemory",
     "OutputMismatch",
     "PackageError",
@@ -52,6 +62,7 @@ __all__ = [
     "RequestLost",
     "ResultTimeout",
     "RuntimeTrouble",
+    "ScoreOptions",
     "SignatureMismatch",
     "StoreUnavailable",
     "SubmissionInterrupted",

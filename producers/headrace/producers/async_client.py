@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from headrace.contracts.errors import BrokerUnavailable, InvalidRequest, StoreUnavailable
 from headrace.contracts.message import queue_name
@@ -14,6 +14,9 @@ from headrace.producers.async_handle import AsyncHandle
 from headrace.producers.client_base import ClientBase
 from headrace.producers.durable.async_keeper import AsyncKeeper
 from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
+from headrace.producers.jobs.async_job import AsyncJob
+from headrace.producers.jobs.job import LISTED
+from headrace.producers.jobs.order import Location, ScoreOptions
 from headrace.producers.replies.async_inbox import AsyncInbox
 from headrace.producers.replies.cancellation import cancel
 from headrace.producers.replies.finder import Brokers
@@ -163,6 +166,24 @@ class AsyncClient(ClientBase):
         )
         return await handle.result(timeout_s)
 
+    async def score(
+        self,
+        model: str,
+        inputs: Location | Sequence[Location],
+        output: Location = "",
+        **options: Unpack[ScoreOptions],
+    ) -> AsyncJob:
+        """Score all rows of files with a model; see `Client.score`."""
+        return AsyncJob(self._desk, *await asyncio.to_thread(self._desk.score, model, inputs, output, options))
+
+    async def job(self, reference: str) -> AsyncJob:
+        """Return a bulk job; see `Client.job`."""
+        return AsyncJob(self._desk, await asyncio.to_thread(self._desk.find, reference))
+
+    async def jobs(self, limit: int = LISTED) -> list[AsyncJob]:
+        """Return the bulk jobs, the newest first."""
+        return [AsyncJob(self._desk, one.job) for one in await asyncio.to_thread(self._desk.newest, limit)]
+
     async def get(self, request_id: str) -> Prediction | None:
         """Read a request's row, whoever submitted it; see `Client.get`."""
         return await asyncio.to_thread(self._rows.get, request_id)
@@ -216,6 +237,7 @@ class AsyncClient(ClientBase):
         await self._broker.aclose()
         await self._looks.aclose()
         await asyncio.to_thread(self._rows.close)
+        await asyncio.to_thread(self._desk.close)
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""

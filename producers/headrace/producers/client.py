@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from headrace.contracts.errors import BrokerUnavailable, StoreUnavailable
 from headrace.contracts.message import queue_name
@@ -13,6 +13,8 @@ from headrace.producers.client_base import ClientBase
 from headrace.producers.durable.durable_requests import not_sent
 from headrace.producers.errors import PartlyKept, PartlySubmitted, SubmissionInterrupted, queue_is_full
 from headrace.producers.handle import Handle
+from headrace.producers.jobs.job import LISTED, Job
+from headrace.producers.jobs.order import Location, ScoreOptions
 from headrace.producers.replies.cancellation import cancel
 from headrace.producers.replies.finder import Brokers
 from headrace.producers.replies.inbox import Inbox
@@ -203,6 +205,33 @@ class Client(ClientBase):
         handle = self.submit(model, inputs, priority=priority, deadline_s=deadline_s, version=version, durable=durable)
         return handle.result(timeout_s)
 
+    def score(
+        self,
+        model: str,
+        inputs: Location | Sequence[Location],
+        output: Location = "",
+        **options: Unpack[ScoreOptions],
+    ) -> Job:
+        """Score all rows of files with a model, on any number of workers, and return at once.
+
+        inputs: files, folders, globs, URIs, or `sql:QUERY` on the store's database; workers read them themselves.
+        output: a folder, a URI of one, or "store" for rows of `predictions`; "" is a folder here, named after the first
+        input and the model. options: see `ScoreOptions`. The same call again returns the same job, and goes on with it
+        if it is paused, failed or cancelled: only what is missing runs.
+
+        Raises InvalidRequest (UnknownModel, SignatureMismatch); JobMoved if the job is there and was begun with another
+        version or package; ConfigurationError without a database, BrokerUnavailable, StoreUnavailable.
+        """
+        return Job(self._desk, *self._desk.score(model, inputs, output, options))
+
+    def job(self, reference: str) -> Job:
+        """Return a bulk job by its id, a unique beginning of it, or its name. Raises NoSuchJob."""
+        return Job(self._desk, self._desk.find(reference))
+
+    def jobs(self, limit: int = LISTED) -> list[Job]:
+        """Return the bulk jobs, the newest first."""
+        return [Job(self._desk, one.job) for one in self._desk.newest(limit)]
+
     def get(self, request_id: str) -> Prediction | None:
         """Read a request's row, whoever submitted it; None while it has not ended.
 
@@ -256,6 +285,7 @@ class Client(ClientBase):
         self._broker.close()
         self._looks.close()
         self._rows.close()
+        self._desk.close()
 
     def __enter__(self) -> Self:
         """Return the client itself."""

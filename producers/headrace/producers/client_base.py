@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from headrace.contracts.errors import InvalidRequest
 from headrace.contracts.settings import Settings, load_settings
 from headrace.producers.durable.durable_requests import DurableRequests
+from headrace.producers.jobs.desk import JobDesk
 from headrace.producers.replies.store_lookup import RowLookup
 from headrace.producers.requests.factory import RequestFactory
 from headrace.producers.transport.fork import renew_after_fork
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ClientBase(ABC):
-    """Settings, the store, and the factory of requests of one client; its connections are of the derived class."""
+    """Settings, the store, jobs, and the factory of requests of one client; connections are of the derived class."""
 
     _inbox: Inbox | AsyncInbox
 
@@ -36,12 +37,14 @@ class ClientBase(ABC):
         self._prefix = self._settings.key_prefix
         self._rows = RowLookup(self._settings)
         self._durable = DurableRequests(self._rows, self._prefix)
+        self._desk = JobDesk(self._settings)
         self.renew()
         renew_after_fork(self)
 
     def renew(self) -> None:
         """Start afresh in the child after a fork: an inbox and connections of its own."""
         self._rows.renew()
+        self._desk.renew()
         self._where = SharedLook(lambda model: where_served(self._url, model, self._prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
         self._factory = RequestFactory(self._settings, inbox)

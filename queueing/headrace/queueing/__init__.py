@@ -33,12 +33,13 @@ if TYPE_CHECKING:
         refusal_line,
         translate_errors,
     )
-    from headrace.queueing.connection.preconditions import broken_preconditions, check_writes
+    from headrace.queueing.connection.preconditions import broken_preconditions
     from headrace.queueing.connection.refusals import REFUSALS
     from headrace.queueing.consumer.claims import ClaimingConsumer
     from headrace.queueing.consumer.delivery import Crash, Delivery
     from headrace.queueing.consumer.lease import LeaseKeeper
     from headrace.queueing.consumer.letter import DeadLetter
+    from headrace.queueing.consumer.probe import check_writes
     from headrace.queueing.consumer.recovery import Recovered, recover
     from headrace.queueing.consumer.running_marker import RunningMarker
     from headrace.queueing.transport import Transport
@@ -94,7 +95,7 @@ _HOMES: Final = {
     "Transport": "transport",
     "REFUSALS": "connection.refusals",
     "broken_preconditions": "connection.preconditions",
-    "check_writes": "connection.preconditions",
+    "check_writes": "consumer.probe",
     "refusal_line": "connection.connect",
     "Command": "connection.connect",
     "CommandLine": "connection.connect",

@@ -6,13 +6,15 @@ The limit is strict however many producers there are, because the server counts 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError
 
+from headrace.contracts.jobs import Ticket, score_queue
+from headrace.contracts.tickets import encode_ticket
 from headrace.queueing.keys import PLAIN, Keys, keys_of
 from headrace.queueing.lists import PRIORITY_STEPS, priority_step
 from headrace.queueing.lua import scripts
@@ -150,3 +152,12 @@ class AsyncSubmitter:
             for command in commands:
                 pipe.execute_command(*command)
             return list(await pipe.execute(raise_on_error=False))
+
+
+def send_tickets(client: redis.Redis, model: str, tickets: Iterable[tuple[Ticket, str]], origin: str = "") -> int:
+    """Send tickets of a model's jobs, each with a line for Flower; return how many. No limit holds them up.
+
+    Errors of the server or the connection are redis-py's.
+    """
+    messages = [encode_ticket(model, ticket, note, origin) for ticket, note in tickets]
+    return Submitter(client).submit(score_queue(model), 0, messages) if messages else 0

@@ -27,7 +27,7 @@ from headrace.queueing.channel.sentinel_channel import SentinelChannel
 from headrace.queueing.connection.broker_url import SENTINEL_PORT
 from headrace.queueing.connection.refusals import REFUSALS, forget_refusals, latest_refusal
 from headrace.queueing.connection.sentinel import adopt_sentinels, names_sentinels
-from headrace.queueing.keys import Keys
+from headrace.queueing.consumer.probe import check_writes
 
 #: Pause after a refusal before a new connection is tried. Transport option `refusal_pause_s`; 0 for callers that pause.
 REFUSAL_PAUSE_S: Final = 1.0
@@ -79,7 +79,7 @@ class Transport(kombu_redis.Transport):
         connection = super().establish_connection()
         if refused is not None:
             try:
-                self._avail_channels[0].client.set(Keys().probe, "", ex=1)  # kombu's client adds the prefix
+                check_writes(self._avail_channels[0].client)
             except BaseException:
                 self.close_connection(connection)  # type: ignore[arg-type]  # the stubs know of kombu's connections only
                 raise

@@ -79,6 +79,7 @@ def test_a_script_that_is_refused_raises_the_class_of_the_refusal(
         ("Error running script (call to f_1): @user_script:1: -READONLY You can't write", errors.ReadOnlyError),
         ("Error running script (call to f_1): @user_script:1: @user_script: 1: -OOM command", errors.OutOfMemoryError),
         ("Transaction discarded because of: MISCONF Errors writing to the AOF file", ServerRefuses),
+        ("ACL failure in script: User default has no permissions to run the 'del' command", errors.NoPermissionError),
         ("Error running script: @user_script:1: -LOADING Redis is loading", errors.BusyLoadingError),
         ("BUSYGROUP Consumer Group name already exists", errors.ResponseError),
         ("BUSYKEY Target key name already exists", errors.ResponseError),
@@ -92,6 +93,15 @@ def test_words_of_a_refusal_are_found(text: str, kind: type[Exception]) -> None:
     assert str(found) == text
     assert (meaning(found) is None) == (kind is errors.ResponseError)
     assert isinstance(found, (*REFUSALS, errors.ConnectionError)) == (kind is not errors.ResponseError)
+
+
+def test_a_script_whose_command_the_acl_forbids_is_a_refusal(any_url: str, client: redis.Redis) -> None:
+    client.execute_command("ACL", "SETUSER", "default", "-del")
+    try:
+        with connect(any_url) as ours, pytest.raises(errors.NoPermissionError):
+            ours.eval("return redis.call('DEL', 'a')", 0)
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+@all")
 
 
 def test_another_error_reply_stays_what_it_is(any_url: str, client: redis.Redis) -> None:

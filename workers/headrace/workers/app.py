@@ -13,11 +13,13 @@ from celery import Celery, Task
 from kombu import Exchange, Queue
 
 from headrace.contracts import ModelDirectory, Settings, load_settings
+from headrace.contracts.jobs import score_queue
 from headrace.contracts.message import MAX_PRIORITY, queue_name
 from headrace.contracts.tensors.codec import CONTENT_TYPE
 from headrace.queueing import connect, headrace_url, tls_options
 from headrace.queueing.connection.bounded import transport_bounds
 from headrace.results_store.celery_backend import PredictionBackend, shown_url
+from headrace.workers.bulk.making import has_bulk
 from headrace.workers.celery_app.bootsteps import ConsumerHooks, EngineStep, RelayStep
 
 #: Variables by which Celery would take another broker or result backend than the settings'. `celery -b` sets the first.
@@ -48,6 +50,18 @@ class App(Celery):
         return self.subclass_with_self("celery.apps.worker:Worker")  # type: ignore[arg-type]  # takes names too
 
 
+class ScoreTask(Task[Any, Any]):
+    """The bulk jobs of a model as Celery sees them: a message is a ticket, which wakes the worker's bulk side."""
+
+    Strategy = "headrace.workers.bulk.tickets:ticket_strategy"
+    acks_late = True
+    abstract = True
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse to run outside a worker."""
+        raise NotImplementedError(f"{self.name} runs in a headrace worker; start a job with `headrace score`")
+
+
 class InferenceTask(Task[Any, Any]):
     """A model as Celery sees it: requests go to the micro-batcher instead of a pool."""
 
@@ -69,6 +83,7 @@ def make_app(settings: Settings) -> App:
     app.headrace_settings = settings
     connect(settings.require_broker_url()).close()  # Celery's error about a URL that can't be read may quote it
     names = ModelDirectory(settings.models).names()
+    scored = names if has_bulk() else []
     app.conf.update(
         broker_url=headrace_url(settings.require_broker_url()),
         broker_use_ssl=tls_options(settings.require_broker_url()) or False,
@@ -87,7 +102,8 @@ def make_app(settings: Settings) -> App:
         task_queues=[
             Queue(queue_name(name), Exchange(""), routing_key=queue_name(name), max_priority=MAX_PRIORITY)
             for name in names
-        ],
+        ]
+        + [Queue(score_queue(name), Exchange(""), routing_key=score_queue(name)) for name in scored],
         worker_consumer="headrace.workers.celery_app.consumer:Consumer",
         worker_pool="solo",
         worker_send_task_events=True,
@@ -97,6 +113,8 @@ def make_app(settings: Settings) -> App:
     )
     for name in names:
         app.register_task(type(name, (InferenceTask,), {"name": queue_name(name), "abstract": False})())
+    for name in scored:
+        app.register_task(type(f"score_{name}", (ScoreTask,), {"name": score_queue(name), "abstract": False})())
     app.steps["worker"].update((EngineStep, RelayStep))
     app.steps["consumer"].add(ConsumerHooks)
     return app

@@ -11,6 +11,7 @@ from headrace.contracts import ModelDirectory, Settings
 from headrace.queueing import RunningMarker, connect_to
 from headrace.queueing.consumer.serving import Served
 from headrace.results_store import StoreReader, StoreWriter
+from headrace.workers.bulk.making import Parts, make_bulk
 from headrace.workers.events.celery_events import Monitor
 from headrace.workers.execution.executor import Executor, Listener
 from headrace.workers.execution.running import RunningMessages
@@ -68,7 +69,18 @@ class Engine:
             check_every=settings.check_every,
         )
         self._window = Window(self.models, lambda: self._executor.running, settings.claimed_bytes)
-        self.claims = ClaimGate(self._window, self._outbox, loop)
+        self.bulk = make_bulk(
+            settings,
+            Parts(
+                worker=worker,
+                models=self.models,
+                executor=self._executor,
+                revoked=revoked,
+                monitor=self.monitor,
+                loop=loop,
+            ),
+        )
+        self.claims = ClaimGate(self._window, self._outbox, loop, tickets=self.bulk.room)
         self._lookup = RedeliveryLookup(
             StoreReader(settings.require_database_url(), pool_size=1, timeout_s=settings.database_timeout_s),
             max_deliveries=settings.max_deliveries,
@@ -98,10 +110,14 @@ class Engine:
         self._outbox.start()
         self._lookup.start(self.redeliveries.on_classified)
         self._executor.start()
+        self.bulk.start()
 
     def served(self) -> dict[str, Served]:
         """Return, by queue, what answers requests that name no version."""
-        return {model.queue: Served(model.package.version, model.signature) for model in self.models.defaults()}
+        return {
+            model.queue: Served(model.package.version, model.signature, model.package.manifest.checksum)
+            for model in self.models.defaults()
+        }
 
     def drain(self, grace_s: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads.
@@ -115,6 +131,7 @@ class Engine:
         self.redeliveries.close()
         self._arrivals.close()
         deadline = time.monotonic() + grace_s
+        self.bulk.stop()
         self._lookup.close(FLUSH_S)
         unstarted = self._executor.drain()
         release(unstarted)
@@ -125,6 +142,8 @@ class Engine:
             # Its model stays open: closing it under a batch would crash.
             logger.warning("a batch still ran %s; its requests will be delivered again", why)
             return
+        if not self.bulk.join(deadline, hurried):
+            logger.warning("what was done of a bulk shard could not be published in time; it will run again")
         self._outbox.stop()
         if not _ends(self._outbox.join, max(deadline, time.monotonic() + FLUSH_S), hurried):
             self._outbox.give_up()

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.bulk.storage.base import Storage
-from headrace.contracts.errors import HeadraceError
+from headrace.contracts.errors import HeadraceError, InvalidRequest
 from headrace.results_store.jobs.records import BadRow, InputFile, Slice
 
 
@@ -19,10 +19,23 @@ class InputUnreadable(HeadraceError):
     """An input file can't be read as its format; see the job's errors."""
 
 
+class UnknownFormat(InvalidRequest):
+    """The format of an input can't be told by its name; name it with --input-format."""
+
+
+class MissingColumn(InputUnreadable):
+    """A column that the job needs is not in an input file."""
+
+
+class SchemaChanged(InputUnreadable):
+    """A column has another type in one input file than in the first; convert one of them, or run two jobs."""
+
+
 class RowBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Rows as they were read. rows: the number in its file of each row of `table`. bad: rows that can't be read.
 
-    next_row: the number after the last row that this batch accounts for, in `table` or in `bad`.
+    next_row: the number after the last row that this batch accounts for, in `table` or in `bad`. An entry in `bad` with
+    row -1 stands for a file that can't be read (any further), however many rows it has.
     """
 
     file_no: int
@@ -35,7 +48,8 @@ class RowBatch(msgspec.Struct, frozen=True, kw_only=True):
 class Unit(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a file that can be read by itself: a row group, a segment of lines, or the whole file.
 
-    byte_stop: -1 is the end of the file. rows: -1 while nobody has counted them.
+    byte_stop: -1 is the end of the file. rows: -1 while nobody has counted them. first_line: of a text file, from 1; 0
+    is unknown.
     """
 
     number: int
@@ -44,6 +58,7 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
     byte_start: int = 0
     byte_stop: int = -1
     size_bytes: int = 0
+    first_line: int = 0
 
 
 class Source(Protocol):

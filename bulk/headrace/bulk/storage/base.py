@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
-from headrace.contracts.errors import HeadraceError
+from headrace.contracts.errors import HeadraceError, InvalidRequest
 
 
 class InputMissing(HeadraceError):
@@ -33,6 +33,10 @@ class RootRefused(HeadraceError):
     """The location is not below HEADRACE_BULK_ROOTS of the workers; add it there or choose another location."""
 
 
+class BadLocation(InvalidRequest):
+    """The location can't be used; give an absolute path or a URI without credentials."""
+
+
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a storage knows of an object. etag: changes with the content."""
 
@@ -42,6 +46,18 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     mtime_ns: int = 0
 
 
+class Chosen(Protocol):
+    """A choice among the names below a folder, relative to it and without a slash at the end."""
+
+    def file(self, name: str) -> bool:
+        """Return whether this object is listed."""
+        ...
+
+    def folder(self, name: str) -> bool:
+        """Return whether there may be chosen objects in this folder."""
+        ...
+
+
 class Storage(Protocol):
     """One kind of storage. URIs are whole (`s3://bucket/key`); local ones are absolute paths.
 
@@ -49,10 +65,10 @@ class Storage(Protocol):
     HEADRACE_BULK_TIMEOUT_S; transient errors are retried inside.
     """
 
-    def pages(self, uri: str, after: str = "") -> Iterator[list[ObjectInfo]]:
-        """List the objects below a folder in the order of their URIs, page by page, those after a URI only.
+    def pages(self, uri: str, after: str = "", *, chosen: Chosen | None = None) -> Iterator[list[ObjectInfo]]:
+        """List the objects below a folder in the order of their URIs (as UTF-8), page by page, those after a URI only.
 
-        Hidden ones (a part of the name below the folder begins with `.` or `_`) are left out.
+        Hidden ones (a part of the name below the folder begins with `.` or `_`) are left out. chosen: another choice.
         """
         ...
 

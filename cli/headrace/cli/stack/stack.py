@@ -232,14 +232,18 @@ class LocalStack:
     def wait(self) -> None:
         """Wait for ever. Raises StackError, with the end of its log, when a part other than Flower ends by itself."""
         while True:
-            try:
-                child = self._ended.get(timeout=_SIGNAL_LOOK_S)
-            except queue.Empty:
-                continue
-            if child is not self.flower:
-                raise child.exit_error()
-            # Results do not depend on the dashboard.
-            self.report(f"{child.exit_error().message}; the rest goes on, and `headrace flower` starts it again")
+            self.check(_SIGNAL_LOOK_S)
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Look whether a part has ended, for up to `wait_s`. Raises StackError if one other than Flower has."""
+        try:
+            child = self._ended.get(timeout=wait_s) if wait_s else self._ended.get_nowait()
+        except queue.Empty:
+            return
+        if child is not self.flower:
+            raise child.exit_error()
+        # Results do not depend on the dashboard.
+        self.report(f"{child.exit_error().message}; the rest goes on, and `headrace flower` starts it again")
 
     def stop(self) -> None:
         """Stop everything in reverse order, the worker before what it needs; does nothing if nothing runs.

@@ -141,6 +141,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return Signature(inputs=self.inputs, outputs=outputs)
 
     @property
+    def checksum(self) -> str:
+        """SHA-256, in hex, of all that decides about outputs: files, tensors, constants, labels.
+
+        The same model file with another decoding of its inputs has another one; measurements and advice on batching
+        change nothing.
+        """
+        plain = msgspec.structs.replace(
+            self, batching=BatchingAdvice(), store=StoreAdvice(keep=self.store.keep), provenance={}
+        )
+        return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
+
+    @property
     def was_tried(self) -> bool:
         """Whether a trial is recorded, of this file or of the one it was made of."""
         original = self.provenance.get("original")

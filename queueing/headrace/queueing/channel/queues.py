@@ -14,6 +14,7 @@ from headrace.queueing.connection.bounded_channel import BoundedChannel
 from headrace.queueing.consumer.recovery import Unacked, recover
 from headrace.queueing.keys import Keys, attach
 from headrace.queueing.lists import LOWEST_FIRST, lists_of_options
+from headrace.queueing.lua import scripts
 
 if TYPE_CHECKING:
     import redis
@@ -44,6 +45,9 @@ class QueueChannel(BoundedChannel):
         auto_delete_queues: set[str]
 
         conn_or_acquire: Any
+        typeof: Any
+        _fanout_queues: dict[str, tuple[str, str]]
+        _create_client: Any
         unacked_key: str
         unacked_index_key: str
         visibility_timeout: int
@@ -62,6 +66,24 @@ class QueueChannel(BoundedChannel):
         pool = super()._get_pool(asynchronous)  # type: ignore[misc]
         attach(pool, keys)
         return pool
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Bind a queue, as kombu does, but also in a server without memory, which only consumers can empty."""
+        if queue in self._expires:
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
+        else:
+            if self.typeof(exchange).type == "fanout":
+                self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
+            member = self.sep.join([routing_key or "", pattern or "", queue or ""])
+            tables = [self.keyprefix_queue % (exchange,), self.keyprefix_binding_permanent % (exchange,)]
+            with self._plain_client() as client:
+                scripts.script(client, scripts.BIND)(args=[member, *(self.keys.prefix + key for key in tables)])
+
+    @cached_property
+    def _refresh_binding(self) -> Any:
+        """The script by which a binding that expires is made and lives on; like `_queue_bind`."""
+        first = scripts.rendered(scripts.FIRST_WRITE, self.keys)
+        return self._create_client().register_script(first + kombu_redis.REFRESH_BINDING)  # type: ignore[attr-defined]  # missing from the stubs
 
     def _q_for_pri(self, queue: str, pri: int) -> str:
         """Return the list for a priority; without prefix, which kombu's clients put before it."""

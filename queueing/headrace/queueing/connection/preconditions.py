@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import ResponseError
 
 from headrace.queueing.connection.connect import refusal_line
-from headrace.queueing.keys import keys_of
 
 if TYPE_CHECKING:
     from redis import Redis
-
-
-def check_writes(client: Redis) -> None:
-    """Raise the server's error for a write that changes nothing: one that refuses to work may still answer pings."""
-    client.set(keys_of(client).probe, "", ex=1)
 
 
 def broken_preconditions(client: Redis) -> list[str]:

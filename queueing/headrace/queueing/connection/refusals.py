@@ -64,11 +64,16 @@ _latest: Final[dict[str, tuple[RedisError, float]]] = {}
 #: The first word, or the word that Redis 6 puts into the error of a script, or Redis 7 into that of a transaction.
 _WORD: Final = re.compile(rf"(?:^|-|because of: ?)({'|'.join(_MEANINGS)})\b")
 
+#: How Valkey and Redis 6 say NOPERM where an ACL allows a script, but not one of its commands.
+_NO_PERMISSION: Final = re.compile("ACL failure in script|The user executing the script can't ")
+
 
 def classified(exc: ResponseError) -> RedisError:
     """Return an error reply as its proper class; the same object where redis-py has chosen it already."""
     if isinstance(exc, REFUSALS):
         return exc
+    if _NO_PERMISSION.search(str(exc)):
+        return NoPermissionError(str(exc))
     found = _WORD.search(str(exc))
     return exc if found is None else _MEANINGS[found[1]][0](str(exc))
 

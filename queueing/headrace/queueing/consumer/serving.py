@@ -27,11 +27,19 @@ if TYPE_CHECKING:
 SERVED_TTL_S: Final = 120
 
 
+#: Most fields that are announced in one step.
+_FIELDS: Final = 500
+
+
 class Served(msgspec.Struct, frozen=True):
-    """The version with which the consumer of a model's queue answers requests that name none."""
+    """The version with which the consumer of a model's queue answers requests that name none.
+
+    checksum: of its package, `Manifest.checksum`; "" of a worker that doesn't announce it.
+    """
 
     version: str
     signature: Signature
+    checksum: str = ""
 
 
 _decode: Final = msgspec.json.Decoder(Served).decode
@@ -48,6 +56,7 @@ class ConsumedQueues:
         text = scripts.ANNOUNCE_WITH_PREFIX if keys_of(client).prefix else scripts.ANNOUNCE
         self._text = scripts.rendered(text, keys_of(client))
         self._announce = client.register_script(self._text)
+        self._serve = scripts.script(client, scripts.SERVE)
         self._lock = threading.Lock()
         self._queues: set[str] = set()
         self._served: dict[str, bytes] = {}
@@ -86,11 +95,10 @@ class ConsumedQueues:
     def _announce_served(self) -> None:
         if not self._served:
             return
-        key = keys_of(self._client).served(self._consumer)
-        with self._client.pipeline(transaction=True) as pipe:
-            pipe.hset(key, mapping=self._served)  # type: ignore[arg-type]  # the stubs want one type of keys
-            pipe.expire(key, SERVED_TTL_S)
-            pipe.execute()
+        pairs = list(self._served.items())
+        for at in range(0, len(pairs), _FIELDS):
+            fields = [value for pair in pairs[at : at + _FIELDS] for value in pair]
+            self._serve(args=[self._consumer, SERVED_TTL_S, *fields])
 
     def renewal_commands(self) -> list[Command]:
         """Return the command of `renew`, for somebody else to run; none without queues."""

@@ -4,8 +4,8 @@ They run on Valkey and on Redis from 6.2 on. They name keys that they compute, w
 mode isn't supported.
 
 Every script that writes first makes a write that can't grow memory, because a server at `maxmemory` refuses growing
-writes only until a script has made its first write; so claiming, renewing and putting back go on when memory is full,
-which is what empties it.
+writes only until a script has made its first write; so connecting, claiming, renewing and putting back go on when
+memory is full, which is what empties it.
 
 Words in capitals that a script doesn't define are parameters, for which `rendered` puts Lua values:
 
@@ -53,7 +53,11 @@ STATS: Final = _read("prelude", "stats")
 NEXT_DELAYED: Final = _read("next_delayed")
 ANNOUNCE: Final = _read("announce")
 ANNOUNCE_WITH_PREFIX: Final = _read("announce", "announce_prefix")
+SERVE: Final = _read("prelude", "serve")
 SERVED: Final = _read("served")
+BIND: Final = _read("prelude", "bind")
+PROBE: Final = _read("prelude", "probe")
+FIRST_WRITE: Final = _read("prelude", "first_write")
 RECOVER: Final = _read("recover")
 SUBMIT: Final = _read("submit")
 FIND_IN_LIST: Final = _read("request_id", "find_in_list")

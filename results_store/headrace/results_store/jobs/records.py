@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from enum import IntEnum
+from enum import Enum, IntEnum
 
 import msgspec
 
@@ -40,7 +40,8 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
     files: how many consecutive files, from `file_no`; more than one are whole files, but for `row_start` in the first.
     byte_start, byte_stop: of the segment or row groups in the file, 0 and -1 for all of it. unit, units: the row groups
-    (Parquet, Arrow) or segments in that range; units -1 is all. range_row: number of the first row in the range.
+    (Parquet, Arrow) or segments in that range; units -1 is all. range_row: number of the first row in the range;
+    range_line: its line in a text file, from 1, 0 is unknown.
     row_start: number of the first row to score; those of the range before it are passed over. rows: how many to score;
     -1 is all up to the end.
     """
@@ -52,6 +53,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     byte_start: int = 0
     byte_stop: int = -1
     range_row: int = 0
+    range_line: int = 0
     row_start: int = 0
     rows: int = -1
     size_bytes: int = 0
@@ -83,7 +85,10 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRow(msgspec.Struct, kw_only=True):
-    """A job as it is in the ledger. error: why it failed, with a remedy; "" if it didn't."""
+    """A job as it is in the ledger. error: why it failed, with a remedy; "" if it didn't.
+
+    retry: how often bad rows were tried again. manifest_etag: of the manifest that was written last; "" if none was.
+    """
 
     id: uuid.UUID
     name: str
@@ -96,13 +101,16 @@ class JobRow(msgspec.Struct, kw_only=True):
     created_at: dt.datetime
     finished_at: dt.datetime | None
     error: str = ""
+    retry: int = 0
+    manifest_etag: str = ""
 
 
 class Claim(msgspec.Struct, kw_only=True):
     """A shard that a worker has claimed. attempt: fences all that is written about it.
 
     deaths: attempts that ended without a word. suspect: the positions in the shard (from, to before) that
-    ran when the last of them ended; None if nobody knows. files: of the slice.
+    ran when the last of them ended; None if nobody knows. files: of the slice. retry: above 0, bad rows are tried
+    again: `only` those (file number, row), in order, and no others of the slice.
     """
 
     job: JobRow
@@ -112,16 +120,51 @@ class Claim(msgspec.Struct, kw_only=True):
     files: list[InputFile]
     deaths: int = 0
     suspect: tuple[int, int] | None = None
+    retry: int = 0
+    only: list[tuple[int, int]] = []
+
+
+class Order(Enum):
+    """What becomes of a shard that runs. LOST: somebody else has it by now; nothing of it may be published."""
+
+    GO_ON = "go on"
+    LOST = "lost"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+class Directive(msgspec.Struct, frozen=True):
+    """The answer to a heartbeat. max_rows_per_s: this shard's share of the job's bound; 0 is no bound."""
+
+    order: Order
+    max_rows_per_s: float = 0.0
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """What completing a shard did. stored: False if somebody else has the shard by now. state: of the job afterwards;
+    finalizing when this was its last shard, failed when it had too many bad rows.
+    """
+
+    stored: bool
+    state: JobState
 
 
 class ShardSeconds(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of a shard went, as far as the steps are busy; they overlap. bytes_read: from the inputs."""
+    """Where the time of a shard went, as far as the steps are busy; they overlap. bytes_read: from the inputs.
+
+    wall_s: how long the shard was the one that the worker ran; 0 is taken for the longest of the others.
+    """
 
     read_s: float = 0.0
     decode_s: float = 0.0
     infer_s: float = 0.0
     write_s: float = 0.0
     bytes_read: int = 0
+    wall_s: float = 0.0
+
+    def served_s(self) -> float:
+        """Return how long a worker was busy with the shard."""
+        return self.wall_s or max(self.read_s, self.decode_s, self.infer_s, self.write_s)
 
 
 class ShardResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,3 +183,112 @@ class ShardResult(msgspec.Struct, frozen=True, kw_only=True):
     bad: list[BadRow] = []
     rest: Slice | None = None
     seconds: ShardSeconds = ShardSeconds()
+
+
+class Claimant(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker that looks for work. worker: its name, a process's own. models: those it serves.
+
+    packages: SHA-256 of the packages that it serves; only jobs that are pinned to one of them are its. None: any.
+    """
+
+    worker: str
+    models: tuple[str, ...]
+    packages: tuple[str, ...] | None = None
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a job's shards were so far: of one worker, while it is busy. All are 0 when none has ended.
+
+    shards: that ended. pending, running: that wait and run now. workers: with a shard of the job that runs.
+    """
+
+    rows_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+    shards: int = 0
+    pending: int = 0
+    running: int = 0
+    workers: int = 0
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to plan or finalize a job, for a time. attempt: fences all that its holder writes."""
+
+    job: JobRow
+    attempt: int
+    lease_s: float
+
+
+class PlanLease(Lease, frozen=True, kw_only=True):
+    """The right to plan a job. cursor: of the last page; b"" at the start. next_file: the number of the next file."""
+
+    cursor: bytes
+    next_file: int
+    pace: Pace
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a plan. files: new ones, or such as have been counted by now; numbered from `PlanLease.next_file`.
+
+    slices: become shards, in order. done: nothing follows. bytes_total: of all that the job is to read, as soon as it
+    is known; before that, nobody can tell how far the job is.
+    """
+
+    files: list[InputFile] = []
+    slices: list[Slice] = []
+    cursor: bytes = b""
+    done: bool = False
+    bytes_total: int | None = None
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard that has ended. name: "" if it left no part."""
+
+    shard_no: int
+    retry: int
+    slice: Slice
+    name: str
+    etag: str
+    bytes: int
+    rows_ok: int
+    rows_bad: int
+    rows_skipped: int
+
+
+class JobError(BadRow, frozen=True, kw_only=True):
+    """A row of a job that is bad. retry: in which retry it failed; 0 is none."""
+
+    shard_no: int
+    retry: int
+
+
+class Sums(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a job's rows, counted over shards, files and bad rows.
+
+    shards_left: that were dropped. rows_ok + rows_bad + rows_skipped are the rows that came out. rows_in: of the slices
+    as they were planned and done. errors: bad rows that are listed. rows_files: of the input files; None if some were
+    never counted, or if the job has a limit. gaps: places in the input that no shard, or more than one, has scored;
+    files without rows need no shard.
+    """
+
+    shards: int
+    shards_left: int
+    rows_ok: int
+    rows_bad: int
+    rows_skipped: int
+    rows_in: int
+    errors: int
+    rows_files: int | None
+    gaps: int
+
+    def mismatch(self) -> str:
+        """Return what does not add up; "" if all does."""
+        if self.shards_left:
+            return f"{self.shards_left} shards were dropped and did not run"
+        counted = self.rows_ok + self.rows_bad + self.rows_skipped
+        if counted != self.rows_in:
+            return f"{self.rows_in} rows went in, and {counted} came out, as rows, bad rows or skipped ones"
+        if self.rows_bad != self.errors:
+            return f"{self.rows_bad} rows were bad, and {self.errors} are listed"
+        if self.rows_files is not None and self.rows_files != self.rows_in:
+            return f"the input has {self.rows_files} rows, and {self.rows_in} were read"
+        return f"{self.gaps} places of the input were read twice or not at all" if self.gaps else ""

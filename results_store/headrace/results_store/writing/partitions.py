@@ -15,6 +15,7 @@ from headrace.contracts.errors import ConfigurationError
 from headrace.results_store.database.address import connect
 from headrace.results_store.database.bounded import LONG_WORK_S
 from headrace.results_store.database.errors import driver_errors_translated
+from headrace.results_store.writing.job_retention import live_jobs, prune_jobs
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -150,7 +151,8 @@ def prune(database_url: str, retention_days: int, now: dt.datetime) -> int:
     """Remove what is older than `retention_days` before `now`, and create the partitions of the days ahead.
 
     Whole days go by dropping their partition; rows without a day go by `finished_at`, in chunks. 0 days keeps all.
-    Durable requests go with the results of their time, also such as have not ended.
+    Durable requests go with the results of their time, also such as have not ended. Bulk jobs go when they ended before
+    that time; rows of a job that has not ended stay, and so do other rows of the days on which such a job was created.
 
     now: aware. Gives how many rows were deleted one by one plus, by Postgres's estimate, those in dropped partitions.
     Meant to run daily. Raises StoreUnavailable, also when a long query holds a partition: run it again later.
@@ -162,11 +164,15 @@ def prune(database_url: str, retention_days: int, now: dt.datetime) -> int:
         if retention_days == 0:
             return 0
         removed = 0
+        live = live_jobs(connection)
         for day in expired_days(list_partitions(connection), now.astimezone(dt.UTC), retention_days):
-            removed += _drop_partition(connection, partition_name(day))
+            removed += 0 if day in live.days else _drop_partition(connection, partition_name(day))
         cutoff = now - _DAY * retention_days
-        removed += sum(_prune_by_time(connection, name, cutoff) for name in (DEFAULT, FOREIGN))
-        return removed + _prune_by_time(connection, REQUESTS, cutoff, "submitted_at")
+        old_rows = sql.SQL("finished_at < {} AND (job_id IS NULL OR job_id <> ALL({}))")
+        for name in (DEFAULT, FOREIGN):
+            removed += _prune_rows(connection, name, old_rows.format(sql.Literal(cutoff), sql.Literal(live.ids)))
+        removed += _prune_rows(connection, REQUESTS, sql.SQL("submitted_at < {}").format(sql.Literal(cutoff)))
+        return removed + prune_jobs(connection, cutoff)
 
 
 def _drop_partition(connection: Connection, name: str) -> int:
@@ -184,13 +190,13 @@ def _drop_partition(connection: Connection, name: str) -> int:
     return int(estimate[0]) if estimate else 0
 
 
-def _prune_by_time(connection: Connection, name: str, cutoff: dt.datetime, column: str = "finished_at") -> int:
-    statement = sql.SQL("DELETE FROM {0} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {0} WHERE {1} < %s LIMIT %s))").format(
-        sql.Identifier(name), sql.Identifier(column)
+def _prune_rows(connection: Connection, name: str, condition: sql.Composable) -> int:
+    statement = sql.SQL("DELETE FROM {0} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {0} WHERE {1} LIMIT {2}))").format(
+        sql.Identifier(name), condition, sql.Literal(PRUNE_CHUNK_ROWS)
     )
     removed = 0
     while True:
-        count = connection.execute(statement, (cutoff, PRUNE_CHUNK_ROWS)).rowcount
+        count = connection.execute(statement).rowcount
         removed += count
         if count < PRUNE_CHUNK_ROWS:
             return removed

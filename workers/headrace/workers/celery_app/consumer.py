@@ -18,8 +18,7 @@ from kombu.common import ignore_errors
 from kombu.utils.url import maybe_sanitize_url
 from vine import promise
 
-from headrace.queueing import refusal_line
-from headrace.queueing.keys import Keys
+from headrace.queueing import check_writes, refusal_line
 from headrace.workers.intake.strategy import InferenceHandler
 
 logger = logging.getLogger(__name__)
@@ -129,7 +128,7 @@ class Consumer(CeleryConsumer):
             try:
                 conn.ensure_connection(max_retries=0, reraise_as_library_errors=False)
                 if self._outage.lasts:
-                    conn.default_channel.client.set(Keys().probe, "", ex=1)  # kombu's client adds the prefix
+                    check_writes(conn.default_channel.client)
             except conn.connection_errors as exc:
                 self._failed(conn.as_uri(), exc)
                 _let_go(conn)

@@ -93,6 +93,11 @@ class Monitor:
             for outcome in self._shown(batch.outcomes):
                 self._send_ended(outcome, batch, parent)
 
+    def show(self, kind: str, timestamp: float, **fields: Any) -> None:
+        """Announce an event of a task that is none of the requests."""
+        if self._on:
+            self._send(kind, timestamp, **fields)
+
     def flush(self) -> None:
         """Send the gathered events as one message."""
         summed, self._summed = self._summed, {}

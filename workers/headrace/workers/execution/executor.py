@@ -17,6 +17,7 @@ from headrace.contracts import DeadlineExceeded, HeadraceError, State
 from headrace.contracts.ids import new_uuid
 from headrace.workers.batching import Batch
 from headrace.workers.batching.prefetch import Running, goes_back
+from headrace.workers.execution.background import Background, NoBackground
 from headrace.workers.execution.in_flight import InFlight
 from headrace.workers.execution.isolation import is_isolated, request_item
 from headrace.workers.execution.layers.backoff import defer
@@ -114,6 +115,8 @@ class Executor:
     ) -> None:
         """Create the executor; `start` starts its thread. revoked, max_retries, check_every: as in `Services`."""
         self._listener = listener
+        #: Work for the time in which no online request waits.
+        self.background: Background = NoBackground()
         self._probing = False
         self._marker = running
         self._max_retries = max_retries
@@ -206,6 +209,11 @@ class Executor:
         return arrivals
 
     @property
+    def has_arrivals(self) -> bool:
+        """Whether something was handed over that the thread has not taken yet; any thread."""
+        return not self._arrivals.empty()
+
+    @property
     def is_loading(self) -> bool:
         """Whether a model is being loaded."""
         return self._loader.is_busy
@@ -231,6 +239,8 @@ class Executor:
             found = self._begin()
             if found is not None:
                 self._start(*found)
+            elif self.background.ready:
+                self._run_background()
         self._in_flight.join()
         self._marker.close()
 
@@ -252,6 +262,19 @@ class Executor:
         if goes_back(self.running.seconds):
             self._listener.held_up()
         return found
+
+    def _run_background(self) -> None:
+        """Run a batch of background work; what comes meanwhile waits for that one batch."""
+        with self._begins:
+            now = time.monotonic()
+            batch = None if self._draining else self.background.take(now)
+            if batch is None:
+                return
+            self.running = Running(now, batch.seconds)
+        if goes_back(self.running.seconds):
+            self._listener.held_up()
+        batch.run()
+        self._end()
 
     def _end(self) -> None:
         running = self.running
@@ -287,6 +310,8 @@ class Executor:
 
     def _idle_s(self) -> float | None:
         """Return how long there is nothing to do but to wait: None for ever, 0 when a batch may leave now."""
+        if self.background.ready:
+            return 0.0
         if self._turns.blocked or not self._outbox.has_room:
             return None
         now = time.monotonic()
@@ -384,6 +409,9 @@ class Executor:
             self._in_flight.start(context)
         else:
             self._run(context)
+            assert self.running is not None
+            now = time.monotonic()
+            self.background.online(now, now - self.running.began)
             self._end()
 
     def _run(self, batch: BatchContext) -> None:

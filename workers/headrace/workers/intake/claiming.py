@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Final
 
+from headrace.contracts.jobs import SCORE_PREFIX
 from headrace.workers.intake.window import Window
 from headrace.workers.outbox.outbox import Outbox
 from headrace.workers.process.event_loop import EventLoop
@@ -17,8 +19,9 @@ TIMER_S: Final = 0.001
 class ClaimGate:
     """The channel's window: open while the outbox holds little and the models will soon have nothing to run."""
 
-    def __init__(self, window: Window, outbox: Outbox, loop: EventLoop) -> None:
-        """It is open until `close`."""
+    def __init__(self, window: Window, outbox: Outbox, loop: EventLoop, tickets: Callable[[], int] = lambda: 0) -> None:
+        """It is open until `close`. tickets: how many tickets of bulk jobs may be claimed."""
+        self._tickets = tickets
         self._window = window
         self._outbox = outbox
         self._loop = loop
@@ -31,6 +34,8 @@ class ClaimGate:
 
     def room(self, queue: str) -> int:
         """Return how many requests may be claimed now from a queue: what may begin soon, and no more."""
+        if queue.startswith(SCORE_PREFIX):
+            return 0 if self._closed else self._tickets()
         if self._closed or not self._outbox.available or not self._outbox.has_room:
             return 0
         room = self._window.room(queue)

@@ -106,6 +106,8 @@ class ServedModel:
         self.max_in_flight = 1
         # Batches in flight end on several threads.
         self._learning = threading.Lock()
+        # Online requests and bulk jobs may both want the model first.
+        self._loads = threading.Lock()
         self.parked_rows = 0
         self.output_bytes_per_row = 0.0
 
@@ -126,7 +128,11 @@ class ServedModel:
         return self._model
 
     def load(self) -> CheckedModel:
-        """Return the model, loading it first if need be; by one thread at a time. Raises what `load_model` raises."""
+        """Return the model, loading it first if need be. Raises what `load_model` raises."""
+        with self._loads:
+            return self._load()
+
+    def _load(self) -> CheckedModel:
         if self._model is None:
             self.package.verify()
             loaded = load_model(self.package, self._device, self._threads)

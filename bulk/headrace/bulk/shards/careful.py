@@ -1,0 +1,87 @@
+"""The careful run of a shard whose last attempt ended without a word: one group after the other, each marked before.
+
+What runs when the process dies is then known, and suspect in the next attempt, which runs it in smaller pieces. A
+single row that is suspect is not run any more: it is bad. Deaths for other reasons cost an attempt, and blame nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from headrace.bulk.shards.groups import Group, Raw, bad_row, gather, prepare
+from headrace.bulk.shards.run import Control, Directive, Dropped, Plan, Tally, Writer, write_answers
+from headrace.contracts.errors import HeadraceError
+
+#: Suspect rows run in so many pieces: a row that kills workers is found after three deaths, four if batches are large.
+PIECES: Final = 64
+
+#: Positions in the shard, from and to before.
+Span: TypeAlias = tuple[int, int]
+
+
+class PoisonRow(HeadraceError):
+    """Workers died whenever they ran this row, so it is not run any more; see the log of the worker's supervisor."""
+
+
+def group_size(suspect: Span | None, group_rows: int) -> Callable[[int], int]:
+    """Return what decides how many rows the group has that begins at a position."""
+
+    def size(start: int) -> int:
+        if suspect is None or start >= suspect[1]:
+            return group_rows
+        if start < suspect[0]:
+            return min(group_rows, suspect[0] - start)
+        return min(max((suspect[1] - suspect[0]) // PIECES, 1), suspect[1] - start)
+
+    return size
+
+
+class CarefulRun:
+    """Runs a shard once, carefully."""
+
+    def __init__(self, plan: Plan, writer: Writer, control: Control, mark: Callable[[int, int], None]) -> None:
+        """mark: records in the ledger, before it returns, that these positions run."""
+        self._plan = plan
+        self._writer = writer
+        self._control = control
+        self._mark = mark
+        self.tally = Tally(next=(plan.part.file_no, plan.part.row_start))
+
+    def run(self, suspect: Span | None) -> Tally:
+        """Run as `ShardRun.run` does. suspect: positions that ran when the last attempt ended; None: nobody knows."""
+        plan, tally = self._plan, self.tally
+        size = group_size(suspect, plan.batch_rows)
+        raws = gather(plan.read(plan.part), size)
+        while True:
+            if self._is_told_to_stop():
+                return tally
+            start = tally.rows
+            stop = start + size(start)
+            is_poison = suspect == (start, stop) and stop - start == 1
+            if not is_poison:
+                self._mark(start, stop)
+            raw = next(raws, None)
+            if raw is None:
+                tally.ended = True
+                return tally
+            self._finish(raw, poison=is_poison)
+
+    def _finish(self, raw: Raw, *, poison: bool) -> None:
+        plan, tally = self._plan, self.tally
+        if poison and raw.table.num_rows:
+            table = raw.table.combine_chunks().to_batches()[0]
+            error = PoisonRow()
+            bad = [*raw.bad, bad_row(raw, table, 0, "infer", (error.type, error.message))]
+            group, answers = Group(raw=raw, batches=[], which=[], bad=bad, skipped=0), []
+        else:
+            group = prepare(raw, plan.preparation, plan.batch_rows)
+            answers = plan.inference.submit(group.batches).result()
+        write_answers(group, answers, plan, self._writer, tally)
+        self._control.progress(tally.rows)
+
+    def _is_told_to_stop(self) -> bool:
+        directive = self._control.directive()
+        if directive is Directive.DROP:
+            raise Dropped
+        return directive is Directive.STOP or self._writer.size_bytes >= self._plan.most_bytes

@@ -1,0 +1,249 @@
+"""The run of one shard: a thread reads and prepares ahead, the model runs, and the caller's thread writes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from enum import Enum
+from typing import Final, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+
+from headrace.bulk.columns.base import Preparation
+from headrace.bulk.shards.groups import Group, Raw, bad_row, gather, prepare
+from headrace.bulk.shards.inference import Answer, Inference, isolate
+from headrace.bulk.shards.rest import rest_of
+from headrace.bulk.sources.base import RowBatch
+from headrace.contracts.tensors.codec import Tensors
+from headrace.contracts.tensors.rows import RowAxes
+from headrace.results_store.jobs.records import BadRow, Slice
+
+#: Groups that are read and prepared ahead, and that wait for the model: one of each, besides those that are in work.
+AHEAD: Final = 2
+
+
+class Directive(Enum):
+    """What a shard is told. STOP: publish what is done, the rest becomes a shard of its own. DROP: publish nothing."""
+
+    GO = "go"
+    STOP = "stop"
+    DROP = "drop"
+
+
+class Dropped(Exception):
+    """The shard belongs to somebody else by now, or its job was cancelled: nothing of it is published."""
+
+
+class Control(Protocol):
+    """The side of a run that tells it whether to go on, and hears how far it is. Methods return at once."""
+
+    def directive(self) -> Directive:
+        """Return what to do; called between groups."""
+        ...
+
+    def progress(self, rows: int) -> None:
+        """Take note that so many rows of the shard are done."""
+        ...
+
+
+class Writer(Protocol):
+    """Takes the rows of a shard that succeeded, in the order of the input."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About how many bytes were written."""
+        ...
+
+    def write(self, raw: Raw, which: np.ndarray, outputs: list[Tensors]) -> None:
+        """Write rows. which: their positions in `raw.table`; outputs: of pieces of them, in order."""
+        ...
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How a shard is run. most_bytes: of its part, after which the rest becomes a shard of its own.
+
+    read: yields the rows of a slice. input_axes: of the model. group_rows, batch_rows: see `groups`.
+    """
+
+    part: Slice
+    read: Callable[[Slice], Iterable[RowBatch]]
+    preparation: Preparation
+    inference: Inference
+    input_axes: RowAxes
+    batch_rows: int
+    group_rows: int
+    most_bytes: int
+    rows_per_s: Callable[[], float] = lambda: 0.0
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """What came of a shard so far.
+
+    rows: all that are done, by position. next: file and row at which the slice goes on.
+    """
+
+    rows: int = 0
+    ok: int = 0
+    skipped: int = 0
+    bad: list[BadRow] = []
+    next: tuple[int, int] = (0, 0)
+    ended: bool = False
+    read_s: float = 0.0
+    prepare_s: float = 0.0
+    infer_s: float = 0.0
+    write_s: float = 0.0
+
+    def rest(self, part: Slice) -> Slice | None:
+        """Return what of the slice is left."""
+        return None if self.ended else rest_of(part, *self.next, self.rows)
+
+
+_Read: TypeAlias = Group | BaseException | None
+
+
+class ShardRun:
+    """Runs a shard once."""
+
+    def __init__(self, plan: Plan, writer: Writer, control: Control) -> None:
+        """Nothing is read yet."""
+        self._plan = plan
+        self._writer = writer
+        self._control = control
+        self.tally = Tally(next=(plan.part.file_no, plan.part.row_start))
+        self._groups: queue.Queue[_Read] = queue.Queue(AHEAD)
+        self._stopped = threading.Event()
+
+    def run(self) -> Tally:
+        """Run to the end of the slice, or until told to stop; return what came of it.
+
+        Raises Dropped; TransientFailure when the device has trouble; what reading and writing raise.
+        """
+        reader = threading.Thread(target=self._read_ahead, name="headrace-bulk-read", daemon=True)
+        reader.start()
+        try:
+            self._work()
+        finally:
+            self._stopped.set()
+            self._drain()
+            reader.join()
+        return self.tally
+
+    def _work(self) -> None:
+        waiting: deque[tuple[Group, Future[list[Answer]]]] = deque()
+        pacing = Pacing(self._plan.rows_per_s)
+        ended = False
+        while waiting or not ended:
+            while not ended and len(waiting) < AHEAD:
+                group = self._next_group()
+                if group is None or self._is_told_to_stop():
+                    ended = True
+                    self.tally.ended = group is None
+                    break
+                pacing.wait(group.rows, self._stopped)
+                waiting.append((group, self._plan.inference.submit(group.batches)))
+            if waiting:
+                self._finish(*waiting.popleft())
+
+    def _is_told_to_stop(self) -> bool:
+        directive = self._control.directive()
+        if directive is Directive.DROP:
+            raise Dropped
+        return directive is Directive.STOP or self._writer.size_bytes >= self._plan.most_bytes
+
+    def _next_group(self) -> Group | None:
+        found = self._groups.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _finish(self, group: Group, future: Future[list[Answer]]) -> None:
+        answers = future.result()
+        start = time.perf_counter()
+        write_answers(group, answers, self._plan, self._writer, self.tally)
+        self.tally.write_s += time.perf_counter() - start
+        self._control.progress(self.tally.rows)
+
+    def _read_ahead(self) -> None:
+        try:
+            for group in prepared_groups(self._plan, self.tally):
+                if not self._put(group):
+                    return
+            self._put(None)
+        except BaseException as exc:  # noqa: BLE001 — it is raised where the shard runs
+            self._put(exc)
+
+    def _put(self, found: _Read) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._groups.put(found, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _drain(self) -> None:
+        while not self._groups.empty():
+            self._groups.get_nowait()
+
+
+def prepared_groups(plan: Plan, tally: Tally) -> Iterator[Group]:
+    """Yield the groups of a slice as they are read, and count the seconds of reading and preparing."""
+    start = time.perf_counter()
+    for raw in gather(plan.read(plan.part), lambda _: plan.group_rows):
+        read = time.perf_counter()
+        group = prepare(raw, plan.preparation, plan.batch_rows)
+        prepared = time.perf_counter()
+        tally.read_s += read - start
+        tally.prepare_s += prepared - read
+        yield group
+        start = time.perf_counter()
+
+
+def write_answers(group: Group, answers: list[Answer], plan: Plan, writer: Writer, tally: Tally) -> None:
+    """Write the outputs of a group in the order of the input, and count its rows."""
+    which, outputs, bad = [], [], list(group.bad)
+    for rows, batch, answer in zip(group.which, group.batches, answers, strict=True):
+        if answer.error is None:
+            which.append(rows)
+            outputs.append(answer.outputs)
+            continue
+        isolated = isolate(batch, answer.error, plan.inference, plan.input_axes)
+        if len(isolated.good):
+            which.append(rows[isolated.good])
+            outputs += isolated.outputs
+        table = group.raw.table.combine_chunks().to_batches()[0]
+        for blamed in isolated.blamed:
+            at = int(rows[blamed.at])
+            bad.append(bad_row(group.raw, table, at, "infer", (blamed.error.type, blamed.error.message)))
+    good = np.concatenate(which) if which else np.empty(0, np.int64)
+    if len(good):
+        writer.write(group.raw, good, outputs)
+    tally.ok += len(good)
+    tally.skipped += group.skipped
+    tally.bad += bad
+    tally.infer_s += sum(answer.seconds for answer in answers)
+    tally.rows = group.raw.stop
+    tally.next = (group.raw.file_no, group.raw.next_row)
+
+
+class Pacing:
+    """Keeps a shard below some rows a second. rows_per_s: may change; 0 is no bound."""
+
+    def __init__(self, rows_per_s: Callable[[], float]) -> None:
+        """The first rows go at once."""
+        self._rows_per_s = rows_per_s
+        self._next_at = time.monotonic()
+
+    def wait(self, rows: int, stopped: threading.Event) -> None:
+        """Wait until these rows may go."""
+        rate = self._rows_per_s()
+        now = time.monotonic()
+        if rate > 0:
+            if self._next_at > now:
+                stopped.wait(self._next_at - now)
+            self._next_at = max(self._next_at, now) + rows / rate

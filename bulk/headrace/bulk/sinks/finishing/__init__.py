@@ -1,0 +1,1 @@
+"""The end of a job: its parts verified, its errors, its manifest and `_SUCCESS`."""

@@ -1,0 +1,1 @@
+"""Formats of parts: each writes rows into one local scratch file."""

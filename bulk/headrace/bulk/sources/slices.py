@@ -1,0 +1,97 @@
+"""The rows of a slice, whatever files and formats it spans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import msgspec
+import pyarrow as pa
+
+from headrace.bulk.sources.base import InputUnreadable, RowBatch, empty_rows
+from headrace.bulk.sources.formats import source_of
+from headrace.bulk.sources.reading import bad_row
+from headrace.bulk.sources.schemas import conform
+from headrace.bulk.storage.base import Storage
+from headrace.results_store.jobs.records import InputFile, Slice
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted of the files of a job.
+
+    columns: None is all. schema: types that columns have in all batches; those that aren't in it, or all if it is None,
+    have the type that they have in the first file of the slice.
+    """
+
+    columns: tuple[str, ...] | None = None
+    schema: pa.Schema | None = None
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A file that can't be read, or no further. next_row: number of the first row that was not delivered."""
+
+    file: InputFile
+    next_row: int
+    error: InputUnreadable
+
+
+#: What happens about a file that can't be read: an error is raised, or the next file follows an entry with row -1.
+Policy: TypeAlias = Callable[[Unreadable], RowBatch]
+
+
+def refuse(found: Unreadable) -> RowBatch:
+    """Raise the error: nothing more of the slice is read."""
+    raise found.error
+
+
+def report(found: Unreadable) -> RowBatch:
+    """Return a batch with no row, and one entry in `bad` with row -1 that stands for the rest of the file."""
+    entry = bad_row(found.file, -1, found.error.message)
+    table = pa.RecordBatch.from_pylist([], pa.schema([]))
+    return RowBatch(file_no=found.file.file_no, table=table, rows=empty_rows(), next_row=found.next_row, bad=[entry])
+
+
+def read_slice(
+    files: Sequence[InputFile],
+    part: Slice,
+    storage: Storage,
+    wanted: Wanted = Wanted(),  # noqa: B008 - frozen
+    on_unreadable: Policy = report,
+) -> Iterator[RowBatch]:
+    """Yield the rows of a slice in order, file by file; all tables with rows have one schema.
+
+    files: of the slice, maybe among others. A file that can't be read, or not further, is left to `on_unreadable`.
+    Raises the errors of the storage.
+    """
+    by_number = {file.file_no: file for file in files}
+    left, schema = part.rows, None
+    for file_no in range(part.file_no, part.file_no + part.files):
+        if left == 0:
+            return
+        file, narrowed = by_number[file_no], narrow(part, file_no, left)
+        next_row = narrowed.row_start
+        try:
+            source = source_of(file.uri, file.format, wanted.schema)
+            for batch in source.read(file, narrowed, storage, wanted.columns):
+                schema = schema or expected(wanted.schema, batch.table.schema)
+                yield msgspec.structs.replace(batch, table=conform(batch.table, schema, file.uri))
+                next_row = batch.next_row
+                left = left if left < 0 else left - len(batch.rows) - len(batch.bad)
+        except InputUnreadable as exc:
+            yield on_unreadable(Unreadable(file, next_row, exc))
+
+
+def narrow(part: Slice, file_no: int, rows: int = -1) -> Slice:
+    """Return the part of a slice that lies in one of its files. rows: how many of them at most; -1 is all."""
+    if part.files == 1:
+        return part
+    start = part.row_start if file_no == part.file_no else 0
+    return Slice(file_no=file_no, row_start=start, rows=rows)
+
+
+def expected(types: pa.Schema | None, found: pa.Schema) -> pa.Schema:
+    """Return the schema of all tables of a slice, given that of the first."""
+    if types is None:
+        return found.remove_metadata()
+    fields = [types.field(name) if name in types.names else found.field(name) for name in found.names]
+    return pa.schema(fields)

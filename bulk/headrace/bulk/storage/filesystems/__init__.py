@@ -1,0 +1,1 @@
+"""All other storages, such as sftp://, hdfs:// and hf://, through fsspec."""

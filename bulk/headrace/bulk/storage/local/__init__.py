@@ -1,0 +1,1 @@
+"""Files on disks of the worker, or mounted there."""

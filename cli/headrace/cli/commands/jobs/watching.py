@@ -1,0 +1,98 @@
+"""Watching a job: a bar in a terminal, a line now and then elsewhere, a JSON document a line for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+import typer
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
+
+from headrace.cli.commands.jobs.lines import progress_line
+from headrace.cli.terminal.console import err, say
+from headrace.contracts.jobs import JobState
+from headrace.producers.jobs.job import Job
+
+if TYPE_CHECKING:
+    from headrace.results_store.jobs.progress import Progress
+
+#: Outside of a terminal, a line this often, and whenever the state changes.
+_LINE_S: Final = 10.0
+
+#: A job on which nobody works for so long makes one ask whether there is anybody.
+_LONELY_S: Final = 5.0
+
+Show: TypeAlias = "Callable[[Progress], None]"
+
+
+def watched(job: Job, readings: Iterable[Progress], *, as_json: bool = False) -> Iterator[Progress]:
+    """Show readings of a job as they come, and pass them on."""
+    lonely = _Lonely(job)
+    with _json_lines() if as_json else _shown(job.name) as show:
+        for progress in readings:
+            show(progress)
+            lonely(progress)
+            yield progress
+
+
+@contextmanager
+def _json_lines() -> Iterator[Show]:
+    yield lambda progress: typer.echo(msgspec.json.encode(progress).decode())
+
+
+@contextmanager
+def _shown(name: str) -> Iterator[Show]:
+    console = err()
+    if not console.is_terminal:
+        yield _Lines(name)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), _text("what"))
+    with Bars(*columns, console=console, transient=True) as bars:
+        task = bars.add_task(name, total=1.0, what="")
+        yield lambda progress: bars.update(task, completed=progress.share or 0.0, what=progress_line(progress))
+
+
+def _text(field: str) -> TextColumn:
+    return TextColumn(f"{{task.fields[{field}]}}", markup=False)
+
+
+class _Lines:
+    """A line now and then."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._at = -_LINE_S
+        self._state = ""
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.job.state == self._state and now - self._at < _LINE_S:
+            return
+        self._at, self._state = now, progress.job.state
+        say(f"{self._name}: {progress_line(progress)}")
+
+
+class _Lonely:
+    """A word, once, on a job on which nobody works."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._since = time.monotonic()
+        self._said = False
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.job.state not in {JobState.PLANNING, JobState.RUNNING} or progress.shards_running:
+            self._since = time.monotonic()
+        if self._said or time.monotonic() - self._since < _LONELY_S:
+            return
+        self._since = time.monotonic()
+        if not self._job.is_served():
+            self._said = True
+            say(
+                f"no worker serves model {self._job.model!r} at present, so job {self._job.name} waits; "
+                "`headrace worker --models DIR` starts one"
+            )

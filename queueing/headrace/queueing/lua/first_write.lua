@@ -1,0 +1,3 @@
+-- Goes before scripts of others: a write that can't grow memory, see scripts.py.
+
+redis.call('ZREM', LEASES, '')

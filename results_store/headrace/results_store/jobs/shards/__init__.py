@@ -1,0 +1,1 @@
+"""What workers do with shards: claim them, keep them or give them up, complete them."""

@@ -1,0 +1,132 @@
+"""The desk of a worker's bulk side: what its threads share, and by what they wake each other."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from headrace.bulk.storage.opening import Storages
+from headrace.bulk.storage.roots import Roots
+from headrace.contracts import HeadraceError, ModelDirectory, PackageError, Settings, StoreUnavailable
+from headrace.contracts.jobs import Ticket, score_queue
+from headrace.contracts.message import queue_name
+from headrace.contracts.package.manifest import ModelPackage
+from headrace.contracts.settings import read_stack
+from headrace.queueing import connect_to, translate_errors
+from headrace.queueing.keys import keys_of
+from headrace.queueing.submission import send_tickets
+from headrace.results_store.jobs.ledger import Ledger
+from headrace.results_store.jobs.records import Claimant, JobRow
+from headrace.results_store.jobs.sweeping import Load, tickets_to_send
+
+logger = logging.getLogger(__name__)
+
+#: After trouble with Postgres, the threads look again this often.
+RETRY_S: Final = 1.0
+
+
+class Desk:
+    """Settings, storages and packages of a worker's bulk jobs. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings, worker: str) -> None:
+        """worker: its name; the ledger notes who has which shard."""
+        self.settings: Final = settings
+        self.worker: Final = worker
+        self.models: Final = ModelDirectory(settings.models)
+        self.stopping: Final = threading.Event()
+        self.scratch: Final = settings.bulk_scratch or Path(tempfile.gettempdir()) / "headrace-scratch"
+        self._changed = threading.Condition()
+        self._changes = 0
+        self._away = threading.Event()
+
+    def ledger(self) -> Ledger:
+        """Return a ledger, for one thread."""
+        return Ledger(self.settings.require_database_url(), self.settings.database_timeout_s)
+
+    def storages(self) -> Storages:
+        """Return the storages that jobs may use, as the settings are now."""
+        local = read_stack(self.settings.home) is not None
+        return Storages(Roots.parse(self.settings.bulk_roots, local_stack=local), self.settings.bulk_timeout_s)
+
+    def claimant(self) -> Claimant:
+        """Return who claims: this worker, for the models that it has packages of."""
+        return Claimant(worker=self.worker, models=tuple(self.models.names()))
+
+    def package_of(self, job: JobRow) -> ModelPackage:
+        """Return the package that a job is pinned to. Raises PackageError, UnknownModel."""
+        package = self.models.get(job.spec.model, job.version)
+        if package.manifest.checksum != job.package_sha256:
+            raise PackageError(
+                f"{package.name} {package.version} of this worker is another package than when the job was created "
+                f"(checksum {package.manifest.checksum[:12]}…, then {job.package_sha256[:12]}…); run the command again "
+                "with --restart, or put the old package back"
+            )
+        return package
+
+    def wake_workers(self, load: Load) -> None:
+        """Send the tickets that a model's queue lacks; what can't be sent now, the next sweep sends."""
+        try:
+            with translate_errors(), connect_to(self.settings) as client:
+                waiting, workers = _queue_of(client, load.model)
+                tickets = tickets_to_send(load, waiting + load.running, workers)
+                send_tickets(client, load.model, [(ticket, note_of(ticket)) for ticket in tickets], self.worker)
+        except HeadraceError as exc:
+            logger.info("bulk.tickets_not_sent model=%s error=%s", load.model, exc.message)
+
+    def wake(self) -> None:
+        """Make all threads look whether there is something to do."""
+        with self._changed:
+            self._changes += 1
+            self._changed.notify_all()
+
+    def wait(self, seen: int, seconds: float | None) -> int:
+        """Wait until something has changed since `seen`, or some seconds; return what is seen now."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._changes != seen or self.stopping.is_set(), seconds)
+            return self._changes
+
+    def seen(self) -> int:
+        """Return a number that changes with `wake`."""
+        return self._changes
+
+    def stop(self) -> None:
+        """Have all threads end."""
+        self.stopping.set()
+        self.wake()
+
+    def attempt(self, work: Callable[[], bool]) -> bool:
+        """Do something with the ledger; trouble with Postgres is logged once, and False."""
+        try:
+            done = work()
+        except StoreUnavailable as exc:
+            if not self._away.is_set():
+                self._away.set()
+                logger.warning("bulk.store_away error=%s", exc.message)
+            self.stopping.wait(RETRY_S)
+            return False
+        if self._away.is_set():
+            self._away.clear()
+            logger.warning("bulk.store_back")
+        return done
+
+
+def _queue_of(client: redis.Redis, model: str) -> tuple[int, int]:
+    """Return how many tickets of a model wait, and how many workers serve it."""
+    keys = keys_of(client)
+    with client.pipeline(transaction=False) as pipe:
+        pipe.llen(keys.queue_list(score_queue(model), 0))
+        pipe.zcard(keys.consumers(queue_name(model)))
+        waiting, workers = pipe.execute()
+    return int(waiting), int(workers)
+
+
+def note_of(ticket: Ticket) -> str:
+    """Return the line that Flower shows of a ticket."""
+    what = "planning" if ticket.shard < 0 else f"shard {ticket.shard}"
+    return f"job {ticket.job}, {what}"

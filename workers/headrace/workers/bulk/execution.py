@@ -1,0 +1,184 @@
+"""Groups of bulk batches on the executor's thread, one batch at a time, between those of online requests."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Final
+
+from headrace.bulk.shards.inference import Answer
+from headrace.contracts import HeadraceError, Tensors
+from headrace.runtimes.base import OutOfMemory
+from headrace.workers.bulk.sizing import BulkSizing
+from headrace.workers.models.served_model import ServedModel
+
+#: While nothing else has come, batches follow each other for so long without a look at what else is to do.
+TURN_S: Final = 0.004
+
+
+class _Group:
+    """One group on its way. at: the batch that is next; row: the first of its rows that has not run."""
+
+    def __init__(self, served: ServedModel, batches: Sequence[Tensors]) -> None:
+        self.served = served
+        self.batches = batches
+        self.future: Future[list[Answer]] = Future()
+        self.at = 0
+        self.row = 0
+        self._answers: list[Answer] = []
+        self._outputs: list[Tensors] = []
+        self._seconds = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.at == len(self.batches)
+
+    def left(self) -> int:
+        """Return how many rows of the next batch have not run."""
+        return self.served.model.input_axes.count(self.batches[self.at]) - self.row
+
+    def run(self, rows: int) -> None:
+        """Run the next rows of the next batch."""
+        served, batch = self.served, self.batches[self.at]
+        whole = self.row == 0 and rows >= self.left()
+        piece = batch if whole else served.model.input_axes.cut(batch, self.row, self.row + rows)
+        start = time.perf_counter()
+        try:
+            outputs = served.model.infer(piece, max_rows=max(rows, 1))
+        except (MemoryError, OutOfMemory) as exc:
+            if rows == 1:
+                self._end_batch(exc if isinstance(exc, OutOfMemory) else OutOfMemory(str(exc)))
+            else:
+                served.ran_out_at(rows)
+        except Exception as exc:  # noqa: BLE001 — whatever a model raises belongs to its rows, not to the worker.
+            self._end_batch(exc)
+        else:
+            seconds = time.perf_counter() - start
+            served.observe(rows, seconds)
+            self._seconds += seconds
+            self._outputs.append(outputs)
+            self.row += rows
+            if whole or not self.left():
+                self._end_batch(None)
+
+    def _end_batch(self, error: Exception | None) -> None:
+        outputs = self._outputs
+        joined = {} if error is not None else self.served.model.output_axes.join(outputs)
+        self._answers.append(Answer(joined, error, self._seconds))
+        self._outputs, self.row, self._seconds = [], 0, 0.0
+        self.at += 1
+        if self.ended and self.future.set_running_or_notify_cancel():
+            self.future.set_result(self._answers)
+
+
+class BulkExecution:
+    """The executor's source of bulk batches, and the place to which shards submit theirs.
+
+    wake: makes the executor look for work. arrived: whether online requests have come that it has not seen.
+    """
+
+    def __init__(self, wake: Callable[[], None], arrived: Callable[[], bool], sizing: BulkSizing | None = None) -> None:
+        """Nothing was submitted yet."""
+        self._wake = wake
+        self._arrived = arrived
+        self._sizing = sizing or BulkSizing()
+        self._groups: deque[_Group] = deque()
+        self._closed = threading.Event()
+
+    def submit(self, served: ServedModel, batches: Sequence[Tensors]) -> Future[list[Answer]]:
+        """Run the batches of a group in order; any thread. The future is cancelled by `close`."""
+        group = _Group(served, batches)
+        if not batches:
+            group.future.set_result([])
+        elif self._closed.is_set():
+            group.future.cancel()
+        else:
+            was_empty = not self._groups
+            self._groups.append(group)
+            if was_empty:
+                self._wake()
+            if self._closed.is_set():
+                group.future.cancel()
+        return group.future
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch waits."""
+        return bool(self._groups) and not self._closed.is_set()
+
+    def take(self, now: float) -> BulkBatch | None:
+        """Return the next batch, as large as online requests allow; drops groups that were cancelled."""
+        while self._groups and self._groups[0].future.cancelled():
+            self._groups.popleft()
+        if not self.ready:
+            return None
+        group = self._groups[0]
+        served = group.served
+        most = served.batcher.max_rows
+        rows = min(self._sizing.rows(now, served.cost.predict, most), group.left())
+        return BulkBatch(self, group, rows)
+
+    def online(self, now: float, seconds: float) -> None:
+        """Take note of an online batch that has ended."""
+        self._sizing.online(now, seconds)
+
+    def run(self, group: _Group, rows: int) -> None:
+        """Run a batch, and those that follow while nobody else wants the executor."""
+        ends_at = time.monotonic() + TURN_S
+        while True:
+            group.run(rows)
+            if group.ended:
+                self._groups.popleft()
+            now = time.monotonic()
+            if now >= ends_at or self._arrived():
+                return
+            following = self.take(now)
+            if following is None:
+                return
+            group, rows = following.group, following.rows
+
+    def close(self) -> None:
+        """Cancel what has not ended; the batch that runs goes on. Any thread."""
+        self._closed.set()
+        for group in tuple(self._groups):
+            group.future.cancel()
+
+
+class BulkBatch:
+    """A batch that is next. seconds: how long it takes, as predicted; infinity if unknown."""
+
+    def __init__(self, execution: BulkExecution, group: _Group, rows: int) -> None:
+        """rows: of its group's next batch."""
+        self._execution = execution
+        self.group = group
+        self.rows = rows
+
+    @property
+    def seconds(self) -> float:
+        """The predicted seconds of the run."""
+        return self.group.served.cost.predict(self.rows) or math.inf
+
+    def run(self) -> None:
+        """Run it, and those that follow while nobody else wants the executor."""
+        self._execution.run(self.group, self.rows)
+
+
+class ShardInference:
+    """The inference of one shard: `headrace.bulk.shards.inference.Inference` on the executor's thread."""
+
+    def __init__(self, execution: BulkExecution, served: ServedModel) -> None:
+        """served: is loaded."""
+        self._execution = execution
+        self._served = served
+
+    def submit(self, batches: Sequence[Tensors]) -> Future[list[Answer]]:
+        """Run the batches of a group, in order."""
+        return self._execution.submit(self._served, batches)
+
+    def explain(self, error: Exception, inputs: Tensors) -> HeadraceError:
+        """Return the error of a row whose run, alone, failed for good."""
+        return self._served.model.cause_of(error, inputs)

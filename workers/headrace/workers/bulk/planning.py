@@ -1,0 +1,191 @@
+"""Planning and finalizing: one worker at a time for each job, whoever looks first."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import tempfile
+import uuid
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from headrace.bulk.planning.cutting import CutPolicy, Pace
+from headrace.bulk.planning.planner import Planner, read_cursor
+from headrace.bulk.planning.survey import Survey, survey
+from headrace.bulk.shards.job import OpenJob
+from headrace.bulk.sinks.base import FinalizingLost
+from headrace.bulk.sinks.finishing.finalizer import Finalizer
+from headrace.bulk.sinks.finishing.outcome import outcome_of
+from headrace.bulk.sinks.output.folder import check_output
+from headrace.bulk.storage.opening import Storages
+from headrace.bulk.storage.probing import probe
+from headrace.contracts import HeadraceError
+from headrace.contracts.jobs import ENDED, STORE, JobProblem, JobState
+from headrace.contracts.package.manifest import ModelPackage
+from headrace.results_store.jobs.ledger import Ledger
+from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
+from headrace.workers.bulk.desk import Desk
+from headrace.workers.process.fatal_thread import fatal_thread
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: A planner that is silent for so long is followed by another.
+LEASE_S: Final = 30.0
+
+#: Jobs are planned while fewer shards than this wait, in pages of so many.
+WANTED: Final = 256
+PAGE_SHARDS: Final = 64
+
+#: While nobody knows how fast a job is, few shards are planned for each worker; the rest is cut by their pace.
+FIRST_SHARDS: Final = 4
+
+#: A job whose pace is not known yet, or of which enough waits, is looked at again after this time.
+LOOK_S: Final = 0.5
+
+#: Trouble with a storage is tried again after this time.
+DELAY_S: Final = 5.0
+
+
+class Planning:
+    """A thread that plans and finalizes jobs when it is this worker's turn."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Nothing is planned yet."""
+        self._desk = desk
+        self._planners: dict[uuid.UUID, tuple[bytes, Planner, CutPolicy]] = {}
+        self._thread = fatal_thread("headrace-bulk-plan", self._loop)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def _loop(self) -> None:
+        desk = self._desk
+        with desk.ledger() as ledger:
+            while not desk.stopping.is_set():
+                seen = desk.seen()
+                worked = desk.attempt(partial(self._plan_one, ledger))
+                worked = desk.attempt(partial(self._finish_one, ledger)) or worked
+                if not worked:
+                    desk.wait(seen, LOOK_S if self._planners else None)
+
+    def _plan_one(self, ledger: Ledger) -> bool:
+        """Plan a page of a job, if there is one to plan; return whether there was."""
+        lease = ledger.plans.lead(self._desk.claimant(), LEASE_S, WANTED)
+        if lease is None:
+            self._planners.clear()
+            return False
+        try:
+            return self._plan_page(ledger, lease)
+        except HeadraceError as exc:
+            if exc.retriable:
+                logger.warning("bulk.planning_put_off job=%s error=%s", lease.job.id, exc.message)
+                ledger.plans.give_up(lease)
+                self._desk.stopping.wait(DELAY_S)
+                return True
+            logger.error("bulk.job_failed job=%s error=%s", lease.job.id, exc.message)  # noqa: TRY400 — its message is the cause
+            ledger.plans.fail(lease, JobProblem.of(exc).text)
+        except Exception as exc:
+            logger.exception("bulk.job_failed job=%s", lease.job.id)
+            ledger.plans.fail(lease, f"it could not be planned: {type(exc).__name__}; the worker's log says why")
+        self._planners.pop(lease.job.id, None)
+        return True
+
+    def _plan_page(self, ledger: Ledger, lease: PlanLease) -> bool:
+        known, planner, policy = self._planners.get(lease.job.id, (None, None, None))
+        total: int | None = None
+        if planner is None or policy is None or known != lease.cursor:
+            found, policy = self._open(lease)
+            total = found.bytes_total
+            planner = Planner(lease.job.spec, self._desk.storages().of, read_cursor(lease.cursor))
+        pace = Pace(
+            seconds_per_row=1 / lease.pace.rows_per_s if lease.pace.rows_per_s else policy.pace.seconds_per_row,
+            seconds_per_byte=1 / lease.pace.bytes_per_s if lease.pace.bytes_per_s else 0.0,
+        )
+        blind = not lease.pace.shards and not pace.seconds_per_row
+        if blind and lease.pace.pending + lease.pace.running:
+            self._planners[lease.job.id] = (lease.cursor, planner, policy)
+            ledger.plans.give_up(lease)
+            return False
+        page = planner.page(FIRST_SHARDS if blind else PAGE_SHARDS, policy_with(policy, pace, lease))
+        cursor = page.cursor_bytes
+        added = ledger.plans.add_page(
+            lease, Page(files=page.files, slices=page.slices, cursor=cursor, done=page.done, bytes_total=total)
+        )
+        if page.done or not added:
+            self._planners.pop(lease.job.id, None)
+        else:
+            self._planners[lease.job.id] = (cursor, planner, policy)
+            ledger.plans.give_up(lease)
+        self._desk.wake()
+        for load in ledger.sweep([lease.job.spec.model]):
+            self._desk.wake_workers(load)
+        return True
+
+    def _open(self, lease: PlanLease) -> tuple[Survey, CutPolicy]:
+        """Look at the input and the output of a job before anything is planned."""
+        job, storages = lease.job, self._desk.storages()
+        package = self._desk.package_of(job)
+        found = survey(job.spec, storages.of)
+        if not lease.cursor:
+            check_job(job, package, storages, found)
+        rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
+        return found, CutPolicy(batch_rows=rows, pace=pace_of(package), remaining_bytes=found.bytes_total or 0)
+
+    def _finish_one(self, ledger: Ledger) -> bool:
+        """Write the end of a job, if there is one; return whether there was."""
+        lease = ledger.finishes.lead(self._desk.claimant(), LEASE_S)
+        if lease is None:
+            return False
+        state = lease.job.state if lease.job.state in ENDED else JobState.SUCCEEDED
+        try:
+            etag = "" if lease.job.spec.output == STORE else self._finalize(ledger, lease)
+        except FinalizingLost:
+            return True
+        except HeadraceError as exc:
+            if exc.retriable:
+                logger.warning("bulk.finalizing_put_off job=%s error=%s", lease.job.id, exc.message)
+                ledger.finishes.give_up(lease, DELAY_S)
+                return True
+            ledger.finishes.finish(lease, JobState.FAILED, error=JobProblem.of(exc).text)
+        else:
+            ledger.finishes.finish(lease, state, etag)
+        return True
+
+    def _finalize(self, ledger: Ledger, lease: Lease) -> str:
+        outcome = outcome_of(ledger, lease, dt.datetime.now(dt.UTC))
+        storage = self._desk.storages().of(lease.job.spec.output)
+        self._desk.scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="headrace-finish-", dir=self._desk.scratch) as scratch:
+            return Finalizer(storage, lease.job.spec.output, outcome, Path(scratch)).run().manifest_etag
+
+
+def policy_with(policy: CutPolicy, pace: Pace, lease: PlanLease) -> CutPolicy:
+    """Return the policy with what is known by now."""
+    return CutPolicy(
+        batch_rows=policy.batch_rows,
+        pace=pace,
+        output_row_bytes=policy.output_row_bytes,
+        remaining_bytes=policy.remaining_bytes,
+        workers=max(lease.pace.workers, 1),
+    )
+
+
+def pace_of(package: ModelPackage) -> Pace:
+    """Return the pace that a package's measurement promises; unknown if it was never measured."""
+    advice = package.manifest.batching
+    seconds = advice.seconds_fixed + advice.seconds_per_row * advice.max_rows
+    return Pace(seconds_per_row=seconds / advice.max_rows)
+
+
+def check_job(job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
+    """Raise what keeps a job from being run, before anything is computed."""
+    if found.first is not None:
+        OpenJob(job, package, storages, found.first)
+    if job.spec.output != STORE:
+        output = storages.of(job.spec.output)
+        check_output(output, job.spec.output, job.spec, str(job.id))
+        probe(job.spec.output, output)

@@ -1,0 +1,61 @@
+"""The bulk side of a worker, put together: tickets wake it, slots run shards, one thread plans, one keeps claims."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container
+
+from headrace.contracts import Settings
+from headrace.workers.bulk.desk import Desk
+from headrace.workers.bulk.execution import BulkExecution
+from headrace.workers.bulk.keeper import Keeper
+from headrace.workers.bulk.planning import Planning
+from headrace.workers.bulk.shown import Shown
+from headrace.workers.bulk.slots import Slots
+from headrace.workers.execution.executor import Executor
+from headrace.workers.models.table import ModelTable
+
+
+class BulkService:
+    """The bulk side of one worker process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        worker: str,
+        models: ModelTable,
+        executor: Executor,
+        *,
+        revoked: Container[str],
+        shown: Shown,
+    ) -> None:
+        """worker: the Celery node name. revoked: ids of cancelled requests and shards. shown: tells Flower."""
+        self._desk = Desk(settings, worker)
+        self._execution = BulkExecution(executor.wake, lambda: executor.has_arrivals)
+        executor.background = self._execution
+        self._slots = Slots(self._desk, models, self._execution, revoked=revoked, shown=shown)
+        self._keeper = Keeper(self._desk, self._slots)
+        self._planning = Planning(self._desk)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._slots.start()
+        self._planning.start()
+        self._keeper.start()
+
+    def wake(self) -> None:
+        """Look into the ledger, because a ticket has come; any thread."""
+        self._desk.wake()
+
+    def stop(self) -> None:
+        """Claim nothing more; shards that run publish what is done, and leave the rest to others."""
+        self._desk.stop()
+        self._slots.stop()
+        self._execution.close()
+
+    def join(self, deadline: float, hurried: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until a monotonic time for what runs to be published; False when it was not."""
+        while not self._slots.join(0.05):
+            if hurried() or time.monotonic() >= deadline:
+                return False
+        return True

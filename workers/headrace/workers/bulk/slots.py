@@ -1,0 +1,214 @@
+"""Slots: threads that claim shards and run them. There are two, so that one reads while the other infers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Container
+from concurrent.futures import CancelledError
+from typing import Final
+
+from headrace.bulk.shards.attempt import Attempt
+from headrace.bulk.shards.run import Dropped
+from headrace.contracts import HeadraceError
+from headrace.contracts.formatting import first_line
+from headrace.contracts.jobs import JobProblem, shard_id
+from headrace.results_store import BatchRows
+from headrace.results_store.jobs.ledger import Ledger
+from headrace.results_store.jobs.records import Claim, ShardResult
+from headrace.runtimes.base import TransientFailure
+from headrace.workers.bulk.control import ShardControl
+from headrace.workers.bulk.desk import Desk
+from headrace.workers.bulk.execution import BulkExecution, ShardInference
+from headrace.workers.bulk.opening import OpenJobs
+from headrace.workers.bulk.shown import Shown
+from headrace.workers.bulk.store_output import StoreOutput
+from headrace.workers.models.loading import failure_to_load
+from headrace.workers.models.served_model import ServedModel
+from headrace.workers.models.table import ModelTable
+from headrace.workers.process.fatal_thread import fatal_thread
+
+logger = logging.getLogger(__name__)
+
+#: A slot that has nothing while another one runs looks again after this time: there may be something to claim ahead.
+LOOK_S: Final = 1.0
+
+#: A shard that failed for a reason that may pass is left alone for this long, doubled each time, up to the latter.
+DELAY_S: Final = 2.0
+LONGEST_DELAY_S: Final = 60.0
+
+#: A shard that failed so often for reasons that should pass fails its job: they don't.
+MOST_ATTEMPTS: Final = 20
+
+
+class Slots:
+    """The slots of a worker."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        models: ModelTable,
+        execution: BulkExecution,
+        *,
+        revoked: Container[str],
+        shown: Shown,
+    ) -> None:
+        """revoked: ids of cancelled requests and shards."""
+        self._desk = desk
+        self._models = models
+        self._execution = execution
+        self._revoked = revoked
+        self._shown = shown
+        self._lock = threading.Lock()
+        self._controls: dict[tuple[str, int], ShardControl] = {}
+        self._threads = [fatal_thread(f"headrace-bulk-{number}", self._loop) for number in (1, 2)]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def running(self) -> list[ShardControl]:
+        """Return the controls of the shards that run."""
+        with self._lock:
+            return list(self._controls.values())
+
+    def stop(self) -> None:
+        """Have what is done published and the rest left to others; `Desk.stop` comes before."""
+        for control in self.running():
+            control.stop()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the threads to end; False when one still runs."""
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(timeout_s)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _loop(self) -> None:
+        desk = self._desk
+        with desk.ledger() as ledger:
+            opened = OpenJobs(desk, ledger)
+            while not desk.stopping.is_set():
+                seen = desk.seen()
+                claim: Claim | None = None
+
+                def look() -> bool:
+                    nonlocal claim
+                    ahead = bool(self.running())
+                    claim = ledger.claims.claim(desk.claimant(), desk.settings.lease_s, ahead=ahead)
+                    return claim is not None
+
+                if desk.attempt(look) and claim is not None:
+                    self._run(claim, ledger, opened)
+                else:
+                    desk.wait(seen, LOOK_S if self.running() else None)
+
+    def _run(self, claim: Claim, ledger: Ledger, opened: OpenJobs) -> None:
+        key = (str(claim.job.id), claim.shard_no)
+        uuid = str(shard_id(*key))
+        control = ShardControl(claim, lambda: uuid in self._revoked)
+        with self._lock:
+            self._controls[key] = control
+        if self._desk.stopping.is_set():
+            control.stop()
+        self._shown.started(claim)
+        outcome: ShardResult | HeadraceError | None = None
+        try:
+            outcome = self._attempt(claim, control, ledger, opened)
+        finally:
+            with self._lock:
+                del self._controls[key]
+            self._shown.ended(claim, outcome, control.wall_s)
+            self._desk.wake()
+
+    def _attempt(
+        self, claim: Claim, control: ShardControl, ledger: Ledger, opened: OpenJobs
+    ) -> ShardResult | HeadraceError | None:
+        predictions: list[BatchRows] = []
+        try:
+            job = opened.of(claim.job)
+            inference = ShardInference(self._execution, self._loaded(claim))
+            attempt = Attempt(job, claim, inference, self._desk.scratch)
+            mark, rate = self._marking(claim, ledger), lambda: control.max_rows_per_s
+            if job.to_store:
+                output = StoreOutput(job, claim, self._desk.worker)
+                result = attempt.result(attempt.run_into(output, control, mark, rate))
+                predictions = output.batches
+            else:
+                result = attempt.run(control, mark, rate)
+        except Dropped:
+            if control.cancelled:
+                self._settle(lambda: ledger.running.cancel_shard(claim))
+            return None
+        except (TransientFailure, CancelledError) as exc:
+            return self._give_back(claim, ledger, exc)
+        except HeadraceError as exc:
+            if exc.retriable:
+                return self._give_back(claim, ledger, exc)
+            problem = JobProblem.of(exc).text
+            self._settle(lambda: ledger.running.fail_job(claim, problem))
+            return exc
+        except Exception as exc:
+            logger.exception("bulk.shard_failed job=%s shard=%d", claim.job.id, claim.shard_no)
+            return self._give_back(claim, ledger, exc)
+        return self._complete(claim, ledger, result, predictions)
+
+    def _loaded(self, claim: Claim) -> ServedModel:
+        served = self._models.get(claim.job.spec.model, claim.job.version)
+        failure = failure_to_load(served)
+        if failure is not None:
+            raise failure
+        return served
+
+    def _marking(self, claim: Claim, ledger: Ledger) -> Callable[[int, int], None]:
+        def mark(start: int, stop: int) -> None:
+            if not ledger.running.mark_suspect(claim, (start, stop)):
+                raise Dropped
+
+        return mark
+
+    def _complete(
+        self, claim: Claim, ledger: Ledger, result: ShardResult, predictions: list[BatchRows]
+    ) -> ShardResult | HeadraceError | None:
+        """Note the result, however long Postgres is away: the part is published."""
+        stored = False
+        failure: HeadraceError | None = None
+
+        def complete() -> bool:
+            nonlocal stored, failure
+            try:
+                stored = ledger.completions.complete(claim, result, predictions).stored
+            except HeadraceError as exc:
+                if exc.retriable:
+                    raise
+                ledger.running.fail_job(claim, JobProblem.of(exc).text)
+                failure = exc
+            return True
+
+        self._settle(complete)
+        if failure is not None:
+            return failure
+        return result if stored else None
+
+    def _give_back(self, claim: Claim, ledger: Ledger, exc: Exception) -> HeadraceError:
+        """Leave a shard to others, or to a later attempt, because of something that may pass."""
+        text = exc.message if isinstance(exc, HeadraceError) else f"{type(exc).__name__}: {first_line(exc)}"
+        error = HeadraceError(text)
+        if isinstance(exc, CancelledError):
+            self._settle(lambda: ledger.running.release(claim))
+            return error
+        if claim.attempt >= MOST_ATTEMPTS:
+            why = f"shard {claim.shard_no} failed {claim.attempt} times, the last time so: {text}"
+            self._settle(lambda: ledger.running.fail_job(claim, why))
+            return error
+        delay_s = min(DELAY_S * 2 ** min(claim.attempt - 1, 10), LONGEST_DELAY_S)
+        logger.warning("bulk.shard_put_off job=%s shard=%d error=%s", claim.job.id, claim.shard_no, text)
+        self._settle(lambda: ledger.running.release(claim, delay_s))
+        return error
+
+    def _settle(self, work: Callable[[], object]) -> None:
+        """Write to the ledger, again and again while Postgres is away, until the worker stops."""
+        while not self._desk.attempt(lambda: (work(), True)[1]):
+            if self._desk.stopping.is_set():
+                return
