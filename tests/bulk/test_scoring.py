@@ -10,24 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
 import pytest
 import tokenizers
-from onnx import parser
+from tests.bulk.small_models import add_model_m, package
 
 import headrace.bulk
 from headrace.bulk.columns.base import ColumnMismatch
 from headrace.bulk.scoring import ERROR, Scorer
 from headrace.contracts import HeadraceError, InputRefused, InvalidRequest, PackageError, TensorSpec, UnknownModel
-from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
+from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.package.text_recipe import Tokenizer
 
-HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
-
-#: Fails on rows that ask for an entry that the table of ten hasn't.
-PICK = "g (float[n,2] x, int64[n] at) => (float[n,2] y, float[n] picked) { y = Add(x, x)  picked = Gather(table, at) }"
 TEXT = """g (int64[n,t] input_ids, int64[n,t] attention_mask) => (int64[n,1] total) {
     real = Mul(input_ids, attention_mask)
     axis = Constant<value_ints = [1]>()
@@ -35,38 +30,9 @@ TEXT = """g (int64[n,t] input_ids, int64[n,t] attention_mask) => (int64[n,1] tot
 }"""
 
 
-def package(
-    models: Path, graph: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], **more: Any
-) -> Path:
-    """Write a package by hand."""
-    folder = models / "m" / "1"
-    folder.mkdir(parents=True)
-    model = parser.parse_model(HEAD + graph)
-    if "table" in graph:
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.arange(10, dtype=np.float32), "table"))
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-    for name, content in more.pop("beside", {}).items():
-        (folder / name).write_text(content)
-        more["files"] = {name: sha256_of(folder / name)}
-    manifest = Manifest(
-        name="m",
-        version="1",
-        runtime="onnxruntime",
-        file="model.onnx",
-        sha256=sha256_of(folder / "model.onnx"),
-        inputs=inputs,
-        outputs=outputs,
-        **more,
-    )
-    write_manifest(folder, manifest)
-    return models
-
-
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    inputs = (TensorSpec(name="x", datatype="FP32", shape=(2,)), TensorSpec(name="at", datatype="INT64"))
-    outputs = (TensorSpec(name="y", datatype="FP32", shape=(2,)), TensorSpec(name="picked", datatype="FP32"))
-    return package(tmp_path / "models", PICK, inputs, outputs, labels=("a", "b"), batching=BatchingAdvice(max_rows=4))
+    return add_model_m(tmp_path / "models")
 
 
 @pytest.fixture
