@@ -29,7 +29,7 @@ _BLOCK_BYTES: Final = 1 << 20
 
 
 class Card(msgspec.Struct, frozen=True):
-    """What is known of a part. bad: the bad rows of the attempt that wrote it."""
+    """A card of a part. bad: the bad rows of the attempt that wrote it."""
 
     identity: PartIdentity
     bad: list[BadRow] = []
@@ -88,7 +88,9 @@ def _footer(storage: Storage, uri: str) -> PartIdentity | None:
             metadata = pq.read_metadata(pa.PythonFile(file, mode="r")).metadata or {}
         except pa.ArrowInvalid:
             return None
-    return identity_of({key.decode(): value.decode() for key, value in metadata.items() if key != b"ARROW:schema"})
+    return identity_of(
+        {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}
+    )
 
 
 def _card_of(folder: str, checksum: str) -> str:
