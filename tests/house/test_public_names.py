@@ -42,6 +42,7 @@ PUBLIC = {
         "load_settings",
         "read_package",
     ],
+    "headrace.bulk": ["scorer"],
     "headrace.queueing": [
         "Channel",
         "ClaimingConsumer",

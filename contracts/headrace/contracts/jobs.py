@@ -153,9 +153,12 @@ def score_queue(model: str) -> str:
     return SCORE_PREFIX + model
 
 
-def shard_id(job: str, shard: int) -> uuid.UUID:
-    """Return the id of the message of a shard's ticket, the same whenever it is sent again. shard: as in `Ticket`."""
-    return uuid.uuid5(uuid.UUID(job), f"shard {shard}")
+def shard_id(job: str, shard: int, attempt: int = 0) -> uuid.UUID:
+    """Return the id under which Flower knows an attempt at a shard, by which it can be revoked.
+
+    attempt: 0 is that of the message of its ticket, the same whenever it is sent again. shard: as in `Ticket`.
+    """
+    return uuid.uuid5(uuid.UUID(job), f"shard {shard}, attempt {attempt}" if attempt else f"shard {shard}")
 
 
 class Bound(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -56,8 +57,8 @@ def job_of(row: Sequence[Any]) -> JobRow:
         package_sha256=sha256,
         state=JobState(state),
         plan_done=plan_done,
-        created_at=created_at,
-        finished_at=finished_at,
+        created_at=created_at.astimezone(dt.UTC),
+        finished_at=None if finished_at is None else finished_at.astimezone(dt.UTC),
         error=error,
         retry=retry,
         manifest_etag=manifest_etag,

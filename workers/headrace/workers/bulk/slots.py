@@ -10,19 +10,22 @@ from typing import Final
 
 from headrace.bulk.shards.attempt import Attempt
 from headrace.bulk.shards.run import Dropped
+from headrace.bulk.sinks.output.names import below
 from headrace.contracts import HeadraceError
 from headrace.contracts.formatting import first_line
-from headrace.contracts.jobs import JobProblem, shard_id
+from headrace.contracts.jobs import ENDED, STORE, JobProblem, shard_id
 from headrace.results_store import BatchRows
 from headrace.results_store.jobs.ledger import Ledger
-from headrace.results_store.jobs.records import Claim, ShardResult
+from headrace.results_store.jobs.records import Claim, Part, ShardResult
 from headrace.runtimes.base import TransientFailure
 from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.execution import BulkExecution, ShardInference
-from headrace.workers.bulk.opening import OpenJobs, loaded_model
+from headrace.workers.bulk.opening import OpenJobs
 from headrace.workers.bulk.shown import Shown
 from headrace.workers.bulk.store_output import StoreOutput
+from headrace.workers.models.loading import failure_to_load
+from headrace.workers.models.served_model import ServedModel
 from headrace.workers.models.table import ModelTable
 from headrace.workers.process.fatal_thread import fatal_thread
 
@@ -104,7 +107,7 @@ class Slots:
 
     def _run(self, claim: Claim, ledger: Ledger, opened: OpenJobs) -> None:
         key = (str(claim.job.id), claim.shard_no)
-        uuid = str(shard_id(*key))
+        uuid = str(shard_id(*key, claim.attempt))
         control = ShardControl(claim, lambda: uuid in self._revoked)
         with self._lock:
             self._controls[key] = control
@@ -126,7 +129,7 @@ class Slots:
         predictions: list[BatchRows] = []
         try:
             job = opened.of(claim.job)
-            inference = ShardInference(self._execution, loaded_model(self._models, claim.job))
+            inference = ShardInference(self._execution, self._loaded(claim))
             attempt = Attempt(job, claim, inference, self._desk.scratch)
             mark, rate = self._marking(claim, ledger), lambda: control.max_rows_per_s
             if job.to_store:
@@ -151,6 +154,13 @@ class Slots:
             logger.exception("bulk.shard_failed job=%s shard=%d", claim.job.id, claim.shard_no)
             return self._give_back(claim, ledger, exc)
         return self._complete(claim, ledger, result, predictions)
+
+    def _loaded(self, claim: Claim) -> ServedModel:
+        served = self._models.get(claim.job.spec.model, claim.job.version)
+        failure = failure_to_load(served)
+        if failure is not None:
+            raise failure
+        return served
 
     def _marking(self, claim: Claim, ledger: Ledger) -> Callable[[int, int], None]:
         def mark(start: int, stop: int) -> None:
@@ -178,9 +188,24 @@ class Slots:
             return True
 
         self._settle(complete)
+        if not stored and failure is None:
+            self._settle(lambda: self._remove_stray(claim, ledger, result))
         if failure is not None:
             return failure
         return result if stored else None
+
+    def _remove_stray(self, claim: Claim, ledger: Ledger, result: ShardResult) -> None:
+        """Remove the part of a shard that was lost, if the job has ended without it: nobody else would by now."""
+        job = ledger.jobs.get(claim.job.id)
+        if not result.part or job.state not in ENDED or job.spec.output == STORE:
+            return
+        last: Part | None = None
+        while page := ledger.finishes.parts(job.id, last):
+            if any(part.name == result.part for part in page):
+                return
+            last = page[-1]
+        storage = self._desk.storages().of(job.spec.output)
+        storage.delete(below(job.spec.output, result.part))
 
     def _give_back(self, claim: Claim, ledger: Ledger, exc: Exception) -> HeadraceError:
         """Leave a shard to others, or to a later attempt, because of something that may pass."""
