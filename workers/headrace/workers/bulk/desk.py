@@ -80,10 +80,10 @@ class Desk:
             logger.info("bulk.tickets_not_sent model=%s error=%s", load.model, exc.message)
 
     def workers_of(self, model: str) -> int:
-        """Return how many workers serve a model, at least this one."""
+        """Return how many worker processes serve a model; 1 if the broker doesn't tell."""
         try:
             with translate_errors(), connect_to(self.settings) as client:
-                return max(_queue_of(client, model)[1], 1)
+                return _queue_of(client, model)[1]
         except HeadraceError:
             return 1
 
