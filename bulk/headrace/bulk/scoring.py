@@ -79,7 +79,7 @@ def scorer(model: str, version: str = "", **options: Unpack[ScorerOptions]) -> S
 
 
 class _Plan(msgspec.Struct, frozen=True):
-    """What is done with tables of one schema. kept: columns of the result that come from the table."""
+    """The steps for tables of one schema. kept: columns of the result that come from the table."""
 
     preparation: ColumnPreparation
     outputs: OutputColumns
@@ -103,13 +103,13 @@ class Scorer:
 
     def __getstate__(self) -> tuple[str, str, str, ScorerOptions]:
         """Return the name, version and checksum of the model, which the other process reads from its own folder."""
-        return self._package.name, self._package.version, self._package.manifest.sha256, self._options
+        return self._package.name, self._package.version, self._package.manifest.checksum, self._options
 
     def __setstate__(self, state: tuple[str, str, str, ScorerOptions]) -> None:
         """Find the package. Raises UnknownModel or PackageError when it is not the same here."""
-        name, version, sha256, options = state
+        name, version, checksum, options = state
         package = ModelDirectory(Path(options["models"])).get(name, version)
-        if package.manifest.sha256 != sha256:
+        if package.manifest.checksum != checksum:
             raise PackageError(f"{name} {version} in {options['models']} is not the same model here")
         self._package, self._options = package, options  # type: ignore[misc]
         self._forget()

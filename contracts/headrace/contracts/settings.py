@@ -146,9 +146,6 @@ class Settings(BaseSettings):
         description="Bytes of outputs that a worker holds while Postgres is away; at either bound it starts no further "
         "batch. A single batch may be larger.",
     )
-    bulk_roots: str = Field("", description="Locations below which bulk jobs read and write.")
-    bulk_timeout_s: float = Field(30.0, ge=1, le=3600, description="Silence.")
-    bulk_scratch: Path = Field(Path("/tmp/headrace-scratch"), description="Scratch.")
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.bulk.planning.cutting import FIRST_S, TARGET_S, Cutter, CutPolicy, Pace
+from headrace.bulk.planning.cutting import FIRST_S, TARGET_S, CutPolicy, Cutter, Pace
 from headrace.bulk.sources.base import Unit
 from headrace.results_store.jobs.records import InputFile, Slice
 

@@ -70,9 +70,7 @@ def row_batches(values: list[list[int | None]]) -> list[RowBatch]:
     return found
 
 
-def groups_of(
-    values: list[list[int | None]], group_rows: int, batch_rows: int, *, sorts: bool = False
-) -> list[Group]:
+def groups_of(values: list[list[int | None]], group_rows: int, batch_rows: int, *, sorts: bool = False) -> list[Group]:
     raws = gather(row_batches(values), lambda _: group_rows)
     return [prepare(raw, Preparation(sorts=sorts), batch_rows) for raw in raws]
 

@@ -17,11 +17,21 @@ from headrace.bulk.sinks.formats.opening import open_part
 from headrace.bulk.sinks.output.identity import PartIdentity
 from headrace.bulk.sinks.output.names import part_name
 from headrace.bulk.sinks.output.publication import PublishedPart, publish_part
-from headrace.bulk.storage.base import Storage
+from headrace.bulk.storage.base import InputMissing, Storage
 from headrace.contracts.jobs import JobOptions, JobState, ScoreSpec
 from headrace.results_store.jobs.records import InputFile, JobError, JobRow, Part, Slice, Sums
 
 NOON = dt.datetime(2026, 11, 30, 12, tzinfo=dt.UTC)
+
+
+class All:
+    """The choice of every object, hidden or not."""
+
+    def file(self, name: str) -> bool:
+        return bool(name)
+
+    def folder(self, name: str) -> bool:
+        return bool(name)
 
 
 @dataclass
@@ -48,19 +58,21 @@ class FinishedJob:
             key=key, job=str(self.id), shard=len(self.parts), file_no=file_no, row_start=row_start, rows_ok=rows
         )
 
-    def publish(self, file_no: int, row_start: int, rows: int) -> PublishedPart:
-        """Publish a part, as an attempt does before it says so to the ledger."""
-        identity = self.identity(file_no, row_start, rows)
-        table = pa.RecordBatch.from_pydict({"score": pa.array([float(row) for row in range(rows)], pa.float32())})
+    def publish(self, file_no: int, row_start: int, rows: int | pa.RecordBatch, bad: int = 0) -> PublishedPart:
+        """Publish a part, as an attempt does before it says so to the ledger. rows: or how many of any."""
+        table = _scores(rows) if isinstance(rows, int) else rows
+        identity = msgspec.structs.replace(self.identity(file_no, row_start, table.num_rows), rows_bad=bad)
         writer = open_part(self.kind, self.scratch / "part", table.schema)
         writer.write(table)
         local = writer.close(identity.metadata())
         name = part_name(Slice(file_no=file_no, row_start=row_start), self.kind, self.retry)
-        return publish_part(self.storage, local, self.folder, name, identity)
+        rows_bad = [bad_row(file_no, row_start + table.num_rows + at, 0, self.retry) for at in range(bad)]
+        return publish_part(self.storage, local, self.folder, name, identity, rows_bad)
 
-    def score(self, file_no: int, row_start: int, rows: int, bad: int = 0) -> PublishedPart:
-        """Publish a part and commit it."""
-        done = self.publish(file_no, row_start, rows)
+    def score(self, file_no: int, row_start: int, table: int | pa.RecordBatch, bad: int = 0) -> PublishedPart:
+        """Publish a part and commit it. table: or how many rows of any."""
+        done = self.publish(file_no, row_start, table, bad)
+        rows = done.identity.rows_ok
         part = Slice(file_no=file_no, row_start=row_start, rows=rows + bad)
         shard = len(self.parts)
         self.parts.append(
@@ -126,8 +138,23 @@ class FinishedJob:
 
     def names(self) -> list[str]:
         """Return all that lies in the output folder, hidden or not."""
-        root = Path(self.folder)
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+        try:
+            pages = list(self.storage.pages(self.folder, chosen=All()))
+        except InputMissing:
+            return []
+        return [info.uri.removeprefix(f"{self.folder}/") for page in pages for info in page]
+
+    def content(self) -> dict[str, bytes]:
+        """Return what all objects in the output folder hold."""
+        found = {}
+        for name in self.names():
+            with self.storage.open(f"{self.folder}/{name}") as file:
+                found[name] = file.read()
+        return found
+
+
+def _scores(rows: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"score": pa.array([float(row) for row in range(rows)], pa.float32())})
 
 
 def bad_row(file_no: int, row: int, shard: int, retry: int = 0, content: bytes = b'{"x":"a"}') -> JobError:

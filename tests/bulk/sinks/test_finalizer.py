@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from tests.bulk.sinks.dying import Dying
 from tests.bulk.sinks.finished_job import FinishedJob, bad_row, replaced
 
 from headrace.bulk.sinks.base import FinalizingLost, OutputDamaged, OutputTaken
@@ -18,10 +19,6 @@ from headrace.bulk.storage.base import ObjectInfo, Storage, StorageUnavailable
 from headrace.bulk.storage.local.files import LocalStorage
 from headrace.bulk.storage.roots import Roots
 from headrace.contracts.jobs import JobState
-
-
-def content(job: FinishedJob) -> dict[str, bytes]:
-    return {name: Path(job.folder, name).read_bytes() for name in job.names()}
 
 
 def test_a_job_ends_with_errors_a_manifest_and_success(job: FinishedJob) -> None:
@@ -92,45 +89,14 @@ def test_a_shard_whose_rows_were_all_bad_may_have_no_part(job: FinishedJob) -> N
 def test_a_second_finalizer_finds_all_done(job: FinishedJob) -> None:
     job.score(0, 0, 5, bad=2)
     first = job.finalize()
-    before = content(job)
+    before = job.content()
     assert job.finalize() == first
-    assert content(job) == before
-
-
-class Dying(LocalStorage):
-    """A storage whose user dies before the n-th change, or after it."""
-
-    def __init__(self, root: Path, changes: int) -> None:
-        super().__init__(Roots([str(root)]))
-        self.left = changes
-
-    def _change(self) -> None:
-        if not self.left:
-            raise KeyboardInterrupt
-        self.left -= 1
-
-    def publish(self, local: Path, uri: str) -> ObjectInfo:
-        self._change()
-        return super().publish(local, uri)
-
-    def put(self, uri: str, content: bytes) -> ObjectInfo:
-        self._change()
-        return super().put(uri, content)
-
-    def replace(self, uri: str, content: bytes, etag: str) -> ObjectInfo:
-        self._change()
-        return super().replace(uri, content, etag)
-
-    def delete(self, uri: str) -> None:
-        self._change()
-        super().delete(uri)
+    assert job.content() == before
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 @pytest.mark.parametrize("resumed", [False, True])
-def test_a_finalizer_that_dies_anywhere_is_finished_by_the_next(
-    job: FinishedJob, tmp_path: Path, kind: str, resumed: bool
-) -> None:
+def test_a_finalizer_that_dies_anywhere_is_finished_by_the_next(job: FinishedJob, kind: str, resumed: bool) -> None:
     job.kind = "csv" if kind == "csv" else "parquet"
     job.score(0, 0, 5, bad=2)
     if resumed:
@@ -138,7 +104,7 @@ def test_a_finalizer_that_dies_anywhere_is_finished_by_the_next(
     job.score(0, 7, 2, bad=1)
     for changes in range(20):
         try:
-            job.finalize(storage=Dying(tmp_path, changes))
+            job.finalize(storage=Dying(job.storage, changes))
         except KeyboardInterrupt:
             assert "_SUCCESS" not in job.names() or "_manifest.json" in job.names()
             continue
@@ -254,11 +220,11 @@ def test_both_attempts_at_one_slice_are_in_order(job: FinishedJob) -> None:
 def test_the_output_of_another_job_is_not_ended(job: FinishedJob, storage: Storage, tmp_path: Path) -> None:
     job.score(0, 0, 5)
     job.finalize()
-    before = content(job)
+    before = job.content()
     other = FinishedJob(storage, job.folder, tmp_path / "scratch")
     with pytest.raises(OutputTaken, match=f"is of job {job.id}"):
         other.finalize()
-    assert content(job) == before
+    assert job.content() == before
 
 
 def test_a_finalizer_that_lost_its_lease_changes_nothing(job: FinishedJob) -> None:
@@ -267,14 +233,14 @@ def test_a_finalizer_that_lost_its_lease_changes_nothing(job: FinishedJob) -> No
     job.retry = 1
     job.score(0, 0, 1)
     job.finalize()
-    before = content(job)
+    before = job.content()
 
     def lost() -> None:
         raise FinalizingLost
 
     with pytest.raises(FinalizingLost):
         Finalizer(job.storage, job.folder, replace(old, renew=lost), job.scratch).run()
-    assert content(job) == before
+    assert job.content() == before
 
 
 def test_many_bad_rows_go_into_several_files(job: FinishedJob) -> None:

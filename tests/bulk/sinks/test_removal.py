@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.bulk.sinks.dying import Dying
 from tests.bulk.sinks.finished_job import FinishedJob, bad_row
-from tests.bulk.sinks.test_finalizer import Dying
 
 from headrace.bulk.sinks.base import OutputTaken, PartFormat
 from headrace.bulk.sinks.output.removal import remove_output
@@ -70,9 +70,7 @@ def test_a_folder_that_does_not_exist_has_nothing_to_remove(job: FinishedJob) ->
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_a_removal_that_dies_anywhere_is_finished_by_the_next(
-    job: FinishedJob, tmp_path: Path, kind: PartFormat
-) -> None:
+def test_a_removal_that_dies_anywhere_is_finished_by_the_next(job: FinishedJob, kind: PartFormat) -> None:
     job.kind, job.input_format = kind, "openai"
     job.score(0, 0, 5, bad=1)
     job.score(0, 6, 5)
@@ -80,7 +78,7 @@ def test_a_removal_that_dies_anywhere_is_finished_by_the_next(
     job.finalize()
     for changes in range(1, 20):
         try:
-            remove_output(Dying(tmp_path, changes), job.folder, str(job.id), named(job))
+            remove_output(Dying(job.storage, changes), job.folder, str(job.id), named(job))
         except KeyboardInterrupt:
             assert "_SUCCESS" not in job.names()
             continue

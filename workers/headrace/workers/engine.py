@@ -11,7 +11,7 @@ from headrace.contracts import ModelDirectory, Settings
 from headrace.queueing import RunningMarker, connect_to
 from headrace.queueing.consumer.serving import Served
 from headrace.results_store import StoreReader, StoreWriter
-from headrace.workers.bulk.making import make_bulk
+from headrace.workers.bulk.making import Parts, make_bulk
 from headrace.workers.events.celery_events import Monitor
 from headrace.workers.execution.executor import Executor, Listener
 from headrace.workers.execution.running import RunningMessages
@@ -70,7 +70,15 @@ class Engine:
         )
         self._window = Window(self.models, lambda: self._executor.running, settings.claimed_bytes)
         self.bulk = make_bulk(
-            settings, worker, self.models, self._executor, revoked=revoked, monitor=self.monitor, loop=loop
+            settings,
+            Parts(
+                worker=worker,
+                models=self.models,
+                executor=self._executor,
+                revoked=revoked,
+                monitor=self.monitor,
+                loop=loop,
+            ),
         )
         self.claims = ClaimGate(self._window, self._outbox, loop, tickets=self.bulk.room)
         self._lookup = RedeliveryLookup(

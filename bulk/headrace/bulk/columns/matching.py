@@ -152,12 +152,15 @@ class Matcher:
         taken = {column for match in found.values() for column in match.columns}
         free = [name for name in dict.fromkeys(self._schema.names) if name not in taken | self._kept]
         suitable = [name for name in free if not self._problem(target, (name,))]
-        if alone and len(suitable) == 1:
+        # Text may hold numbers and lists too, but is not taken for them where a column of such is.
+        suitable = [name for name in suitable if not is_text(plain_type(self._type(name)))] or suitable
+        spec = self._specs.get(target)
+        stacks = spec is not None and self._stacks(free, spec)
+        if alone and len(suitable) == 1 and not stacks:
             check_column(self._schema, suitable[0], "the model")
             note = f"column {suitable[0]!r} is taken for {target!r}, as no other can be"
             return Match(target, (suitable[0],), self._kind(target, suitable), note)
-        spec = self._specs.get(target)
-        if alone and spec is not None and self._stacks(free, spec):
+        if alone and stacks and len(suitable) != 1:
             note = f"the {len(free)} columns {free[0]!r} to {free[-1]!r}, in their order, are taken for {target!r}"
             return Match(target, tuple(free), "stacked", note)
         raise ColumnMismatch(self._missing(target, free, suitable))

@@ -1,4 +1,4 @@
-"""What is done about nulls, as `--on-null` says."""
+"""The policy for nulls, as in `--on-null`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILL: Final = "fill="
 
 
 class NullPolicy(msgspec.Struct, frozen=True):
-    """What becomes of rows with a null. fill: the text of the value that stands in for it."""
+    """The fate of rows with a null. fill: the text of the value that stands in for it."""
 
     action: Literal["error", "skip", "fill"] = "error"
     fill: str = ""

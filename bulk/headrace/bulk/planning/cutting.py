@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from headrace.bulk.sinks.base import PART_BYTES
 from headrace.bulk.sources.base import Unit
 from headrace.results_store.jobs.records import InputFile, Slice
 
@@ -18,9 +19,6 @@ FIRST_S: Final = 1.5
 
 #: The rest of a job is cut into so many shards for each worker, so that all end at about the same time.
 SHARDS_PER_WORKER: Final = 4
-
-#: A part is one object, which some stores take in one piece only.
-PART_BYTES: Final = 128 << 20
 
 #: Batches, and bytes of files whose rows nobody has counted, in the first shard of a job whose pace nobody knows.
 FIRST_BATCHES: Final = 16
@@ -161,6 +159,7 @@ class Cutter:
                 byte_start=unit.byte_start,
                 byte_stop=unit.byte_stop if unit.byte_stop != -1 else file.size,
                 range_row=unit.first_row,
+                range_line=unit.first_line,
                 row_start=first,
                 rows=rows,
                 size_bytes=size_bytes,

@@ -11,11 +11,11 @@ import numpy as np
 
 from headrace.bulk.shards.careful import CarefulRun
 from headrace.bulk.shards.inference import Inference
-from headrace.bulk.shards.job import MOST_PART_BYTES, OpenJob
+from headrace.bulk.shards.job import OpenJob
 from headrace.bulk.shards.output import PartOutput
 from headrace.bulk.shards.rest import rest_of
-from headrace.bulk.shards.run import Control, Plan, ShardRun, Tally
-from headrace.bulk.sinks.base import PartWriter
+from headrace.bulk.shards.run import Control, Plan, ShardRun, Tally, Writer
+from headrace.bulk.sinks.base import PART_BYTES, PartWriter
 from headrace.bulk.sinks.output.publication import PublishedPart
 from headrace.bulk.sources.base import RowBatch
 from headrace.results_store.jobs.records import Claim, ShardResult, ShardSeconds
@@ -41,45 +41,54 @@ class Attempt:
         """
         part = self._job.open_part(self._scratch)
         try:
-            tally = self._run(part, control, mark, rows_per_s)
-            return self._publish(part, tally)
+            writer = PartOutput(part, self._job.columns, self._job.output_axes)
+            return self._publish(part, self.run_into(writer, control, mark, rows_per_s))
         except BaseException:
             part.abort()
             raise
 
-    def _run(
+    def run_into(
         self,
-        part: PartWriter,
+        writer: Writer,
         control: Control,
         mark: Callable[[int, int], None],
-        rows_per_s: Callable[[], float],
+        rows_per_s: Callable[[], float] = lambda: 0.0,
     ) -> Tally:
+        """Run the shard into a writer, and publish nothing; see `run`."""
         job, claim = self._job, self._claim
         preparation = job.preparation()
         preparation.file_uri = claim.files[0].uri if claim.files else ""
+        storage = job.input_of(claim.files)
         plan = Plan(
             part=claim.slice,
-            read=lambda part: chosen(job.read(claim.files, part, preparation.columns), claim.only),
+            read=lambda part: chosen(job.read(claim.files, part, preparation.columns, storage), claim.only),
             preparation=preparation,
             inference=self._inference,
             input_axes=job.input_axes,
             batch_rows=job.batch_rows,
             group_rows=job.group_rows(preparation),
-            most_bytes=MOST_PART_BYTES,
+            most_bytes=PART_BYTES,
             rows_per_s=rows_per_s,
         )
-        writer = PartOutput(part, job.columns, job.output_axes)
         if claim.deaths:
-            return CarefulRun(plan, writer, control, mark).run(claim.suspect)
-        return ShardRun(plan, writer, control).run()
+            tally = CarefulRun(plan, writer, control, mark).run(claim.suspect)
+        else:
+            tally = ShardRun(plan, writer, control).run()
+        tally.bytes_read = storage.bytes_read
+        return tally
 
-    def _publish(self, part: PartWriter, tally: Tally) -> ShardResult:
+    def result(self, tally: Tally) -> ShardResult:
+        """Return what came of a run, without a part."""
         claim = self._claim
         rest = None if claim.retry else tally.rest(claim.slice)
         seconds = ShardSeconds(
-            read_s=tally.read_s, decode_s=tally.prepare_s, infer_s=tally.infer_s, write_s=tally.write_s
+            read_s=tally.read_s,
+            decode_s=tally.prepare_s,
+            infer_s=tally.infer_s,
+            write_s=tally.write_s,
+            bytes_read=tally.bytes_read,
         )
-        result = ShardResult(
+        return ShardResult(
             rows_ok=tally.ok,
             rows_bad=len(tally.bad),
             rows_skipped=tally.skipped,
@@ -87,10 +96,13 @@ class Attempt:
             rest=rest,
             seconds=seconds,
         )
+
+    def _publish(self, part: PartWriter, tally: Tally) -> ShardResult:
+        claim, result = self._claim, self.result(tally)
         if not tally.ok:
             part.abort()
             return result
-        stop = tally.next if rest is not None else (-1, -1)
+        stop = tally.next if result.rest is not None else (-1, -1)
         identity = self._job.identity(claim, (tally.ok, len(tally.bad), tally.skipped), stop)
         local = part.close(identity.metadata())
         published = self._job.publish(claim, local, identity)

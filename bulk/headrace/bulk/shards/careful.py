@@ -1,7 +1,7 @@
 """The careful run of a shard whose last attempt ended without a word: one group after the other, each marked before.
 
-What runs when the process dies is then known, and suspect in the next attempt, which runs it in smaller pieces. A single
-row that is suspect is not run any more: it is bad. Deaths for other reasons cost an attempt, and blame nobody.
+What runs when the process dies is then known, and suspect in the next attempt, which runs it in smaller pieces. A
+single row that is suspect is not run any more: it is bad. Deaths for other reasons cost an attempt, and blame nobody.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -43,7 +44,10 @@ class Raw(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows that are ready for the model. batches: tensors of each batch; which: its rows, as positions in `raw.table`."""
+    """Rows that are ready for the model.
+
+    batches: tensors of each batch. which: the rows of each, as positions in `raw.table`.
+    """
 
     raw: Raw
     batches: list[Tensors]
@@ -157,8 +161,7 @@ def prepare(raw: Raw, preparation: Preparation, batch_rows: int) -> Group:
         (table,) = raw.table.combine_chunks().to_batches(max_chunksize=raw.table.num_rows)
         prepared = preparation.prepare(table)
         skipped = len(prepared.skipped)
-        for refused in prepared.refused:
-            bad.append(bad_row(raw, table, refused.at, refused.stage, (refused.type, refused.message)))
+        bad += [bad_row(raw, table, each.at, each.stage, (each.type, each.message)) for each in prepared.refused]
         for chosen in cut(prepared, raw, batch_rows):
             batches.append(prepared.tensors(chosen))
             which.append(prepared.good[chosen])
@@ -188,7 +191,7 @@ def cut(prepared: PreparedRows, raw: Raw, batch_rows: int) -> Iterator[NDArray[n
         lost = np.array(sorted((each.file_no << 40) + each.row for each in raw.bad if each.row >= 0), np.int64)
         positions = (np.arange(len(keys)) + np.searchsorted(lost, keys))[prepared.good]
     edges = np.searchsorted(positions, np.arange(0, raw.stop - raw.start + batch_rows, batch_rows))
-    yield from (everything[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
+    yield from (everything[a:b] for a, b in itertools.pairwise(edges) if b > a)
 
 
 def bad_row(raw: Raw, table: pa.RecordBatch, at: int, stage: str, error: tuple[str, str]) -> BadRow:

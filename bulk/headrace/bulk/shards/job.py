@@ -13,7 +13,6 @@ import pyarrow as pa
 from headrace.bulk.columns.base import Preparation
 from headrace.bulk.columns.output import OutputColumns
 from headrace.bulk.columns.preparation import make_preparation
-from headrace.bulk.planning.cutting import PART_BYTES
 from headrace.bulk.shards.groups import group_rows_for
 from headrace.bulk.sinks.base import PartFormat, PartWriter
 from headrace.bulk.sinks.formats.opening import open_part
@@ -24,14 +23,13 @@ from headrace.bulk.sources.base import RowBatch
 from headrace.bulk.sources.formats import source_of
 from headrace.bulk.sources.slices import Wanted, read_slice
 from headrace.bulk.storage.base import Storage
+from headrace.bulk.storage.counted import CountedStorage
 from headrace.bulk.storage.opening import Storages
+from headrace.contracts.jobs import STORE
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store.jobs.records import Claim, InputFile, JobRow, Slice
-
-#: A part is published before it has more than this, so that it stays one object of a size that all stores take.
-MOST_PART_BYTES: Final = PART_BYTES
 
 
 class OpenJob:
@@ -52,6 +50,7 @@ class OpenJob:
         self.schema: Final[pa.Schema] = source_of(first.uri, first.format).schema(first, storages.of(first.uri))
         # Said at once, before anything is read: the other columns of the output don't depend on the shard.
         self.columns: Final = OutputColumns(manifest, job.spec, self.schema)
+        self.to_store: Final = job.spec.output == STORE
         self.preparation()
 
     def preparation(self) -> Preparation:
@@ -71,10 +70,15 @@ class OpenJob:
             rows = min(rows, max(preparation.rows_at_once // self.batch_rows, 1) * self.batch_rows)
         return rows
 
-    def read(self, files: Sequence[InputFile], part: Slice, columns: Sequence[str]) -> Iterator[RowBatch]:
+    def input_of(self, files: Sequence[InputFile]) -> CountedStorage:
+        """Return the storage of some files of the input, which counts what is read."""
+        return CountedStorage(self._storages.of(files[0].uri))
+
+    def read(
+        self, files: Sequence[InputFile], part: Slice, columns: Sequence[str], storage: CountedStorage
+    ) -> Iterator[RowBatch]:
         """Yield the rows of a slice."""
-        storage = self._storages.of(files[0].uri)
-        yield from read_slice(files, part, storage, Wanted(columns=tuple(columns), schema=self.schema))
+        yield from read_slice(files, part, cast("Storage", storage), Wanted(columns=tuple(columns), schema=self.schema))
 
     @property
     def format(self) -> PartFormat:

@@ -16,6 +16,9 @@ PartFormat: TypeAlias = Literal["parquet", "csv", "jsonl", "openai"]
 #: A part is one PUT, which object stores and workers hold in memory or retry as a whole; the runner cuts before.
 MAX_PART_BYTES: Final = 128 << 20
 
+#: A part is one object, which some stores take in one piece only.
+PART_BYTES: Final = 128 << 20
+
 
 class OutputTaken(HeadraceError):
     """The output folder holds something else; choose another output, or --restart to replace an earlier job."""

@@ -57,6 +57,10 @@ class Chosen(Protocol):
         """Return whether there may be chosen objects in this folder."""
         ...
 
+    def ended(self, name: str) -> bool:
+        """Return whether no object is chosen from this name on, in the order of any storage."""
+        ...
+
 
 class Storage(Protocol):
     """One kind of storage. URIs are whole (`s3://bucket/key`); local ones are absolute paths.

@@ -40,7 +40,8 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
     files: how many consecutive files, from `file_no`; more than one are whole files, but for `row_start` in the first.
     byte_start, byte_stop: of the segment or row groups in the file, 0 and -1 for all of it. unit, units: the row groups
-    (Parquet, Arrow) or segments in that range; units -1 is all. range_row: number of the first row in the range.
+    (Parquet, Arrow) or segments in that range; units -1 is all. range_row: number of the first row in the range;
+    range_line: its line in a text file, from 1, 0 is unknown.
     row_start: number of the first row to score; those of the range before it are passed over. rows: how many to score;
     -1 is all up to the end.
     """
@@ -52,6 +53,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     byte_start: int = 0
     byte_stop: int = -1
     range_row: int = 0
+    range_line: int = 0
     row_start: int = 0
     rows: int = -1
     size_bytes: int = 0
@@ -73,19 +75,22 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job to create. version, package_sha256: what the model is pinned to."""
+    """A job to create. version, package_sha256: what the model is pinned to. replaces: see `JobRow`."""
 
     spec: ScoreSpec
     options: JobOptions
     version: str
     package_sha256: str
     name: str = ""
+    replaces: tuple[uuid.UUID, ...] = ()
 
 
 class JobRow(msgspec.Struct, kw_only=True):
     """A job as it is in the ledger. error: why it failed, with a remedy; "" if it didn't.
 
     retry: how often bad rows were tried again. manifest_etag: of the manifest that was written last; "" if none was.
+    replaces: earlier runs of the job, the last one first: the output folder may hold the output of one of them, which
+    is removed before this one begins.
     """
 
     id: uuid.UUID
@@ -101,6 +106,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     error: str = ""
     retry: int = 0
     manifest_etag: str = ""
+    replaces: tuple[uuid.UUID, ...] = ()
 
 
 class Claim(msgspec.Struct, kw_only=True):

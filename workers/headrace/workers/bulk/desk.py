@@ -79,6 +79,14 @@ class Desk:
         except HeadraceError as exc:
             logger.info("bulk.tickets_not_sent model=%s error=%s", load.model, exc.message)
 
+    def workers_of(self, model: str) -> int:
+        """Return how many workers serve a model, at least this one."""
+        try:
+            with translate_errors(), connect_to(self.settings) as client:
+                return max(_queue_of(client, model)[1], 1)
+        except HeadraceError:
+            return 1
+
     def wake(self) -> None:
         """Make all threads look whether there is something to do."""
         with self._changed:

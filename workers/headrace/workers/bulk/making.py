@@ -9,6 +9,8 @@ from collections.abc import Callable, Container
 from importlib.util import find_spec
 from typing import Final, Protocol
 
+import msgspec
+
 from headrace.contracts import HeadraceError, ModelDirectory, Settings
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.workers.events.celery_events import Monitor
@@ -38,10 +40,6 @@ class Bulk(Protocol):
 
     def wake(self) -> None:
         """Look into the ledger, because a ticket has come; any thread."""
-        ...
-
-    def room(self) -> int:
-        """Return how many tickets may be claimed."""
         ...
 
     def stop(self) -> None:
@@ -123,7 +121,7 @@ class LazyBulk:
                 self._made = self._make()
                 self._made.start()
                 return
-            self._news.wait(random.uniform(IDLE_S / 2, IDLE_S))
+            self._news.wait(random.uniform(IDLE_S / 2, IDLE_S))  # noqa: S311 — no secret
 
     def _finds_jobs(self) -> bool:
         settings = self._settings
@@ -140,17 +138,19 @@ def has_bulk() -> bool:
     return all(find_spec(name) is not None for name in _NEEDED)
 
 
-def make_bulk(
-    settings: Settings,
-    worker: str,
-    models: ModelTable,
-    executor: Executor,
-    *,
-    revoked: Container[str],
-    monitor: Monitor,
-    loop: EventLoop,
-) -> Bulk:
-    """Return the bulk side of a worker. revoked: ids of cancelled requests and shards."""
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a worker that its bulk side needs. revoked: ids of cancelled requests and shards."""
+
+    worker: str
+    models: ModelTable
+    executor: Executor
+    revoked: Container[str]
+    monitor: Monitor
+    loop: EventLoop
+
+
+def make_bulk(settings: Settings, parts: Parts) -> LazyBulk | NoBulk:
+    """Return the bulk side of a worker."""
     if not has_bulk():
         return NoBulk()
 
@@ -158,6 +158,7 @@ def make_bulk(
         from headrace.workers.bulk.service import BulkService
         from headrace.workers.bulk.shown import Shown
 
-        return BulkService(settings, worker, models, executor, revoked=revoked, shown=Shown(monitor, loop.call_soon))
+        shown = Shown(parts.monitor, parts.loop.call_soon)
+        return BulkService(settings, parts.worker, parts.models, parts.executor, revoked=parts.revoked, shown=shown)
 
     return LazyBulk(settings, make, ModelDirectory(settings.models).names)

@@ -9,7 +9,6 @@ from headrace.contracts import Settings
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.execution import BulkExecution
 from headrace.workers.bulk.keeper import Keeper
-from headrace.workers.bulk.making import TICKETS
 from headrace.workers.bulk.planning import Planning
 from headrace.workers.bulk.shown import Shown
 from headrace.workers.bulk.slots import Slots
@@ -36,7 +35,7 @@ class BulkService:
         executor.background = self._execution
         self._slots = Slots(self._desk, models, self._execution, revoked=revoked, shown=shown)
         self._keeper = Keeper(self._desk, self._slots)
-        self._planning = Planning(self._desk)
+        self._planning = Planning(self._desk, models, self._execution)
 
     def start(self) -> None:
         """Start the threads."""
@@ -47,10 +46,6 @@ class BulkService:
     def wake(self) -> None:
         """Look into the ledger, because a ticket has come; any thread."""
         self._desk.wake()
-
-    def room(self) -> int:
-        """Return how many tickets may be claimed."""
-        return 0 if self._desk.stopping.is_set() else TICKETS
 
     def stop(self) -> None:
         """Claim nothing more; shards that run publish what is done, and leave the rest to others."""

@@ -10,17 +10,20 @@ from typing import Final
 
 from headrace.bulk.shards.attempt import Attempt
 from headrace.bulk.shards.run import Dropped
+from headrace.bulk.sinks.output.names import below
 from headrace.contracts import HeadraceError
 from headrace.contracts.formatting import first_line
-from headrace.contracts.jobs import JobProblem, shard_id
+from headrace.contracts.jobs import ENDED, STORE, JobProblem, shard_id
+from headrace.results_store import BatchRows
 from headrace.results_store.jobs.ledger import Ledger
-from headrace.results_store.jobs.records import Claim, ShardResult
+from headrace.results_store.jobs.records import Claim, Part, ShardResult
 from headrace.runtimes.base import TransientFailure
 from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.execution import BulkExecution, ShardInference
 from headrace.workers.bulk.opening import OpenJobs
 from headrace.workers.bulk.shown import Shown
+from headrace.workers.bulk.store_output import StoreOutput
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.served_model import ServedModel
 from headrace.workers.models.table import ModelTable
@@ -104,7 +107,7 @@ class Slots:
 
     def _run(self, claim: Claim, ledger: Ledger, opened: OpenJobs) -> None:
         key = (str(claim.job.id), claim.shard_no)
-        uuid = str(shard_id(*key))
+        uuid = str(shard_id(*key, claim.attempt))
         control = ShardControl(claim, lambda: uuid in self._revoked)
         with self._lock:
             self._controls[key] = control
@@ -123,11 +126,18 @@ class Slots:
     def _attempt(
         self, claim: Claim, control: ShardControl, ledger: Ledger, opened: OpenJobs
     ) -> ShardResult | HeadraceError | None:
+        predictions: list[BatchRows] = []
         try:
             job = opened.of(claim.job)
             inference = ShardInference(self._execution, self._loaded(claim))
             attempt = Attempt(job, claim, inference, self._desk.scratch)
-            result = attempt.run(control, self._marking(claim, ledger), lambda: control.max_rows_per_s)
+            mark, rate = self._marking(claim, ledger), lambda: control.max_rows_per_s
+            if job.to_store:
+                output = StoreOutput(job, claim, self._desk.worker)
+                result = attempt.result(attempt.run_into(output, control, mark, rate))
+                predictions = output.batches
+            else:
+                result = attempt.run(control, mark, rate)
         except Dropped:
             if control.cancelled:
                 self._settle(lambda: ledger.running.cancel_shard(claim))
@@ -143,7 +153,7 @@ class Slots:
         except Exception as exc:
             logger.exception("bulk.shard_failed job=%s shard=%d", claim.job.id, claim.shard_no)
             return self._give_back(claim, ledger, exc)
-        return self._complete(claim, ledger, result)
+        return self._complete(claim, ledger, result, predictions)
 
     def _loaded(self, claim: Claim) -> ServedModel:
         served = self._models.get(claim.job.spec.model, claim.job.version)
@@ -159,7 +169,9 @@ class Slots:
 
         return mark
 
-    def _complete(self, claim: Claim, ledger: Ledger, result: ShardResult) -> ShardResult | HeadraceError | None:
+    def _complete(
+        self, claim: Claim, ledger: Ledger, result: ShardResult, predictions: list[BatchRows]
+    ) -> ShardResult | HeadraceError | None:
         """Note the result, however long Postgres is away: the part is published."""
         stored = False
         failure: HeadraceError | None = None
@@ -167,7 +179,7 @@ class Slots:
         def complete() -> bool:
             nonlocal stored, failure
             try:
-                stored = ledger.completions.complete(claim, result).stored
+                stored = ledger.completions.complete(claim, result, predictions).stored
             except HeadraceError as exc:
                 if exc.retriable:
                     raise
@@ -176,9 +188,24 @@ class Slots:
             return True
 
         self._settle(complete)
+        if not stored and failure is None:
+            self._settle(lambda: self._remove_stray(claim, ledger, result))
         if failure is not None:
             return failure
         return result if stored else None
+
+    def _remove_stray(self, claim: Claim, ledger: Ledger, result: ShardResult) -> None:
+        """Remove the part of a shard that was lost, if the job has ended without it: nobody else would by now."""
+        job = ledger.jobs.get(claim.job.id)
+        if not result.part or job.state not in ENDED or job.spec.output == STORE:
+            return
+        last: Part | None = None
+        while page := ledger.finishes.parts(job.id, last):
+            if any(part.name == result.part for part in page):
+                return
+            last = page[-1]
+        storage = self._desk.storages().of(job.spec.output)
+        storage.delete(below(job.spec.output, result.part))
 
     def _give_back(self, claim: Claim, ledger: Ledger, exc: Exception) -> HeadraceError:
         """Leave a shard to others, or to a later attempt, because of something that may pass."""

@@ -33,7 +33,7 @@ _LARGE_BYTES: Final = MAX_JSON_BYTES // 8
 def bodies(run: Run) -> list[bytes]:
     """Encode the outputs of each request as `encode_tensors` would."""
     if _is_plain(run):
-        return _single_row_bodies(run.outputs, len(run.requests))
+        return single_row_bodies(run.outputs, len(run.requests))
     return [encode_tensors(piece) for piece in run.pieces()]
 
 
@@ -41,8 +41,8 @@ def texts(run: Run) -> list[bytes | None]:
     """Encode the outputs of each request as `tensors_to_json` would; None where JSON can't hold them exactly."""
     if may_be_large(run):
         return [_text_of_bounded_size(piece) for piece in run.pieces()]
-    if _is_plain(run) and all(_splits(array) for array in run.outputs.values()):
-        return list(_single_row_texts(run.outputs))
+    if _is_plain(run) and all(splits(array) for array in run.outputs.values()):
+        return list(single_row_texts(run.outputs))
     return [tensors_to_json(piece) if can_be_json(piece) else None for piece in run.pieces()]
 
 
@@ -78,11 +78,13 @@ def _is_plain(run: Run) -> bool:
     )
 
 
-def _splits(array: NDArray[Any]) -> bool:
+def splits(array: NDArray[Any]) -> bool:
+    """Return whether the JSON of an array can be cut into that of its rows."""
     return array.ndim <= _MAX_JSON_DIMENSIONS and array.size > 0 and all_finite(array)
 
 
-def _single_row_bodies(outputs: Tensors, rows: int) -> list[bytes]:
+def single_row_bodies(outputs: Tensors, rows: int) -> list[bytes]:
+    """Encode the rows of outputs as `encode_tensors` would. All are rows first and of numbers."""
     columns: list[NDArray[np.uint8]] = []
     pending = map_head(len(outputs))
     for name, array in outputs.items():
@@ -103,7 +105,8 @@ def _constant(prefix: bytes, rows: int) -> NDArray[np.uint8]:
     return np.broadcast_to(np.frombuffer(prefix, np.uint8), (rows, len(prefix)))
 
 
-def _single_row_texts(outputs: Tensors) -> list[bytes]:
+def single_row_texts(outputs: Tensors) -> list[bytes]:
+    """Encode the rows of outputs as `tensors_to_json` would. All are rows first, of one or two dimensions, finite."""
     parts: list[Sequence[bytes]] = []
     separator = b"{"
     for name, array in outputs.items():

@@ -1,4 +1,4 @@
-"""What an output folder may hold before a job writes into it: nothing, or outputs of the same job."""
+"""The check of an output folder before a job writes into it: empty, or with outputs of the same job."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_output(storage: Storage, folder: str, spec: ScoreSpec, job: str) -> No
     mark = mark_at(storage, folder)
     if mark is not None and mark.job != job:
         raise _taken(folder, mark.job)
-    _check_content(storage, folder, job)
+    _check_content(storage, folder, job, known=mark is not None)
 
 
 def listed(storage: Storage, folder: str) -> Iterator[tuple[str, ObjectInfo]]:
@@ -53,8 +53,8 @@ def _check_is_folder(storage: Storage, folder: str) -> None:
     raise OutputTaken(f"the output {folder} is a file; an output is a folder, so choose another name")
 
 
-def _check_content(storage: Storage, folder: str, job: str) -> None:
-    known = False
+def _check_content(storage: Storage, folder: str, job: str, *, known: bool) -> None:
+    """Look at names, and into the first part unless the folder is known to be the job's."""
     for name, info in islice(listed(storage, folder), _LOOKED_AT):
         if not is_part(name):
             raise OutputTaken(f"the output folder holds {info.uri}, which no job wrote; choose a folder that is empty")

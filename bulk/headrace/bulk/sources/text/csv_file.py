@@ -98,4 +98,4 @@ def _wanted(file: InputFile, header: Header, columns: Sequence[str] | None) -> S
     for name in columns or ():
         if name not in header.names:
             raise missing_column(name, header.names, file.uri)
-    return header.names if columns is None else columns
+    return header.names if columns is None else tuple(dict.fromkeys(columns))

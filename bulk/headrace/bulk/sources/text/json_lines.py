@@ -19,6 +19,7 @@ from headrace.bulk.sources.text.blocks import blocks, compression_of
 from headrace.bulk.sources.text.cells import Parser, parsed
 from headrace.bulk.sources.text.json_parser import JsonParser
 from headrace.bulk.sources.text.json_types import ANY_JSON, guess_schema, read_type
+from headrace.bulk.sources.text.openai_parser import SCHEMA, OpenAiParser
 from headrace.bulk.sources.text.pieces import MAX_ROW_BYTES, Cutter, split_lines
 from headrace.bulk.sources.text.segments import segments
 from headrace.bulk.storage.base import Storage
@@ -69,7 +70,7 @@ class JsonLines:
 
     def _parser(self, file: InputFile, raw: BinaryIO, columns: Sequence[str] | None) -> Parser:
         known = self._known()
-        if columns is None or any(name not in known.names for name in columns):
+        if columns is None or any(not {name, name.partition(".")[0]} & set(known.names) for name in columns):
             guess = self._guess(file, raw)
             if not guess.names:  # no row, or none with a key
                 guess = pa.schema([(name, ANY_JSON) for name in columns or ()])
@@ -127,3 +128,14 @@ def _any_json(line: bytes) -> Any:
 def _without_bom(stream: Iterator[bytes]) -> Iterator[bytes]:
     yield next(stream, b"").removeprefix(_BOM)
     yield from stream
+
+
+class OpenAiBatch(JsonLines):
+    """The source for OpenAI batch files: requests in JSON lines, whose `custom_id` is kept."""
+
+    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:  # noqa: ARG002
+        """Return the columns that requests have."""
+        return SCHEMA
+
+    def _parser(self, file: InputFile, raw: BinaryIO, columns: Sequence[str] | None) -> Parser:  # noqa: ARG002
+        return OpenAiParser(project(SCHEMA, columns, file.uri))

@@ -50,13 +50,16 @@ def done(progress: Progress) -> str:
 
 
 def amount(progress: Progress) -> str:
-    """Return how much is done of how much; "≥" where more may be found."""
+    """Return how much is done of how much; "≥" where more may be found, "" while nothing has been."""
     if progress.rows_total is not None:
         return f"{progress.rows_done:,} of {progress.rows_total:,} rows"
-    at_least = progress.bytes_total is None
-    whole = progress.bytes_planned if progress.bytes_total is None else progress.bytes_total
-    text = f"{progress.rows_done:,} rows, {sized(progress.bytes_done)} of {'≥ ' if at_least else ''}{sized(whole)}"
-    return text if progress.job.plan_done else f"{text}, still planning"
+    planning = "" if progress.job.plan_done or progress.job.state not in _GOING else "still planning"
+    whole = f"≥ {sized(progress.bytes_planned)}" if progress.bytes_total is None else sized(progress.bytes_total)
+    if not progress.bytes_planned and not progress.bytes_total:
+        return planning
+    return ", ".join(
+        filter(None, (f"{progress.rows_done:,} rows", f"{sized(progress.bytes_done)} of {whole}", planning))
+    )
 
 
 def progress_line(progress: Progress) -> str:
