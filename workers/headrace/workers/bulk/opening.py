@@ -10,9 +10,6 @@ from headrace.bulk.shards.job import OpenJob
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.models.loading import failure_to_load
-from headrace.workers.models.served_model import ServedModel
-from headrace.workers.models.table import ModelTable
 
 #: Jobs that are kept open; what one holds is small.
 KEPT: Final = 8
@@ -37,12 +34,3 @@ class OpenJobs:
             while len(self._open) > KEPT:
                 self._open.popitem(last=False)
         return found
-
-
-def loaded_model(models: ModelTable, job: JobRow) -> ServedModel:
-    """Return the model that a job is pinned to, loaded. Raises UnknownModel, PackageError, TransientFailure."""
-    served = models.get(job.spec.model, job.version)
-    failure = failure_to_load(served)
-    if failure is not None:
-        raise failure
-    return served

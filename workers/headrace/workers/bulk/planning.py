@@ -18,16 +18,20 @@ from headrace.bulk.sinks.base import FinalizingLost
 from headrace.bulk.sinks.finishing.finalizer import Finalizer
 from headrace.bulk.sinks.finishing.outcome import outcome_of
 from headrace.bulk.sinks.output.folder import check_output
-from headrace.bulk.sinks.output.replacing import make_room
+from headrace.bulk.storage.base import InputMissing
 from headrace.bulk.storage.opening import Storages
 from headrace.bulk.storage.probing import probe
 from headrace.contracts import HeadraceError
-from headrace.contracts.jobs import ENDED, STORE, JobProblem, JobState
+from headrace.contracts.jobs import ENDED, STORE, DryRun, JobProblem, JobState
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.sampling import DryRunner
+from headrace.workers.bulk.dry_run import dry_run
+from headrace.workers.bulk.execution import BulkExecution, ShardInference
+from headrace.workers.bulk.replacing import make_room
+from headrace.workers.models.loading import failure_to_load
+from headrace.workers.models.table import ModelTable
 from headrace.workers.process.fatal_thread import fatal_thread
 
 logger = logging.getLogger(__name__)
@@ -54,10 +58,11 @@ DELAY_S: Final = 5.0
 class Planning:
     """A thread that plans and finalizes jobs when it is this worker's turn."""
 
-    def __init__(self, desk: Desk, dry_runner: DryRunner) -> None:
-        """Nothing is planned yet."""
+    def __init__(self, desk: Desk, models: ModelTable, execution: BulkExecution) -> None:
+        """models, execution: for dry runs."""
         self._desk = desk
-        self._dry_runner = dry_runner
+        self._models = models
+        self._execution = execution
         self._planners: dict[uuid.UUID, tuple[bytes, Planner, CutPolicy]] = {}
         self._thread = fatal_thread("headrace-bulk-plan", self._loop)
 
@@ -98,13 +103,13 @@ class Planning:
         return True
 
     def _plan_page(self, ledger: Ledger, lease: PlanLease) -> bool:
+        if lease.job.options.dry_run:
+            ledger.dry_runs.keep(lease.job.id, self._dry_run(lease.job))
+            return True
         read_to, planner, policy = self._planners.get(lease.job.id, (None, None, None))
         total: int | None = None
         if planner is None or policy is None or read_to != lease.cursor:
             found, policy = self._open(ledger, lease)
-            if lease.job.options.dry_run:
-                self._dry_runner.run(ledger, lease, found, policy)
-                return True
             total = found.bytes_total
             start = read_cursor(lease.cursor)
             known = _known_files(ledger, lease.job.id) if start.done else frozenset[str]()
@@ -133,13 +138,30 @@ class Planning:
             self._desk.wake_workers(load)
         return True
 
+    def _dry_run(self, job: JobRow) -> DryRun:
+        storages = self._desk.storages()
+        found = survey(self._desk.staged(job), storages.of)
+        package = self._desk.package_of(job)
+        check_job(job, package, storages, found)
+        if found.first is None:
+            raise InputMissing("the input has no files")
+        served = self._models.get(job.spec.model, job.version)
+        failure = failure_to_load(served)
+        if failure is not None:
+            raise failure
+        inference = ShardInference(self._execution, served)
+        opened, storage = OpenJob(job, package, storages, found.first), storages.of(found.first.uri)
+        return dry_run(opened, found, storage, inference, self._desk.scratch, self._desk.workers_of(job.spec.model))
+
     def _open(self, ledger: Ledger, lease: PlanLease) -> tuple[Survey, CutPolicy]:
         """Look at the input and the output of a job before anything is planned."""
         job, storages = lease.job, self._desk.storages()
         package = self._desk.package_of(job)
         found = survey(self._desk.staged(job), storages.of)
         if not lease.cursor:
-            check_job(ledger, job, package, storages, found)
+            if job.spec.output != STORE:
+                make_room(ledger, job, storages.of(job.spec.output))
+            check_job(job, package, storages, found)
         rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
         return found, CutPolicy(batch_rows=rows, pace=pace_of(package), remaining_bytes=found.bytes_total or 0)
 
@@ -199,12 +221,11 @@ def pace_of(package: ModelPackage) -> Pace:
     return Pace(seconds_per_row=seconds / advice.max_rows)
 
 
-def check_job(ledger: Ledger, job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
+def check_job(job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
     """Raise what keeps a job from being run, before anything is computed."""
     if found.first is not None:
         OpenJob(job, package, storages, found.first)
-    if job.spec.output != STORE and not job.options.dry_run:
+    if job.spec.output != STORE:
         output = storages.of(job.spec.output)
-        make_room(ledger, job, output)
         check_output(output, job.spec.output, job.spec, str(job.id))
         probe(job.spec.output, output)

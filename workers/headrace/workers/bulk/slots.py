@@ -21,9 +21,11 @@ from headrace.runtimes.base import TransientFailure
 from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.execution import BulkExecution, ShardInference
-from headrace.workers.bulk.opening import OpenJobs, loaded_model
+from headrace.workers.bulk.opening import OpenJobs
 from headrace.workers.bulk.shown import Shown
 from headrace.workers.bulk.store_output import StoreOutput
+from headrace.workers.models.loading import failure_to_load
+from headrace.workers.models.served_model import ServedModel
 from headrace.workers.models.table import ModelTable
 from headrace.workers.process.fatal_thread import fatal_thread
 
@@ -127,7 +129,7 @@ class Slots:
         predictions: list[BatchRows] = []
         try:
             job = opened.of(claim.job)
-            inference = ShardInference(self._execution, loaded_model(self._models, claim.job))
+            inference = ShardInference(self._execution, self._loaded(claim))
             attempt = Attempt(job, claim, inference, self._desk.scratch)
             mark, rate = self._marking(claim, ledger), lambda: control.max_rows_per_s
             if job.to_store:
@@ -152,6 +154,13 @@ class Slots:
             logger.exception("bulk.shard_failed job=%s shard=%d", claim.job.id, claim.shard_no)
             return self._give_back(claim, ledger, exc)
         return self._complete(claim, ledger, result, predictions)
+
+    def _loaded(self, claim: Claim) -> ServedModel:
+        served = self._models.get(claim.job.spec.model, claim.job.version)
+        failure = failure_to_load(served)
+        if failure is not None:
+            raise failure
+        return served
 
     def _marking(self, claim: Claim, ledger: Ledger) -> Callable[[int, int], None]:
         def mark(start: int, stop: int) -> None:
