@@ -69,7 +69,7 @@ class Site:
         pq.write_table(table, path)
         return path
 
-    def hold(self, from_value: float = 0) -> None:
+    def hold(self, from_value: float = 1) -> None:
         """Let no batch of the gated model begin whose first value is at least this."""
         (self.plugin / "hold").write_text(str(from_value))
 

@@ -30,7 +30,7 @@ class CountedStorage:
     @property
     def bytes_read(self) -> int:
         """How many bytes were read from all files."""
-        return self._closed_bytes + sum(each.bytes_read for each in self._opened)
+        return self._closed_bytes + sum(int(each.bytes_read) for each in self._opened)
 
     def _note_closed(self, file: Any) -> bool:
         if file.closed:
