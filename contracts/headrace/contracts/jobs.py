@@ -43,7 +43,7 @@ ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLE
 
 
 class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a job computes. Two jobs of one `key` are the same job.
+    """The definition of what a job computes. Two jobs of one `key` are the same job.
 
     inputs: URIs of files, folders and globs; local ones are absolute paths. `sql:QUERY` is a query on the store's
     database. output: URI of a folder, or `STORE`. mapping: column → input of the model, where the names differ.
@@ -115,7 +115,7 @@ _PROBLEM: Final = re.compile(r"([A-Z][A-Za-z]+): (.*)", re.DOTALL)
 
 
 class DryRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a dry run. rows: scored of the sample; bad: those that could not be. seconds: they took one worker.
+    """The outcome of a dry run. rows: scored of the sample; bad: those that could not be. seconds: they took.
 
     total_rows, total_bytes: of the whole input as far as it is known, -1 if not. seconds_low, seconds_high: the whole
     job on the workers present. output_bytes: of the whole job. memory_bytes: peak of the worker's process.
@@ -168,7 +168,7 @@ class Bound(msgspec.Struct, frozen=True):
     share: float | None = None
 
     def exceeded(self, bad: int, rows: int) -> bool:
-        """Return whether so many bad rows among all rows so far are too many."""
+        """Return whether these bad rows, among all rows so far, are too many."""
         if self.rows is not None:
             return bad > self.rows
         return self.share is not None and rows > 0 and bad > self.share * rows

@@ -248,3 +248,18 @@ except Exception as exc:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "ConfigurationError" in done.stdout
     assert "headrace[store]" in done.stdout
+
+
+def test_the_same_call_waits_for_shards_that_a_cancellation_stops(scorer: Client, player: Player) -> None:
+    job = scorer.score(MODEL, "a.parquet", "out")
+    player.plan(2)
+    claim = player.claim()
+    job.cancel()
+    assert job.status() == JobState.CANCELLING
+    stopping = threading.Timer(0.3, player.give_back, [claim])
+    stopping.start()
+    again = scorer.score(MODEL, "a.parquet", "out")
+    stopping.join()
+    assert (again.step, again.status()) == (Step.RESUME, JobState.RUNNING)
+    assert player.run()
+    assert player.run()

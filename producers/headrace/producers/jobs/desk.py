@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import msgspec
 import redis
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
-from headrace.contracts.jobs import DryRun, Ticket
+from headrace.contracts.jobs import DryRun, JobState, Ticket
 from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import ModelDirectory
 from headrace.contracts.settings import Settings
@@ -35,6 +36,11 @@ _log: Final = logging.getLogger(__name__)
 
 #: The shard of a ticket that asks a worker to plan.
 _PLANNING: Final = -1
+
+#: Shards of a job that is being cancelled stop within a batch, those of a dead worker within a lease; the latter is
+#: not waited for.
+_CANCELLING_S: Final = 10.0
+_LOOK_S: Final = 0.1
 
 
 class JobDesk:
@@ -89,6 +95,7 @@ class JobDesk:
         if changed != job.options:
             ledger.control.change(job.id, changed)
         if step is Step.RESUME:
+            _await_cancelled(ledger, job.id)
             ledger.control.resume(job.id)
         elif step is Step.ADD_NEW:
             ledger.control.reopen_plan(job.id)
@@ -193,6 +200,13 @@ class JobDesk:
             if self._opened is None:
                 self._opened = _open(self._settings)
             yield self._opened
+
+
+def _await_cancelled(ledger: Ledger, job_id: uuid.UUID) -> None:
+    """Wait for a while for the shards of a job that is being cancelled to stop: it can't go on before."""
+    until = time.monotonic() + _CANCELLING_S
+    while ledger.jobs.get(job_id).state is JobState.CANCELLING and time.monotonic() < until:
+        time.sleep(_LOOK_S)
 
 
 def _open(settings: Settings) -> Ledger:
