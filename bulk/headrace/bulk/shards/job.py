@@ -71,6 +71,11 @@ class OpenJob:
         """Return a preparation, for one thread."""
         return make_preparation(self.package, self.job.spec, self.schema)
 
+    @property
+    def sorts(self) -> bool:
+        """Whether rows of similar length are put together: rows of the model's inputs differ in size."""
+        return any(spec.varies or spec.datatype == "BYTES" for spec in self.package.manifest.inputs)
+
     def group_rows(self, preparation: Preparation) -> int:
         """Return how many rows are read, prepared and written together."""
         row_bytes = 0
