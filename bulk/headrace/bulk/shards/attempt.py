@@ -58,9 +58,10 @@ class Attempt:
         job, claim = self._job, self._claim
         preparation = job.preparation()
         preparation.file_uri = claim.files[0].uri if claim.files else ""
+        storage = job.input_of(claim.files)
         plan = Plan(
             part=claim.slice,
-            read=lambda part: chosen(job.read(claim.files, part, preparation.columns), claim.only),
+            read=lambda part: chosen(job.read(claim.files, part, preparation.columns, storage), claim.only),
             preparation=preparation,
             inference=self._inference,
             input_axes=job.input_axes,
@@ -70,15 +71,22 @@ class Attempt:
             rows_per_s=rows_per_s,
         )
         if claim.deaths:
-            return CarefulRun(plan, writer, control, mark).run(claim.suspect)
-        return ShardRun(plan, writer, control).run()
+            tally = CarefulRun(plan, writer, control, mark).run(claim.suspect)
+        else:
+            tally = ShardRun(plan, writer, control).run()
+        tally.bytes_read = storage.bytes_read
+        return tally
 
     def result(self, tally: Tally) -> ShardResult:
         """Return what came of a run, without a part."""
         claim = self._claim
         rest = None if claim.retry else tally.rest(claim.slice)
         seconds = ShardSeconds(
-            read_s=tally.read_s, decode_s=tally.prepare_s, infer_s=tally.infer_s, write_s=tally.write_s
+            read_s=tally.read_s,
+            decode_s=tally.prepare_s,
+            infer_s=tally.infer_s,
+            write_s=tally.write_s,
+            bytes_read=tally.bytes_read,
         )
         return ShardResult(
             rows_ok=tally.ok,

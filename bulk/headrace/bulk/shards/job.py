@@ -23,6 +23,7 @@ from headrace.bulk.sources.base import RowBatch
 from headrace.bulk.sources.formats import source_of
 from headrace.bulk.sources.slices import Wanted, read_slice
 from headrace.bulk.storage.base import Storage
+from headrace.bulk.storage.counted import CountedStorage
 from headrace.bulk.storage.opening import Storages
 from headrace.contracts.jobs import STORE
 from headrace.contracts.package.manifest import ModelPackage
@@ -69,10 +70,15 @@ class OpenJob:
             rows = min(rows, max(preparation.rows_at_once // self.batch_rows, 1) * self.batch_rows)
         return rows
 
-    def read(self, files: Sequence[InputFile], part: Slice, columns: Sequence[str]) -> Iterator[RowBatch]:
+    def input_of(self, files: Sequence[InputFile]) -> CountedStorage:
+        """Return the storage of some files of the input, which counts what is read."""
+        return CountedStorage(self._storages.of(files[0].uri))
+
+    def read(
+        self, files: Sequence[InputFile], part: Slice, columns: Sequence[str], storage: CountedStorage
+    ) -> Iterator[RowBatch]:
         """Yield the rows of a slice."""
-        storage = self._storages.of(files[0].uri)
-        yield from read_slice(files, part, storage, Wanted(columns=tuple(columns), schema=self.schema))
+        yield from read_slice(files, part, cast("Storage", storage), Wanted(columns=tuple(columns), schema=self.schema))
 
     @property
     def format(self) -> PartFormat:

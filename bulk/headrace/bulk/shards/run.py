@@ -97,6 +97,7 @@ class Tally(msgspec.Struct, kw_only=True):
     prepare_s: float = 0.0
     infer_s: float = 0.0
     write_s: float = 0.0
+    bytes_read: int = 0
 
     def rest(self, part: Slice) -> Slice | None:
         """Return what of the slice is left."""

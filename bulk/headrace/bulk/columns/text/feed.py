@@ -87,7 +87,7 @@ class Padding:
         self.allowed: Final = bool(recipe.attention_mask) or self._size != -1
 
     def width(self, longest: int) -> int:
-        """Return the number of tokens that texts are padded to, of which the longest has so many."""
+        """Return the number of tokens that texts are padded to. longest: tokens of the longest of them."""
         if self._size != -1:
             return self._size
         if not self.allowed:

@@ -46,10 +46,14 @@ class ColumnFeed:
     def _read(self, raw: pa.Array, findings: Findings) -> pa.Array:
         """Return the column as numbers, lists or, for BYTES, text."""
         array = plain(raw)
+        if pa.types.is_null(array.type) and self._spec.shape:
+            return pa.nulls(len(array), pa.list_(pa.null()))
         if not is_text(array.type) or (self._spec.datatype == "BYTES" and not self._spec.shape):
             return array
         array = without_empty(array)
-        depth = min(_brackets(array), len(self._spec.shape))
+        # A list of one may be written without brackets.
+        least = math.prod(self._spec.shape) != 1
+        depth = min(max(_brackets(array), least), len(self._spec.shape))
         if not depth:
             return array
         lists, bad = parse_lists(array, self._spec.datatype, depth)

@@ -47,10 +47,9 @@ class LeafReader:
         where = _Owners(starts - first, counts, rows)
         if part.null_count:
             values = self._without_nulls(part, values, where, findings)
-        for index in found.bad.tolist():
-            for row, place in where.of(np.array([index])):
-                text = f"{quoted(part[index].as_py())} is no {self._spec.datatype}"
-                findings.refuse([row], "BadValue", f"{self._named(place, counts)}: {text}")
+        for row, place, index in where.first(found.bad):
+            text = f"{quoted(part[index].as_py())} is no {self._spec.datatype}"
+            findings.refuse([row], "BadValue", f"{self._named(place, counts)}: {text}")
         if not self._spec.allow_nan and self._spec.datatype in FLOATS:
             self._check_finite(values, where, counts, findings)
         return values, first
@@ -61,8 +60,8 @@ class LeafReader:
             values = np.array(values)
             values[null] = self.fill
             return values
-        rows = np.array([row for row, _ in where.of(np.flatnonzero(null))], np.int64)
-        findings.nulls(np.unique(rows), f"column {self._column!r}")
+        rows = np.array([row for row, _, _ in where.first(np.flatnonzero(null))], np.int64)
+        findings.nulls(rows, f"column {self._column!r}")
         return values
 
     def _check_finite(
@@ -71,7 +70,7 @@ class LeafReader:
         finite = np.isfinite(values if values.dtype.kind == "f" else values.astype(np.float32))
         if finite.all():
             return
-        for row, place in where.of(np.flatnonzero(~finite)):
+        for row, place, _ in where.first(np.flatnonzero(~finite)):
             message = f"{self._named(place, counts)} is NaN or infinite, which this model forbids"
             findings.refuse([row], "NotFinite", message)
 
@@ -90,11 +89,18 @@ class _Owners:
         self._counts = counts
         self._rows = rows
 
-    def of(self, indexes: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Return (row in the table, place in the row) of values; those between rows belong to none."""
+    def first(self, indexes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+        """Return (row in the table, place in the row, index) of the first value of each row; indexes are rising.
+
+        Values between rows belong to none.
+        """
+        if not len(indexes):
+            return []
         at = np.searchsorted(self._starts, indexes, "right") - 1
         # Of rows that start at one place all but the last are empty.
         place = indexes - self._starts[at]
         owned = (at >= 0) & (place < self._counts[at])
+        at, place, indexes = at[owned], place[owned], indexes[owned]
+        _, chosen = np.unique(at, return_index=True)
         rows = at if self._rows is None else self._rows[at]
-        return list(zip(rows[owned].tolist(), place[owned].tolist(), strict=True))
+        return list(zip(rows[chosen].tolist(), place[chosen].tolist(), indexes[chosen].tolist(), strict=True))
