@@ -87,9 +87,12 @@ class OutputColumns:
         scores = _plain(scores.reshape(len(scores), -1))
         best, highest = best_classes(scores)
         unknown = np.isnan(highest) if highest.dtype.kind == "f" else None
-        label = self._labels.take(pa.array(best, mask=unknown))
-        made = {LABEL: label, SCORE: pa.array(highest, mask=unknown)}
-        return [made[name] for name in self._derived]
+        arrays = []
+        if LABEL in self._derived:
+            arrays.append(self._labels.take(pa.array(best, mask=unknown)))
+        if SCORE in self._derived:
+            arrays.append(pa.array(highest, mask=unknown))
+        return arrays
 
 
 def _twice(names: Sequence[str]) -> str:
