@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +38,8 @@ class Attempt:
         """Run the shard, as far as the control lets it, and publish what is done.
 
         mark: records which positions run, after an attempt that ended without a word. rows_per_s: its bound; 0 is none.
-        Raises Dropped, TransientFailure, and the errors of storages and sources that concern all rows.
+        Raises Dropped, TransientFailure, CancelledError when it was told to stop before anything could be published,
+        and the errors of storages and sources that concern all rows.
         """
         part = self._job.open_part(self._scratch)
         try:
@@ -68,12 +70,15 @@ class Attempt:
             batch_rows=job.batch_rows,
             group_rows=job.group_rows(preparation),
             most_bytes=PART_BYTES,
+            sorts=job.sorts,
             rows_per_s=rows_per_s,
         )
         if claim.deaths:
             tally = CarefulRun(plan, writer, control, mark).run(claim.suspect)
         else:
             tally = ShardRun(plan, writer, control).run()
+        if not tally.ended and (claim.retry or not tally.rows):
+            raise CancelledError  # a retry has no rest, since its rows are not neighbours
         tally.bytes_read = storage.bytes_read
         return tally
 
@@ -118,6 +123,8 @@ def _adopting(published: PublishedPart, claim: Claim, result: ShardResult) -> Sh
     mine = (result.rows_ok, result.rows_bad, result.rows_skipped)
     if not published.adopted or (theirs.rows_ok, theirs.rows_bad, theirs.rows_skipped) == mine:
         return named
+    if result.rest is not None and theirs.rows > sum(mine):
+        raise CancelledError  # the bad rows behind the place where this attempt was stopped are not known
     stop = (theirs.stop_file, theirs.stop_row)
     rest = rest_of(claim.slice, *stop, theirs.rows) if stop[0] >= 0 else None
     bad = [row for row in result.bad if rest is None or (row.file_no, row.row) < stop]

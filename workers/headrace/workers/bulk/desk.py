@@ -18,7 +18,6 @@ from headrace.bulk.storage.roots import Roots
 from headrace.bulk.storage.uris import join
 from headrace.contracts import HeadraceError, ModelDirectory, PackageError, Settings, StoreUnavailable
 from headrace.contracts.jobs import STORE, ScoreSpec, Ticket, score_queue
-from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.settings import read_stack
 from headrace.queueing import connect_to, translate_errors
@@ -153,7 +152,7 @@ def _queue_of(client: redis.Redis, model: str) -> tuple[int, int]:
     keys = keys_of(client)
     with client.pipeline(transaction=False) as pipe:
         pipe.llen(keys.queue_list(score_queue(model), 0))
-        pipe.zcard(keys.consumers(queue_name(model)))
+        pipe.zcard(keys.consumers(score_queue(model)))
         waiting, workers = pipe.execute()
     return int(waiting), int(workers)
 
