@@ -18,6 +18,9 @@ SCORE_PREFIX: Final = "score."
 #: `ScoreSpec.output` that writes rows of `predictions` instead of files.
 STORE: Final = "store"
 
+#: An input that is a query on the store's database begins so.
+SQL: Final = "sql:"
+
 OutputFormat: TypeAlias = Literal["parquet", "csv", "jsonl"]
 
 
@@ -64,6 +67,13 @@ class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     on_null: str = "error"
     truncate: Literal["error", "cut"] = "error"
     input_format: str = ""
+
+    @property
+    def title(self) -> str:
+        """A short line for people: `reviews.parquet and 2 more → embed`."""
+        first = "query" if self.inputs[0].startswith(SQL) else self.inputs[0].rstrip("/").rpartition("/")[2]
+        more = f" and {len(self.inputs) - 1} more" if len(self.inputs) > 1 else ""
+        return f"{first}{more} → {self.model}"
 
     def key(self) -> bytes:
         """Return what identifies the job: SHA-256 of the canonical form of all fields."""

@@ -20,7 +20,7 @@ from headrace.contracts.jobs import DryRun, JobState, Ticket
 from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import ModelDirectory
 from headrace.contracts.settings import Settings
-from headrace.producers.jobs.attaching import Step, next_step, short
+from headrace.producers.jobs.attaching import Step, next_step
 from headrace.producers.jobs.order import Location, Order, ScoreOptions, order_of
 from headrace.producers.jobs.pinning import Pin, check_mapping, check_model, pin
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
@@ -179,7 +179,7 @@ class JobDesk:
         """Send the ticket that makes a worker look at a job; without a broker, workers find it by themselves later."""
         if self._settings.broker_url is None:
             return
-        note = f"{short(job)} → {job.spec.model} {job.version}, planning"
+        note = f"{job.spec.title} {job.version}, planning"
         ticket = Ticket(str(job.id), _PLANNING)
         try:
             with broker_errors():

@@ -32,7 +32,7 @@ Show: TypeAlias = "Callable[[Progress], None]"
 def watched(job: Job, readings: Iterable[Progress], *, as_json: bool = False) -> Iterator[Progress]:
     """Show readings of a job as they come, and pass them on."""
     lonely = _Lonely(job)
-    with _json_lines() if as_json else _shown(job.name) as show:
+    with _json_lines() if as_json else _shown(job.spec.title) as show:
         for progress in readings:
             show(progress)
             lonely(progress)
