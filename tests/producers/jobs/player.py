@@ -28,10 +28,15 @@ _LEASE_S: Final = 60.0
 _SPECS: Final = (TensorSpec(name="image", datatype="FP32", shape=(4,)),)
 
 
+def served(version: str, checksum: str = CHECKSUM) -> Served:
+    """Return what a worker announces."""
+    return Served(version, Signature(inputs=_SPECS, outputs=_SPECS), checksum)
+
+
 def announce(consumer: ClaimingConsumer, version: str = "2", checksum: str = CHECKSUM) -> None:
     """Announce the model as a worker does."""
-    served = Served(version, Signature(inputs=_SPECS, outputs=_SPECS), checksum)
-    consumer.queues.serve({f"infer.{MODEL}": served})
+    consumer.queues.add(f"score.{MODEL}")
+    consumer.queues.serve({queue: served(version, checksum) for queue in (f"infer.{MODEL}", f"score.{MODEL}")})
 
 
 class Player:

@@ -16,7 +16,7 @@ import msgspec
 import redis
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
-from headrace.contracts.jobs import DryRun, JobState, Ticket
+from headrace.contracts.jobs import DryRun, JobState, Ticket, score_queue
 from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import ModelDirectory
 from headrace.contracts.settings import Settings
@@ -151,10 +151,10 @@ class JobDesk:
             return ledger.dry_runs.of(job_id)
 
     def is_served(self, model: str) -> bool:
-        """Return whether a worker serves a model at present; True also if the broker doesn't tell."""
+        """Return whether a worker takes bulk jobs of a model at present; True also if the broker doesn't tell."""
         try:
             with connect_for_look(self._url, self._settings.key_prefix) as client, broker_errors():
-                return serving.is_served(client, queue_name(model))
+                return serving.is_served(client, score_queue(model))
         except BrokerUnavailable:
             return True
 
@@ -173,7 +173,8 @@ class JobDesk:
 
     def _served(self, model: str) -> list[serving.Served]:
         with connect_for_look(self._url, self._settings.key_prefix) as client, broker_errors():
-            return serving.served(client, queue_name(model))
+            # A worker may take requests only, or bulk jobs only; what runs the job counts.
+            return serving.served(client, score_queue(model)) or serving.served(client, queue_name(model))
 
     def _wake(self, job: JobRow) -> None:
         """Send the ticket that makes a worker look at a job; without a broker, workers find it by themselves later."""

@@ -93,6 +93,6 @@ class _Lonely:
         if not self._job.is_served():
             self._said = True
             say(
-                f"no worker serves model {self._job.model!r} at present, so job {self._job.name} waits; "
-                "`headrace worker --models DIR` starts one"
+                f"no worker takes bulk jobs of model {self._job.model!r} at present, so job {self._job.name} waits; "
+                'start one with `headrace worker --models DIR` where "headrace[bulk]" is installed'
             )
