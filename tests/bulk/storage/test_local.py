@@ -201,6 +201,9 @@ def test_what_is_no_file_is_refused(storage: Storage, tmp_path: Path) -> None:
         storage.open(f"{tmp_path}/folder")
     with pytest.raises(AlreadyExists):
         storage.put(f"{tmp_path}/folder", b"1")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(AlreadyExists):
+        storage.put(f"{tmp_path}/gone", b"1")
     with pytest.raises(BadLocation, match="File name too long"):
         storage.put(f"{tmp_path}/{'x' * 300}", b"1")
     with pytest.raises(InputMissing, match="Not a directory"):

@@ -25,7 +25,7 @@ def link(source: str | Path, target: Path, *, folder: int | None = None) -> None
         os.link(source, target, src_dir_fd=folder)
     except FileExistsError:
         # On a network disk, an answer that was lost makes the request be sent twice.
-        if not os.path.samefile(source, target):
+        if not os.path.samestat(Path(source).stat(), target.lstat()):
             raise
     except PermissionError as exc:
         if exc.errno != errno.EPERM:
