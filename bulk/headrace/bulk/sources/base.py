@@ -96,6 +96,11 @@ def empty_rows() -> NDArray[np.int64]:
     return np.empty(0, np.int64)
 
 
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """Return a table without rows."""
+    return pa.RecordBatch.from_pylist([], schema)
+
+
 def as_record_batch(columns: dict[str, Any]) -> pa.RecordBatch:
     """Return a record batch of columns."""
     return pa.RecordBatch.from_pydict(columns)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from headrace.bulk.sources.base import Files, RowBatch, Unit, empty_rows
+from headrace.bulk.sources.base import Files, RowBatch, Unit, empty_rows, no_rows
 from headrace.bulk.sources.projection import project
 from headrace.bulk.sources.reading import bad_row, is_past, is_wanted
 from headrace.bulk.storage.base import InputMissing
@@ -55,6 +55,6 @@ class Images:
 
 
 def _bad(file: InputFile, schema: pa.Schema, message: str) -> RowBatch:
-    table = pa.RecordBatch.from_pylist([], schema)
+    table = no_rows(schema)
     entry = bad_row(file, 0, message, content=file.uri.encode("utf-8", "surrogateescape"))
     return RowBatch(file_no=file.file_no, table=table, rows=empty_rows(), next_row=1, bad=[entry])

@@ -10,6 +10,7 @@ import pyarrow as pa
 from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import project, refuse_duplicates
 from headrace.bulk.sources.reading import is_past, is_wanted, numbered, readable, unreadable, within
+from headrace.bulk.sources.soundness import sound
 from headrace.results_store.jobs.records import InputFile, Slice
 
 _WHAT: Final = "Arrow file"
@@ -59,7 +60,7 @@ class Ipc:
             if is_past(part, row):
                 return
             if is_wanted(part, row, table.num_rows):
-                yield from numbered(file, [projection.apply(table.replace_schema_metadata(None))], row)
+                yield from sound(file, numbered(file, [projection.apply(table.replace_schema_metadata(None))], row))
             row += table.num_rows
 
 
