@@ -153,7 +153,7 @@ def _text(name: str) -> sa.Column[object]:
 #: rows_planned: NULL if some shard's rows are not counted. bytes_total: of all inputs; NULL until it is known. leader:
 #: who plans or finalizes, until leader_until; leader_attempt: fences it. manifest_due: the job has ended otherwise
 #: than by success, and its manifest doesn't say so yet. retry: how often bad rows were tried again. sample: what a dry
-#: run found.
+#: run found. replaces: earlier runs of the job, whose outputs are removed before it begins.
 jobs = sa.Table(
     "headrace_jobs",
     metadata,
@@ -187,6 +187,7 @@ jobs = sa.Table(
     _text("manifest_etag"),
     sa.Column("spec", pg.JSONB, nullable=False),
     sa.Column("sample", pg.JSONB),
+    sa.Column("replaces", pg.ARRAY(sa.Uuid), nullable=False, server_default="{}"),
     sa.Column("plan_cursor", sa.LargeBinary, nullable=False, server_default=""),
     sa.PrimaryKeyConstraint("id", name="headrace_jobs_pkey"),
     sa.UniqueConstraint("key", name="headrace_jobs_key"),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, cast
 
+import msgspec
 import pyarrow as pa
 
 from headrace.bulk.columns.base import Preparation
@@ -20,15 +21,19 @@ from headrace.bulk.sinks.output.identity import PartIdentity
 from headrace.bulk.sinks.output.names import part_name
 from headrace.bulk.sinks.output.publication import PublishedPart, publish_part
 from headrace.bulk.sources.base import RowBatch
-from headrace.bulk.sources.formats import source_of
-from headrace.bulk.sources.slices import Wanted, read_slice
+from headrace.bulk.sources.counting import CountedFiles
+from headrace.bulk.sources.schemas import with_floats
+from headrace.bulk.sources.slices import Wanted, read_slice, schema_of
 from headrace.bulk.storage.base import Storage
 from headrace.bulk.storage.opening import Storages
 from headrace.contracts.jobs import STORE
 from headrace.contracts.package.manifest import ModelPackage
-from headrace.contracts.tensors.datatypes import dtype_of
+from headrace.contracts.tensors.datatypes import FLOATS, dtype_of
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store.jobs.records import Claim, InputFile, JobRow, Slice
+
+#: Formats whose numbers have no types.
+JSON_FORMATS: Final = ("jsonl", "openai")
 
 
 class OpenJob:
@@ -46,15 +51,30 @@ class OpenJob:
         self.batch_rows: Final = manifest.batching.max_rows if manifest.batching.independent_rows else 1
         self.input_axes: Final = RowAxes(manifest.inputs)
         self.output_axes: Final = RowAxes(manifest.signature.outputs)
-        self.schema: Final[pa.Schema] = source_of(first.uri, first.format).schema(first, storages.of(first.uri))
+        self._wanted: Final = Wanted(folders=job.spec.inputs)
+        self.schema: Final[pa.Schema] = self._schema(first)
         # Said at once, before anything is read: the other columns of the output don't depend on the shard.
         self.columns: Final = OutputColumns(manifest, job.spec, self.schema)
         self.to_store: Final = job.spec.output == STORE
         self.preparation()
 
+    def _schema(self, first: InputFile) -> pa.Schema:
+        """Return the columns of the first file; integers of JSON may be any numbers where the model takes such."""
+        spec, inputs = self.job.spec, self.package.manifest.inputs
+        schema = schema_of(first, self._storages.of(first.uri), self._wanted)
+        if first.format in JSON_FORMATS and all(each.datatype in FLOATS for each in inputs):
+            columns = make_preparation(self.package, spec, schema).columns
+            return with_floats(schema, set(columns) - set(spec.keep))
+        return schema
+
     def preparation(self) -> Preparation:
         """Return a preparation, for one thread."""
         return make_preparation(self.package, self.job.spec, self.schema)
+
+    @property
+    def sorts(self) -> bool:
+        """Whether rows of similar length are put together: rows of the model's inputs differ in size."""
+        return any(spec.varies or spec.datatype == "BYTES" for spec in self.package.manifest.inputs)
 
     def group_rows(self, preparation: Preparation) -> int:
         """Return how many rows are read, prepared and written together."""
@@ -69,10 +89,17 @@ class OpenJob:
             rows = min(rows, max(preparation.rows_at_once // self.batch_rows, 1) * self.batch_rows)
         return rows
 
-    def read(self, files: Sequence[InputFile], part: Slice, columns: Sequence[str]) -> Iterator[RowBatch]:
+    def input_of(self, files: Sequence[InputFile]) -> CountedFiles:
+        """Return the storage of some files of the input, which counts what is read."""
+        return CountedFiles(self._storages.of(files[0].uri))
+
+    def read(
+        self, files: Sequence[InputFile], part: Slice, columns: Sequence[str], storage: CountedFiles
+    ) -> Iterator[RowBatch]:
         """Yield the rows of a slice."""
-        storage = self._storages.of(files[0].uri)
-        yield from read_slice(files, part, storage, Wanted(columns=tuple(columns), schema=self.schema))
+        yield from read_slice(
+            files, part, storage, msgspec.structs.replace(self._wanted, columns=tuple(columns), schema=self.schema)
+        )
 
     @property
     def format(self) -> PartFormat:

@@ -75,19 +75,22 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job to create. version, package_sha256: what the model is pinned to."""
+    """A job to create. version, package_sha256: what the model is pinned to. replaces: see `JobRow`."""
 
     spec: ScoreSpec
     options: JobOptions
     version: str
     package_sha256: str
     name: str = ""
+    replaces: tuple[uuid.UUID, ...] = ()
 
 
 class JobRow(msgspec.Struct, kw_only=True):
     """A job as it is in the ledger. error: why it failed, with a remedy; "" if it didn't.
 
     retry: how often bad rows were tried again. manifest_etag: of the manifest that was written last; "" if none was.
+    replaces: earlier runs of the job, the last one first: the output folder may hold the output of one of them, which
+    is removed before this one begins.
     """
 
     id: uuid.UUID
@@ -103,6 +106,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     error: str = ""
     retry: int = 0
     manifest_etag: str = ""
+    replaces: tuple[uuid.UUID, ...] = ()
 
 
 class Claim(msgspec.Struct, kw_only=True):

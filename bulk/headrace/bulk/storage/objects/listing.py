@@ -52,6 +52,8 @@ class Listing:
         while chunk := patiently(lambda _: self._next()):
             for meta in chunk:
                 name = meta["path"].removeprefix(self._base)
+                if self._chosen.ended(name):
+                    return
                 if meta["path"] == self._folder or not self._chosen.file(name):
                     continue
                 if meta["size"]:
