@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from headrace.bulk.storage.base import BadLocation
+from headrace.bulk.storage.globs import Glob
 from headrace.bulk.storage.objects.listing import Listing, check_order
 from headrace.bulk.storage.ordering import Visible
 
@@ -65,3 +67,25 @@ def test_what_a_console_made_as_a_folder_is_no_object() -> None:
     listing = Listing(store, "in", Visible())
     found = listing.objects("", lambda call: call(0), lambda key: key != "in/folder")
     assert [meta["path"] for meta in found] == ["in/a", "in/empty.csv"]
+
+
+def test_folders_in_which_nothing_is_chosen_are_passed_over() -> None:
+    store = MemoryStore()
+    for number in range(2500):
+        store.put(f"in/_tmp/{number:04}", b"x")
+        store.put(f"in/b/c/{number:04}", b"x")
+    for name in ("a.csv", "b/a.csv", "b/z.csv", "z.csv"):
+        store.put(f"in/{name}", b"x")
+    asked: list[int] = []
+
+    def count(call: Callable[[int], T]) -> T:
+        asked.append(1)
+        return call(0)
+
+    found = [meta["path"] for meta in Listing(store, "in", Glob("**/[a-z].csv")).objects("", count, lambda _: True)]
+    assert found == ["in/a.csv", "in/b/a.csv", "in/b/z.csv", "in/z.csv"]
+    assert len(asked) == 5
+    asked.clear()
+    found = [meta["path"] for meta in Listing(store, "in", Glob("*/*.csv")).objects("", count, lambda _: True)]
+    assert found == ["in/b/a.csv", "in/b/z.csv"]
+    assert len(asked) == 4

@@ -17,7 +17,7 @@ LONGEST_S: Final = 60.0
 
 
 class ShardControl:
-    """Tells one shard whether to go on. `directive` and `progress` are for its thread, all else for any.
+    """The state of one running shard, and what it is told. `directive` and `progress` are for its thread, all else for any.
 
     rows: done so far. max_rows_per_s: its share of the job's bound; 0 is none. cancelled: whether nobody is to do it.
     """

@@ -63,6 +63,7 @@ class Listing:
                 elif not is_there(meta["path"]):
                     continue
                 yield meta
+            self._pass_over(chunk[-1]["path"])
 
     def _next(self) -> Sequence[ObjectMeta]:
         """Return the next chunk; after an error, of a new list that begins behind the last chunk."""
@@ -82,6 +83,16 @@ class Listing:
             self._stream = None
             raise
         return ()
+
+    def _pass_over(self, key: str) -> None:
+        """Let the list begin anew behind the folder of a key, if nothing is chosen in it."""
+        folders = key.removeprefix(self._base).split("/")[:-1]
+        for depth in range(1, len(folders) + 1):
+            folder = "/".join(folders[:depth])
+            if not self._chosen.folder(folder):
+                self._last = f"{self._base}{folder}/{BEHIND}"
+                self._stream = None
+                return
 
     def _behind_last(self, chunk: Sequence[ObjectMeta]) -> Sequence[ObjectMeta]:
         """Return the chunk; without what is not behind the last one if the store has ignored where to begin.
