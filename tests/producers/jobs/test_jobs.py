@@ -57,6 +57,7 @@ def test_a_job_is_watched_to_its_end(scorer: Client, player: Player) -> None:
     assert (done.rows_ok, done.rows_bad) == (2 * ROWS - 2, 2)
     assert [row.row for row in job.errors()] == [3, ROWS + 3]
     assert len(job.errors(limit=1)) == 1
+    assert job.files([0, 7]) == {0: "/in/a.parquet"}
 
 
 def test_the_same_call_again_is_the_same_job(scorer: Client, player: Player) -> None:
