@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from headrace.cli.commands.jobs.lines import end_lines
-from headrace.cli.commands.jobs.report import print_job, print_jobs
-from headrace.cli.commands.jobs.watching import watched
 from headrace.cli.terminal.console import Json, print_json, say
 from headrace.cli.terminal.options import settings_with
 
@@ -38,6 +35,8 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs to show.")] = _SHOWN, as_json: Json = False
 ) -> None:
     """List bulk jobs, the newest first."""
+    from headrace.cli.commands.jobs.report import print_jobs
+
     with _desk() as desk:
         found = desk.newest(limit)
     if as_json:
@@ -53,6 +52,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one job: how far it is, what its workers do, its bad rows."""
+    from headrace.cli.commands.jobs.report import print_job
+
     with _job(job) as found:
         progress = found.progress()
         bad = found.errors(errors) if errors else []
@@ -66,6 +67,8 @@ def show(
 @app.command()
 def watch(job: Ref, as_json: Json = False) -> None:
     """Watch a job until it has ended; Ctrl-C stops watching, not the job. With --json, one document a line."""
+    from headrace.cli.commands.jobs.lines import end_lines
+    from headrace.cli.commands.jobs.watching import watched
     from headrace.producers.jobs.job import check_end
 
     with _job(job) as found:
