@@ -211,4 +211,4 @@ def test_nobody_who_works_on_a_job_is_said(
     found = headrace("jobs", "watch", "mine")
     thread.join()
     assert found.code == 130
-    assert "no worker serves model 'digits' at present" in found.line
+    assert "no worker takes bulk jobs of model 'digits' at present" in found.line

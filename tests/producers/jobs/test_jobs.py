@@ -8,11 +8,12 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
-from tests.producers.jobs.player import CHECKSUM, MODEL, ROWS, Player, announce
+from tests.producers.jobs.player import CHECKSUM, MODEL, ROWS, Player, announce, served
 
 from headrace.contracts import Settings
 from headrace.contracts.errors import ConfigurationError, SignatureMismatch, UnknownModel
@@ -248,3 +249,32 @@ except Exception as exc:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "ConfigurationError" in done.stdout
     assert "headrace[store]" in done.stdout
+
+
+def test_the_same_call_waits_for_shards_that_a_cancellation_stops(scorer: Client, player: Player) -> None:
+    job = scorer.score(MODEL, "a.parquet", "out")
+    player.plan(2)
+    claim = player.claim()
+    job.cancel()
+    assert job.status() == JobState.CANCELLING
+    stopping = threading.Timer(0.3, player.give_back, [claim])
+    stopping.start()
+    again = scorer.score(MODEL, "a.parquet", "out")
+    stopping.join()
+    assert (again.step, again.status()) == (Step.RESUME, JobState.RUNNING)
+    assert player.run()
+    assert player.run()
+
+
+def test_the_version_of_workers_that_take_bulk_jobs_counts(
+    job_settings: Settings, serving: Callable[[str], ClaimingConsumer]
+) -> None:
+    online = serving(f"infer.{MODEL}")
+    online.queues.serve({f"infer.{MODEL}": served("2"), f"score.{MODEL}": served("2")})
+    with Client(job_settings) as client:
+        job = client.score(MODEL, "a.parquet", "out")
+        assert (job.version, job.is_served()) == ("2", False)
+        bulk = serving(f"score.{MODEL}")
+        bulk.queues.serve({f"infer.{MODEL}": served("3"), f"score.{MODEL}": served("3")})
+        job = client.score(MODEL, "b.parquet", "out-b")
+        assert (job.version, job.is_served()) == ("3", True)

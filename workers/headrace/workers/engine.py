@@ -8,6 +8,7 @@ from collections.abc import Callable, Container
 from typing import Final
 
 from headrace.contracts import ModelDirectory, Settings
+from headrace.contracts.jobs import score_queue
 from headrace.queueing import RunningMarker, connect_to
 from headrace.queueing.consumer.serving import Served
 from headrace.results_store import StoreReader, StoreWriter
@@ -114,11 +115,13 @@ class Engine:
         self.bulk.start()
 
     def served(self) -> dict[str, Served]:
-        """Return, by queue, what answers requests that name no version."""
-        return {
-            model.queue: Served(model.package.version, model.signature, model.package.manifest.checksum)
-            for model in self.models.defaults()
-        }
+        """Return, by queue, what answers requests that name no version, and what bulk jobs are pinned to."""
+        found = {}
+        for model in self.models.defaults():
+            package = model.package
+            served = Served(package.version, model.signature, package.manifest.checksum)
+            found[model.queue] = found[score_queue(package.name)] = served
+        return found
 
     def drain(self, grace_s: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads.

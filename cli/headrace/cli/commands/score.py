@@ -119,10 +119,7 @@ def _watch(job: Job, stack: LocalStack | None, *, as_json: bool) -> None:
     from headrace.producers.jobs.job import check_end
 
     try:
-        for progress in watched(job, job.watch()):
-            last = progress
-            if stack is not None:
-                stack.check()
+        last = _to_the_end(job, stack)
     except KeyboardInterrupt:
         _say_interrupted(job, stack)
         raise typer.Exit(_INTERRUPTED) from None
@@ -132,6 +129,15 @@ def _watch(job: Job, stack: LocalStack | None, *, as_json: bool) -> None:
     if not as_json:
         for line in end_lines(last):
             say(line)
+
+
+def _to_the_end(job: Job, stack: LocalStack | None) -> Progress:
+    """Show the progress of a job until it has ended; return the last. Raises StackError when its own stack breaks."""
+    for progress in watched(job, job.watch()):
+        last = progress
+        if stack is not None:
+            stack.check()
+    return last
 
 
 def _say_interrupted(job: Job, stack: LocalStack | None) -> None:
@@ -170,10 +176,12 @@ def _verdict(job: Job) -> Progress:
 def _dry_run(job: Job, stack: LocalStack | None, *, as_json: bool) -> None:
     from headrace.producers.jobs.job import check_end
 
-    for progress in watched(job, job.watch()):
-        last = progress
-        if stack is not None:
-            stack.check()
+    try:
+        last = _to_the_end(job, stack)
+    except KeyboardInterrupt:
+        job.cancel()
+        say("the dry run is cancelled")
+        raise typer.Exit(_INTERRUPTED) from None
     check_end(last)
     found = job.sample()
     if found is None:

@@ -44,7 +44,7 @@ class AsyncJob(JobBase):
         return check_end(progress)
 
     async def is_served(self) -> bool:
-        """Return whether a worker serves the job's model at present; see `Job.is_served`."""
+        """Return whether a worker takes bulk jobs of this model at present; see `Job.is_served`."""
         return await asyncio.to_thread(self._desk.is_served, self.model)
 
     async def pause(self) -> None:

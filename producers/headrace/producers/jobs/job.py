@@ -154,7 +154,7 @@ class Job(JobBase):
         return check_end(progress)
 
     def is_served(self) -> bool:
-        """Return whether a worker serves the job's model at present; True also if the broker doesn't tell."""
+        """Return whether a worker takes bulk jobs of this model at present; True also if the broker doesn't tell."""
         return self._desk.is_served(self.model)
 
     def pause(self) -> None:

@@ -10,10 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from headrace.contracts.errors import InvalidRequest
-from headrace.contracts.jobs import STORE
-
-#: An input that is a query on the store's database begins so.
-SQL: Final = "sql:"
+from headrace.contracts.jobs import SQL, STORE
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _GLOB: Final = re.compile(r"[*?\[]")
