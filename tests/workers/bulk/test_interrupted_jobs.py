@@ -12,15 +12,13 @@ import psycopg
 import pytest
 from celery import Celery
 from tests.eventually import eventually
-from tests.workers.bulk.gated_runtime import DEADLY, REFUSED
+from tests.workers.bulk.gated_runtime import DEADLY
 from tests.workers.bulk.sites import (
     END_S,
-    GATED_ROWS,
     Site,
     check_doubled,
     errors_of,
     is_finished,
-    output_of,
     parts_of,
 )
 
@@ -47,7 +45,7 @@ def until_run(site: Site, rows: int) -> None:
 
 def shards(site: Site, job: Job, columns: str = "state, deaths") -> list[tuple]:
     with psycopg.connect(site.settings.require_database_url()) as connection:
-        query = f"SELECT {columns} FROM headrace_job_shards WHERE job_id = %s ORDER BY shard_no"  # noqa: S608
+        query = f"SELECT {columns} FROM headrace_job_shards WHERE job_id = %s ORDER BY shard_no"
         return connection.execute(query, [job.uuid]).fetchall()
 
 

@@ -13,7 +13,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from tests.workers.bulk.sites import END_S, Site, check_doubled, errors_of, is_finished, manifest_of, output_of, parts_of
+from tests.workers.bulk.sites import (
+    END_S,
+    Site,
+    check_doubled,
+    errors_of,
+    is_finished,
+    manifest_of,
+    output_of,
+    parts_of,
+)
 
 from headrace.producers import Client
 from headrace.producers.jobs.errors import JobFailed
