@@ -58,19 +58,20 @@ class FinishedJob:
             key=key, job=str(self.id), shard=len(self.parts), file_no=file_no, row_start=row_start, rows_ok=rows
         )
 
-    def publish(self, file_no: int, row_start: int, rows: int | pa.RecordBatch) -> PublishedPart:
+    def publish(self, file_no: int, row_start: int, rows: int | pa.RecordBatch, bad: int = 0) -> PublishedPart:
         """Publish a part, as an attempt does before it says so to the ledger. rows: or how many of any."""
         table = _scores(rows) if isinstance(rows, int) else rows
-        identity = self.identity(file_no, row_start, table.num_rows)
+        identity = msgspec.structs.replace(self.identity(file_no, row_start, table.num_rows), rows_bad=bad)
         writer = open_part(self.kind, self.scratch / "part", table.schema)
         writer.write(table)
         local = writer.close(identity.metadata())
         name = part_name(Slice(file_no=file_no, row_start=row_start), self.kind, self.retry)
-        return publish_part(self.storage, local, self.folder, name, identity)
+        rows_bad = [bad_row(file_no, row_start + table.num_rows + at, 0, self.retry) for at in range(bad)]
+        return publish_part(self.storage, local, self.folder, name, identity, rows_bad)
 
     def score(self, file_no: int, row_start: int, table: int | pa.RecordBatch, bad: int = 0) -> PublishedPart:
         """Publish a part and commit it. table: or how many rows of any."""
-        done = self.publish(file_no, row_start, table)
+        done = self.publish(file_no, row_start, table, bad)
         rows = done.identity.rows_ok
         part = Slice(file_no=file_no, row_start=row_start, rows=rows + bad)
         shard = len(self.parts)

@@ -20,9 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.bulk.sinks.base import PartFormat
-from headrace.bulk.sinks.formats.opening import open_part
+from headrace.bulk.sinks.formats.opening import open_part, part_format
 from headrace.bulk.sinks.formats.parquet import ROW_GROUP_BYTES, ROW_GROUP_ROWS
 from headrace.contracts.errors import InvalidRequest
+from headrace.contracts.jobs import OutputFormat, ScoreSpec
 
 ROWS = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -263,7 +264,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np, pyarrow as pa
-from headrace.bulk.sinks.formats.opening import open_part
+from headrace.bulk.sinks.formats.opening import open_part, part_format
 from headrace.bulk.storage.base import StorageUnavailable
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 writer = open_part(sys.argv[1], Path(sys.argv[2]), pa.schema([("a", pa.float64())]))
@@ -307,3 +308,14 @@ def test_lines_of_an_openai_batch(tmp_path: Path) -> None:
 def test_an_openai_batch_needs_its_ids(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="needs the column custom_id"):
         open_part("openai", tmp_path / "part", pa.schema([("a", pa.int8())]))
+
+
+@pytest.mark.parametrize(
+    ("output", "given_as", "kind"),
+    [("jsonl", "openai", "openai"), ("parquet", "openai", "parquet"), ("jsonl", "", "jsonl"), ("csv", "csv", "csv")],
+)
+def test_json_lines_about_an_openai_batch_are_its_output_file(
+    output: OutputFormat, given_as: str, kind: PartFormat
+) -> None:
+    spec = ScoreSpec(model="minilm", inputs=("/in",), output="/out", format=output, input_format=given_as)
+    assert part_format(spec) == kind

@@ -25,7 +25,7 @@ from headrace.bulk.storage.base import Storage
 from headrace.bulk.storage.opening import open_storage
 from headrace.bulk.storage.roots import Roots
 
-PARTS = 8
+PARTS = 6
 ROWS = 20_000
 
 
@@ -80,7 +80,7 @@ def test_an_attempt_that_is_killed_anywhere_is_ended_by_the_next(
 ) -> None:
     chance = random.Random(12)
     published = 0
-    for _ in range(6):
+    for _ in range(4):
         with running(folder, scratch, kind, PARTS, ROWS):
             time.sleep(chance.random() * 0.15)
         published = len(list(listed(storage, folder)))

@@ -17,7 +17,7 @@ from headrace.bulk.sinks.output.publication import publish_part
 from headrace.bulk.storage.base import AlreadyExists, ObjectInfo, Storage, StorageUnavailable
 from headrace.bulk.storage.local.files import LocalStorage
 from headrace.bulk.storage.roots import Roots
-from headrace.results_store.jobs.records import Slice
+from headrace.results_store.jobs.records import BadRow, Slice
 
 MINE = PartIdentity(key="ab" * 32, job="job-1", shard=4, file_no=2, row_start=500, rows_ok=3, stop_file=2, stop_row=503)
 
@@ -59,6 +59,20 @@ def test_what_an_earlier_attempt_published_is_adopted_with_its_own_rows(
     adopted = publish_part(storage, part(tmp_path, MINE, kind), out, f"part.{kind}", MINE)
     assert adopted.adopted
     assert (adopted.etag, adopted.size_bytes, adopted.identity) == (first.etag, first.size_bytes, earlier)
+
+
+def test_the_bad_rows_of_the_attempt_that_was_first_are_those_of_the_part(
+    tmp_path: Path, storage: Storage, out: str, kind: PartFormat
+) -> None:
+    bad = [
+        BadRow(file_no=2, row=row, stage="infer", type="InputRefused", message="NaN", input=bytes(range(256)))
+        for row in (501, 503)
+    ]
+    earlier = msgspec.structs.replace(MINE, rows_ok=2, rows_bad=2, stop_row=504)
+    first = publish_part(storage, part(tmp_path, earlier, kind), out, f"part.{kind}", earlier, bad)
+    assert (first.bad, first.adopted) == (bad, False)
+    adopted = publish_part(storage, part(tmp_path, MINE, kind), out, f"part.{kind}", MINE)
+    assert (adopted.bad, adopted.identity, adopted.adopted) == (bad, earlier, True)
 
 
 def test_a_part_of_another_job_is_refused_with_a_remedy(

@@ -12,6 +12,7 @@ from headrace.bulk.sinks.finishing.errors import COLUMNS, as_lines, as_table, ba
 from headrace.bulk.sinks.finishing.manifest import ErrorPart
 from headrace.bulk.sinks.finishing.outcome import Outcome
 from headrace.bulk.sinks.formats.parquet import ParquetPart
+from headrace.bulk.sinks.formats.scratch import full_disk_translated
 from headrace.bulk.sinks.output.folder import listed
 from headrace.bulk.sinks.output.identity import PartIdentity
 from headrace.bulk.sinks.output.names import ERRORS, below
@@ -42,7 +43,7 @@ class ErrorParts:
         while batch:
             table = ParquetPart(self._scratch / "errors.parquet", COLUMNS, {})
             lines = self._scratch / "errors.jsonl"
-            with lines.open("wb") as file:
+            with full_disk_translated(self._scratch), lines.open("wb") as file:
                 while batch and table.size_bytes < MAX_BYTES:
                     table.write(as_table(batch))
                     file.write(as_lines(batch, self._outcome.id))

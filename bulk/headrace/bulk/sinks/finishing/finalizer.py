@@ -16,7 +16,8 @@ from headrace.bulk.sinks.base import OutputDamaged, OutputTaken
 from headrace.bulk.sinks.finishing.comparison import verified
 from headrace.bulk.sinks.finishing.error_parts import ErrorParts
 from headrace.bulk.sinks.finishing.manifest import ErrorPart, manifest_lines
-from headrace.bulk.sinks.finishing.outcome import Outcome
+from headrace.bulk.sinks.finishing.outcome import Outcome, check_rows
+from headrace.bulk.sinks.formats.scratch import full_disk_translated
 from headrace.bulk.sinks.output.folder import listed
 from headrace.bulk.sinks.output.marks import Mark, mark_as_bytes, mark_at, mark_of
 from headrace.bulk.sinks.output.names import MANIFEST, SUCCESS, below, is_part
@@ -63,16 +64,14 @@ class Finalizer:
         Raises OutputDamaged if a part is gone or was changed, or the rows do not add up; OutputTaken if the folder
         holds something else; FinalizingLost if somebody else finalizes the job by now.
         """
-        succeeded = self._outcome.state is JobState.SUCCEEDED
-        if succeeded and (mismatch := self._outcome.sums.mismatch()):
-            raise OutputDamaged(f"the rows of job {self._outcome.id} do not add up: {mismatch}; run it with --restart")
+        check_rows(self._outcome)
         mark = mark_at(self._storage, self._folder)
         if mark is not None:
             self._check_is_ours(self._folder, mark)
         errors = ErrorParts(self._storage, self._folder, self._outcome, self._scratch)
         published = list(errors.publish())
         etag = self._write_manifest(published)
-        if succeeded:
+        if self._outcome.state is JobState.SUCCEEDED:
             self._put(SUCCESS, mark_as_bytes(self._mark()))
             remove_cards(self._storage, self._folder, self._outcome.id)
         errors.remove_others(frozenset(part.name for part in published))
@@ -83,7 +82,7 @@ class Finalizer:
 
     def _write_manifest(self, errors: list[ErrorPart]) -> str:
         local = self._scratch / "manifest.json"
-        with local.open("wb") as file:
+        with full_disk_translated(self._scratch), local.open("wb") as file:
             file.writelines(manifest_lines(self._outcome, self._parts(), errors))
         self._outcome.renew()
         if self._outcome.state is JobState.SUCCEEDED:

@@ -1,4 +1,4 @@
-"""What the ledger knows of a job that has come to its end."""
+"""The outcome of a job: all that the ledger knows of it at its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from headrace.bulk.sinks.base import FinalizingLost
+from headrace.bulk.sinks.base import FinalizingLost, OutputDamaged
 from headrace.contracts.jobs import ENDED, JobState
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import InputFile, JobError, JobRow, Lease, Part, Sums
@@ -42,6 +42,13 @@ class Outcome:
     def key(self) -> str:
         """The job's key, in hex."""
         return self.job.spec.key().hex()
+
+
+def check_rows(outcome: Outcome) -> None:
+    """Raise OutputDamaged if a job is to succeed and the rows that came out of it are not those that went in."""
+    mismatch = outcome.sums.mismatch()
+    if outcome.state is JobState.SUCCEEDED and mismatch:
+        raise OutputDamaged(f"the rows of job {outcome.id} do not add up: {mismatch}; run it with --restart")
 
 
 def outcome_of(ledger: Ledger, lease: Lease, now: dt.datetime) -> Outcome:

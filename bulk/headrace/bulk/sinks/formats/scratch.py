@@ -1,4 +1,4 @@
-"""What part writers of all formats share: a scratch file that gets its name when it is whole, and a full disk."""
+"""The scratch file of a part, which gets its name when it is whole; and full disks."""
 
 from __future__ import annotations
 
@@ -76,10 +76,8 @@ class ScratchPart(ABC):
     @contextmanager
     def _removed_on_failure(self) -> Iterator[None]:
         try:
-            yield
-        except OSError as error:
-            self.abort()
-            raise _translated(error, self._path.parent) from error
+            with full_disk_translated(self._path.parent):
+                yield
         except BaseException:
             self.abort()
             raise
@@ -98,6 +96,15 @@ class ScratchPart(ABC):
 
     @abstractmethod
     def _size(self) -> int: ...
+
+
+@contextmanager
+def full_disk_translated(folder: Path) -> Iterator[None]:
+    """Raise StorageUnavailable for a full disk, AccessDenied for a read-only one, while scratch files are written."""
+    try:
+        yield
+    except OSError as error:
+        raise _translated(error, folder) from error
 
 
 def _translated(error: OSError, folder: Path) -> Exception:

@@ -1,4 +1,4 @@
-"""What an output folder may hold before a job writes into it: nothing, or outputs of the same job."""
+"""The check of an output folder before a job writes into it: empty, or with outputs of the same job."""
 
 from __future__ import annotations
 

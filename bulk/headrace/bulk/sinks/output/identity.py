@@ -1,4 +1,4 @@
-"""What a part says of itself: the job and slice that it is of, and the rows that it accounts for."""
+"""The identity of a part: the job and slice that it is of, and the rows that it accounts for."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from headrace.bulk.storage.base import InputMissing, Storage
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """What `_SUCCESS` is, and what of `_manifest.json` says whose it is."""
+    """The owner of an output folder: all of `_SUCCESS`, and the beginning of `_manifest.json`."""
 
     job: str
     key: str

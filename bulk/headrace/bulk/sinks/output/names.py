@@ -17,7 +17,7 @@ MANIFEST: Final = "_manifest.json"
 #: The folder of bad rows. Readers of data sets pass over what begins with an underscore.
 ERRORS: Final = "_errors"
 
-#: The folder of cards: what is known of a part whose format has no place for it. Removed when the job has ended.
+#: The folder of cards: what is known of a part and has no place in it. Removed when the job has succeeded.
 CARDS: Final = "_parts"
 
 _PART = re.compile(r"part-\d{6,}-\d{12,}(-r\d+)?\.(parquet|csv|jsonl)")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from headrace.bulk.sinks.base import OutputTaken
 from headrace.bulk.sinks.output.folder import listed
-from headrace.bulk.sinks.output.identity import PartIdentity
 from headrace.bulk.sinks.output.marks import mark_at, parts_in_manifest
 from headrace.bulk.sinks.output.names import CARDS, ERRORS, MANIFEST, SUCCESS, below, is_part
-from headrace.bulk.sinks.output.owner import identity_at
+from headrace.bulk.sinks.output.owner import identity_at, read_card
 from headrace.bulk.storage.base import InputMissing, ObjectInfo, Storage
 
 
@@ -69,12 +66,8 @@ def _is_of(storage: Storage, folder: str, name: str, job: str) -> bool:
 
 def _cards(storage: Storage, folder: str, job: str) -> Iterator[ObjectInfo]:
     for _, info in listed(storage, below(folder, CARDS)):
-        with storage.open(info.uri) as file:
-            try:
-                card = msgspec.json.decode(file.read(), type=PartIdentity)
-            except msgspec.DecodeError:
-                raise _foreign(info) from None
-        if card.job != job:
+        card = read_card(storage, info.uri)
+        if card is None or card.identity.job != job:
             raise _foreign(info)
         yield info
 
