@@ -6,7 +6,7 @@ import math
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import pyarrow as pa
 
@@ -15,7 +15,7 @@ from headrace.bulk.columns.output import OutputColumns
 from headrace.bulk.columns.preparation import make_preparation
 from headrace.bulk.shards.groups import group_rows_for
 from headrace.bulk.sinks.base import PartFormat, PartWriter
-from headrace.bulk.sinks.formats.opening import open_part
+from headrace.bulk.sinks.formats.opening import open_part, part_format
 from headrace.bulk.sinks.output.identity import PartIdentity
 from headrace.bulk.sinks.output.names import part_name
 from headrace.bulk.sinks.output.publication import PublishedPart, publish_part
@@ -28,7 +28,7 @@ from headrace.contracts.jobs import STORE
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.results_store.jobs.records import Claim, InputFile, JobRow, Slice
+from headrace.results_store.jobs.records import BadRow, Claim, InputFile, JobRow, Slice
 
 
 class OpenJob:
@@ -77,7 +77,7 @@ class OpenJob:
     @property
     def format(self) -> PartFormat:
         """The format of the parts."""
-        return cast("PartFormat", self.job.spec.format)
+        return part_format(self.job.spec)
 
     @property
     def output(self) -> Storage:
@@ -87,7 +87,9 @@ class OpenJob:
     def open_part(self, scratch: Path) -> PartWriter:
         """Return a writer of a part, in a file of its own in the scratch folder."""
         scratch.mkdir(parents=True, exist_ok=True)
-        return open_part(self.format, scratch / f"{uuid.uuid4().hex}.{self.format}", self.columns.schema)
+        path = scratch / f"{uuid.uuid4().hex}.{self.format}"
+        about = {"headrace.job": str(self.job.id), "headrace.model": self.job.spec.model}
+        return open_part(self.format, path, self.columns.schema, about)
 
     def identity(self, claim: Claim, rows: tuple[int, int, int], stop: tuple[int, int]) -> PartIdentity:
         """Return what a part says of itself. rows: ok, bad and skipped. stop: file and row it doesn't account for."""
@@ -109,7 +111,7 @@ class OpenJob:
             sha256=job.package_sha256,
         )
 
-    def publish(self, claim: Claim, local: Path, identity: PartIdentity) -> PublishedPart:
-        """Publish a part of a shard, or adopt that of an earlier attempt."""
+    def publish(self, claim: Claim, local: Path, identity: PartIdentity, bad: Sequence[BadRow] = ()) -> PublishedPart:
+        """Publish a part of a shard, or adopt that of an earlier attempt. bad: the bad rows of this one."""
         name = part_name(claim.slice, self.format, claim.retry)
-        return publish_part(self.output, local, self.job.spec.output, name, identity)
+        return publish_part(self.output, local, self.job.spec.output, name, identity, bad)
