@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sysconfig
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.error import HTTPError
@@ -113,6 +114,15 @@ class S3Server:
         filer = self._ports[_PARTS.index("filer")]
         request = Request(f"http://127.0.0.1:{filer}/buckets/{name}/", method="POST")
         urlopen(request, timeout=10).close()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the process for a while without ending it: connections stay open and silent."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
 
     def freeze(self) -> None:
         """Stop the process without ending it: connections stay open and silent."""

@@ -25,6 +25,7 @@ print(json.dumps({"modules": modules, "threads": threading.active_count()}))
         ("headrace.contracts", HEAVY | SERVERS),
         ("headrace.queueing", HEAVY | {"alembic", "psycopg", "sqlalchemy"}),
         ("headrace.results_store", HEAVY),
+        ("headrace.bulk", HEAVY | SERVERS | {"PIL", "obstore", "tokenizers"}),
         ("headrace.producers", HEAVY),
         ("headrace.compression", HEAVY),
         ("headrace.workers", HEAVY),

@@ -115,7 +115,7 @@ _PROBLEM: Final = re.compile(r"([A-Z][A-Za-z]+): (.*)", re.DOTALL)
 
 
 class DryRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dry run found. rows: scored of the sample; bad: those that could not be. seconds: they took one worker.
+    """The outcome of a dry run. rows: scored of the sample; bad: those that could not be. seconds: they took one worker.
 
     total_rows, total_bytes: of the whole input as far as it is known, -1 if not. seconds_low, seconds_high: the whole
     job on the workers present. output_bytes: of the whole job. memory_bytes: peak of the worker's process.
@@ -153,9 +153,12 @@ def score_queue(model: str) -> str:
     return SCORE_PREFIX + model
 
 
-def shard_id(job: str, shard: int) -> uuid.UUID:
-    """Return the id of the message of a shard's ticket, the same whenever it is sent again. shard: as in `Ticket`."""
-    return uuid.uuid5(uuid.UUID(job), f"shard {shard}")
+def shard_id(job: str, shard: int, attempt: int = 0) -> uuid.UUID:
+    """Return the id under which Flower knows an attempt at a shard, by which it can be revoked.
+
+    attempt: 0 is that of the message of its ticket, the same whenever it is sent again. shard: as in `Ticket`.
+    """
+    return uuid.uuid5(uuid.UUID(job), f"shard {shard}, attempt {attempt}" if attempt else f"shard {shard}")
 
 
 class Bound(msgspec.Struct, frozen=True):

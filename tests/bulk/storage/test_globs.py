@@ -100,6 +100,19 @@ def test_the_folders_of_a_match_may_hold_one(parts: list[str], names: list[str])
         assert all(pattern.folder("/".join(names[:depth])) for depth in range(1, len(names)))
 
 
+@given(st.text("ab-/", max_size=4), st.text("ab-/", max_size=4), st.booleans())
+def test_a_listing_ends_only_behind_the_last_match(start: str, name: str, folder_by_folder: bool) -> None:
+    pattern = Glob(f"{start}*")
+    matching = f"{start}b"
+
+    def order(key: str) -> list[str]:
+        return key.split("/") if folder_by_folder else [key]
+
+    if pattern.ended(name):
+        assert order(name) > order(matching)
+        assert not pattern.file(name)
+
+
 def test_paths_are_globs_by_their_characters_and_web_addresses_never_are() -> None:
     assert [is_glob(uri) for uri in ("/a/*.csv", "/a/b.csv", "s3://b/x[1]", "https://host/a?b=c")] == [
         True, False, True, False

@@ -126,7 +126,9 @@ def test_a_job_that_takes_longer_goes_on(scorer: Client) -> None:
         job.wait(timeout_s=0)
 
 
-def test_another_version_is_said_and_an_option_decides(scorer: Client, serving_worker: ClaimingConsumer) -> None:
+def test_another_version_is_said_and_an_option_decides(
+    scorer: Client, player: Player, serving_worker: ClaimingConsumer
+) -> None:
     job = scorer.score(MODEL, "a.parquet", "out")
     announce(serving_worker, "3", "cd" * 32)
     with pytest.raises(JobMoved, match="version 2 of digits, and 3 is served now"):
@@ -136,6 +138,7 @@ def test_another_version_is_said_and_an_option_decides(scorer: Client, serving_w
     anew = scorer.score(MODEL, "a.parquet", "out", restart=True)
     assert (anew.step, anew.version) == (Step.RESTART, "3")
     assert anew.id != job.id
+    assert player.ledger.jobs.get(anew.uuid).replaces == (job.uuid,)
     assert job.status() == JobState.CANCELLED
     assert scorer.score(MODEL, "a.parquet", "out").id == anew.id
 

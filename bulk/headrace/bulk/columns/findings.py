@@ -1,4 +1,4 @@
-"""What was found wrong with rows of a table, or missing from them."""
+"""Faults of the rows of a table, and rows that are left out."""
 
 from __future__ import annotations
 

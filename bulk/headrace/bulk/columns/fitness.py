@@ -19,8 +19,8 @@ def tensor_problem(name: str, kind: pa.DataType, spec: TensorSpec) -> str:
         return f"column {name!r} is {leaf}, but {wanted} is wanted; make numbers of its times first, such as seconds"
     if not _leaf_fits(leaf, spec):
         return f"column {name!r} is {kind}, but {wanted} is wanted"
-    if is_text(leaf) and not depth:
-        return ""  # Lists may be JSON.
+    if not depth and (is_text(leaf) or pa.types.is_null(leaf)):
+        return ""  # Lists may be JSON, and a column that holds nothing has no type.
     ones = math.prod(spec.shape) == 1
     depths = {len(spec.shape), sum(size != 1 for size in spec.shape)} | ({0} if ones else {1})
     if spec.shape.count(-1) > 1:

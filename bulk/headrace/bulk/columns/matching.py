@@ -21,6 +21,9 @@ from headrace.contracts.package.signature import TensorSpec
 #: How many columns an error lists.
 _LISTED: Final = 12
 
+#: The column that is preferred where several can be an input whose name none has.
+INPUT: Final = "input"
+
 Kind: TypeAlias = Literal["tensor", "stacked", "image", "text"]
 
 
@@ -152,12 +155,17 @@ class Matcher:
         taken = {column for match in found.values() for column in match.columns}
         free = [name for name in dict.fromkeys(self._schema.names) if name not in taken | self._kept]
         suitable = [name for name in free if not self._problem(target, (name,))]
-        if alone and len(suitable) == 1:
-            check_column(self._schema, suitable[0], "the model")
-            note = f"column {suitable[0]!r} is taken for {target!r}, as no other can be"
-            return Match(target, (suitable[0],), self._kind(target, suitable), note)
+        # Text may hold numbers and lists too, but is not taken for them where a column of such is.
+        suitable = [name for name in suitable if not is_text(plain_type(self._type(name)))] or suitable
+        # Requests in OpenAI's batch files are in a column of this name.
+        suitable = [name for name in suitable if name == INPUT] or suitable
         spec = self._specs.get(target)
-        if alone and spec is not None and self._stacks(free, spec):
+        stacks = spec is not None and self._stacks(free, spec)
+        if alone and len(suitable) == 1 and not stacks:
+            check_column(self._schema, suitable[0], "the model")
+            note = f"column {suitable[0]!r} is taken for {target!r}, as no other fits so well"
+            return Match(target, (suitable[0],), self._kind(target, suitable), note)
+        if alone and stacks and len(suitable) != 1:
             note = f"the {len(free)} columns {free[0]!r} to {free[-1]!r}, in their order, are taken for {target!r}"
             return Match(target, tuple(free), "stacked", note)
         raise ColumnMismatch(self._missing(target, free, suitable))

@@ -1,4 +1,4 @@
-"""What is done about nulls, as `--on-null` says."""
+"""The policy for nulls, as in `--on-null`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILL: Final = "fill="
 
 
 class NullPolicy(msgspec.Struct, frozen=True):
-    """What becomes of rows with a null. fill: the text of the value that stands in for it."""
+    """The fate of rows with a null. fill: the text of the value that stands in for it."""
 
     action: Literal["error", "skip", "fill"] = "error"
     fill: str = ""
@@ -40,7 +40,8 @@ def fill_value(policy: NullPolicy, datatype: str, name: str) -> Any:
     if datatype == "BYTES":
         return policy.fill.encode()
     try:
-        array = as_array(_number(policy.fill), datatype, name)
+        number = _number(policy.fill)
+        array = as_array(bool(number) if datatype == "BOOL" and number in {0, 1} else number, datatype, name)
     except (ValueError, HeadraceError):
         array = np.empty(0)
     if array.ndim:
@@ -48,7 +49,7 @@ def fill_value(policy: NullPolicy, datatype: str, name: str) -> Any:
     return array[()]
 
 
-def _number(text: str) -> object:
+def _number(text: str) -> float:
     """Read a number or a truth value. Raises ValueError."""
     words = {"true": True, "false": False, "nan": math.nan}
     return words[text.lower()] if text.lower() in words else int(text) if text.lstrip("-").isdecimal() else float(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Final, TypeAlias
 
 import msgspec
@@ -26,7 +26,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Where planning goes on. input_no: index of the input. after: URI of its last file that is planned whole.
 
     file_no: number of the next file. unit: of that file, the next that is planned. rows: planned so far, if a limit
-    counts them. cut: shards so far.
+    counts them. cut: shards so far. done: whether all was planned once, so that only what is new is planned
+    now.
     """
 
     input_no: int = 0
@@ -35,6 +36,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     unit: int = 0
     rows: int = 0
     cut: int = 0
+    done: bool = False
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +74,13 @@ StorageOf: TypeAlias = Callable[[str], Storage]
 class Planner:
     """Plans one job, from a cursor on. For one thread; keeps its place between pages."""
 
-    def __init__(self, spec: ScoreSpec, storage_of: StorageOf, cursor: Cursor) -> None:
-        """Nothing is listed yet."""
+    def __init__(
+        self, spec: ScoreSpec, storage_of: StorageOf, cursor: Cursor, known: Container[str] = frozenset()
+    ) -> None:
+        """known: URIs of files that are planned already, wherever they are in the order; see `Cursor.done`."""
+        if cursor.done:
+            cursor = msgspec.structs.replace(cursor, input_no=0, after="", unit=0)
+        self._known = known
         self._spec = spec
         self._storage_of = storage_of
         self._cursor = cursor
@@ -106,7 +113,7 @@ class Planner:
         slices += cutter.finish()
         if self._spec.limit:
             slices = self._limited(slices)
-        self._cursor = msgspec.structs.replace(self._cursor, rows=self._rows, cut=cutter.cut)
+        self._cursor = msgspec.structs.replace(self._cursor, rows=self._rows, cut=cutter.cut, done=done)
         return Page(files=files, slices=slices, cursor=self._cursor, done=done)
 
     def _limit_is_reached(self, slices: list[Slice]) -> bool:
@@ -136,6 +143,8 @@ class Planner:
             after = start.after if input_no == start.input_no else ""
             for page in expand(uri, storage, after):
                 for info in page:
+                    if info.uri in self._known:
+                        continue
                     here = Cursor(input_no=input_no, after=after, file_no=file_no, unit=unit)
                     yield from self._steps_of(info, storage, here)
                     after, file_no, unit = info.uri, file_no + 1, 0

@@ -18,10 +18,14 @@ MOST_FILES: Final = 5_000
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a first look found. first: the first input file, None if there is none. bytes_total: None if not known."""
+    """What a first look found.
+
+    first: the first input file, None if there is none. bytes_total: None if not known. files: that were looked at.
+    """
 
     first: InputFile | None
     bytes_total: int | None
+    files: int = 0
 
 
 def survey(spec: ScoreSpec, storage_of: Callable[[str], Storage]) -> Survey:
@@ -36,5 +40,5 @@ def survey(spec: ScoreSpec, storage_of: Callable[[str], Storage]) -> Survey:
                 files += 1
                 total += info.size
             if files > MOST_FILES:
-                return Survey(first=first, bytes_total=None)
-    return Survey(first=first, bytes_total=total)
+                return Survey(first=first, bytes_total=None, files=files)
+    return Survey(first=first, bytes_total=total, files=files)

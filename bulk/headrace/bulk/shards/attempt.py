@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +38,8 @@ class Attempt:
         """Run the shard, as far as the control lets it, and publish what is done.
 
         mark: records which positions run, after an attempt that ended without a word. rows_per_s: its bound; 0 is none.
-        Raises Dropped, TransientFailure, and the errors of storages and sources that concern all rows.
+        Raises Dropped, TransientFailure, CancelledError when it was told to stop before anything could be published,
+        and the errors of storages and sources that concern all rows.
         """
         part = self._job.open_part(self._scratch)
         try:
@@ -58,27 +60,38 @@ class Attempt:
         job, claim = self._job, self._claim
         preparation = job.preparation()
         preparation.file_uri = claim.files[0].uri if claim.files else ""
+        storage = job.input_of(claim.files)
         plan = Plan(
             part=claim.slice,
-            read=lambda part: chosen(job.read(claim.files, part, preparation.columns), claim.only),
+            read=lambda part: chosen(job.read(claim.files, part, preparation.columns, storage), claim.only),
             preparation=preparation,
             inference=self._inference,
             input_axes=job.input_axes,
             batch_rows=job.batch_rows,
             group_rows=job.group_rows(preparation),
             most_bytes=PART_BYTES,
+            sorts=job.sorts,
             rows_per_s=rows_per_s,
         )
         if claim.deaths:
-            return CarefulRun(plan, writer, control, mark).run(claim.suspect)
-        return ShardRun(plan, writer, control).run()
+            tally = CarefulRun(plan, writer, control, mark).run(claim.suspect)
+        else:
+            tally = ShardRun(plan, writer, control).run()
+        if not tally.ended and (claim.retry or not tally.rows):
+            raise CancelledError  # a retry has no rest, since its rows are not neighbours
+        tally.bytes_read = storage.bytes_read
+        return tally
 
     def result(self, tally: Tally) -> ShardResult:
         """Return what came of a run, without a part."""
         claim = self._claim
         rest = None if claim.retry else tally.rest(claim.slice)
         seconds = ShardSeconds(
-            read_s=tally.read_s, decode_s=tally.prepare_s, infer_s=tally.infer_s, write_s=tally.write_s
+            read_s=tally.read_s,
+            decode_s=tally.prepare_s,
+            infer_s=tally.infer_s,
+            write_s=tally.write_s,
+            bytes_read=tally.bytes_read,
         )
         return ShardResult(
             rows_ok=tally.ok,

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
 
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from headrace.bulk.columns.base import Preparation
+from headrace.bulk.shards.group_size import GroupSize
 from headrace.bulk.shards.groups import Group, Raw, bad_row, gather, prepare
 from headrace.bulk.shards.inference import Answer, Inference, isolate
 from headrace.bulk.shards.rest import rest_of
@@ -67,7 +68,8 @@ class Writer(Protocol):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How a shard is run. most_bytes: of its part, after which the rest becomes a shard of its own.
 
-    read: yields the rows of a slice. input_axes: of the model. group_rows, batch_rows: see `groups`.
+    read: yields the rows of a slice. input_axes: of the model. group_rows, batch_rows: see `groups`. sorts: whether
+    rows of similar length are put together, so that results depend on where groups begin.
     """
 
     part: Slice
@@ -78,6 +80,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     batch_rows: int
     group_rows: int
     most_bytes: int
+    sorts: bool = False
     rows_per_s: Callable[[], float] = lambda: 0.0
 
 
@@ -97,6 +100,7 @@ class Tally(msgspec.Struct, kw_only=True):
     prepare_s: float = 0.0
     infer_s: float = 0.0
     write_s: float = 0.0
+    bytes_read: int = 0
 
     def rest(self, part: Slice) -> Slice | None:
         """Return what of the slice is left."""
@@ -116,6 +120,7 @@ class ShardRun:
         self._control = control
         self.tally = Tally(next=(plan.part.file_no, plan.part.row_start))
         self._groups: queue.Queue[_Read] = queue.Queue(AHEAD)
+        self._size = GroupSize(plan.batch_rows, plan.group_rows, fixed=plan.sorts)
         self._stopped = threading.Event()
 
     def run(self) -> Tally:
@@ -146,8 +151,14 @@ class ShardRun:
                     break
                 pacing.wait(group.rows, self._stopped)
                 waiting.append((group, self._plan.inference.submit(group.batches)))
-            if waiting:
-                self._finish(*waiting.popleft())
+            try:
+                if waiting:
+                    self._finish(*waiting.popleft())
+            except CancelledError:  # the worker ends: what is done is published, and this group left to others
+                if not self.tally.rows:
+                    raise
+                self.tally.ended = False
+                return
 
     def _is_told_to_stop(self) -> bool:
         directive = self._control.directive()
@@ -166,11 +177,12 @@ class ShardRun:
         start = time.perf_counter()
         write_answers(group, answers, self._plan, self._writer, self.tally)
         self.tally.write_s += time.perf_counter() - start
+        self._size.learn(group.rows, sum(answer.seconds for answer in answers))
         self._control.progress(self.tally.rows)
 
     def _read_ahead(self) -> None:
         try:
-            for group in prepared_groups(self._plan, self.tally):
+            for group in prepared_groups(self._plan, self.tally, self._size):
                 if not self._put(group):
                     return
             self._put(None)
@@ -191,10 +203,10 @@ class ShardRun:
             self._groups.get_nowait()
 
 
-def prepared_groups(plan: Plan, tally: Tally) -> Iterator[Group]:
-    """Yield the groups of a slice as they are read, and count the seconds of reading and preparing."""
+def prepared_groups(plan: Plan, tally: Tally, size: Callable[[int], int]) -> Iterator[Group]:
+    """Yield the groups of a slice as they are read, and count the seconds that this takes. size: as of `gather`."""
     start = time.perf_counter()
-    for raw in gather(plan.read(plan.part), lambda _: plan.group_rows):
+    for raw in gather(plan.read(plan.part), size):
         read = time.perf_counter()
         group = prepare(raw, plan.preparation, plan.batch_rows)
         prepared = time.perf_counter()

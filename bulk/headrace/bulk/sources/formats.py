@@ -8,11 +8,15 @@ from typing import Final
 
 import pyarrow as pa
 
+from headrace.bulk.sources.arrays.npy import Npy
+from headrace.bulk.sources.arrays.npz import Npz
 from headrace.bulk.sources.base import Source, UnknownFormat
+from headrace.bulk.sources.images import Images
+from headrace.bulk.sources.ipc import Ipc
 from headrace.bulk.sources.parquet import Parquet
 from headrace.bulk.sources.text.blocks import without_compression
 from headrace.bulk.sources.text.csv_file import Csv
-from headrace.bulk.sources.text.json_lines import JsonLines
+from headrace.bulk.sources.text.json_lines import JsonLines, OpenAiBatch
 from headrace.contracts.errors import quoted
 
 #: Formats by the suffix of a file's name, in small letters.
@@ -24,6 +28,20 @@ SUFFIXES: Final = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".arrows": "arrow",
+    ".npy": "npy",
+    ".npz": "npz",
+    ".jpg": "image",
+    ".jpeg": "image",
+    ".png": "image",
+    ".webp": "image",
+    ".bmp": "image",
+    ".gif": "image",
+    ".tif": "image",
+    ".tiff": "image",
 }
 
 _SOURCES: Final[dict[str, Callable[[pa.Schema | None], Source]]] = {
@@ -31,6 +49,11 @@ _SOURCES: Final[dict[str, Callable[[pa.Schema | None], Source]]] = {
     "csv": lambda _: Csv(),
     "tsv": lambda _: Csv("\t"),
     "jsonl": JsonLines,
+    "openai": lambda _: OpenAiBatch(),
+    "arrow": lambda _: Ipc(),
+    "npy": lambda _: Npy(),
+    "npz": lambda _: Npz(),
+    "image": lambda _: Images(),
 }
 
 #: Names of formats, as `--input-format` takes them.

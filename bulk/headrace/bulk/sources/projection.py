@@ -35,7 +35,7 @@ def project(schema: pa.Schema, columns: Sequence[str] | None, uri: str) -> Proje
     Raises MissingColumn, naming the closest match, and InputUnreadable when two columns have the same name.
     """
     refuse_duplicates(schema.names, uri)
-    wanted = schema.names if columns is None else columns
+    wanted = schema.names if columns is None else dict.fromkeys(columns)
     fields = [_field(schema, name, uri) for name in wanted]
     return Projection(stored=list(wanted), schema=pa.schema(fields))
 

@@ -1,7 +1,9 @@
-"""What all sources do around reading: errors named by file, rows numbered, a slice applied."""
+"""The frame of every reading: errors named by file, rows numbered, a slice applied."""
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +19,20 @@ from headrace.results_store.jobs.records import BadRow, InputFile, Slice
 MAX_INPUT_BYTES = 64 << 10
 
 
+#: What pyarrow, NumPy, zipfile and zlib raise about the content of a file.
+_DECODER_ERRORS = (
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 @contextmanager
 def readable(file: InputFile, what: str) -> Iterator[None]:
     """Raise InputUnreadable for whatever a decoder raises about a file; errors of the storage pass.
@@ -27,7 +43,7 @@ def readable(file: InputFile, what: str) -> Iterator[None]:
         yield
     except HeadraceError:
         raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, EOFError, OverflowError) as exc:
+    except _DECODER_ERRORS as exc:
         raise unreadable(file, f"is no readable {what}: {first_line(exc)}") from exc
 
 

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import TypeAlias
 
 import msgspec
 import pyarrow as pa
 
-from headrace.bulk.sources.base import InputUnreadable, RowBatch, empty_rows
+from headrace.bulk.sources.ahead import ahead, in_turn
+from headrace.bulk.sources.base import Files, InputUnreadable, RowBatch, empty_rows
 from headrace.bulk.sources.formats import source_of
-from headrace.bulk.sources.reading import bad_row
+from headrace.bulk.sources.partitions import partitions_of
+from headrace.bulk.sources.reading import bad_row, within
 from headrace.bulk.sources.schemas import conform
-from headrace.bulk.storage.base import Storage
 from headrace.results_store.jobs.records import InputFile, Slice
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted of the files of a job.
+    """The columns that a job wants of its files, and their types.
 
     columns: None is all. schema: types that columns have in all batches; those that aren't in it, or all if it is None,
-    have the type that they have in the first file of the slice.
+    have the type that they have in the first file of the slice. folders: that were given as inputs; `key=value` parts
+    of a path below them are columns.
     """
 
     columns: tuple[str, ...] | None = None
     schema: pa.Schema | None = None
+    folders: tuple[str, ...] = ()
 
 
 class Unreadable(msgspec.Struct, frozen=True):
@@ -54,7 +58,7 @@ def report(found: Unreadable) -> RowBatch:
 def read_slice(
     files: Sequence[InputFile],
     part: Slice,
-    storage: Storage,
+    storage: Files,
     wanted: Wanted = Wanted(),  # noqa: B008 - frozen
     on_unreadable: Policy = report,
 ) -> Iterator[RowBatch]:
@@ -65,28 +69,41 @@ def read_slice(
     """
     by_number = {file.file_no: file for file in files}
     left, schema = part.rows, None
-    for file_no in range(part.file_no, part.file_no + part.files):
-        if left == 0:
-            return
-        file, narrowed = by_number[file_no], narrow(part, file_no, left)
-        next_row = narrowed.row_start
-        try:
-            source = source_of(file.uri, file.format, wanted.schema)
-            for batch in source.read(file, narrowed, storage, wanted.columns):
-                schema = schema or expected(wanted.schema, batch.table.schema)
-                yield msgspec.structs.replace(batch, table=conform(batch.table, schema, file.uri))
-                next_row = batch.next_row
-                left = left if left < 0 else left - len(batch.rows) - len(batch.bad)
-        except InputUnreadable as exc:
-            yield on_unreadable(Unreadable(file, next_row, exc))
+    several = [by_number[file_no] for file_no in range(part.file_no, part.file_no + part.files)]
+    in_order = ahead if part.files > 1 and "://" in several[0].uri else in_turn
+    with closing(in_order(several, lambda file: _read_file(file, narrow(part, file), storage, wanted))) as reads:
+        for file, batches in reads:
+            if left == 0:
+                return
+            next_row = narrow(part, file).row_start
+            try:
+                for batch in within(narrow(part, file, left), batches):
+                    schema = schema or expected(wanted.schema, batch.table.schema)
+                    yield msgspec.structs.replace(batch, table=conform(batch.table, schema, file.uri))
+                    next_row = batch.next_row
+                    left = left if left < 0 else left - len(batch.rows) - len(batch.bad)
+            except InputUnreadable as exc:
+                yield on_unreadable(Unreadable(file, next_row, exc))
 
 
-def narrow(part: Slice, file_no: int, rows: int = -1) -> Slice:
+def schema_of(file: InputFile, storage: Files, wanted: Wanted = Wanted()) -> pa.Schema:  # noqa: B008 - frozen
+    """Return names and types of all columns of a file, those of its path included. Raises InputUnreadable."""
+    schema = source_of(file.uri, file.format).schema(file, storage)
+    return partitions_of(file.uri, wanted.folders).add_to_schema(schema, file.uri)
+
+
+def _read_file(file: InputFile, part: Slice, storage: Files, wanted: Wanted) -> Iterator[RowBatch]:
+    partitions = partitions_of(file.uri, wanted.folders)
+    source = source_of(file.uri, file.format, partitions.left_of_schema(wanted.schema))
+    for batch in source.read(file, part, storage, partitions.left_of(wanted.columns)):
+        yield msgspec.structs.replace(batch, table=partitions.add_to(batch.table, wanted.columns, file.uri))
+
+
+def narrow(part: Slice, file: InputFile, rows: int = -1) -> Slice:
     """Return the part of a slice that lies in one of its files. rows: how many of them at most; -1 is all."""
     if part.files == 1:
         return part
-    start = part.row_start if file_no == part.file_no else 0
-    return Slice(file_no=file_no, row_start=start, rows=rows)
+    return Slice(file_no=file.file_no, row_start=part.row_start if file.file_no == part.file_no else 0, rows=rows)
 
 
 def expected(types: pa.Schema | None, found: pa.Schema) -> pa.Schema:

@@ -38,7 +38,7 @@ class BadLocation(InvalidRequest):
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a storage knows of an object. etag: changes with the content."""
+    """An object as its storage knows it. etag: changes with the content."""
 
     uri: str
     size: int
@@ -55,6 +55,10 @@ class Chosen(Protocol):
 
     def folder(self, name: str) -> bool:
         """Return whether there may be chosen objects in this folder."""
+        ...
+
+    def ended(self, name: str) -> bool:
+        """Return whether no object is chosen from this name on, in the order of any storage."""
         ...
 
 

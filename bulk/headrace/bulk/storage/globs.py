@@ -65,6 +65,8 @@ class Glob:
     def __init__(self, pattern: str) -> None:
         """pattern: relative to the folder that is listed."""
         self._parts = tuple(pattern.split("/"))
+        magic = _MAGIC.search(pattern)
+        self._start = pattern[: magic.start()] if magic else pattern
 
     def file(self, name: str) -> bool:
         """Return whether this object is listed."""
@@ -73,6 +75,11 @@ class Glob:
     def folder(self, name: str) -> bool:
         """Return whether there may be chosen objects in this folder."""
         return _matches(self._parts, tuple(name.split("/")), whole=False)
+
+    def ended(self, name: str) -> bool:
+        """Return whether a name is behind all that begin like the glob, by letters and folder by folder."""
+        start = self._start
+        return not name.startswith(start) and name > start and name.split("/") > start.split("/")
 
 
 def _matches(pattern: tuple[str, ...], names: tuple[str, ...], *, whole: bool) -> bool:

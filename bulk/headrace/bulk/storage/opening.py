@@ -9,6 +9,7 @@ from headrace.bulk.storage.local.files import LocalStorage
 from headrace.bulk.storage.objects.connecting import bucket_and_key, is_object_store
 from headrace.bulk.storage.roots import Roots
 from headrace.bulk.storage.uris import canonical, split
+from headrace.contracts.settings import Settings
 
 #: HEADRACE_BULK_TIMEOUT_S where nobody says otherwise.
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -30,6 +31,14 @@ class Storages:
         if key not in self._open:
             self._open[key] = open_storage(found, self._roots, self._timeout_s)
         return self._open[key]
+
+
+def worker_storages(settings: Settings, *, local_stack: bool) -> Storages:
+    """Return the storages that a worker may use by its settings. Raises ConfigurationError.
+
+    local_stack: whether it belongs to the stack on its user's own machine, which needs no roots for local files.
+    """
+    return Storages(Roots.parse(settings.bulk_roots, local_stack=local_stack), settings.bulk_timeout_s)
 
 
 def open_storage(uri: str, roots: Roots, timeout_s: float = DEFAULT_TIMEOUT_S) -> Storage:

@@ -25,6 +25,10 @@ class Visible:
         """Return whether there may be chosen objects in this folder."""
         return not is_hidden(name)
 
+    def ended(self, name: str) -> bool:  # noqa: ARG002
+        """Return False: there may always be more."""
+        return False
+
 
 class Tree(Protocol):
     """Folders of a storage that lists one folder at a time."""

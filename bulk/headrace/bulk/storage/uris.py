@@ -68,6 +68,9 @@ def canonical(uri: str, cwd: str = "/") -> str:
     if not host:
         raise BadLocation(f"{quoted(uri)} names no bucket or host; write {scheme}://NAME/PATH")
     if scheme in _WEB:
+        # Servers and their clients resolve these, escaped ones too, which would lead out of a root.
+        if any(unquote(part) in (".", "..") for part in re.split(r"[/\\?#]", path)):
+            raise BadLocation(f"{quoted(uri)} has `.` or `..` in its path; write the address without them")
         return f"{scheme}://{host.lower()}/{path}"
     return f"{scheme}://{host}/{_key(uri, path)}".rstrip("/")
 

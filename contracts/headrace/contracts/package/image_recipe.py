@@ -70,7 +70,7 @@ class ImageDecode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def channel_axis(self, shape: tuple[int, ...]) -> int | None:
         """Return which dimension of a row's shape is that of the channels; None if it has none.
 
-        Raises PackageError when the shape is not one of an image of so many channels.
+        Raises PackageError when the shape is none of an image with these channels.
         """
         if len(shape) == 2 and self.depth == 1:
             return None

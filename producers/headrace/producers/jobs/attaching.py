@@ -1,4 +1,4 @@
-"""What the same command again does: which step a job that is there already needs, and what has moved since."""
+"""The same command again: which step a job that is there already needs, and what has moved since."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REMEDIES: Final = {
 
 
 class Step(StrEnum):
-    """What is done with a job that is there."""
+    """The ways to go on with a job that is there."""
 
     ATTACH = "attach"
     RESUME = "resume"

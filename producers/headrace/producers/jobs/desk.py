@@ -83,7 +83,7 @@ class JobDesk:
     def _go_on(self, ledger: Ledger, job: JobRow, step: Step, order: Order, new: NewJob) -> JobRow:
         if step is Step.RESTART:
             ledger.control.forget(job.id)
-            return ledger.jobs.create(new)[0]
+            return ledger.jobs.create(msgspec.structs.replace(new, replaces=(job.id, *job.replaces)))[0]
         wanted = {name: getattr(order.options, name) for name in order.given}
         changed = msgspec.structs.replace(job.options, **wanted)
         if changed != job.options:

@@ -30,7 +30,7 @@ ERRORS: Final = 100
 
 
 class JobBase:
-    """What a job is, without asking anybody. step: what was done with one that was there already; None if it is new."""
+    """The facts of a job that nobody has to be asked for. step: taken with one that was there; None if it is new."""
 
     def __init__(self, desk: JobDesk, row: JobRow, step: Step | None = None) -> None:
         """desk: stays the client's. row: as the ledger had it."""
@@ -71,7 +71,7 @@ class JobBase:
 
     @property
     def spec(self) -> ScoreSpec:
-        """What the job computes."""
+        """The definition of what the job computes."""
         return self._row.spec
 
     @property

@@ -1,4 +1,4 @@
-"""What a caller wants scored, checked and in canonical form."""
+"""The order of a caller: what is to be scored, checked and in canonical form."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ScoreOptions(TypedDict, total=False):
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do if the job is there already and something has moved. At most one of the first two may be set."""
+    """The wishes of a caller for a job that is there already. At most one of the first two may be set."""
 
     restart: bool = False
     add_new: bool = False

@@ -1,4 +1,4 @@
-"""What people do with a job: pause, resume, cancel, retry its bad rows, forget it, change its options."""
+"""Actions of people on a job: pause, resume, cancel, retry its bad rows, forget it, change its options."""
 
 from __future__ import annotations
 
@@ -41,15 +41,21 @@ _REVIVE: Final = """
 _NUMBER_RETRIES: Final = """
     CREATE TEMPORARY TABLE headrace_retries ON COMMIT DROP AS
     SELECT s.shard_no AS old_no,
-           j.next_shard - 1 + row_number() OVER (ORDER BY s.file_no, s.row_start, s.shard_no) AS new_no
-    FROM (SELECT DISTINCT shard_no FROM headrace_job_errors WHERE job_id = %(id)s) errors
+           j.next_shard - 1 + row_number() OVER (ORDER BY s.file_no, s.row_start, s.shard_no) AS new_no, errors.rows
+    FROM (SELECT shard_no, count(*) AS rows FROM headrace_job_errors WHERE job_id = %(id)s GROUP BY shard_no) errors
     JOIN headrace_job_shards s ON s.job_id = %(id)s AND s.shard_no = errors.shard_no AND s.state = 2
     JOIN headrace_jobs j ON j.id = %(id)s
 """
 
+#: Their bytes have been counted; they take as long as their share of the rows, and reading takes longer.
+_RETRIED: Final = {
+    "size_bytes": "0",
+    "est_s": "s.est_s * least(1, 0.1 + r.rows / greatest(1.0, s.rows_ok + s.rows_bad + s.rows_skipped))",
+}
+
 _INSERT_RETRIES: Final = f"""
     INSERT INTO headrace_job_shards (job_id, shard_no, retry, {", ".join(SLICE_FIELDS)})
-    SELECT s.job_id, r.new_no, %(retry)s, {", ".join(SLICE_FIELDS)}
+    SELECT s.job_id, r.new_no, %(retry)s, {", ".join(_RETRIED.get(name, f"s.{name}") for name in SLICE_FIELDS)}
     FROM headrace_retries r
     JOIN headrace_job_shards s ON s.job_id = %(id)s AND s.shard_no = r.old_no
 """  # noqa: S608
@@ -65,7 +71,7 @@ _BEGIN_RETRY: Final = """
     WHERE id = %(id)s RETURNING retry
 """
 
-_FORGET: Final = "UPDATE headrace_jobs SET key = NULL WHERE id = %(id)s"
+_FORGET: Final = "UPDATE headrace_jobs SET key = NULL, manifest_due = false WHERE id = %(id)s"
 
 _REOPEN: Final = "UPDATE headrace_jobs SET plan_done = false, bytes_total = NULL WHERE id = %(id)s"
 
@@ -154,7 +160,7 @@ class JobControl:
             _go_on(connection, job_id)
 
     def change(self, job_id: uuid.UUID, options: JobOptions) -> None:
-        """Give a job other options, from its next shard on. Raises InvalidRequest when one makes no sense."""
+        """Change the options of a job, from its next shard on. Raises InvalidRequest when one makes no sense."""
         values = {**checked_options(options), "id": job_id}
         with self._connection.transaction() as connection:
             _locked(connection, job_id)

@@ -1,4 +1,4 @@
-"""What dry runs found: kept with their job, for whoever asked for it."""
+"""Outcomes of dry runs, kept with their job for whoever asked."""
 
 from __future__ import annotations
 

@@ -30,11 +30,12 @@ JOINING_TIME: Final = """
 _CREATE: Final = f"""
     INSERT INTO headrace_jobs AS j (
         id, key, name, spec, model, version, package_sha256, state,
-        priority, weight, max_errors, workers, max_rows_per_s, dry_run, start_time_s
+        priority, weight, max_errors, workers, max_rows_per_s, dry_run, replaces,
+        start_time_s
     )
     VALUES (
         %(id)s, %(key)s, %(name)s, %(spec)s::jsonb, %(model)s, %(version)s, %(package_sha256)s, 'planning',
-        %(priority)s, %(weight)s, %(max_errors)s, %(workers)s, %(max_rows_per_s)s, %(dry_run)s,
+        %(priority)s, %(weight)s, %(max_errors)s, %(workers)s, %(max_rows_per_s)s, %(dry_run)s, %(replaces)s::uuid[],
         {JOINING_TIME}
     )
     ON CONFLICT (key) DO NOTHING
@@ -164,5 +165,6 @@ def _values(new: NewJob) -> dict[str, Any]:
         "model": new.spec.model,
         "version": new.version,
         "package_sha256": new.package_sha256,
+        "replaces": list(new.replaces),
         **checked_options(new.options),
     }

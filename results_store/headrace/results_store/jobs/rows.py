@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -14,7 +15,8 @@ from headrace.results_store.jobs.records import BadRow, InputFile, JobRow, Slice
 #: What `job_of` reads, of a table that is called `j` in the statement.
 JOB_COLUMNS: Final = (
     "j.id, j.name, j.spec, j.priority, j.weight, j.max_errors, j.workers, j.max_rows_per_s, j.version,"
-    " j.package_sha256, j.state, j.plan_done, j.created_at, j.finished_at, j.error, j.retry, j.manifest_etag, j.dry_run"
+    " j.package_sha256, j.state, j.plan_done, j.created_at, j.finished_at, j.error, j.retry, j.manifest_etag,"
+    " j.dry_run, j.replaces"
 )
 JOB_WIDTH: Final = JOB_COLUMNS.count(",") + 1
 
@@ -38,7 +40,7 @@ _NUL: Final = "\x00"
 def job_of(row: Sequence[Any]) -> JobRow:
     """Return the job of a row of `JOB_COLUMNS`."""
     identity, name, spec, priority, weight, max_errors, workers, max_rows_per_s, version, sha256, state, *rest = row
-    plan_done, created_at, finished_at, error, retry, manifest_etag, dry_run = rest
+    plan_done, created_at, finished_at, error, retry, manifest_etag, dry_run, replaces = rest
     return JobRow(
         id=identity,
         name=name,
@@ -55,11 +57,12 @@ def job_of(row: Sequence[Any]) -> JobRow:
         package_sha256=sha256,
         state=JobState(state),
         plan_done=plan_done,
-        created_at=created_at,
-        finished_at=finished_at,
+        created_at=created_at.astimezone(dt.UTC),
+        finished_at=None if finished_at is None else finished_at.astimezone(dt.UTC),
         error=error,
         retry=retry,
         manifest_etag=manifest_etag,
+        replaces=tuple(replaces),
     )
 
 

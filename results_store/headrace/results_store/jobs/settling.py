@@ -1,4 +1,4 @@
-"""What follows from the state of a job's shards, and how a job is stopped.
+"""The state of a job as it follows from that of its shards, and the stopping of a job.
 
 Locks are taken in this order, so that nobody waits in a circle: the row of the job, then rows of its shards, then its
 bad rows, then the counters of a worker. Whoever changes more than one shard holds the row of the job. What waits for
@@ -16,10 +16,12 @@ from headrace.results_store.jobs.connection import LedgerConnection
 
 _LOCK: Final = "SELECT state FROM headrace_jobs WHERE id = %(id)s FOR NO KEY UPDATE"
 
+#: What has no key writes no manifest: a dry run has no output, and that of a job that was restarted goes to its
+#: successor.
 _STOP: Final = """
     UPDATE headrace_jobs
     SET state = %(state)s, error = %(error)s,
-        finished_at = CASE WHEN %(ended)s THEN now() END, manifest_due = %(ended)s
+        finished_at = CASE WHEN %(ended)s THEN now() END, manifest_due = %(ended)s AND key IS NOT NULL
     WHERE id = %(id)s AND state = ANY(%(from)s)
 """
 
@@ -34,7 +36,7 @@ _DROP_LAPSED: Final = """
 """
 
 _END_CANCELLED: Final = """
-    UPDATE headrace_jobs j SET state = 'cancelled', finished_at = now(), manifest_due = true
+    UPDATE headrace_jobs j SET state = 'cancelled', finished_at = now(), manifest_due = j.key IS NOT NULL
     WHERE j.id = %(id)s AND j.state = 'cancelling'
       AND NOT EXISTS (SELECT FROM headrace_job_shards s WHERE s.job_id = j.id AND s.state = 1)
 """

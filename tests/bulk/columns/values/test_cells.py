@@ -46,36 +46,36 @@ def read(cell: str, datatype: str) -> float | int | None:
     cells=st.lists(CELLS.filter(str.strip), min_size=1, max_size=6),
     datatype=st.sampled_from(["FP32", "FP64", "INT8", "UINT64", "INT64"]),
 )
-def test_cells_are_read_as_python_reads_them(cells, datatype):
+def test_cells_are_read_as_python_reads_them(cells: list[str], datatype: str) -> None:
     rows = prepared(one(cells), tensor(datatype=datatype))
     expected = [read(cell, datatype) for cell in cells]
     assert rows.good.tolist() == [at for at, value in enumerate(expected) if value is not None]
     np.testing.assert_array_equal(tensors_of(rows)["x"], [value for value in expected if value is not None])
 
 
-def test_one_bad_cell_is_one_bad_row_that_names_column_and_text():
+def test_one_bad_cell_is_one_bad_row_that_names_column_and_text() -> None:
     table = pa.RecordBatch.from_pydict({"a": ["1", "2", "3"], "b": ["4", "abc", "6"]})
     rows = prepared(table, tensor("a"), tensor("b"))
     assert rows.good.tolist() == [0, 2]
     assert reasons(rows) == {1: "column 'b': 'abc' is no FP32"}
 
 
-def test_a_cell_with_nothing_in_it_is_a_null():
+def test_a_cell_with_nothing_in_it_is_a_null() -> None:
     assert reasons(prepared(one(["1", " "]), tensor())).keys() == {1}
     assert prepared(one(["1", ""]), tensor(), on_null="skip").skipped.tolist() == [1]
     assert tensors_of(prepared(one(["1", ""]), tensor(), on_null="fill=-1"))["x"].tolist() == [1, -1]
 
 
 @pytest.mark.parametrize(("cell", "value"), [("true", True), ("No", False), ("1", True), ("0.0", False), ("t", True)])
-def test_words_are_truth_values(cell, value):
+def test_words_are_truth_values(cell: str, value: bool) -> None:
     assert tensors_of(prepared(one([cell]), tensor(datatype="BOOL")))["x"].tolist() == [value]
 
 
-def test_other_words_are_none():
+def test_other_words_are_none() -> None:
     assert reasons(prepared(one(["maybe"]), tensor(datatype="BOOL"))) == {0: "column 'x': 'maybe' is no BOOL"}
 
 
-def test_lists_may_be_json():
+def test_lists_may_be_json() -> None:
     rows = prepared(one(["[1, 2.5]", "[[1,2]]", "[1,", "[1]", "", "[1, null]"]), tensor(shape=(2,)))
     assert rows.good.tolist() == [0]
     assert tensors_of(rows)["x"].tolist() == [[1.0, 2.5]]
@@ -86,15 +86,15 @@ def test_lists_may_be_json():
     assert "is null" in found[5]
 
 
-def test_json_may_be_nested_as_the_input_is():
+def test_json_may_be_nested_as_the_input_is() -> None:
     assert tensors_of(prepared(one(["[[1,2],[3,4]]"]), tensor(shape=(2, 2))))["x"].tolist() == [[[1, 2], [3, 4]]]
 
 
-def test_whole_numbers_in_json_stay_exact():
+def test_whole_numbers_in_json_stay_exact() -> None:
     cell = f"[{2**53 + 1}, -1]"
     assert tensors_of(prepared(one([cell]), tensor(datatype="INT64", shape=(2,))))["x"].tolist() == [[2**53 + 1, -1]]
     assert reasons(prepared(one(["[256]"]), tensor(datatype="UINT8", shape=(1,)))).keys() == {0}
 
 
-def test_text_stays_text_for_a_model_of_strings():
+def test_text_stays_text_for_a_model_of_strings() -> None:
     assert tensors_of(prepared(one([" 1 "]), tensor(datatype="BYTES")))["x"].tolist() == [b" 1 "]

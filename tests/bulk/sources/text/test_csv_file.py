@@ -12,13 +12,13 @@ from random import Random
 import pyarrow as pa
 import pytest
 from msgspec.structs import replace
-from tests.bulk.sources.local_files import LocalFiles
 from tests.bulk.sources.reads import Add, bad_of, rows_of, slices_of, values_of, whole
 
 from headrace.bulk.sources.base import InputUnreadable, MissingColumn
 from headrace.bulk.sources.formats import source_of
 from headrace.bulk.sources.slices import Wanted, read_slice, refuse
 from headrace.bulk.sources.text import segments
+from headrace.bulk.storage.base import Storage
 
 
 def zstd(data: bytes) -> bytes:
@@ -41,7 +41,7 @@ def table_of(rows: int, seed: int = 0) -> bytes:
 
 @pytest.mark.parametrize("end", [b"", b"\n\n\n"])
 def test_every_row_is_read_once_whatever_the_cuts(
-    storage: LocalFiles, add: Add, monkeypatch: pytest.MonkeyPatch, end: bytes
+    storage: Storage, add: Add, monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
     content = table_of(60_000) + end
     file = add("ünd leer.csv", content)
@@ -55,9 +55,7 @@ def test_every_row_is_read_once_whatever_the_cuts(
     assert sum(cut.byte_stop - cut.byte_start for cut in cuts) == len(content) - len(b"id,text,number\r\n")
 
 
-def test_a_slice_may_begin_and_end_within_segments(
-    storage: LocalFiles, add: Add, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slice_may_begin_and_end_within_segments(storage: Storage, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
     file = add("a.csv", table_of(60_000))
     monkeypatch.setattr(segments.segments, "__defaults__", (1 << 20,))
     first, second, *_ = slices_of(storage, file)
@@ -66,7 +64,7 @@ def test_a_slice_may_begin_and_end_within_segments(
 
 
 def test_bad_rows_are_named_by_number_and_line_in_every_segment(
-    storage: LocalFiles, add: Add, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = ["a,b", ""] + [f'{row},"x\n\ny"' if row % 7 else f"{row},x" for row in range(300_000)]
     lines[-3] = "only one"
@@ -79,14 +77,14 @@ def test_bad_rows_are_named_by_number_and_line_in_every_segment(
     assert [each.line for each in bad_of(storage, file)] == [bad[0].line]
 
 
-def test_a_late_cell_of_another_type_stays_a_string(storage: LocalFiles, add: Add) -> None:
+def test_a_late_cell_of_another_type_stays_a_string(storage: Storage, add: Add) -> None:
     file = add("a.csv", b"a,b\n" + b"1,\n" * 200_000 + b"abc,7\n")
     read = values_of(storage, file)
     assert len(read) == 200_001
     assert (read[0], read[-1]) == ({"a": "1", "b": None}, {"a": "abc", "b": "7"})
 
 
-def test_only_columns_that_are_wanted_are_delivered_in_order(storage: LocalFiles, add: Add) -> None:
+def test_only_columns_that_are_wanted_are_delivered_in_order(storage: Storage, add: Add) -> None:
     file = add("a.tsv", b"a\tb\tc,d\n1\t2\t3\n")
     assert values_of(storage, file, ["c,d", "a"]) == [{"c,d": "3", "a": "1"}]
 
@@ -103,7 +101,7 @@ def test_only_columns_that_are_wanted_are_delivered_in_order(storage: LocalFiles
     ],
 )
 def test_a_file_without_a_proper_header_is_refused_by_name(
-    storage: LocalFiles, add: Add, content: bytes, message: str
+    storage: Storage, add: Add, content: bytes, message: str
 ) -> None:
     file = add("bad.csv", content)
     for act in (lambda: source_of(file.uri).schema(file, storage), lambda: slices_of(storage, file)):
@@ -112,7 +110,7 @@ def test_a_file_without_a_proper_header_is_refused_by_name(
     assert [entry.row for entry in bad_of(storage, file)] == [-1]
 
 
-def test_a_header_alone_is_no_row(storage: LocalFiles, add: Add) -> None:
+def test_a_header_alone_is_no_row(storage: Storage, add: Add) -> None:
     for content in (b"a,b", b"a,b\n", b"\xef\xbb\xbfa,b\r\n"):
         file = add("a.csv", content)
         assert slices_of(storage, file) == []
@@ -120,7 +118,7 @@ def test_a_header_alone_is_no_row(storage: LocalFiles, add: Add) -> None:
         assert source_of(file.uri).schema(file, storage).names == ["a", "b"]
 
 
-def test_a_missing_column_is_named(storage: LocalFiles, add: Add) -> None:
+def test_a_missing_column_is_named(storage: Storage, add: Add) -> None:
     file = add("a.csv", b"text;label\nx;1\n")
     with pytest.raises(MissingColumn, match="no column 'texts'; did you mean 'text'"):
         list(read_slice([file], whole(file), storage, Wanted(columns=("texts",)), refuse))
@@ -128,7 +126,7 @@ def test_a_missing_column_is_named(storage: LocalFiles, add: Add) -> None:
 
 @pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zst", zstd)])
 def test_a_compressed_file_is_one_unit_with_the_same_rows(
-    storage: LocalFiles, add: Add, suffix: str, pack: Callable[[bytes], bytes]
+    storage: Storage, add: Add, suffix: str, pack: Callable[[bytes], bytes]
 ) -> None:
     content = table_of(20_000)
     file = add(f"a.csv.{suffix}", pack(content))
@@ -143,7 +141,7 @@ def test_a_compressed_file_is_one_unit_with_the_same_rows(
 
 @pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zst", zstd)])
 def test_rows_before_the_end_of_a_truncated_archive_are_delivered(
-    storage: LocalFiles, add: Add, suffix: str, pack: Callable[[bytes], bytes]
+    storage: Storage, add: Add, suffix: str, pack: Callable[[bytes], bytes]
 ) -> None:
     content = table_of(50_000)
     packed = pack(content)
@@ -156,13 +154,13 @@ def test_rows_before_the_end_of_a_truncated_archive_are_delivered(
     assert "no readable CSV file: Truncated" in entry.message
 
 
-def test_what_is_no_archive_is_unreadable(storage: LocalFiles, add: Add) -> None:
+def test_what_is_no_archive_is_unreadable(storage: Storage, add: Add) -> None:
     file = add("a.csv.gz", b"a,b\n1,2\n")
     with pytest.raises(InputUnreadable, match=r"a\.csv\.gz is no readable CSV file"):
         source_of(file.uri).schema(file, storage)
 
 
-def test_memory_stays_flat_over_a_large_file(storage: LocalFiles, add: Add, tmp_path: Path) -> None:
+def test_memory_stays_flat_over_a_large_file(storage: Storage, add: Add, tmp_path: Path) -> None:
     file = add("a.csv", b"a,b\n" + b"1234567890,abcdefghijklmnopqrstuvwxyz\n" * 1_000_000)
     before, most, seen = pa.total_allocated_bytes(), 0, 0
     for batch in read_slice([file], whole(file), storage):

@@ -37,7 +37,7 @@ class ShardControl:
         """Return what to do."""
         if self._is_revoked():
             self.cancel()
-        if self._told is Directive.GO and self.wall_s > LONGEST_S:
+        if self._told is Directive.GO and self.rows and self.wall_s > LONGEST_S:
             return Directive.STOP
         return self._told
 

@@ -18,14 +18,20 @@ from headrace.bulk.sinks.base import FinalizingLost
 from headrace.bulk.sinks.finishing.finalizer import Finalizer
 from headrace.bulk.sinks.finishing.outcome import outcome_of
 from headrace.bulk.sinks.output.folder import check_output
+from headrace.bulk.storage.base import InputMissing
 from headrace.bulk.storage.opening import Storages
 from headrace.bulk.storage.probing import probe
 from headrace.contracts import HeadraceError
-from headrace.contracts.jobs import ENDED, STORE, JobProblem, JobState
+from headrace.contracts.jobs import ENDED, STORE, DryRun, JobProblem, JobState
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
 from headrace.workers.bulk.desk import Desk
+from headrace.workers.bulk.dry_run import dry_run
+from headrace.workers.bulk.execution import BulkExecution, ShardInference
+from headrace.workers.bulk.replacing import make_room
+from headrace.workers.models.loading import failure_to_load
+from headrace.workers.models.table import ModelTable
 from headrace.workers.process.fatal_thread import fatal_thread
 
 logger = logging.getLogger(__name__)
@@ -52,9 +58,11 @@ DELAY_S: Final = 5.0
 class Planning:
     """A thread that plans and finalizes jobs when it is this worker's turn."""
 
-    def __init__(self, desk: Desk) -> None:
-        """Nothing is planned yet."""
+    def __init__(self, desk: Desk, models: ModelTable, execution: BulkExecution) -> None:
+        """models, execution: for dry runs."""
         self._desk = desk
+        self._models = models
+        self._execution = execution
         self._planners: dict[uuid.UUID, tuple[bytes, Planner, CutPolicy]] = {}
         self._thread = fatal_thread("headrace-bulk-plan", self._loop)
 
@@ -95,12 +103,17 @@ class Planning:
         return True
 
     def _plan_page(self, ledger: Ledger, lease: PlanLease) -> bool:
-        known, planner, policy = self._planners.get(lease.job.id, (None, None, None))
+        if lease.job.options.dry_run:
+            ledger.dry_runs.keep(lease.job.id, self._dry_run(lease.job))
+            return True
+        read_to, planner, policy = self._planners.get(lease.job.id, (None, None, None))
         total: int | None = None
-        if planner is None or policy is None or known != lease.cursor:
-            found, policy = self._open(lease)
+        if planner is None or policy is None or read_to != lease.cursor:
+            found, policy = self._open(ledger, lease)
             total = found.bytes_total
-            planner = Planner(lease.job.spec, self._desk.storages().of, read_cursor(lease.cursor))
+            start = read_cursor(lease.cursor)
+            known = _known_files(ledger, lease.job.id) if start.done else frozenset[str]()
+            planner = Planner(self._desk.staged(lease.job), self._desk.storages().of, start, known)
         pace = Pace(
             seconds_per_row=1 / lease.pace.rows_per_s if lease.pace.rows_per_s else policy.pace.seconds_per_row,
             seconds_per_byte=1 / lease.pace.bytes_per_s if lease.pace.bytes_per_s else 0.0,
@@ -125,12 +138,29 @@ class Planning:
             self._desk.wake_workers(load)
         return True
 
-    def _open(self, lease: PlanLease) -> tuple[Survey, CutPolicy]:
+    def _dry_run(self, job: JobRow) -> DryRun:
+        storages = self._desk.storages()
+        found = survey(self._desk.staged(job), storages.of)
+        package = self._desk.package_of(job)
+        check_job(job, package, storages, found)
+        if found.first is None:
+            raise InputMissing("the input has no files")
+        served = self._models.get(job.spec.model, job.version)
+        failure = failure_to_load(served)
+        if failure is not None:
+            raise failure
+        inference = ShardInference(self._execution, served)
+        opened, storage = OpenJob(job, package, storages, found.first), storages.of(found.first.uri)
+        return dry_run(opened, found, storage, inference, self._desk.scratch, self._desk.workers_of(job.spec.model))
+
+    def _open(self, ledger: Ledger, lease: PlanLease) -> tuple[Survey, CutPolicy]:
         """Look at the input and the output of a job before anything is planned."""
         job, storages = lease.job, self._desk.storages()
         package = self._desk.package_of(job)
-        found = survey(job.spec, storages.of)
+        found = survey(self._desk.staged(job), storages.of)
         if not lease.cursor:
+            if job.spec.output != STORE:
+                make_room(ledger, job, storages.of(job.spec.output))
             check_job(job, package, storages, found)
         rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
         return found, CutPolicy(batch_rows=rows, pace=pace_of(package), remaining_bytes=found.bytes_total or 0)
@@ -161,6 +191,16 @@ class Planning:
         self._desk.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="headrace-finish-", dir=self._desk.scratch) as scratch:
             return Finalizer(storage, lease.job.spec.output, outcome, Path(scratch)).run().manifest_etag
+
+
+def _known_files(ledger: Ledger, job_id: uuid.UUID) -> frozenset[str]:
+    """Return the URIs of the files of a job."""
+    found: list[str] = []
+    after = -1
+    while page := ledger.jobs.files(job_id, after):
+        found += [file.uri for file in page]
+        after = page[-1].file_no
+    return frozenset(found)
 
 
 def policy_with(policy: CutPolicy, pace: Pace, lease: PlanLease) -> CutPolicy:

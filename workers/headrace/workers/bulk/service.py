@@ -35,7 +35,7 @@ class BulkService:
         executor.background = self._execution
         self._slots = Slots(self._desk, models, self._execution, revoked=revoked, shown=shown)
         self._keeper = Keeper(self._desk, self._slots)
-        self._planning = Planning(self._desk)
+        self._planning = Planning(self._desk, models, self._execution)
 
     def start(self) -> None:
         """Start the threads."""

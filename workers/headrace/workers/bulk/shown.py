@@ -22,7 +22,7 @@ class Shown:
 
     def started(self, claim: Claim) -> None:
         """Show that a shard runs."""
-        now, uuid = time.time(), str(shard_id(str(claim.job.id), claim.shard_no))
+        now, uuid = time.time(), str(shard_id(str(claim.job.id), claim.shard_no, claim.attempt))
         received = {
             "uuid": uuid,
             "name": score_queue(claim.job.spec.model),
@@ -37,7 +37,7 @@ class Shown:
 
     def ended(self, claim: Claim, outcome: ShardResult | HeadraceError | None, seconds: float) -> None:
         """Show what came of it: a result, an error, or None when it was given up."""
-        now, uuid = time.time(), str(shard_id(str(claim.job.id), claim.shard_no))
+        now, uuid = time.time(), str(shard_id(str(claim.job.id), claim.shard_no, claim.attempt))
         if isinstance(outcome, ShardResult):
             result = result_of(outcome)
             self._call_soon(

@@ -10,12 +10,13 @@ from typing import Final
 
 from headrace.bulk.shards.attempt import Attempt
 from headrace.bulk.shards.run import Dropped
+from headrace.bulk.sinks.output.names import below
 from headrace.contracts import HeadraceError
 from headrace.contracts.formatting import first_line
-from headrace.contracts.jobs import JobProblem, shard_id
+from headrace.contracts.jobs import ENDED, STORE, JobProblem, shard_id
 from headrace.results_store import BatchRows
 from headrace.results_store.jobs.ledger import Ledger
-from headrace.results_store.jobs.records import Claim, ShardResult
+from headrace.results_store.jobs.records import Claim, Part, ShardResult
 from headrace.runtimes.base import TransientFailure
 from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
@@ -106,7 +107,7 @@ class Slots:
 
     def _run(self, claim: Claim, ledger: Ledger, opened: OpenJobs) -> None:
         key = (str(claim.job.id), claim.shard_no)
-        uuid = str(shard_id(*key))
+        uuid = str(shard_id(*key, claim.attempt))
         control = ShardControl(claim, lambda: uuid in self._revoked)
         with self._lock:
             self._controls[key] = control
@@ -187,9 +188,24 @@ class Slots:
             return True
 
         self._settle(complete)
+        if not stored and failure is None:
+            self._settle(lambda: self._remove_stray(claim, ledger, result))
         if failure is not None:
             return failure
         return result if stored else None
+
+    def _remove_stray(self, claim: Claim, ledger: Ledger, result: ShardResult) -> None:
+        """Remove the part of a shard that was lost, if the job has ended without it: nobody else would by now."""
+        job = ledger.jobs.get(claim.job.id)
+        if not result.part or job.state not in ENDED or job.spec.output == STORE:
+            return
+        last: Part | None = None
+        while page := ledger.finishes.parts(job.id, last):
+            if any(part.name == result.part for part in page):
+                return
+            last = page[-1]
+        storage = self._desk.storages().of(job.spec.output)
+        storage.delete(below(job.spec.output, result.part))
 
     def _give_back(self, claim: Claim, ledger: Ledger, exc: Exception) -> HeadraceError:
         """Leave a shard to others, or to a later attempt, because of something that may pass."""

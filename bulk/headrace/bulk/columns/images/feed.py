@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headrace.bulk.columns.feeds import FedRows, placed
 from headrace.bulk.columns.findings import Findings
-from headrace.bulk.columns.images.opening import ImageRefused, open_image, quiet_pillow
+from headrace.bulk.columns.images.opening import ImageRefused, open_image, set_up_pillow
 from headrace.bulk.columns.images.pixels import Pixels
 from headrace.bulk.columns.images.sizing import sized
 from headrace.bulk.columns.kinds import is_binary, is_text, plain
@@ -45,6 +45,7 @@ class ImageFeed:
     def __init__(self, column: str, spec: TensorSpec, recipe: ImageDecode, read_bytes: ReadBytes, threads: int) -> None:
         """read_bytes: reads the file of a path in the column; raises HeadraceError."""
         self.columns = (column,)
+        self.float_columns = ()
         self._column = column
         self._spec = spec
         self._recipe = recipe
@@ -53,7 +54,7 @@ class ImageFeed:
         self._threads = threads
         self._mode = "L" if recipe.channels == "gray" else "RGB"
         self._size = recipe.plane(spec.shape)
-        quiet_pillow()
+        set_up_pillow()
 
     @property
     def rows_at_once(self) -> int:
@@ -129,15 +130,14 @@ class ImageRows:
         """Return the input of some rows. Raises ValueError when the sizes of images differ."""
         found = [self._images[at] for at in rows.tolist()]
         shape = found[0].shape if found else tuple(max(size, 0) for size in self._spec.shape)
-        stacked = np.empty((len(found), *shape), np.uint8)
-        for index, image in enumerate(found):
-            stacked[index] = image
-        return {self._spec.name: placed(self._spec, self._pixels.normalized(stacked))}
+        if any(image.shape != shape for image in found):
+            raise ValueError(f"images of {self._spec.name} have different sizes and can't share a batch")
+        return {self._spec.name: placed(self._spec, self._pixels.normalized(found, shape))}
 
 
 @contextmanager
 def _mapper(threads: int) -> Iterator[Any]:
-    """Yield a `map` that runs in so many threads."""
+    """Yield a `map` that runs in a number of threads."""
     if threads <= 1:
         yield map
         return

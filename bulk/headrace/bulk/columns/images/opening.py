@@ -9,7 +9,7 @@ import warnings
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 #: Formats that are opened. Others of Pillow start programs (EPS), or are no images of a training set.
 FORMATS: Final = (
@@ -62,8 +62,9 @@ class ImageRefused(Exception):
     """An image can't be used; the text says why."""
 
 
-def quiet_pillow() -> None:
-    """Silence Pillow's warnings of files that it can open nevertheless, which would be told for each row."""
+def set_up_pillow() -> None:
+    """Refuse truncated images whatever others have set, and silence warnings that would be told for each row."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     warnings.filterwarnings("ignore", module=r"PIL\..*")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,17 +44,22 @@ class Pixels:
             array = array[..., None]
         return array.transpose(2, 0, 1) if self._axis == 0 else array
 
-    def normalized(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return rows of pixels as numbers of the input."""
+    def normalized(self, images: Sequence[NDArray[np.uint8]], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return images of one shape as numbers of the input, in one array."""
         if self._dtype == np.uint8:
-            return pixels
-        values = pixels.astype(np.float32)
+            return np.stack(images) if images else np.empty((0, *shape), np.uint8)
+        rows = np.empty((len(images), *shape), np.float32)
+        # One image at a time: it stays in the processor's cache for all steps.
+        for row, image in zip(rows, images, strict=True):
+            self._normalize(image, row)
+        return rows if self._dtype == np.float32 else rows.astype(self._dtype)
+
+    def _normalize(self, image: NDArray[np.uint8], row: NDArray[np.float32]) -> None:
         if self._divisor is None:
-            values *= self._scale
-        elif self._divisor != 1:
-            values /= self._divisor
+            np.multiply(image, self._scale, out=row)
+        else:
+            np.divide(image, self._divisor, out=row)
         if self._mean is not None:
-            values -= self._mean
+            row -= self._mean
         if self._std is not None:
-            values /= self._std
-        return values if self._dtype == np.float32 else values.astype(self._dtype)
+            row /= self._std

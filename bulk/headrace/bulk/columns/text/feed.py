@@ -28,6 +28,7 @@ class TextFeed:
     ) -> None:
         """inputs: all of the model. fill: the text that stands in for nulls."""
         self.columns = (column,)
+        self.float_columns = ()
         self._column = column
         self._encoder = encoder
         self._limit = recipe.limit(inputs)
@@ -87,7 +88,7 @@ class Padding:
         self.allowed: Final = bool(recipe.attention_mask) or self._size != -1
 
     def width(self, longest: int) -> int:
-        """Return the number of tokens that texts are padded to, of which the longest has so many."""
+        """Return the number of tokens that texts are padded to. longest: tokens of the longest of them."""
         if self._size != -1:
             return self._size
         if not self.allowed:

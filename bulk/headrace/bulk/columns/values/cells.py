@@ -38,7 +38,7 @@ def parse_numbers(cells: pa.Array, datatype: str) -> Cast:
         return _one_by_one(cells, datatype)
     kind, sure = _READ_AS.get(dtype.kind, _READ_AS["f"])
     try:
-        read = pc.cast(cells, kind)
+        read = pc.cast(_without_hex(cells) if dtype.kind in "iu" else cells, kind)
     except pa.ArrowInvalid:
         easy = pc.fill_null(pc.match_substring_regex(cells, sure), True)
         try:
@@ -47,6 +47,13 @@ def parse_numbers(cells: pa.Array, datatype: str) -> Cast:
             return _one_by_one(cells, datatype)
         return _with_rest(read, cells, easy, datatype)
     return narrowed(_filled(read), dtype)
+
+
+def _without_hex(cells: pa.Array) -> pa.Array:
+    """Return cells of which none is hexadecimal, which Arrow reads and Python doesn't. Raises pa.ArrowInvalid."""
+    if pc.any(pc.match_substring(cells, "x", ignore_case=True)).as_py():
+        raise pa.ArrowInvalid("hexadecimal")
+    return cells
 
 
 def _filled(read: pa.Array) -> Any:

@@ -41,9 +41,8 @@ PAGE: Final = 1000
 #: Largest object that is written: a conditional write is one request, whose body is in memory.
 LARGEST_PART: Final = 256 << 20
 
-#: The slowest upload that counts as alive, in bytes a second; each step of this size has a client of its own.
+#: The slowest upload that counts as alive, in bytes a second.
 _SLOWEST: Final = 1 << 20
-_STEP: Final = 32 << 20
 
 #: Attempts share the time-out, so that one that gets no answer is not the last.
 _SHARE: Final = 0.45
@@ -62,7 +61,7 @@ class BucketStorage:
         self._bucket = bucket
         self._roots = roots
         self._timeout_s = timeout_s
-        self._clients: dict[int, ObjectStore] = {}
+        self._clients: dict[float, ObjectStore] = {}
         self._lock = threading.Lock()
 
     def pages(self, uri: str, after: str = "", *, chosen: Chosen | None = None) -> Iterator[list[ObjectInfo]]:
@@ -109,11 +108,22 @@ class BucketStorage:
     def replace(self, uri: str, content: bytes, etag: str) -> ObjectInfo:
         """Replace an object if it still has this etag; else AlreadyExists."""
         try:
-            self._patiently(uri, lambda _: self._write(uri, content, len(content), {"e_tag": etag}))
+            known = self._known_version(uri, etag)
+            self._patiently(uri, lambda _: self._write(uri, content, len(content), known))
         except Conflict:
+            # An attempt without an answer may have replaced it.
             if not self._holds(uri, content):
                 raise AlreadyExists(f"{quoted(uri)} was replaced by somebody else") from None
         return self.stat(uri)
+
+    def _known_version(self, uri: str, etag: str) -> PutMode:
+        """Return what the object must still be: Google goes by its version. Raises Conflict for another etag."""
+        import obstore
+
+        meta = self._patiently(uri, lambda _: obstore.head(self._client(), self._key(uri)))
+        if self._info(uri, meta).etag != etag:
+            raise Conflict(uri)
+        return {"e_tag": etag, "version": meta["version"]} if meta["version"] else {"e_tag": etag}
 
     def delete(self, uri: str) -> None:
         """Remove an object; nothing happens when there is none."""
@@ -143,7 +153,8 @@ class BucketStorage:
     def _write(self, uri: str, content: bytes | Path, size: int, mode: PutMode) -> None:
         import obstore
 
-        obstore.put(self._client(size), self._key(uri), content, mode=mode, use_multipart=False)
+        with translated(uri):
+            obstore.put(self._client(size), self._key(uri), content, mode=mode, use_multipart=False)
 
     def _holds(self, uri: str, content: bytes | Path) -> bool:
         """Return whether an object has this content, as far as its size and etag or its bytes tell."""
@@ -168,7 +179,8 @@ class BucketStorage:
             meta, content = self._patiently(info.uri, get)
         except (Conflict, InputMissing):
             raise input_changed(info.uri) from None
-        if self._info(info.uri, meta).etag != info.etag:
+        # Some servers know no If-Match.
+        if self._info(info.uri, meta).etag != info.etag or len(content) != stop - start:
             raise input_changed(info.uri)
         return content
 
@@ -184,7 +196,8 @@ class BucketStorage:
             with translated(uri):
                 return call(number)
 
-        return patiently(attempt, self._timeout_s + size / _SLOWEST)
+        # No attempt begins that may end after the time-out.
+        return patiently(attempt, (1 - _SHARE) * self._timeout_s + _upload_s(size))
 
     def _key(self, uri: str) -> str:
         bucket, key = bucket_and_key(self._roots.check(uri))
@@ -193,15 +206,20 @@ class BucketStorage:
         return key
 
     def _client(self, size: int = 0) -> ObjectStore:
-        """Return the client for requests that send a body of a size: for an upload, silence lasts as long as it."""
-        steps = -(-size // _STEP)
+        """Return the client for requests with a body of a size. While one is sent, no answer comes."""
+        upload_s = _upload_s(size)
         with self._lock:
-            if steps not in self._clients:
-                silence_s = _SHARE * self._timeout_s + steps * _STEP / _SLOWEST
-                self._clients[steps] = connect(self._bucket, silence_s)
-            return self._clients[steps]
+            if upload_s not in self._clients:
+                self._clients[upload_s] = connect(self._bucket, _SHARE * self._timeout_s + upload_s)
+            return self._clients[upload_s]
 
     def _info(self, uri: str, meta: ObjectMeta) -> ObjectInfo:
-        mtime_ns = (meta["last_modified"] - _EPOCH) // dt.timedelta(microseconds=1) * 1000
+        # Lists are more exact than answers about one object.
+        mtime_ns = (meta["last_modified"] - _EPOCH) // dt.timedelta(seconds=1) * 10**9
         etag = meta["e_tag"] or f"{_OURS}{meta['size']:x}-{mtime_ns:x}"
         return ObjectInfo(uri=uri, size=meta["size"], etag=etag, mtime_ns=mtime_ns)
+
+
+def _upload_s(size: int) -> float:
+    """Return how long an upload may take: a power of two, so that few clients serve all sizes; 0 for what is small."""
+    return float(1 << (size // _SLOWEST).bit_length()) if size >= _SLOWEST else 0.0

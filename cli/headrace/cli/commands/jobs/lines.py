@@ -21,6 +21,8 @@ _GOING: Final = frozenset({JobState.PLANNING, JobState.RUNNING})
 
 def duration(seconds: float) -> str:
     """Return a time as people say it, with no more digits than matter."""
+    if seconds < 1:
+        return "under 1 s"
     whole = round(seconds)
     if whole < _MINUTE:
         return f"{whole} s"
@@ -53,7 +55,7 @@ def amount(progress: Progress) -> str:
     """Return how much is done of how much; "≥" where more may be found, "" while nothing has been."""
     if progress.rows_total is not None:
         return f"{progress.rows_done:,} of {progress.rows_total:,} rows"
-    planning = "" if progress.job.plan_done else "still planning"
+    planning = "" if progress.job.plan_done or progress.job.state not in _GOING else "still planning"
     whole = f"≥ {sized(progress.bytes_planned)}" if progress.bytes_total is None else sized(progress.bytes_total)
     if not progress.bytes_planned and not progress.bytes_total:
         return planning
@@ -65,6 +67,8 @@ def amount(progress: Progress) -> str:
 def progress_line(progress: Progress) -> str:
     """Return the progress in one line, without the job's name."""
     state = progress.job.state
+    if progress.job.options.dry_run:
+        return "scoring a sample" if state in _GOING else str(state)
     parts = [str(state), done(progress), amount(progress)]
     if progress.rows_per_s and state in _GOING:
         parts.append(f"{progress.rows_per_s:,.0f} rows/s")

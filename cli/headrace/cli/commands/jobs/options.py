@@ -17,7 +17,7 @@ _AGAIN: Final = "When the job is there already"
 
 @dataclass(frozen=True)
 class What:
-    """What is computed; part of the job's identity."""
+    """Options on what is computed; part of the job's identity."""
 
     output: Annotated[
         str,
@@ -112,7 +112,7 @@ class How:
 
 @dataclass(frozen=True)
 class Again:
-    """What to do when the job is there already."""
+    """Options on what to do when the job is there already."""
 
     restart: Annotated[bool, typer.Option("--restart", help="Begin anew.", rich_help_panel=_AGAIN)] = False
     add_new: Annotated[

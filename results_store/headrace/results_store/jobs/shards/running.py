@@ -13,11 +13,12 @@ from headrace.results_store.jobs.settling import lock, settle, stop
 #: What each statement about a claim begins with: nothing happens if somebody else has the shard by now.
 FENCE: Final = "job_id = %(job)s AND shard_no = %(shard)s AND attempt = %(attempt)s AND state = 1"
 
-#: No index has a column of these, so that the new version of the row stays in its page.
+#: No index has a column of these, so that the new version of the row stays in its page. Rows that are tried again have
+#: been counted before.
 _HEARTBEAT: Final = f"""
     UPDATE headrace_job_shards s
-    SET lease_until = now() + %(lease_s)s * interval '1 second', rows_seen = greatest(s.rows_seen, %(rows)s),
-        wall_s = %(wall_s)s
+    SET lease_until = now() + %(lease_s)s * interval '1 second', wall_s = %(wall_s)s,
+        rows_seen = CASE WHEN s.retry = 0 THEN greatest(s.rows_seen, %(rows)s) ELSE 0 END
     FROM headrace_jobs j
     WHERE {FENCE} AND j.id = s.job_id
     RETURNING j.state, j.max_rows_per_s
@@ -79,7 +80,7 @@ class RunningShards:
         return self._connection.change(_SUSPECT, {**fence(claim), "from": first, "to": end}) == 1
 
     def release(self, claim: Claim, delay_s: float = 0.0) -> bool:
-        """Give a shard back undone, for any worker to claim; return False if it was lost.
+        """Return a shard undone, for any worker to claim; False if it was lost.
 
         delay_s: nobody claims it before, for trouble that passes. It counts as no death.
         """

@@ -40,6 +40,7 @@ CREATE TABLE headrace_jobs (
     manifest_etag text NOT NULL DEFAULT '',
     spec jsonb NOT NULL,
     sample jsonb,
+    replaces uuid[] NOT NULL DEFAULT '{}',
     plan_cursor bytea NOT NULL DEFAULT '',
     CONSTRAINT headrace_jobs_pkey PRIMARY KEY (id),
     CONSTRAINT headrace_jobs_key UNIQUE (key),

@@ -1,0 +1,1 @@
+"""NumPy files: arrays whose first axis is the rows."""

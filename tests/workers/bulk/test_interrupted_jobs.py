@@ -1,0 +1,328 @@
+"""Jobs whose workers are killed, told to stop, paused or cancelled: nothing is lost or doubled, little is done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from celery import Celery
+from tests.eventually import eventually
+from tests.workers.bulk.gated_runtime import DEADLY, REFUSED
+from tests.workers.bulk.sites import (
+    END_S,
+    GATED_ROWS,
+    Site,
+    check_doubled,
+    errors_of,
+    is_finished,
+    output_of,
+    parts_of,
+)
+
+from headrace.contracts.jobs import shard_id
+from headrace.producers import Client
+from headrace.producers.jobs.errors import JobCancelled, JobFailed
+from headrace.producers.jobs.job import Job
+
+
+@pytest.fixture
+def client(site: Site) -> Iterator[Client]:
+    with site.client() as client:
+        yield client
+
+
+def submitted(site: Site, client: Client, rows: int, **options) -> Job:
+    """Submit a job; a worker knows the model before the first one."""
+    return client.score("gated", site.rows(rows), site.new(), keep=["id"], **options)
+
+
+def until_run(site: Site, rows: int) -> None:
+    eventually(lambda: sum(map(len, site.runs())) >= rows, 30, f"{rows} rows that ran")
+
+
+def shards(site: Site, job: Job, columns: str = "state, deaths") -> list[tuple]:
+    with psycopg.connect(site.settings.require_database_url()) as connection:
+        query = f"SELECT {columns} FROM headrace_job_shards WHERE job_id = %s ORDER BY shard_no"  # noqa: S608
+        return connection.execute(query, [job.uuid]).fetchall()
+
+
+@pytest.fixture
+def served(site: Site) -> None:
+    """Some worker has been there, so that clients know the models."""
+    with site.worker():
+        pass
+
+
+def test_after_kill_9_only_the_shard_that_ran_runs_again(site, client):
+    job = submitted(site, client, 1_000)
+    site.hold(1_500)
+    with site.worker() as worker:
+        until_run(site, 496)
+        worker.kill()
+        worker.wait()
+    done = sum(row[1] for row in shards(site, job, "shard_no, CASE WHEN state = 2 THEN rows ELSE 0 END"))
+    site.let_go()
+    ran = sum(map(len, site.runs()))
+    again = client.score("gated", job.spec.inputs[0], job.output, keep=["id"])
+    assert again.id == job.id
+    with site.worker():
+        job.wait(END_S)
+    check_doubled(job, range(1000, 2000))
+    assert sum(map(len, site.runs())) - ran == 1_000 - done
+
+
+@pytest.mark.parametrize("kills", [3])
+def test_unrelated_kills_of_the_same_shard_bury_no_row(site, client, kills):
+    """Each time another row runs when the worker is killed; none of them is to blame."""
+    job = submitted(site, client, 128)
+    for at in range(kills):
+        site.hold(1_040)
+        with site.worker() as worker:
+            eventually(lambda: shards(site, job, "state") == [(1,)] and _is_held(site, at), 30, "the held batch")
+            worker.kill()
+            worker.wait()
+    site.let_go()
+    with site.worker():
+        job.wait(END_S)
+    check_doubled(job, range(1000, 1128))
+
+
+def _is_held(site: Site, deaths: int) -> bool:
+    """Whether the batch that is held runs, after so many deaths: its mark tells."""
+    with psycopg.connect(site.settings.require_database_url()) as connection:
+        rows = connection.execute(
+            "SELECT deaths, suspect_from, suspect_to FROM headrace_job_shards WHERE state = 1"
+        ).fetchall()
+    if not deaths:
+        return sum(map(len, site.runs())) >= 40
+    return bool(rows) and rows[0][0] == deaths and rows[0][1] is not None and rows[0][1] <= 40 < max(rows[0][2], rows[0][1] + 1)
+
+
+def test_a_row_that_kills_its_worker_is_found_alone_and_its_neighbours_succeed(site, client):
+    values = [float(at) for at in range(1, 201)]
+    values[77] = DEADLY
+    job = client.score("gated", site.values(values), site.new(), keep=["id"])
+    deaths = 0
+    while deaths < 8:
+        with site.worker() as worker:
+            ended = eventually(lambda: worker.poll() is not None or job.status() == "succeeded", 40, "an end")
+            assert ended
+            if worker.poll() is None:
+                break
+            deaths += 1
+    check_doubled(job, values, bad=(77,))
+    (error,) = errors_of(job)
+    assert (error["type"], error["stage"]) == ("PoisonRow", "infer")
+    assert deaths <= 5
+
+
+def test_sigterm_in_the_middle_of_a_shard_publishes_what_is_done_and_the_rest_goes_on_elsewhere(site, client):
+    job = submitted(site, client, 128)
+    site.hold(1_064)
+    with site.worker() as worker:
+        until_run(site, 64)
+        worker.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        site.let_go()
+        assert worker.wait(20) == 0
+    assert parts_of(job)
+    ran = sum(map(len, site.runs()))
+    with site.worker():
+        job.wait(END_S)
+    check_doubled(job, range(1000, 1128))
+    assert sum(map(len, site.runs())) == 128
+    assert ran >= 64
+
+
+def test_a_paused_job_publishes_what_is_done_and_goes_on_where_it_was(site, client):
+    site.hold(1_064)
+    with site.worker():
+        job = submitted(site, client, 400)
+        until_run(site, 64)
+        job.pause()
+        site.let_go()
+        eventually(lambda: all(state != 1 for (state,) in shards(site, job, "state")), 30, "the pause")
+        assert job.status() == "paused"
+        ran = sum(map(len, site.runs()))
+        time.sleep(1)
+        assert sum(map(len, site.runs())) == ran
+        job.resume()
+        job.wait(END_S)
+    check_doubled(job, range(1000, 1400))
+    assert Counter(value for run in site.runs() for value in run).most_common(1)[0][1] == 1
+
+
+def test_a_cancelled_job_ends_keeps_its_parts_and_can_go_on(site, client):
+    site.hold(1_200)
+    with site.worker():
+        job = submitted(site, client, 1_000)
+        until_run(site, 200)
+        job.cancel()
+        site.let_go()
+        with pytest.raises(JobCancelled):
+            job.wait(END_S)
+        assert not is_finished(job)
+        again = client.score("gated", job.spec.inputs[0], job.output, keep=["id"])
+        assert again.id == job.id
+        again.wait(END_S)
+    check_doubled(job, range(1000, 2000))
+
+
+def test_an_input_that_changed_after_planning_is_named_and_nothing_is_finished(site, client):
+    site.hold()
+    with site.worker():
+        job = submitted(site, client, 300)
+        eventually(lambda: shards(site, job, "state"), 30, "a plan")
+        path = job.spec.inputs[0]
+        os.replace(site.rows(300, 5), path)
+        site.let_go()
+        # What has been read before is right; a shard that is opened later finds another file.
+        try:
+            job.wait(END_S)
+        except JobFailed as exc:
+            assert path in str(exc)  # noqa: PT017
+            assert "--restart" in str(exc)  # noqa: PT017
+            assert not is_finished(job)
+        else:
+            check_doubled(job, range(1000, 1300))
+
+
+def test_an_input_that_changed_while_no_worker_was_there_is_named(site, client):
+    job = submitted(site, client, 300)
+    site.hold()
+    with site.worker() as worker:
+        eventually(lambda: shards(site, job, "state"), 30, "a plan")
+        worker.kill()
+        worker.wait()
+    path = job.spec.inputs[0]
+    os.replace(site.rows(300, 5), path)
+    site.let_go()
+    with site.worker(), pytest.raises(JobFailed, match="changed") as failed:
+        job.wait(END_S)
+    assert path in str(failed.value)
+    assert not is_finished(job)
+
+
+def test_a_revoked_shard_is_cancelled_alone_and_the_same_call_runs_it(site, client):
+    app = Celery(broker=site.settings.require_broker_url(), set_as_current=False)
+    site.hold(1_000)
+    with site.worker():
+        job = submitted(site, client, 1_000)
+        eventually(lambda: any(state == 1 for (state,) in shards(site, job, "state")), 30, "a shard that runs")
+        running = next(at for at, (state,) in enumerate(shards(site, job, "state")) if state == 1)
+        app.control.revoke(str(shard_id(job.id, running)))
+        time.sleep(0.5)
+        site.let_go()
+        with pytest.raises(JobFailed, match="revoked|cancelled|dropped"):
+            job.wait(END_S)
+        assert not is_finished(job)
+        found = shards(site, job, "state")
+        assert [at for at, (state,) in enumerate(found) if state == 3] == [running]
+        again = client.score("gated", job.spec.inputs[0], job.output, keep=["id"])
+        again.wait(END_S)
+    app.close()
+    check_doubled(job, range(1000, 2000))
+
+
+def test_shards_are_seen_as_celery_tasks_with_a_readable_line(site, client):
+    app = Celery(broker=site.settings.require_broker_url(), set_as_current=False)
+    seen: list[dict] = []
+    site.hold()
+    with site.worker(), app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": seen.append})
+        capture = receiver.itercapture(limit=None, timeout=0.2, wakeup=True)
+        job = submitted(site, client, 50)
+        site.let_go()
+
+        def has_succeeded() -> bool:
+            try:
+                next(capture)
+            except (TimeoutError, StopIteration):
+                pass
+            return any(event["type"] == "task-succeeded" for event in seen)
+
+        _capture_until(receiver, has_succeeded_in(seen))
+        job.wait(END_S)
+    app.close()
+    kinds = [event["type"] for event in seen if event.get("uuid") == str(shard_id(job.id, 0))]
+    assert kinds == ["task-received", "task-started", "task-succeeded"]
+    received = next(event for event in seen if event["type"] == "task-received")
+    assert "gated 1, shard 0" in received["args"]
+    assert ".parquet" in received["args"]
+
+
+def has_succeeded_in(seen: list[dict]):
+    return lambda: any(event["type"] == "task-succeeded" for event in seen)
+
+
+def _capture_until(receiver, is_done) -> None:
+    ends_at = time.monotonic() + 30
+    while not is_done():
+        assert time.monotonic() < ends_at, "no task-succeeded event"
+        try:
+            receiver.capture(limit=1, timeout=0.5, wakeup=False)
+        except TimeoutError:
+            continue
+
+
+def test_a_worker_without_the_version_of_a_job_leaves_it_to_those_that_have_it(site, client, tmp_path):
+    """A rolling deployment: one worker has another version of the model only."""
+    other = tmp_path / "models"
+    (other / "gated" / "2").mkdir(parents=True)
+    package = site.settings.models / "gated" / "1"
+    (other / "gated" / "2" / "model.bin").write_bytes((package / "model.bin").read_bytes())
+    manifest = (package / "model.toml").read_text().replace('version = "1"', 'version = "2"')
+    (other / "gated" / "2" / "model.toml").write_text(manifest)
+    site.hold()
+    job = submitted(site, client, 200, version="1")
+    with site.worker("new@%h", HEADRACE_MODELS=str(other)):
+        time.sleep(2)
+        assert job.status() in {"planning", "running"}
+        site.let_go()
+        with site.worker("old@%h"):
+            job.wait(END_S)
+    check_doubled(job, range(1000, 1200))
+
+
+def test_a_frozen_worker_that_wakes_up_changes_nothing(site, client):
+    site.hold(1_040)
+    job = submitted(site, client, 128)
+    with site.worker("frozen@%h") as frozen:
+        until_run(site, 40)
+        frozen.send_signal(signal.SIGSTOP)
+        try:
+            with site.worker("other@%h"):
+                eventually(lambda: max(deaths for _, deaths in shards(site, job)) == 1, 30, "the lease to lapse")
+                site.let_go()
+                job.wait(END_S)
+                before = {path: path.stat().st_mtime_ns for path in sorted(site.data.rglob("part-*"))}
+                frozen.send_signal(signal.SIGCONT)
+                time.sleep(2)
+        finally:
+            frozen.send_signal(signal.SIGCONT)
+    assert {path: path.stat().st_mtime_ns for path in sorted(site.data.rglob("part-*"))} == before
+    check_doubled(job, range(1000, 1128))
+
+
+def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client):
+    """The worker may write no file of more than some bytes, as if the disk were full; then another one goes on."""
+    job = client.score("gated", site.rows(20_000), site.new(), keep=["id"])
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with site.worker() as worker:
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (20_000, limit[1]))
+        until_run(site, 1_000)
+        time.sleep(2)
+        assert job.status() in {"planning", "running"}
+        assert not is_finished(job)
+    with site.worker():
+        job.wait(END_S)
+    check_doubled(job, range(1000, 21_000))
+
+
