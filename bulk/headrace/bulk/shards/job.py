@@ -31,7 +31,7 @@ from headrace.contracts.jobs import STORE
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.tensors.datatypes import FLOATS, dtype_of
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.results_store.jobs.records import Claim, InputFile, JobRow, Slice
+from headrace.results_store.jobs.records import BadRow, Claim, InputFile, JobRow, Slice
 
 #: Formats whose numbers have no types.
 JSON_FORMATS: Final = ("jsonl", "openai")
@@ -149,7 +149,7 @@ class OpenJob:
             sha256=job.package_sha256,
         )
 
-    def publish(self, claim: Claim, local: Path, identity: PartIdentity) -> PublishedPart:
-        """Publish a part of a shard, or adopt that of an earlier attempt."""
+    def publish(self, claim: Claim, local: Path, identity: PartIdentity, bad: Sequence[BadRow] = ()) -> PublishedPart:
+        """Publish a part of a shard, or adopt that of an earlier attempt. bad: the bad rows of this one."""
         name = part_name(claim.slice, self.format, claim.retry)
-        return publish_part(self.output, local, self.job.spec.output, name, identity)
+        return publish_part(self.output, local, self.job.spec.output, name, identity, bad)
