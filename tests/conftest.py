@@ -43,6 +43,7 @@ SLOW: Final = (
     "benchmarks",
     "chaos",
     "cli/test_compress.py",
+    "cli/test_score_stack.py",
     "cli/test_servers.py",
     "cli/test_stack.py",
     "cli/test_up.py",

@@ -18,10 +18,14 @@ from tests.bulk.small_models import add_model_m, package
 
 import headrace.bulk
 from headrace.bulk.columns.base import ColumnMismatch
-from headrace.bulk.scoring import ERROR, Scorer
+from headrace.bulk.scoring import loaded
+from headrace.bulk.scoring.run import ERROR
+from headrace.bulk.scoring.scorer import Scorer
 from headrace.contracts import HeadraceError, InputRefused, InvalidRequest, PackageError, TensorSpec, UnknownModel
-from headrace.contracts.package.manifest import BatchingAdvice
+from headrace.contracts.package.manifest import BatchingAdvice, ModelPackage
 from headrace.contracts.package.text_recipe import Tokenizer
+from headrace.runtimes.base import LoadedModel
+from headrace.runtimes.loading import load_model
 
 TEXT = """g (int64[n,t] input_ids, int64[n,t] attention_mask) => (int64[n,1] total) {
     real = Mul(input_ids, attention_mask)
@@ -126,6 +130,25 @@ def test_it_travels_to_other_processes_without_its_model(score: Scorer) -> None:
     assert pickle.loads(packed)(table()).to_pylist() == expected
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(score, (table(),)).to_pylist() == expected
+
+
+def test_scorers_that_are_unpickled_for_each_task_share_one_model(
+    score: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+
+    def counted(package: ModelPackage, device: str, threads: int) -> LoadedModel:
+        loads.append(package)
+        return load_model(package, device, threads)
+
+    monkeypatch.setattr(loaded, "load_model", counted)
+    packed = pickle.dumps(score)
+    for _ in range(3):
+        pickle.loads(packed)(table())
+    assert len(loads) == 1
+    score.close()
+    score(table())
+    assert len(loads) == 2
 
 
 def test_another_model_under_the_same_name_is_refused(score: Scorer, models: Path) -> None:

@@ -33,6 +33,14 @@ def test_columns_are_found_by_name_and_others_are_left_alone() -> None:
     assert made.notes == ()
 
 
+def test_columns_of_floats_are_named_so_that_sources_read_integers_as_such() -> None:
+    inputs = (tensor("a"), tensor("b", "INT64"), tensor("c", shape=(2,)))
+    made = preparation(
+        schema(a=pa.int64(), b=pa.int64(), d=pa.int64(), e=pa.int64()), *inputs, spec=job(mapping={"d,e": "c"})
+    )
+    assert made.float_columns == ("a", "d", "e")
+
+
 def test_kept_columns_are_read_too() -> None:
     made = preparation(schema(id=pa.int64(), image=FLAT), DIGITS, spec=job(keep=("id", "image")))
     assert made.columns == ("image", "id")
@@ -46,7 +54,7 @@ def test_the_mapping_goes_before_the_name() -> None:
 def test_the_only_column_that_can_be_an_input_is_taken_and_said() -> None:
     made = preparation(schema(id=pa.int64(), pixels=FLAT, note=pa.string(), at=pa.timestamp("s")), DIGITS)
     assert made.columns == ("pixels",)
-    assert made.notes == ("column 'pixels' is taken for 'image', as no other can be",)
+    assert made.notes == ("column 'pixels' is taken for 'image', as no other fits so well",)
 
 
 def test_columns_that_are_kept_are_not_taken_on_a_guess() -> None:
@@ -68,6 +76,11 @@ def test_cells_of_text_files_are_a_vector_too() -> None:
 def test_where_two_guesses_are_possible_nobody_guesses() -> None:
     assert "say which with" in refusal(schema(a=pa.int64(), b=pa.int64(), c=pa.string()), tensor(shape=(3,)))
     assert "say which with" in refusal(schema(a=FLAT, b=FLAT), DIGITS)
+
+
+def test_of_several_columns_that_can_be_it_the_one_called_input_is() -> None:
+    made = preparation(schema(custom_id=pa.string(), url=pa.string(), input=pa.string()), DIGITS)
+    assert made.columns == ("input",)
 
 
 def test_columns_of_a_vector_are_named_in_their_order() -> None:

@@ -60,7 +60,13 @@ def test_a_row_of_varying_length_can_not_be_filled() -> None:
 
 @pytest.mark.parametrize(
     ("text", "datatype", "value"),
-    [("fill=3", "INT8", 3), ("fill=nan", "FP32", None), ("fill=true", "BOOL", True), ("fill=-1e3", "FP32", -1000.0)],
+    [
+        ("fill=3", "INT8", 3),
+        ("fill=nan", "FP32", None),
+        ("fill=true", "BOOL", True),
+        ("fill=0", "BOOL", False),
+        ("fill=-1e3", "FP32", -1000.0),
+    ],
 )
 def test_a_filling_is_a_value_of_the_input(text: str, datatype: str, value: object) -> None:
     [found] = tensors_of(prepared(one([None]), tensor(datatype=datatype), on_null=text))["x"].tolist()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from tests.bulk.sources.reads import Add, parquet_bytes, rows_of, slices_of, whole
 
+from headrace.bulk.sources.counting import CountedFiles
 from headrace.bulk.sources.slices import read_slice
 from headrace.bulk.storage.base import InputChanged, Storage
 from headrace.bulk.storage.opening import open_storage
@@ -95,3 +96,17 @@ def test_all_formats_are_read_from_an_object_store_as_from_a_disk(s3_bucket: str
     for file in files:
         read = [row for cut in slices_of(storage, file) for row in rows_of(storage, [file], cut)]
         assert [(row, int(values["array"])) for _, row, values in read] == [(row, row) for row in range(ROWS)]
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_all_bytes_that_the_storage_was_asked_for_are_counted(storage: Storage, add: Add, name: str) -> None:
+    files = [add(f"{number}/{name}", CONTENTS[name]) for number in range(3)]
+    counted = CountedFiles(storage)
+    seen = [0]
+    for batch in read_slice(files, whole(*files), counted):
+        assert len(batch.rows)
+        seen.append(counted.bytes_read)
+    assert seen == sorted(seen)
+    size = sum(file.size for file in files)
+    # Footers and headers are read before the rows, and small reads fill a buffer: by and large it is all of it once.
+    assert size <= counted.bytes_read <= 1.2 * size + 3 * (3 * (128 << 10))

@@ -83,7 +83,8 @@ def make_app(settings: Settings) -> App:
     app.headrace_settings = settings
     connect(settings.require_broker_url()).close()  # Celery's error about a URL that can't be read may quote it
     names = ModelDirectory(settings.models).names()
-    scored = names if has_bulk() else []
+    scored = names if settings.serve != "online" and has_bulk() else []
+    answered = names if settings.serve != "bulk" else []
     app.conf.update(
         broker_url=headrace_url(settings.require_broker_url()),
         broker_use_ssl=tls_options(settings.require_broker_url()) or False,
@@ -101,7 +102,7 @@ def make_app(settings: Settings) -> App:
         task_create_missing_queues=True,
         task_queues=[
             Queue(queue_name(name), Exchange(""), routing_key=queue_name(name), max_priority=MAX_PRIORITY)
-            for name in names
+            for name in answered
         ]
         + [Queue(score_queue(name), Exchange(""), routing_key=score_queue(name)) for name in scored],
         worker_consumer="headrace.workers.celery_app.consumer:Consumer",

@@ -21,6 +21,9 @@ from headrace.contracts.package.signature import TensorSpec
 #: How many columns an error lists.
 _LISTED: Final = 12
 
+#: The column that is preferred where several can be an input whose name none has.
+INPUT: Final = "input"
+
 Kind: TypeAlias = Literal["tensor", "stacked", "image", "text"]
 
 
@@ -154,11 +157,13 @@ class Matcher:
         suitable = [name for name in free if not self._problem(target, (name,))]
         # Text may hold numbers and lists too, but is not taken for them where a column of such is.
         suitable = [name for name in suitable if not is_text(plain_type(self._type(name)))] or suitable
+        # Requests in OpenAI's batch files are in a column of this name.
+        suitable = [name for name in suitable if name == INPUT] or suitable
         spec = self._specs.get(target)
         stacks = spec is not None and self._stacks(free, spec)
         if alone and len(suitable) == 1 and not stacks:
             check_column(self._schema, suitable[0], "the model")
-            note = f"column {suitable[0]!r} is taken for {target!r}, as no other can be"
+            note = f"column {suitable[0]!r} is taken for {target!r}, as no other fits so well"
             return Match(target, (suitable[0],), self._kind(target, suitable), note)
         if alone and stacks and len(suitable) != 1:
             note = f"the {len(free)} columns {free[0]!r} to {free[-1]!r}, in their order, are taken for {target!r}"

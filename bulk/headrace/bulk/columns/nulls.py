@@ -40,7 +40,8 @@ def fill_value(policy: NullPolicy, datatype: str, name: str) -> Any:
     if datatype == "BYTES":
         return policy.fill.encode()
     try:
-        array = as_array(_number(policy.fill), datatype, name)
+        number = _number(policy.fill)
+        array = as_array(bool(number) if datatype == "BOOL" and number in {0, 1} else number, datatype, name)
     except (ValueError, HeadraceError):
         array = np.empty(0)
     if array.ndim:
@@ -48,7 +49,7 @@ def fill_value(policy: NullPolicy, datatype: str, name: str) -> Any:
     return array[()]
 
 
-def _number(text: str) -> object:
+def _number(text: str) -> float:
     """Read a number or a truth value. Raises ValueError."""
     words = {"true": True, "false": False, "nan": math.nan}
     return words[text.lower()] if text.lower() in words else int(text) if text.lstrip("-").isdecimal() else float(text)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.bulk.storage.base import Storage
 from headrace.contracts.errors import HeadraceError, InvalidRequest
 from headrace.results_store.jobs.records import BadRow, InputFile, Slice
 
@@ -61,21 +60,29 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
     first_line: int = 0
 
 
+class Files(Protocol):
+    """Opens input files: a storage, or what counts the bytes that one reads."""
+
+    def open(self, uri: str, *, etag: str = "") -> BinaryIO:
+        """Open a file for reading at random. etag: raises InputChanged when it has another one by now."""
+        ...
+
+
 class Source(Protocol):
     """One format of inputs."""
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:
         """Return names and types of the columns. Raises InputUnreadable."""
         ...
 
-    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:
+    def units(self, file: InputFile, storage: Files) -> Iterator[Unit]:
         """Yield the units of a file in order, in one cheap pass over no more of it than is needed.
 
         A file that can only be read as a whole is one unit. Raises InputUnreadable.
         """
         ...
 
-    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+    def read(self, file: InputFile, part: Slice, storage: Files, columns: Sequence[str] | None) -> Iterator[RowBatch]:
         """Yield the rows of the part of a slice that lies in this file, in order, from `part.row_start` on.
 
         columns: those to read; None is all. Of a slice of several files, `part` is narrowed to this one. Holds no more

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from headrace.bulk.sources.base import RowBatch, Unit, empty_rows
+from headrace.bulk.sources.base import Files, RowBatch, Unit, empty_rows
 from headrace.bulk.sources.projection import project
 from headrace.bulk.sources.reading import bad_row, is_past, is_wanted
-from headrace.bulk.storage.base import InputMissing, Storage
+from headrace.bulk.storage.base import InputMissing
 from headrace.results_store.jobs.records import InputFile, Slice
 
 #: A larger file is a bad row: it would have to be held as a whole.
@@ -23,15 +23,15 @@ SCHEMA: Final = pa.schema([("path", pa.string()), ("image", pa.binary())])
 class Images:
     """The source for image files. One that is gone, or too large, is a bad row."""
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:  # noqa: ARG002
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:  # noqa: ARG002
         """Return the two columns."""
         return SCHEMA
 
-    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:  # noqa: ARG002
+    def units(self, file: InputFile, storage: Files) -> Iterator[Unit]:  # noqa: ARG002
         """Yield the only row."""
         yield Unit(number=0, first_row=0, rows=1, size_bytes=file.size)
 
-    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+    def read(self, file: InputFile, part: Slice, storage: Files, columns: Sequence[str] | None) -> Iterator[RowBatch]:
         """Yield the row, if it is in the slice."""
         if is_past(part, 0) or not is_wanted(part, 0, 1):
             return
@@ -47,7 +47,7 @@ class Images:
         table = pa.RecordBatch.from_arrays([pa.array([values[each.name]], each.type) for each in schema], schema=schema)
         yield RowBatch(file_no=file.file_no, table=table, rows=np.zeros(1, np.int64), next_row=1)
 
-    def _content(self, file: InputFile, storage: Storage) -> bytes:
+    def _content(self, file: InputFile, storage: Files) -> bytes:
         if file.size > MAX_IMAGE_BYTES:
             raise ValueError(f"the file is larger than {MAX_IMAGE_BYTES >> 20} MB")
         with storage.open(file.uri, etag=file.etag) as raw:

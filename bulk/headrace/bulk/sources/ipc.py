@@ -7,10 +7,9 @@ from typing import BinaryIO, Final
 
 import pyarrow as pa
 
-from headrace.bulk.sources.base import RowBatch, Unit
+from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import project, refuse_duplicates
 from headrace.bulk.sources.reading import is_past, is_wanted, numbered, readable, unreadable, within
-from headrace.bulk.storage.base import Storage
 from headrace.results_store.jobs.records import InputFile, Slice
 
 _WHAT: Final = "Arrow file"
@@ -23,14 +22,14 @@ _FEATHER_1_MAGIC: Final = b"FEA1"
 class Ipc:
     """The source for Arrow IPC. A stream can't be read from its middle, and is one unit."""
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:
         """Return names and types of the columns."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             found = _open(file, raw).schema
         refuse_duplicates(found.names, file.uri)
         return found.remove_metadata()
 
-    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:
+    def units(self, file: InputFile, storage: Files) -> Iterator[Unit]:
         """Yield the record batches that have rows; one column is read for that."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             opened = _open(file, raw)
@@ -45,7 +44,7 @@ class Ipc:
                     yield Unit(number=number, first_row=first, rows=rows, size_bytes=size)
                 first += rows
 
-    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+    def read(self, file: InputFile, part: Slice, storage: Files, columns: Sequence[str] | None) -> Iterator[RowBatch]:
         """Yield the rows of a slice. One record batch is held at a time."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             yield from within(part, self._rows(file, part, raw, columns))

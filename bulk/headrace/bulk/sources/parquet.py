@@ -8,10 +8,9 @@ from typing import BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from headrace.bulk.sources.base import RowBatch, Unit
+from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import project, refuse_duplicates
 from headrace.bulk.sources.reading import is_past, is_wanted, numbered, readable, within
-from headrace.bulk.storage.base import Storage
 from headrace.results_store.jobs.records import InputFile, Slice
 
 #: Decoded bytes of a batch, about: small beside a worker, large beside what is done once for each batch.
@@ -35,14 +34,14 @@ _WHAT: Final = "Parquet file"
 class Parquet:
     """The source for Parquet files. Nested fields are columns under their dotted path."""
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:
         """Return names and types of the columns."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             found = pq.read_schema(raw)
         refuse_duplicates(found.names, file.uri)
         return found.remove_metadata()
 
-    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:
+    def units(self, file: InputFile, storage: Files) -> Iterator[Unit]:
         """Yield the row groups that have rows."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             metadata = pq.read_metadata(raw)
@@ -53,7 +52,7 @@ class Parquet:
                     yield Unit(number=number, first_row=first, rows=rows, size_bytes=file.size * rows // total)
                 first += rows
 
-    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+    def read(self, file: InputFile, part: Slice, storage: Files, columns: Sequence[str] | None) -> Iterator[RowBatch]:
         """Yield the rows of a slice; those before it in its first row group are decoded and passed over."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             yield from within(part, self._rows(file, part, raw, columns))

@@ -10,17 +10,16 @@ import msgspec
 import pyarrow as pa
 
 from headrace.bulk.sources.ahead import ahead, in_turn
-from headrace.bulk.sources.base import InputUnreadable, RowBatch, empty_rows
+from headrace.bulk.sources.base import Files, InputUnreadable, RowBatch, empty_rows
 from headrace.bulk.sources.formats import source_of
 from headrace.bulk.sources.partitions import partitions_of
 from headrace.bulk.sources.reading import bad_row, within
 from headrace.bulk.sources.schemas import conform
-from headrace.bulk.storage.base import Storage
 from headrace.results_store.jobs.records import InputFile, Slice
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted of the files of a job.
+    """The columns that a job wants of its files, and their types.
 
     columns: None is all. schema: types that columns have in all batches; those that aren't in it, or all if it is None,
     have the type that they have in the first file of the slice. folders: that were given as inputs; `key=value` parts
@@ -59,7 +58,7 @@ def report(found: Unreadable) -> RowBatch:
 def read_slice(
     files: Sequence[InputFile],
     part: Slice,
-    storage: Storage,
+    storage: Files,
     wanted: Wanted = Wanted(),  # noqa: B008 - frozen
     on_unreadable: Policy = report,
 ) -> Iterator[RowBatch]:
@@ -87,13 +86,13 @@ def read_slice(
                 yield on_unreadable(Unreadable(file, next_row, exc))
 
 
-def schema_of(file: InputFile, storage: Storage, wanted: Wanted = Wanted()) -> pa.Schema:  # noqa: B008 - frozen
+def schema_of(file: InputFile, storage: Files, wanted: Wanted = Wanted()) -> pa.Schema:  # noqa: B008 - frozen
     """Return names and types of all columns of a file, those of its path included. Raises InputUnreadable."""
     schema = source_of(file.uri, file.format).schema(file, storage)
     return partitions_of(file.uri, wanted.folders).add_to_schema(schema, file.uri)
 
 
-def _read_file(file: InputFile, part: Slice, storage: Storage, wanted: Wanted) -> Iterator[RowBatch]:
+def _read_file(file: InputFile, part: Slice, storage: Files, wanted: Wanted) -> Iterator[RowBatch]:
     partitions = partitions_of(file.uri, wanted.folders)
     source = source_of(file.uri, file.format, partitions.left_of_schema(wanted.schema))
     for batch in source.read(file, part, storage, partitions.left_of(wanted.columns)):

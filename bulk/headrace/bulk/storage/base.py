@@ -38,7 +38,7 @@ class BadLocation(InvalidRequest):
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a storage knows of an object. etag: changes with the content."""
+    """An object as its storage knows it. etag: changes with the content."""
 
     uri: str
     size: int

@@ -13,8 +13,8 @@ Fetch: TypeAlias = Callable[[int, int], memoryview]
 #: What is fetched at least: a footer of Parquet.
 SMALLEST: Final = 64 << 10
 
-#: What is fetched ahead at most: what a slice reads beyond its end is read again by the next.
-LARGEST_AHEAD: Final = 2 << 20
+#: What is fetched at most where less is asked for: what a slice reads beyond its end is read again by the next.
+LARGEST_AHEAD: Final = 1 << 20
 
 #: What one request fetches at most, so that a slow connection still answers in time.
 LARGEST: Final = 16 << 20
@@ -38,7 +38,8 @@ class RangedFile(ReadAt):
         if not 0 <= offset < len(self._window):
             # One that goes on where the last one ended is in sequence, even if it was too large to be kept.
             self._ahead = min(2 * self._ahead, LARGEST_AHEAD) if position == self._expected else SMALLEST
-            wanted = min(max(len(view), self._ahead), LARGEST, self.size - position)
+            ahead = min(self._ahead, max(self.limit - position, SMALLEST))
+            wanted = min(max(len(view), ahead), LARGEST, self.size - position)
             self._window = self._fetch(position, position + wanted)
             self._start = position
             self._expected = position + wanted

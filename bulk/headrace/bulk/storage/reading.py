@@ -22,6 +22,7 @@ class ReadAt(io.RawIOBase):
         super().__init__()
         self.name = uri
         self.size = size
+        self.limit = size
         self.bytes_read = 0
         self._position = 0
 
@@ -98,6 +99,10 @@ class InputReader(io.BufferedReader):
         """source: closed with the reader."""
         super().__init__(source, BUFFER_BYTES)
         self._source = source
+
+    def limit(self, stop: int) -> None:
+        """Read little ahead beyond a position: that of the end of a slice, whose next reader reads the rest."""
+        self._source.limit = stop
 
     @property
     def bytes_read(self) -> int:

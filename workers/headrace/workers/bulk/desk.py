@@ -10,13 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import redis
 
+from headrace.bulk.sources.query import is_query, stage
 from headrace.bulk.storage.opening import Storages
 from headrace.bulk.storage.roots import Roots
+from headrace.bulk.storage.uris import join
 from headrace.contracts import HeadraceError, ModelDirectory, PackageError, Settings, StoreUnavailable
-from headrace.contracts.jobs import Ticket, score_queue
-from headrace.contracts.message import queue_name
+from headrace.contracts.jobs import STORE, ScoreSpec, Ticket, score_queue
 from headrace.contracts.package.manifest import MANIFEST, ModelPackage
 from headrace.contracts.settings import read_stack
 from headrace.queueing import connect_to, translate_errors
@@ -86,6 +88,27 @@ class Desk:
             )
         return package
 
+    def staged(self, job: JobRow) -> ScoreSpec:
+        """Return the spec of a job with each query staged as files, which is done now if it was not done before.
+
+        Rows are staged beside the outputs, where all workers see them; those of a job whose output is the store, in the
+        home of the local stack.
+        """
+        spec = job.spec
+        if not any(map(is_query, spec.inputs)):
+            return spec
+        base = str(self.settings.home.resolve() / "bulk-input") if spec.output == STORE else join(spec.output, "_input")
+        inputs = [
+            self._stage(uri, join(base, f"{job.id}-{number}")) if is_query(uri) else uri
+            for number, uri in enumerate(spec.inputs)
+        ]
+        return msgspec.structs.replace(spec, inputs=tuple(inputs))
+
+    def _stage(self, uri: str, folder: str) -> str:
+        storage = self.storages().of(folder)
+        with tempfile.TemporaryDirectory(prefix="headrace-query-") as scratch:
+            return stage(uri, self.settings.require_database_url(), storage, folder, Path(scratch))
+
     def wake_workers(self, load: Load) -> None:
         """Send the tickets that a model's queue lacks; what can't be sent now, the next sweep sends."""
         try:
@@ -97,10 +120,10 @@ class Desk:
             logger.info("bulk.tickets_not_sent model=%s error=%s", load.model, exc.message)
 
     def workers_of(self, model: str) -> int:
-        """Return how many workers serve a model, at least this one."""
+        """Return how many worker processes serve a model; 1 if the broker doesn't tell."""
         try:
             with translate_errors(), connect_to(self.settings) as client:
-                return max(_queue_of(client, model)[1], 1)
+                return _queue_of(client, model)[1]
         except HeadraceError:
             return 1
 
@@ -146,7 +169,7 @@ def _queue_of(client: redis.Redis, model: str) -> tuple[int, int]:
     keys = keys_of(client)
     with client.pipeline(transaction=False) as pipe:
         pipe.llen(keys.queue_list(score_queue(model), 0))
-        pipe.zcard(keys.consumers(queue_name(model)))
+        pipe.zcard(keys.consumers(score_queue(model)))
         waiting, workers = pipe.execute()
     return int(waiting), int(workers)
 

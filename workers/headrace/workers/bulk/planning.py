@@ -113,7 +113,7 @@ class Planning:
             total = found.bytes_total
             start = read_cursor(lease.cursor)
             known = _known_files(ledger, lease.job.id) if start.done else frozenset[str]()
-            planner = Planner(lease.job.spec, self._desk.storages().of, start, known)
+            planner = Planner(self._desk.staged(lease.job), self._desk.storages().of, start, known)
         pace = Pace(
             seconds_per_row=1 / lease.pace.rows_per_s if lease.pace.rows_per_s else policy.pace.seconds_per_row,
             seconds_per_byte=1 / lease.pace.bytes_per_s if lease.pace.bytes_per_s else 0.0,
@@ -140,7 +140,7 @@ class Planning:
 
     def _dry_run(self, job: JobRow) -> DryRun:
         storages = self._desk.storages()
-        found = survey(job.spec, storages.of)
+        found = survey(self._desk.staged(job), storages.of)
         package = self._desk.package_of(job)
         check_job(job, package, storages, found)
         if found.first is None:
@@ -157,7 +157,7 @@ class Planning:
         """Look at the input and the output of a job before anything is planned."""
         job, storages = lease.job, self._desk.storages()
         package = self._desk.package_of(job)
-        found = survey(job.spec, storages.of)
+        found = survey(self._desk.staged(job), storages.of)
         if not lease.cursor:
             if job.spec.output != STORE:
                 make_room(ledger, job, storages.of(job.spec.output))

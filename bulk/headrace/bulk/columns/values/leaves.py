@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from headrace.bulk.columns.findings import Findings
 from headrace.bulk.columns.nulls import NullPolicy, fill_value
 from headrace.bulk.columns.values.casts import cast
+from headrace.bulk.columns.values.narrowing import Cast
 from headrace.contracts.errors import quoted
 from headrace.contracts.package.signature import TensorSpec
-from headrace.contracts.tensors.datatypes import DTYPES, FLOATS
+from headrace.contracts.tensors.datatypes import FLOATS
 
 
 class LeafReader:
@@ -23,8 +24,12 @@ class LeafReader:
         """Raise ColumnMismatch when the policy's value is none of the input."""
         self._column = column
         self._spec = spec
-        self._dtype = DTYPES[spec.datatype]
+        self._nan_allowed = spec.allow_nan or spec.datatype not in FLOATS
         self.fill = fill_value(policy, spec.datatype, spec.name)
+
+    def all_good(self, found: Cast) -> bool:
+        """Return whether values may all be given to the model."""
+        return not found.bad.size and (self._nan_allowed or bool(_finite(found.values).all()))
 
     def read(
         self,
@@ -47,11 +52,10 @@ class LeafReader:
         where = _Owners(starts - first, counts, rows)
         if part.null_count:
             values = self._without_nulls(part, values, where, findings)
-        for index in found.bad.tolist():
-            for row, place in where.of(np.array([index])):
-                text = f"{quoted(part[index].as_py())} is no {self._spec.datatype}"
-                findings.refuse([row], "BadValue", f"{self._named(place, counts)}: {text}")
-        if not self._spec.allow_nan and self._spec.datatype in FLOATS:
+        for row, place, index in where.first(found.bad):
+            text = f"{quoted(part[index].as_py())} is no {self._spec.datatype}"
+            findings.refuse([row], "BadValue", f"{self._named(place, counts)}: {text}")
+        if not self._nan_allowed:
             self._check_finite(values, where, counts, findings)
         return values, first
 
@@ -61,17 +65,17 @@ class LeafReader:
             values = np.array(values)
             values[null] = self.fill
             return values
-        rows = np.array([row for row, _ in where.of(np.flatnonzero(null))], np.int64)
-        findings.nulls(np.unique(rows), f"column {self._column!r}")
+        rows = np.array([row for row, _, _ in where.first(np.flatnonzero(null))], np.int64)
+        findings.nulls(rows, f"column {self._column!r}")
         return values
 
     def _check_finite(
         self, values: NDArray[Any], where: _Owners, counts: NDArray[np.int64], findings: Findings
     ) -> None:
-        finite = np.isfinite(values if values.dtype.kind == "f" else values.astype(np.float32))
+        finite = _finite(values)
         if finite.all():
             return
-        for row, place in where.of(np.flatnonzero(~finite)):
+        for row, place, _ in where.first(np.flatnonzero(~finite)):
             message = f"{self._named(place, counts)} is NaN or infinite, which this model forbids"
             findings.refuse([row], "NotFinite", message)
 
@@ -79,6 +83,11 @@ class LeafReader:
         """Return the words for a value of a row."""
         scalar = not self._spec.shape or not len(counts)
         return f"column {self._column!r}" if scalar else f"column {self._column!r}, element {place}"
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    finite: NDArray[np.bool_] = np.isfinite(values if values.dtype.kind == "f" else values.astype(np.float32))
+    return finite
 
 
 class _Owners:
@@ -90,11 +99,18 @@ class _Owners:
         self._counts = counts
         self._rows = rows
 
-    def of(self, indexes: NDArray[np.int64]) -> list[tuple[int, int]]:
-        """Return (row in the table, place in the row) of values; those between rows belong to none."""
+    def first(self, indexes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
+        """Return (row in the table, place in the row, index) of the first value of each row; indexes are rising.
+
+        Values between rows belong to none.
+        """
+        if not len(indexes):
+            return []
         at = np.searchsorted(self._starts, indexes, "right") - 1
         # Of rows that start at one place all but the last are empty.
         place = indexes - self._starts[at]
         owned = (at >= 0) & (place < self._counts[at])
+        at, place, indexes = at[owned], place[owned], indexes[owned]
+        _, chosen = np.unique(at, return_index=True)
         rows = at if self._rows is None else self._rows[at]
-        return list(zip(rows[owned].tolist(), place[owned].tolist(), strict=True))
+        return list(zip(rows[chosen].tolist(), place[chosen].tolist(), indexes[chosen].tolist(), strict=True))

@@ -23,8 +23,8 @@ def part_format(spec: ScoreSpec) -> PartFormat:
 def open_part(kind: PartFormat, path: Path, schema: pa.Schema, metadata: Mapping[str, str] = {}) -> PartWriter:
     """Return a writer of rows of a schema to a local file. path: of the file once it is whole; its folder exists.
 
-    metadata: of a `PartIdentity`; Parquet keeps it, OpenAI's lines are made of its job and model (which are needed here,
-    not only when the part is closed), the other formats have no place.
+    metadata: of a `PartIdentity`; Parquet keeps it, OpenAI's lines are made of its job and model, so that they are
+    needed here and not only when the part is closed; the other formats have no place.
     Raises StorageUnavailable when the disk is full.
     """
     match kind:

@@ -24,7 +24,10 @@ def arrow_column(rows: NDArray[Any]) -> pa.Array:
     flat = rows.reshape(-1)
     if not flat.dtype.isnative:
         flat = flat.astype(flat.dtype.newbyteorder("="))
-    column = pa.array(flat, pa.binary()) if flat.dtype.kind == "S" else pa.array(flat)
+    if flat.dtype.kind in "SU":  # pyarrow would end strings at their first zero
+        column = pa.array(flat.tolist(), pa.binary() if flat.dtype.kind == "S" else pa.string())
+    else:
+        column = pa.array(flat)
     for axis in range(rows.ndim - 1, 0, -1):
         column = pa.FixedSizeListArray.from_arrays(column, rows.shape[axis])
     return column

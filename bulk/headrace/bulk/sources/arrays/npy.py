@@ -9,10 +9,9 @@ import pyarrow as pa
 
 from headrace.bulk.sources.arrays.columns import arrow_column, arrow_type
 from headrace.bulk.sources.arrays.layout import Layout, read_layout, read_rows
-from headrace.bulk.sources.base import RowBatch, Unit
+from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import project
 from headrace.bulk.sources.reading import numbered, readable, unreadable
-from headrace.bulk.storage.base import Storage
 from headrace.results_store.jobs.records import InputFile, Slice
 
 #: The name of the only column.
@@ -27,13 +26,13 @@ _WHAT: Final = "NumPy file"
 class Npy:
     """The source for `.npy`."""
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:
         """Return the type of the column: lists of fixed size for each axis behind the first."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             layout = _layout(file, raw)
             return pa.schema([(COLUMN, arrow_type(layout.dtype, layout.shape))])
 
-    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:
+    def units(self, file: InputFile, storage: Files) -> Iterator[Unit]:
         """Yield ranges of rows; only the header is read."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             layout = _layout(file, raw)
@@ -45,7 +44,7 @@ class Npy:
                 number=number, first_row=first, rows=rows, byte_start=begin, byte_stop=begin + size, size_bytes=size
             )
 
-    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+    def read(self, file: InputFile, part: Slice, storage: Files, columns: Sequence[str] | None) -> Iterator[RowBatch]:
         """Yield the rows of a slice; none before it is read."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             layout = _layout(file, raw)

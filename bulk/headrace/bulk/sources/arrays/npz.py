@@ -11,10 +11,9 @@ import pyarrow as pa
 
 from headrace.bulk.sources.arrays.columns import arrow_column, arrow_type
 from headrace.bulk.sources.arrays.layout import Layout, read_layout, read_rows
-from headrace.bulk.sources.base import RowBatch, Unit
+from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import project
 from headrace.bulk.sources.reading import numbered, readable, unreadable
-from headrace.bulk.storage.base import Storage
 from headrace.results_store.jobs.records import InputFile, Slice
 
 _WHAT: Final = "NumPy archive"
@@ -27,19 +26,19 @@ _SKIPPED_BYTES: Final = 1 << 20
 class Npz:
     """The source for `.npz`. Rows before a slice are unpacked and passed over, so an archive is one unit."""
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:
         """Return the names of the arrays and the types of their rows."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             return _schema(_layouts(file, raw))
 
-    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:
+    def units(self, file: InputFile, storage: Files) -> Iterator[Unit]:
         """Yield all rows; only headers are read."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             rows = _rows(_layouts(file, raw))
         if rows:
             yield Unit(number=0, first_row=0, rows=rows, size_bytes=file.size)
 
-    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+    def read(self, file: InputFile, part: Slice, storage: Files, columns: Sequence[str] | None) -> Iterator[RowBatch]:
         """Yield the rows of a slice."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             layouts = _layouts(file, raw)

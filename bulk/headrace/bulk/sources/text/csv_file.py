@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 import pyarrow as pa
 
-from headrace.bulk.sources.base import RowBatch, Unit
+from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import missing_column, refuse_duplicates
 from headrace.bulk.sources.reading import readable, unreadable, within
 from headrace.bulk.sources.text.blocks import blocks, compression_of
@@ -21,7 +21,6 @@ from headrace.bulk.sources.text.csv_cells import CellParser
 from headrace.bulk.sources.text.csv_rows import Header, parse_header, splitter
 from headrace.bulk.sources.text.pieces import MAX_ROW_BYTES, Cutter
 from headrace.bulk.sources.text.segments import segments
-from headrace.bulk.storage.base import Storage
 from headrace.results_store.jobs.records import InputFile, Slice
 
 _WHAT: Final = "CSV file"
@@ -35,13 +34,13 @@ class Csv:
         self._delimiter = delimiter
         self._limit = limit
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:
         """Return the names of the columns, all of them strings."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             header, _ = self._header(file, blocks(raw, file.uri))
         return pa.schema([(name, pa.string()) for name in header.names])
 
-    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:
+    def units(self, file: InputFile, storage: Files) -> Iterator[Unit]:
         """Yield segments of whole rows, in one pass over the file; a compressed file is one unit, which isn't read."""
         if compression_of(file.uri):
             yield Unit(number=0, first_row=0, rows=-1, size_bytes=file.size, first_line=0)
@@ -52,7 +51,7 @@ class Csv:
             cutter = Cutter(splitter(header.delimiter), 0, header.line, self._limit)
             yield from segments(cutter.pieces(itertools.chain([more], stream)), header.size)
 
-    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+    def read(self, file: InputFile, part: Slice, storage: Files, columns: Sequence[str] | None) -> Iterator[RowBatch]:
         """Yield the rows of a slice. A row with too few or too many fields, or that is not UTF-8, is bad."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             yield from within(part, self._rows(file, part, raw, columns))

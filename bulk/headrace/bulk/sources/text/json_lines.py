@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 import pyarrow as pa
 
-from headrace.bulk.sources.base import RowBatch, Unit
+from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import project
 from headrace.bulk.sources.reading import readable, unreadable, within
 from headrace.bulk.sources.text.blocks import blocks, compression_of
@@ -22,7 +22,6 @@ from headrace.bulk.sources.text.json_types import ANY_JSON, guess_schema, read_t
 from headrace.bulk.sources.text.openai_parser import SCHEMA, OpenAiParser
 from headrace.bulk.sources.text.pieces import MAX_ROW_BYTES, Cutter, split_lines
 from headrace.bulk.sources.text.segments import segments
-from headrace.bulk.storage.base import Storage
 from headrace.results_store.jobs.records import InputFile, Slice
 
 #: A guess looks at so much of the beginning of a file, and at less in the middle and at the end: numbers may all be 0
@@ -42,12 +41,12 @@ class JsonLines:
         self._types = types or pa.schema([])
         self._limit = limit
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:
         """Return names and types of the columns of a sample."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             return self._guess(file, raw)
 
-    def units(self, file: InputFile, storage: Storage) -> Iterator[Unit]:
+    def units(self, file: InputFile, storage: Files) -> Iterator[Unit]:
         """Yield segments of whole lines, in one pass over the file; a compressed file is one unit, which isn't read."""
         if compression_of(file.uri):
             yield Unit(number=0, first_row=0, rows=-1, size_bytes=file.size)
@@ -57,7 +56,7 @@ class JsonLines:
             cutter = Cutter(split_lines, limit=self._limit)
             yield from segments(cutter.pieces(blocks(raw, file.uri, start)), start)
 
-    def read(self, file: InputFile, part: Slice, storage: Storage, columns: Sequence[str] | None) -> Iterator[RowBatch]:
+    def read(self, file: InputFile, part: Slice, storage: Files, columns: Sequence[str] | None) -> Iterator[RowBatch]:
         """Yield the rows of a slice."""
         with readable(file, _WHAT), storage.open(file.uri, etag=file.etag) as raw:
             parser = self._parser(file, raw, columns)
@@ -133,7 +132,7 @@ def _without_bom(stream: Iterator[bytes]) -> Iterator[bytes]:
 class OpenAiBatch(JsonLines):
     """The source for OpenAI batch files: requests in JSON lines, whose `custom_id` is kept."""
 
-    def schema(self, file: InputFile, storage: Storage) -> pa.Schema:  # noqa: ARG002
+    def schema(self, file: InputFile, storage: Files) -> pa.Schema:  # noqa: ARG002
         """Return the columns that requests have."""
         return SCHEMA
 

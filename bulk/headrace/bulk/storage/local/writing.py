@@ -16,7 +16,7 @@ _NO_UNNAMED: Final = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 
 
 def link(source: str | Path, target: Path, *, folder: int | None = None) -> None:
-    """Give a file another name, which must be free. folder: any, for a source that is a link to be followed.
+    """Add another name to a file, which must be free. folder: any, for a source that is a link to be followed.
 
     Raises FileExistsError, and OSError with EOPNOTSUPP where the file system has no hard links.
     """

@@ -21,6 +21,8 @@ _GOING: Final = frozenset({JobState.PLANNING, JobState.RUNNING})
 
 def duration(seconds: float) -> str:
     """Return a time as people say it, with no more digits than matter."""
+    if seconds < 1:
+        return "under 1 s"
     whole = round(seconds)
     if whole < _MINUTE:
         return f"{whole} s"
@@ -65,6 +67,8 @@ def amount(progress: Progress) -> str:
 def progress_line(progress: Progress) -> str:
     """Return the progress in one line, without the job's name."""
     state = progress.job.state
+    if progress.job.options.dry_run:
+        return "scoring a sample" if state in _GOING else str(state)
     parts = [str(state), done(progress), amount(progress)]
     if progress.rows_per_s and state in _GOING:
         parts.append(f"{progress.rows_per_s:,.0f} rows/s")

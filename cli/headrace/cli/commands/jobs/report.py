@@ -100,13 +100,13 @@ def print_dry_run(found: DryRun, *, to_store: bool) -> None:
     total = "unknown" if found.total_rows < 0 else f"{found.total_rows:,} rows"
     size = "" if found.total_bytes < 0 else f", {sized(found.total_bytes)}"
     workers = f"{found.workers} worker process{'' if found.workers == 1 else 'es'}"
-    bad = f", {found.bad:,} of them bad" if found.bad else ""
+    bad = f", {found.bad:,} bad" if found.bad else ""
     print_fields(
         [
-            ("sample", f"{found.rows:,} rows{bad}, in {found.seconds:.2f} s"),
+            ("sample", f"{found.rows:,} rows scored{bad}, in {found.seconds:.2f} s"),
             ("input", f"{total}{size}"),
-            ("time", f"{span((found.seconds_low, found.seconds_high))} on {workers}"),
-            ("rows in Postgres" if to_store else "output", sized(found.output_bytes)),
+            ("time", _known(found.seconds_high, f"{span((found.seconds_low, found.seconds_high))} on {workers}")),
+            ("rows in Postgres" if to_store else "output", _known(found.output_bytes, sized(found.output_bytes))),
             ("memory", f"{sized(found.memory_bytes)} a worker process"),
             *(("problem", line) for line in found.problems),
         ]
@@ -116,6 +116,10 @@ def print_dry_run(found: DryRun, *, to_store: bool) -> None:
         heads = [f"{name} {found.columns.get(name, '')}".strip() for name in columns]
         print_table(heads, ([_short(row.get(name)) for name in columns] for row in found.preview), "")
     out().print(Text("nothing was written", style="dim"))
+
+
+def _known(figure: float, text: str) -> str:
+    return text if figure >= 0 else "unknown"
 
 
 def _short(value: object) -> str:

@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/bulk.py`: inputs, bare loops, rivals, and a stage on which headrace runs jobs."""

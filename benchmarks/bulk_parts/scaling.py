@@ -1,0 +1,71 @@
+"""(d) 1, 2, 4 and 8 worker processes on a model that takes a + b·rows seconds without using a processor."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+from benchmarks.bulk_parts.contest import say
+from benchmarks.bulk_parts.slope import write_model
+from benchmarks.bulk_parts.stage import Stage
+
+from headrace.producers import Client
+
+#: A run takes 20 ms and 1 ms a row.
+FIXED_S, ROW_S, BATCH_ROWS = 0.02, 0.001, 64
+
+#: Rows of a warm-up job for each process; such jobs are run until every process has had a shard.
+WARM_UP_ROWS = 4 * 16 * BATCH_ROWS
+MOST_WARM_UPS = 20
+
+WORKERS = "SELECT DISTINCT worker FROM headrace_job_shards WHERE worker <> ''"
+
+
+def numbers(folder: Path, rows: int) -> Path:
+    """Write a column of numbers."""
+    file = folder / f"numbers-{rows}.parquet"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"x": np.arange(rows, dtype=np.float32)}), file, row_group_size=16_384)
+    return file
+
+
+def warm_up(stage: Stage, client: Client, processes: int) -> None:
+    """Run jobs until each process has had a shard, so that all have loaded what they need."""
+    warm = numbers(stage.data, WARM_UP_ROWS * processes)
+    with psycopg.connect(stage.servers.database_url, autocommit=True) as store:
+        before = {name for (name,) in store.execute(WORKERS)}
+        for number in range(MOST_WARM_UPS):
+            stage.score(client, "slope", warm, f"warm-up-{processes}-{number}")
+            seen = {name for (name,) in store.execute(WORKERS)} - before
+            if len(seen) >= processes:
+                return
+            time.sleep(1.0)
+    raise SystemExit(f"only {len(seen)} of {processes} processes took part")
+
+
+def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure each number of processes; the ideal is that of the sleeps alone."""
+    source = numbers(stage.data, options.scaling_rows)
+    write_model(stage.models, "slope", stage.data / "counts", fixed_s=FIXED_S, row_s=ROW_S, max_rows=BATCH_ROWS)
+    ideal = BATCH_ROWS / (FIXED_S + ROW_S * BATCH_ROWS)
+    found: dict[str, Any] = {"ideal_rows_per_s": ideal, "processes": {}}
+    for processes in options.scaling:
+        with stage.worker(processes, **options.worker_env), stage.client() as client:
+            warm_up(stage, client, processes)
+            ran = stage.score(client, "slope", source, f"scaling-{processes}").figures()
+        found["processes"][processes] = ran
+        say(f"{processes} processes: {ran['rows_per_s']:,.0f} rows/s, ideal {processes * ideal:,.0f}")
+    first = found["processes"].get(1)
+    for processes, ran in found["processes"].items():
+        ran["of_ideal"] = ran["rows_per_s"] / (processes * ideal)
+        if first:
+            ran["speed_up"] = first["shards_s"] / ran["shards_s"]
+            ran["speed_up_all"] = first["all_s"] / ran["all_s"]
+    return found
