@@ -6,7 +6,7 @@ import math
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -16,7 +16,8 @@ from headrace.bulk.columns.output import OutputColumns
 from headrace.bulk.columns.preparation import make_preparation
 from headrace.bulk.shards.groups import group_rows_for
 from headrace.bulk.sinks.base import PartFormat, PartWriter
-from headrace.bulk.sinks.formats.opening import open_part
+from headrace.bulk.sinks.formats.openai import CUSTOM_ID
+from headrace.bulk.sinks.formats.opening import open_part, part_format
 from headrace.bulk.sinks.output.identity import PartIdentity
 from headrace.bulk.sinks.output.names import part_name
 from headrace.bulk.sinks.output.publication import PublishedPart, publish_part
@@ -35,6 +36,9 @@ from headrace.results_store.jobs.records import Claim, InputFile, JobRow, Slice
 #: Formats whose numbers have no types.
 JSON_FORMATS: Final = ("jsonl", "openai")
 
+#: The format of an OpenAI batch, whose requests are found again by their `custom_id`.
+OPENAI: Final = "openai"
+
 
 class OpenJob:
     """What all shards of a job have in common. For one thread at a time."""
@@ -44,6 +48,9 @@ class OpenJob:
 
         Raises ColumnMismatch, InputUnreadable and the errors of the storages.
         """
+        if first.format == OPENAI and CUSTOM_ID not in job.spec.keep:
+            spec = msgspec.structs.replace(job.spec, keep=(CUSTOM_ID, *job.spec.keep), input_format=OPENAI)
+            job = msgspec.structs.replace(job, spec=spec)
         self.job: Final = job
         self.package: Final = package
         self._storages: Final = storages
@@ -63,13 +70,18 @@ class OpenJob:
         spec, inputs = self.job.spec, self.package.manifest.inputs
         schema = schema_of(first, self._storages.of(first.uri), self._wanted)
         if first.format in JSON_FORMATS and all(each.datatype in FLOATS for each in inputs):
-            columns = make_preparation(self.package, spec, schema).columns
+            columns = make_preparation(self.package, spec, schema, read_bytes=self._read_bytes).columns
             return with_floats(schema, set(columns) - set(spec.keep))
         return schema
 
     def preparation(self) -> Preparation:
         """Return a preparation, for one thread."""
-        return make_preparation(self.package, self.job.spec, self.schema)
+        return make_preparation(self.package, self.job.spec, self.schema, read_bytes=self._read_bytes)
+
+    def _read_bytes(self, uri: str) -> bytes:
+        """Return the content of a file that a column names; only below the allowed roots."""
+        with self._storages.of(uri).open(uri) as file:
+            return file.read()
 
     @property
     def sorts(self) -> bool:
@@ -104,7 +116,7 @@ class OpenJob:
     @property
     def format(self) -> PartFormat:
         """The format of the parts."""
-        return cast("PartFormat", self.job.spec.format)
+        return part_format(self.job.spec)
 
     @property
     def output(self) -> Storage:
@@ -114,7 +126,8 @@ class OpenJob:
     def open_part(self, scratch: Path) -> PartWriter:
         """Return a writer of a part, in a file of its own in the scratch folder."""
         scratch.mkdir(parents=True, exist_ok=True)
-        return open_part(self.format, scratch / f"{uuid.uuid4().hex}.{self.format}", self.columns.schema)
+        named = {"headrace.job": str(self.job.id), "headrace.model": self.job.spec.model}
+        return open_part(self.format, scratch / f"{uuid.uuid4().hex}.{self.format}", self.columns.schema, named)
 
     def identity(self, claim: Claim, rows: tuple[int, int, int], stop: tuple[int, int]) -> PartIdentity:
         """Return what a part says of itself. rows: ok, bad and skipped. stop: file and row it doesn't account for."""

@@ -204,7 +204,7 @@ class ShardRun:
 
 
 def prepared_groups(plan: Plan, tally: Tally, size: Callable[[int], int]) -> Iterator[Group]:
-    """Yield the groups of a slice as they are read, and count the seconds of reading and preparing. size: of `gather`."""
+    """Yield the groups of a slice as they are read, and count the seconds that this takes. size: as of `gather`."""
     start = time.perf_counter()
     for raw in gather(plan.read(plan.part), size):
         read = time.perf_counter()

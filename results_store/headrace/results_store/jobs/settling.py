@@ -1,4 +1,4 @@
-"""What follows from the state of a job's shards, and how a job is stopped.
+"""The state of a job as it follows from that of its shards, and the stopping of a job.
 
 Locks are taken in this order, so that nobody waits in a circle: the row of the job, then rows of its shards, then its
 bad rows, then the counters of a worker. Whoever changes more than one shard holds the row of the job. What waits for

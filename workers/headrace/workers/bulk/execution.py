@@ -19,6 +19,10 @@ from headrace.workers.models.served_model import ServedModel
 #: While nothing else has come, batches follow each other for so long without a look at what else is to do.
 TURN_S: Final = 0.004
 
+#: The cost model learns from one batch in so much time: bulk batches are all alike, and learning from one takes as long
+#: as a tiny model's run of some rows.
+OBSERVED_EVERY_S: Final = 0.01
+
 
 class _Group:
     """One group on its way. at: the batch that is next; row: the first of its rows that has not run."""
@@ -29,6 +33,8 @@ class _Group:
         self.future: Future[list[Answer]] = Future()
         self.at = 0
         self.row = 0
+        self._counts = [served.model.input_axes.count(batch) for batch in batches] if batches else []
+        self._observed_at = 0.0
         self._answers: list[Answer] = []
         self._outputs: list[Tensors] = []
         self._seconds = 0.0
@@ -39,7 +45,7 @@ class _Group:
 
     def left(self) -> int:
         """Return how many rows of the next batch have not run."""
-        return self.served.model.input_axes.count(self.batches[self.at]) - self.row
+        return self._counts[self.at] - self.row
 
     def run(self, rows: int) -> None:
         """Run the next rows of the next batch."""
@@ -58,7 +64,9 @@ class _Group:
             self._end_batch(exc)
         else:
             seconds = time.perf_counter() - start
-            served.observe(rows, seconds)
+            if start >= self._observed_at + OBSERVED_EVERY_S:
+                self._observed_at = start
+                served.observe(rows, seconds)
             self._seconds += seconds
             self._outputs.append(outputs)
             self.row += rows
