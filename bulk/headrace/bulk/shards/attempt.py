@@ -25,8 +25,19 @@ from headrace.results_store.jobs.records import Claim, ShardResult, ShardSeconds
 class Attempt:
     """One attempt at one shard."""
 
-    def __init__(self, job: OpenJob, claim: Claim, inference: Inference, scratch: Path) -> None:
-        """scratch: a local folder for the part while it is written."""
+    def __init__(
+        self,
+        job: OpenJob,
+        claim: Claim,
+        inference: Inference,
+        scratch: Path,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        """scratch: a local folder for the part while it is written.
+
+        confirm: called just before the part is published; raises Dropped if the shard is somebody else's by now.
+        """
+        self._confirm: Final = confirm
         self._job: Final = job
         self._claim: Final = claim
         self._inference: Final = inference
@@ -110,6 +121,7 @@ class Attempt:
         stop = tally.next if result.rest is not None else (-1, -1)
         identity = self._job.identity(claim, (tally.ok, len(tally.bad), tally.skipped), stop)
         local = part.close(identity.metadata())
+        self._confirm()
         published = self._job.publish(claim, local, identity, tally.bad)
         return _adopting(published, claim, result)
 

@@ -16,7 +16,7 @@ from headrace.bulk.planning.survey import Survey, survey
 from headrace.bulk.shards.job import OpenJob
 from headrace.bulk.sinks.base import FinalizingLost
 from headrace.bulk.sinks.finishing.finalizer import Finalizer
-from headrace.bulk.sinks.finishing.outcome import outcome_of
+from headrace.bulk.sinks.finishing.outcome import check_rows, outcome_of
 from headrace.bulk.sinks.output.folder import check_output
 from headrace.bulk.storage.base import InputMissing
 from headrace.bulk.storage.opening import Storages
@@ -173,7 +173,7 @@ class Planning:
             return False
         state = lease.job.state if lease.job.state in ENDED else JobState.SUCCEEDED
         try:
-            etag = "" if lease.job.spec.output == STORE else self._finalize(ledger, lease)
+            etag = self._finalize(ledger, lease)
         except FinalizingLost:
             return True
         except HeadraceError as exc:
@@ -188,6 +188,9 @@ class Planning:
 
     def _finalize(self, ledger: Ledger, lease: Lease) -> str:
         outcome = outcome_of(ledger, lease, dt.datetime.now(dt.UTC))
+        if lease.job.spec.output == STORE:
+            check_rows(outcome)
+            return ""
         storage = self._desk.storages().of(lease.job.spec.output)
         self._desk.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="headrace-finish-", dir=self._desk.scratch) as scratch:

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 from typing import Final
 
 from headrace.bulk.shards.attempt import Attempt
-from headrace.bulk.shards.run import Dropped
+from headrace.bulk.shards.run import Directive, Dropped
 from headrace.bulk.sinks.output.names import below
 from headrace.contracts import HeadraceError
 from headrace.contracts.formatting import first_line
@@ -130,7 +130,7 @@ class Slots:
         try:
             job = opened.of(claim.job)
             inference = ShardInference(self._execution, self._loaded(claim))
-            attempt = Attempt(job, claim, inference, self._desk.scratch)
+            attempt = Attempt(job, claim, inference, self._desk.scratch, lambda: self._confirm(control, ledger))
             mark, rate = self._marking(claim, ledger), lambda: control.max_rows_per_s
             if job.to_store:
                 output = StoreOutput(job, claim, self._desk.worker)
@@ -161,6 +161,13 @@ class Slots:
         if failure is not None:
             raise failure
         return served
+
+    def _confirm(self, control: ShardControl, ledger: Ledger) -> None:
+        """Raise Dropped unless a shard is still this worker's, which may have been frozen for long."""
+        claim, lease_s = control.claim, self._desk.settings.lease_s
+        self._settle(lambda: control.obey(ledger.running.heartbeat(claim, lease_s, control.rows, control.wall_s)))
+        if control.directive() is Directive.DROP:
+            raise Dropped
 
     def _marking(self, claim: Claim, ledger: Ledger) -> Callable[[int, int], None]:
         def mark(start: int, stop: int) -> None:
