@@ -15,6 +15,7 @@ from headrace.contracts import HeadraceError
 from headrace.contracts.formatting import first_line
 from headrace.contracts.jobs import ENDED, STORE, JobProblem, shard_id
 from headrace.results_store import BatchRows
+from headrace.results_store.database.errors import StoreRejected
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import Claim, Part, ShardResult
 from headrace.runtimes.base import TransientFailure
@@ -23,7 +24,7 @@ from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.execution import BulkExecution, ShardInference
 from headrace.workers.bulk.opening import OpenJobs
 from headrace.workers.bulk.shown import Shown
-from headrace.workers.bulk.store_output import StoreOutput
+from headrace.workers.bulk.store_output import StoreOutput, without_refused
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.served_model import ServedModel
 from headrace.workers.models.table import ModelTable
@@ -183,16 +184,18 @@ class Slots:
         stored = False
         failure: HeadraceError | None = None
 
-        def complete() -> bool:
-            nonlocal stored, failure
+        def complete() -> None:
+            nonlocal stored, failure, result, predictions
             try:
                 stored = ledger.completions.complete(claim, result, predictions).stored
+            except StoreRejected as exc:
+                result, predictions = without_refused(result, predictions, exc)
+                complete()
             except HeadraceError as exc:
                 if exc.retriable:
                     raise
                 ledger.running.fail_job(claim, JobProblem.of(exc).text)
                 failure = exc
-            return True
 
         self._settle(complete)
         if not stored and failure is None:
