@@ -36,7 +36,7 @@ def install_job_points(trigger: Trigger) -> None:
     from headrace.results_store.jobs.planning import Plans
     from headrace.results_store.jobs.shards.claiming import Claims
     from headrace.results_store.jobs.shards.completing import Completions
-    from headrace.workers.bulk.execution import BulkExecution
+    from headrace.workers.bulk.shards.execution import BulkExecution
 
     passed = trigger.passed
     _around(Plans, "add_page", lambda *_: passed(POINTS[0]), lambda _: passed(POINTS[1]))

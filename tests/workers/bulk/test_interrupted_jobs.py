@@ -18,6 +18,7 @@ from celery import Celery
 from tests.eventually import eventually
 from tests.workers.bulk.gated_runtime import DEADLY
 from tests.workers.bulk.sites import (
+    output_of,
     END_S,
     Site,
     check_doubled,

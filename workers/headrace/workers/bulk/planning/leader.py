@@ -1,4 +1,4 @@
-"""Planning and finalizing: one worker at a time for each job, whoever looks first."""
+"""The leader: one worker at a time plans and finalizes a job, whoever looks first."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from headrace.contracts.package.manifest import ModelPackage
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.dry_run import dry_run
-from headrace.workers.bulk.execution import BulkExecution, ShardInference
-from headrace.workers.bulk.replacing import make_room
+from headrace.workers.bulk.planning.dry_run import dry_run
+from headrace.workers.bulk.planning.replacing import make_room
+from headrace.workers.bulk.shards.execution import BulkExecution, ShardInference
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.table import ModelTable
 from headrace.workers.process.fatal_thread import fatal_thread
@@ -55,7 +55,7 @@ LOOK_S: Final = 0.5
 DELAY_S: Final = 5.0
 
 
-class Planning:
+class Leader:
     """A thread that plans and finalizes jobs when it is this worker's turn."""
 
     def __init__(self, desk: Desk, models: ModelTable, execution: BulkExecution) -> None:

@@ -19,12 +19,12 @@ from headrace.results_store.database.errors import StoreRejected
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import Claim, Part, ShardResult
 from headrace.runtimes.base import TransientFailure
-from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.execution import BulkExecution, ShardInference
-from headrace.workers.bulk.opening import OpenJobs
+from headrace.workers.bulk.shards.control import ShardControl
+from headrace.workers.bulk.shards.execution import BulkExecution, ShardInference
+from headrace.workers.bulk.shards.opening import OpenJobs
+from headrace.workers.bulk.shards.store_output import StoreOutput, without_refused
 from headrace.workers.bulk.shown import Shown
-from headrace.workers.bulk.store_output import StoreOutput, without_refused
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.served_model import ServedModel
 from headrace.workers.models.table import ModelTable

@@ -13,7 +13,7 @@ from typing import Final
 from headrace.bulk.shards.inference import Answer
 from headrace.contracts import HeadraceError, Tensors
 from headrace.runtimes.base import OutOfMemory
-from headrace.workers.bulk.sizing import BulkSizing
+from headrace.workers.bulk.shards.sizing import BulkSizing
 from headrace.workers.models.served_model import ServedModel
 
 #: While nothing else has come, batches follow each other for so long without a look at what else is to do.
