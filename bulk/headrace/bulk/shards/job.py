@@ -41,7 +41,7 @@ OPENAI: Final = "openai"
 
 
 class OpenJob:
-    """What all shards of a job have in common. For one thread at a time."""
+    """The parts that all shards of a job share. For one thread at a time."""
 
     def __init__(self, job: JobRow, package: ModelPackage, storages: Storages, first: InputFile) -> None:
         """first: the job's first input file, whose columns decide on the types of all.

@@ -44,7 +44,7 @@ class ShardControl:
         return self._told
 
     def progress(self, rows: int) -> None:
-        """Take note that so many rows are done."""
+        """Take note of how many rows are done."""
         self.rows = rows
 
     @property
