@@ -16,7 +16,7 @@ import redis
 from tests.producers.jobs.player import CHECKSUM, MODEL, ROWS, Player, announce, served
 
 from headrace.contracts import Settings
-from headrace.contracts.errors import ConfigurationError, SignatureMismatch, UnknownModel
+from headrace.contracts.errors import ConfigurationError, HeadraceError, SignatureMismatch, UnknownModel
 from headrace.contracts.jobs import DryRun, JobProblem, JobState
 from headrace.contracts.tickets import decode_ticket
 from headrace.producers import AsyncClient, Client, JobCancelled, JobFailed, JobMoved, JobTimeout
@@ -57,6 +57,7 @@ def test_a_job_is_watched_to_its_end(scorer: Client, player: Player) -> None:
     assert (done.rows_ok, done.rows_bad) == (2 * ROWS - 2, 2)
     assert [row.row for row in job.errors()] == [3, ROWS + 3]
     assert len(job.errors(limit=1)) == 1
+    assert job.files([0, 7]) == {0: "/in/a.parquet"}
 
 
 def test_the_same_call_again_is_the_same_job(scorer: Client, player: Player) -> None:
@@ -278,3 +279,11 @@ def test_the_version_of_workers_that_take_bulk_jobs_counts(
         bulk.queues.serve({f"infer.{MODEL}": served("3"), f"score.{MODEL}": served("3")})
         job = client.score(MODEL, "b.parquet", "out-b")
         assert (job.version, job.is_served()) == ("3", True)
+
+
+def test_a_store_without_the_tables_of_jobs_names_the_command_that_makes_them(
+    broker_url: str, database_url: str, serving_worker: ClaimingConsumer, tmp_path: Path
+) -> None:
+    settings = Settings(broker_url=broker_url, database_url=database_url, models=tmp_path)
+    with Client(settings) as client, pytest.raises(HeadraceError, match="headrace store migrate"):
+        client.score(MODEL, "a.parquet", "out")

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -144,6 +144,12 @@ class JobDesk:
         """Return bad rows in the order of the input."""
         with self._ledger() as ledger:
             return ledger.finishes.errors(job_id, most=limit)
+
+    def files(self, job_id: uuid.UUID, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the URIs of input files by their numbers."""
+        with self._ledger() as ledger:
+            found = [file for number in set(numbers) for file in ledger.jobs.files(job_id, number - 1, 1)]
+        return {file.file_no: file.uri for file in found}
 
     def sample(self, job_id: uuid.UUID) -> DryRun | None:
         """Return what a dry run found; None while it runs."""

@@ -56,10 +56,11 @@ def show(
     with _job(job) as found:
         progress = found.progress()
         bad = found.errors(errors) if errors else []
+        files = found.files(row.file_no for row in bad)
     if as_json:
-        print_json({**msgspec.to_builtins(progress), "errors": [_error(one) for one in bad]})
+        print_json({**msgspec.to_builtins(progress), "errors": [_error(one, files) for one in bad]})
     else:
-        print_job(progress, bad)
+        print_job(progress, bad, files)
 
 
 @app.command()
@@ -131,9 +132,10 @@ def _job(reference: str) -> Iterator[Job]:
         yield Job(desk, desk.find(reference))
 
 
-def _error(one: JobError) -> dict[str, Any]:
-    """Return a bad row for programs; its input as text where it is text."""
+def _error(one: JobError, files: dict[int, str]) -> dict[str, Any]:
+    """Return a bad row for programs; its input as text where it is text. files: URIs by their numbers."""
     plain: dict[str, Any] = msgspec.structs.asdict(one)
+    plain["file"] = files.get(one.file_no, "")
     plain["input"] = one.input.decode("utf-8", "replace")
     return plain
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
@@ -53,8 +54,8 @@ def print_jobs(found: Sequence[Progress]) -> None:
     print_table(columns, rows, "no jobs; `headrace score MODEL INPUT` starts one")
 
 
-def print_job(progress: Progress, bad: Sequence[JobError]) -> None:
-    """Print all about one job."""
+def print_job(progress: Progress, bad: Sequence[JobError], files: Mapping[int, str]) -> None:
+    """Print all about one job. files: URIs of the files of bad rows, by their numbers."""
     job = progress.job
     fields: list[tuple[str, object]] = [
         ("job", job.id),
@@ -78,7 +79,7 @@ def print_job(progress: Progress, bad: Sequence[JobError]) -> None:
     if progress.workers:
         print_table(_WORKER_COLUMNS, map(_worker_row, progress.workers), "")
     if bad:
-        print_table(("file", "row", "line", "stage", "type", "message"), map(_bad_row, bad), "")
+        print_table(("file", "row", "line", "stage", "type", "message"), (_bad_row(row, files) for row in bad), "")
 
 
 def _shards(progress: Progress) -> str:
@@ -91,8 +92,9 @@ def _worker_row(one: WorkerSeconds) -> tuple[object, ...]:
     return (one.worker, one.running, one.shards, rows, sized(one.bytes_read), *seconds)
 
 
-def _bad_row(one: JobError) -> tuple[object, ...]:
-    return (one.file_no, one.row, one.line or None, one.stage, one.type, one.message)
+def _bad_row(one: JobError, files: Mapping[int, str]) -> tuple[object, ...]:
+    name = posixpath.basename(files.get(one.file_no, "")) or one.file_no
+    return (name, one.row, one.line or None, one.stage, one.type, one.message)
 
 
 def print_dry_run(found: DryRun, *, to_store: bool) -> None:
