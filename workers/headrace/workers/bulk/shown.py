@@ -1,4 +1,4 @@
-"""The view that Flower gets of bulk jobs: each attempt at a shard as a task, under the id by which it can be revoked."""
+"""The view that Flower gets of bulk jobs: each attempt at a shard is a task, whose id can be revoked."""
 
 from __future__ import annotations
 
