@@ -1,7 +1,7 @@
 """A client process: starts one job after the other and waits for its end; may be killed, and goes on where it was.
 
-`python -m tests.chaos.jobs.client INDEX CLIENTS SEED FOLDER`. Ends when standard input says `enough`, after the job that it waits
-for. Jobs are written down in `FOLDER/jobs-INDEX` when they have ended: number, id, state.
+`python -m tests.chaos.jobs.client INDEX CLIENTS SEED FOLDER`. Ends when standard input says `enough`, after the job that
+it waits for. Jobs are written down in `FOLDER/jobs-INDEX` when they have ended: number, id, state.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -132,10 +133,17 @@ KINDS: Final[tuple[Callable[[random.Random, Path, Ids], Wanted], ...]] = (_many,
 
 
 def make_input(folder: Path, seed: int, number: int) -> Wanted:
-    """Write the input of the job of this number; the same again for the same arguments."""
+    """Write the input of the job of this number, whole or not at all, unless it is there; its content never changes."""
     rng = random.Random(f"{seed}/{number}")
     make = KINDS[number % len(KINDS)]
-    return make(rng, folder / f"in-{number:04}", Ids(number))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as making:
+        wanted = make(rng, Path(making) / f"in-{number:04}", Ids(number))
+        target = folder / wanted.source.name
+        if not target.exists():
+            wanted.source.rename(target)
+    wanted.source = target
+    return wanted
 
 
 def read_output(wanted: Wanted, folder: Path) -> tuple[Counter[tuple[int, int]], list[Row], dict[str, Any]]:

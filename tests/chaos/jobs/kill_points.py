@@ -26,6 +26,9 @@ POINTS: Final = (
     "_SUCCESS written, not committed",
 )
 
+#: These are passed many times in a job, the others once or a few times.
+OFTEN: Final = ("shard claimed", "before a batch", "part published, not committed", "shard committed")
+
 
 def install_job_points(trigger: Trigger) -> None:
     """Wrap the product's functions at the seams."""

@@ -23,7 +23,7 @@ from tests.chaos.faults.injector import Injector
 from tests.chaos.jobs.check import judge_job, judge_ledger
 from tests.chaos.jobs.clients import JobClient
 from tests.chaos.jobs.inputs import make_input
-from tests.chaos.jobs.kill_points import POINTS, SWITCH
+from tests.chaos.jobs.kill_points import OFTEN, POINTS, SWITCH
 from tests.chaos.schedule import Fault, Kind
 
 #: Faults and how often each is chosen.
@@ -86,7 +86,7 @@ def make_faults(seed: int, count: int, workers: int) -> list[Fault]:
         if kind is Kind.KILL_AT and not points:
             points = rng.sample(POINTS, len(POINTS))
         point = points.pop() if kind is Kind.KILL_AT else ""
-        nth = rng.randint(1, MAX_NTH) if point else 0
+        nth = rng.randint(1, MAX_NTH if point in OFTEN else 1) if point else 0
         found.append(Fault(at, kind, rng.randrange(workers), point, nth, rng.random()))
     return found
 
@@ -159,7 +159,6 @@ class JobRun:
     def _judge(self) -> None:
         folder = self._cluster.folder / "jobs"
         scrap = self._cluster.folder / "again"
-        scrap.mkdir()
         for number, identity, state in self._ended():
             wanted = make_input(scrap, self._options.seed, number)
             self.jobs[f"{wanted.kind}: {state}"] += 1

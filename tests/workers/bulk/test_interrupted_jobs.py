@@ -218,8 +218,9 @@ def test_a_revoked_shard_is_cancelled_alone_and_the_same_call_runs_it(site, clie
         job = submitted(site, client, 1_000)
         eventually(lambda: any(state == 1 for (state,) in shards(site, job, "state")), 30, "a shard that runs")
         running = next(at for at, (state,) in enumerate(shards(site, job, "state")) if state == 1)
-        app.control.revoke(str(shard_id(job.id, running, 1)))
-        time.sleep(0.5)
+        identity = str(shard_id(job.id, running, 1))
+        app.control.revoke(identity)
+        eventually(lambda: f"revoked: {identity}" in site.log(), 30, "the revocation")
         site.let_go()
         with pytest.raises(JobFailed, match=r"revoked|cancelled|dropped"):
             job.wait(END_S)
@@ -294,8 +295,8 @@ def test_a_frozen_worker_that_wakes_up_changes_nothing(site, client):
 
 
 def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client):
-    """The worker may write no file of more than 3 MB, as if the disk were full; then another one goes on."""
-    rows = 2_000
+    """The worker may write no file of more than 2 MB, as if the disk were full; then another one goes on."""
+    rows = 900  # few enough that they are one shard
     noise = np.random.default_rng(1).bytes(rows * 4_000)
     table = pa.table(
         {
@@ -307,10 +308,11 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
     source = site.new(".parquet")
     pq.write_table(table, source)
     with site.worker() as worker:
+        eventually(lambda: " ready." in site.log(), 60, "a worker")
         limit = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (3_000_000, limit[1]))
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (2_000_000, limit[1]))
         job = client.score("gated", source, site.new(), keep=["id", "more"])
-        eventually(lambda: "full" in site.log() or "large" in site.log(), 60, "a word about the disk")
+        eventually(lambda: "is full" in site.log(), 60, "a word about the disk")
         assert job.status() in {"planning", "running"}
         assert parts_of(job) == []
         assert worker.poll() is None
