@@ -18,12 +18,12 @@ from celery import Celery
 from tests.eventually import eventually
 from tests.workers.bulk.gated_runtime import DEADLY
 from tests.workers.bulk.sites import (
-    output_of,
     END_S,
     Site,
     check_doubled,
     errors_of,
     is_finished,
+    output_of,
     parts_of,
 )
 

@@ -29,7 +29,7 @@ from headrace.bulk.storage.base import Storage
 from headrace.bulk.storage.opening import Storages
 from headrace.contracts.jobs import STORE
 from headrace.contracts.package.manifest import ModelPackage
-from headrace.contracts.tensors.datatypes import FLOATS, dtype_of
+from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store.jobs.records import BadRow, Claim, InputFile, JobRow, Slice
 
@@ -66,13 +66,13 @@ class OpenJob:
         self.preparation()
 
     def _schema(self, first: InputFile) -> pa.Schema:
-        """Return the columns of the first file; integers of JSON may be any numbers where the model takes such."""
-        spec, inputs = self.job.spec, self.package.manifest.inputs
+        """Return the columns of the first file; numbers of JSON are real ones where the model takes such."""
         schema = schema_of(first, self._storages.of(first.uri), self._wanted)
-        if first.format in JSON_FORMATS and all(each.datatype in FLOATS for each in inputs):
-            columns = make_preparation(self.package, spec, schema, read_bytes=self._read_bytes).columns
-            return with_floats(schema, set(columns) - set(spec.keep))
-        return schema
+        if first.format not in JSON_FORMATS:
+            return schema
+        spec = self.job.spec
+        floats = make_preparation(self.package, spec, schema, read_bytes=self._read_bytes).float_columns
+        return with_floats(schema, set(floats) - set(spec.keep))
 
     def preparation(self) -> Preparation:
         """Return a preparation, for one thread."""
