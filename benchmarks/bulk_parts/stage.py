@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 import psycopg
+from benchmarks.bulk_parts.slope import write_entry_point
 from benchmarks.online_parts.processes import end
 from benchmarks.online_parts.servers import HEADRACE_BROKER, Servers, started
-from benchmarks.bulk_parts.slope import write_entry_point
 
 from headrace.producers import Client
 from headrace.results_store import migrate

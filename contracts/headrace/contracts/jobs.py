@@ -46,7 +46,7 @@ ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLE
 
 
 class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The computation of a job: two jobs of one `key` are the same job.
+    """The definition of what a job computes. Two jobs of one `key` are the same job.
 
     inputs: URIs of files, folders and globs; local ones are absolute paths. `sql:QUERY` is a query on the store's
     database. output: URI of a folder, or `STORE`. mapping: column → input of the model, where the names differ.

@@ -151,8 +151,8 @@ class Settings(BaseSettings):
     )
     serve: Literal["all", "online", "bulk"] = Field(
         "all",
-        description="What a worker serves: `online` requests, `bulk` jobs, or both. Workers of their own for bulk jobs, "
-        "under `nice`, leave online requests alone at the price of a second copy of each model.",
+        description="What a worker serves: `online` requests, `bulk` jobs, or both. Workers of their own for bulk "
+        "jobs, under `nice`, leave online requests alone at the price of a second copy of each model.",
     )
     bulk_roots: str = Field(
         "",

@@ -155,6 +155,11 @@ def test_a_type_that_does_not_fit_is_refused_before_any_row(kind: pa.DataType, m
     assert refusal(schema(image=kind), DIGITS).startswith(message)
 
 
+def test_a_number_is_no_tensor_whose_sizes_vary() -> None:
+    assert "is wanted" in refusal(schema(x=pa.float32()), tensor(shape=(-1, -1)))
+    assert "is wanted" in refusal(schema(x=pa.list_(pa.float32())), tensor(shape=(-1, -1)))
+
+
 def test_times_are_refused_with_advice() -> None:
     for kind in (pa.timestamp("us"), pa.date32(), pa.duration("s")):
         assert "make numbers of its times first, such as seconds" in refusal(schema(x=kind), tensor())

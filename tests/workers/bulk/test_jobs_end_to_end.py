@@ -13,7 +13,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from tests.workers.bulk.sites import END_S, Site, check_doubled, errors_of, is_finished, manifest_of, output_of, parts_of
+from tests.workers.bulk.sites import (
+    END_S,
+    Site,
+    check_doubled,
+    errors_of,
+    is_finished,
+    manifest_of,
+    output_of,
+    parts_of,
+)
 
 from headrace.producers import Client
 from headrace.producers.jobs.errors import JobFailed
@@ -109,7 +118,7 @@ def test_an_empty_folder_says_so_within_seconds(site, client):
     folder = site.new()
     folder.mkdir()
     job = client.score("affine", folder, site.new())
-    with pytest.raises(JobFailed, match="no file|no input|empty|nothing"):
+    with pytest.raises(JobFailed, match=r"no file|no input|empty|nothing"):
         job.wait(END_S)
 
 
@@ -127,7 +136,9 @@ def test_bad_rows_are_listed_with_their_reason_and_affect_no_neighbour(site, cli
     bad = {each["row"]: each for each in errors_of(job)}
     assert sorted(bad) == [7, 100, 101, 102, 255]
     assert {each["file"] for each in bad.values()} == {str(source)}
-    assert all(each["stage"] in {"read", "decode", "prepare"} and each["type"] and each["message"] for each in bad.values())
+    assert all(
+        each["stage"] in {"read", "decode", "prepare"} and each["type"] and each["message"] for each in bad.values()
+    )
     assert json.loads(bad[101]["input"])["id"] == 101
     assert output_of(job)["id"].to_pylist() == [at for at in range(300) if at not in bad]
     assert (progress.rows_ok, progress.rows_bad) == (295, 5)
@@ -217,7 +228,7 @@ def test_an_output_that_holds_something_else_is_refused(site, client):
     target.mkdir()
     (target / "precious.csv").write_text("a\n")
     job = client.score("gated", site.rows(10), target)
-    with pytest.raises(JobFailed, match="precious.csv"):
+    with pytest.raises(JobFailed, match=r"precious\.csv"):
         job.wait(END_S)
     assert [path.name for path in target.iterdir()] == ["precious.csv"]
 

@@ -40,7 +40,8 @@ class OutputColumns:
     def __init__(self, manifest: Manifest, spec: ScoreSpec, schema: pa.Schema) -> None:
         """schema: of the input. Raises ColumnMismatch for kept columns that it has not, or that clash with outputs."""
         self._outputs: Final = manifest.signature.outputs
-        self._labels: Final = pa.array(manifest.labels, pa.string())
+        # Given a list, pyarrow asks pandas first, which takes half a second to import where it is installed.
+        self._labels: Final = pa.array(np.array(manifest.labels, dtype=object), pa.string())
         self._classes: Final = _class_output(manifest)
         self._kept: Final = tuple(dict.fromkeys(spec.keep))
         names = {output.name for output in self._outputs}

@@ -39,6 +39,14 @@ def group_size(suspect: Span | None, group_rows: int) -> Callable[[int], int]:
     return size
 
 
+def marked(suspect: Span | None, start: int, stop: int) -> Span:
+    """Return what is marked while a group runs: more than a single row, unless that row was suspect before."""
+    if suspect == (start, start + 1):
+        return start, start
+    was_suspect = suspect is not None and suspect[0] <= start < suspect[1]
+    return start, stop if was_suspect else max(stop, start + 2)
+
+
 class CarefulRun:
     """Runs a shard once, carefully."""
 
@@ -62,7 +70,7 @@ class CarefulRun:
             stop = start + size(start)
             is_poison = suspect == (start, start)
             if not is_poison:
-                self._mark(start, start if suspect == (start, start + 1) else stop)
+                self._mark(*marked(suspect, start, stop))
             try:
                 raw = next(raws, None)
                 if raw is None:

@@ -29,9 +29,9 @@ from headrace.bulk.storage.base import Storage
 from headrace.bulk.storage.opening import Storages
 from headrace.contracts.jobs import STORE
 from headrace.contracts.package.manifest import ModelPackage
-from headrace.contracts.tensors.datatypes import FLOATS, dtype_of
+from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.results_store.jobs.records import Claim, InputFile, JobRow, Slice
+from headrace.results_store.jobs.records import BadRow, Claim, InputFile, JobRow, Slice
 
 #: Formats whose numbers have no types.
 JSON_FORMATS: Final = ("jsonl", "openai")
@@ -41,7 +41,7 @@ OPENAI: Final = "openai"
 
 
 class OpenJob:
-    """What all shards of a job have in common. For one thread at a time."""
+    """The parts that all shards of a job share. For one thread at a time."""
 
     def __init__(self, job: JobRow, package: ModelPackage, storages: Storages, first: InputFile) -> None:
         """first: the job's first input file, whose columns decide on the types of all.
@@ -66,13 +66,13 @@ class OpenJob:
         self.preparation()
 
     def _schema(self, first: InputFile) -> pa.Schema:
-        """Return the columns of the first file; integers of JSON may be any numbers where the model takes such."""
-        spec, inputs = self.job.spec, self.package.manifest.inputs
+        """Return the columns of the first file; numbers of JSON are real ones where the model takes such."""
         schema = schema_of(first, self._storages.of(first.uri), self._wanted)
-        if first.format in JSON_FORMATS and all(each.datatype in FLOATS for each in inputs):
-            columns = make_preparation(self.package, spec, schema, read_bytes=self._read_bytes).columns
-            return with_floats(schema, set(columns) - set(spec.keep))
-        return schema
+        if first.format not in JSON_FORMATS:
+            return schema
+        spec = self.job.spec
+        floats = make_preparation(self.package, spec, schema, read_bytes=self._read_bytes).float_columns
+        return with_floats(schema, set(floats) - set(spec.keep))
 
     def preparation(self) -> Preparation:
         """Return a preparation, for one thread."""
@@ -149,7 +149,7 @@ class OpenJob:
             sha256=job.package_sha256,
         )
 
-    def publish(self, claim: Claim, local: Path, identity: PartIdentity) -> PublishedPart:
-        """Publish a part of a shard, or adopt that of an earlier attempt."""
+    def publish(self, claim: Claim, local: Path, identity: PartIdentity, bad: Sequence[BadRow] = ()) -> PublishedPart:
+        """Publish a part of a shard, or adopt that of an earlier attempt. bad: the bad rows of this one."""
         name = part_name(claim.slice, self.format, claim.retry)
-        return publish_part(self.output, local, self.job.spec.output, name, identity)
+        return publish_part(self.output, local, self.job.spec.output, name, identity, bad)

@@ -29,7 +29,7 @@ AHEAD: Final = 2
 
 
 class Directive(Enum):
-    """What a shard is told. STOP: publish what is done, the rest becomes a shard of its own. DROP: publish nothing."""
+    """The orders to a shard. STOP: publish what is done, the rest becomes a shard of its own. DROP: publish nothing."""
 
     GO = "go"
     STOP = "stop"
@@ -48,7 +48,7 @@ class Control(Protocol):
         ...
 
     def progress(self, rows: int) -> None:
-        """Take note that so many rows of the shard are done."""
+        """Take note of how many rows of the shard are done."""
         ...
 
 
@@ -85,7 +85,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tally(msgspec.Struct, kw_only=True):
-    """What came of a shard so far.
+    """The outcome of a shard so far.
 
     rows: all that are done, by position. next: file and row at which the slice goes on.
     """

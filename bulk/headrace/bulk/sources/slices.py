@@ -95,6 +95,15 @@ def schema_of(file: InputFile, storage: Files, wanted: Wanted = Wanted()) -> pa.
     return partitions_of(file.uri, wanted.folders).add_to_schema(schema, file.uri)
 
 
+def count_rows(file: InputFile, storage: Files, at_most: int) -> int:
+    """Return how many rows a file has, bad ones included, or `at_most` if it has more; it is read for that.
+
+    For files whose units don't tell, where a limit must be kept.
+    """
+    batches = source_of(file.uri, file.format).read(file, Slice(file_no=file.file_no, rows=at_most), storage, None)
+    return sum(len(batch.rows) + len(batch.bad) for batch in batches) if at_most > 0 else 0
+
+
 def _read_file(file: InputFile, part: Slice, storage: Files, wanted: Wanted) -> Iterator[RowBatch]:
     partitions = partitions_of(file.uri, wanted.folders)
     source = source_of(file.uri, file.format, partitions.left_of_schema(wanted.schema))

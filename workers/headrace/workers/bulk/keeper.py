@@ -7,9 +7,9 @@ from functools import partial
 from typing import Final
 
 from headrace.results_store.jobs.ledger import Ledger
-from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.slots import Slots
+from headrace.workers.bulk.shards.control import ShardControl
+from headrace.workers.bulk.shards.slots import Slots
 from headrace.workers.process.fatal_thread import fatal_thread
 
 #: Heartbeats in a lease: two may fail, and the shard is still this worker's.

@@ -57,9 +57,7 @@ class ColumnFeed:
         if not is_text(array.type) or (self._spec.datatype == "BYTES" and not self._spec.shape):
             return array
         array = without_empty(array)
-        # A list of one may be written without brackets.
-        least = math.prod(self._spec.shape) != 1
-        depth = min(max(_brackets(array), least), len(self._spec.shape))
+        depth = self._json_depth(array)
         if not depth:
             return array
         lists, bad = parse_lists(array, self._spec.datatype, depth)
@@ -68,6 +66,16 @@ class ColumnFeed:
             message = f"column {self._column!r}: {text} is no JSON list of {self._spec.datatype}"
             findings.refuse([at], "BadValue", message)
         return lists
+
+    def _json_depth(self, cells: pa.Array) -> int:
+        """Return how deep the JSON lists are nested that cells must hold; 0: they hold numbers."""
+        shape = self._spec.shape
+        if shape.count(-1) > 1:
+            # The sizes of a flat list are unknown.
+            return len(shape)
+        # A list of one may be written without brackets.
+        least = any(size != 1 for size in shape)
+        return min(max(_brackets(cells), least), len(shape))
 
     def _whole(self, array: pa.Array) -> NDArray[Any] | None:
         """Return all rows of a column of numbers or fixed-size lists, if no row needs a look of its own."""

@@ -13,7 +13,7 @@ from typing import Final
 from headrace.bulk.shards.inference import Answer
 from headrace.contracts import HeadraceError, Tensors
 from headrace.runtimes.base import OutOfMemory
-from headrace.workers.bulk.sizing import BulkSizing
+from headrace.workers.bulk.shards.sizing import BulkSizing
 from headrace.workers.models.served_model import ServedModel
 
 #: While nothing else has come, batches follow each other for so long without a look at what else is to do.
@@ -105,10 +105,8 @@ class BulkExecution:
         elif self._closed.is_set():
             group.future.cancel()
         else:
-            was_empty = not self._groups
             self._groups.append(group)
-            if was_empty:
-                self._wake()
+            self._wake()
             if self._closed.is_set():
                 group.future.cancel()
         return group.future
@@ -120,15 +118,17 @@ class BulkExecution:
 
     def take(self, now: float) -> BulkBatch | None:
         """Return the next batch, as large as online requests allow; drops groups that were cancelled."""
+        group = self._first()
+        return None if group is None else BulkBatch(self, group, self._rows_of(group, now))
+
+    def _first(self) -> _Group | None:
         while self._groups and self._groups[0].future.cancelled():
             self._groups.popleft()
-        if not self.ready:
-            return None
-        group = self._groups[0]
+        return self._groups[0] if self.ready else None
+
+    def _rows_of(self, group: _Group, now: float) -> int:
         served = group.served
-        most = served.batcher.max_rows
-        rows = min(self._sizing.rows(now, served.cost.predict, most), group.left())
-        return BulkBatch(self, group, rows)
+        return min(self._sizing.rows(now, served.cost.predict, served.batcher.max_rows), group.left())
 
     def online(self, now: float, seconds: float) -> None:
         """Take note of an online batch that has ended."""
@@ -144,10 +144,10 @@ class BulkExecution:
             now = time.monotonic()
             if now >= ends_at or self._arrived():
                 return
-            following = self.take(now)
+            following = self._first()
             if following is None:
                 return
-            group, rows = following.group, following.rows
+            group, rows = following, self._rows_of(following, now)
 
     def close(self) -> None:
         """Cancel what has not ended; the batch that runs goes on. Any thread."""
