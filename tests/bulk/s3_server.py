@@ -160,7 +160,7 @@ class S3Server:
         command += [
             "-s3.autoCreateBucket=false",
             "-master.volumeSizeLimitMB=64",
-            "-volume.max=100",
+            "-volume.max=10000",
             "-volume.preStopSeconds=0",
             "-master.peers=none",
         ]
