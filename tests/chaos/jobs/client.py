@@ -1,7 +1,7 @@
 """A client process: starts one job after the other and waits for its end; may be killed, and goes on where it was.
 
-`python -m tests.chaos.jobs.client INDEX CLIENTS SEED FOLDER`. Ends when standard input says `enough`, after the job that
-it waits for. Jobs are written down in `FOLDER/jobs-INDEX` when they have ended: number, id, state.
+`python -m tests.chaos.jobs.client INDEX CLIENTS SEED FOLDER`. Ends when standard input says `enough`, after the job
+that it waits for. Jobs are written down in `FOLDER/jobs-INDEX` when they have ended: number, id, state.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.jobs.inputs import ROWS_PER_S, make_input
+from tests.chaos.jobs.inputs import OUTPUTS, ROWS_PER_S, make_input, output_of
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, StoreUnavailable, UnknownModel
 from headrace.producers import Client
@@ -40,7 +40,7 @@ def main(index: int, clients: int, seed: int, folder: Path) -> None:
 def run_job(client: Client, folder: Path, seed: int, number: int) -> tuple[str, str]:
     """Start a job, or attach to it, and wait for its end; return its id and state."""
     wanted = make_input(folder, seed, number)
-    output = folder / f"out-{number:04}"
+    output = output_of(folder, os.environ.get(OUTPUTS, ""), number)
     while True:
         try:
             job = client.score(

@@ -16,6 +16,9 @@ from tests.chaos.models import AFFINE, PICKY, answer_to
 #: Most rows a second of a job, so that it lasts for some seconds and is met by faults.
 ROWS_PER_S: Final = 2_500.0
 
+#: Set in the environment of clients when outputs may go to a bucket: its URI.
+OUTPUTS: Final = "HEADRACE_CHAOS_BUCKET"
+
 Row = tuple[str, int]
 
 
@@ -144,6 +147,12 @@ def make_input(folder: Path, seed: int, number: int) -> Wanted:
             wanted.source.rename(target)
     wanted.source = target
     return wanted
+
+
+def output_of(folder: Path, bucket: str, number: int) -> str:
+    """Return where the output of a job goes. bucket: URI of one, for a third of the jobs; "" if there is none."""
+    root = bucket if bucket and number % 3 == 1 else str(folder)
+    return f"{root}/out-{number:04}"
 
 
 def read_output(wanted: Wanted, folder: Path) -> tuple[Counter[tuple[int, int]], list[Row], dict[str, Any]]:

@@ -18,12 +18,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.cluster import Cluster, ClusterOptions
+from tests.chaos.cluster import ClusterOptions
 from tests.chaos.faults.injector import Injector
 from tests.chaos.jobs.check import judge_job, judge_ledger
 from tests.chaos.jobs.clients import JobClient
-from tests.chaos.jobs.inputs import make_input
-from tests.chaos.jobs.kill_points import OFTEN, POINTS, SWITCH
+from tests.chaos.jobs.cluster import JobCluster
+from tests.chaos.jobs.inputs import OUTPUTS, make_input, output_of
+from tests.chaos.jobs.kill_points import OFTEN, POINTS
 from tests.chaos.schedule import Fault, Kind
 
 #: Faults and how often each is chosen.
@@ -56,24 +57,14 @@ MOST_AT_ONCE: Final = 3
 #: A worker is told to die at up to this passage of a point.
 MAX_NTH: Final = 3
 
+#: Every so many faults, the object store is what breaks.
+S3_EVERY: Final = 12
+
 #: How often the run says where it is.
 REPORT_S: Final = 15.0
 
 #: Points that no worker came to by then are left; the report names them.
 POINTS_S: Final = 20.0
-
-
-class JobCluster(Cluster):
-    """A cluster whose workers run jobs below its folder, and have the kill points of jobs."""
-
-    def environment(self) -> dict[str, str]:
-        """The environment of workers and clients."""
-        return {
-            **super().environment(),
-            SWITCH: "1",
-            "HEADRACE_BULK_ROOTS": str(self.folder / "jobs"),
-            "HEADRACE_BULK_SCRATCH": str(self.folder / "scratch"),
-        }
 
 
 def make_faults(seed: int, count: int, workers: int) -> list[Fault]:
@@ -126,7 +117,11 @@ class JobRun:
             time.sleep(rng.uniform(*BETWEEN_S))
             while len(under_way := [each for each in under_way if not each.done()]) >= MOST_AT_ONCE:
                 time.sleep(0.05)
-            if fault.kind is Kind.CLIENT_DIES:
+            if fault.at % S3_EVERY == S3_EVERY - 1 and self._cluster.s3 is not None:
+                way = "kill" if fault.fraction < 0.7 else "freeze"
+                under_way.append(self._cluster.break_s3(way))
+                self.met[f"object store: {'kill -9' if way == 'kill' else 'SIGSTOP'}"] += 1
+            elif fault.kind is Kind.CLIENT_DIES:
                 self.met["client: killed"] += clients[fault.worker % len(clients)].kill()
             else:
                 under_way.append(injector._thread_of(fault.kind).submit(injector._do, fault))
@@ -136,6 +131,7 @@ class JobRun:
 
     def _finish(self, injector: Injector, clients: Sequence[JobClient]) -> None:
         injector.finish()
+        self._cluster.settle_s3()
         ends_at = time.monotonic() + POINTS_S
         while any(slot.armed for slot in self._cluster.slots) and time.monotonic() < ends_at:
             time.sleep(0.2)
@@ -157,13 +153,15 @@ class JobRun:
                 yield int(number), identity, state
 
     def _judge(self) -> None:
-        folder = self._cluster.folder / "jobs"
+        folder, bucket = self._cluster.folder / "jobs", self._cluster.environment().get(OUTPUTS, "")
         scrap = self._cluster.folder / "again"
         for number, identity, state in self._ended():
             wanted = make_input(scrap, self._options.seed, number)
-            self.jobs[f"{wanted.kind}: {state}"] += 1
+            output = output_of(folder, bucket, number)
+            where = " into S3" if "://" in output else ""
+            wrong = list(judge_job(wanted, self._cluster.fetched(output, scrap)))
+            self.jobs[f"{wanted.kind}{where}: {state}"] += 1
             self.rows += wanted.rows
-            wrong = list(judge_job(wanted, folder / f"out-{number:04}"))
             if state != "succeeded":
                 wrong.insert(0, f"it ended as {state}")
             self.problems += [f"job {number} ({wanted.kind}, {identity}): {each}" for each in wrong]

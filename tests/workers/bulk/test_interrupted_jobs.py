@@ -301,7 +301,7 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
     table = pa.table(
         {
             "id": range(rows),
-            "x": pa.array(np.arange(1, rows + 1), pa.float32()),
+            "x": pa.array(np.arange(1_000, 1_000 + rows), pa.float32()),
             "more": [noise[at * 4_000 : (at + 1) * 4_000] for at in range(rows)],
         }
     )
@@ -312,11 +312,11 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
         limit = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (2_000_000, limit[1]))
         job = client.score("gated", source, site.new(), keep=["id", "more"])
-        eventually(lambda: "is full" in site.log(), 60, "a word about the disk")
+        eventually(lambda: "is full" in site.log(), 30, "a word about the disk")
         assert job.status() in {"planning", "running"}
         assert parts_of(job) == []
         assert worker.poll() is None
     with site.worker():
         job.wait(END_S)
-    check_doubled(job, range(1, rows + 1))
+    check_doubled(job, range(1_000, 1_000 + rows))
     assert output_of(job)["more"].combine_chunks().equals(table["more"].combine_chunks())
