@@ -301,7 +301,7 @@ def test_a_truncated_parquet_file_is_one_entry_of_the_errors_and_the_others_are_
 
 
 def test_csv_and_json_lines_give_what_parquet_gives_but_cells_of_csv_stay_text(site, client):
-    values = list(range(1, 501))
+    values = list(range(1_001, 1_501))  # none of those that the model refuses
     table = pa.table({"id": range(500), "x": [float(value) for value in values]})
     csv, jsonl = site.new(".csv"), site.new(".jsonl")
     pyarrow.csv.write_csv(table, csv)
