@@ -51,7 +51,7 @@ WEIGHTS: Final = {
 }
 
 #: Between two faults, and how many may be under way.
-BETWEEN_S: Final = (0.2, 1.5)
+BETWEEN_S: Final = (0.3, 2.2)
 MOST_AT_ONCE: Final = 3
 
 #: A worker is told to die at up to this passage of a point.

@@ -224,11 +224,12 @@ class Slots:
         if isinstance(exc, CancelledError):
             self._settle(lambda: ledger.running.release(claim))
             return error
-        if claim.attempt >= MOST_ATTEMPTS:
-            why = f"shard {claim.shard_no} failed {claim.attempt} times, the last time so: {text}"
+        tries = claim.attempt - claim.deaths  # that many workers died over it says nothing about this trouble
+        if tries >= MOST_ATTEMPTS:
+            why = f"shard {claim.shard_no} failed {tries} times, the last time so: {text}"
             self._settle(lambda: ledger.running.fail_job(claim, why))
             return error
-        delay_s = min(DELAY_S * 2 ** min(claim.attempt - 1, 10), LONGEST_DELAY_S)
+        delay_s = min(DELAY_S * 2 ** min(max(tries - 1, 0), 10), LONGEST_DELAY_S)
         logger.warning("bulk.shard_put_off job=%s shard=%d error=%s", claim.job.id, claim.shard_no, text)
         self._settle(lambda: ledger.running.release(claim, delay_s))
         return error
