@@ -1,6 +1,6 @@
 """Bare loops: pyarrow, the same ONNX Runtime session, Parquet; nothing of headrace. One process a run.
 
-    python bare.py digits IN.parquet OUT.parquet --model model.onnx --batch-rows 64 --threads 1
+python bare.py digits IN.parquet OUT.parquet --model model.onnx --batch-rows 64 --threads 1
 """
 
 from __future__ import annotations
@@ -101,10 +101,14 @@ def digits(options: argparse.Namespace, model: Session) -> int:
     for batch in pq.ParquetFile(options.input).iter_batches(READ_ROWS, columns=["id", "image"]):
         column = batch.column("image")
         images = column.flatten().to_numpy().reshape(-1, 1, 8, 8)
-        found = [model.run(["label", "scores"], {"image": images[at]}) for at in batches(len(images), options.batch_rows)]
+        found = [
+            model.run(["label", "scores"], {"image": images[at]}) for at in batches(len(images), options.batch_rows)
+        ]
         label, scores = (np.concatenate(each) for each in zip(*found, strict=True))
         best = scores[np.arange(len(scores)), scores.argmax(axis=1)]
-        out.write({"id": batch.column("id"), "label": pa.array(label), "scores": vectors(scores), "score": pa.array(best)})
+        out.write(
+            {"id": batch.column("id"), "label": pa.array(label), "scores": vectors(scores), "score": pa.array(best)}
+        )
         total += len(images)
     out.close()
     return total

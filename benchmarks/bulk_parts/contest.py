@@ -23,7 +23,9 @@ def say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def bare_loop(stage: Stage, loop: str, source: Path, model: Path, more: Sequence[str]) -> Callable[[int], dict[str, Any]]:
+def bare_loop(
+    stage: Stage, loop: str, source: Path, model: Path, more: Sequence[str]
+) -> Callable[[int], dict[str, Any]]:
     """Return a function that runs the bare loop with some threads, in a process of its own."""
 
     def run(threads: int) -> dict[str, Any]:
@@ -31,9 +33,7 @@ def bare_loop(stage: Stage, loop: str, source: Path, model: Path, more: Sequence
         output.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(BARE), loop, str(source), str(output), "--model", str(model)]
         began = time.monotonic()
-        done = subprocess.run(
-            [*command, "--threads", str(threads), *more], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, "--threads", str(threads), *more], capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"the bare loop failed: {done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(done.stdout)
@@ -53,7 +53,10 @@ def contest(
     **score: Any,
 ) -> dict[str, Any]:
     """Return the figures of each number of threads; the one that goes first changes each round."""
-    return {f"threads_{threads}": _of_threads(stage, options, threads, model, source, bare, score) for threads in options.threads}
+    return {
+        f"threads_{threads}": _of_threads(stage, options, threads, model, source, bare, score)
+        for threads in options.threads
+    }
 
 
 def _of_threads(
@@ -82,9 +85,11 @@ def _of_threads(
             else:
                 mine, theirs = ours(), bare(threads)
             rounds.append({"headrace": mine, "bare": theirs, **_ratios(mine, theirs)})
-            say(f"{model}, {threads} threads, round {number + 1}: {mine['rows_per_s']:,.0f} rows/s, "
+            say(
+                f"{model}, {threads} threads, round {number + 1}: {mine['rows_per_s']:,.0f} rows/s, "
                 f"bare {theirs['rows'] / theirs['seconds']:,.0f}, ratio {rounds[-1]['ratio']:.3f}, "
-                f"end to end {rounds[-1]['ratio_all']:.3f}")
+                f"end to end {rounds[-1]['ratio_all']:.3f}"
+            )
     return {
         "ratio": statistics.median(each["ratio"] for each in rounds),
         "ratio_all": statistics.median(each["ratio_all"] for each in rounds),

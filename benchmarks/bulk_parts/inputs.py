@@ -29,7 +29,11 @@ def digits(folder: Path, copies: int) -> Path:
         pending, first = [], 0
         for _ in range(copies):
             ids = pa.array(np.arange(first, first + len(images)))
-            pending.append(pa.record_batch([ids, pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), 64)], schema=schema))
+            pending.append(
+                pa.record_batch(
+                    [ids, pa.FixedSizeListArray.from_arrays(pa.array(images.reshape(-1)), 64)], schema=schema
+                )
+            )
             first += len(images)
             if len(pending) * len(images) >= GROUP_ROWS:
                 writer.write_table(pa.Table.from_batches(pending), row_group_size=GROUP_ROWS)

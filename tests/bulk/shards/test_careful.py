@@ -126,7 +126,7 @@ def _explain(error: Exception, inputs: Tensors) -> HeadraceError:
 
 
 @given(st.integers(0, ROWS - 1), st.sampled_from([1, 7, 64, 256]))
-def test_a_row_that_kills_is_found_alone_within_few_deaths(poison, batch_rows):
+def test_a_row_that_kills_is_found_alone_within_few_deaths(poison: int, batch_rows: int) -> None:
     def infer(x: np.ndarray) -> None:
         if poison in x:
             raise Killed
@@ -141,7 +141,7 @@ def test_a_row_that_kills_is_found_alone_within_few_deaths(poison, batch_rows):
 
 
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=2), st.sampled_from([1, 7, 64, 256]))
-def test_kills_that_have_nothing_to_do_with_the_rows_bury_none(before_runs, batch_rows):
+def test_kills_that_have_nothing_to_do_with_the_rows_bury_none(before_runs: list[int], batch_rows: int) -> None:
     """Three workers die, the first in a run that is not careful yet, even if both others die while one row runs."""
     lives = Lives(batch_rows, lambda _: None)
     for run_no in before_runs:
@@ -160,7 +160,7 @@ def test_kills_that_have_nothing_to_do_with_the_rows_bury_none(before_runs, batc
     assert found[1] == [float(at) for at in range(ROWS)]
 
 
-def test_a_life_that_ends_in_an_error_blames_nobody():
+def test_a_life_that_ends_in_an_error_blames_nobody() -> None:
     def killed(x: np.ndarray) -> None:
         if 5 in x:
             raise Killed

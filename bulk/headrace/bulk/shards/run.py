@@ -24,6 +24,9 @@ from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store.jobs.records import BadRow, Slice
 
+#: A shard that waits for its turn, by the bound of rows a second, looks whether it is to stop this often.
+PACING_LOOK_S: Final = 0.1
+
 #: Groups that are read and prepared ahead, and that wait for the model: one of each, besides those that are in work.
 AHEAD: Final = 2
 
@@ -149,7 +152,9 @@ class ShardRun:
                     ended = True
                     self.tally.ended = group is None
                     break
-                pacing.wait(group.rows, self._stopped)
+                if not pacing.wait(group.rows, self._is_told_to_stop):
+                    ended = True
+                    break
                 waiting.append((group, self._plan.inference.submit(group.batches)))
             try:
                 if waiting:
@@ -251,11 +256,14 @@ class Pacing:
         self._rows_per_s = rows_per_s
         self._next_at = time.monotonic()
 
-    def wait(self, rows: int, stopped: threading.Event) -> None:
-        """Wait until these rows may go."""
+    def wait(self, rows: int, is_told_to_stop: Callable[[], bool]) -> bool:
+        """Wait until these rows may go; return False if told to stop before."""
         rate = self._rows_per_s()
-        now = time.monotonic()
-        if rate > 0:
-            if self._next_at > now:
-                stopped.wait(self._next_at - now)
-            self._next_at = max(self._next_at, now) + rows / rate
+        if rate <= 0:
+            return True
+        while (left_s := self._next_at - time.monotonic()) > 0:
+            if is_told_to_stop():
+                return False
+            time.sleep(min(left_s, PACING_LOOK_S))
+        self._next_at = max(self._next_at, time.monotonic()) + rows / rate
+        return True
