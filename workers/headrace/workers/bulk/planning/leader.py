@@ -38,8 +38,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: A planner that is silent for so long is followed by another.
+#: A planner that is silent for so long is followed by another, ...
 LEASE_S: Final = 30.0
+
+#: ... or for so many leases, where these are short so that dead workers are followed soon.
+LEASES: Final = 3
 
 #: Jobs are planned while fewer shards than this wait, in pages of so many.
 WANTED: Final = 256
@@ -61,6 +64,7 @@ class Leader:
     def __init__(self, desk: Desk, models: ModelTable, execution: BulkExecution) -> None:
         """models, execution: for dry runs."""
         self._desk = desk
+        self._lease_s = min(LEASE_S, LEASES * desk.settings.lease_s)
         self._models = models
         self._execution = execution
         self._planners: dict[uuid.UUID, tuple[bytes, Planner, CutPolicy]] = {}
@@ -82,7 +86,7 @@ class Leader:
 
     def _plan_one(self, ledger: Ledger) -> bool:
         """Plan a page of a job, if there is one to plan; return whether there was."""
-        lease = ledger.plans.lead(self._desk.claimant(), LEASE_S, WANTED)
+        lease = ledger.plans.lead(self._desk.claimant(), self._lease_s, WANTED)
         if lease is None:
             self._planners.clear()
             return False
@@ -168,7 +172,7 @@ class Leader:
 
     def _finish_one(self, ledger: Ledger) -> bool:
         """Write the end of a job, if there is one; return whether there was."""
-        lease = ledger.finishes.lead(self._desk.claimant(), LEASE_S)
+        lease = ledger.finishes.lead(self._desk.claimant(), self._lease_s)
         if lease is None:
             return False
         state = lease.job.state if lease.job.state in ENDED else JobState.SUCCEEDED
