@@ -194,3 +194,16 @@ def test_a_worker_that_is_told_to_stop_leaves_the_rest_as_a_shard_of_its_own(
     again = claimed(ledger)
     assert (again.shard_no, again.slice) == (1, rest)
     assert ledger.completions.complete(again, result(ok=40)).state is JobState.FINALIZING
+
+
+def test_shards_of_a_process_that_died_are_claimed_when_its_successor_begins(
+    ledger: Ledger, other: Ledger, make_job: MakeJob
+) -> None:
+    make_job(2)
+    earlier = claimed(ledger)
+    beside = claimed(ledger, worker("another"))
+    assert other.running.lapse(WORKER.worker) == 1
+    again = claimed(other)
+    assert (again.shard_no, again.attempt, again.deaths) == (earlier.shard_no, 2, 1)
+    assert ledger.running.heartbeat(earlier, LEASE_S).order is Order.LOST
+    assert ledger.running.heartbeat(beside, LEASE_S).order is Order.GO_ON

@@ -52,6 +52,17 @@ class Desk:
         """Return a ledger, for one thread."""
         return Ledger(self.settings.require_database_url(), self.settings.database_timeout_s)
 
+    def forget_earlier_process(self) -> None:
+        """End the leases of an earlier process of this name; without Postgres they pass by themselves."""
+        try:
+            with self.ledger() as ledger:
+                lapsed = ledger.running.lapse(self.worker)
+        except HeadraceError as exc:
+            logger.info("bulk.earlier_leases_not_ended error=%s", exc.message)
+        else:
+            if lapsed:
+                logger.warning("bulk.earlier_process_died worker=%s shards=%d", self.worker, lapsed)
+
     def storages(self) -> Storages:
         """Return the storages that jobs may use, as the settings are now."""
         local = read_stack(self.settings.home) is not None

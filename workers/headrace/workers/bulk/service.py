@@ -38,7 +38,8 @@ class BulkService:
         self._planning = Leader(self._desk, models, self._execution)
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads. Shards of an earlier process of the same name are anybody's from now on."""
+        self._desk.forget_earlier_process()
         self._slots.start()
         self._planning.start()
         self._keeper.start()

@@ -39,6 +39,14 @@ _RELEASE: Final = f"""
     WHERE {FENCE}
 """  # noqa: S608
 
+#: Few jobs are alive, and few shards of them run.
+_LAPSE: Final = """
+    UPDATE headrace_job_shards s SET lease_until = now() - interval '1 microsecond'
+    FROM headrace_jobs j
+    WHERE j.state IN ('planning', 'running', 'paused', 'cancelling') AND s.job_id = j.id AND s.state = 1
+      AND s.worker = %(worker)s AND s.lease_until >= now()
+"""
+
 _PENDING: Final = 0
 _CANCELLED: Final = 3
 
@@ -51,6 +59,13 @@ class RunningShards:
     def __init__(self, connection: LedgerConnection) -> None:
         """connection: may be shared with other parts of the ledger."""
         self._connection = connection
+
+    def lapse(self, worker: str) -> int:
+        """End the leases of all shards that a worker of this name has; return how many there were.
+
+        For a worker that begins: whoever had its name before is gone, and nobody need wait for the lease to pass.
+        """
+        return self._connection.change(_LAPSE, {"worker": worker})
 
     def heartbeat(self, claim: Claim, lease_s: float, rows: int = 0, wall_s: float = 0.0) -> Directive:
         """Keep a claim for another `lease_s`; return what to do with the shard.
