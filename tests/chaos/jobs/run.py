@@ -179,7 +179,7 @@ class JobRun:
         yield f"faults    {self.met.total() + points.total()} met; seed {self._options.seed}"
         yield from (f"  {count:>5}  {what}" for what, count in sorted(self.met.items()))
         yield from (f"  {points[point]:>5}  kill -9: {point}" for point in POINTS)
-        scratch = list((self._cluster.folder / "scratch").glob("*"))
+        scratch = list((self._cluster.folder / "scratch").rglob("*.*"))
         yield f"scratch   {len(scratch)} files of killed workers were left"
         yield from (f"PROBLEM   {each}" for each in self.problems)
         yield "PASSED" if not self.problems else f"FAILED: {len(self.problems)} problems"

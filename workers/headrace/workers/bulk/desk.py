@@ -16,6 +16,7 @@ import redis
 from headrace.bulk.sources.query import is_query, stage
 from headrace.bulk.storage.opening import Storages
 from headrace.bulk.storage.roots import Roots
+from headrace.bulk.storage.scratch import OwnScratch
 from headrace.bulk.storage.uris import join
 from headrace.contracts import HeadraceError, ModelDirectory, PackageError, Settings, StoreUnavailable
 from headrace.contracts.jobs import STORE, ScoreSpec, Ticket, score_queue
@@ -38,12 +39,13 @@ class Desk:
     """Settings, storages and packages of a worker's bulk jobs. Safe to use from several threads."""
 
     def __init__(self, settings: Settings, worker: str) -> None:
-        """worker: its name; the ledger notes who has which shard."""
+        """worker: its name; the ledger notes who has which shard. Raises ConfigurationError, StorageUnavailable."""
         self.settings: Final = settings
         self.worker: Final = worker
         self.models: Final = ModelDirectory(settings.models)
         self.stopping: Final = threading.Event()
-        self.scratch: Final = settings.bulk_scratch or Path(tempfile.gettempdir()) / "headrace-scratch"
+        self._own_scratch = OwnScratch(settings.bulk_scratch)
+        self.scratch: Final = self._own_scratch.folder
         self._changed = threading.Condition()
         self._changes = 0
         self._away = threading.Event()
@@ -158,6 +160,10 @@ class Desk:
         """Have all threads end."""
         self.stopping.set()
         self.wake()
+
+    def close(self) -> None:
+        """Remove the scratch folder, when nothing runs any more."""
+        self._own_scratch.remove()
 
     def attempt(self, work: Callable[[], bool]) -> bool:
         """Do something with the ledger; trouble with Postgres is logged once, and False."""

@@ -118,10 +118,22 @@ class LazyBulk:
     def _watch(self) -> None:
         while not self._stopping:
             if self._news.is_set() or self._finds_jobs():
-                self._made = self._make()
-                self._made.start()
-                return
-            self._news.wait(random.uniform(IDLE_S / 2, IDLE_S))  # noqa: S311 — no secret
+                if self._begins():
+                    return
+                self._news.clear()
+            if not self._stopping:  # `stop` sets this first, and then the news
+                self._news.wait(random.uniform(IDLE_S / 2, IDLE_S))  # noqa: S311 — no secret
+
+    def _begins(self) -> bool:
+        """Make and start the bulk side; return False when its settings don't allow it: online requests go on."""
+        try:
+            made = self._make()
+        except HeadraceError as exc:
+            logger.error("bulk.not_started error=%s", exc.message)  # noqa: TRY400 — its message is the cause
+            return False
+        self._made = made
+        made.start()
+        return True
 
     def _finds_jobs(self) -> bool:
         settings = self._settings

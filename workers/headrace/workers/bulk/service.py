@@ -59,4 +59,5 @@ class BulkService:
         while not self._slots.join(0.05):
             if hurried() or time.monotonic() >= deadline:
                 return False
+        self._desk.close()
         return True
