@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ _LEFT = """
     SELECT j.state, count(*) FROM headrace_jobs j WHERE j.state NOT IN ('succeeded') GROUP BY j.state
     UNION ALL
     SELECT 'shards in state ' || s.state, count(*) FROM headrace_job_shards s WHERE s.state <> 2 GROUP BY s.state
+"""
+
+
+_STORED = "SELECT outputs FROM predictions WHERE job_id = %s"
+
+_BAD = """
+    SELECT f.uri, e.row FROM headrace_job_errors e JOIN headrace_job_files f USING (job_id, file_no) WHERE job_id = %s
 """
 
 
@@ -32,6 +40,19 @@ def judge_job(wanted: Wanted, output: Path) -> Iterator[str]:
     if manifest["rows"] != counts:
         yield f"the manifest counts {manifest['rows']}, and there are {counts}"
     yield from _strays(manifest, output)
+
+
+def judge_stored(wanted: Wanted, identity: str, database_url: str) -> Iterator[str]:
+    """Yield what is wrong with the rows of a job in the store."""
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(_STORED, [identity]).fetchall()
+        bad = sorted((Path(uri).name, row) for uri, row in connection.execute(_BAD, [identity]).fetchall())
+    found = Counter(outputs["y"][0][0] for (outputs,) in rows)
+    ys = Counter({y: count for (_, y), count in wanted.good.items()})
+    if found != ys:
+        yield f"{(ys - found).total()} rows are missing in the store, {(found - ys).total()} too many or wrong"
+    if bad != sorted(wanted.bad):
+        yield f"bad rows are {sorted(set(bad) ^ set(wanted.bad))[:5]} other than wanted"
 
 
 def _strays(manifest: dict[str, Any], output: Path) -> Iterator[str]:

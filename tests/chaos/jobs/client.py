@@ -17,6 +17,7 @@ from typing import Final
 from tests.chaos.jobs.inputs import OUTPUTS, ROWS_PER_S, make_input, output_of
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, StoreUnavailable, UnknownModel
+from headrace.contracts.jobs import STORE
 from headrace.producers import Client
 
 #: Between two attempts while a server is away.
@@ -47,8 +48,8 @@ def run_job(client: Client, folder: Path, seed: int, number: int) -> tuple[str, 
                 wanted.model,
                 wanted.source,
                 output,
-                keep=wanted.keep,
-                format=wanted.output_format,  # type: ignore[typeddict-item]
+                keep=[] if output == STORE else wanted.keep,
+                format="parquet" if output == STORE else wanted.output_format,  # type: ignore[typeddict-item]
                 max_rows_per_s=ROWS_PER_S,
             )
             progress = job.wait()

@@ -13,8 +13,13 @@ from typing import Any, Final
 
 from tests.chaos.models import AFFINE, PICKY, answer_to
 
+from headrace.contracts.jobs import STORE
+
 #: Most rows a second of a job, so that it lasts for some seconds and is met by faults.
 ROWS_PER_S: Final = 2_500.0
+
+#: One of so many jobs writes into the store.
+STORE_EVERY: Final = 7
 
 #: Set in the environment of clients when outputs may go to a bucket: its URI.
 OUTPUTS: Final = "HEADRACE_CHAOS_BUCKET"
@@ -150,7 +155,9 @@ def make_input(folder: Path, seed: int, number: int) -> Wanted:
 
 
 def output_of(folder: Path, bucket: str, number: int) -> str:
-    """Return where the output of a job goes. bucket: URI of one, for a third of the jobs; "" if there is none."""
+    """Return where the output of a job goes: a folder, the store, or a bucket, whose URI is "" if there is none."""
+    if number % STORE_EVERY == STORE_EVERY - 1:
+        return STORE
     root = bucket if bucket and number % 3 == 1 else str(folder)
     return f"{root}/out-{number:04}"
 

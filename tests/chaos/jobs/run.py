@@ -20,12 +20,14 @@ from typing import Final
 
 from tests.chaos.cluster import ClusterOptions
 from tests.chaos.faults.injector import Injector
-from tests.chaos.jobs.check import judge_job, judge_ledger
+from tests.chaos.jobs.check import judge_job, judge_ledger, judge_stored
 from tests.chaos.jobs.clients import JobClient
 from tests.chaos.jobs.cluster import JobCluster
 from tests.chaos.jobs.inputs import OUTPUTS, make_input, output_of
 from tests.chaos.jobs.kill_points import OFTEN, POINTS
 from tests.chaos.schedule import Fault, Kind
+
+from headrace.contracts.jobs import STORE
 
 #: Faults and how often each is chosen.
 WEIGHTS: Final = {
@@ -159,7 +161,11 @@ class JobRun:
             wanted = make_input(scrap, self._options.seed, number)
             output = output_of(folder, bucket, number)
             where = " into S3" if "://" in output else ""
-            wrong = list(judge_job(wanted, self._cluster.fetched(output, scrap)))
+            if output == STORE:
+                where = " into the store"
+                wrong = list(judge_stored(wanted, identity, self._cluster.database_url))
+            else:
+                wrong = list(judge_job(wanted, self._cluster.fetched(output, scrap)))
             self.jobs[f"{wanted.kind}{where}: {state}"] += 1
             self.rows += wanted.rows
             if state != "succeeded":
