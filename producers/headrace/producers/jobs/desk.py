@@ -20,9 +20,10 @@ from headrace.contracts.jobs import DryRun, JobState, Ticket, score_queue
 from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import ModelDirectory
 from headrace.contracts.settings import Settings
-from headrace.producers.jobs.attaching import Step, next_step
+from headrace.producers.jobs.attaching import Step, next_step, short
 from headrace.producers.jobs.order import Location, Order, ScoreOptions, order_of
 from headrace.producers.jobs.pinning import Pin, check_mapping, check_model, pin
+from headrace.producers.jobs.rechecking import check_unchanged
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
 from headrace.queueing.consumer import serving
 from headrace.queueing.submission import send_tickets
@@ -84,6 +85,8 @@ class JobDesk:
         if created:
             return job, None
         step = next_step(job, now, order.wishes)
+        if step is Step.REPORT:
+            check_unchanged(ledger, job, short(job))
         return self._go_on(ledger, job, step, order, new), step
 
     def _go_on(self, ledger: Ledger, job: JobRow, step: Step, order: Order, new: NewJob) -> JobRow:
