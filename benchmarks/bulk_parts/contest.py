@@ -15,7 +15,11 @@ from typing import Any
 from benchmarks.bulk_parts.memory_peak import PeakOf
 from benchmarks.bulk_parts.stage import Stage
 
-BARE = Path(__file__).with_name("bare.py")
+BARE = Path(__file__).parent / "rivals/bare.py"
+
+
+#: Of each round, and of all by their median.
+RATIOS = ("ratio", "ratio_all", "cpu_ratio", "rows_per_s", "bare_rows_per_s")
 
 
 def say(text: str) -> None:
@@ -23,7 +27,9 @@ def say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def bare_loop(stage: Stage, loop: str, source: Path, model: Path, more: Sequence[str]) -> Callable[[int], dict[str, Any]]:
+def bare_loop(
+    stage: Stage, loop: str, source: Path, model: Path, more: Sequence[str]
+) -> Callable[[int], dict[str, Any]]:
     """Return a function that runs the bare loop with some threads, in a process of its own."""
 
     def run(threads: int) -> dict[str, Any]:
@@ -31,9 +37,7 @@ def bare_loop(stage: Stage, loop: str, source: Path, model: Path, more: Sequence
         output.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(BARE), loop, str(source), str(output), "--model", str(model)]
         began = time.monotonic()
-        done = subprocess.run(
-            [*command, "--threads", str(threads), *more], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, "--threads", str(threads), *more], capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"the bare loop failed: {done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(done.stdout)
@@ -53,7 +57,10 @@ def contest(
     **score: Any,
 ) -> dict[str, Any]:
     """Return the figures of each number of threads; the one that goes first changes each round."""
-    return {f"threads_{threads}": _of_threads(stage, options, threads, model, source, bare, score) for threads in options.threads}
+    return {
+        f"threads_{threads}": _of_threads(stage, options, threads, model, source, bare, score)
+        for threads in options.threads
+    }
 
 
 def _of_threads(
@@ -82,24 +89,24 @@ def _of_threads(
             else:
                 mine, theirs = ours(), bare(threads)
             rounds.append({"headrace": mine, "bare": theirs, **_ratios(mine, theirs)})
-            say(f"{model}, {threads} threads, round {number + 1}: {mine['rows_per_s']:,.0f} rows/s, "
+            say(
+                f"{model}, {threads} threads, round {number + 1}: {mine['rows_per_s']:,.0f} rows/s, "
                 f"bare {theirs['rows'] / theirs['seconds']:,.0f}, ratio {rounds[-1]['ratio']:.3f}, "
-                f"end to end {rounds[-1]['ratio_all']:.3f}")
-    return {
-        "ratio": statistics.median(each["ratio"] for each in rounds),
-        "ratio_all": statistics.median(each["ratio_all"] for each in rounds),
-        "rows_per_s": statistics.median(each["headrace"]["rows_per_s"] for each in rounds),
-        "bare_rows_per_s": statistics.median(each["bare"]["rows"] / each["bare"]["seconds"] for each in rounds),
-        "rounds": rounds,
-    }
+                f"end to end {rounds[-1]['ratio_all']:.3f}"
+            )
+    return {**{name: statistics.median(each[name] for each in rounds) for name in RATIOS}, "rounds": rounds}
 
 
 def _ratios(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     if mine["rows"] != theirs["rows"]:
         raise SystemExit(f"headrace scored {mine['rows']} rows, the bare loop {theirs['rows']}")
+    bare_rows_per_s = theirs["rows"] / theirs["seconds"]
     return {
-        "ratio": mine["rows_per_s"] / (theirs["rows"] / theirs["seconds"]),
+        "rows_per_s": mine["rows_per_s"],
+        "bare_rows_per_s": bare_rows_per_s,
+        "ratio": mine["rows_per_s"] / bare_rows_per_s,
         "ratio_all": theirs["all_s"] / mine["all_s"],
+        "cpu_ratio": theirs["cpu_s"] / mine["cpu_s"],
     }
 
 

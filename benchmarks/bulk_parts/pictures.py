@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def network(file: Path) -> None:
     """Write a CNN with random weights: three convolutions, the mean of each channel, and a linear layer."""
     random = np.random.default_rng(SEED)
     nodes, weights, name = [], [], "image"
-    for number, (have, want) in enumerate(zip(CHANNELS[:-1], CHANNELS[1:], strict=True)):
+    for number, (have, want) in enumerate(itertools.pairwise(CHANNELS)):
         kernel = (random.standard_normal((want, have, 3, 3)) * (2 / (9 * have)) ** 0.5).astype(np.float32)
         weights.append(numpy_helper.from_array(kernel, f"kernel{number}"))
         nodes.append(

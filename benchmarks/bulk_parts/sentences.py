@@ -57,7 +57,9 @@ def package(data: Path, models: Path, batch_rows: int) -> Path:
             file="model.onnx",
             sha256=sha256_of(folder / "model.onnx"),
             files={"tokenizer.json": sha256_of(folder / "tokenizer.json")},
-            inputs=tuple(TensorSpec(name=each, datatype="INT64", shape=(-1,)) for each in ("input_ids", "attention_mask")),
+            inputs=tuple(
+                TensorSpec(name=each, datatype="INT64", shape=(-1,)) for each in ("input_ids", "attention_mask")
+            ),
             outputs=(TensorSpec(name="embedding", datatype="FP32", shape=(384,)),),
             tokenizer=Tokenizer(
                 file="tokenizer.json", ids="input_ids", attention_mask="attention_mask", max_length=TOKENS

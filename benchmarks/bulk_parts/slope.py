@@ -1,4 +1,4 @@
-"""A runtime whose runs take a + b·rows seconds of sleep, as on a device of one's own; it counts the rows that it ran."""
+"""A runtime whose runs sleep a + b·rows seconds, as on a device of their own; it counts the rows that it ran."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def counted(counts: Path) -> int:
     return sum(_COUNT.unpack(file.read_bytes())[0] for file in counts.iterdir() if file.stat().st_size == _COUNT.size)
 
 
-def write_model(root: Path, name: str, counts: Path, *, fixed_s: float, row_s: float, width: int = 1, max_rows: int = 64) -> None:
+def write_model(
+    root: Path, name: str, counts: Path, *, fixed_s: float, row_s: float, width: int = 1, max_rows: int = 64
+) -> None:
     """Write a package. width: FP32 in a row of its input `x`."""
     folder = root / name / "1"
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,9 @@ from typing import Any
 
 import psutil
 import psycopg
+from benchmarks.bulk_parts.slope import write_entry_point
 from benchmarks.online_parts.processes import end
 from benchmarks.online_parts.servers import HEADRACE_BROKER, Servers, started
-from benchmarks.bulk_parts.slope import write_entry_point
 
 from headrace.producers import Client
 from headrace.results_store import migrate
@@ -136,6 +136,8 @@ class Stage:
         job.wait(timeout_s=JOB_S)
         all_s = time.monotonic() - began
         ran = self.ran(job.id, all_s)
+        if ran.ledger["bad"]:
+            raise SystemExit(f"{ran.ledger['bad']:.0f} rows are bad, such as {next(iter(job.errors(1)))}")
         shutil.rmtree(output, ignore_errors=True)
         return ran
 

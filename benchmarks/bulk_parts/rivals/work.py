@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import bare
 import numpy as np
@@ -62,7 +61,7 @@ SCORERS: dict[str, Callable[[argparse.Namespace], Callable[[pa.Table], pa.Table]
 
 def report(options: argparse.Namespace, version: str, seconds: float, started_s: float) -> None:
     """Print what a run took, and how many rows it wrote. started_s: of imports and of the engine."""
-    files = [file for file in Path(options.output).rglob("*.parquet")]
+    files = list(Path(options.output).rglob("*.parquet"))
     rows = int(np.sum([pq.read_metadata(file).num_rows for file in files]))
     print(json.dumps({
         "rows": rows, "seconds": seconds, "started_s": started_s, "version": version, "files": len(files),
