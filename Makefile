@@ -42,7 +42,7 @@ NEWEST_TESTS := $(addprefix tests/,contracts fuzz house producers queueing resul
 REQUESTS ?= 1000000
 SEED ?= 1
 
-.PHONY: help demo test test-fast test-newest test-browser test-converters chaos fuzz check format bench bench-bulk train clean
+.PHONY: help demo test test-fast test-newest test-browser test-converters chaos chaos-jobs fuzz check format bench bench-bulk train clean
 
 help: ## Show this list
 	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
@@ -75,6 +75,9 @@ test-converters: $(VENV)/.installed-dev ## Run the tests of litert-torch, in an 
 
 chaos: $(VENV)/.installed-dev ## Break workers, servers and connections under load, and check every request (REQUESTS=1000000 SEED=1)
 	@$(RUN) -m tests.chaos.run --requests $(REQUESTS) --seed $(SEED) $(ARGS)
+
+chaos-jobs: $(VENV)/.installed-dev ## Break workers, servers, object store and clients while bulk jobs run (FAULTS=200 SEED=1)
+	@$(RUN) -m tests.chaos.jobs.run --faults $(or $(FAULTS),200) --seed $(SEED) $(ARGS)
 
 fuzz: $(FUZZ_VENV)/.installed ## Feed a million malformed messages, bodies and manifests to what reads them (INPUTS=1000000 SEED=1)
 	@$(FUZZ_VENV)/bin/python -m tests.fuzz.run --inputs $(or $(INPUTS),1000000) --seed $(or $(SEED),1) $(ARGS)

@@ -42,6 +42,8 @@ def _row(name: str, field: FieldInfo) -> str:
 
 def _type(field: FieldInfo) -> str:
     kinds = typing.get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else (field.annotation,)
+    if typing.get_origin(field.annotation) is typing.Literal:
+        return ", ".join(f"`{word}`" for word in typing.get_args(field.annotation))
     return next(_TYPES[kind] for kind in kinds if isinstance(kind, type) and kind in _TYPES)
 
 

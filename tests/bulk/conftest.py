@@ -11,6 +11,13 @@ from hypothesis import settings
 from tests.bulk.s3_server import S3Server, weed_binary
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the server, which `make test-fast` leaves out."""
+    for item in items:
+        if "s3_server" in getattr(item, "fixturenames", ()):
+            item.add_marker("server")
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """The server, started once. A test that kills or freezes it brings it back."""

@@ -19,7 +19,11 @@ def main(models: str, output: str) -> None:
     """Score made rows of the model `m`, in two ways that Ray Data has, and write them as Parquet."""
     ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
     numbers = np.arange(ROWS)
-    columns: dict[str, NDArray[Any]] = {"id": numbers, "x": np.stack([numbers, -numbers], 1).astype(np.float32), "at": numbers % 12}
+    columns: dict[str, NDArray[Any]] = {
+        "id": numbers,
+        "x": np.stack([numbers, -numbers], 1).astype(np.float32),
+        "at": numbers % 12,
+    }
     table = ray.data.from_items([{name: values[row] for name, values in columns.items()} for row in range(ROWS)])
     score = headrace.bulk.scorer("m", models=models)
     table.map_batches(score, batch_format="pyarrow").write_parquet(str(Path(output) / "tasks"))

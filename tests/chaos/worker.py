@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Final
 
+from tests.chaos.jobs.kill_points import SWITCH, install_job_points
 from tests.chaos.kill_points import Trigger, install
 
 #: What a worker imports on its way to being ready. Not ONNX Runtime: it has a thread, which a fork would lose.
@@ -82,6 +83,8 @@ def main(name: str, news: int) -> None:
     is_plain = name.startswith(PLAIN)
     if not is_plain:
         install(trigger, tell)
+        if os.environ.get(SWITCH):
+            install_job_points(trigger)
     threading.Thread(target=_obey, args=(trigger,), name="chaos-orders", daemon=True).start()
     worker_ready.connect(ready)
     command = f"celery --quiet {_ORDINARY if is_plain else _INFERENCE} --loglevel INFO --hostname {name}@%h"

@@ -38,6 +38,9 @@ def test_every_command_of_the_design_exists() -> None:
         "worker",
         "flower",
         "predict",
+        "score",
+        *("jobs", "jobs list", "jobs show", "jobs watch"),
+        *("jobs pause", "jobs resume", "jobs cancel", "jobs retry"),
         *("models", "models add", "models list", "models show", "models rm", "models profile"),
         *("compress", "compress run", "compress review", "compress recipes", "compress setup"),
         *("store", "store migrate", "store stats", "store prune"),
@@ -48,7 +51,7 @@ def test_every_command_of_the_design_exists() -> None:
 
 def test_every_command_has_its_place_in_the_guide() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
-    groups = {"models", "store", "queue", "dead", "compress"}
+    groups = {"jobs", "models", "store", "queue", "dead", "compress"}
     wanted = {" ".join(("headrace", *words)) for words in commands(app) if words[-1] not in groups}
     assert {line for line in wanted if line not in guide} == set()
 

@@ -55,7 +55,8 @@ def progress(state: JobState = JobState.RUNNING, seconds: float = 61, **found: A
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (65, "1 min 05 s"), (3700, "1 h 01 min"), (90_000, "1 d 1 h")]
+    ("seconds", "words"),
+    [(0.4, "under 1 s"), (59, "59 s"), (65, "1 min 05 s"), (3700, "1 h 01 min"), (90_000, "1 d 1 h")],
 )
 def test_times_are_as_people_say_them(seconds: float, words: str) -> None:
     assert duration(seconds) == words

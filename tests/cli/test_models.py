@@ -203,6 +203,46 @@ def test_the_explained_toml_of_any_manifest_reads_back():
     assert msgspec.convert(tomllib.loads(explained_toml(manifest)), Manifest) == expected
 
 
+@pytest.fixture
+def pool(home: Path) -> Path:
+    """y = the mean of each channel of images of 8 by 8 pixels."""
+    node = helper.make_node("GlobalAveragePool", ["image"], ["y"])
+    return save(home / "pool.onnx", [node], [value("image", [None, 3, 8, 8])], [value("y", [None, 3, 1, 1])])
+
+
+@pytest.mark.parametrize("prefix", ["", "image="])
+def test_a_recipe_for_images_is_json_or_a_well_known_name(headrace, pool, prefix):
+    recipe = prefix + '{"resize": [8, 8], "mean": [0.5]}'
+    folder = Path(headrace("models", "add", pool, "--decode", recipe, "--json").json()["folder"])
+    assert read_package(folder).manifest.inputs[0].decode == ImageDecode(resize=(8, 8), mean=(0.5,))
+    assert "bulk jobs decode it from images" in headrace("models", "show", "pool").out
+    text = headrace("models", "show", "pool", "--toml").out
+    assert "[inputs.decode]\n# Length of the shorter side" in text
+    assert msgspec.convert(tomllib.loads(text), Manifest) == read_package(folder).manifest
+
+
+def test_a_recipe_that_is_none_is_misuse_and_one_that_does_not_fit_fails(headrace, pool):
+    for wrong in ("cifar", '{"size": 3}', '{"crop": -1}'):
+        found = headrace("models", "add", pool, "--decode", wrong)
+        assert found.code == 2, found.out
+    found = headrace("models", "add", pool, "--decode", "imagenet")
+    assert found.code == 1
+    assert "it gives 224 by 224 pixels, but the input takes 8 by 8" in found.err
+
+
+def test_a_tokenizer_is_shown_with_the_column_of_text(headrace, home):
+    file = save(
+        home / "ids.onnx",
+        [helper.make_node("Mul", ["input_ids", "attention_mask"], ["y"])],
+        [value(name, [None, None], TensorProto.INT64) for name in ("input_ids", "attention_mask")],
+        [value("y", [None, None], TensorProto.INT64)],
+    )
+    (home / "tokenizer.json").write_text('{"model": {}, "truncation": {"max_length": 64}}')
+    assert headrace("models", "add", file, "--tokenizer", home / "tokenizer.json").code == 0
+    shown = " ".join(headrace("models", "show", "ids").out.split())
+    assert "bulk jobs make input_ids, attention_mask of the column 'text', at most 64 tokens" in shown
+
+
 def test_every_field_of_a_manifest_has_an_explanation_and_no_other():
     fields = {f"{table}{name}" for table, kind in TABLES.items() for name in kind.__struct_fields__}
     assert set(EXPLANATIONS) == fields

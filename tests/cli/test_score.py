@@ -182,10 +182,18 @@ def test_jobs_are_listed_shown_and_steered(headrace: Run, play: Run) -> None:
     assert "mine" in listed.out
     assert "50.0 %" in listed.out
     shown = headrace("jobs", "show", "mine")
-    for part in ("w1@host", "InvalidImage", "99 ok, 1 bad, 0 skipped", "1 done, 0 running, 1 waiting", "900 B"):
+    for part in (
+        "w1@host",
+        "a.parquet  ",
+        "InvalidImage",
+        "99 ok, 1 bad, 0 skipped",
+        "1 done, 0 running, 1 waiting",
+        "900 B",
+    ):
         assert part in shown.out
     document = headrace("jobs", "show", "mine", "--json").json()
     assert document["errors"][0]["row"] == 3
+    assert document["errors"][0]["file"] == "/in/a.parquet"
     assert headrace("jobs", "list", "--json").json()[0]["job"]["name"] == "mine"
     assert headrace("jobs", "resume", "mine").code == 0
     assert headrace("jobs", "cancel", "mine").code == 0
@@ -211,4 +219,4 @@ def test_nobody_who_works_on_a_job_is_said(
     found = headrace("jobs", "watch", "mine")
     thread.join()
     assert found.code == 130
-    assert "no worker serves model 'digits' at present" in found.line
+    assert "no worker takes bulk jobs of model 'digits' at present" in found.line

@@ -34,6 +34,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "models": "/srv/models",
         "device": "cuda:1",
         "inbox_bytes": "4097",
+        "serve": "bulk",
         "bulk_roots": "/data,s3://bucket/scores",
         "bulk_scratch": "/srv/scratch",
     }
@@ -45,6 +46,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
     assert settings.require_database_url() == values["database_url"]
     assert (settings.key_prefix, settings.inbox_bytes) == ("shop:", 4097)
     assert (settings.home, settings.models, settings.device) == (Path("/srv/home"), Path("/srv/models"), "cuda:1")
+    assert settings.serve == "bulk"
     assert (settings.bulk_roots, settings.bulk_scratch) == (values["bulk_roots"], Path("/srv/scratch"))
     assert all(getattr(settings, name) == 7 for name in numbers)
 

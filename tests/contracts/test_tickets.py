@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.contracts.errors import InvalidRequest
-from headrace.contracts.jobs import JobProblem, Ticket, shard_id
+from headrace.contracts.jobs import JobProblem, ScoreSpec, Ticket, shard_id
 from headrace.contracts.tickets import decode_ticket, encode_ticket
 
 JOB = str(uuid.UUID(int=7))
@@ -42,3 +42,15 @@ def test_a_problem_comes_back_with_its_type(type_name: str, message: str) -> Non
     again = JobProblem.parse(problem.text)
     assert again == problem or not type_name
     assert again.text == problem.text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "title"),
+    [
+        (("/data/reviews.parquet",), "reviews.parquet → embed"),
+        (("s3://bucket/2024/", "/b.csv"), "2024 and 1 more → embed"),
+        (("sql:SELECT a / b FROM t",), "query → embed"),
+    ],
+)
+def test_a_job_has_a_title_that_people_recognise(inputs: tuple[str, ...], title: str) -> None:
+    assert ScoreSpec(model="embed", inputs=inputs, output="/out").title == title

@@ -14,6 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 ROOMS = [
+    "bulk",
     "cli",
     "compression",
     "contracts",

@@ -7,16 +7,18 @@ import threading
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from headrace.contracts.errors import ConfigurationError, StoreUnavailable
+from headrace.contracts.jobs import ENDED, JobState
 from headrace.results_store import check_schema, current_revision, migrate
 from headrace.results_store.database.address import create_engine
 from headrace.results_store.migration import alembic_config
 from headrace.results_store.schema import REVISIONS, VERSION_TABLE, metadata
-from headrace.results_store.writing.partitions import list_partitions
+from headrace.results_store.writing.partitions import ensure_partitions, list_partitions
 
 
 @pytest.fixture
@@ -59,6 +61,54 @@ def test_the_checks_and_conditions_of_the_metadata_are_those_of_the_database(eng
         "predictions_model_finished_at": None,
         "predictions_unsuccessful": "(state <> 'succeeded'::text)",
     }
+
+
+def test_the_checks_and_conditions_of_the_ledger_are_those_of_the_metadata(engine: sa.Engine) -> None:
+    inspector = sa.inspect(engine)
+    (check,) = inspector.get_check_constraints("headrace_jobs")
+    assert check["name"] == "headrace_jobs_state_check"
+    assert all(f"'{state}'" in check["sqltext"] for state in JobState)
+    conditions = {
+        str(index["name"]): index.get("dialect_options", {}).get("postgresql_where")
+        for table in ("headrace_jobs", "headrace_job_shards", "headrace_job_errors")
+        for index in inspector.get_indexes(table)
+        if not index.get("duplicates_constraint")
+    }
+    live = conditions.pop("headrace_jobs_live")
+    assert live is not None
+    assert all(f"'{state}'" in live for state in set(JobState) - ENDED)
+    assert conditions == {
+        "headrace_job_shards_pending": "(state = 0)",
+        "headrace_job_shards_running": "(state = 1)",
+        "headrace_job_shards_done": "(state = 2)",
+        "headrace_job_shards_finished_at": "(state = 2)",
+        "headrace_job_errors_shard": None,
+    }
+
+
+def test_a_database_of_the_last_release_keeps_its_data(database_url: str) -> None:
+    engine = create_engine(database_url, pool_size=1)
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="READ COMMITTED")
+        with connection.begin():
+            command.upgrade(alembic_config(connection), "0003")
+    engine.dispose()
+    with psycopg.connect(database_url, autocommit=True) as store:
+        ensure_partitions(store)
+        store.execute(
+            "INSERT INTO predictions (id, finished_at, attempts, cached, state, model, version)"
+            " VALUES (gen_random_uuid(), now(), 1, false, 'succeeded', 'digits', '1')"
+        )
+        store.execute("INSERT INTO headrace_task_results (key, value) VALUES ('k', 'v')")
+        migrate(database_url)
+        assert current_revision(database_url) == REVISIONS[-1]
+        for table, rows in (
+            ("predictions", 1),
+            ("headrace_task_results", 1),
+            ("headrace_relays", 1),
+            ("headrace_jobs", 0),
+        ):
+            assert store.execute(f"SELECT count(*) FROM {table}").fetchone() == (rows,)
 
 
 def test_the_revisions_this_release_knows_are_those_of_its_scripts(engine: sa.Engine) -> None:

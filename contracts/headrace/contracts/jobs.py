@@ -18,6 +18,9 @@ SCORE_PREFIX: Final = "score."
 #: `ScoreSpec.output` that writes rows of `predictions` instead of files.
 STORE: Final = "store"
 
+#: An input that is a query on the store's database begins so.
+SQL: Final = "sql:"
+
 OutputFormat: TypeAlias = Literal["parquet", "csv", "jsonl"]
 
 
@@ -43,7 +46,7 @@ ENDED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLE
 
 
 class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a job computes. Two jobs of one `key` are the same job.
+    """The definition of what a job computes. Two jobs of one `key` are the same job.
 
     inputs: URIs of files, folders and globs; local ones are absolute paths. `sql:QUERY` is a query on the store's
     database. output: URI of a folder, or `STORE`. mapping: column → input of the model, where the names differ.
@@ -64,6 +67,13 @@ class ScoreSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     on_null: str = "error"
     truncate: Literal["error", "cut"] = "error"
     input_format: str = ""
+
+    @property
+    def title(self) -> str:
+        """A short line for people: `reviews.parquet and 2 more → embed`."""
+        first = "query" if self.inputs[0].startswith(SQL) else self.inputs[0].rstrip("/").rpartition("/")[2]
+        more = f" and {len(self.inputs) - 1} more" if len(self.inputs) > 1 else ""
+        return f"{first}{more} → {self.model}"
 
     def key(self) -> bytes:
         """Return what identifies the job: SHA-256 of the canonical form of all fields."""
@@ -115,7 +125,7 @@ _PROBLEM: Final = re.compile(r"([A-Z][A-Za-z]+): (.*)", re.DOTALL)
 
 
 class DryRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of a dry run. rows: scored of the sample; bad: those that could not be. seconds: they took one worker.
+    """The outcome of a dry run. rows: scored of the sample; bad: those that could not be. seconds: they took.
 
     total_rows, total_bytes: of the whole input as far as it is known, -1 if not. seconds_low, seconds_high: the whole
     job on the workers present. output_bytes: of the whole job. memory_bytes: peak of the worker's process.
@@ -168,7 +178,7 @@ class Bound(msgspec.Struct, frozen=True):
     share: float | None = None
 
     def exceeded(self, bad: int, rows: int) -> bool:
-        """Return whether so many bad rows among all rows so far are too many."""
+        """Return whether these bad rows, among all rows so far, are too many."""
         if self.rows is not None:
             return bad > self.rows
         return self.share is not None and rows > 0 and bad > self.share * rows

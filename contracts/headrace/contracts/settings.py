@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from pathlib import Path
-from typing import IO, Annotated, Final
+from typing import IO, Annotated, Final, Literal
 
 import msgspec
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -148,6 +148,11 @@ class Settings(BaseSettings):
     )
     retention_days: int = Field(
         30, ge=0, le=36_500, description="`headrace store prune` drops older rows; 0 keeps all."
+    )
+    serve: Literal["all", "online", "bulk"] = Field(
+        "all",
+        description="What a worker serves: `online` requests, `bulk` jobs, or both. Workers of their own for bulk "
+        "jobs, under `nice`, leave online requests alone at the price of a second copy of each model.",
     )
     bulk_roots: str = Field(
         "",

@@ -33,6 +33,14 @@ def test_columns_are_found_by_name_and_others_are_left_alone() -> None:
     assert made.notes == ()
 
 
+def test_columns_of_floats_are_named_so_that_sources_read_integers_as_such() -> None:
+    inputs = (tensor("a"), tensor("b", "INT64"), tensor("c", shape=(2,)))
+    made = preparation(
+        schema(a=pa.int64(), b=pa.int64(), d=pa.int64(), e=pa.int64()), *inputs, spec=job(mapping={"d,e": "c"})
+    )
+    assert made.float_columns == ("a", "d", "e")
+
+
 def test_kept_columns_are_read_too() -> None:
     made = preparation(schema(id=pa.int64(), image=FLAT), DIGITS, spec=job(keep=("id", "image")))
     assert made.columns == ("image", "id")
@@ -145,6 +153,11 @@ def test_one_input_has_one_mapping() -> None:
 )
 def test_a_type_that_does_not_fit_is_refused_before_any_row(kind: pa.DataType, message: str) -> None:
     assert refusal(schema(image=kind), DIGITS).startswith(message)
+
+
+def test_a_number_is_no_tensor_whose_sizes_vary() -> None:
+    assert "is wanted" in refusal(schema(x=pa.float32()), tensor(shape=(-1, -1)))
+    assert "is wanted" in refusal(schema(x=pa.list_(pa.float32())), tensor(shape=(-1, -1)))
 
 
 def test_times_are_refused_with_advice() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.bulk.columns.made import job, manifest, tensor
 
 from headrace.bulk.columns.base import ColumnMismatch
+from headrace.bulk.columns.classes import best_classes
 from headrace.bulk.columns.output import SHAPE_KEY, OutputColumns
 from headrace.contracts import TensorSpec
 from headrace.contracts.tensors.datatypes import DTYPES
@@ -84,6 +85,15 @@ def test_a_classifier_has_label_and_score_beside_its_outputs() -> None:
     found = made.batch({"scores": np.array([[1, 5, 2], [7, 0, 0], [np.nan, 1, 2]], np.float32)}, no_columns(3))
     assert found.column("label").to_pylist() == ["b", "a", None]
     assert found.column("score").to_pylist() == [5.0, 7.0, None]
+
+
+@given(data=st.data(), classes=st.sampled_from([2, 3, 32, 33, 40]), rows=st.integers(0, 5))
+def test_the_best_class_is_the_first_of_the_highest(data: st.DataObject, classes: int, rows: int) -> None:
+    numbers = st.lists(st.integers(-3, 3), min_size=classes, max_size=classes)
+    scores = np.array(data.draw(st.lists(numbers, min_size=rows, max_size=rows)), np.float32).reshape(rows, classes)
+    best, highest = best_classes(scores)
+    assert best.tolist() == scores.argmax(axis=1).tolist()
+    assert highest.tolist() == scores.max(axis=1).tolist()
 
 
 def test_the_label_is_that_of_the_probabilities_where_there_are_logits_too() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from headrace.bulk.columns.base import Refused
+from headrace.bulk.columns.base import PreparedRows, Refused
 from headrace.bulk.shards.groups import Group, gather, group_rows_for, prepare
 from headrace.bulk.sources.base import RowBatch
 from headrace.contracts.tensors.codec import Tensors
@@ -24,8 +24,8 @@ class Prepared:
             Refused(at=int(at), stage="prepare", type="Negative", message="no") for at in np.flatnonzero(values < 0)
         ]
         self.skipped = np.flatnonzero(values == 0)
-        self.lengths = values[self.good] % 7 if sorts else None
-        self.groups = None
+        self.lengths: NDArray[np.int64] | None = values[self.good] % 7 if sorts else None
+        self.groups: NDArray[np.int64] | None = None
         self._values = values
 
     def tensors(self, which: NDArray[np.int64]) -> Tensors:
@@ -33,15 +33,16 @@ class Prepared:
 
 
 class Preparation:
-    columns = ("x",)
-    notes = ()
+    columns: tuple[str, ...] = ("x",)
+    float_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     rows_at_once = 0
     file_uri = ""
 
     def __init__(self, *, sorts: bool = False) -> None:
         self._sorts = sorts
 
-    def prepare(self, table: pa.RecordBatch) -> Prepared:
+    def prepare(self, table: pa.RecordBatch) -> PreparedRows:
         return Prepared(table.column("x").to_numpy(), sorts=self._sorts)
 
 

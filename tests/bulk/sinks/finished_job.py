@@ -33,6 +33,9 @@ class All:
     def folder(self, name: str) -> bool:
         return bool(name)
 
+    def ended(self, name: str) -> bool:
+        return not name
+
 
 @dataclass
 class FinishedJob:

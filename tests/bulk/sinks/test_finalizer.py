@@ -165,6 +165,12 @@ def test_a_cancelled_job_has_a_manifest_and_no_success(job: FinishedJob) -> None
     assert json.loads(Path(job.folder, "_manifest.json").read_bytes())["state"] == "cancelled"
 
 
+def test_a_job_that_was_refused_writes_nothing_into_the_folder(job: FinishedJob) -> None:
+    job.storage.put(f"{job.folder}/photo.jpg", b"mine")
+    assert job.finalize(JobState.FAILED).manifest_etag == ""
+    assert job.names() == ["photo.jpg"]
+
+
 def test_a_job_that_was_a_success_and_then_failed_has_no_success(job: FinishedJob) -> None:
     job.score(0, 0, 5)
     job.finalize()

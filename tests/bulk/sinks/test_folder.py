@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.bulk.sinks.finished_job import FinishedJob
 
@@ -122,6 +122,7 @@ PATHS = st.lists(st.sampled_from(["a", "b", "_c", "d e"]), min_size=1, max_size=
 )
 
 
+@settings(deadline=None)
 @given(output=PATHS, uri=PATHS)
 def test_folders_mix_whichever_is_the_output(output: str, uri: str) -> None:
     assert bool(mixed_input(output, [uri])) == bool(mixed_input(uri, [output]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from tests.bulk.sources.reads import Add, bad_of, parquet_bytes, rows_of, whole
 
 from headrace.bulk.sources.base import InputUnreadable, MissingColumn, SchemaChanged
 from headrace.bulk.sources.schemas import check_same_schema, is_like
-from headrace.bulk.sources.slices import Wanted, read_slice, refuse
+from headrace.bulk.sources.slices import Wanted, count_rows, read_slice, refuse
 from headrace.bulk.storage.base import InputMissing, Storage
 
 
@@ -54,6 +55,14 @@ def test_a_file_that_can_not_be_read_is_one_entry_and_the_next_follows(storage: 
     ]
     with pytest.raises(InputUnreadable, match=r"a\.parquet is no readable Parquet file"):
         list(read_slice(files, whole(*files), storage, on_unreadable=refuse))
+
+
+@pytest.mark.parametrize(("at_most", "rows"), [(0, 0), (2, 2), (3, 3), (10, 3)])
+def test_rows_of_a_compressed_file_are_counted_as_far_as_needed(
+    storage: Storage, add: Add, at_most: int, rows: int
+) -> None:
+    file = add("a.csv.gz", gzip.compress(b"x,y\na,1\nbad\nc,1\n"))
+    assert count_rows(file, storage, at_most) == rows
 
 
 def test_an_error_of_the_storage_ends_the_slice(storage: Storage, add: Add) -> None:

@@ -29,7 +29,7 @@ NAMES = ("a/1", "a/b/2", "a0", "b c/é ü.csv", "c/100%.csv", "c/%41.csv", "d/x+
 HIDDEN = ("_SUCCESS", ".x", "_errors/e", "a/.y")
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.server), "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A folder that doesn't exist yet."""
     if request.param == "local":
@@ -177,6 +177,24 @@ def test_an_object_that_is_replaced_while_it_is_read_is_noticed(storage: Storage
     if newer.etag != info.etag:
         with pytest.raises(InputChanged):
             storage.open(info.uri, etag=info.etag)
+
+
+def test_pyarrow_passes_on_that_a_file_was_replaced(storage: Storage, folder: str, tmp_path: Path) -> None:
+    table = pa.table({"x": pa.array(range(400_000), pa.int64())})
+    uri = f"{folder}/t.parquet"
+    for version in (table, table.slice(1)):
+        part = scratch(tmp_path, b"")
+        pq.write_table(version, part, row_group_size=100_000, compression="none", use_dictionary=False)
+        if version is table:
+            etag = storage.publish(part, uri).etag
+            parquet = pq.ParquetFile(storage.open(uri, etag=etag), pre_buffer=False)
+        elif "://" in folder:
+            storage.delete(uri)
+            storage.publish(part, uri)
+        else:
+            Path(uri).write_bytes(part.read_bytes())
+    with pytest.raises(InputChanged, match="--restart"):
+        parquet.read_row_group(2)
 
 
 def test_what_is_missing_is_named(storage: Storage, folder: str) -> None:

@@ -58,6 +58,15 @@ def test_publishing_replaces_nothing(storage: Storage, tmp_path: Path) -> None:
     assert scratch.exists()
 
 
+def test_a_link_that_was_made_already_counts_as_made(storage: Storage, tmp_path: Path) -> None:
+    """As when the answer of a network disk was lost."""
+    scratch = tmp_path / ".scratch"
+    scratch.write_bytes(b"rows")
+    (tmp_path / "part").hardlink_to(scratch)
+    assert storage.publish(scratch, f"{tmp_path}/part").size == 4
+    assert not scratch.exists()
+
+
 def test_a_file_is_replaced_only_while_it_is_the_known_one(storage: Storage, tmp_path: Path) -> None:
     first = storage.put(f"{tmp_path}/_SUCCESS", b"1")
     second = storage.replace(first.uri, b"2", first.etag)
@@ -192,6 +201,9 @@ def test_what_is_no_file_is_refused(storage: Storage, tmp_path: Path) -> None:
         storage.open(f"{tmp_path}/folder")
     with pytest.raises(AlreadyExists):
         storage.put(f"{tmp_path}/folder", b"1")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(AlreadyExists):
+        storage.put(f"{tmp_path}/gone", b"1")
     with pytest.raises(BadLocation, match="File name too long"):
         storage.put(f"{tmp_path}/{'x' * 300}", b"1")
     with pytest.raises(InputMissing, match="Not a directory"):

@@ -18,6 +18,7 @@ from headrace.bulk.storage.base import (
     Storage,
     StorageUnavailable,
 )
+from headrace.bulk.storage.globs import expand
 from headrace.bulk.storage.objects.bucket import LARGEST_PART
 from headrace.bulk.storage.opening import open_storage
 from headrace.bulk.storage.probing import probe
@@ -96,6 +97,18 @@ def test_a_listing_goes_on_after_the_server_was_away(s3_server: S3Server, s3_buc
     s3_server.restart(kill=True)
     seen += [info.uri for page in pages for info in page]
     assert seen == [f"{s3_bucket}/{number:05}" for number in range(2100)]
+
+
+def test_a_glob_passes_over_folders_in_which_it_matches_nothing(s3_bucket: str) -> None:
+    storage = opened(s3_bucket)
+    for number in range(1200):
+        storage.put(f"{s3_bucket}/in/deep/er/{number:05}", b"x")
+    for name in ("a.csv", "e.csv", "deep/x.csv", "f/y.csv"):
+        storage.put(f"{s3_bucket}/in/{name}", b"x")
+    found = [info.uri.rpartition("/in/")[2] for page in expand(f"{s3_bucket}/in/*.csv", storage) for info in page]
+    assert found == ["a.csv", "e.csv"]
+    found = [info.uri.rpartition("/in/")[2] for page in expand(f"{s3_bucket}/in/*/*.csv", storage) for info in page]
+    assert found == ["deep/x.csv", "f/y.csv"]
 
 
 def test_a_silent_server_is_noticed_in_time_and_found_again(s3_server: S3Server, s3_bucket: str) -> None:

@@ -9,7 +9,16 @@ from headrace.contracts.package.signature import Signature, TensorSpec
 from headrace.queueing import ClaimingConsumer
 from headrace.queueing.consumer.serving import Served
 from headrace.results_store.jobs.ledger import Ledger
-from headrace.results_store.jobs.records import BadRow, Claimant, InputFile, Page, ShardResult, ShardSeconds, Slice
+from headrace.results_store.jobs.records import (
+    BadRow,
+    Claim,
+    Claimant,
+    InputFile,
+    Page,
+    ShardResult,
+    ShardSeconds,
+    Slice,
+)
 
 MODEL: Final = "digits"
 CHECKSUM: Final = "ab" * 32
@@ -19,10 +28,15 @@ _LEASE_S: Final = 60.0
 _SPECS: Final = (TensorSpec(name="image", datatype="FP32", shape=(4,)),)
 
 
+def served(version: str, checksum: str = CHECKSUM) -> Served:
+    """Return what a worker announces."""
+    return Served(version, Signature(inputs=_SPECS, outputs=_SPECS), checksum)
+
+
 def announce(consumer: ClaimingConsumer, version: str = "2", checksum: str = CHECKSUM) -> None:
     """Announce the model as a worker does."""
-    served = Served(version, Signature(inputs=_SPECS, outputs=_SPECS), checksum)
-    consumer.queues.serve({f"infer.{MODEL}": served})
+    consumer.queues.add(f"score.{MODEL}")
+    consumer.queues.serve({queue: served(version, checksum) for queue in (f"infer.{MODEL}", f"score.{MODEL}")})
 
 
 class Player:
@@ -45,6 +59,16 @@ class Player:
         lease = self.ledger.plans.lead(WORKER, _LEASE_S, 1_000_000)
         assert lease is not None
         assert self.ledger.plans.fail(lease, problem.text)
+
+    def claim(self) -> Claim:
+        """Claim a shard, and do nothing with it."""
+        claim = self.ledger.claims.claim(WORKER, _LEASE_S)
+        assert claim is not None
+        return claim
+
+    def give_back(self, claim: Claim) -> None:
+        """Give a shard back undone, as a worker does when its job is cancelled."""
+        assert self.ledger.running.release(claim)
 
     def run(self, *bad: int) -> bool:
         """Run one shard; return False if none waits. bad: numbers of its rows that are bad."""

@@ -8,14 +8,15 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
-from tests.producers.jobs.player import CHECKSUM, MODEL, ROWS, Player, announce
+from tests.producers.jobs.player import CHECKSUM, MODEL, ROWS, Player, announce, served
 
 from headrace.contracts import Settings
-from headrace.contracts.errors import ConfigurationError, SignatureMismatch, UnknownModel
+from headrace.contracts.errors import ConfigurationError, HeadraceError, SignatureMismatch, UnknownModel
 from headrace.contracts.jobs import DryRun, JobProblem, JobState
 from headrace.contracts.tickets import decode_ticket
 from headrace.producers import AsyncClient, Client, JobCancelled, JobFailed, JobMoved, JobTimeout
@@ -56,6 +57,7 @@ def test_a_job_is_watched_to_its_end(scorer: Client, player: Player) -> None:
     assert (done.rows_ok, done.rows_bad) == (2 * ROWS - 2, 2)
     assert [row.row for row in job.errors()] == [3, ROWS + 3]
     assert len(job.errors(limit=1)) == 1
+    assert job.files([0, 7]) == {0: "/in/a.parquet"}
 
 
 def test_the_same_call_again_is_the_same_job(scorer: Client, player: Player) -> None:
@@ -248,3 +250,40 @@ except Exception as exc:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "ConfigurationError" in done.stdout
     assert "headrace[store]" in done.stdout
+
+
+def test_the_same_call_waits_for_shards_that_a_cancellation_stops(scorer: Client, player: Player) -> None:
+    job = scorer.score(MODEL, "a.parquet", "out")
+    player.plan(2)
+    claim = player.claim()
+    job.cancel()
+    assert job.status() == JobState.CANCELLING
+    stopping = threading.Timer(0.3, player.give_back, [claim])
+    stopping.start()
+    again = scorer.score(MODEL, "a.parquet", "out")
+    stopping.join()
+    assert (again.step, again.status()) == (Step.RESUME, JobState.RUNNING)
+    assert player.run()
+    assert player.run()
+
+
+def test_the_version_of_workers_that_take_bulk_jobs_counts(
+    job_settings: Settings, serving: Callable[[str], ClaimingConsumer]
+) -> None:
+    online = serving(f"infer.{MODEL}")
+    online.queues.serve({f"infer.{MODEL}": served("2"), f"score.{MODEL}": served("2")})
+    with Client(job_settings) as client:
+        job = client.score(MODEL, "a.parquet", "out")
+        assert (job.version, job.is_served()) == ("2", False)
+        bulk = serving(f"score.{MODEL}")
+        bulk.queues.serve({f"infer.{MODEL}": served("3"), f"score.{MODEL}": served("3")})
+        job = client.score(MODEL, "b.parquet", "out-b")
+        assert (job.version, job.is_served()) == ("3", True)
+
+
+def test_a_store_without_the_tables_of_jobs_names_the_command_that_makes_them(
+    broker_url: str, database_url: str, serving_worker: ClaimingConsumer, tmp_path: Path
+) -> None:
+    settings = Settings(broker_url=broker_url, database_url=database_url, models=tmp_path)
+    with Client(settings) as client, pytest.raises(HeadraceError, match="headrace store migrate"):
+        client.score(MODEL, "a.parquet", "out")

@@ -48,6 +48,8 @@ def test_what_is_canonical_stays_as_it_is(text: str) -> None:
         ("file://relative", "absolute"),
         ("s3://key:secret@bucket/x", "credentials"),
         ("s3://key@bucket/x", "credentials"),
+        ("https://host/x.csv?X-Amz-Date=1&X-Amz-Signature=secret", "credentials"),
+        ("az://container/x.csv?sv=1&sig=secret", "credentials"),
         ("postgresql://u:p@h/db", "sql:SELECT"),
         ("s3://[bad", "malformed"),
     ],

@@ -9,9 +9,9 @@ import pytest
 from tests.results_store.jobs.conftest import MakeJob
 from tests.results_store.jobs.examples import LEASE_S, ROWS, WORKER, bad_row, claimed, new_job, result, slices
 
-from headrace.contracts.errors import HeadraceError, StoreUnavailable
+from headrace.contracts.errors import StoreUnavailable
 from headrace.contracts.jobs import JobState
-from headrace.results_store import BatchRows, Row
+from headrace.results_store import BatchRows, Row, StoreRejected
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import InputFile, Page, ShardResult, Slice
 from headrace.results_store.jobs.shards import completing
@@ -156,17 +156,41 @@ def test_a_zombie_stores_no_predictions(ledger: Ledger, store: psycopg.Connectio
     assert store.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
 
 
-def test_what_postgres_refuses_leaves_the_shard_as_it_was(
+def test_predictions_that_postgres_refuses_are_named_and_the_shard_is_as_it_was(
     ledger: Ledger, store: psycopg.Connection, make_job: MakeJob
 ) -> None:
     job = make_job()
     claim = claimed(ledger)
-    refused = predictions(ROWS, job.id)
-    refused[0].rows[5].outputs = b"{"
-    with pytest.raises(HeadraceError):
-        ledger.completions.complete(claim, result(), refused)
+    batches = predictions(ROWS, job.id)
+    rows = batches[0].rows
+    rows[5].outputs, rows[70].outputs, rows[71].id = b'{"y":["\\u0000"]}', b"{", rows[3].id
+    with pytest.raises(StoreRejected, match=r"Postgres refuses 3 row\(s\)") as caught:
+        ledger.completions.complete(claim, result(), batches)
+    assert set(caught.value.refused) == {rows[5].id, rows[70].id, rows[71].id}
     assert store.execute("SELECT count(*) FROM predictions").fetchone() == (0,)
     assert ledger.completions.complete(claim, result(), predictions(ROWS, job.id)).stored
+
+
+def test_a_prediction_that_cannot_be_encoded_is_named(ledger: Ledger, make_job: MakeJob) -> None:
+    job = make_job()
+    batches = predictions(3, job.id)
+    batches[0].rows[1].row_index = 2**63
+    with pytest.raises(StoreRejected) as caught:
+        ledger.completions.complete(claimed(ledger), result(), batches)
+    assert set(caught.value.refused) == {batches[0].rows[1].id}
+
+
+def test_too_many_bad_rows_fail_a_job_though_the_worker_died_before_it_could_tell(
+    ledger: Ledger, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(1, max_errors="1")
+    with monkeypatch.context() as patched:
+        for name in ("stop_at_bound", "settle"):
+            patched.setattr(completing, name, lambda *_: JobState.RUNNING)
+        ledger.completions.complete(claimed(ledger), result(ok=98, bad=(1, 2)))
+    assert ledger.jobs.get(job.id).state is JobState.RUNNING
+    ledger.sweep()
+    assert ledger.jobs.get(job.id).state is JobState.FAILED
 
 
 def test_a_session_that_ends_in_the_middle_of_a_completion_leaves_nothing_of_it(

@@ -82,8 +82,6 @@ def make_app(settings: Settings) -> App:
     app = App("headrace", set_as_current=False, loader="app")
     app.headrace_settings = settings
     connect(settings.require_broker_url()).close()  # Celery's error about a URL that can't be read may quote it
-    names = ModelDirectory(settings.models).names()
-    scored = names if has_bulk() else []
     app.conf.update(
         broker_url=headrace_url(settings.require_broker_url()),
         broker_use_ssl=tls_options(settings.require_broker_url()) or False,
@@ -99,11 +97,6 @@ def make_app(settings: Settings) -> App:
         task_serializer="json",
         task_default_queue="headrace",
         task_create_missing_queues=True,
-        task_queues=[
-            Queue(queue_name(name), Exchange(""), routing_key=queue_name(name), max_priority=MAX_PRIORITY)
-            for name in names
-        ]
-        + [Queue(score_queue(name), Exchange(""), routing_key=score_queue(name)) for name in scored],
         worker_consumer="headrace.workers.celery_app.consumer:Consumer",
         worker_pool="solo",
         worker_send_task_events=True,
@@ -111,13 +104,27 @@ def make_app(settings: Settings) -> App:
         worker_concurrency=1,
         worker_hijack_root_logger=True,
     )
+    _add_models(app, settings)
+    app.steps["worker"].update((EngineStep, RelayStep))
+    app.steps["consumer"].add(ConsumerHooks)
+    return app
+
+
+def _add_models(app: App, settings: Settings) -> None:
+    """Add the tasks and queues of the models, as far as the worker is to serve them."""
+    names = ModelDirectory(settings.models).names()
+    scored = names if settings.serve != "online" and has_bulk() else []
     for name in names:
         app.register_task(type(name, (InferenceTask,), {"name": queue_name(name), "abstract": False})())
     for name in scored:
         app.register_task(type(f"score_{name}", (ScoreTask,), {"name": score_queue(name), "abstract": False})())
-    app.steps["worker"].update((EngineStep, RelayStep))
-    app.steps["consumer"].add(ConsumerHooks)
-    return app
+    queues = [Queue(score_queue(name), Exchange(""), routing_key=score_queue(name)) for name in scored]
+    if settings.serve != "bulk":
+        queues += [
+            Queue(queue_name(name), Exchange(""), routing_key=queue_name(name), max_priority=MAX_PRIORITY)
+            for name in names
+        ]
+    app.conf.update(task_queues=queues)
 
 
 def message_bytes(payload_bytes: int) -> int:

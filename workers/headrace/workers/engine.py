@@ -8,10 +8,11 @@ from collections.abc import Callable, Container
 from typing import Final
 
 from headrace.contracts import ModelDirectory, Settings
+from headrace.contracts.jobs import score_queue
 from headrace.queueing import RunningMarker, connect_to
 from headrace.queueing.consumer.serving import Served
 from headrace.results_store import StoreReader, StoreWriter
-from headrace.workers.bulk.making import Parts, make_bulk
+from headrace.workers.bulk.making import LazyBulk, NoBulk, Parts, make_bulk
 from headrace.workers.events.celery_events import Monitor
 from headrace.workers.execution.executor import Executor, Listener
 from headrace.workers.execution.running import RunningMessages
@@ -69,17 +70,7 @@ class Engine:
             check_every=settings.check_every,
         )
         self._window = Window(self.models, lambda: self._executor.running, settings.claimed_bytes)
-        self.bulk = make_bulk(
-            settings,
-            Parts(
-                worker=worker,
-                models=self.models,
-                executor=self._executor,
-                revoked=revoked,
-                monitor=self.monitor,
-                loop=loop,
-            ),
-        )
+        self.bulk = self._make_bulk(worker, revoked)
         self.claims = ClaimGate(self._window, self._outbox, loop, tickets=self.bulk.room)
         self._lookup = RedeliveryLookup(
             StoreReader(settings.require_database_url(), pool_size=1, timeout_s=settings.database_timeout_s),
@@ -100,6 +91,17 @@ class Engine:
         )
         return Outbox(writer, self._client, settings, worker=worker, settled=self._on_settled, room=self._on_room)
 
+    def _make_bulk(self, worker: str, revoked: Container[str]) -> LazyBulk | NoBulk:
+        parts = Parts(
+            worker=worker,
+            models=self.models,
+            executor=self._executor,
+            revoked=revoked,
+            monitor=self.monitor,
+            loop=self.loop,
+        )
+        return make_bulk(self.settings, parts)
+
     def start(self) -> None:
         """Check the store, load the models and start the threads. Raises HeadraceError with cause and remedy."""
         check_store(self.settings)
@@ -113,11 +115,13 @@ class Engine:
         self.bulk.start()
 
     def served(self) -> dict[str, Served]:
-        """Return, by queue, what answers requests that name no version."""
-        return {
-            model.queue: Served(model.package.version, model.signature, model.package.manifest.checksum)
-            for model in self.models.defaults()
-        }
+        """Return, by queue, what answers requests that name no version, and what bulk jobs are pinned to."""
+        found = {}
+        for model in self.models.defaults():
+            package = model.package
+            served = Served(package.version, model.signature, package.manifest.checksum)
+            found[model.queue] = found[score_queue(package.name)] = served
+        return found
 
     def drain(self, grace_s: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads.

@@ -55,6 +55,9 @@ class Preparation(Protocol):
     #: The columns of the input that are needed: for the model's inputs, and those that are kept.
     columns: tuple[str, ...]
 
+    #: Those of them that are inputs of floats: integers in text files are floats there.
+    float_columns: tuple[str, ...]
+
     #: What was chosen where nobody said it, such as "the columns f1 to f64, in order, are the input x"; for a person.
     notes: tuple[str, ...]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from headrace.bulk.columns.findings import Findings, taken
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors
+from headrace.contracts.tensors.datatypes import FLOATS
 
 
 class FedRows(Protocol):
@@ -45,9 +46,18 @@ class Feed(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The columns that it reads."""
 
+    @property
+    def float_columns(self) -> tuple[str, ...]:
+        """Those of them whose numbers become floats."""
+
     def feed(self, table: pa.RecordBatch, findings: Findings) -> FedRows:
         """Read all rows of a table; those that can't be used are added to the findings."""
         ...
+
+
+def float_columns(columns: tuple[str, ...], spec: TensorSpec) -> tuple[str, ...]:
+    """Return columns if the input that they are is one of floats."""
+    return columns if spec.datatype in FLOATS else ()
 
 
 class EqualRows:

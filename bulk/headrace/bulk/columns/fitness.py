@@ -21,7 +21,7 @@ def tensor_problem(name: str, kind: pa.DataType, spec: TensorSpec) -> str:
         return f"column {name!r} is {kind}, but {wanted} is wanted"
     if not depth and (is_text(leaf) or pa.types.is_null(leaf)):
         return ""  # Lists may be JSON, and a column that holds nothing has no type.
-    ones = math.prod(spec.shape) == 1
+    ones = all(size == 1 for size in spec.shape)
     depths = {len(spec.shape), sum(size != 1 for size in spec.shape)} | ({0} if ones else {1})
     if spec.shape.count(-1) > 1:
         depths -= {1}

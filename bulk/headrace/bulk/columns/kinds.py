@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -61,16 +62,22 @@ def plain(array: pa.Array) -> pa.Array:
             array = array.storage
         elif pa.types.is_dictionary(kind):
             array = array.dictionary_decode()
-        elif pa.types.is_list_view(kind):
-            array = pc.cast(array, pa.list_(kind.value_type))
-        elif pa.types.is_large_list_view(kind):
-            array = pc.cast(array, pa.large_list(kind.value_type))
+        elif pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+            array = _without_view(array)
         elif pa.types.is_string_view(kind):
             array = pc.cast(array, pa.large_string())
         elif pa.types.is_binary_view(kind):
             array = pc.cast(array, pa.large_binary())
         else:
             return array
+
+
+def _without_view(array: pa.Array) -> pa.Array:
+    """Return lists of list views; pyarrow 26's own cast gives arrays that are invalid."""
+    null = array.is_null().to_numpy(zero_copy_only=False)
+    sizes = np.where(null, 0, array.sizes.to_numpy(zero_copy_only=False))
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), array.flatten(), mask=pa.array(null))
 
 
 def nesting(kind: pa.DataType) -> tuple[int, pa.DataType]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from headrace.bulk.columns.base import ColumnMismatch
+from headrace.bulk.columns.classes import best_classes
 from headrace.bulk.columns.matching import check_column
 from headrace.contracts.jobs import ScoreSpec
 from headrace.contracts.package.manifest import Manifest
@@ -39,7 +40,8 @@ class OutputColumns:
     def __init__(self, manifest: Manifest, spec: ScoreSpec, schema: pa.Schema) -> None:
         """schema: of the input. Raises ColumnMismatch for kept columns that it has not, or that clash with outputs."""
         self._outputs: Final = manifest.signature.outputs
-        self._labels: Final = pa.array(manifest.labels, pa.string())
+        # Given a list, pyarrow asks pandas first, which takes half a second to import where it is installed.
+        self._labels: Final = pa.array(np.array(manifest.labels, dtype=object), pa.string())
         self._classes: Final = _class_output(manifest)
         self._kept: Final = tuple(dict.fromkeys(spec.keep))
         names = {output.name for output in self._outputs}
@@ -84,12 +86,14 @@ class OutputColumns:
     def _classified(self, scores: NDArray[Any]) -> list[pa.Array]:
         """Return the label of the highest score of each row, and that score; nulls where scores are NaN."""
         scores = _plain(scores.reshape(len(scores), -1))
-        best = scores.argmax(axis=1)
-        highest = scores[np.arange(len(scores)), best]
+        best, highest = best_classes(scores)
         unknown = np.isnan(highest) if highest.dtype.kind == "f" else None
-        label = self._labels.take(pa.array(best, mask=unknown))
-        made = {LABEL: label, SCORE: pa.array(highest, mask=unknown)}
-        return [made[name] for name in self._derived]
+        arrays = []
+        if LABEL in self._derived:
+            arrays.append(self._labels.take(pa.array(best, mask=unknown)))
+        if SCORE in self._derived:
+            arrays.append(pa.array(highest, mask=unknown))
+        return arrays
 
 
 def _twice(names: Sequence[str]) -> str:

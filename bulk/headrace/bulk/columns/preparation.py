@@ -49,6 +49,8 @@ class ColumnPreparation:
         self._feeds: Final = tuple(feeds)
         self._policy: Final = policy
         self.columns = tuple(dict.fromkeys([*(name for feed in feeds for name in feed.columns), *kept]))
+        #: Columns whose numbers become floats, so that integers among them are no other type than the rest.
+        self.float_columns = tuple(dict.fromkeys(name for feed in feeds for name in feed.float_columns))
         self.notes = tuple(notes)
         bounds = [bound for feed in feeds if (bound := getattr(feed, "rows_at_once", 0))]
         self.rows_at_once = min(bounds, default=0)

@@ -39,7 +39,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CutPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides on the size of a shard.
+    """The figures that decide on the size of a shard.
 
     batch_rows: shards begin at multiples of it, so that batches are full. output_row_bytes: about, of a row of output.
     remaining_bytes: of the input that is not cut yet, if known, else 0. workers: that work on the job.

@@ -10,6 +10,7 @@ import msgspec
 from headrace.bulk.planning.cutting import SMALL_BYTES, CutPolicy, Cutter
 from headrace.bulk.sources.base import Unit
 from headrace.bulk.sources.formats import format_of, source_of
+from headrace.bulk.sources.slices import count_rows
 from headrace.bulk.storage.base import ObjectInfo, Storage
 from headrace.bulk.storage.globs import expand
 from headrace.contracts.jobs import ScoreSpec
@@ -159,6 +160,8 @@ class Planner:
         first = here.unit == 0
         for unit in source_of(file.uri, file.format).units(file, storage):
             if unit.number >= here.unit:
+                if unit.rows < 0 and self._spec.limit:
+                    unit = msgspec.structs.replace(unit, rows=count_rows(file, storage, self._spec.limit))  # noqa: PLW2901
                 yield _Step(file, unit, first, msgspec.structs.replace(here, unit=unit.number + 1))
                 first = False
 

@@ -18,7 +18,7 @@ MOST_FILES: Final = 5_000
 
 
 class Survey(msgspec.Struct, frozen=True, kw_only=True):
-    """What a first look found.
+    """The findings of a first look at the inputs.
 
     first: the first input file, None if there is none. bytes_total: None if not known. files: that were looked at.
     """

@@ -101,7 +101,8 @@ class Scorer:
         if isinstance(batch, Mapping):
             return self._score_table(pa.table({name: _as_column(value) for name, value in batch.items()}))
         frame = pa.Table.from_pandas(batch, preserve_index=False).replace_schema_metadata(None)
-        return self._score_table(frame).to_pandas()
+        # Integers stay such where a row has none.
+        return self._score_table(frame).to_pandas(integer_object_nulls=True)
 
     def map_in_pandas(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Yield the scored rows of each DataFrame; what Spark's `DataFrame.mapInPandas` takes."""

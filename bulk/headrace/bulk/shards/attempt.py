@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,19 @@ from headrace.results_store.jobs.records import Claim, ShardResult, ShardSeconds
 class Attempt:
     """One attempt at one shard."""
 
-    def __init__(self, job: OpenJob, claim: Claim, inference: Inference, scratch: Path) -> None:
-        """scratch: a local folder for the part while it is written."""
+    def __init__(
+        self,
+        job: OpenJob,
+        claim: Claim,
+        inference: Inference,
+        scratch: Path,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        """scratch: a local folder for the part while it is written.
+
+        confirm: called just before the part is published; raises Dropped if the shard is somebody else's by now.
+        """
+        self._confirm: Final = confirm
         self._job: Final = job
         self._claim: Final = claim
         self._inference: Final = inference
@@ -37,7 +49,8 @@ class Attempt:
         """Run the shard, as far as the control lets it, and publish what is done.
 
         mark: records which positions run, after an attempt that ended without a word. rows_per_s: its bound; 0 is none.
-        Raises Dropped, TransientFailure, and the errors of storages and sources that concern all rows.
+        Raises Dropped, TransientFailure, CancelledError when it was told to stop before anything could be published,
+        and the errors of storages and sources that concern all rows.
         """
         part = self._job.open_part(self._scratch)
         try:
@@ -68,12 +81,15 @@ class Attempt:
             batch_rows=job.batch_rows,
             group_rows=job.group_rows(preparation),
             most_bytes=PART_BYTES,
+            sorts=job.sorts,
             rows_per_s=rows_per_s,
         )
         if claim.deaths:
             tally = CarefulRun(plan, writer, control, mark).run(claim.suspect)
         else:
             tally = ShardRun(plan, writer, control).run()
+        if not tally.ended and (claim.retry or not tally.rows):
+            raise CancelledError  # a retry has no rest, since its rows are not neighbours
         tally.bytes_read = storage.bytes_read
         return tally
 
@@ -105,29 +121,26 @@ class Attempt:
         stop = tally.next if result.rest is not None else (-1, -1)
         identity = self._job.identity(claim, (tally.ok, len(tally.bad), tally.skipped), stop)
         local = part.close(identity.metadata())
-        published = self._job.publish(claim, local, identity)
+        self._confirm()
+        published = self._job.publish(claim, local, identity, tally.bad)
         return _adopting(published, claim, result)
 
 
 def _adopting(published: PublishedPart, claim: Claim, result: ShardResult) -> ShardResult:
-    """Return the result with the part; an adopted one may stand for other rows than this attempt did."""
-    theirs = published.identity
+    """Return the result with the part; an adopted one brings what came of the attempt that wrote it."""
     named = msgspec.structs.replace(
         result, part=published.name, part_etag=published.etag, part_bytes=published.size_bytes
     )
-    mine = (result.rows_ok, result.rows_bad, result.rows_skipped)
-    if not published.adopted or (theirs.rows_ok, theirs.rows_bad, theirs.rows_skipped) == mine:
+    if not published.adopted:
         return named
-    stop = (theirs.stop_file, theirs.stop_row)
-    rest = rest_of(claim.slice, *stop, theirs.rows) if stop[0] >= 0 else None
-    bad = [row for row in result.bad if rest is None or (row.file_no, row.row) < stop]
+    theirs = published.identity
     return msgspec.structs.replace(
         named,
         rows_ok=theirs.rows_ok,
         rows_bad=theirs.rows_bad,
         rows_skipped=theirs.rows_skipped,
-        rest=rest,
-        bad=bad,
+        rest=rest_of(claim.slice, theirs.stop_file, theirs.stop_row, theirs.rows) if theirs.stop_file >= 0 else None,
+        bad=published.bad,
     )
 
 

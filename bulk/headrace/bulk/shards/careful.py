@@ -1,19 +1,21 @@
 """The careful run of a shard whose last attempt ended without a word: one group after the other, each marked before.
 
 What runs when the process dies is then known, and suspect in the next attempt, which runs it in smaller pieces. A
-single row that is suspect is not run any more: it is bad. Deaths for other reasons cost an attempt, and blame nobody.
+single row that is suspect runs alone once more, marked as an empty span, since its worker may have been killed for any
+reason; if that worker dies too, the row is bad. Deaths for other reasons cost an attempt, and blame nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Final, TypeAlias
 
 from headrace.bulk.shards.groups import Group, Raw, bad_row, gather, prepare
 from headrace.bulk.shards.run import Control, Directive, Dropped, Plan, Tally, Writer, write_answers
 from headrace.contracts.errors import HeadraceError
 
-#: Suspect rows run in so many pieces: a row that kills workers is found after three deaths, four if batches are large.
+#: Suspect rows run in so many pieces: a row that kills workers is found after four deaths, five if batches are large.
 PIECES: Final = 64
 
 #: Positions in the shard, from and to before.
@@ -28,13 +30,21 @@ def group_size(suspect: Span | None, group_rows: int) -> Callable[[int], int]:
     """Return what decides how many rows the group has that begins at a position."""
 
     def size(start: int) -> int:
-        if suspect is None or start >= suspect[1]:
+        if suspect is None or start >= max(suspect[1], suspect[0] + 1):
             return group_rows
         if start < suspect[0]:
             return min(group_rows, suspect[0] - start)
-        return min(max((suspect[1] - suspect[0]) // PIECES, 1), suspect[1] - start)
+        return min(max((suspect[1] - suspect[0]) // PIECES, 1), max(suspect[1] - start, 1))
 
     return size
+
+
+def marked(suspect: Span | None, start: int, stop: int) -> Span:
+    """Return what is marked while a group runs: more than a single row, unless that row was suspect before."""
+    if suspect == (start, start + 1):
+        return start, start
+    was_suspect = suspect is not None and suspect[0] <= start < suspect[1]
+    return start, stop if was_suspect else max(stop, start + 2)
 
 
 class CarefulRun:
@@ -58,14 +68,23 @@ class CarefulRun:
                 return tally
             start = tally.rows
             stop = start + size(start)
-            is_poison = suspect == (start, stop) and stop - start == 1
+            is_poison = suspect == (start, start)
             if not is_poison:
-                self._mark(start, stop)
-            raw = next(raws, None)
-            if raw is None:
-                tally.ended = True
-                return tally
-            self._finish(raw, poison=is_poison)
+                self._mark(*marked(suspect, start, stop))
+            try:
+                raw = next(raws, None)
+                if raw is None:
+                    tally.ended = True
+                    return tally
+                self._finish(raw, poison=is_poison)
+            except CancelledError:  # the worker ends: what is done is published
+                if tally.rows:
+                    return tally
+                raise
+            except BaseException:
+                if suspect is not None:  # nobody has died, so what was suspect still is, and nothing else
+                    self._mark(*suspect)
+                raise
 
     def _finish(self, raw: Raw, *, poison: bool) -> None:
         plan, tally = self._plan, self.tally

@@ -18,7 +18,7 @@ from headrace.runtimes.base import TransientFailure
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came of one batch. error: None when there are outputs. seconds: of its run."""
+    """The outcome of one batch. error: None when there are outputs. seconds: of its run."""
 
     outputs: Tensors
     error: Exception | None = None

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
 
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from headrace.bulk.columns.base import Preparation
+from headrace.bulk.shards.group_size import GroupSize
 from headrace.bulk.shards.groups import Group, Raw, bad_row, gather, prepare
 from headrace.bulk.shards.inference import Answer, Inference, isolate
 from headrace.bulk.shards.rest import rest_of
@@ -23,12 +24,15 @@ from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store.jobs.records import BadRow, Slice
 
+#: A shard that waits for its turn, by the bound of rows a second, looks whether it is to stop this often.
+PACING_LOOK_S: Final = 0.1
+
 #: Groups that are read and prepared ahead, and that wait for the model: one of each, besides those that are in work.
 AHEAD: Final = 2
 
 
 class Directive(Enum):
-    """What a shard is told. STOP: publish what is done, the rest becomes a shard of its own. DROP: publish nothing."""
+    """The orders to a shard. STOP: publish what is done, the rest becomes a shard of its own. DROP: publish nothing."""
 
     GO = "go"
     STOP = "stop"
@@ -47,7 +51,7 @@ class Control(Protocol):
         ...
 
     def progress(self, rows: int) -> None:
-        """Take note that so many rows of the shard are done."""
+        """Take note of how many rows of the shard are done."""
         ...
 
 
@@ -67,7 +71,8 @@ class Writer(Protocol):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How a shard is run. most_bytes: of its part, after which the rest becomes a shard of its own.
 
-    read: yields the rows of a slice. input_axes: of the model. group_rows, batch_rows: see `groups`.
+    read: yields the rows of a slice. input_axes: of the model. group_rows, batch_rows: see `groups`. sorts: whether
+    rows of similar length are put together, so that results depend on where groups begin.
     """
 
     part: Slice
@@ -78,11 +83,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     batch_rows: int
     group_rows: int
     most_bytes: int
+    sorts: bool = False
     rows_per_s: Callable[[], float] = lambda: 0.0
 
 
 class Tally(msgspec.Struct, kw_only=True):
-    """What came of a shard so far.
+    """The outcome of a shard so far.
 
     rows: all that are done, by position. next: file and row at which the slice goes on.
     """
@@ -117,6 +123,7 @@ class ShardRun:
         self._control = control
         self.tally = Tally(next=(plan.part.file_no, plan.part.row_start))
         self._groups: queue.Queue[_Read] = queue.Queue(AHEAD)
+        self._size = GroupSize(plan.batch_rows, plan.group_rows, fixed=plan.sorts)
         self._stopped = threading.Event()
 
     def run(self) -> Tally:
@@ -145,10 +152,18 @@ class ShardRun:
                     ended = True
                     self.tally.ended = group is None
                     break
-                pacing.wait(group.rows, self._stopped)
+                if not pacing.wait(group.rows, self._is_told_to_stop):
+                    ended = True
+                    break
                 waiting.append((group, self._plan.inference.submit(group.batches)))
-            if waiting:
-                self._finish(*waiting.popleft())
+            try:
+                if waiting:
+                    self._finish(*waiting.popleft())
+            except CancelledError:  # the worker ends: what is done is published, and this group left to others
+                if not self.tally.rows:
+                    raise
+                self.tally.ended = False
+                return
 
     def _is_told_to_stop(self) -> bool:
         directive = self._control.directive()
@@ -167,11 +182,12 @@ class ShardRun:
         start = time.perf_counter()
         write_answers(group, answers, self._plan, self._writer, self.tally)
         self.tally.write_s += time.perf_counter() - start
+        self._size.learn(group.rows, sum(answer.seconds for answer in answers))
         self._control.progress(self.tally.rows)
 
     def _read_ahead(self) -> None:
         try:
-            for group in prepared_groups(self._plan, self.tally):
+            for group in prepared_groups(self._plan, self.tally, self._size):
                 if not self._put(group):
                     return
             self._put(None)
@@ -192,10 +208,10 @@ class ShardRun:
             self._groups.get_nowait()
 
 
-def prepared_groups(plan: Plan, tally: Tally) -> Iterator[Group]:
-    """Yield the groups of a slice as they are read, and count the seconds of reading and preparing."""
+def prepared_groups(plan: Plan, tally: Tally, size: Callable[[int], int]) -> Iterator[Group]:
+    """Yield the groups of a slice as they are read, and count the seconds that this takes. size: as of `gather`."""
     start = time.perf_counter()
-    for raw in gather(plan.read(plan.part), lambda _: plan.group_rows):
+    for raw in gather(plan.read(plan.part), size):
         read = time.perf_counter()
         group = prepare(raw, plan.preparation, plan.batch_rows)
         prepared = time.perf_counter()
@@ -240,11 +256,14 @@ class Pacing:
         self._rows_per_s = rows_per_s
         self._next_at = time.monotonic()
 
-    def wait(self, rows: int, stopped: threading.Event) -> None:
-        """Wait until these rows may go."""
+    def wait(self, rows: int, is_told_to_stop: Callable[[], bool]) -> bool:
+        """Wait until these rows may go; return False if told to stop before."""
         rate = self._rows_per_s()
-        now = time.monotonic()
-        if rate > 0:
-            if self._next_at > now:
-                stopped.wait(self._next_at - now)
-            self._next_at = max(self._next_at, now) + rows / rate
+        if rate <= 0:
+            return True
+        while (left_s := self._next_at - time.monotonic()) > 0:
+            if is_told_to_stop():
+                return False
+            time.sleep(min(left_s, PACING_LOOK_S))
+        self._next_at = max(self._next_at, time.monotonic()) + rows / rate
+        return True

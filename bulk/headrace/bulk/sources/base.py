@@ -96,6 +96,19 @@ def empty_rows() -> NDArray[np.int64]:
     return np.empty(0, np.int64)
 
 
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """Return a table without rows."""
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
+def bytes_column(values: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+    """Return a column of bytes, or of strings given as UTF-8. Unlike `pyarrow.array`, it never imports pandas."""
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    content = values[0] if len(values) == 1 else b"".join(values)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(offsets), pa.py_buffer(content)])
+
+
 def as_record_batch(columns: dict[str, Any]) -> pa.RecordBatch:
     """Return a record batch of columns."""
     return pa.RecordBatch.from_pydict(columns)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from headrace.bulk.sources.base import Files, RowBatch, Unit, empty_rows
+from headrace.bulk.sources.base import Files, RowBatch, Unit, bytes_column, empty_rows, no_rows
 from headrace.bulk.sources.projection import project
 from headrace.bulk.sources.reading import bad_row, is_past, is_wanted
 from headrace.bulk.storage.base import InputMissing
@@ -37,14 +37,16 @@ class Images:
             return
         schema = project(SCHEMA, columns, file.uri).schema
         try:
-            values = {"path": file.uri, "image": self._content(file, storage) if "image" in schema.names else b""}
+            content = self._content(file, storage) if "image" in schema.names else b""
         except InputMissing as exc:
             yield _bad(file, schema, exc.message)
             return
         except ValueError as exc:
             yield _bad(file, schema, str(exc))
             return
-        table = pa.RecordBatch.from_arrays([pa.array([values[each.name]], each.type) for each in schema], schema=schema)
+        values = {"path": file.uri.encode(errors="replace"), "image": content}
+        columns = [bytes_column([values[each.name]], each.type) for each in schema]
+        table = pa.RecordBatch.from_arrays(columns, schema=schema)
         yield RowBatch(file_no=file.file_no, table=table, rows=np.zeros(1, np.int64), next_row=1)
 
     def _content(self, file: InputFile, storage: Files) -> bytes:
@@ -55,6 +57,6 @@ class Images:
 
 
 def _bad(file: InputFile, schema: pa.Schema, message: str) -> RowBatch:
-    table = pa.RecordBatch.from_pylist([], schema)
+    table = no_rows(schema)
     entry = bad_row(file, 0, message, content=file.uri.encode("utf-8", "surrogateescape"))
     return RowBatch(file_no=file.file_no, table=table, rows=empty_rows(), next_row=1, bad=[entry])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import project, refuse_duplicates
 from headrace.bulk.sources.reading import is_past, is_wanted, numbered, readable, unreadable, within
+from headrace.bulk.sources.soundness import sound
 from headrace.results_store.jobs.records import InputFile, Slice
 
 _WHAT: Final = "Arrow file"
@@ -59,8 +61,33 @@ class Ipc:
             if is_past(part, row):
                 return
             if is_wanted(part, row, table.num_rows):
-                yield from numbered(file, [projection.apply(table.replace_schema_metadata(None))], row)
+                yield from sound(file, numbered(file, [projection.apply(table.replace_schema_metadata(None))], row))
             row += table.num_rows
+
+
+class _Bounded(io.RawIOBase):
+    """A file of which no more is asked for than there is: a damaged length would take all memory. Stays open."""
+
+    def __init__(self, raw: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._raw = raw
+        self._size = size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def read(self, size: int = -1, /) -> bytes:
+        left = max(self._size - self._raw.tell(), 0)
+        return self._raw.read(left if size < 0 else min(size, left))
 
 
 def _open(
@@ -73,9 +100,10 @@ def _open(
     if magic.startswith(_FEATHER_1_MAGIC):
         raise unreadable(file, "is Feather version 1; write it again with version 2")
     options = pa.ipc.IpcReadOptions(included_fields=None if fields is None else list(fields), use_threads=False)
+    bounded = pa.PythonFile(_Bounded(raw, file.size), mode="r")
     if magic.startswith(_FILE_MAGIC):
-        return pa.ipc.open_file(raw, options=options)
-    return pa.ipc.open_stream(raw, options=options)
+        return pa.ipc.open_file(bounded, options=options)
+    return pa.ipc.open_stream(bounded, options=options)
 
 
 def _narrowest(schema: pa.Schema) -> list[int]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from headrace.bulk.sources.base import Files, RowBatch, Unit
 from headrace.bulk.sources.projection import project, refuse_duplicates
 from headrace.bulk.sources.reading import is_past, is_wanted, numbered, readable, within
+from headrace.bulk.sources.soundness import sound
 from headrace.results_store.jobs.records import InputFile, Slice
 
 #: Decoded bytes of a batch, about: small beside a worker, large beside what is done once for each batch.
@@ -77,7 +78,7 @@ class Parquet:
                         columns=projection.stored,
                         use_threads=False,
                     )
-                    for batch in numbered(file, (projection.apply(each) for each in tables), first):
+                    for batch in sound(file, numbered(file, (projection.apply(each) for each in tables), first)):
                         yield batch
                         row_bytes = max(row_bytes, batch.table.nbytes // max(len(batch.rows), 1))
                 first += rows

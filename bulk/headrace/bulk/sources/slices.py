@@ -10,9 +10,10 @@ import msgspec
 import pyarrow as pa
 
 from headrace.bulk.sources.ahead import ahead, in_turn
-from headrace.bulk.sources.base import Files, InputUnreadable, RowBatch, empty_rows
+from headrace.bulk.sources.base import Files, InputUnreadable, MissingColumn, RowBatch, empty_rows, no_rows
 from headrace.bulk.sources.formats import source_of
 from headrace.bulk.sources.partitions import partitions_of
+from headrace.bulk.sources.projection import project
 from headrace.bulk.sources.reading import bad_row, within
 from headrace.bulk.sources.schemas import conform
 from headrace.results_store.jobs.records import InputFile, Slice
@@ -51,7 +52,7 @@ def refuse(found: Unreadable) -> RowBatch:
 def report(found: Unreadable) -> RowBatch:
     """Return a batch with no row, and one entry in `bad` with row -1 that stands for the rest of the file."""
     entry = bad_row(found.file, -1, found.error.message)
-    table = pa.RecordBatch.from_pylist([], pa.schema([]))
+    table = no_rows(pa.schema([]))
     return RowBatch(file_no=found.file.file_no, table=table, rows=empty_rows(), next_row=found.next_row, bad=[entry])
 
 
@@ -62,7 +63,8 @@ def read_slice(
     wanted: Wanted = Wanted(),  # noqa: B008 - frozen
     on_unreadable: Policy = report,
 ) -> Iterator[RowBatch]:
-    """Yield the rows of a slice in order, file by file; all tables with rows have one schema.
+    """Yield the rows of a slice in order, file by file; all tables with rows have one schema, without rows also if
+    `wanted.schema` has the types of all columns.
 
     files: of the slice, maybe among others. A file that can't be read, or not further, is left to `on_unreadable`.
     Raises the errors of the storage.
@@ -83,13 +85,23 @@ def read_slice(
                     next_row = batch.next_row
                     left = left if left < 0 else left - len(batch.rows) - len(batch.bad)
             except InputUnreadable as exc:
-                yield on_unreadable(Unreadable(file, next_row, exc))
+                found = on_unreadable(Unreadable(file, next_row, exc))
+                yield msgspec.structs.replace(found, table=no_rows(schema or _known_schema(wanted)))
 
 
 def schema_of(file: InputFile, storage: Files, wanted: Wanted = Wanted()) -> pa.Schema:  # noqa: B008 - frozen
     """Return names and types of all columns of a file, those of its path included. Raises InputUnreadable."""
     schema = source_of(file.uri, file.format).schema(file, storage)
     return partitions_of(file.uri, wanted.folders).add_to_schema(schema, file.uri)
+
+
+def count_rows(file: InputFile, storage: Files, at_most: int) -> int:
+    """Return how many rows a file has, bad ones included, or `at_most` if it has more; it is read for that.
+
+    For files whose units don't tell, where a limit must be kept.
+    """
+    batches = source_of(file.uri, file.format).read(file, Slice(file_no=file.file_no, rows=at_most), storage, None)
+    return sum(len(batch.rows) + len(batch.bad) for batch in batches) if at_most > 0 else 0
 
 
 def _read_file(file: InputFile, part: Slice, storage: Files, wanted: Wanted) -> Iterator[RowBatch]:
@@ -108,7 +120,19 @@ def narrow(part: Slice, file: InputFile, rows: int = -1) -> Slice:
 
 def expected(types: pa.Schema | None, found: pa.Schema) -> pa.Schema:
     """Return the schema of all tables of a slice, given that of the first."""
+    return pa.schema([_known_field(types, each.name) or each for each in found])
+
+
+def _known_schema(wanted: Wanted) -> pa.Schema:
+    """Return what is known of the schema before anything is read: the columns that are wanted, without all types."""
+    names = wanted.columns if wanted.columns is not None else wanted.schema.names if wanted.schema else ()
+    return pa.schema([_known_field(wanted.schema, name) or pa.field(name, pa.null()) for name in names])
+
+
+def _known_field(types: pa.Schema | None, name: str) -> pa.Field | None:
     if types is None:
-        return found.remove_metadata()
-    fields = [types.field(name) if name in types.names else found.field(name) for name in found.names]
-    return pa.schema(fields)
+        return None
+    try:
+        return project(types, [name], "").schema.field(0)
+    except MissingColumn:
+        return None

@@ -23,10 +23,11 @@ LARGEST: Final = 16 << 20
 class RangedFile(ReadAt):
     """An object of which ranges are fetched."""
 
-    def __init__(self, uri: str, size: int, fetch: Fetch) -> None:
-        """fetch: raises InputChanged when the object is another one by now."""
+    def __init__(self, uri: str, size: int, fetch: Fetch, release: Callable[[], object] | None = None) -> None:
+        """fetch: raises InputChanged when the object is another one by now. release: is called at the end."""
         super().__init__(uri, size)
         self._fetch = fetch
+        self._release = release
         self._start = 0
         self._window = memoryview(b"")
         self._ahead = SMALLEST
@@ -54,4 +55,7 @@ class RangedFile(ReadAt):
     def close(self) -> None:
         """Let go of what was fetched."""
         self._window = memoryview(b"")
+        release, self._release = self._release, None
+        if release is not None:
+            release()
         super().close()

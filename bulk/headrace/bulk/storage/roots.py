@@ -37,7 +37,7 @@ def _root(piece: str) -> str:
 
 
 class Roots:
-    """The locations that a worker may touch. Without roots, only a worker of the local stack may, and only local files."""
+    """The locations that a worker may touch: without roots, local files, and only for a worker of the local stack."""
 
     def __init__(self, roots: Iterable[str] = (), *, local_stack: bool = False) -> None:
         """local_stack: whether this worker belongs to the stack on its user's own machine."""

@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from headrace.cli.commands.jobs.lines import end_lines
 from headrace.cli.commands.jobs.options import Again, How, What, options_of
-from headrace.cli.commands.jobs.own_stack import is_needed, own_stack, refuse_detached, settings_of_stack
-from headrace.cli.commands.jobs.report import print_dry_run
-from headrace.cli.commands.jobs.watching import watched
 from headrace.cli.terminal.console import Json, print_json, say
 from headrace.cli.terminal.option_groups import with_option_groups
 from headrace.cli.terminal.options import settings_with
 from headrace.contracts.errors import InvalidRequest
 from headrace.contracts.jobs import STORE
-from headrace.producers.jobs.attaching import Step
 
 if TYPE_CHECKING:
     from headrace.cli.stack.stack import LocalStack
@@ -87,6 +82,7 @@ def _job(
     order: Order, inputs: list[str], options: ScoreOptions, *, detached: bool
 ) -> Iterator[tuple[Job, LocalStack | None]]:
     """Create or find the job, if need be on a stack of its own, which ends with the block."""
+    from headrace.cli.commands.jobs.own_stack import is_needed, own_stack, refuse_detached, settings_of_stack
     from headrace.producers import Client
 
     settings = settings_with()
@@ -102,6 +98,8 @@ def _job(
 
 
 def _say_step(job: Job) -> None:
+    from headrace.producers.jobs.attaching import Step
+
     if job.step is None:
         say(f"job {job.id}")
         return
@@ -116,13 +114,11 @@ def _say_step(job: Job) -> None:
 
 
 def _watch(job: Job, stack: LocalStack | None, *, as_json: bool) -> None:
+    from headrace.cli.commands.jobs.lines import end_lines
     from headrace.producers.jobs.job import check_end
 
     try:
-        for progress in watched(job, job.watch()):
-            last = progress
-            if stack is not None:
-                stack.check()
+        last = _to_the_end(job, stack)
     except KeyboardInterrupt:
         _say_interrupted(job, stack)
         raise typer.Exit(_INTERRUPTED) from None
@@ -132,6 +128,17 @@ def _watch(job: Job, stack: LocalStack | None, *, as_json: bool) -> None:
     if not as_json:
         for line in end_lines(last):
             say(line)
+
+
+def _to_the_end(job: Job, stack: LocalStack | None) -> Progress:
+    """Show the progress of a job until it has ended; return the last. Raises StackError when its own stack breaks."""
+    from headrace.cli.commands.jobs.watching import watched
+
+    for progress in watched(job, job.watch()):
+        last = progress
+        if stack is not None:
+            stack.check()
+    return last
 
 
 def _say_interrupted(job: Job, stack: LocalStack | None) -> None:
@@ -168,12 +175,15 @@ def _verdict(job: Job) -> Progress:
 
 
 def _dry_run(job: Job, stack: LocalStack | None, *, as_json: bool) -> None:
+    from headrace.cli.commands.jobs.report import print_dry_run
     from headrace.producers.jobs.job import check_end
 
-    for progress in watched(job, job.watch()):
-        last = progress
-        if stack is not None:
-            stack.check()
+    try:
+        last = _to_the_end(job, stack)
+    except KeyboardInterrupt:
+        job.cancel()
+        say("the dry run is cancelled")
+        raise typer.Exit(_INTERRUPTED) from None
     check_end(last)
     found = job.sample()
     if found is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
 from headrace.contracts.jobs import DryRun
@@ -44,7 +44,7 @@ class AsyncJob(JobBase):
         return check_end(progress)
 
     async def is_served(self) -> bool:
-        """Return whether a worker serves the job's model at present; see `Job.is_served`."""
+        """Return whether a worker takes bulk jobs of this model at present; see `Job.is_served`."""
         return await asyncio.to_thread(self._desk.is_served, self.model)
 
     async def pause(self) -> None:
@@ -66,6 +66,10 @@ class AsyncJob(JobBase):
     async def errors(self, limit: int = ERRORS) -> list[JobError]:
         """Return bad rows in the order of the input."""
         return await asyncio.to_thread(self._desk.errors, self.uuid, limit)
+
+    async def files(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the URIs of input files by their numbers; see `Job.files`."""
+        return await asyncio.to_thread(self._desk.files, self.uuid, numbers)
 
     async def sample(self) -> DryRun | None:
         """Return what a dry run found; see `Job.sample`."""

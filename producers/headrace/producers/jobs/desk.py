@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,11 +16,11 @@ import msgspec
 import redis
 
 from headrace.contracts.errors import BrokerUnavailable, ConfigurationError
-from headrace.contracts.jobs import DryRun, Ticket
+from headrace.contracts.jobs import DryRun, JobState, Ticket, score_queue
 from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import ModelDirectory
 from headrace.contracts.settings import Settings
-from headrace.producers.jobs.attaching import Step, next_step, short
+from headrace.producers.jobs.attaching import Step, next_step
 from headrace.producers.jobs.order import Location, Order, ScoreOptions, order_of
 from headrace.producers.jobs.pinning import Pin, check_mapping, check_model, pin
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
@@ -35,6 +36,11 @@ _log: Final = logging.getLogger(__name__)
 
 #: The shard of a ticket that asks a worker to plan.
 _PLANNING: Final = -1
+
+#: Shards of a job that is being cancelled stop within a batch, those of a dead worker within a lease; the latter is
+#: not waited for.
+_CANCELLING_S: Final = 10.0
+_LOOK_S: Final = 0.1
 
 
 class JobDesk:
@@ -89,6 +95,7 @@ class JobDesk:
         if changed != job.options:
             ledger.control.change(job.id, changed)
         if step is Step.RESUME:
+            _await_cancelled(ledger, job.id)
             ledger.control.resume(job.id)
         elif step is Step.ADD_NEW:
             ledger.control.reopen_plan(job.id)
@@ -138,16 +145,22 @@ class JobDesk:
         with self._ledger() as ledger:
             return ledger.finishes.errors(job_id, most=limit)
 
+    def files(self, job_id: uuid.UUID, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the URIs of input files by their numbers."""
+        with self._ledger() as ledger:
+            found = [file for number in set(numbers) for file in ledger.jobs.files(job_id, number - 1, 1)]
+        return {file.file_no: file.uri for file in found}
+
     def sample(self, job_id: uuid.UUID) -> DryRun | None:
         """Return what a dry run found; None while it runs."""
         with self._ledger() as ledger:
             return ledger.dry_runs.of(job_id)
 
     def is_served(self, model: str) -> bool:
-        """Return whether a worker serves a model at present; True also if the broker doesn't tell."""
+        """Return whether a worker takes bulk jobs of a model at present; True also if the broker doesn't tell."""
         try:
             with connect_for_look(self._url, self._settings.key_prefix) as client, broker_errors():
-                return serving.is_served(client, queue_name(model))
+                return serving.is_served(client, score_queue(model))
         except BrokerUnavailable:
             return True
 
@@ -166,13 +179,14 @@ class JobDesk:
 
     def _served(self, model: str) -> list[serving.Served]:
         with connect_for_look(self._url, self._settings.key_prefix) as client, broker_errors():
-            return serving.served(client, queue_name(model))
+            # A worker may take requests only, or bulk jobs only; what runs the job counts.
+            return serving.served(client, score_queue(model)) or serving.served(client, queue_name(model))
 
     def _wake(self, job: JobRow) -> None:
         """Send the ticket that makes a worker look at a job; without a broker, workers find it by themselves later."""
         if self._settings.broker_url is None:
             return
-        note = f"{short(job)} → {job.spec.model} {job.version}, planning"
+        note = f"{job.spec.title} {job.version}, planning"
         ticket = Ticket(str(job.id), _PLANNING)
         try:
             with broker_errors():
@@ -193,6 +207,13 @@ class JobDesk:
             if self._opened is None:
                 self._opened = _open(self._settings)
             yield self._opened
+
+
+def _await_cancelled(ledger: Ledger, job_id: uuid.UUID) -> None:
+    """Wait for a while for the shards of a job that is being cancelled to stop: it can't go on before."""
+    until = time.monotonic() + _CANCELLING_S
+    while ledger.jobs.get(job_id).state is JobState.CANCELLING and time.monotonic() < until:
+        time.sleep(_LOOK_S)
 
 
 def _open(settings: Settings) -> Ledger:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -154,7 +154,7 @@ class Job(JobBase):
         return check_end(progress)
 
     def is_served(self) -> bool:
-        """Return whether a worker serves the job's model at present; True also if the broker doesn't tell."""
+        """Return whether a worker takes bulk jobs of this model at present; True also if the broker doesn't tell."""
         return self._desk.is_served(self.model)
 
     def pause(self) -> None:
@@ -176,6 +176,10 @@ class Job(JobBase):
     def errors(self, limit: int = ERRORS) -> list[JobError]:
         """Return bad rows in the order of the input."""
         return self._desk.errors(self._row.id, limit)
+
+    def files(self, numbers: Iterable[int]) -> dict[int, str]:
+        """Return the URIs of input files by their numbers, `file_no` of bad rows."""
+        return self._desk.files(self._row.id, numbers)
 
     def sample(self) -> DryRun | None:
         """Return what a dry run found; None while it runs, and of other jobs."""

@@ -10,12 +10,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from headrace.contracts.errors import InvalidRequest
-from headrace.contracts.jobs import STORE
-
-#: An input that is a query on the store's database begins so.
-SQL: Final = "sql:"
+from headrace.contracts.jobs import SQL, STORE
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+#: In the query of a URI that is signed, and so opens what it names to everybody: S3, Google, Azure, plain tokens.
+_SIGNED: Final = re.compile(r"(^|&)([\w-]*signature|sig|[\w-]*token)=", re.IGNORECASE)
 _GLOB: Final = re.compile(r"[*?\[]")
 
 #: What a file's name may end with that says nothing about its content.
@@ -107,7 +106,8 @@ def _uri(text: str) -> str:
         raise InvalidRequest(f"the URI is malformed: {exc}") from None
     if parts.scheme.startswith("postgres"):
         raise InvalidRequest("a query on the store's database is written sql:SELECT …; export other databases first")
-    if parts.password is not None or (parts.scheme in {"s3", "gs"} and "@" in parts.netloc):
+    named = parts.password is not None or (parts.scheme in {"s3", "gs"} and "@" in parts.netloc)
+    if named or _SIGNED.search(parts.query):
         raise InvalidRequest(
             f"the URI of {parts.hostname} holds credentials, which no job keeps; set them in the workers' environment"
         )

@@ -9,6 +9,7 @@ from functools import partial
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
 
+from headrace.contracts.jobs import SCORE_PREFIX
 from headrace.queueing.channel import message
 from headrace.queueing.channel.delivering import DeliveringChannel
 from headrace.queueing.channel.doorbell import DoorbellWait
@@ -96,7 +97,7 @@ class Channel(DeliveringChannel):
         else:
             self._no_ack.discard(queue)
             self._keep_lease()
-            if is_model(queue):  # nobody asks who consumes an ordinary one
+            if is_model(queue) or queue.startswith(SCORE_PREFIX):  # nobody asks who consumes an ordinary one
                 self.consumer.queues.add(queue)
         self.connection._callbacks[queue] = partial(self._receive_message, callback, no_ack)
         self._eager = True

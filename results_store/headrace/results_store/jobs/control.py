@@ -1,4 +1,4 @@
-"""What people do with a job: pause, resume, cancel, retry its bad rows, forget it, change its options."""
+"""Actions of people on a job: pause, resume, cancel, retry its bad rows, forget it, change its options."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class JobControl:
             _go_on(connection, job_id)
 
     def change(self, job_id: uuid.UUID, options: JobOptions) -> None:
-        """Give a job other options, from its next shard on. Raises InvalidRequest when one makes no sense."""
+        """Change the options of a job, from its next shard on. Raises InvalidRequest when one makes no sense."""
         values = {**checked_options(options), "id": job_id}
         with self._connection.transaction() as connection:
             _locked(connection, job_id)

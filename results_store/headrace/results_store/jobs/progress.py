@@ -67,7 +67,7 @@ _NEWEST = f"{_PROGRESS} ORDER BY j.created_at DESC, j.id DESC LIMIT %(most)s"
 
 
 class WorkerSeconds(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker did for a job, summed over the shards that it completed. served_s: how long it was busy.
+    """The work of one worker for a job, summed over the shards that it completed. served_s: how long it was busy.
 
     running: its shards that run, or that it has claimed ahead.
     """

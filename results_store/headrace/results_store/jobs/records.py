@@ -129,7 +129,7 @@ class Claim(msgspec.Struct, kw_only=True):
 
 
 class Order(Enum):
-    """What becomes of a shard that runs. LOST: somebody else has it by now; nothing of it may be published."""
+    """The fate of a shard that runs. LOST: somebody else has it by now; nothing of it may be published."""
 
     GO_ON = "go on"
     LOST = "lost"
@@ -145,7 +145,7 @@ class Directive(msgspec.Struct, frozen=True):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """What completing a shard did. stored: False if somebody else has the shard by now. state: of the job afterwards;
+    """The effect of completing a shard. stored: False if somebody else has it by now. state: of the job afterwards;
     finalizing when this was its last shard, failed when it had too many bad rows.
     """
 
@@ -172,7 +172,7 @@ class ShardSeconds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShardResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a shard: rows_ok + rows_bad + rows_skipped = the rows of its slice.
+    """The result of a shard: rows_ok + rows_bad + rows_skipped = the rows of its slice.
 
     part: name of the part in the output folder, "" if it has no rows or goes to the store. part_etag: of the part.
     bad: the bad rows. rest: what of the slice is left, which becomes a shard of its own; None: nothing.
@@ -266,7 +266,7 @@ class JobError(BadRow, frozen=True, kw_only=True):
 
 
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a job's rows, counted over shards, files and bad rows.
+    """The rows of a job, counted over shards, files and bad rows.
 
     shards_left: that were dropped. rows_ok + rows_bad + rows_skipped are the rows that came out. rows_in: of the slices
     as they were planned and done. errors: bad rows that are listed. rows_files: of the input files; None if some were

@@ -1,4 +1,4 @@
-"""What follows from the state of a job's shards, and how a job is stopped.
+"""The state of a job as it follows from that of its shards, and the stopping of a job.
 
 Locks are taken in this order, so that nobody waits in a circle: the row of the job, then rows of its shards, then its
 bad rows, then the counters of a worker. Whoever changes more than one shard holds the row of the job. What waits for
@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from typing import Final
 
-from headrace.contracts.jobs import JobState
+from headrace.contracts.jobs import JobState, parse_max_errors
 from headrace.results_store.database.bounded import BoundedConnection
 from headrace.results_store.jobs.connection import LedgerConnection
 
@@ -48,7 +48,19 @@ _FINALIZE: Final = """
       AND NOT EXISTS (SELECT FROM headrace_job_shards s WHERE s.job_id = j.id AND s.state = 1)
 """
 
-_STATE: Final = "SELECT state FROM headrace_jobs WHERE id = %(id)s"
+_STATE: Final = """
+    SELECT j.state, j.plan_done
+        AND NOT EXISTS (SELECT FROM headrace_job_shards s WHERE s.job_id = j.id AND s.state = 0)
+        AND NOT EXISTS (SELECT FROM headrace_job_shards s WHERE s.job_id = j.id AND s.state = 1)
+    FROM headrace_jobs j WHERE j.id = %(id)s
+"""
+
+_BAD_SO_FAR: Final = """
+    SELECT j.max_errors, coalesce(sum(w.rows_bad), 0)::bigint,
+           coalesce(sum(w.rows_ok + w.rows_bad + w.rows_skipped), 0)::bigint
+    FROM headrace_jobs j LEFT JOIN headrace_job_workers w ON w.job_id = j.id
+    WHERE j.id = %(id)s GROUP BY j.max_errors
+"""
 
 #: States in which a job can be stopped.
 STOPPABLE: Final = (JobState.PLANNING, JobState.RUNNING, JobState.PAUSED)
@@ -88,8 +100,10 @@ def settle(connection: LedgerConnection, job_id: uuid.UUID) -> JobState | None:
     found = connection.rows(_STATE, values)
     if not found:
         return None
-    state = JobState(found[0][0])
-    if state is JobState.RUNNING:
+    state, all_ended = JobState(found[0][0]), found[0][1]
+    if state is JobState.RUNNING and all_ended:
+        if stop_at_bound(connection, job_id):
+            return JobState.FAILED
         return JobState.FINALIZING if connection.change(_FINALIZE, values) else state
     if state is JobState.CANCELLING:
         with connection.transaction() as locked:
@@ -98,3 +112,16 @@ def settle(connection: LedgerConnection, job_id: uuid.UUID) -> JobState | None:
                 if locked.execute(_END_CANCELLED, values).rowcount:
                     return JobState.CANCELLED
     return state
+
+
+def stop_at_bound(connection: LedgerConnection, job_id: uuid.UUID) -> bool:
+    """Fail a job if it has more bad rows than its options allow; return whether it had."""
+    for max_errors, bad, rows in connection.rows(_BAD_SO_FAR, {"id": job_id}):
+        if parse_max_errors(max_errors).exceeded(bad, rows):
+            error = (
+                f"{bad} of {rows} rows so far are bad, more than --max-errors {max_errors} allows; see "
+                f"`headrace jobs show {job_id}`, then resume the job with a higher bound or correct the input"
+            )
+            with connection.transaction() as transaction:
+                return stop(transaction, job_id, JobState.FAILED, error)
+    return False

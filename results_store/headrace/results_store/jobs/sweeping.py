@@ -47,7 +47,7 @@ PLAN: Final = -1
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits for the workers of a model: each is the job and the shard of a ticket.
+    """The work that waits for the workers of a model: each is the job and the shard of a ticket.
 
     running: shards that run. claimable: shards that could be claimed, the most urgent first, up to a number.
     leaderless: jobs that wait for somebody to plan or finalize them.

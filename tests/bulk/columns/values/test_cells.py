@@ -90,6 +90,12 @@ def test_json_may_be_nested_as_the_input_is() -> None:
     assert tensors_of(prepared(one(["[[1,2],[3,4]]"]), tensor(shape=(2, 2))))["x"].tolist() == [[[1, 2], [3, 4]]]
 
 
+def test_json_for_several_sizes_that_vary_is_nested_so() -> None:
+    rows = prepared(one(["[1,2]", "[[1,2,3]]"]), tensor(shape=(-1, -1)))
+    assert rows.good.tolist() == [1]
+    assert tensors_of(rows)["x"].shape == (1, 1, 3)
+
+
 def test_whole_numbers_in_json_stay_exact() -> None:
     cell = f"[{2**53 + 1}, -1]"
     assert tensors_of(prepared(one([cell]), tensor(datatype="INT64", shape=(2,))))["x"].tolist() == [[2**53 + 1, -1]]

@@ -30,6 +30,21 @@ def test_lists_of_the_right_length_are_rows_and_others_are_bad(
     assert [refused.at for refused in found.refused] == [at for at in range(len(rows)) if at not in fits]
 
 
+@given(
+    rows=st.lists(st.none() | st.lists(st.none() | st.integers(-9, 9), min_size=2, max_size=2), max_size=8),
+    cut=st.integers(0, 8),
+    inner=st.sampled_from([pa.int64(), pa.float32(), pa.string()]),
+    kind=st.sampled_from([pa.list_, pa.list_view, pa.large_list_view, lambda inner: pa.list_(inner, 2)]),
+)
+def test_lists_of_every_type_are_the_same_rows(rows: list[Any], cut: int, inner: pa.DataType, kind: Any) -> None:
+    texts = [row and [None if each is None else str(each) for each in row] for row in rows]
+    table = one(pa.array(texts if inner == pa.string() else rows, kind(inner)).slice(cut))
+    found = prepared(table, tensor(shape=(2,)), on_null="fill=5")
+    filled = [[5 if each is None else each for each in row or [None, None]] for row in rows[cut:]]
+    assert found.refused == []
+    assert tensors_of(found)["x"].tolist() == filled
+
+
 @given(rows=st.lists(st.none() | st.lists(st.none() | NUMBERS, max_size=3), max_size=8), cut=st.integers(0, 4))
 def test_nested_lists_are_taken_apart_as_python_would(rows: list[Any], cut: int) -> None:
     layout = layout_of(pa.array(rows, pa.list_(pa.list_(pa.int32()))).slice(cut))

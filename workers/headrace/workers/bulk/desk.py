@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,7 @@ from headrace.bulk.storage.roots import Roots
 from headrace.bulk.storage.uris import join
 from headrace.contracts import HeadraceError, ModelDirectory, PackageError, Settings, StoreUnavailable
 from headrace.contracts.jobs import STORE, ScoreSpec, Ticket, score_queue
-from headrace.contracts.message import queue_name
-from headrace.contracts.package.manifest import ModelPackage
+from headrace.contracts.package.manifest import MANIFEST, ModelPackage
 from headrace.contracts.settings import read_stack
 from headrace.queueing import connect_to, translate_errors
 from headrace.queueing.keys import keys_of
@@ -59,7 +59,23 @@ class Desk:
 
     def claimant(self) -> Claimant:
         """Return who claims: this worker, for the models that it has packages of."""
-        return Claimant(worker=self.worker, models=tuple(self.models.names()))
+        names = tuple(self.models.names())
+        return Claimant(worker=self.worker, models=names, packages=tuple(self._checksums(names)))
+
+    def _checksums(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield the checksums of the packages that are there; jobs on others are left to workers that have those."""
+        for name in names:
+            for version in self.models.versions(name):
+                try:
+                    yield self._checksum(
+                        name, version, (self.models.root / name / version / MANIFEST).stat().st_mtime_ns
+                    )
+                except (OSError, HeadraceError):
+                    continue
+
+    @lru_cache(maxsize=1024)  # noqa: B019 — a desk lives as long as its process
+    def _checksum(self, name: str, version: str, mtime_ns: int) -> str:  # noqa: ARG002 — the key of the cache
+        return self.models.get(name, version).manifest.checksum
 
     def package_of(self, job: JobRow) -> ModelPackage:
         """Return the package that a job is pinned to. Raises PackageError, UnknownModel."""
@@ -153,7 +169,7 @@ def _queue_of(client: redis.Redis, model: str) -> tuple[int, int]:
     keys = keys_of(client)
     with client.pipeline(transaction=False) as pipe:
         pipe.llen(keys.queue_list(score_queue(model), 0))
-        pipe.zcard(keys.consumers(queue_name(model)))
+        pipe.zcard(keys.consumers(score_queue(model)))
         waiting, workers = pipe.execute()
     return int(waiting), int(workers)
 

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Final
 
 from headrace.results_store.jobs.ledger import Ledger
-from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.slots import Slots
+from headrace.workers.bulk.shards.control import ShardControl
+from headrace.workers.bulk.shards.slots import Slots
 from headrace.workers.process.fatal_thread import fatal_thread
 
 #: Heartbeats in a lease: two may fail, and the shard is still this worker's.
@@ -29,6 +29,7 @@ class Keeper:
         """Nothing runs yet."""
         self._desk = desk
         self._slots = slots
+        self._live = False
         self._thread = fatal_thread("headrace-bulk-keeper", self._loop)
 
     def start(self) -> None:
@@ -47,7 +48,8 @@ class Keeper:
                 for control in controls:
                     desk.attempt(partial(self._beat, ledger, control))
                 now = time.monotonic()
-                busy = bool(controls)
+                # While there is a job, the shards of a worker that died, and those put off, are waited for as well.
+                busy = bool(controls) or self._live
                 if now - swept_at >= (2 * beat_s if busy else IDLE_S) and not desk.stopping.is_set():
                     swept_at = now
                     desk.attempt(partial(self._sweep, ledger))
@@ -63,6 +65,7 @@ class Keeper:
 
     def _sweep(self, ledger: Ledger) -> bool:
         loads = ledger.sweep(self._desk.models.names())
+        self._live = bool(loads)
         for load in loads:
             self._desk.wake_workers(load)
         if loads:

@@ -151,7 +151,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_bulk(settings: Settings, parts: Parts) -> LazyBulk | NoBulk:
     """Return the bulk side of a worker."""
-    if not has_bulk():
+    if settings.serve == "online" or not has_bulk():
         return NoBulk()
 
     def make() -> Bulk:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Container
 
 from headrace.contracts import Settings
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.execution import BulkExecution
 from headrace.workers.bulk.keeper import Keeper
-from headrace.workers.bulk.planning import Planning
+from headrace.workers.bulk.planning.leader import Leader
+from headrace.workers.bulk.shards.execution import BulkExecution
+from headrace.workers.bulk.shards.slots import Slots
 from headrace.workers.bulk.shown import Shown
-from headrace.workers.bulk.slots import Slots
 from headrace.workers.execution.executor import Executor
 from headrace.workers.models.table import ModelTable
 
@@ -35,7 +35,7 @@ class BulkService:
         executor.background = self._execution
         self._slots = Slots(self._desk, models, self._execution, revoked=revoked, shown=shown)
         self._keeper = Keeper(self._desk, self._slots)
-        self._planning = Planning(self._desk, models, self._execution)
+        self._planning = Leader(self._desk, models, self._execution)
 
     def start(self) -> None:
         """Start the threads."""

@@ -1,4 +1,4 @@
-"""What Flower shows of bulk jobs: each shard as a task of its own, under the id by which it can be revoked."""
+"""The view that Flower gets of bulk jobs: each attempt at a shard is a task, whose id can be revoked."""
 
 from __future__ import annotations
 

@@ -45,6 +45,7 @@ class ImageFeed:
     def __init__(self, column: str, spec: TensorSpec, recipe: ImageDecode, read_bytes: ReadBytes, threads: int) -> None:
         """read_bytes: reads the file of a path in the column; raises HeadraceError."""
         self.columns = (column,)
+        self.float_columns = ()
         self._column = column
         self._spec = spec
         self._recipe = recipe

@@ -28,6 +28,7 @@ class TextFeed:
     ) -> None:
         """inputs: all of the model. fill: the text that stands in for nulls."""
         self.columns = (column,)
+        self.float_columns = ()
         self._column = column
         self._encoder = encoder
         self._limit = recipe.limit(inputs)

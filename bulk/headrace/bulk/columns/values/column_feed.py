@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.bulk.columns.feeds import EqualRows, FedRows, placed
+from headrace.bulk.columns.feeds import EqualRows, FedRows, float_columns, placed
 from headrace.bulk.columns.findings import Findings
-from headrace.bulk.columns.kinds import is_text, plain
+from headrace.bulk.columns.kinds import is_number, is_text, plain
 from headrace.bulk.columns.nulls import NullPolicy
+from headrace.bulk.columns.values.casts import cast
 from headrace.bulk.columns.values.cells import parse_lists, without_empty
 from headrace.bulk.columns.values.layout import Layout, gathered, layout_of
 from headrace.bulk.columns.values.leaves import LeafReader
@@ -30,13 +31,18 @@ class ColumnFeed:
     def __init__(self, column: str, spec: TensorSpec, policy: NullPolicy) -> None:
         """Raise ColumnMismatch when the policy's value is none of the input."""
         self.columns = (column,)
+        self.float_columns = float_columns(self.columns, spec)
         self._column = column
         self._spec = spec
         self._reader = LeafReader(column, spec, policy)
 
     def feed(self, table: pa.RecordBatch, findings: Findings) -> FedRows:
         """Read all rows of a table."""
-        layout = layout_of(self._read(table.column(self._column), findings))
+        array = self._read(table.column(self._column), findings)
+        whole = self._whole(array)
+        if whole is not None:
+            return EqualRows(self._spec, whole)
+        layout = layout_of(array)
         sizes = _sizes(layout, self._spec.shape)
         fits = self._fitting(layout, sizes, findings)
         if self._spec.varies:
@@ -51,9 +57,7 @@ class ColumnFeed:
         if not is_text(array.type) or (self._spec.datatype == "BYTES" and not self._spec.shape):
             return array
         array = without_empty(array)
-        # A list of one may be written without brackets.
-        least = math.prod(self._spec.shape) != 1
-        depth = min(max(_brackets(array), least), len(self._spec.shape))
+        depth = self._json_depth(array)
         if not depth:
             return array
         lists, bad = parse_lists(array, self._spec.datatype, depth)
@@ -62,6 +66,31 @@ class ColumnFeed:
             message = f"column {self._column!r}: {text} is no JSON list of {self._spec.datatype}"
             findings.refuse([at], "BadValue", message)
         return lists
+
+    def _json_depth(self, cells: pa.Array) -> int:
+        """Return how deep the JSON lists are nested that cells must hold; 0: they hold numbers."""
+        shape = self._spec.shape
+        if shape.count(-1) > 1:
+            # The sizes of a flat list are unknown.
+            return len(shape)
+        # A list of one may be written without brackets.
+        least = any(size != 1 for size in shape)
+        return min(max(_brackets(cells), least), len(shape))
+
+    def _whole(self, array: pa.Array) -> NDArray[Any] | None:
+        """Return all rows of a column of numbers or fixed-size lists, if no row needs a look of its own."""
+        values = array
+        if pa.types.is_fixed_size_list(array.type):
+            size = array.type.list_size
+            values = array.values.slice(array.offset * size, len(array) * size)
+        elements = math.prod(self._spec.shape)
+        if not is_number(values.type) or array.null_count or values.null_count or self._spec.varies:
+            return None
+        if len(values) != len(array) * elements or not self._reader.all_good(
+            found := cast(values, self._spec.datatype)
+        ):
+            return None
+        return found.values.reshape(len(array), *self._spec.shape)
 
     def _fitting(self, layout: Layout, sizes: NDArray[np.int64], findings: Findings) -> NDArray[np.int64] | None:
         """Return the rows that are no null and have the right shape; None if all are so."""

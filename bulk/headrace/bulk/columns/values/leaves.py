@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from headrace.bulk.columns.findings import Findings
 from headrace.bulk.columns.nulls import NullPolicy, fill_value
 from headrace.bulk.columns.values.casts import cast
+from headrace.bulk.columns.values.narrowing import Cast
 from headrace.contracts.errors import quoted
 from headrace.contracts.package.signature import TensorSpec
-from headrace.contracts.tensors.datatypes import DTYPES, FLOATS
+from headrace.contracts.tensors.datatypes import FLOATS
 
 
 class LeafReader:
@@ -23,8 +24,12 @@ class LeafReader:
         """Raise ColumnMismatch when the policy's value is none of the input."""
         self._column = column
         self._spec = spec
-        self._dtype = DTYPES[spec.datatype]
+        self._nan_allowed = spec.allow_nan or spec.datatype not in FLOATS
         self.fill = fill_value(policy, spec.datatype, spec.name)
+
+    def all_good(self, found: Cast) -> bool:
+        """Return whether values may all be given to the model."""
+        return not found.bad.size and (self._nan_allowed or bool(_finite(found.values).all()))
 
     def read(
         self,
@@ -50,7 +55,7 @@ class LeafReader:
         for row, place, index in where.first(found.bad):
             text = f"{quoted(part[index].as_py())} is no {self._spec.datatype}"
             findings.refuse([row], "BadValue", f"{self._named(place, counts)}: {text}")
-        if not self._spec.allow_nan and self._spec.datatype in FLOATS:
+        if not self._nan_allowed:
             self._check_finite(values, where, counts, findings)
         return values, first
 
@@ -67,7 +72,7 @@ class LeafReader:
     def _check_finite(
         self, values: NDArray[Any], where: _Owners, counts: NDArray[np.int64], findings: Findings
     ) -> None:
-        finite = np.isfinite(values if values.dtype.kind == "f" else values.astype(np.float32))
+        finite = _finite(values)
         if finite.all():
             return
         for row, place, _ in where.first(np.flatnonzero(~finite)):
@@ -78,6 +83,11 @@ class LeafReader:
         """Return the words for a value of a row."""
         scalar = not self._spec.shape or not len(counts)
         return f"column {self._column!r}" if scalar else f"column {self._column!r}, element {place}"
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    finite: NDArray[np.bool_] = np.isfinite(values if values.dtype.kind == "f" else values.astype(np.float32))
+    return finite
 
 
 class _Owners:

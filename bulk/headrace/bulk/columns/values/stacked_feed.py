@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from headrace.bulk.columns.feeds import EqualRows, FedRows
+from headrace.bulk.columns.feeds import EqualRows, FedRows, float_columns
 from headrace.bulk.columns.findings import Findings
 from headrace.bulk.columns.kinds import is_text, plain
 from headrace.bulk.columns.nulls import NullPolicy
@@ -23,6 +23,7 @@ class StackedFeed:
     def __init__(self, columns: Sequence[str], spec: TensorSpec, policy: NullPolicy) -> None:
         """columns: as many as the input has elements."""
         self.columns = tuple(columns)
+        self.float_columns = float_columns(self.columns, spec)
         self._spec = spec
         element = TensorSpec(name=spec.name, datatype=spec.datatype, allow_nan=spec.allow_nan)
         self._readers = [LeafReader(column, element, policy) for column in columns]

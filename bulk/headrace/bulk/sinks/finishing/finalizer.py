@@ -39,7 +39,10 @@ _TRIES: Final = 5
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's end as it lies in the output folder. removed: parts of attempts whose shards somebody else has done."""
+    """A job's end as it lies in the output folder.
+
+    manifest_etag: "" if there is no manifest. removed: parts of attempts whose shards somebody else has done.
+    """
 
     manifest_etag: str
     errors: list[ErrorPart]
@@ -56,6 +59,7 @@ class Finalizer:
         self._outcome = outcome
         self._scratch = scratch
         self._rows_ok = 0
+        self._parts_named = 0
         self._strays: list[str] = []
 
     def run(self) -> Finished:
@@ -70,7 +74,7 @@ class Finalizer:
             self._check_is_ours(self._folder, mark)
         errors = ErrorParts(self._storage, self._folder, self._outcome, self._scratch)
         published = list(errors.publish())
-        etag = self._write_manifest(published)
+        etag = self._write_manifest(published, known=mark is not None)
         if self._outcome.state is JobState.SUCCEEDED:
             self._put(SUCCESS, mark_as_bytes(self._mark()))
             remove_cards(self._storage, self._folder, self._outcome.id)
@@ -80,13 +84,19 @@ class Finalizer:
     def _mark(self) -> Mark:
         return Mark(job=self._outcome.id, key=self._outcome.key, state=self._outcome.state.value)
 
-    def _write_manifest(self, errors: list[ErrorPart]) -> str:
+    def _write_manifest(self, errors: list[ErrorPart], *, known: bool) -> str:
+        """Write the manifest and return its etag. known: whether the folder is the job's already.
+
+        A job that was refused or stopped before it wrote anything leaves nothing, and returns "".
+        """
         local = self._scratch / "manifest.json"
         with full_disk_translated(self._scratch), local.open("wb") as file:
             file.writelines(manifest_lines(self._outcome, self._parts(), errors))
         self._outcome.renew()
         if self._outcome.state is JobState.SUCCEEDED:
             self._check_counts(errors)
+        elif not (errors or self._parts_named or known):
+            return ""
         else:
             # An earlier end of this job may have been a success, before it was given more to do.
             self._storage.delete(below(self._folder, SUCCESS))
@@ -107,6 +117,7 @@ class Finalizer:
 
     def _count(self, part: Part) -> Part:
         self._rows_ok += part.rows_ok
+        self._parts_named += bool(part.name)
         return part
 
     def _remove_stray(self, info: ObjectInfo) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from headrace.bulk.sources.base import bytes_column
+
 
 def arrow_type(dtype: np.dtype[Any], shape: tuple[int, ...]) -> pa.DataType:
     """Return the type of a column. shape: of one row. Raises ValueError when Arrow has no such type."""
@@ -21,13 +23,21 @@ def arrow_type(dtype: np.dtype[Any], shape: tuple[int, ...]) -> pa.DataType:
 
 def arrow_column(rows: NDArray[Any]) -> pa.Array:
     """Return rows as a column; each row is a value, or a list of fixed size for each axis behind the first."""
-    flat = rows.reshape(-1)
+    flat = np.ascontiguousarray(rows.reshape(-1))
     if not flat.dtype.isnative:
         flat = flat.astype(flat.dtype.newbyteorder("="))
-    if flat.dtype.kind in "SU":  # pyarrow would end strings at their first zero
-        column = pa.array(flat.tolist(), pa.binary() if flat.dtype.kind == "S" else pa.string())
-    else:
-        column = pa.array(flat)
+    column = _flat_column(flat)
     for axis in range(rows.ndim - 1, 0, -1):
         column = pa.FixedSizeListArray.from_arrays(column, rows.shape[axis])
     return column
+
+
+def _flat_column(values: NDArray[Any]) -> pa.Array:
+    """Return a column of numbers, bytes or strings. `pyarrow.array` would end strings at their first zero."""
+    if values.dtype.kind == "S":
+        return bytes_column(values.tolist(), pa.binary())
+    if values.dtype.kind == "U":
+        return bytes_column([text.encode() for text in values.tolist()], pa.string())
+    if values.dtype.kind in "iuf":
+        return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+    return pa.array(values)

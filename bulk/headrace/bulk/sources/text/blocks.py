@@ -63,6 +63,21 @@ class _Borrowed(io.RawIOBase):
 
 
 def _unpacked(raw: BinaryIO, compression: str) -> Iterator[bytes]:
+    """Yield what an archive holds; of one that is damaged, all before the damage first."""
     stream = pa.CompressedInputStream(pa.PythonFile(_Borrowed(raw), mode="r"), compression)
-    while block := stream.read(_UNPACKED_BYTES):
-        yield block
+    gathered: list[bytes] = []
+    wanted, damage = FIRST_BLOCK_BYTES, None
+    while damage is None:
+        try:
+            block = stream.read(_UNPACKED_BYTES)
+        except OSError as exc:
+            damage, block = exc, b""
+        if not block:
+            break
+        gathered.append(block)
+        if len(gathered) * _UNPACKED_BYTES >= wanted:
+            yield b"".join(gathered)
+            gathered, wanted = [], BLOCK_BYTES
+    yield b"".join(gathered)
+    if damage is not None:
+        raise damage

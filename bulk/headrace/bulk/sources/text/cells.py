@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from headrace.bulk.sources.base import RowBatch, empty_rows
+from headrace.bulk.sources.base import RowBatch, empty_rows, no_rows
 from headrace.bulk.sources.reading import bad_row, is_past, is_wanted
 from headrace.bulk.sources.text.pieces import Piece
 from headrace.results_store.jobs.records import InputFile, Slice
@@ -41,11 +41,6 @@ def parsed(file: InputFile, part: Slice, pieces: Iterable[Piece], parser: Parser
             return
         if piece.rows and is_wanted(part, piece.first_row, piece.rows):
             yield _batch(file, piece, parser)
-
-
-def no_rows(schema: pa.Schema) -> pa.RecordBatch:
-    """Return a table without rows."""
-    return pa.RecordBatch.from_pylist([], schema)
 
 
 def _batch(file: InputFile, piece: Piece, parser: Parser) -> RowBatch:

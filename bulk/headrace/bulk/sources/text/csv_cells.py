@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from headrace.bulk.sources.text.cells import Cells, no_rows
+from headrace.bulk.sources.base import no_rows
+from headrace.bulk.sources.text.cells import Cells
 from headrace.bulk.sources.text.csv_rows import Header
 from headrace.bulk.sources.text.pieces import Piece
 

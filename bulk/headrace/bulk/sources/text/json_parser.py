@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pajson
 
+from headrace.bulk.sources.base import no_rows
 from headrace.bulk.sources.projection import Projection
-from headrace.bulk.sources.text.cells import Cells, no_rows
+from headrace.bulk.sources.text.cells import Cells
 from headrace.bulk.sources.text.json_types import ANY_JSON, row_type
 from headrace.bulk.sources.text.pieces import Piece
 

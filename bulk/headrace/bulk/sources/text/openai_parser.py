@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from headrace.bulk.sources.base import bytes_column
 from headrace.bulk.sources.projection import Projection
 from headrace.bulk.sources.text.cells import Cells
 from headrace.bulk.sources.text.pieces import Piece
@@ -52,7 +53,8 @@ class OpenAiParser:
                 bad[at] = f"the line is no request that can be run: {exc or type(exc).__name__}"
             else:
                 good.append(at)
-        return Cells(pa.RecordBatch.from_pylist(rows, self.schema), np.array(good, np.int64), bad)
+        columns = [bytes_column([row[field.name].encode() for row in rows], field.type) for field in self.schema]
+        return Cells(pa.RecordBatch.from_arrays(columns, schema=self.schema), np.array(good, np.int64), bad)
 
     def _row(self, line: bytes) -> dict[str, str]:
         request = self._decoder.decode(line)

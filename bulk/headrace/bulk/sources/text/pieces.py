@@ -77,6 +77,8 @@ class Cutter:
         self._limit = limit
         self._kept = min(limit, _KEPT_BYTES)
         self._pending = b""
+        #: Blocks behind what is pending, which are joined with it when rows are looked for.
+        self._more: list[bytes] = []
         #: Bytes that must be pending before rows are looked for again, so that a long row is not split at each block.
         self._enough = 0
         #: The beginning of a row that is too long to be held, and how long it is so far.
@@ -88,8 +90,8 @@ class Cutter:
             if self._long is not None:
                 yield from self._skip(*self._long, block)
             else:
-                self._pending = self._pending + block if self._pending else block
-            if len(self._pending) >= self._enough:
+                self._more.append(block)
+            if self._held() >= self._enough:
                 yield from self._take(last=False)
         yield from self._take(last=True)
         if self._long is not None:
@@ -102,9 +104,14 @@ class Cutter:
         if end:
             yield self._too_long(*self._long)
             self._line += 1 if self._line else 0
-            self._long, self._pending = None, block[end:]
+            self._long, self._more = None, [block[end:]]
+
+    def _held(self) -> int:
+        return len(self._pending) + sum(map(len, self._more))
 
     def _take(self, *, last: bool) -> Iterator[Piece]:
+        if self._more:
+            self._pending, self._more = b"".join((self._pending, *self._more)), []
         while self._pending:
             found = self._split(self._pending)
             bad = self._first_bad(found, last=last)

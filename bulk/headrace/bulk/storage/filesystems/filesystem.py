@@ -83,7 +83,7 @@ class FilesystemStorage:
                 raise input_changed(uri)
             return memoryview(content)
 
-        return InputReader(RangedFile(uri, info.size, fetch))
+        return InputReader(RangedFile(uri, info.size, fetch, file.close))
 
     def publish(self, local: Path, uri: str) -> ObjectInfo:
         """Copy a scratch file to a hidden name and rename that, unless something exists there; the file is gone."""

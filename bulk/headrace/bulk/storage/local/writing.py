@@ -23,6 +23,10 @@ def link(source: str | Path, target: Path, *, folder: int | None = None) -> None
     try:
         # With a folder given, Python calls linkat, which can follow the link that /proc has to an unnamed file.
         os.link(source, target, src_dir_fd=folder)
+    except FileExistsError:
+        # On a network disk, an answer that was lost makes the request be sent twice.
+        if not os.path.samestat(Path(source).stat(), target.lstat()):
+            raise
     except PermissionError as exc:
         if exc.errno != errno.EPERM:
             raise

@@ -12,7 +12,7 @@ from headrace.contracts.errors import HeadraceError, quoted
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"(?:<Code>|\(code: )(\w{1,100})")
-_MESSAGE: Final = re.compile(r"<Message>([^<]{1,300})")
+_MESSAGE: Final = re.compile(r"<Message>([^<]{1,300}?)\.?(?:\s*RequestId:[^<]*)?</")
 
 #: What stores answer with status 400 when credentials are at fault.
 _CREDENTIALS: Final = {
@@ -64,7 +64,7 @@ def translated(uri: str) -> Iterator[None]:
     except (exceptions.InvalidPathError, ValueError) as exc:
         raise BadLocation(f"{quoted(uri)} can't be the name of an object; choose another one") from exc
     except exceptions.NotSupportedError as exc:
-        raise _no_conditions(uri) from exc
+        raise _unknown_request(uri) from exc
     except (exceptions.BaseError, FileNotFoundError, OSError) as exc:
         raise error_of(uri, exc) from exc
 
@@ -74,7 +74,7 @@ def error_of(uri: str, exc: Exception) -> HeadraceError:
     text = str(exc)
     status = _status(exc, text)
     if status == 501:
-        return _no_conditions(uri)
+        return _unknown_request(uri)
     kind, what, remedy = _kind(status, text)
     return kind(f"{quoted(uri)}: {what}{_reason(text, status)}; {remedy}")
 
@@ -113,15 +113,15 @@ def _code(text: str) -> str:
 def _reason(text: str, status: int) -> str:
     """Return what the store said, in brackets. No more of it: the text has URLs, which may be signed."""
     message = _MESSAGE.search(text)
-    said = ": ".join(each for each in (_code(text), message[1].strip().rstrip(".") if message else "") if each)
+    said = ": ".join(each for each in (_code(text), message[1].strip() if message else "") if each)
     if not said and status:
         said = f"status {status}"
     said = said or next((words for sign, words in _SIGNS.items() if sign in text), "")
     return f" ({said})" if said else ""
 
 
-def _no_conditions(uri: str) -> BadLocation:
+def _unknown_request(uri: str) -> BadLocation:
     return BadLocation(
-        f"{quoted(uri)}: this store knows no conditional writes, without which outputs could be overwritten; choose "
-        "one that does"
+        f"{quoted(uri)}: this store doesn't know a request that is needed, such as a write on the condition that "
+        "nothing is there; choose another store"
     )

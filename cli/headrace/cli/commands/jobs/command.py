@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from headrace.cli.commands.jobs.lines import end_lines
-from headrace.cli.commands.jobs.report import print_job, print_jobs
-from headrace.cli.commands.jobs.watching import watched
 from headrace.cli.terminal.console import Json, print_json, say
 from headrace.cli.terminal.options import settings_with
 
@@ -38,6 +35,8 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs to show.")] = _SHOWN, as_json: Json = False
 ) -> None:
     """List bulk jobs, the newest first."""
+    from headrace.cli.commands.jobs.report import print_jobs
+
     with _desk() as desk:
         found = desk.newest(limit)
     if as_json:
@@ -53,18 +52,23 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one job: how far it is, what its workers do, its bad rows."""
+    from headrace.cli.commands.jobs.report import print_job
+
     with _job(job) as found:
         progress = found.progress()
         bad = found.errors(errors) if errors else []
+        files = found.files(row.file_no for row in bad)
     if as_json:
-        print_json({**msgspec.to_builtins(progress), "errors": [_error(one) for one in bad]})
+        print_json({**msgspec.to_builtins(progress), "errors": [_error(one, files) for one in bad]})
     else:
-        print_job(progress, bad)
+        print_job(progress, bad, files)
 
 
 @app.command()
 def watch(job: Ref, as_json: Json = False) -> None:
     """Watch a job until it has ended; Ctrl-C stops watching, not the job. With --json, one document a line."""
+    from headrace.cli.commands.jobs.lines import end_lines
+    from headrace.cli.commands.jobs.watching import watched
     from headrace.producers.jobs.job import check_end
 
     with _job(job) as found:
@@ -131,9 +135,10 @@ def _job(reference: str) -> Iterator[Job]:
         yield Job(desk, desk.find(reference))
 
 
-def _error(one: JobError) -> dict[str, Any]:
-    """Return a bad row for programs; its input as text where it is text."""
+def _error(one: JobError, files: dict[int, str]) -> dict[str, Any]:
+    """Return a bad row for programs; its input as text where it is text. files: URIs by their numbers."""
     plain: dict[str, Any] = msgspec.structs.asdict(one)
+    plain["file"] = files.get(one.file_no, "")
     plain["input"] = one.input.decode("utf-8", "replace")
     return plain
 

@@ -21,6 +21,8 @@ _GOING: Final = frozenset({JobState.PLANNING, JobState.RUNNING})
 
 def duration(seconds: float) -> str:
     """Return a time as people say it, with no more digits than matter."""
+    if seconds < 1:
+        return "under 1 s"
     whole = round(seconds)
     if whole < _MINUTE:
         return f"{whole} s"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
@@ -53,8 +54,8 @@ def print_jobs(found: Sequence[Progress]) -> None:
     print_table(columns, rows, "no jobs; `headrace score MODEL INPUT` starts one")
 
 
-def print_job(progress: Progress, bad: Sequence[JobError]) -> None:
-    """Print all about one job."""
+def print_job(progress: Progress, bad: Sequence[JobError], files: Mapping[int, str]) -> None:
+    """Print all about one job. files: URIs of the files of bad rows, by their numbers."""
     job = progress.job
     fields: list[tuple[str, object]] = [
         ("job", job.id),
@@ -78,7 +79,7 @@ def print_job(progress: Progress, bad: Sequence[JobError]) -> None:
     if progress.workers:
         print_table(_WORKER_COLUMNS, map(_worker_row, progress.workers), "")
     if bad:
-        print_table(("file", "row", "line", "stage", "type", "message"), map(_bad_row, bad), "")
+        print_table(("file", "row", "line", "stage", "type", "message"), (_bad_row(row, files) for row in bad), "")
 
 
 def _shards(progress: Progress) -> str:
@@ -91,8 +92,9 @@ def _worker_row(one: WorkerSeconds) -> tuple[object, ...]:
     return (one.worker, one.running, one.shards, rows, sized(one.bytes_read), *seconds)
 
 
-def _bad_row(one: JobError) -> tuple[object, ...]:
-    return (one.file_no, one.row, one.line or None, one.stage, one.type, one.message)
+def _bad_row(one: JobError, files: Mapping[int, str]) -> tuple[object, ...]:
+    name = posixpath.basename(files.get(one.file_no, "")) or one.file_no
+    return (name, one.row, one.line or None, one.stage, one.type, one.message)
 
 
 def print_dry_run(found: DryRun, *, to_store: bool) -> None:
@@ -100,13 +102,13 @@ def print_dry_run(found: DryRun, *, to_store: bool) -> None:
     total = "unknown" if found.total_rows < 0 else f"{found.total_rows:,} rows"
     size = "" if found.total_bytes < 0 else f", {sized(found.total_bytes)}"
     workers = f"{found.workers} worker process{'' if found.workers == 1 else 'es'}"
-    bad = f", {found.bad:,} of them bad" if found.bad else ""
+    bad = f", {found.bad:,} bad" if found.bad else ""
     print_fields(
         [
-            ("sample", f"{found.rows:,} rows{bad}, in {found.seconds:.2f} s"),
+            ("sample", f"{found.rows:,} rows scored{bad}, in {found.seconds:.2f} s"),
             ("input", f"{total}{size}"),
-            ("time", f"{span((found.seconds_low, found.seconds_high))} on {workers}"),
-            ("rows in Postgres" if to_store else "output", sized(found.output_bytes)),
+            ("time", _known(found.seconds_high, f"{span((found.seconds_low, found.seconds_high))} on {workers}")),
+            ("rows in Postgres" if to_store else "output", _known(found.output_bytes, sized(found.output_bytes))),
             ("memory", f"{sized(found.memory_bytes)} a worker process"),
             *(("problem", line) for line in found.problems),
         ]
@@ -116,6 +118,10 @@ def print_dry_run(found: DryRun, *, to_store: bool) -> None:
         heads = [f"{name} {found.columns.get(name, '')}".strip() for name in columns]
         print_table(heads, ([_short(row.get(name)) for name in columns] for row in found.preview), "")
     out().print(Text("nothing was written", style="dim"))
+
+
+def _known(figure: float, text: str) -> str:
+    return text if figure >= 0 else "unknown"
 
 
 def _short(value: object) -> str:

@@ -32,7 +32,7 @@ Show: TypeAlias = "Callable[[Progress], None]"
 def watched(job: Job, readings: Iterable[Progress], *, as_json: bool = False) -> Iterator[Progress]:
     """Show readings of a job as they come, and pass them on."""
     lonely = _Lonely(job)
-    with _json_lines() if as_json else _shown(job.name) as show:
+    with _json_lines() if as_json else _shown(job.spec.title) as show:
         for progress in readings:
             show(progress)
             lonely(progress)
@@ -93,6 +93,6 @@ class _Lonely:
         if not self._job.is_served():
             self._said = True
             say(
-                f"no worker serves model {self._job.model!r} at present, so job {self._job.name} waits; "
-                "`headrace worker --models DIR` starts one"
+                f"no worker takes bulk jobs of model {self._job.model!r} at present, so job {self._job.name} waits; "
+                'start one with `headrace worker --models DIR` where "headrace[bulk]" is installed'
             )

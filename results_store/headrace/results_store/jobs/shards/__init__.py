@@ -1,1 +1,1 @@
-"""What workers do with shards: claim them, keep them or give them up, complete them."""
+"""Shards in the hands of workers: claimed, kept or given up, completed."""

@@ -8,14 +8,15 @@ from typing import Any, Final
 import msgspec
 
 from headrace.contracts.errors import HeadraceError
-from headrace.contracts.jobs import ENDED, JobState, parse_max_errors
+from headrace.contracts.jobs import ENDED, JobState
 from headrace.results_store.database.bounded import BoundedConnection
 from headrace.results_store.jobs.connection import LedgerConnection
 from headrace.results_store.jobs.records import Claim, Completion, ShardResult, Slice
 from headrace.results_store.jobs.rows import SLICE_FIELDS, copy_bad_rows
-from headrace.results_store.jobs.settling import settle, stop
+from headrace.results_store.jobs.settling import settle, stop_at_bound
+from headrace.results_store.jobs.shards.predicting import copy_predictions, encoded
 from headrace.results_store.jobs.shards.running import FENCE, fence
-from headrace.results_store.writing.columns import NAMES, Columns, copy_stream, encode_columns
+from headrace.results_store.writing.columns import Columns
 from headrace.results_store.writing.rows import BatchRows
 
 _NEXT_SHARD: Final = """
@@ -74,15 +75,6 @@ _COUNT: Final = """
         bytes_read = w.bytes_read + excluded.bytes_read, part_bytes = w.part_bytes + excluded.part_bytes
 """
 
-_ROWS_SO_FAR: Final = """
-    SELECT coalesce(sum(rows_bad), 0), coalesce(sum(rows_ok + rows_bad + rows_skipped), 0)
-    FROM headrace_job_workers WHERE job_id = %(job)s
-"""
-
-_OPTIONS: Final = "SELECT max_errors FROM headrace_jobs WHERE id = %(job)s"
-
-_COPY_PREDICTIONS: Final = f"COPY predictions ({', '.join(NAMES)}) FROM STDIN (FORMAT binary)"
-
 _STOPPED: Final = ENDED | {JobState.CANCELLING}
 
 
@@ -106,9 +98,10 @@ class Completions:
 
         May be repeated after StoreUnavailable: what was stored is not stored again. predictions: have ids of their
         own that no other row has, such as follow from the job and the row.
-        Raises CountMismatch when the rows of the result are not those of the slice.
+        Raises CountMismatch when the rows of the result are not those of the slice, and StoreRejected, which names the
+        predictions that Postgres refuses; without these it takes the others.
         """
-        columns = encode_columns(predictions)
+        columns = encoded(predictions)
         try:
             with self._connection.transaction() as connection:
                 _store(connection, claim, result, columns)
@@ -116,23 +109,8 @@ class Completions:
             if not self._connection.rows(_IS_DONE, fence(claim)):
                 return Completion(stored=False, state=settle(self._connection, claim.job.id) or JobState.CANCELLED)
         if result.bad:
-            self._stop_at_bound(claim)
+            stop_at_bound(self._connection, claim.job.id)
         return Completion(stored=True, state=settle(self._connection, claim.job.id) or JobState.CANCELLED)
-
-    def _stop_at_bound(self, claim: Claim) -> None:
-        """Fail the job if it has more bad rows than its options allow."""
-        values = {"job": claim.job.id}
-        options = self._connection.rows(_OPTIONS, values)
-        bound = parse_max_errors(options[0][0]) if options else parse_max_errors("")
-        bad, rows = self._connection.rows(_ROWS_SO_FAR, values)[0]
-        if not bound.exceeded(int(bad), int(rows)):
-            return
-        error = (
-            f"{bad} of {rows} rows so far are bad, more than --max-errors {options[0][0]} allows; see "
-            f"`headrace jobs show {claim.job.id}`, then resume the job with a higher bound or correct the input"
-        )
-        with self._connection.transaction() as connection:
-            stop(connection, claim.job.id, JobState.FAILED, error)
 
 
 def _store(connection: BoundedConnection, claim: Claim, result: ShardResult, predictions: Columns) -> None:
@@ -161,10 +139,7 @@ def _store(connection: BoundedConnection, claim: Claim, result: ShardResult, pre
     if claim.retry and connection.execute(_TAKE_OVER, values).rowcount != _rows_of(result):
         raise CountMismatch(f"shard {claim.shard_no} of job {claim.job.id} was to try other rows again than it did")
     copy_bad_rows(connection, (claim.job.id, claim.shard_no), result.bad, claim.retry)
-    if predictions[0]:
-        with connection.cursor() as cursor, cursor.copy(_COPY_PREDICTIONS) as copy:
-            for piece in copy_stream(predictions):
-                copy.write(piece)
+    copy_predictions(connection, predictions)
     connection.execute(_COUNT, values)
 
 

@@ -80,7 +80,7 @@ class RunningShards:
         return self._connection.change(_SUSPECT, {**fence(claim), "from": first, "to": end}) == 1
 
     def release(self, claim: Claim, delay_s: float = 0.0) -> bool:
-        """Give a shard back undone, for any worker to claim; return False if it was lost.
+        """Return a shard undone, for any worker to claim; False if it was lost.
 
         delay_s: nobody claims it before, for trouble that passes. It counts as no death.
         """

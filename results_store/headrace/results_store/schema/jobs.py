@@ -1,141 +1,12 @@
-"""The tables as SQLAlchemy Core metadata. Migrations create it; a test compares the two."""
+"""Tables of the ledger of bulk jobs."""
 
 from __future__ import annotations
-
-import datetime as dt
-from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from headrace.contracts.jobs import JobState
-from headrace.contracts.states import State
-
-#: Every revision of the schema, oldest first; the last is the one this release reads and writes.
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
-
-#: Alembic's table of this schema; a name of its own, so that an application may keep its tables in the same database.
-VERSION_TABLE: Final = "headrace_version"
-
-metadata = sa.MetaData()
-
-
-class _Utc(sa.TypeDecorator[dt.datetime]):
-    """A time that is read as UTC, whatever the zone of the session is."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_result_value(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:  # noqa: ARG002
-        return None if value is None else value.astimezone(dt.UTC)
-
-
-_TIME: Final = _Utc()
-
-#: One row a request, written once, never updated. Fixed-width columns come first: Postgres then pads nothing
-#: between them and finds them without walking the row.
-predictions = sa.Table(
-    "predictions",
-    metadata,
-    sa.Column("id", sa.Uuid, nullable=False),
-    sa.Column("submitted_at", _TIME),
-    sa.Column("started_at", _TIME),
-    sa.Column("finished_at", _TIME, nullable=False),
-    sa.Column("row_index", sa.BigInteger),
-    sa.Column("batch_id", sa.Uuid),
-    sa.Column("batch_rows", sa.Integer),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("cached", sa.Boolean, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),
-    sa.Column("model", sa.Text, nullable=False),
-    sa.Column("version", sa.Text, nullable=False),
-    sa.Column("outputs", pg.JSONB),
-    sa.Column("datatypes", sa.Text, nullable=False, server_default=""),
-    sa.Column("blob", sa.LargeBinary),
-    sa.Column("error", pg.JSONB),
-    sa.Column("worker", sa.Text),
-    sa.Column("job_id", sa.Text),
-    sa.Column("foreign_id", sa.Text),
-    sa.PrimaryKeyConstraint("id", name="predictions_pkey"),
-    sa.CheckConstraint(
-        "state IN ({})".format(", ".join(f"'{state}'" for state in State)),
-        name="predictions_state_check",
-    ),
-    postgresql_partition_by="RANGE (id)",
-)
-
-#: Reads: the newest predictions of a model, or of a model between two times.
-sa.Index("predictions_model_finished_at", predictions.c.model, predictions.c.finished_at)
-
-#: Reads: the rows of a bulk job, in order. Costs nothing for requests outside of jobs.
-sa.Index(
-    "predictions_job",
-    predictions.c.job_id,
-    predictions.c.row_index,
-    postgresql_where=predictions.c.job_id.is_not(None),
-)
-
-#: Reads: what went wrong lately. Costs nothing for successes.
-sa.Index(
-    "predictions_unsuccessful",
-    predictions.c.state,
-    predictions.c.finished_at,
-    postgresql_where=sa.text("state <> 'succeeded'"),
-)
-
-#: Durable requests from before they are sent until all of a row have ended; the prefix is of the keys in Redis.
-#: due_at: when a relay sends what is not sent yet; NULL when all is. sent: how many, from the first. keys: of
-#: `predictions`. names: the ids as they were submitted, unless all are the keys. messages: as they go to the queue, or
-#: only their bodies, with a template, see `contracts.compact`.
-requests = sa.Table(
-    "headrace_requests",
-    metadata,
-    sa.Column("id", sa.Uuid, nullable=False),
-    sa.Column("submitted_at", _TIME, nullable=False, server_default=sa.func.now()),
-    sa.Column("due_at", _TIME),
-    sa.Column("sent", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("priority", sa.SmallInteger, nullable=False),
-    sa.Column("prefix", sa.Text, nullable=False),
-    sa.Column("queue", sa.Text, nullable=False),
-    sa.Column("keys", pg.ARRAY(sa.Uuid), nullable=False),
-    sa.Column("names", pg.ARRAY(sa.Text)),
-    sa.Column("template", sa.LargeBinary),
-    sa.Column("messages", pg.ARRAY(sa.LargeBinary), nullable=False),
-    sa.PrimaryKeyConstraint("id", name="headrace_requests_pkey"),
-)
-
-#: What is to be sent, which is little at any time.
-sa.Index("headrace_requests_due", requests.c.due_at, postgresql_where=requests.c.due_at.is_not(None))
-
-#: Who sends for the clients of one key prefix, and until when; a relay that is gone is followed by another. server: the
-#: identity of the broker that is known to hold what was sent. database_id: tells this database from others.
-relays = sa.Table(
-    "headrace_relays",
-    metadata,
-    sa.Column("prefix", sa.Text, nullable=False),
-    sa.Column("database_id", sa.Uuid, nullable=False, server_default=sa.func.gen_random_uuid()),
-    sa.Column("until", _TIME, nullable=False, server_default="-infinity"),
-    sa.Column("holder", sa.Text, nullable=False, server_default=""),
-    sa.Column("server", sa.Text, nullable=False, server_default=""),
-    sa.PrimaryKeyConstraint("prefix", name="headrace_relays_pkey"),
-)
-
-#: Results, groups and chords of ordinary Celery tasks. key: as Celery's key-value backends make it.
-task_results = sa.Table(
-    "headrace_task_results",
-    metadata,
-    sa.Column("key", sa.LargeBinary, nullable=False),
-    sa.Column("value", sa.LargeBinary, nullable=False),
-    sa.Column("expires_at", _TIME),
-    sa.PrimaryKeyConstraint("key", name="headrace_task_results_pkey"),
-)
-
-#: Writes: what has expired is removed.
-sa.Index(
-    "headrace_task_results_expires_at",
-    task_results.c.expires_at,
-    postgresql_where=task_results.c.expires_at.is_not(None),
-)
+from headrace.results_store.schema.base import TIME, metadata
 
 
 def _counter(name: str, kind: type[sa.types.TypeEngine[int]] | type[sa.types.TypeEngine[float]]) -> sa.Column[object]:
@@ -158,9 +29,9 @@ jobs = sa.Table(
     "headrace_jobs",
     metadata,
     sa.Column("id", sa.Uuid, nullable=False),
-    sa.Column("created_at", _TIME, nullable=False, server_default=sa.func.now()),
-    sa.Column("finished_at", _TIME),
-    sa.Column("leader_until", _TIME),
+    sa.Column("created_at", TIME, nullable=False, server_default=sa.func.now()),
+    sa.Column("finished_at", TIME),
+    sa.Column("leader_until", TIME),
     sa.Column("weight", sa.Double, nullable=False),
     _counter("start_time_s", sa.Double),
     sa.Column("max_rows_per_s", sa.Double, nullable=False),
@@ -228,9 +99,9 @@ job_shards = sa.Table(
     metadata,
     sa.Column("job_id", sa.Uuid, nullable=False),
     sa.Column("shard_no", sa.BigInteger, nullable=False),
-    sa.Column("claimed_at", _TIME),
-    sa.Column("lease_until", _TIME),
-    sa.Column("finished_at", _TIME),
+    sa.Column("claimed_at", TIME),
+    sa.Column("lease_until", TIME),
+    sa.Column("finished_at", TIME),
     sa.Column("byte_start", sa.BigInteger, nullable=False),
     sa.Column("byte_stop", sa.BigInteger, nullable=False),
     sa.Column("range_row", sa.BigInteger, nullable=False),

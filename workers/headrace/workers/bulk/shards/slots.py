@@ -9,21 +9,22 @@ from concurrent.futures import CancelledError
 from typing import Final
 
 from headrace.bulk.shards.attempt import Attempt
-from headrace.bulk.shards.run import Dropped
+from headrace.bulk.shards.run import Directive, Dropped
 from headrace.bulk.sinks.output.names import below
 from headrace.contracts import HeadraceError
 from headrace.contracts.formatting import first_line
 from headrace.contracts.jobs import ENDED, STORE, JobProblem, shard_id
 from headrace.results_store import BatchRows
+from headrace.results_store.database.errors import StoreRejected
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import Claim, Part, ShardResult
 from headrace.runtimes.base import TransientFailure
-from headrace.workers.bulk.control import ShardControl
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.execution import BulkExecution, ShardInference
-from headrace.workers.bulk.opening import OpenJobs
+from headrace.workers.bulk.shards.control import ShardControl
+from headrace.workers.bulk.shards.execution import BulkExecution, ShardInference
+from headrace.workers.bulk.shards.opening import OpenJobs
+from headrace.workers.bulk.shards.store_output import StoreOutput, without_refused
 from headrace.workers.bulk.shown import Shown
-from headrace.workers.bulk.store_output import StoreOutput
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.served_model import ServedModel
 from headrace.workers.models.table import ModelTable
@@ -130,7 +131,7 @@ class Slots:
         try:
             job = opened.of(claim.job)
             inference = ShardInference(self._execution, self._loaded(claim))
-            attempt = Attempt(job, claim, inference, self._desk.scratch)
+            attempt = Attempt(job, claim, inference, self._desk.scratch, lambda: self._confirm(control, ledger))
             mark, rate = self._marking(claim, ledger), lambda: control.max_rows_per_s
             if job.to_store:
                 output = StoreOutput(job, claim, self._desk.worker)
@@ -162,6 +163,13 @@ class Slots:
             raise failure
         return served
 
+    def _confirm(self, control: ShardControl, ledger: Ledger) -> None:
+        """Raise Dropped unless a shard is still this worker's, which may have been frozen for long."""
+        claim, lease_s = control.claim, self._desk.settings.lease_s
+        self._settle(lambda: control.obey(ledger.running.heartbeat(claim, lease_s, control.rows, control.wall_s)))
+        if control.directive() is Directive.DROP:
+            raise Dropped
+
     def _marking(self, claim: Claim, ledger: Ledger) -> Callable[[int, int], None]:
         def mark(start: int, stop: int) -> None:
             if not ledger.running.mark_suspect(claim, (start, stop)):
@@ -176,16 +184,18 @@ class Slots:
         stored = False
         failure: HeadraceError | None = None
 
-        def complete() -> bool:
-            nonlocal stored, failure
+        def complete() -> None:
+            nonlocal stored, failure, result, predictions
             try:
                 stored = ledger.completions.complete(claim, result, predictions).stored
+            except StoreRejected as exc:
+                result, predictions = without_refused(result, predictions, exc)
+                complete()
             except HeadraceError as exc:
                 if exc.retriable:
                     raise
                 ledger.running.fail_job(claim, JobProblem.of(exc).text)
                 failure = exc
-            return True
 
         self._settle(complete)
         if not stored and failure is None:
@@ -214,11 +224,12 @@ class Slots:
         if isinstance(exc, CancelledError):
             self._settle(lambda: ledger.running.release(claim))
             return error
-        if claim.attempt >= MOST_ATTEMPTS:
-            why = f"shard {claim.shard_no} failed {claim.attempt} times, the last time so: {text}"
+        tries = claim.attempt - claim.deaths  # that many workers died over it says nothing about this trouble
+        if tries >= MOST_ATTEMPTS:
+            why = f"shard {claim.shard_no} failed {tries} times, the last time so: {text}"
             self._settle(lambda: ledger.running.fail_job(claim, why))
             return error
-        delay_s = min(DELAY_S * 2 ** min(claim.attempt - 1, 10), LONGEST_DELAY_S)
+        delay_s = min(DELAY_S * 2 ** min(max(tries - 1, 0), 10), LONGEST_DELAY_S)
         logger.warning("bulk.shard_put_off job=%s shard=%d error=%s", claim.job.id, claim.shard_no, text)
         self._settle(lambda: ledger.running.release(claim, delay_s))
         return error

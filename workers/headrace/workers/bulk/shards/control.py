@@ -17,7 +17,9 @@ LONGEST_S: Final = 60.0
 
 
 class ShardControl:
-    """Tells one shard whether to go on. `directive` and `progress` are for its thread, all else for any.
+    """The state of one running shard, and what it is told.
+
+    `directive` and `progress` are for its thread, all else for any.
 
     rows: done so far. max_rows_per_s: its share of the job's bound; 0 is none. cancelled: whether nobody is to do it.
     """
@@ -37,12 +39,12 @@ class ShardControl:
         """Return what to do."""
         if self._is_revoked():
             self.cancel()
-        if self._told is Directive.GO and self.wall_s > LONGEST_S:
+        if self._told is Directive.GO and self.rows and self.wall_s > LONGEST_S:
             return Directive.STOP
         return self._told
 
     def progress(self, rows: int) -> None:
-        """Take note that so many rows are done."""
+        """Take note of how many rows are done."""
         self.rows = rows
 
     @property

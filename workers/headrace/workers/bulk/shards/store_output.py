@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,8 @@ from headrace.contracts.ids import row_of_job
 from headrace.contracts.tensors.codec import can_be_json, datatypes_line, tensors_to_json
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store import BatchRows, Row
-from headrace.results_store.jobs.records import Claim
+from headrace.results_store.database.errors import StoreRejected
+from headrace.results_store.jobs.records import BadRow, Claim, ShardResult
 from headrace.workers.outbox import row_encoding
 
 #: `predictions.row_index` of a job: the number of the file and, in so many bits, that of the row in it.
@@ -94,3 +97,33 @@ class StoreOutput:
 
 def _is_plain(outputs: Tensors, axes: RowAxes) -> bool:
     return axes.all_first and all(array.dtype.kind in "biuf" for array in outputs.values())
+
+
+def without_refused(
+    result: ShardResult, batches: Sequence[BatchRows], refusal: StoreRejected
+) -> tuple[ShardResult, list[BatchRows]]:
+    """Return a result and its rows without those that Postgres refuses, which are bad rows."""
+    bad: list[BadRow] = []
+    kept: list[BatchRows] = []
+    for batch in batches:
+        refused = [row for row in batch.rows if row.id in refusal.refused]
+        bad += [_as_bad_row(row, refusal.refused[row.id]) for row in refused]
+        kept.append(msgspec.structs.replace(batch, rows=[row for row in batch.rows if row.id not in refusal.refused]))
+    changed = msgspec.structs.replace(
+        result,
+        rows_ok=result.rows_ok - len(bad),
+        rows_bad=result.rows_bad + len(bad),
+        bad=[*result.bad, *bad],
+    )
+    return changed, kept
+
+
+def _as_bad_row(row: Row, sqlstate: str) -> BadRow:
+    index = row.row_index or 0
+    return BadRow(
+        file_no=index >> ROW_BITS,
+        row=index & ((1 << ROW_BITS) - 1),
+        stage="write",
+        type=StoreRejected.__name__,
+        message=f"Postgres refused the row (SQLSTATE {sqlstate})",
+    )

@@ -1,4 +1,4 @@
-"""Planning and finalizing: one worker at a time for each job, whoever looks first."""
+"""The leader: one worker at a time plans and finalizes a job, whoever looks first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headrace.bulk.planning.survey import Survey, survey
 from headrace.bulk.shards.job import OpenJob
 from headrace.bulk.sinks.base import FinalizingLost
 from headrace.bulk.sinks.finishing.finalizer import Finalizer
-from headrace.bulk.sinks.finishing.outcome import outcome_of
+from headrace.bulk.sinks.finishing.outcome import check_rows, outcome_of
 from headrace.bulk.sinks.output.folder import check_output
 from headrace.bulk.storage.base import InputMissing
 from headrace.bulk.storage.opening import Storages
@@ -27,9 +27,9 @@ from headrace.contracts.package.manifest import ModelPackage
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import JobRow, Lease, Page, PlanLease
 from headrace.workers.bulk.desk import Desk
-from headrace.workers.bulk.dry_run import dry_run
-from headrace.workers.bulk.execution import BulkExecution, ShardInference
-from headrace.workers.bulk.replacing import make_room
+from headrace.workers.bulk.planning.dry_run import dry_run
+from headrace.workers.bulk.planning.replacing import make_room
+from headrace.workers.bulk.shards.execution import BulkExecution, ShardInference
 from headrace.workers.models.loading import failure_to_load
 from headrace.workers.models.table import ModelTable
 from headrace.workers.process.fatal_thread import fatal_thread
@@ -55,7 +55,7 @@ LOOK_S: Final = 0.5
 DELAY_S: Final = 5.0
 
 
-class Planning:
+class Leader:
     """A thread that plans and finalizes jobs when it is this worker's turn."""
 
     def __init__(self, desk: Desk, models: ModelTable, execution: BulkExecution) -> None:
@@ -142,7 +142,8 @@ class Planning:
         storages = self._desk.storages()
         found = survey(self._desk.staged(job), storages.of)
         package = self._desk.package_of(job)
-        check_job(job, package, storages, found)
+        if job.spec.output != STORE:
+            storages.of(job.spec.output)  # may be written to; what it holds is no matter, for nothing is written
         if found.first is None:
             raise InputMissing("the input has no files")
         served = self._models.get(job.spec.model, job.version)
@@ -172,7 +173,7 @@ class Planning:
             return False
         state = lease.job.state if lease.job.state in ENDED else JobState.SUCCEEDED
         try:
-            etag = "" if lease.job.spec.output == STORE else self._finalize(ledger, lease)
+            etag = self._finalize(ledger, lease)
         except FinalizingLost:
             return True
         except HeadraceError as exc:
@@ -187,6 +188,9 @@ class Planning:
 
     def _finalize(self, ledger: Ledger, lease: Lease) -> str:
         outcome = outcome_of(ledger, lease, dt.datetime.now(dt.UTC))
+        if lease.job.spec.output == STORE:
+            check_rows(outcome)
+            return ""
         storage = self._desk.storages().of(lease.job.spec.output)
         self._desk.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="headrace-finish-", dir=self._desk.scratch) as scratch:

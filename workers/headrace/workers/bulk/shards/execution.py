@@ -13,11 +13,15 @@ from typing import Final
 from headrace.bulk.shards.inference import Answer
 from headrace.contracts import HeadraceError, Tensors
 from headrace.runtimes.base import OutOfMemory
-from headrace.workers.bulk.sizing import BulkSizing
+from headrace.workers.bulk.shards.sizing import BulkSizing
 from headrace.workers.models.served_model import ServedModel
 
 #: While nothing else has come, batches follow each other for so long without a look at what else is to do.
 TURN_S: Final = 0.004
+
+#: The cost model learns from one batch in so much time: bulk batches are all alike, and learning from one takes as long
+#: as a tiny model's run of some rows.
+OBSERVED_EVERY_S: Final = 0.01
 
 
 class _Group:
@@ -29,6 +33,8 @@ class _Group:
         self.future: Future[list[Answer]] = Future()
         self.at = 0
         self.row = 0
+        self._counts = [served.model.input_axes.count(batch) for batch in batches] if batches else []
+        self._observed_at = 0.0
         self._answers: list[Answer] = []
         self._outputs: list[Tensors] = []
         self._seconds = 0.0
@@ -39,7 +45,7 @@ class _Group:
 
     def left(self) -> int:
         """Return how many rows of the next batch have not run."""
-        return self.served.model.input_axes.count(self.batches[self.at]) - self.row
+        return self._counts[self.at] - self.row
 
     def run(self, rows: int) -> None:
         """Run the next rows of the next batch."""
@@ -58,7 +64,9 @@ class _Group:
             self._end_batch(exc)
         else:
             seconds = time.perf_counter() - start
-            served.observe(rows, seconds)
+            if start >= self._observed_at + OBSERVED_EVERY_S:
+                self._observed_at = start
+                served.observe(rows, seconds)
             self._seconds += seconds
             self._outputs.append(outputs)
             self.row += rows
@@ -97,10 +105,8 @@ class BulkExecution:
         elif self._closed.is_set():
             group.future.cancel()
         else:
-            was_empty = not self._groups
             self._groups.append(group)
-            if was_empty:
-                self._wake()
+            self._wake()
             if self._closed.is_set():
                 group.future.cancel()
         return group.future
@@ -112,15 +118,17 @@ class BulkExecution:
 
     def take(self, now: float) -> BulkBatch | None:
         """Return the next batch, as large as online requests allow; drops groups that were cancelled."""
+        group = self._first()
+        return None if group is None else BulkBatch(self, group, self._rows_of(group, now))
+
+    def _first(self) -> _Group | None:
         while self._groups and self._groups[0].future.cancelled():
             self._groups.popleft()
-        if not self.ready:
-            return None
-        group = self._groups[0]
+        return self._groups[0] if self.ready else None
+
+    def _rows_of(self, group: _Group, now: float) -> int:
         served = group.served
-        most = served.batcher.max_rows
-        rows = min(self._sizing.rows(now, served.cost.predict, most), group.left())
-        return BulkBatch(self, group, rows)
+        return min(self._sizing.rows(now, served.cost.predict, served.batcher.max_rows), group.left())
 
     def online(self, now: float, seconds: float) -> None:
         """Take note of an online batch that has ended."""
@@ -136,10 +144,10 @@ class BulkExecution:
             now = time.monotonic()
             if now >= ends_at or self._arrived():
                 return
-            following = self.take(now)
+            following = self._first()
             if following is None:
                 return
-            group, rows = following.group, following.rows
+            group, rows = following, self._rows_of(following, now)
 
     def close(self) -> None:
         """Cancel what has not ended; the batch that runs goes on. Any thread."""

@@ -1,0 +1,50 @@
+"""The verdict over jobs: each ended as if nothing had happened, and nothing is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from tests.chaos.jobs.inputs import Wanted, read_output
+
+_LEFT = """
+    SELECT j.state, count(*) FROM headrace_jobs j WHERE j.state NOT IN ('succeeded') GROUP BY j.state
+    UNION ALL
+    SELECT 'shards in state ' || s.state, count(*) FROM headrace_job_shards s WHERE s.state <> 2 GROUP BY s.state
+"""
+
+
+def judge_job(wanted: Wanted, output: Path) -> Iterator[str]:
+    """Yield what is wrong with the output of a job that has ended."""
+    if not (output / "_SUCCESS").exists():
+        yield "it has no _SUCCESS"
+        return
+    good, bad, manifest = read_output(wanted, output)
+    if missing := wanted.good - good:
+        yield f"{missing.total()} rows are missing, {sorted(missing)[:3]} for one"
+    if doubled := good - wanted.good:
+        yield f"{doubled.total()} rows are too many, doubled or wrong, {sorted(doubled)[:3]} for one"
+    if sorted(bad) != sorted(wanted.bad):
+        yield f"bad rows are {sorted(set(bad) ^ set(wanted.bad))[:5]} other than wanted, or listed twice"
+    counts = {"in": wanted.rows, "ok": wanted.good.total(), "bad": len(wanted.bad), "skipped": 0}
+    if manifest["rows"] != counts:
+        yield f"the manifest counts {manifest['rows']}, and there are {counts}"
+    yield from _strays(manifest, output)
+
+
+def _strays(manifest: dict[str, Any], output: Path) -> Iterator[str]:
+    named = {entry["name"] for entry in (*manifest["parts"], *manifest["errors"])}
+    there = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    strays = {name for name in there - named - {"_SUCCESS", "_manifest.json"} if not Path(name).name.startswith(".")}
+    if strays:
+        yield f"objects that nobody names: {sorted(strays)[:5]}"
+    if gone := named - there:
+        yield f"objects that are named and not there: {sorted(gone)[:5]}"
+
+
+def judge_ledger(database_url: str) -> Iterator[str]:
+    """Yield what the ledger holds that has not ended."""
+    with psycopg.connect(database_url) as connection:
+        yield from (f"left in the ledger: {count} {what}" for what, count in connection.execute(_LEFT).fetchall())

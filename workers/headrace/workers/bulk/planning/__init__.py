@@ -1,0 +1,1 @@
+"""The jobs that a worker leads for a time: planned, tried, and written to their end."""

@@ -1,0 +1,1 @@
+"""The shards that a worker runs: claimed, run between online batches, stopped and completed."""
