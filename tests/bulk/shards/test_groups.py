@@ -127,4 +127,4 @@ def test_a_bad_row_is_kept_as_json_with_its_error() -> None:
 def test_large_rows_make_small_groups() -> None:
     assert group_rows_for(64, 600_000, sorts=False) == 64
     assert group_rows_for(64, 256, sorts=False) == 8192
-    assert group_rows_for(64, 0, sorts=True) == 64 * 32
+    assert group_rows_for(64, 0, sorts=True) == 4096

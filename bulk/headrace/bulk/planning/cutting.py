@@ -24,6 +24,10 @@ SHARDS_PER_WORKER: Final = 4
 FIRST_BATCHES: Final = 16
 FIRST_BYTES: Final = 1 << 20
 
+#: A shard may be so much smaller or larger than wanted, so that it ends where a unit does.
+SMALLEST: Final = 0.5
+LARGEST: Final = 1.5
+
 #: Smaller files are not opened for planning: to open one costs about as much as to read it.
 SMALL_BYTES: Final = 4 << 20
 
@@ -132,15 +136,24 @@ class Cutter:
         if unit.rows < 0:
             return done + self._add_uncounted(file, unit, first)
         end = unit.first_row + unit.rows
+        if opened is not None and self._ends_before(opened, end - first):
+            done += self.finish()
         while first < end:
             opened = self._open
             have = 0 if opened is None else opened.rows
-            take = min(self.policy.rows(self.cut) - have, end - first)
+            wanted = self.policy.rows(self.cut)
+            # A rest that is not worth a shard of its own, which would read this unit once more.
+            take = end - first if have + end - first <= wanted * LARGEST else wanted - have
             self._extend(file, unit, first, max(take, 1))
             first += max(take, 1)
             if self._is_full(self._open):
                 done += self.finish()
         return done
+
+    def _ends_before(self, opened: Slice, rows: int) -> bool:
+        """Return whether a shard ends before a unit of this many rows rather than inside it."""
+        wanted = self.policy.rows(self.cut)
+        return opened.rows >= wanted * SMALLEST and opened.rows + rows > wanted * LARGEST
 
     def _add_uncounted(self, file: InputFile, unit: Unit, first: int) -> list[Slice]:
         done = self.finish()

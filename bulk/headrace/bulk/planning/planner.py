@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Final, TypeAlias
 
 import msgspec
@@ -18,6 +18,13 @@ from headrace.results_store.jobs.records import InputFile, Slice
 
 #: Most files in one page, so that a job of many tiny files is planned in bounded memory.
 PAGE_FILES: Final = 5_000
+
+#: The first small files of a job are opened for planning all the same, fewer of those that are read whole for it.
+OPENED_FILES: Final = 256
+OPENED_TEXTS: Final = 16
+
+#: Formats that are read whole to be cut.
+TEXTS: Final = frozenset({"csv", "tsv", "jsonl", "openai"})
 
 #: The format whose files are rows.
 IMAGE: Final = "image"
@@ -80,7 +87,8 @@ class Planner:
     ) -> None:
         """known: URIs of files that are planned already, wherever they are in the order; see `Cursor.done`."""
         if cursor.done:
-            cursor = msgspec.structs.replace(cursor, input_no=0, after="", unit=0)
+            file_no = cursor.file_no + (cursor.unit > 0)
+            cursor = msgspec.structs.replace(cursor, input_no=0, after="", file_no=file_no, unit=0)
         self._known = known
         self._spec = spec
         self._storage_of = storage_of
@@ -108,7 +116,7 @@ class Planner:
                 break
             if step.first:
                 files.append(step.file)
-            slices += cutter.add_file(step.file) if step.unit is None else cutter.add_unit(step.file, step.unit)
+            slices += self._add(step)
             self._cursor = step.after
             done = self._limit_is_reached(slices)
         slices += cutter.finish()
@@ -116,6 +124,15 @@ class Planner:
             slices = self._limited(slices)
         self._cursor = msgspec.structs.replace(self._cursor, rows=self._rows, cut=cutter.cut, done=done)
         return Page(files=files, slices=slices, cursor=self._cursor, done=done)
+
+    def _add(self, step: _Step) -> list[Slice]:
+        """Add a file or a unit to the shards; a small file that is one unit is gathered with others."""
+        cutter, unit = self._cutter, step.unit
+        if unit is None:
+            return cutter.add_file(step.file)
+        if step.file.rows >= 0 and step.file.rows <= cutter.policy.rows(cutter.cut):
+            return cutter.add_file(step.file)
+        return cutter.add_unit(step.file, unit)
 
     def _limit_is_reached(self, slices: list[Slice]) -> bool:
         if not self._spec.limit:
@@ -153,17 +170,26 @@ class Planner:
     def _steps_of(self, info: ObjectInfo, storage: Storage, here: Cursor) -> Iterator[_Step]:
         file = file_of(info, here.file_no, self._spec)
         behind = msgspec.structs.replace(here, after=info.uri, file_no=here.file_no + 1, unit=0)
-        # What is too small to be opened for planning is opened all the same where rows must be counted.
-        if file.rows >= 0 or (file.size <= SMALL_BYTES and not self._spec.limit):
+        if file.rows >= 0 or (file.size <= SMALL_BYTES and not self._is_opened(file)):
             yield _Step(file, None, True, behind)
             return
         first = here.unit == 0
-        for unit in source_of(file.uri, file.format).units(file, storage):
+        units: Iterable[Unit] = source_of(file.uri, file.format).units(file, storage)
+        if file.size <= SMALL_BYTES:
+            units = list(units)
+            if len(units) == 1 and units[0].rows >= 0:
+                file = msgspec.structs.replace(file, rows=units[0].rows)
+        for unit in units:
             if unit.number >= here.unit:
                 if unit.rows < 0 and self._spec.limit:
                     unit = msgspec.structs.replace(unit, rows=count_rows(file, storage, self._spec.limit))  # noqa: PLW2901
                 yield _Step(file, unit, first, msgspec.structs.replace(here, unit=unit.number + 1))
                 first = False
+
+    def _is_opened(self, file: InputFile) -> bool:
+        """Return whether a small file is opened for planning, so that it can be cut: its rows may be slow ones."""
+        most = OPENED_TEXTS if file.format in TEXTS else OPENED_FILES
+        return bool(self._spec.limit) or file.file_no < most
 
 
 def file_of(info: ObjectInfo, file_no: int, spec: ScoreSpec) -> InputFile:

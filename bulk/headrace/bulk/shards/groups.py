@@ -23,8 +23,9 @@ GROUP_BYTES: Final = 8 << 20
 #: Rows in a group at most: enough that what is done once for each group costs little for each row.
 GROUP_ROWS: Final = 8_192
 
-#: Batches among which rows of varying length are sorted, so that those of similar length run together.
-SORTED_BATCHES: Final = 32
+#: Rows among which those of varying length are sorted, so that rows of similar length run together. In batches of 32
+#: sentences padding costs 2 % then; among 1,024 rows it would be 7 %, among 8,192 1 %, and a stop would cost more.
+SORTED_ROWS: Final = 4_096
 
 
 class Raw(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,6 +212,7 @@ def group_rows_for(batch_rows: int, row_bytes: int, *, sorts: bool) -> int:
 
     row_bytes: of the tensors of a row; 0 if it varies. sorts: whether rows of similar length are put together.
     """
-    most = GROUP_ROWS if not row_bytes else min(GROUP_ROWS, GROUP_BYTES // row_bytes)
-    batches = max(most // batch_rows, 1)
-    return batch_rows * (min(batches, SORTED_BATCHES) if sorts else batches)
+    most = SORTED_ROWS if sorts else GROUP_ROWS
+    if row_bytes:
+        most = min(most, GROUP_BYTES // row_bytes)
+    return batch_rows * max(most // batch_rows, 1)

@@ -24,8 +24,8 @@ from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.results_store.jobs.records import BadRow, Slice
 
-#: A shard that waits for its turn, by the bound of rows a second, looks whether it is to stop this often.
-PACING_LOOK_S: Final = 0.1
+#: A shard that waits, for the model or for its turn by the bound of rows a second, looks this often whether to stop.
+LOOK_S: Final = 0.1
 
 #: Groups that are read and prepared ahead, and that wait for the model: one of each, besides those that are in work.
 AHEAD: Final = 2
@@ -178,12 +178,21 @@ class ShardRun:
         return found
 
     def _finish(self, group: Group, future: Future[list[Answer]]) -> None:
-        answers = future.result()
+        answers = self._answers(future)
         start = time.perf_counter()
         write_answers(group, answers, self._plan, self._writer, self.tally)
         self.tally.write_s += time.perf_counter() - start
         self._size.learn(group.rows, sum(answer.seconds for answer in answers))
         self._control.progress(self.tally.rows)
+
+    def _answers(self, future: Future[list[Answer]]) -> list[Answer]:
+        """Wait for the answers of a group. Raises CancelledError when told to stop meanwhile."""
+        while True:
+            try:
+                return future.result(LOOK_S)
+            except TimeoutError:
+                if self._is_told_to_stop():
+                    future.cancel()
 
     def _read_ahead(self) -> None:
         try:
@@ -264,6 +273,6 @@ class Pacing:
         while (left_s := self._next_at - time.monotonic()) > 0:
             if is_told_to_stop():
                 return False
-            time.sleep(min(left_s, PACING_LOOK_S))
+            time.sleep(min(left_s, LOOK_S))
         self._next_at = max(self._next_at, time.monotonic()) + rows / rate
         return True
