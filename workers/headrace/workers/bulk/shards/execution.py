@@ -17,7 +17,7 @@ from headrace.workers.bulk.shards.sizing import BulkSizing
 from headrace.workers.models.served_model import ServedModel
 
 #: While nothing else has come, batches follow each other for so long without a look at what else is to do.
-TURN_S: Final = 0.004
+TURN_S: Final = 0.02
 
 #: The cost model learns from one batch in so much time: bulk batches are all alike, and learning from one takes as long
 #: as a tiny model's run of some rows.
@@ -72,6 +72,32 @@ class _Group:
             self.row += rows
             if whole or not self.left():
                 self._end_batch(None)
+
+    def run_whole(self, most: int, ends_at: float, arrived: Callable[[], bool]) -> int:
+        """Run whole batches of at most `most` rows until a time, or something arrives, or one fails; return how many.
+
+        What is done for each batch is little here: a tiny model runs 64 rows in 0.1 ms.
+        """
+        infer, answers, clock = self.served.model.infer, self._answers, time.perf_counter
+        at, last = self.at, len(self.batches) - 1
+        start = clock()
+        # The last one is left to `run`, which ends the group.
+        while at < last and self._counts[at] <= most:
+            try:
+                outputs = infer(self.batches[at], max_rows=most)
+            except Exception:  # noqa: BLE001 — it is run again, by `run`, which deals with it
+                break
+            now = clock()
+            answers.append(Answer(outputs, None, now - start))
+            if start >= self._observed_at + OBSERVED_EVERY_S:
+                self._observed_at = start
+                self.served.observe(self._counts[at], now - start)
+            start = now
+            at += 1
+            if now >= ends_at or arrived():
+                break
+        ran, self.at = at - self.at, at
+        return ran
 
     def _end_batch(self, error: Exception | None) -> None:
         outputs = self._outputs
@@ -136,18 +162,21 @@ class BulkExecution:
 
     def run(self, group: _Group, rows: int) -> None:
         """Run a batch, and those that follow while nobody else wants the executor."""
-        ends_at = time.monotonic() + TURN_S
+        ends_at = time.perf_counter() + TURN_S
         while True:
-            group.run(rows)
+            ran = 0
+            if group.row == 0 and rows >= min(group.served.batcher.max_rows, group.left()):
+                ran = group.run_whole(rows, ends_at, self._arrived)
+            if not ran:
+                group.run(rows)
             if group.ended:
                 self._groups.popleft()
-            now = time.monotonic()
-            if now >= ends_at or self._arrived():
+            if time.perf_counter() >= ends_at or self._arrived():
                 return
             following = self._first()
             if following is None:
                 return
-            group, rows = following, self._rows_of(following, now)
+            group, rows = following, self._rows_of(following, time.monotonic())
 
     def close(self) -> None:
         """Cancel what has not ended; the batch that runs goes on. Any thread."""
