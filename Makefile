@@ -14,6 +14,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 FUZZ_VENV := .venv-fuzz
 NEWEST_VENV := .venv-newest
+RIVALS_VENV := .venv-rivals
 
 # The newest Python of this machine, if it is newer than that of .venv: on PATH, or one that pyenv keeps.
 NEWEST ?= $(shell for python in python3.15 python3.14 python3.13 python3.12 $$(ls -d ~/.pyenv/versions/*/bin/python 2>/dev/null || true); do \
@@ -41,7 +42,7 @@ NEWEST_TESTS := $(addprefix tests/,contracts fuzz house producers queueing resul
 REQUESTS ?= 1000000
 SEED ?= 1
 
-.PHONY: help demo test test-fast test-newest test-browser test-converters chaos chaos-jobs fuzz check format bench train clean
+.PHONY: help demo test test-fast test-newest test-browser test-converters chaos chaos-jobs fuzz check format bench bench-bulk train clean
 
 help: ## Show this list
 	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
@@ -94,11 +95,14 @@ format: $(VENV)/.installed-dev ## Lay out the code and mend what ruff can mend
 bench: $(VENV)/.installed-dev ## Measure headrace against plain Celery on this machine
 	@$(RUN) benchmarks/online.py $(ARGS)
 
+bench-bulk: $(VENV)/.installed-dev $(RIVALS_VENV)/.installed ## Measure bulk jobs against bare loops, Ray Data and Daft
+	@$(RUN) -m benchmarks.bulk $(ARGS)
+
 train: $(VENV)/.installed-examples ## Train the demo's digits model anew (downloads torch)
 	@$(RUN) examples/digits/train.py $(ARGS)
 
 clean: ## Remove .venv, caches and build products; data in .headrace stays
-	@rm -rf $(VENV) $(FUZZ_VENV) $(NEWEST_VENV) .venv-litert build dist .coverage htmlcov .hypothesis
+	@rm -rf $(VENV) $(FUZZ_VENV) $(NEWEST_VENV) $(RIVALS_VENV) .venv-litert build dist .coverage htmlcov .hypothesis
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name .headrace -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
@@ -142,4 +146,12 @@ $(FUZZ_VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
 	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[worker]"
 	@$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary atheris "atheris>=3" \
 		|| echo "no atheris for this platform: fuzzing without coverage" >&2
+	@touch $@
+
+# An environment of its own: Ray and Daft bring their own Arrow, and nothing else needs them.
+$(RIVALS_VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
+	@echo "Installing Ray Data and Daft into $(RIVALS_VENV)" >&2
+	@$(RUN) -m venv --clear $(RIVALS_VENV)
+	@$(RIVALS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		"ray[data]>=2.51,<3" "daft>=0.7,<0.8" onnxruntime tokenizers
 	@touch $@

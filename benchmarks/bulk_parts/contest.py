@@ -15,7 +15,11 @@ from typing import Any
 from benchmarks.bulk_parts.memory_peak import PeakOf
 from benchmarks.bulk_parts.stage import Stage
 
-BARE = Path(__file__).with_name("bare.py")
+BARE = Path(__file__).parent / "rivals/bare.py"
+
+
+#: Of each round, and of all by their median.
+RATIOS = ("ratio", "ratio_all", "cpu_ratio", "rows_per_s", "bare_rows_per_s")
 
 
 def say(text: str) -> None:
@@ -90,21 +94,19 @@ def _of_threads(
                 f"bare {theirs['rows'] / theirs['seconds']:,.0f}, ratio {rounds[-1]['ratio']:.3f}, "
                 f"end to end {rounds[-1]['ratio_all']:.3f}"
             )
-    return {
-        "ratio": statistics.median(each["ratio"] for each in rounds),
-        "ratio_all": statistics.median(each["ratio_all"] for each in rounds),
-        "rows_per_s": statistics.median(each["headrace"]["rows_per_s"] for each in rounds),
-        "bare_rows_per_s": statistics.median(each["bare"]["rows"] / each["bare"]["seconds"] for each in rounds),
-        "rounds": rounds,
-    }
+    return {**{name: statistics.median(each[name] for each in rounds) for name in RATIOS}, "rounds": rounds}
 
 
 def _ratios(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     if mine["rows"] != theirs["rows"]:
         raise SystemExit(f"headrace scored {mine['rows']} rows, the bare loop {theirs['rows']}")
+    bare_rows_per_s = theirs["rows"] / theirs["seconds"]
     return {
-        "ratio": mine["rows_per_s"] / (theirs["rows"] / theirs["seconds"]),
+        "rows_per_s": mine["rows_per_s"],
+        "bare_rows_per_s": bare_rows_per_s,
+        "ratio": mine["rows_per_s"] / bare_rows_per_s,
         "ratio_all": theirs["all_s"] / mine["all_s"],
+        "cpu_ratio": theirs["cpu_s"] / mine["cpu_s"],
     }
 
 

@@ -20,19 +20,24 @@ from headrace.producers import Client
 #: A run takes 20 ms and 1 ms a row.
 FIXED_S, ROW_S, BATCH_ROWS = 0.02, 0.001, 64
 
+#: Numbers in a row.
+WIDTH = 64
+
 #: Rows of a warm-up job for each process; such jobs are run until every process has had a shard.
-WARM_UP_ROWS = 4 * 16 * BATCH_ROWS
+WARM_UP_ROWS = 16 * BATCH_ROWS
 MOST_WARM_UPS = 20
 
 WORKERS = "SELECT DISTINCT worker FROM headrace_job_shards WHERE worker <> ''"
 
 
 def numbers(folder: Path, rows: int) -> Path:
-    """Write a column of numbers."""
+    """Write rows of random numbers."""
     file = folder / f"numbers-{rows}.parquet"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"x": np.arange(rows, dtype=np.float32)}), file, row_group_size=16_384)
+        values = np.random.default_rng(0).random(rows * WIDTH, np.float32)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(values), WIDTH)
+        pq.write_table(pa.table({"x": lists}), file, row_group_size=16_384)
     return file
 
 
@@ -53,7 +58,9 @@ def warm_up(stage: Stage, client: Client, processes: int) -> None:
 def run(stage: Stage, options: argparse.Namespace) -> dict[str, Any]:
     """Measure each number of processes; the ideal is that of the sleeps alone."""
     source = numbers(stage.data, options.scaling_rows)
-    write_model(stage.models, "slope", stage.data / "counts", fixed_s=FIXED_S, row_s=ROW_S, max_rows=BATCH_ROWS)
+    write_model(
+        stage.models, "slope", stage.data / "counts", fixed_s=FIXED_S, row_s=ROW_S, width=WIDTH, max_rows=BATCH_ROWS
+    )
     ideal = BATCH_ROWS / (FIXED_S + ROW_S * BATCH_ROWS)
     found: dict[str, Any] = {"ideal_rows_per_s": ideal, "processes": {}}
     for processes in options.scaling:

@@ -1,4 +1,4 @@
-"""Real sentences: the prose of docstrings in the standard library and in packages that the benchmarks need anyway."""
+"""Real sentences: the prose of docstrings in Python's standard library and in packages that are here anyway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Their docstrings are read, in this order, until there are enough sentences; those not installed are left out.
+#: Their docstrings are read in this order until there are enough sentences; what is not installed is left out.
 PACKAGES = ("numpy", "sklearn", "scipy", "torch", "onnx", "celery", "sqlalchemy", "psycopg", "redis", "pandas")
 SEED = 0
 

@@ -1,4 +1,4 @@
-"""A runtime whose runs take a + b·rows seconds of sleep, as on a device of its own; it counts the rows it ran."""
+"""A runtime whose runs sleep a + b·rows seconds, as on a device of their own; it counts the rows that it ran."""
 
 from __future__ import annotations
 
@@ -22,14 +22,12 @@ _COUNT = struct.Struct("<q")
 class SlopeModel:
     """`y = 2x`. counts: a folder in which each process keeps how many rows it ran, so that a kill loses no count."""
 
-    max_in_flight = 1
-
     def __init__(self, fixed_s: float, row_s: float, counts: Path) -> None:
         self._fixed_s, self._row_s = fixed_s, row_s
         counts.mkdir(parents=True, exist_ok=True)
-        self._file = (counts / f"{os.getpid()}-{time.time_ns()}").open("w+b")
-        self._file.truncate(_COUNT.size)
-        self._count = mmap.mmap(self._file.fileno(), _COUNT.size)
+        with (counts / f"{os.getpid()}-{time.time_ns()}").open("w+b") as file:
+            file.truncate(_COUNT.size)
+            self._count = mmap.mmap(file.fileno(), _COUNT.size)
         self._rows = 0
 
     def infer(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +39,6 @@ class SlopeModel:
 
     def close(self) -> None:
         self._count.close()
-        self._file.close()
 
 
 class SlopeRuntime:

@@ -136,6 +136,8 @@ class Stage:
         job.wait(timeout_s=JOB_S)
         all_s = time.monotonic() - began
         ran = self.ran(job.id, all_s)
+        if ran.ledger["bad"]:
+            raise SystemExit(f"{ran.ledger['bad']:.0f} rows are bad, such as {next(iter(job.errors(1)))}")
         shutil.rmtree(output, ignore_errors=True)
         return ran
 

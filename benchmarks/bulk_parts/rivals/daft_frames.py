@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-from rival_work import SCORERS, arguments, report
+from work import SCORERS, arguments, report
 
 #: Rows of the batches that Daft hands to the scorer; it cuts them into batches of the model.
 BLOCK_ROWS = {"digits": 32_768, "sentences": 4_096}
@@ -21,7 +21,6 @@ def main() -> None:
     import daft
     import pyarrow as pa
 
-    score = SCORERS[options.loop](options)
     started = time.perf_counter()
     frame = daft.read_parquet(options.input)
     column = "image" if options.loop == "digits" else "text"
@@ -36,21 +35,21 @@ def main() -> None:
         ),
     }  # fmt: skip
 
-    @daft.udf(return_dtype=kinds[options.loop], batch_size=BLOCK_ROWS[options.loop], concurrency=options.actors)
+    @daft.cls(max_concurrency=options.actors, use_process=options.actors > 1)
     class Scorer:
         def __init__(self) -> None:
             self._score = SCORERS[options.loop](options)
 
-        def __call__(self, values: Any) -> Any:
+        @daft.method.batch(return_dtype=kinds[options.loop], batch_size=BLOCK_ROWS[options.loop])
+        def score(self, values: Any) -> Any:
             array = values.to_arrow()
             found = self._score(pa.table({"id": pa.nulls(len(array), pa.int64()), column: array}))
-            found = found.drop_columns(["id"]).combine_chunks()
+            found = found.drop_columns(["id"])
             return pa.StructArray.from_arrays([each.combine_chunks() for each in found.columns], found.column_names)
 
-    del score
-    found = frame.with_column("found", Scorer(frame[column]))
+    found = frame.with_column("found", Scorer().score(frame[column]))
     names = {"digits": ["label", "scores", "score"], "sentences": ["embedding"]}[options.loop]
-    found.select("id", *[found["found"].struct.get(name).alias(name) for name in names]).write_parquet(
+    found.select("id", *[found["found"].get(name).alias(name) for name in names]).write_parquet(
         options.output, compression="zstd"
     )
     report(options, daft.__version__, time.perf_counter() - started, started - began)

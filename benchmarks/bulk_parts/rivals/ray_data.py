@@ -1,6 +1,6 @@
 """Ray Data over the same input; runs in an environment of its own, without headrace.
 
-.venv-rivals/bin/python rival_ray.py digits IN.parquet OUT --model model.onnx --batch-rows 64 --threads 1
+.venv-rivals/bin/python ray_data.py digits IN.parquet OUT --model model.onnx --batch-rows 64 --threads 1
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any
 
-from rival_work import SCORERS, arguments, report
+from work import SCORERS, arguments, report
 
 #: Rows of the batches that Ray hands to the scorer; it cuts them into batches of the model.
 BLOCK_ROWS = {"digits": 32_768, "sentences": 4_096}
@@ -39,7 +39,7 @@ def main() -> None:
         Scorer,
         batch_size=BLOCK_ROWS[options.loop],
         batch_format="pyarrow",
-        concurrency=options.actors,
+        compute=ray.data.ActorPoolStrategy(size=options.actors),
         num_cpus=1,
     ).write_parquet(options.output, arrow_parquet_args_fn=lambda: {"compression": "zstd"})
     seconds = time.perf_counter() - started

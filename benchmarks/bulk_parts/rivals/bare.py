@@ -95,52 +95,61 @@ def batches(rows: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, rows))
 
 
+def classified(model: Session, ids: pa.Array, images: np.ndarray[Any, Any], batch_rows: int) -> dict[str, pa.Array]:
+    """Return the columns of images of digits."""
+    found = [model.run(["label", "scores"], {"image": images[at]}) for at in batches(len(images), batch_rows)]
+    label, scores = (np.concatenate(each) for each in zip(*found, strict=True))
+    best = scores[np.arange(len(scores)), scores.argmax(axis=1)]
+    return {"id": ids, "label": pa.array(label), "scores": vectors(scores), "score": pa.array(best)}
+
+
 def digits(options: argparse.Namespace, model: Session) -> int:
     """Score a column of images of 8 by 8 pixels."""
     out, total = Out(options.output), 0
     for batch in pq.ParquetFile(options.input).iter_batches(READ_ROWS, columns=["id", "image"]):
-        column = batch.column("image")
-        images = column.flatten().to_numpy().reshape(-1, 1, 8, 8)
-        found = [
-            model.run(["label", "scores"], {"image": images[at]}) for at in batches(len(images), options.batch_rows)
-        ]
-        label, scores = (np.concatenate(each) for each in zip(*found, strict=True))
-        best = scores[np.arange(len(scores)), scores.argmax(axis=1)]
-        out.write(
-            {"id": batch.column("id"), "label": pa.array(label), "scores": vectors(scores), "score": pa.array(best)}
-        )
+        images = batch.column("image").flatten().to_numpy().reshape(-1, 1, 8, 8)
+        out.write(classified(model, batch.column("id"), images, options.batch_rows))
         total += len(images)
     out.close()
     return total
 
 
-def sentences(options: argparse.Namespace, model: Session) -> int:
-    """Embed a column of text: tokens of all, sorted by length, padded to the longest of each batch."""
+def tokenizer(options: argparse.Namespace) -> Any:
+    """Return the tokenizer beside the model."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(Path(options.model).parent / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(options.tokens)
-    table = pq.read_table(options.input, columns=["id", "text"])
-    ids = [each.ids for each in tokenizer.encode_batch_fast(table.column("text").to_pylist())]
+    found = Tokenizer.from_file(str(Path(options.model).parent / "tokenizer.json"))
+    found.no_padding()
+    found.enable_truncation(options.tokens)
+    return found
+
+
+def embedded(model: Session, tokens_of: Any, texts: list[str], batch_rows: int) -> np.ndarray[Any, Any]:
+    """Return a vector for each text; those of similar length run together, padded to the longest."""
+    ids = [each.ids for each in tokens_of.encode_batch_fast(texts)]
     lengths = np.array([len(each) for each in ids])
     order = np.argsort(lengths, kind="stable")
-    embeddings: np.ndarray[Any, Any] | None = None
-    for at in batches(len(order), options.batch_rows):
+    embeddings = np.empty((0, 0), np.float32)
+    for at in batches(len(order), batch_rows):
         which = order[at]
         mask = np.arange(lengths[which].max()) < lengths[which][:, None]
         tokens = np.zeros(mask.shape, np.int64)
         tokens[mask] = np.concatenate([np.array(ids[row], np.int64) for row in which])
         (found,) = model.run(["embedding"], {"input_ids": tokens, "attention_mask": mask.astype(np.int64)})
-        if embeddings is None:
+        if not len(embeddings):
             embeddings = np.empty((len(order), found.shape[1]), np.float32)
         embeddings[which] = found
-    if embeddings is None:
-        return 0
+    return embeddings
+
+
+def sentences(options: argparse.Namespace, model: Session) -> int:
+    """Embed a column of text: all at once, so that batches are as even as they can be."""
+    table = pq.read_table(options.input, columns=["id", "text"])
+    embeddings = embedded(model, tokenizer(options), table.column("text").to_pylist(), options.batch_rows)
     out = Out(options.output)
     out.write({"id": table.column("id").combine_chunks(), "embedding": vectors(embeddings)})
     out.close()
-    return len(order)
+    return len(embeddings)
 
 
 def images(options: argparse.Namespace, model: Session) -> int:
