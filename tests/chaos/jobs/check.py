@@ -10,12 +10,15 @@ from typing import Any
 import psycopg
 from tests.chaos.jobs.inputs import Wanted, read_output
 
+#: Of jobs that were restarted the earlier ones have no key any more, and were cancelled.
 _LEFT = """
-    SELECT j.state, count(*) FROM headrace_jobs j WHERE j.state NOT IN ('succeeded') GROUP BY j.state
+    SELECT j.state, count(*) FROM headrace_jobs j
+    WHERE j.state <> 'succeeded' AND (j.key IS NOT NULL OR j.state <> 'cancelled') GROUP BY j.state
     UNION ALL
-    SELECT 'shards in state ' || s.state, count(*) FROM headrace_job_shards s WHERE s.state <> 2 GROUP BY s.state
+    SELECT 'shards in state ' || s.state, count(*)
+    FROM headrace_job_shards s JOIN headrace_jobs j ON j.id = s.job_id
+    WHERE s.state <> 2 AND (j.key IS NOT NULL OR s.state <> 3) GROUP BY s.state
 """
-
 
 _STORED = "SELECT outputs FROM predictions WHERE job_id = %s"
 

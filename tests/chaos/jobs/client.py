@@ -7,6 +7,7 @@ that it waits for. Jobs are written down in `FOLDER/jobs-INDEX` when they have e
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 import threading
@@ -14,11 +15,19 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.jobs.inputs import OUTPUTS, ROWS_PER_S, make_input, output_of
+from tests.chaos.jobs.inputs import OUTPUTS, ROWS_PER_S, Wanted, make_input, output_of
 
 from headrace.contracts import BrokerUnavailable, HeadraceError, StoreUnavailable, UnknownModel
 from headrace.contracts.jobs import STORE
-from headrace.producers import Client
+from headrace.producers import Client, ScoreOptions
+from headrace.producers.jobs.errors import JobCancelled
+from headrace.producers.jobs.job import Job
+
+#: What people do with jobs while they run; most are left alone.
+WAYS: Final = ("", "", "", "pause", "cancel", "retry", "restart")
+
+#: Between two things that are done with a job.
+MEDDLE_S: Final = 0.7
 
 #: Between two attempts while a server is away.
 RETRY_S: Final = 0.2
@@ -42,25 +51,56 @@ def run_job(client: Client, folder: Path, seed: int, number: int) -> tuple[str, 
     """Start a job, or attach to it, and wait for its end; return its id and state."""
     wanted = make_input(folder, seed, number)
     output = output_of(folder, os.environ.get(OUTPUTS, ""), number)
+    way = random.Random(f"{seed}/{number}/way").choice(WAYS)
     while True:
         try:
-            job = client.score(
-                wanted.model,
-                wanted.source,
-                output,
-                keep=[] if output == STORE else wanted.keep,
-                format="parquet" if output == STORE else wanted.output_format,  # type: ignore[typeddict-item]
-                max_rows_per_s=ROWS_PER_S,
-            )
-            progress = job.wait()
+            job = client.score(wanted.model, wanted.source, output, **options_of(wanted, output))
+            if way == "restart":
+                time.sleep(MEDDLE_S)
+                job = client.score(wanted.model, wanted.source, output, **options_of(wanted, output), restart=True)
+                way = ""
+            if way in {"pause", "cancel"}:
+                way = meddle(job, way)
+            state = job.wait().job.state
+            if way == "retry":
+                way = ""
+                job.retry()
+                state = job.wait().job.state
         except (BrokerUnavailable, StoreUnavailable, UnknownModel) as exc:
             print(f"job {number}: {exc}", file=sys.stderr, flush=True)
             time.sleep(RETRY_S)
-            continue
+        except JobCancelled:
+            way = ""  # the same call goes on with it
         except HeadraceError as exc:
             print(f"job {number} ended: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
             return job.id, f"{type(exc).__name__}"
-        return job.id, progress.job.state
+        else:
+            return job.id, state
+
+
+def options_of(wanted: Wanted, output: str) -> ScoreOptions:
+    """Return how a job is scored."""
+    options = ScoreOptions(max_rows_per_s=ROWS_PER_S)
+    if output != STORE:
+        options |= ScoreOptions(keep=wanted.keep, format=wanted.output_format)
+    return options
+
+
+def meddle(job: Job, way: str) -> str:
+    """Pause a job and let it go on, or cancel it; return what is still to be done."""
+    time.sleep(MEDDLE_S)
+    try:
+        if way == "pause":
+            job.pause()
+            time.sleep(MEDDLE_S)
+            job.resume()
+        else:
+            job.cancel()
+    except (BrokerUnavailable, StoreUnavailable):
+        raise
+    except HeadraceError:  # it has ended by now
+        return ""
+    return ""
 
 
 def _obey(enough: threading.Event) -> None:

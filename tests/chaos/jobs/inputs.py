@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tests.chaos.models import AFFINE, PICKY, answer_to
 
-from headrace.contracts.jobs import STORE
+from headrace.contracts.jobs import STORE, OutputFormat
 
 #: Most rows a second of a job, so that it lasts for some seconds and is met by faults.
 ROWS_PER_S: Final = 2_500.0
@@ -37,7 +37,7 @@ class Wanted:
     keep: list[str] = field(default_factory=lambda: ["id"])
     good: Counter[tuple[int, int]] = field(default_factory=Counter)
     bad: list[Row] = field(default_factory=list)
-    output_format: str = "parquet"
+    output_format: OutputFormat = "parquet"
 
     @property
     def rows(self) -> int:

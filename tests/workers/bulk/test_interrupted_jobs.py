@@ -324,3 +324,62 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
         job.wait(END_S)
     check_doubled(job, range(1_000, 1_000 + rows))
     assert output_of(job)["more"].combine_chunks().equals(table["more"].combine_chunks())
+
+
+def test_two_workers_of_one_name_score_each_row_once(site, client):
+    """Celery warns of that, and people do it all the same."""
+    site.hold(1_100)
+    job = submitted(site, client, 400)
+    with site.worker("same@%h"):
+        until_run(site, 96)
+        with site.worker("same@%h"):
+            eventually(lambda: max(deaths for _, deaths in shards(site, job)) >= 1, 30, "the second to take the shard")
+            site.let_go()
+            job.wait(END_S)
+    check_doubled(job, range(1000, 1400))
+
+
+def test_a_job_whose_workers_die_more_often_than_a_shard_may_fail_still_ends(site, client):
+    """As on spot machines: every life of a worker gets some rows further, or none."""
+    job = submitted(site, client, 200)
+    for _ in range(4):
+        site.hold(1_096)
+        ran = len(site.runs())
+        with site.worker() as worker:
+            eventually(lambda ran=ran: len(site.runs()) > ran, 30, "a run")
+            worker.kill()
+            worker.wait()
+    site.let_go()
+    with site.worker():
+        job.wait(END_S)
+    check_doubled(job, range(1000, 1200))
+
+
+def test_a_worker_that_is_told_to_stop_while_it_is_frozen_and_one_that_takes_over_agree(site, client):
+    site.hold(1_040)
+    job = submitted(site, client, 128)
+    with site.worker("first@%h") as first:
+        until_run(site, 40)
+        first.send_signal(signal.SIGSTOP)
+        first.send_signal(signal.SIGTERM)
+        with site.worker("second@%h"):
+            eventually(lambda: max(deaths for _, deaths in shards(site, job)) == 1, 30, "the lease to lapse")
+            first.send_signal(signal.SIGCONT)
+            site.let_go()
+            job.wait(END_S)
+        assert first.wait(30) == 0
+    check_doubled(job, range(1000, 1128))
+
+
+def test_a_cancelled_job_whose_worker_is_dead_ends_all_the_same(site, client):
+    site.hold(1_040)
+    job = submitted(site, client, 128)
+    with site.worker() as worker:
+        until_run(site, 40)
+        worker.kill()
+        worker.wait()
+    job.cancel()
+    site.let_go()
+    with site.worker(), pytest.raises(JobCancelled):
+        job.wait(END_S)
+    assert not is_finished(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -195,8 +196,8 @@ def test_the_same_call_after_success_runs_nothing_again(site, client):
 
 def test_two_clients_that_start_the_same_job_at_once_share_one(site, client):
     source, target = site.rows(200), site.new()
-    with site.client() as other:
-        jobs = [each.score("gated", source, target, keep=["id"]) for each in (client, other)]
+    with site.client() as other, ThreadPoolExecutor(2) as at_once:
+        jobs = list(at_once.map(lambda each: each.score("gated", source, target, keep=["id"]), (client, other)))
         for job in jobs:
             job.wait(END_S)
     assert jobs[0].id == jobs[1].id
