@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from benchmarks.bulk_parts.contest import say
 from benchmarks.bulk_parts.slope import write_model
-from benchmarks.bulk_parts.stage import Stage
+from benchmarks.bulk_parts.stage import JOB_S, Stage
 
 from headrace.producers import Client
 
@@ -23,8 +22,8 @@ FIXED_S, ROW_S, BATCH_ROWS = 0.02, 0.001, 64
 #: Numbers in a row.
 WIDTH = 64
 
-#: Rows of a warm-up job for each process; such jobs are run until every process has had a shard.
-WARM_UP_ROWS = 16 * BATCH_ROWS
+#: Rows of a warm-up job, a second or so; there are two such jobs for each process at a time.
+WARM_UP_ROWS = 8 * BATCH_ROWS
 MOST_WARM_UPS = 20
 
 WORKERS = "SELECT DISTINCT worker FROM headrace_job_shards WHERE worker <> ''"
@@ -42,16 +41,18 @@ def numbers(folder: Path, rows: int) -> Path:
 
 
 def warm_up(stage: Stage, client: Client, processes: int) -> None:
-    """Run jobs until each process has had a shard, so that all have loaded what they need."""
-    warm = numbers(stage.data, WARM_UP_ROWS * processes)
+    """Run small jobs until each process has had a shard, so that all have loaded what they need."""
+    warm = numbers(stage.data, WARM_UP_ROWS)
+    seen: set[str] = set()
     with psycopg.connect(stage.servers.database_url, autocommit=True) as store:
         before = {name for (name,) in store.execute(WORKERS)}
-        for number in range(MOST_WARM_UPS):
-            stage.score(client, "slope", warm, f"warm-up-{processes}-{number}")
+        for turn in range(MOST_WARM_UPS):
+            outputs = [stage.output(f"warm-up-{processes}-{turn}-{number}") for number in range(2 * processes)]
+            for job in [client.score("slope", warm, output) for output in outputs]:
+                job.wait(timeout_s=JOB_S)
             seen = {name for (name,) in store.execute(WORKERS)} - before
             if len(seen) >= processes:
                 return
-            time.sleep(1.0)
     raise SystemExit(f"only {len(seen)} of {processes} processes took part")
 
 
