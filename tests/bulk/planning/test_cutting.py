@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.bulk.planning.cutting import FIRST_S, TARGET_S, CutPolicy, Cutter, Pace
+from headrace.bulk.planning.cutting import FIRST_BATCHES, FIRST_S, LAST_S, TARGET_S, CutPolicy, Cutter, Pace
 from headrace.bulk.sources.base import Unit
 from headrace.results_store.jobs.records import InputFile, Slice
 
@@ -68,10 +68,17 @@ def test_first_shards_are_short_and_the_others_of_the_target() -> None:
 
 
 def test_the_last_shards_are_short_again_so_that_all_workers_end_together() -> None:
-    policy = CutPolicy(
-        batch_rows=1, pace=Pace(seconds_per_row=1.0, seconds_per_byte=1.0), remaining_bytes=96, workers=4
-    )
+    policy = CutPolicy(batch_rows=1, pace=Pace(seconds_per_row=1.0, seconds_per_byte=1.0), bytes_total=96, workers=4)
     assert policy.seconds(100) == 6.0
+    assert policy.seconds(100, cut_bytes=48) == 3.0
+    assert policy.seconds(100, cut_bytes=96) == LAST_S
+
+
+def test_each_worker_begins_with_a_short_shard() -> None:
+    policy = CutPolicy(batch_rows=1, pace=Pace(seconds_per_row=1.0), workers=4)
+    assert [policy.seconds(number) for number in range(9)] == [FIRST_S] * 4 + [2 * FIRST_S] * 4 + [4 * FIRST_S]
+    blind = CutPolicy(batch_rows=1, workers=4)
+    assert [blind.rows(number) for number in (0, 3, 4)] == [FIRST_BATCHES, FIRST_BATCHES, 2 * FIRST_BATCHES]
 
 
 def test_outputs_that_are_large_bound_a_part() -> None:

@@ -91,10 +91,17 @@ def test_nothing_is_claimed_ahead_when_others_would_wait_for_it(ledger: Ledger, 
     make_job(4)
     for name in "ab":
         claimed(ledger, worker(name))
-    ahead = ledger.claims.claim(worker("a"), LEASE_S, ahead=True)
+    ahead = ledger.claims.claim(worker("a"), LEASE_S, {MODEL: 2})
     assert ahead is not None
-    assert ledger.claims.claim(worker("b"), LEASE_S, ahead=True) is None
+    assert ledger.claims.claim(worker("b"), LEASE_S, {MODEL: 2}) is None
     assert ledger.claims.claim(worker("c"), LEASE_S) is not None
+
+
+def test_workers_that_have_nothing_yet_are_left_enough(ledger: Ledger, make_job: MakeJob) -> None:
+    make_job(4)
+    claimed(ledger, worker("a"))
+    assert ledger.claims.claim(worker("a"), LEASE_S, {MODEL: 4}) is None
+    assert ledger.claims.claim(worker("a"), LEASE_S, {MODEL: 3}) is not None
 
 
 def test_a_paused_job_is_not_claimed_from(ledger: Ledger, make_job: MakeJob) -> None:

@@ -17,8 +17,10 @@ TARGET_S: Final = 15.0
 #: The first shards take about so long: errors show early, and the pace of the rest is measured.
 FIRST_S: Final = 1.5
 
-#: The rest of a job is cut into so many shards for each worker, so that all end at about the same time.
+#: What is left of a job is worth so many shards for each worker, but none of fewer seconds than the latter: shards become
+#: shorter towards the end of the input, so that all workers end at about the same time.
 SHARDS_PER_WORKER: Final = 4
+LAST_S: Final = 0.75
 
 #: Batches, and bytes of files whose rows nobody has counted, in the first shard of a job whose pace nobody knows.
 FIRST_BATCHES: Final = 16
@@ -46,38 +48,42 @@ class CutPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The figures that decide on the size of a shard.
 
     batch_rows: shards begin at multiples of it, so that batches are full. output_row_bytes: about, of a row of output.
-    remaining_bytes: of the input that is not cut yet, if known, else 0. workers: that work on the job.
+    bytes_total: of the input, if known, else 0. workers: that work on the job.
     """
 
     batch_rows: int
     pace: Pace = Pace()
     output_row_bytes: float = 0.0
-    remaining_bytes: int = 0
+    bytes_total: int = 0
     workers: int = 1
 
-    def seconds(self, number: int) -> float:
-        """Return how long the shard of this number should take."""
+    def seconds(self, number: int, cut_bytes: int = 0) -> float:
+        """Return how long the shard of this number should take. cut_bytes: of the input in the shards before it."""
         longest = TARGET_S
-        if self.remaining_bytes and self.pace.seconds_per_byte:
-            left_s = self.remaining_bytes * self.pace.seconds_per_byte
-            longest = min(longest, max(left_s / (SHARDS_PER_WORKER * max(self.workers, 1)), FIRST_S))
-        return min(FIRST_S * 2.0 ** min(number // max(self.workers, 1), 10), longest)
+        if self.bytes_total and self.pace.seconds_per_byte:
+            left_s = max(self.bytes_total - cut_bytes, 0) * self.pace.seconds_per_byte
+            longest = min(longest, max(left_s / (SHARDS_PER_WORKER * max(self.workers, 1)), LAST_S))
+        return min(FIRST_S * self._growth(number), longest)
 
-    def rows(self, number: int) -> int:
+    def _growth(self, number: int) -> float:
+        """Return how much larger than the first a shard may be: each worker begins with a short one."""
+        return 2.0 ** min(number // max(self.workers, 1), 10)
+
+    def rows(self, number: int, cut_bytes: int = 0) -> int:
         """Return how many rows the shard of this number should have: a multiple of `batch_rows`."""
         if self.pace.seconds_per_row:
-            wanted = self.seconds(number) / self.pace.seconds_per_row
+            wanted = self.seconds(number, cut_bytes) / self.pace.seconds_per_row
         else:
-            wanted = FIRST_BATCHES * self.batch_rows * 2.0 ** min(number, 10)
+            wanted = FIRST_BATCHES * self.batch_rows * self._growth(number)
         if self.output_row_bytes:
             wanted = min(wanted, PART_BYTES / self.output_row_bytes)
         return max(int(wanted // self.batch_rows), 1) * self.batch_rows
 
-    def bytes(self, number: int) -> int:
+    def bytes(self, number: int, cut_bytes: int = 0) -> int:
         """Return how many bytes of input the shard of this number should have, where rows are not counted."""
         if self.pace.seconds_per_byte:
-            return max(int(self.seconds(number) / self.pace.seconds_per_byte), 1)
-        return int(FIRST_BYTES * 2 ** min(number, 10))
+            return max(int(self.seconds(number, cut_bytes) / self.pace.seconds_per_byte), 1)
+        return int(FIRST_BYTES * self._growth(number))
 
     def est_s(self, rows: int, size_bytes: int) -> float:
         """Return about how long a shard takes; 0 if nobody knows."""
@@ -87,15 +93,16 @@ class CutPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cutter:
-    """Gathers units, in the order of the input, into shards. cut: how many shards it has made.
+    """Gathers units, in the order of the input, into shards. cut: how many shards it has made, of `cut_bytes` of input.
 
     policy: may be replaced at any time; it decides on the shards that follow.
     """
 
-    def __init__(self, policy: CutPolicy, cut: int = 0) -> None:
-        """cut: how many shards of the job there were before."""
+    def __init__(self, policy: CutPolicy, cut: int = 0, cut_bytes: int = 0) -> None:
+        """cut: how many shards of the job there were before. cut_bytes: of the input in them."""
         self.policy = policy
         self.cut = cut
+        self.cut_bytes = cut_bytes
         self._open: Slice | None = None
 
     @property
@@ -141,7 +148,7 @@ class Cutter:
         while first < end:
             opened = self._open
             have = 0 if opened is None else opened.rows
-            wanted = self.policy.rows(self.cut)
+            wanted = self.policy.rows(self.cut, self.cut_bytes)
             # A rest that is not worth a shard of its own, which would read this unit once more.
             take = end - first if have + end - first <= wanted * LARGEST else wanted - have
             self._extend(file, unit, first, max(take, 1))
@@ -152,7 +159,7 @@ class Cutter:
 
     def _ends_before(self, opened: Slice, rows: int) -> bool:
         """Return whether a shard ends before a unit of this many rows rather than inside it."""
-        wanted = self.policy.rows(self.cut)
+        wanted = self.policy.rows(self.cut, self.cut_bytes)
         return opened.rows >= wanted * SMALLEST and opened.rows + rows > wanted * LARGEST
 
     def _add_uncounted(self, file: InputFile, unit: Unit, first: int) -> list[Slice]:
@@ -192,8 +199,8 @@ class Cutter:
         if opened.files >= MOST_FILES:
             return True
         if opened.rows >= 0:
-            return opened.rows >= self.policy.rows(self.cut)
-        return opened.size_bytes >= self.policy.bytes(self.cut)
+            return opened.rows >= self.policy.rows(self.cut, self.cut_bytes)
+        return opened.size_bytes >= self.policy.bytes(self.cut, self.cut_bytes)
 
     def finish(self) -> list[Slice]:
         """Return the shard that was open, if one was: nothing is added to it any more."""
@@ -201,4 +208,5 @@ class Cutter:
         if opened is None:
             return []
         self.cut += 1
+        self.cut_bytes += opened.size_bytes
         return [msgspec.structs.replace(opened, est_s=self.policy.est_s(opened.rows, opened.size_bytes))]

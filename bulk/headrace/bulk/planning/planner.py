@@ -34,8 +34,8 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Where planning goes on. input_no: index of the input. after: URI of its last file that is planned whole.
 
     file_no: number of the next file. unit: of that file, the next that is planned. rows: planned so far, if a limit
-    counts them. cut: shards so far. done: whether all was planned once, so that only what is new is planned
-    now.
+    counts them. cut: shards so far, of `cut_bytes` of input. done: whether all was planned once, so that
+    only what is new is planned now.
     """
 
     input_no: int = 0
@@ -44,6 +44,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     unit: int = 0
     rows: int = 0
     cut: int = 0
+    cut_bytes: int = 0
     done: bool = False
 
 
@@ -95,7 +96,7 @@ class Planner:
         self._cursor = cursor
         self._steps = self._walk(cursor)
         self._rows = cursor.rows
-        self._cutter = Cutter(CutPolicy(batch_rows=1), cursor.cut)
+        self._cutter = Cutter(CutPolicy(batch_rows=1), cursor.cut, cursor.cut_bytes)
 
     @property
     def cursor(self) -> Cursor:
@@ -122,7 +123,9 @@ class Planner:
         slices += cutter.finish()
         if self._spec.limit:
             slices = self._limited(slices)
-        self._cursor = msgspec.structs.replace(self._cursor, rows=self._rows, cut=cutter.cut, done=done)
+        self._cursor = msgspec.structs.replace(
+            self._cursor, rows=self._rows, cut=cutter.cut, cut_bytes=cutter.cut_bytes, done=done
+        )
         return Page(files=files, slices=slices, cursor=self._cursor, done=done)
 
     def _add(self, step: _Step) -> list[Slice]:
@@ -130,7 +133,7 @@ class Planner:
         cutter, unit = self._cutter, step.unit
         if unit is None:
             return cutter.add_file(step.file)
-        if step.file.rows >= 0 and step.file.rows <= cutter.policy.rows(cutter.cut):
+        if step.file.rows >= 0 and step.file.rows <= cutter.policy.rows(cutter.cut, cutter.cut_bytes):
             return cutter.add_file(step.file)
         return cutter.add_unit(step.file, unit)
 

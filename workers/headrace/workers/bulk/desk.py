@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import random
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -34,6 +37,16 @@ logger = logging.getLogger(__name__)
 #: After trouble with Postgres, the threads look again this often.
 RETRY_S: Final = 1.0
 
+#: A worker with nothing to do looks again after this time while there are jobs: more of them may be planned by then,
+#: and a ticket wakes one worker only.
+LOOK_S: Final = 1.0
+
+#: So long after the last sign of it there is taken to be work.
+WORK_S: Final = 60.0
+
+#: How many workers serve a model is asked for this often.
+WORKERS_S: Final = 5.0
+
 
 class Desk:
     """Settings, storages and packages of a worker's bulk jobs. Safe to use from several threads."""
@@ -48,6 +61,9 @@ class Desk:
         self.scratch: Final = self._own_scratch.folder
         self._changed = threading.Condition()
         self._changes = 0
+        self._work_until = -math.inf
+        self._workers: Mapping[str, int] = {}
+        self._workers_until = -math.inf
         self._away = threading.Event()
 
     def ledger(self) -> Ledger:
@@ -126,19 +142,37 @@ class Desk:
         """Send the tickets that a model's queue lacks; what can't be sent now, the next sweep sends."""
         try:
             with translate_errors(), connect_to(self.settings) as client:
-                waiting, workers = _queue_of(client, load.model)
+                waiting, workers = _queues_of(client, [load.model])[load.model]
                 tickets = tickets_to_send(load, waiting + load.running, workers)
                 send_tickets(client, load.model, [(ticket, note_of(ticket)) for ticket in tickets], self.worker)
         except HeadraceError as exc:
             logger.info("bulk.tickets_not_sent model=%s error=%s", load.model, exc.message)
 
+    def workers_by_model(self) -> Mapping[str, int]:
+        """Return how many worker processes serve each model, this one among them; the last that the broker told."""
+        if time.monotonic() >= self._workers_until:
+            self._workers_until = time.monotonic() + WORKERS_S
+            names = self.models.names()
+            try:
+                with translate_errors(), connect_to(self.settings) as client:
+                    self._workers = {name: max(1, workers) for name, (_, workers) in _queues_of(client, names).items()}
+            except HeadraceError as exc:
+                logger.info("bulk.workers_not_counted error=%s", exc.message)
+                self._workers_until = time.monotonic() + WORK_S
+        return self._workers
+
     def workers_of(self, model: str) -> int:
-        """Return how many worker processes serve a model; 1 if the broker doesn't tell."""
-        try:
-            with translate_errors(), connect_to(self.settings) as client:
-                return _queue_of(client, model)[1]
-        except HeadraceError:
-            return 1
+        """Return how many worker processes serve a model, this one among them."""
+        return self.workers_by_model().get(model, 1)
+
+    def saw_work(self) -> None:
+        """Take note that there is a job with something to do."""
+        self._work_until = time.monotonic() + WORK_S
+
+    @property
+    def look_s(self) -> float | None:
+        """After how long a thread with nothing to do looks again; None: when it is woken, since there is no job."""
+        return random.uniform(LOOK_S / 2, LOOK_S) if time.monotonic() < self._work_until else None  # noqa: S311 — no secret
 
     def wake(self) -> None:
         """Make all threads look whether there is something to do."""
@@ -181,14 +215,15 @@ class Desk:
         return done
 
 
-def _queue_of(client: redis.Redis, model: str) -> tuple[int, int]:
-    """Return how many tickets of a model wait, and how many workers serve it."""
+def _queues_of(client: redis.Redis, models: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return, by model, how many tickets wait, and how many workers serve it."""
     keys = keys_of(client)
     with client.pipeline(transaction=False) as pipe:
-        pipe.llen(keys.queue_list(score_queue(model), 0))
-        pipe.zcard(keys.consumers(score_queue(model)))
-        waiting, workers = pipe.execute()
-    return int(waiting), int(workers)
+        for model in models:
+            pipe.llen(keys.queue_list(score_queue(model), 0))
+            pipe.zcard(keys.consumers(score_queue(model)))
+        counts = list(map(int, pipe.execute()))
+    return dict(zip(models, zip(counts[::2], counts[1::2], strict=True), strict=True))
 
 
 def note_of(ticket: Ticket) -> str:

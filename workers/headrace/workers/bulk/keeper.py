@@ -68,6 +68,8 @@ class Keeper:
         self._live = bool(loads)
         for load in loads:
             self._desk.wake_workers(load)
+        if any(load.running or load.claimable or load.leaderless for load in loads):
+            self._desk.saw_work()
         if loads:
             self._desk.wake()
         return True

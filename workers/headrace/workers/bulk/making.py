@@ -21,9 +21,6 @@ from headrace.workers.process.fatal_thread import fatal_thread
 
 logger = logging.getLogger(__name__)
 
-#: Tickets that are claimed at once; each is done with as soon as it has come.
-TICKETS: Final = 8
-
 #: A worker that has had no bulk job looks for forgotten ones this often.
 IDLE_S: Final = 60.0
 
@@ -40,6 +37,10 @@ class Bulk(Protocol):
 
     def wake(self) -> None:
         """Look into the ledger, because a ticket has come; any thread."""
+        ...
+
+    def room(self) -> int:
+        """Return how many tickets may be claimed."""
         ...
 
     def stop(self) -> None:
@@ -99,8 +100,12 @@ class LazyBulk:
             self._made.wake()
 
     def room(self) -> int:
-        """Return how many tickets may be claimed."""
-        return 0 if self._stopping else TICKETS
+        """Return how many tickets may be claimed: none by a worker that is busy, for they are to wake idle ones."""
+        if self._stopping:
+            return 0
+        if self._made is None:
+            return 0 if self._news.is_set() else 1
+        return self._made.room()
 
     def stop(self) -> None:
         """Claim nothing more; shards that run publish what is done, and leave the rest to others."""
@@ -171,6 +176,6 @@ def make_bulk(settings: Settings, parts: Parts) -> LazyBulk | NoBulk:
         from headrace.workers.bulk.shown import Shown
 
         shown = Shown(parts.monitor, parts.loop.call_soon)
-        return BulkService(settings, parts.worker, parts.models, parts.executor, revoked=parts.revoked, shown=shown)
+        return BulkService(settings, parts, shown)
 
     return LazyBulk(settings, make, ModelDirectory(settings.models).names)

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 
 from headrace.contracts import Settings
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.keeper import Keeper
+from headrace.workers.bulk.making import Parts
 from headrace.workers.bulk.planning.leader import Leader
 from headrace.workers.bulk.shards.execution import BulkExecution
 from headrace.workers.bulk.shards.slots import Slots
 from headrace.workers.bulk.shown import Shown
-from headrace.workers.execution.executor import Executor
-from headrace.workers.models.table import ModelTable
 
 
 class BulkService:
     """The bulk side of one worker process."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        worker: str,
-        models: ModelTable,
-        executor: Executor,
-        *,
-        revoked: Container[str],
-        shown: Shown,
-    ) -> None:
-        """worker: the Celery node name. revoked: ids of cancelled requests and shards. shown: tells Flower."""
-        self._desk = Desk(settings, worker)
+    def __init__(self, settings: Settings, parts: Parts, shown: Shown) -> None:
+        """parts: of the worker. shown: tells Flower."""
+        executor = parts.executor
+        self._desk = Desk(settings, parts.worker)
         self._execution = BulkExecution(executor.wake, lambda: executor.has_arrivals)
         executor.background = self._execution
-        self._slots = Slots(self._desk, models, self._execution, revoked=revoked, shown=shown)
+        self._slots = Slots(
+            self._desk,
+            parts.models,
+            self._execution,
+            revoked=parts.revoked,
+            shown=shown,
+            on_idle=parts.loop.claim_soon,
+        )
         self._keeper = Keeper(self._desk, self._slots)
-        self._planning = Leader(self._desk, models, self._execution)
+        self._planning = Leader(self._desk, parts.models, self._execution)
 
     def start(self) -> None:
         """Start the threads. Shards of an earlier process of the same name are anybody's from now on."""
@@ -46,7 +44,13 @@ class BulkService:
 
     def wake(self) -> None:
         """Look into the ledger, because a ticket has come; any thread."""
+        self._slots.expect()
+        self._desk.saw_work()
         self._desk.wake()
+
+    def room(self) -> int:
+        """Return how many tickets may be claimed."""
+        return self._slots.room()
 
     def stop(self) -> None:
         """Claim nothing more; shards that run publish what is done, and leave the rest to others."""

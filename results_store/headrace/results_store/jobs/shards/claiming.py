@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
+
+import msgspec
 
 from headrace.results_store.jobs.connection import LedgerConnection
 from headrace.results_store.jobs.records import Claim, Claimant, InputFile
@@ -26,7 +29,6 @@ _RANK: Final = """
     CROSS JOIN LATERAL (
         SELECT count(*) AS all_shards,
                count(*) FILTER (WHERE s.lease_until >= now()) AS shards,
-               count(DISTINCT s.worker) FILTER (WHERE s.lease_until >= now()) AS workers,
                coalesce(sum(greatest(s.est_s, extract(epoch FROM now() - s.claimed_at)))
                    FILTER (WHERE s.lease_until >= now()), 0) AS served_s
         FROM headrace_job_shards s WHERE s.job_id = j.id AND s.state = 1
@@ -43,7 +45,8 @@ _RANK: Final = """
       AND j.model = ANY(%(models)s)
       AND (%(packages)s::text[] IS NULL OR j.package_sha256 = ANY(%(packages)s::text[]))
       AND (j.workers = 0 OR running.shards < j.workers)
-      AND CASE WHEN %(ahead)s THEN pending.shards >= greatest(1, least(running.workers, %(enough)s))
+      AND CASE WHEN %(ahead)s::jsonb IS NOT NULL
+               THEN pending.shards >= greatest(1, least(coalesce((%(ahead)s::jsonb ->> j.model)::int, 1), %(enough)s))
                ELSE pending.shards > 0 OR running.all_shards > running.shards END
     ORDER BY j.priority DESC, j.start_time_s + (ended.served_s + running.served_s) / j.weight, j.created_at
     LIMIT 100
@@ -100,19 +103,20 @@ class Claims:
         """connection: may be shared with other parts of the ledger."""
         self._connection = connection
 
-    def claim(self, claimant: Claimant, lease_s: float, *, ahead: bool = False) -> Claim | None:
+    def claim(self, claimant: Claimant, lease_s: float, ahead: Mapping[str, int] | None = None) -> Claim | None:
         """Claim the next shard; None when there is nothing for this worker.
 
-        lease_s: the shard is somebody else's when there is no heartbeat for so long. ahead: the worker has one to run
-        already; it gets none when the shards that wait are fewer than the workers, who would then wait for it.
+        lease_s: the shard is somebody else's when there is no heartbeat for so long. ahead: given by a worker that has
+        one to run already: the number of workers, by model. It gets none when the shards that wait are fewer than the
+        workers, who would then wait for it.
         """
         ranked = self._connection.rows(
             _RANK,
             {
                 "models": list(claimant.models),
                 "packages": None if claimant.packages is None else list(claimant.packages),
-                "ahead": ahead,
-                "enough": _ENOUGH if ahead else 1,
+                "ahead": None if ahead is None else msgspec.json.encode(ahead).decode(),
+                "enough": 1 if ahead is None else _ENOUGH,
             },
         )
         for job_id, workers in ranked:

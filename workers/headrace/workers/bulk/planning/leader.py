@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
+
 from headrace.bulk.planning.cutting import CutPolicy, Pace
 from headrace.bulk.planning.planner import Planner, read_cursor
 from headrace.bulk.planning.survey import Survey, survey
@@ -82,7 +84,7 @@ class Leader:
                 worked = desk.attempt(partial(self._plan_one, ledger))
                 worked = desk.attempt(partial(self._finish_one, ledger)) or worked
                 if not worked:
-                    desk.wait(seen, LOOK_S if self._planners else None)
+                    desk.wait(seen, LOOK_S if self._planners else desk.look_s)
 
     def _plan_one(self, ledger: Ledger) -> bool:
         """Plan a page of a job, if there is one to plan; return whether there was."""
@@ -127,7 +129,11 @@ class Leader:
             self._planners[lease.job.id] = (lease.cursor, planner, policy)
             ledger.plans.give_up(lease)
             return False
-        page = planner.page(FIRST_SHARDS if blind else PAGE_SHARDS, policy_with(policy, pace, lease))
+        workers = self._workers_of(lease)
+        page = planner.page(
+            FIRST_SHARDS * workers if blind else PAGE_SHARDS,
+            msgspec.structs.replace(policy, pace=pace, workers=workers),
+        )
         cursor = page.cursor_bytes
         added = ledger.plans.add_page(
             lease, Page(files=page.files, slices=page.slices, cursor=cursor, done=page.done, bytes_total=total)
@@ -141,6 +147,11 @@ class Leader:
         for load in ledger.sweep([lease.job.spec.model]):
             self._desk.wake_workers(load)
         return True
+
+    def _workers_of(self, lease: PlanLease) -> int:
+        """Return how many workers a job may have: those that serve its model, and no more than it asks for."""
+        workers = max(self._desk.workers_of(lease.job.spec.model), lease.pace.workers)
+        return min(workers, lease.job.options.workers or workers)
 
     def _dry_run(self, job: JobRow) -> DryRun:
         storages = self._desk.storages()
@@ -168,7 +179,7 @@ class Leader:
                 make_room(ledger, job, storages.of(job.spec.output))
             check_job(job, package, storages, found)
         rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
-        return found, CutPolicy(batch_rows=rows, pace=pace_of(package), remaining_bytes=found.bytes_total or 0)
+        return found, CutPolicy(batch_rows=rows, pace=pace_of(package), bytes_total=found.bytes_total or 0)
 
     def _finish_one(self, ledger: Ledger) -> bool:
         """Write the end of a job, if there is one; return whether there was."""
@@ -209,17 +220,6 @@ def _known_files(ledger: Ledger, job_id: uuid.UUID) -> frozenset[str]:
         found += [file.uri for file in page]
         after = page[-1].file_no
     return frozenset(found)
-
-
-def policy_with(policy: CutPolicy, pace: Pace, lease: PlanLease) -> CutPolicy:
-    """Return the policy with what is known by now."""
-    return CutPolicy(
-        batch_rows=policy.batch_rows,
-        pace=pace,
-        output_row_bytes=policy.output_row_bytes,
-        remaining_bytes=policy.remaining_bytes,
-        workers=max(lease.pace.workers, 1),
-    )
 
 
 def pace_of(package: ModelPackage) -> Pace:

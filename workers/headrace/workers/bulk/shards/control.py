@@ -24,9 +24,11 @@ class ShardControl:
     rows: done so far. max_rows_per_s: its share of the job's bound; 0 is none. cancelled: whether nobody is to do it.
     """
 
-    def __init__(self, claim: Claim, is_revoked: Callable[[], bool]) -> None:
-        """is_revoked: whether the shard was revoked by Flower or another Celery client."""
+    def __init__(self, claim: Claim, is_revoked: Callable[[], bool], number: int = 0) -> None:
+        """is_revoked: whether the shard was revoked by Flower or another Celery client. number: among all claims."""
         self.claim: Final = claim
+        self.key: Final = (str(claim.job.id), claim.shard_no)
+        self.order: Final = (-claim.job.options.priority, number)
         self.rows = 0
         self.max_rows_per_s = 0.0
         self.cancelled = False

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Final, TypeAlias
 
 from headrace.bulk.shards.inference import Answer
 from headrace.contracts import HeadraceError, Tensors
@@ -24,11 +24,19 @@ TURN_S: Final = 0.02
 OBSERVED_EVERY_S: Final = 0.01
 
 
-class _Group:
-    """One group on its way. at: the batch that is next; row: the first of its rows that has not run."""
+#: The place of a shard in the queue for the executor: minus the priority of its job, and its number among the claims.
+Order: TypeAlias = tuple[int, int]
 
-    def __init__(self, served: ServedModel, batches: Sequence[Tensors]) -> None:
+
+class _Group:
+    """One group on its way. at: the batch that is next; row: the first of its rows that has not run.
+
+    order: groups of a lower one run first.
+    """
+
+    def __init__(self, served: ServedModel, batches: Sequence[Tensors], order: Order) -> None:
         self.served = served
+        self.order = order
         self.batches = batches
         self.future: Future[list[Answer]] = Future()
         self.at = 0
@@ -123,9 +131,13 @@ class BulkExecution:
         self._groups: deque[_Group] = deque()
         self._closed = threading.Event()
 
-    def submit(self, served: ServedModel, batches: Sequence[Tensors]) -> Future[list[Answer]]:
-        """Run the batches of a group in order; any thread. The future is cancelled by `close`."""
-        group = _Group(served, batches)
+    def submit(self, served: ServedModel, batches: Sequence[Tensors], order: Order = (0, 0)) -> Future[list[Answer]]:
+        """Run the batches of a group in order; any thread. The future is cancelled by `close`.
+
+        order: groups of a lower one run first, so that a shard that was claimed ahead fills the gaps of the one before
+        it, and doesn't make it last twice as long.
+        """
+        group = _Group(served, batches, order)
         if not batches:
             group.future.set_result([])
         elif self._closed.is_set():
@@ -148,9 +160,13 @@ class BulkExecution:
         return None if group is None else BulkBatch(self, group, self._rows_of(group, now))
 
     def _first(self) -> _Group | None:
-        while self._groups and self._groups[0].future.cancelled():
-            self._groups.popleft()
-        return self._groups[0] if self.ready else None
+        first: _Group | None = None
+        for group in tuple(self._groups) if self.ready else ():
+            if group.future.cancelled():
+                self._groups.remove(group)
+            elif first is None or group.order < first.order:
+                first = group
+        return first
 
     def _rows_of(self, group: _Group, now: float) -> int:
         served = group.served
@@ -170,7 +186,7 @@ class BulkExecution:
             if not ran:
                 group.run(rows)
             if group.ended:
-                self._groups.popleft()
+                self._groups.remove(group)
             if time.perf_counter() >= ends_at or self._arrived():
                 return
             following = self._first()
@@ -207,14 +223,15 @@ class BulkBatch:
 class ShardInference:
     """The inference of one shard: `headrace.bulk.shards.inference.Inference` on the executor's thread."""
 
-    def __init__(self, execution: BulkExecution, served: ServedModel) -> None:
-        """served: is loaded."""
+    def __init__(self, execution: BulkExecution, served: ServedModel, order: Order = (0, 0)) -> None:
+        """served: is loaded. order: see `BulkExecution.submit`."""
         self._execution = execution
         self._served = served
+        self._order = order
 
     def submit(self, batches: Sequence[Tensors]) -> Future[list[Answer]]:
         """Run the batches of a group, in order."""
-        return self._execution.submit(self._served, batches)
+        return self._execution.submit(self._served, batches, self._order)
 
     def explain(self, error: Exception, inputs: Tensors) -> HeadraceError:
         """Return the error of a row whose run, alone, failed for good."""

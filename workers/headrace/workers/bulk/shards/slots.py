@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Container
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import Final
 
 from headrace.bulk.shards.attempt import Attempt
@@ -32,9 +33,6 @@ from headrace.workers.process.fatal_thread import fatal_thread
 
 logger = logging.getLogger(__name__)
 
-#: A slot that has nothing while another one runs looks again after this time: there may be something to claim ahead.
-LOOK_S: Final = 1.0
-
 #: A shard that failed for a reason that may pass is left alone for this long, doubled each time, up to the latter.
 DELAY_S: Final = 2.0
 LONGEST_DELAY_S: Final = 60.0
@@ -54,15 +52,21 @@ class Slots:
         *,
         revoked: Container[str],
         shown: Shown,
+        on_idle: Callable[[], object],
     ) -> None:
-        """revoked: ids of cancelled requests and shards."""
+        """revoked: ids of cancelled requests and shards. on_idle: called when there is room for a ticket again."""
         self._desk = desk
         self._models = models
         self._execution = execution
         self._revoked = revoked
         self._shown = shown
+        self._on_idle = on_idle
         self._lock = threading.Lock()
         self._controls: dict[tuple[str, int], ShardControl] = {}
+        self._claiming = threading.Lock()
+        self._claimed = 0
+        self._expected = 0
+        self._looked = 0
         self._threads = [fatal_thread(f"headrace-bulk-{number}", self._loop) for number in (1, 2)]
 
     def start(self) -> None:
@@ -74,6 +78,17 @@ class Slots:
         """Return the controls of the shards that run."""
         with self._lock:
             return list(self._controls.values())
+
+    def expect(self) -> None:
+        """Take note of a ticket: there is no room for another before a slot has looked for what it may be about."""
+        self._expected += 1
+
+    def room(self) -> int:
+        """Return how many tickets may be claimed: one by a worker that runs nothing.
+
+        A busy one leaves them to others; it looks for more by itself.
+        """
+        return int(not self._controls and self._looked == self._expected and not self._desk.stopping.is_set())
 
     def stop(self) -> None:
         """Have what is done published and the rest left to others; `Desk.stop` comes before."""
@@ -93,25 +108,42 @@ class Slots:
             opened = OpenJobs(desk, ledger)
             while not desk.stopping.is_set():
                 seen = desk.seen()
-                claim: Claim | None = None
-
-                def look() -> bool:
-                    nonlocal claim
-                    ahead = bool(self.running())
-                    claim = ledger.claims.claim(desk.claimant(), desk.settings.lease_s, ahead=ahead)
-                    return claim is not None
-
-                if desk.attempt(look) and claim is not None:
-                    self._run(claim, ledger, opened)
+                claimed: list[ShardControl] = []
+                if desk.attempt(partial(self._claim, ledger, claimed)):
+                    self._run(claimed[0], ledger, opened)
                 else:
-                    desk.wait(seen, LOOK_S if self.running() else None)
+                    desk.wait(seen, desk.look_s)
 
-    def _run(self, claim: Claim, ledger: Ledger, opened: OpenJobs) -> None:
-        key = (str(claim.job.id), claim.shard_no)
-        uuid = str(shard_id(*key, claim.attempt))
-        control = ShardControl(claim, lambda: uuid in self._revoked)
+    def _claim(self, ledger: Ledger, claimed: list[ShardControl]) -> bool:
+        """Claim a shard, if there is one, and add its control; return whether there was.
+
+        One slot looks after the other, so that each knows what the other has.
+        """
+        desk = self._desk
+        claimant, workers = desk.claimant(), desk.workers_by_model()
+        with self._claiming:
+            expected = self._expected
+            try:
+                claim = ledger.claims.claim(claimant, desk.settings.lease_s, workers if self._controls else None)
+                if claim is not None:
+                    claimed.append(self._control(claim))
+            finally:
+                self._looked = expected
+        if self.room():
+            self._on_idle()
+        return claim is not None
+
+    def _control(self, claim: Claim) -> ShardControl:
+        uuid = str(shard_id(str(claim.job.id), claim.shard_no, claim.attempt))
+        self._claimed += 1
+        control = ShardControl(claim, lambda: uuid in self._revoked, self._claimed)
         with self._lock:
-            self._controls[key] = control
+            self._controls[control.key] = control
+        self._desk.saw_work()
+        return control
+
+    def _run(self, control: ShardControl, ledger: Ledger, opened: OpenJobs) -> None:
+        claim = control.claim
         if self._desk.stopping.is_set():
             control.stop()
         self._shown.started(claim)
@@ -120,7 +152,7 @@ class Slots:
             outcome = self._attempt(claim, control, ledger, opened)
         finally:
             with self._lock:
-                del self._controls[key]
+                del self._controls[control.key]
             self._shown.ended(claim, outcome, control.wall_s)
             self._desk.wake()
 
@@ -130,7 +162,7 @@ class Slots:
         predictions: list[BatchRows] = []
         try:
             job = opened.of(claim.job)
-            inference = ShardInference(self._execution, self._loaded(claim))
+            inference = ShardInference(self._execution, self._loaded(claim), control.order)
             attempt = Attempt(job, claim, inference, self._desk.scratch, lambda: self._confirm(control, ledger))
             mark, rate = self._marking(claim, ledger), lambda: control.max_rows_per_s
             if job.to_store:
