@@ -37,7 +37,7 @@ def package(data: Path, models: Path, batch_rows: int) -> Path:
     """Write the package, with the ONNX file that is made once; return that file."""
     sys.path.insert(0, str(ROOT / "examples/minilm"))
     from network import TOKENIZER, model_folder
-    from prepare import KNOWN, export, tokenised
+    from prepare import KNOWN, export, tokenised  # type: ignore[import-not-found]
 
     weights = model_folder()
     made = data / "minilm.onnx"

@@ -50,7 +50,7 @@ def sentences(count: int) -> list[str]:
     Raises SystemExit when there are fewer than wanted.
     """
     sys.path.insert(0, str(ROOT / "examples/minilm"))
-    from prepare import sentences_of, texts
+    from prepare import sentences_of, texts  # type: ignore[import-not-found]
 
     found: dict[str, None] = {}
     for text in texts():
