@@ -328,15 +328,15 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
 
 def test_two_workers_of_one_name_score_each_row_once(site, client):
     """Celery warns of that, and people do it all the same."""
-    site.hold(1_100)
-    job = submitted(site, client, 400)
+    site.hold(1_064)
+    job = submitted(site, client, 128)
     with site.worker("same@%h"):
-        until_run(site, 96)
+        until_run(site, 40)
         with site.worker("same@%h"):
             eventually(lambda: max(deaths for _, deaths in shards(site, job)) >= 1, 30, "the second to take the shard")
             site.let_go()
             job.wait(END_S)
-    check_doubled(job, range(1000, 1400))
+    check_doubled(job, range(1000, 1128))
 
 
 def test_a_job_whose_workers_die_more_often_than_a_shard_may_fail_still_ends(site, client):
