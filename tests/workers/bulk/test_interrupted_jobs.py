@@ -24,7 +24,6 @@ from tests.workers.bulk.sites import (
     errors_of,
     is_finished,
     output_of,
-    parts_of,
 )
 
 from headrace.contracts.jobs import shard_id
