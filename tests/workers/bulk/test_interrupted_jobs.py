@@ -144,8 +144,8 @@ def test_sigterm_in_the_middle_of_a_shard_publishes_what_is_done_and_the_rest_go
 def test_a_paused_job_publishes_what_is_done_and_goes_on_where_it_was(site, client):
     site.hold(1_064)
     with site.worker():
-        job = submitted(site, client, 400)
-        until_run(site, 64)
+        job = submitted(site, client, 128)
+        until_run(site, 40)
         job.pause()
         site.let_go()
         eventually(lambda: all(state != 1 for (state,) in shards(site, job, "state")), 30, "the pause")
@@ -155,15 +155,15 @@ def test_a_paused_job_publishes_what_is_done_and_goes_on_where_it_was(site, clie
         assert sum(map(len, site.runs())) == ran
         job.resume()
         job.wait(END_S)
-    check_doubled(job, range(1000, 1400))
+    check_doubled(job, range(1000, 1128))
     assert Counter(value for run in site.runs() for value in run).most_common(1)[0][1] == 1
 
 
 def test_a_cancelled_job_ends_keeps_its_parts_and_can_go_on(site, client):
-    site.hold(1_200)
+    site.hold(1_064)
     with site.worker():
-        job = submitted(site, client, 1_000)
-        until_run(site, 200)
+        job = submitted(site, client, 128)
+        until_run(site, 40)
         job.cancel()
         site.let_go()
         with pytest.raises(JobCancelled):
@@ -172,7 +172,7 @@ def test_a_cancelled_job_ends_keeps_its_parts_and_can_go_on(site, client):
         again = client.score("gated", job.spec.inputs[0], job.output, keep=["id"])
         assert again.id == job.id
         again.wait(END_S)
-    check_doubled(job, range(1000, 2000))
+    check_doubled(job, range(1000, 1128))
 
 
 def test_an_input_that_changed_after_planning_is_named_and_nothing_is_finished(site, client):
