@@ -22,6 +22,7 @@ from headrace.contracts.jobs import STORE
 from headrace.producers import Client, ScoreOptions
 from headrace.producers.jobs.errors import JobCancelled
 from headrace.producers.jobs.job import Job
+from headrace.results_store.jobs.control import WrongState
 
 #: What people do with jobs while they run; most are left alone.
 WAYS: Final = ("", "", "", "pause", "cancel", "retry", "restart")
@@ -71,6 +72,9 @@ def run_job(client: Client, folder: Path, seed: int, number: int) -> tuple[str, 
             time.sleep(RETRY_S)
         except JobCancelled:
             way = ""  # the same call goes on with it
+        except WrongState as exc:  # such as a restart while the job is being finished
+            print(f"job {number}: {exc}", file=sys.stderr, flush=True)
+            time.sleep(RETRY_S)
         except HeadraceError as exc:
             print(f"job {number} ended: {type(exc).__name__}: {exc}", file=sys.stderr, flush=True)
             return job.id, f"{type(exc).__name__}"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
+from itertools import chain, islice
 from typing import Final, TypeAlias
 
 import msgspec
 
 from headrace.bulk.planning.cutting import SMALL_BYTES, CutPolicy, Cutter
-from headrace.bulk.sources.base import Unit
+from headrace.bulk.sources.base import InputUnreadable, Unit
 from headrace.bulk.sources.formats import format_of, source_of
 from headrace.bulk.sources.slices import count_rows
 from headrace.bulk.storage.base import ObjectInfo, Storage
@@ -177,12 +178,17 @@ class Planner:
             yield _Step(file, None, True, behind)
             return
         first = here.unit == 0
-        units: Iterable[Unit] = source_of(file.uri, file.format).units(file, storage)
-        if file.size <= SMALL_BYTES:
-            units = list(units)
-            if len(units) == 1 and units[0].rows >= 0:
-                file = msgspec.structs.replace(file, rows=units[0].rows)
-        for unit in units:
+        units = iter(source_of(file.uri, file.format).units(file, storage))
+        try:
+            head = list(units if file.size <= SMALL_BYTES else islice(units, 1))
+        except InputUnreadable:
+            if self._spec.limit:
+                raise
+            yield _Step(file, None, True, behind)  # the shard that reads it lists it among the bad rows
+            return
+        if file.size <= SMALL_BYTES and len(head) == 1 and head[0].rows >= 0:
+            file = msgspec.structs.replace(file, rows=head[0].rows)
+        for unit in chain(head, units):
             if unit.number >= here.unit:
                 if unit.rows < 0 and self._spec.limit:
                     unit = msgspec.structs.replace(unit, rows=count_rows(file, storage, self._spec.limit))  # noqa: PLW2901

@@ -35,7 +35,7 @@ def scratch_folder(setting: Path | None) -> Path:
 
 
 class OwnScratch:
-    """A scratch folder of this process alone. What processes that were killed left behind is removed."""
+    """A scratch folder of this process alone, until it ends; the next process removes it, and what was left in it."""
 
     def __init__(self, setting: Path | None) -> None:
         """setting: HEADRACE_BULK_SCRATCH. Raises ConfigurationError, and StorageUnavailable when the disk is full."""
@@ -45,10 +45,6 @@ class OwnScratch:
                 _remove_if_dead(path)
             self.folder: Final = Path(tempfile.mkdtemp(prefix=_OWN, dir=root))
             self._lock = _locked(self.folder)
-
-    def remove(self) -> None:
-        """Remove the folder, at the end of the process."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _remove_if_dead(path: Path) -> None:

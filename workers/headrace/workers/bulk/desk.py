@@ -195,10 +195,6 @@ class Desk:
         self.stopping.set()
         self.wake()
 
-    def close(self) -> None:
-        """Remove the scratch folder, when nothing runs any more."""
-        self._own_scratch.remove()
-
     def attempt(self, work: Callable[[], bool]) -> bool:
         """Do something with the ledger; trouble with Postgres is logged once, and False."""
         try:

@@ -63,5 +63,4 @@ class BulkService:
         while not self._slots.join(0.05):
             if hurried() or time.monotonic() >= deadline:
                 return False
-        self._desk.close()
         return True

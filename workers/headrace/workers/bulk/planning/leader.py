@@ -59,6 +59,9 @@ LOOK_S: Final = 0.5
 #: Trouble with a storage is tried again after this time.
 DELAY_S: Final = 5.0
 
+#: So is trouble that nobody knows, after this time.
+LONG_DELAY_S: Final = 30.0
+
 
 class Leader:
     """A thread that plans and finalizes jobs when it is this worker's turn."""
@@ -197,6 +200,9 @@ class Leader:
                 ledger.finishes.give_up(lease, DELAY_S)
                 return True
             ledger.finishes.finish(lease, JobState.FAILED, error=JobProblem.of(exc).text)
+        except Exception:  # a full scratch disk, for one: nothing for which online requests should lose their worker
+            logger.exception("bulk.finalizing_put_off job=%s", lease.job.id)
+            ledger.finishes.give_up(lease, LONG_DELAY_S)
         else:
             ledger.finishes.finish(lease, state, etag)
         return True
