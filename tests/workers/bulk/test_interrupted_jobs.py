@@ -298,8 +298,8 @@ def test_a_frozen_worker_that_wakes_up_changes_nothing(site, client):
 
 
 def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client):
-    """The worker may write no file of more than 2 MB, as if the disk were full; then another one goes on."""
-    rows = 900  # few enough that they are one shard
+    """The worker may write no file of more than 300 kB, as if the disk were full; then another one goes on."""
+    rows = 900
     noise = np.random.default_rng(1).bytes(rows * 4_000)
     table = pa.table(
         {
@@ -313,7 +313,7 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
     with site.worker() as worker:
         eventually(lambda: " ready." in site.log(), 60, "a worker")
         limit = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (2_000_000, limit[1]))
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (300_000, limit[1]))
         job = client.score("gated", source, site.new(), keep=["id", "more"])
         eventually(lambda: "is full" in site.log(), 30, "a word about the disk")
         assert job.status() in {"planning", "running"}
