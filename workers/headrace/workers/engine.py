@@ -12,7 +12,8 @@ from headrace.contracts.jobs import score_queue
 from headrace.queueing import RunningMarker, connect_to
 from headrace.queueing.consumer.serving import Served
 from headrace.results_store import StoreReader, StoreWriter
-from headrace.workers.bulk.making import LazyBulk, NoBulk, Parts, make_bulk
+from headrace.workers.bulk.making import LazyBulk, NoBulk, make_bulk
+from headrace.workers.bulk.parts import Parts
 from headrace.workers.events.celery_events import Monitor
 from headrace.workers.execution.executor import Executor, Listener
 from headrace.workers.execution.running import RunningMessages

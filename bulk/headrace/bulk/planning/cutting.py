@@ -17,8 +17,8 @@ TARGET_S: Final = 15.0
 #: The first shards take about so long: errors show early, and the pace of the rest is measured.
 FIRST_S: Final = 1.5
 
-#: What is left of a job is worth so many shards for each worker, but none of fewer seconds than the latter: shards become
-#: shorter towards the end of the input, so that all workers end at about the same time.
+#: What is left of a job is worth so many shards for each worker, but none of fewer seconds than the latter: shards
+#: become shorter towards the end of the input, so that all workers end at about the same time.
 SHARDS_PER_WORKER: Final = 4
 LAST_S: Final = 0.75
 

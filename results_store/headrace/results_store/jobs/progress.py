@@ -21,7 +21,9 @@ RECENT: Final = 64
 NEARLY: Final = 0.999
 
 #: How much of its bytes an unfinished shard has behind it.
-_BYTES_SEEN: Final = "coalesce(sum(s.size_bytes * least(1, coalesce(s.rows_seen::float / nullif(greatest(s.rows, 0), 0), 0))), 0)"
+_BYTES_SEEN: Final = (
+    "coalesce(sum(s.size_bytes * least(1, coalesce(s.rows_seen::float / nullif(greatest(s.rows, 0), 0), 0))), 0)"
+)
 
 #: One statement, so that all is as at one moment and no shard is counted twice or not at all. Sums are those that each
 #: worker keeps; only shards that run or wait are looked at one by one, and those that were dropped when a job stopped.

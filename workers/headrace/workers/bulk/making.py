@@ -5,18 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Final, Protocol
 
-import msgspec
-
 from headrace.contracts import HeadraceError, ModelDirectory, Settings
 from headrace.results_store.jobs.ledger import Ledger
-from headrace.workers.events.celery_events import Monitor
-from headrace.workers.execution.executor import Executor
-from headrace.workers.models.table import ModelTable
-from headrace.workers.process.event_loop import EventLoop
+from headrace.workers.bulk.parts import Parts
 from headrace.workers.process.fatal_thread import fatal_thread
 
 logger = logging.getLogger(__name__)
@@ -153,17 +148,6 @@ class LazyBulk:
 def has_bulk() -> bool:
     """Return whether the libraries of bulk jobs are installed; loads none of them."""
     return all(find_spec(name) is not None for name in _NEEDED)
-
-
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts of a worker that its bulk side needs. revoked: ids of cancelled requests and shards."""
-
-    worker: str
-    models: ModelTable
-    executor: Executor
-    revoked: Container[str]
-    monitor: Monitor
-    loop: EventLoop
 
 
 def make_bulk(settings: Settings, parts: Parts) -> LazyBulk | NoBulk:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from headrace.contracts import Settings
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.keeper import Keeper
-from headrace.workers.bulk.making import Parts
+from headrace.workers.bulk.parts import Parts
 from headrace.workers.bulk.planning.leader import Leader
 from headrace.workers.bulk.shards.execution import BulkExecution
 from headrace.workers.bulk.shards.slots import Slots
