@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.bulk.planning.cutting import FIRST_BATCHES, FIRST_S, LAST_S, TARGET_S, CutPolicy, Cutter, Pace
+from headrace.bulk.planning.cutting import (
+    FIRST_BATCHES,
+    FIRST_S,
+    LAST_S,
+    READ_BYTES_PER_S,
+    REREAD_SHARE,
+    TARGET_S,
+    CutPolicy,
+    Cutter,
+    Pace,
+)
 from headrace.bulk.sources.base import Unit
 from headrace.results_store.jobs.records import InputFile, Slice
 
@@ -68,10 +79,25 @@ def test_first_shards_are_short_and_the_others_of_the_target() -> None:
 
 
 def test_the_last_shards_are_short_again_so_that_all_workers_end_together() -> None:
-    policy = CutPolicy(batch_rows=1, pace=Pace(seconds_per_row=1.0, seconds_per_byte=1.0), bytes_total=96, workers=4)
-    assert policy.seconds(100) == 6.0
-    assert policy.seconds(100, cut_bytes=48) == 3.0
+    policy = CutPolicy(batch_rows=1, pace=Pace(seconds_per_row=1.0, seconds_per_byte=1.0), bytes_total=96, workers=8)
+    assert policy.seconds(100) == 3.0
+    assert policy.seconds(100, cut_bytes=48) == 1.5
     assert policy.seconds(100, cut_bytes=96) == LAST_S
+
+
+def test_a_short_job_of_one_worker_is_many_shards_all_the_same() -> None:
+    policy = CutPolicy(batch_rows=1, pace=Pace(seconds_per_row=1.0, seconds_per_byte=1.0), bytes_total=96)
+    assert policy.seconds(100) == 4.0
+
+
+def test_a_row_group_is_not_cut_into_shards_that_are_mostly_reading() -> None:
+    policy = CutPolicy(batch_rows=10, pace=Pace(seconds_per_row=0.001, seconds_per_byte=1e-9), bytes_total=1)
+    (unit,) = units_of([100_000])
+    unit = msgspec.structs.replace(unit, size_bytes=int(READ_BYTES_PER_S))
+    cutter = Cutter(policy)
+    cut = cutter.add_unit(file_of(0), unit) + cutter.finish()
+    assert {part.rows for part in cut} == {int(1000 * REREAD_SHARE)}
+    assert sum(part.rows for part in cut) == 100_000
 
 
 def test_each_worker_begins_with_a_short_shard() -> None:

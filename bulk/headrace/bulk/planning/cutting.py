@@ -17,10 +17,17 @@ TARGET_S: Final = 15.0
 #: The first shards take about so long: errors show early, and the pace of the rest is measured.
 FIRST_S: Final = 1.5
 
-#: What is left of a job is worth so many shards for each worker, but none of fewer seconds than the latter: shards
-#: become shorter towards the end of the input, so that all workers end at about the same time.
+#: What is left of a job is worth so many shards for each worker, and so many at least: shards become shorter towards
+#: the end of the input, so that all workers end at about the same time, and a kill costs little of a short job. None
+#: takes fewer seconds than the last.
 SHARDS_PER_WORKER: Final = 4
+FEWEST_SHARDS: Final = 24
 LAST_S: Final = 0.75
+
+#: A shard that ends inside a row group lasts at least so many times as long as it takes to read the group once more,
+#: for the shard that goes on there, at so many bytes a second.
+REREAD_SHARE: Final = 5.0
+READ_BYTES_PER_S: Final = 200e6
 
 #: Batches, and bytes of files whose rows nobody has counted, in the first shard of a job whose pace nobody knows.
 FIRST_BATCHES: Final = 16
@@ -62,8 +69,15 @@ class CutPolicy(msgspec.Struct, frozen=True, kw_only=True):
         longest = TARGET_S
         if self.bytes_total and self.pace.seconds_per_byte:
             left_s = max(self.bytes_total - cut_bytes, 0) * self.pace.seconds_per_byte
-            longest = min(longest, max(left_s / (SHARDS_PER_WORKER * max(self.workers, 1)), LAST_S))
+            longest = min(longest, max(left_s / max(SHARDS_PER_WORKER * self.workers, FEWEST_SHARDS), LAST_S))
         return min(FIRST_S * self._growth(number), longest)
+
+    def rows_inside(self, unit: Unit) -> int:
+        """Return how many rows of a unit are worth it that the unit is read again by the next shard."""
+        if not self.pace.seconds_per_row:
+            return 0
+        least_s = min(REREAD_SHARE * unit.size_bytes / READ_BYTES_PER_S, TARGET_S)
+        return int(least_s / self.pace.seconds_per_row // self.batch_rows) * self.batch_rows
 
     def _growth(self, number: int) -> float:
         """Return how much larger than the first a shard may be: each worker begins with a short one."""
@@ -149,8 +163,9 @@ class Cutter:
             opened = self._open
             have = 0 if opened is None else opened.rows
             wanted = self.policy.rows(self.cut, self.cut_bytes)
-            # A rest that is not worth a shard of its own, which would read this unit once more.
-            take = end - first if have + end - first <= wanted * LARGEST else wanted - have
+            take = max(wanted - have, self.policy.rows_inside(unit))
+            if have + end - first <= wanted * LARGEST or take >= end - first:
+                take = end - first  # a rest is not worth a shard of its own, which would read this unit once more
             self._extend(file, unit, first, max(take, 1))
             first += max(take, 1)
             if self._is_full(self._open):

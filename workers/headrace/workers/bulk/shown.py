@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import posixpath
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from headrace.contracts import HeadraceError
 from headrace.contracts.jobs import score_queue, shard_id
@@ -19,6 +21,7 @@ class Shown:
         """call_soon: runs a function on the main thread, which alone may use the monitor."""
         self._monitor = monitor
         self._call_soon = call_soon
+        self._events: deque[tuple[str, float, dict[str, Any]]] = deque()
 
     def started(self, claim: Claim) -> None:
         """Show that a shard runs."""
@@ -32,26 +35,29 @@ class Shown:
             "eta": None,
             "expires": None,
         }
-        self._call_soon(lambda: self._monitor.show("task-received", now, **received))
-        self._call_soon(lambda: self._monitor.show("task-started", now, uuid=uuid))
+        self._show("task-received", now, **received)
+        self._show("task-started", now, uuid=uuid)
 
     def ended(self, claim: Claim, outcome: ShardResult | HeadraceError | None, seconds: float) -> None:
         """Show what came of it: a result, an error, or None when it was given up."""
         now, uuid = time.time(), str(shard_id(str(claim.job.id), claim.shard_no, claim.attempt))
         if isinstance(outcome, ShardResult):
             result = result_of(outcome)
-            self._call_soon(
-                lambda: self._monitor.show("task-succeeded", now, uuid=uuid, result=result, runtime=seconds)
-            )
+            self._show("task-succeeded", now, uuid=uuid, result=result, runtime=seconds)
         elif outcome is None:
-            self._call_soon(
-                lambda: self._monitor.show("task-revoked", now, uuid=uuid, terminated=False, signum=None, expired=False)
-            )
+            self._show("task-revoked", now, uuid=uuid, terminated=False, signum=None, expired=False)
         else:
             exception = f"{outcome.type}({outcome.message!r})"
-            self._call_soon(
-                lambda: self._monitor.show("task-failed", now, uuid=uuid, exception=exception, traceback=None)
-            )
+            self._show("task-failed", now, uuid=uuid, exception=exception, traceback=None)
+
+    def _show(self, kind: str, timestamp: float, **fields: Any) -> None:
+        """Show events in the order of the calls; the event loop keeps none among what it is to run soon."""
+        self._events.append((kind, timestamp, fields))
+        self._call_soon(self._show_next)
+
+    def _show_next(self) -> None:
+        kind, timestamp, fields = self._events.popleft()
+        self._monitor.show(kind, timestamp, **fields)
 
 
 def line_of(claim: Claim) -> str:
