@@ -60,7 +60,12 @@ def test_a_job_is_watched_to_its_end(scorer: Client, player: Player) -> None:
     assert job.files([0, 7]) == {0: "/in/a.parquet"}
 
 
-def test_the_same_call_again_is_the_same_job(scorer: Client, player: Player) -> None:
+def test_the_same_call_again_is_the_same_job(
+    scorer: Client, player: Player, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_SUCCESS").touch()
     first = scorer.score(MODEL, "a.parquet", "out", priority=3)
     again = scorer.score(MODEL, ["./a.parquet"], "out/", weight=2.0)
     assert (again.id, again.step) == (first.id, Step.ATTACH)

@@ -26,7 +26,7 @@ LEASE_S: Final = 60.0
 
 
 def new_job(path: str = "/in/a.parquet", *, name: str = "", model: str = MODEL, **options: Any) -> NewJob:
-    spec = ScoreSpec(model=model, inputs=(path,), output="/out")
+    spec = ScoreSpec(model=model, inputs=(path,), output=f"/out/{model}{path}")
     return NewJob(spec=spec, options=JobOptions(**options), version="2", package_sha256="ab" * 32, name=name)
 
 

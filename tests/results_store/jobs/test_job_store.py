@@ -4,13 +4,14 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from tests.results_store.jobs.conftest import MakeJob
 from tests.results_store.jobs.examples import new_job
 
 from headrace.contracts.errors import ConfigurationError, InvalidRequest, StoreUnavailable
-from headrace.contracts.jobs import JobState
-from headrace.results_store.jobs.job_store import AmbiguousJob, UnknownJob
+from headrace.contracts.jobs import STORE, JobOptions, JobState
+from headrace.results_store.jobs.job_store import AmbiguousJob, OutputBusy, UnknownJob
 from headrace.results_store.jobs.ledger import Ledger
 
 
@@ -117,3 +118,24 @@ def test_a_server_that_is_away_is_store_unavailable() -> None:
 def test_a_database_without_the_tables_names_the_command_that_makes_them(database_url: str) -> None:
     with Ledger(database_url) as ledger, pytest.raises(ConfigurationError, match="headrace store migrate"):
         ledger.jobs.newest()
+
+
+def test_of_two_jobs_that_are_to_write_to_one_output_the_second_is_refused_until_the_first_is_over(
+    ledger: Ledger, other: Ledger
+) -> None:
+    first = new_job()
+    second = msgspec.structs.replace(first, spec=msgspec.structs.replace(first.spec, inputs=("/in/other",)))
+    job, _ = ledger.jobs.create(first)
+    with pytest.raises(OutputBusy, match=str(job.id)):
+        other.jobs.create(second)
+    assert other.jobs.create(first) == (job, False)
+    assert other.jobs.create(msgspec.structs.replace(second, options=JobOptions(dry_run=True)))[1]
+    ledger.control.cancel(job.id)
+    assert other.jobs.create(second)[1]
+
+
+def test_jobs_whose_rows_go_to_the_store_share_it(ledger: Ledger) -> None:
+    for path in ("/in/a", "/in/b"):
+        new = new_job()
+        spec = msgspec.structs.replace(new.spec, inputs=(path,), output=STORE)
+        assert ledger.jobs.create(msgspec.structs.replace(new, spec=spec))[1]

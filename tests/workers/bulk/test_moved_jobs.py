@@ -18,6 +18,7 @@ from tests.workers.bulk.sites import END_S, Site, check_doubled, is_finished, ma
 from headrace.contracts import HeadraceError
 from headrace.producers import Client
 from headrace.producers.jobs.errors import JobCancelled
+from headrace.results_store.jobs.job_store import OutputBusy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -193,44 +194,18 @@ def test_a_part_that_somebody_removed_is_noticed_before_the_job_succeeds(site, c
     assert not is_finished(job)
 
 
-def test_two_other_jobs_with_one_output_are_never_mixed(site, client):
-    """The one that comes second is refused; what is marked as finished is of one job only."""
+def test_a_job_is_refused_an_output_that_another_one_writes_to(site, client):
     target = site.new()
     site.hold()
-    jobs = [client.score("gated", site.rows(300, first), target, keep=["id"]) for first in (1_000, 5_000)]
-    eventually(lambda: all(job.status() != "planning" for job in jobs), 30, "both plans")
+    first = client.score("gated", site.rows(300), target, keep=["id"])
+    with pytest.raises(OutputBusy, match=first.id):
+        client.score("gated", site.rows(300, 5_000), target, keep=["id"])
     site.let_go()
-    ends = []
-    for job in jobs:
-        try:
-            job.wait(END_S)
-        except HeadraceError as exc:
-            assert "output" in str(exc)  # noqa: PT017
-            ends.append("refused")
-        else:
-            check_doubled(job, range(1_000, 1_300) if job is jobs[0] else range(5_000, 5_300))
-            ends.append("succeeded")
-    assert ends.count("succeeded") <= 1
-    assert is_finished(jobs[0]) == ("succeeded" in ends)
-
-
-def test_of_two_jobs_of_several_parts_with_one_output_one_succeeds(site, client):
-    target = site.new()
-    site.hold()
-    jobs = [client.score("gated", three_large(site), target, keep=["id"]) for _ in range(2)]
-    eventually(lambda: all(job.status() != "planning" for job in jobs), 30, "both plans")
-    site.let_go()
-    ends: Counter[str] = Counter()
-    for job in jobs:
-        try:
-            job.wait(END_S)
-        except HeadraceError as exc:
-            assert "output" in str(exc)  # noqa: PT017
-            ends["refused"] += 1
-        else:
-            ends["succeeded"] += 1
-            assert output_of(job).num_rows == 15
-    assert ends == {"succeeded": 1, "refused": 1}
+    first.wait(END_S)
+    check_doubled(first, range(1_000, 1_300))
+    second = client.score("gated", site.rows(300, 6_000), target, keep=["id"])
+    with pytest.raises(HeadraceError, match="output"):
+        second.wait(END_S)
 
 
 @pytest.mark.parametrize(

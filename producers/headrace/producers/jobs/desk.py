@@ -39,9 +39,13 @@ _log: Final = logging.getLogger(__name__)
 _PLANNING: Final = -1
 
 #: Shards of a job that is being cancelled stop within a batch, those of a dead worker within a lease; the latter is
-#: not waited for.
-_CANCELLING_S: Final = 10.0
+#: not waited for. The files at the end of a job are written within seconds.
+_PASSING_S: Final = 10.0
 _LOOK_S: Final = 0.1
+_PASSING: Final = frozenset({JobState.CANCELLING, JobState.FINALIZING})
+
+#: Steps that change what becomes of a job.
+_CHANGES: Final = frozenset({Step.RESUME, Step.RESTART, Step.ADD_NEW})
 
 
 class JobDesk:
@@ -90,6 +94,8 @@ class JobDesk:
         return self._go_on(ledger, job, step, order, new), step
 
     def _go_on(self, ledger: Ledger, job: JobRow, step: Step, order: Order, new: NewJob) -> JobRow:
+        if step in _CHANGES:
+            _await_passing(ledger, job.id)
         if step is Step.RESTART:
             ledger.control.forget(job.id)
             return ledger.jobs.create(msgspec.structs.replace(new, replaces=(job.id, *job.replaces)))[0]
@@ -98,7 +104,6 @@ class JobDesk:
         if changed != job.options:
             ledger.control.change(job.id, changed)
         if step is Step.RESUME:
-            _await_cancelled(ledger, job.id)
             ledger.control.resume(job.id)
         elif step is Step.ADD_NEW:
             ledger.control.reopen_plan(job.id)
@@ -212,10 +217,10 @@ class JobDesk:
             yield self._opened
 
 
-def _await_cancelled(ledger: Ledger, job_id: uuid.UUID) -> None:
-    """Wait for a while for the shards of a job that is being cancelled to stop: it can't go on before."""
-    until = time.monotonic() + _CANCELLING_S
-    while ledger.jobs.get(job_id).state is JobState.CANCELLING and time.monotonic() < until:
+def _await_passing(ledger: Ledger, job_id: uuid.UUID) -> None:
+    """Wait for a while for a job that is being cancelled or finalized: nothing else can become of it before."""
+    until = time.monotonic() + _PASSING_S
+    while ledger.jobs.get(job_id).state in _PASSING and time.monotonic() < until:
         time.sleep(_LOOK_S)
 
 

@@ -11,7 +11,8 @@ import msgspec
 
 from headrace.contracts.errors import HeadraceError, InvalidRequest, quoted
 from headrace.contracts.ids import new_uuid
-from headrace.contracts.jobs import JobOptions, parse_max_errors
+from headrace.contracts.jobs import STORE, JobOptions, parse_max_errors
+from headrace.results_store.database.bounded import BoundedConnection
 from headrace.results_store.jobs.connection import LedgerConnection
 from headrace.results_store.jobs.records import InputFile, JobRow, NewJob
 from headrace.results_store.jobs.rows import FILE_FIELDS, JOB_COLUMNS, job_of, storable
@@ -41,6 +42,17 @@ _CREATE: Final = f"""
     ON CONFLICT (key) DO NOTHING
     RETURNING {JOB_COLUMNS}
 """  # noqa: S608
+
+#: Jobs that write to one place are created one after the other.
+_LOCK_OUTPUT: Final = "SELECT pg_advisory_xact_lock(hashtextextended('headrace output ' || %(output)s, 0))"
+
+#: Another job that is not over and writes to the same place.
+_BUSY: Final = """
+    SELECT o.id, o.state FROM headrace_jobs o
+    WHERE o.state IN ('planning', 'running', 'paused', 'finalizing', 'cancelling') AND NOT o.dry_run
+      AND o.spec ->> 'output' = %(output)s AND o.key <> %(key)s
+    LIMIT 1
+"""
 
 _BY_KEY: Final = f"SELECT {JOB_COLUMNS} FROM headrace_jobs j WHERE j.key = %(key)s"  # noqa: S608
 _BY_ID: Final = f"SELECT {JOB_COLUMNS} FROM headrace_jobs j WHERE j.id = %(id)s"  # noqa: S608
@@ -79,6 +91,10 @@ class AmbiguousJob(HeadraceError):
     """Several jobs have an id like that; give more of it."""
 
 
+class OutputBusy(HeadraceError):
+    """Another job writes to the output."""
+
+
 class JobStore:
     """Creates and finds jobs. For one thread."""
 
@@ -89,16 +105,20 @@ class JobStore:
     def create(self, new: NewJob) -> tuple[JobRow, bool]:
         """Create a job unless there is one with the same key; return it, and whether it is new.
 
-        Raises InvalidRequest when options make no sense.
+        Raises InvalidRequest when options make no sense, and OutputBusy when another job writes to its output.
         """
         values = _values(new)
         for _ in range(_TRIES):
-            created = self._connection.rows(_CREATE, values)
-            if created:
-                return job_of(created[0]), True
-            found = self._connection.rows(_BY_KEY, values)
-            if found:
-                return job_of(found[0]), False
+            with self._connection.transaction() as connection:
+                found = connection.execute(_BY_KEY, values).fetchone()
+                if found is not None:
+                    return job_of(found), False
+                if new.spec.output != STORE and not new.options.dry_run:
+                    connection.execute(_LOCK_OUTPUT, values)
+                    _refuse_busy(connection, new, values)
+                created = connection.execute(_CREATE, values).fetchone()
+                if created is not None:
+                    return job_of(created), True
         raise HeadraceError("the same job is restarted again and again by others; try again when they are done")
 
     def get(self, job_id: uuid.UUID) -> JobRow:
@@ -141,6 +161,15 @@ class JobStore:
         return [InputFile(**dict(zip(FILE_FIELDS, row, strict=True))) for row in rows]
 
 
+def _refuse_busy(connection: BoundedConnection, new: NewJob, values: Mapping[str, Any]) -> None:
+    busy = connection.execute(_BUSY, values).fetchone()
+    if busy is not None:
+        raise OutputBusy(
+            f"job {busy[0]}, which is {busy[1]}, writes to the output {new.spec.output} already; give another output, "
+            "or wait for that job, or cancel it"
+        )
+
+
 def checked_options(options: JobOptions) -> Mapping[str, Any]:
     """Return options as values of a statement. Raises InvalidRequest when one makes no sense."""
     if not 0 <= options.priority <= 9:
@@ -162,6 +191,7 @@ def _values(new: NewJob) -> dict[str, Any]:
         "key": None if new.options.dry_run else new.spec.key(),
         "name": storable(new.name),
         "spec": msgspec.json.encode(new.spec).decode(),
+        "output": new.spec.output,
         "model": new.spec.model,
         "version": new.version,
         "package_sha256": new.package_sha256,
