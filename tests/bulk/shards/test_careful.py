@@ -51,6 +51,7 @@ class Numbers:
     notes = ()
     rows_at_once = 0
     file_uri = ""
+    reads_paths = False
 
     def prepare(self, table: pa.RecordBatch) -> Prepared:
         return Prepared(table.column("x").to_numpy())

@@ -38,6 +38,7 @@ class Preparation:
     notes: tuple[str, ...] = ()
     rows_at_once = 0
     file_uri = ""
+    reads_paths = False
 
     def __init__(self, *, sorts: bool = False) -> None:
         self._sorts = sorts
@@ -128,3 +129,11 @@ def test_large_rows_make_small_groups() -> None:
     assert group_rows_for(64, 600_000, sorts=False) == 64
     assert group_rows_for(64, 256, sorts=False) == 8192
     assert group_rows_for(64, 0, sorts=True) == 4096
+
+
+def test_no_group_has_rows_of_two_folders_where_paths_start_there() -> None:
+    folders = ["a", "a", "b", "a"]
+    raws = list(gather(row_batches([[1, 2], [3], [4, None], [5]]), lambda _: 4, folders.__getitem__))
+    assert [raw.rows.tolist() for raw in raws] == [[0, 1, 0], [0], [0]]
+    assert [(raw.start, raw.stop) for raw in raws] == [(0, 3), (3, 5), (5, 6)]
+    assert [raw.file_no for raw in raws] == [1, 2, 3]

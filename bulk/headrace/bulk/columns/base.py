@@ -64,6 +64,9 @@ class Preparation(Protocol):
     #: Most rows of a table that should be prepared at once, since decoded ones are larger; 0 is no bound.
     rows_at_once: int
 
+    #: Whether a column may name files; then each table must be of files of one folder.
+    reads_paths: bool
+
     #: URI of the file that the tables are of, from which relative paths in a column start; set before `prepare`.
     file_uri: str
 

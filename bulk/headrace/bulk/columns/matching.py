@@ -92,7 +92,7 @@ class Matcher:
     def _is_tokenized(self, name: str) -> bool:
         """Return whether a column holds an input of the tokenizer as it is."""
         columns = self._mapped.get(name) or ((name,) if name in self._schema.names else ())
-        return bool(columns) and is_list(plain_type(self._type(columns[0])))
+        return bool(columns) and is_list(plain_type(self.type_of(columns[0])))
 
     def _optional(self, target: str) -> bool:
         return target in self._specs and self._specs[target].optional
@@ -131,23 +131,24 @@ class Matcher:
             return "stacked"
         if target not in self._specs:
             return "text"
-        depth, leaf = nesting(self._type(columns[0]))
+        depth, leaf = nesting(self.type_of(columns[0]))
         return "image" if self._specs[target].decode and not (depth or is_number(leaf)) else "tensor"
 
     def _problem(self, target: str, columns: Sequence[str]) -> str:
         """Return why columns can't be a target; "" if they can."""
         spec = self._specs.get(target)
-        name, kind = columns[0], self._type(columns[0])
+        name, kind = columns[0], self.type_of(columns[0])
         if spec is None:
             several = f"the text {target!r} is one column, not {len(columns)}"
             return several if len(columns) > 1 else text_problem(name, kind)
         if spec.any_shape or spec.sequence:
             return f"input {target!r} takes tensors that no column can hold: {spec.describe()}"
         if len(columns) > 1:
-            return stacked_problem([(column, self._type(column)) for column in columns], spec)
+            return stacked_problem([(column, self.type_of(column)) for column in columns], spec)
         return image_problem(name, kind, spec) if spec.decode else tensor_problem(name, kind, spec)
 
-    def _type(self, column: str) -> pa.DataType:
+    def type_of(self, column: str) -> pa.DataType:
+        """Return the type of a column, or of a field of a struct."""
         return self._schema.field(self._schema.names.index(column)).type
 
     def _guess(self, target: str, found: Mapping[str, Match], *, alone: bool) -> Match:
@@ -156,7 +157,7 @@ class Matcher:
         free = [name for name in dict.fromkeys(self._schema.names) if name not in taken | self._kept]
         suitable = [name for name in free if not self._problem(target, (name,))]
         # Text may hold numbers and lists too, but is not taken for them where a column of such is.
-        suitable = [name for name in suitable if not is_text(plain_type(self._type(name)))] or suitable
+        suitable = [name for name in suitable if not is_text(plain_type(self.type_of(name)))] or suitable
         # Requests in OpenAI's batch files are in a column of this name.
         suitable = [name for name in suitable if name == INPUT] or suitable
         spec = self._specs.get(target)
@@ -173,7 +174,7 @@ class Matcher:
     def _stacks(self, free: Sequence[str], spec: TensorSpec) -> bool:
         """Return whether all columns that are left are the elements of an input, and nothing else is possible."""
         scalars = all(
-            is_number(kind) or is_text(kind) for name in free for kind in [plain_type(self._type(name))]
+            is_number(kind) or is_text(kind) for name in free for kind in [plain_type(self.type_of(name))]
         )  # fmt: skip
         plain = not (spec.decode or spec.per_request) and spec.datatype != "BYTES"
         return len(free) > 1 and plain and scalars and -1 not in spec.shape and len(free) == math.prod(spec.shape)

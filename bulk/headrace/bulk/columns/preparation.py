@@ -13,6 +13,7 @@ from headrace.bulk.columns.base import PreparedRows, Refused
 from headrace.bulk.columns.feed_maker import FeedMaker, FilePlace, ReadBytes
 from headrace.bulk.columns.feeds import FedRows, Feed, check_symbols
 from headrace.bulk.columns.findings import Findings
+from headrace.bulk.columns.kinds import is_binary
 from headrace.bulk.columns.matching import Matcher, check_column
 from headrace.bulk.columns.nulls import NullPolicy, parse_on_null
 from headrace.contracts.jobs import ScoreSpec
@@ -32,11 +33,16 @@ def make_preparation(
     policy = parse_on_null(spec.on_null)
     for column in spec.keep:
         check_column(schema, column, "--keep")
-    matches = Matcher(package.manifest, schema, spec.mapping, spec.keep).matches()
+    matcher = Matcher(package.manifest, schema, spec.mapping, spec.keep)
+    matches = matcher.matches()
     place = FilePlace(read_bytes)
     maker = FeedMaker(package, spec, policy, place.read, threads)
     feeds = [maker.feed(match) for match in matches]
-    return ColumnPreparation(feeds, spec.keep, policy, [match.note for match in matches if match.note], place)
+    made = ColumnPreparation(feeds, spec.keep, policy, [match.note for match in matches if match.note], place)
+    made.reads_paths = any(
+        match.kind == "image" and not is_binary(matcher.type_of(match.columns[0])) for match in matches
+    )
+    return made
 
 
 class ColumnPreparation:
@@ -54,6 +60,7 @@ class ColumnPreparation:
         self.notes = tuple(notes)
         bounds = [bound for feed in feeds if (bound := getattr(feed, "rows_at_once", 0))]
         self.rows_at_once = min(bounds, default=0)
+        self.reads_paths = False
         self._place: Final = place
 
     @property

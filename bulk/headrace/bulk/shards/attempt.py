@@ -70,10 +70,10 @@ class Attempt:
         """Run the shard into a writer, and publish nothing; see `run`."""
         job, claim = self._job, self._claim
         preparation = job.preparation()
-        preparation.file_uri = claim.files[0].uri if claim.files else ""
         storage = job.input_of(claim.files)
         plan = Plan(
             part=claim.slice,
+            uris={file.file_no: file.uri for file in claim.files},
             read=lambda part: chosen(job.read(claim.files, part, preparation.columns, storage), claim.only),
             preparation=preparation,
             inference=self._inference,

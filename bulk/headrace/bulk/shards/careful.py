@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Final, TypeAlias
 
-from headrace.bulk.shards.groups import Group, Raw, bad_row, gather, prepare
+from headrace.bulk.shards.groups import Group, Raw, bad_row
 from headrace.bulk.shards.run import Control, Directive, Dropped, Plan, Tally, Writer, write_answers
 from headrace.contracts.errors import HeadraceError
 
@@ -62,7 +62,7 @@ class CarefulRun:
         """Run as `ShardRun.run` does. suspect: positions that ran when the last attempt ended; None: nobody knows."""
         plan, tally = self._plan, self.tally
         size = group_size(suspect, plan.batch_rows)
-        raws = gather(plan.read(plan.part), size)
+        raws = plan.raws(size)
         while True:
             if self._is_told_to_stop():
                 return tally
@@ -94,7 +94,7 @@ class CarefulRun:
             bad = [*raw.bad, bad_row(raw, table, 0, "infer", (error.type, error.message))]
             group, answers = Group(raw=raw, batches=[], which=[], bad=bad, skipped=0), []
         else:
-            group = prepare(raw, plan.preparation, plan.batch_rows)
+            group = plan.group(raw)
             answers = plan.inference.submit(group.batches).result()
         write_answers(group, answers, plan, self._writer, tally)
         self._control.progress(tally.rows)

@@ -62,13 +62,21 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
         return self.raw.stop - self.raw.start
 
 
-def gather(batches: Iterable[RowBatch], size: Callable[[int], int]) -> Iterator[Raw]:
+def gather(
+    batches: Iterable[RowBatch], size: Callable[[int], int], folder_of: Callable[[int], str] = lambda _: ""
+) -> Iterator[Raw]:
     """Yield the rows of a shard in groups. size: how many rows the group has that begins at a position.
 
-    A row that can't be read has a position too, so that batches behind it stay as they are.
+    A row that can't be read has a position too, so that batches behind it stay as they are. folder_of: of a file by its
+    number; no group has rows of two.
     """
     pending = _Pending()
+    folder = ""
     for batch in batches:
+        if folder_of(batch.file_no) != folder:
+            folder = folder_of(batch.file_no)
+            if pending.rows or pending.bad:
+                yield pending.take()
         for piece in _pieces(batch):
             rest: _Piece | None = piece
             while rest is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from enum import Enum
 from typing import Final, Protocol, TypeAlias
@@ -72,10 +73,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How a shard is run. most_bytes: of its part, after which the rest becomes a shard of its own.
 
     read: yields the rows of a slice. input_axes: of the model. group_rows, batch_rows: see `groups`. sorts: whether
-    rows of similar length are put together, so that results depend on where groups begin.
+    rows of similar length are put together, so that results depend on where groups begin. uris: of files, by number.
     """
 
     part: Slice
+    uris: Mapping[int, str] = {}
     read: Callable[[Slice], Iterable[RowBatch]]
     preparation: Preparation
     inference: Inference
@@ -85,6 +87,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     most_bytes: int
     sorts: bool = False
     rows_per_s: Callable[[], float] = lambda: 0.0
+
+    def raws(self, size: Callable[[int], int]) -> Iterator[Raw]:
+        """Yield the rows of the slice in groups; see `gather`."""
+        by_folder = self.preparation.reads_paths
+        return gather(self.read(self.part), size, self._folder_of if by_folder else lambda _: "")
+
+    def group(self, raw: Raw) -> Group:
+        """Prepare the rows of a group."""
+        self.preparation.file_uri = self.uris.get(raw.file_no, "")
+        return prepare(raw, self.preparation, self.batch_rows)
+
+    def _folder_of(self, file_no: int) -> str:
+        return posixpath.dirname(self.uris.get(file_no, ""))
 
 
 class Tally(msgspec.Struct, kw_only=True):
@@ -220,9 +235,9 @@ class ShardRun:
 def prepared_groups(plan: Plan, tally: Tally, size: Callable[[int], int]) -> Iterator[Group]:
     """Yield the groups of a slice as they are read, and count the seconds that this takes. size: as of `gather`."""
     start = time.perf_counter()
-    for raw in gather(plan.read(plan.part), size):
+    for raw in plan.raws(size):
         read = time.perf_counter()
-        group = prepare(raw, plan.preparation, plan.batch_rows)
+        group = plan.group(raw)
         prepared = time.perf_counter()
         tally.read_s += read - start
         tally.prepare_s += prepared - read
