@@ -1,0 +1,1 @@
+"""Models on servers elsewhere: what a batch is sent to, and what comes back."""

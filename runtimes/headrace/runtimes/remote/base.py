@@ -1,0 +1,148 @@
+"""The contract of a connection to a model server: one endpoint of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from headrace.contracts.errors import HeadraceError, InferenceFailed, PackageError, quoted
+from headrace.contracts.package.signature import TensorSpec
+from headrace.contracts.tensors.codec import Tensors
+from headrace.runtimes.base import TransientFailure
+
+#: Schemes of endpoints, and whether they are encrypted.
+SCHEMES: Final = {"grpc": False, "grpcs": True, "http": False, "https": True}
+
+#: So much of a server's text goes into an error.
+MOST_TEXT: Final = 500
+
+
+class ServerAway(TransientFailure):
+    """The server can't be reached, is loading the model, or did not answer in time. retry_after_s: as it asks for."""
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        """message: with the server's own words."""
+        super().__init__(message[:MOST_TEXT])
+        self.retry_after_s = retry_after_s
+
+
+class ServerBusy(ServerAway):
+    """The server has more work than it takes; nothing is wrong with the batch."""
+
+
+class BatchTooLarge(Exception):
+    """The batch has more rows or bytes than the server takes. most_rows: that it takes, 0 if it doesn't say."""
+
+    def __init__(self, message: str, most_rows: int = 0) -> None:
+        """message: with the server's own words."""
+        super().__init__(message[:MOST_TEXT])
+        self.most_rows = most_rows
+
+
+class Refused(Exception):
+    """The server refuses the values of the batch, of one of its requests or of all."""
+
+
+class Misconfigured(HeadraceError):
+    """A call that can't succeed before a person acts: no such model, wrong credentials, no TLS on that port."""
+
+
+class BadAnswer(InferenceFailed):
+    """The server's answer can't be read, or is not what was asked for."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The outputs of a batch. version: of the model that answered, "" if the server doesn't say."""
+
+    outputs: Tensors
+    version: str = ""
+
+
+class RemoteSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as its server describes it. Shapes are without rows. max_rows: most rows of a batch; 0 is unknown."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    version: str = ""
+    platform: str = ""
+    max_rows: int = 0
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """Credentials and certificates of an endpoint. authorization: value of the header, such as `Bearer …`."""
+
+    authorization: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+class Address(msgspec.Struct, frozen=True):
+    """The place of an endpoint. path: in front of the protocol's own paths, without a slash at the end."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is encrypted."""
+        return SCHEMES[self.scheme]
+
+    @property
+    def authority(self) -> str:
+        """Return host and port as they stand in a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        """Return the URI."""
+        return f"{self.scheme}://{self.authority}{self.path}"
+
+
+def parse_address(uri: str) -> Address:
+    """Return the address of an endpoint such as `grpc://host:8500`. Raises PackageError."""
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as exc:
+        raise PackageError(f"the endpoint {quoted(uri)} is no address: {exc}") from None
+    if parts.scheme not in SCHEMES or not parts.hostname:
+        raise PackageError(
+            f"the endpoint {quoted(uri)} is no address; write it as grpc://HOST:PORT or http://HOST:PORT"
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise PackageError(
+            f"the endpoint of host {parts.hostname} has more than an address; credentials belong in "
+            "HEADRACE_SERVER_CREDENTIALS_<NAME>"
+        )
+    if port is None:
+        port = 443 if parts.scheme in ("https", "grpcs") else 80
+    return Address(parts.scheme, parts.hostname, port, parts.path.rstrip("/"))
+
+
+class Connection(Protocol):
+    """One endpoint of one model. Thread-safe; opens its channel at the first call, so after any fork."""
+
+    def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
+        """Run a batch. outputs: those that are wanted.
+
+        Raises ServerAway, ServerBusy, BatchTooLarge, Refused, Misconfigured, BadAnswer.
+        """
+        ...
+
+    def signature(self, timeout_s: float) -> RemoteSignature:
+        """Ask for the model's tensors. Raises PackageError for a tensor without rows, and what `infer` raises."""
+        ...
+
+    def check_ready(self, timeout_s: float) -> None:
+        """Raise what `infer` raises if the model doesn't answer."""
+        ...
+
+    def close(self) -> None:
+        """Close the channel."""
+        ...
