@@ -9,6 +9,7 @@ COPY queueing queueing
 COPY results_store results_store
 COPY runtimes runtimes
 COPY lifecycle lifecycle
+COPY bulk bulk
 COPY producers producers
 COPY workers workers
 COPY reporting reporting
