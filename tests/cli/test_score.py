@@ -14,6 +14,7 @@ import pytest
 from tests.eventually import eventually
 from tests.producers.jobs.player import MODEL, ROWS, Player, announce
 
+from headrace.bulk.sinks.output.names import SUCCESS
 from headrace.contracts.jobs import DryRun, JobProblem
 from headrace.queueing import ClaimingConsumer, connect
 from headrace.results_store.jobs.ledger import Ledger
@@ -70,6 +71,9 @@ def complete(player: Player, *bad: int) -> None:
     player.plan(2)
     assert player.run(*bad)
     assert player.run()
+    output = Path(player.ledger.jobs.newest(1)[0].spec.output)
+    output.mkdir()
+    (output / SUCCESS).touch()  # the client looks whether the output is still there
     player.finish()
 
 
