@@ -159,6 +159,27 @@ def test_a_paused_job_publishes_what_is_done_and_goes_on_where_it_was(site, clie
     assert Counter(value for run in site.runs() for value in run).most_common(1)[0][1] == 1
 
 
+def test_a_bound_of_rows_a_second_holds_from_the_first_row_on_until_it_is_lifted(site, client):
+    with site.worker():
+        job = submitted(site, client, 40, max_rows_per_s=0.001)
+        eventually(lambda: any(seen > 2 for (seen,) in shards(site, job, "wall_s")), 30, "a shard that waits")
+        assert site.runs() == []
+        job.pause()
+        eventually(lambda: all(state != 1 for (state,) in shards(site, job, "state")), 30, "the pause")
+        assert site.runs() == []
+        job = client.score("gated", job.spec.inputs[0], job.output, keep=["id"], max_rows_per_s=0.0)
+        job.wait(END_S)
+    check_doubled(job, range(1000, 1040))
+
+
+def test_no_run_of_a_bounded_job_has_more_rows_than_half_a_second_of_the_bound(site, client):
+    with site.worker():
+        job = submitted(site, client, 8, max_rows_per_s=7.0)
+        job.wait(END_S)
+    check_doubled(job, range(1000, 1008))
+    assert [len(run) for run in site.runs()] == [3, 3, 2]
+
+
 def test_a_cancelled_job_ends_keeps_its_parts_and_can_go_on(site, client):
     site.hold(1_064)
     with site.worker():
