@@ -346,16 +346,31 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
     assert output_of(job)["more"].combine_chunks().equals(table["more"].combine_chunks())
 
 
-def test_two_workers_of_one_name_score_each_row_once(site, client):
-    """Celery warns of that, and people do it all the same."""
+def test_two_workers_of_one_name_leave_each_other_their_shards(site, client):
+    """Celery warns of that, and people do it all the same: containers may share a host name."""
     site.hold(1_064)
     job = submitted(site, client, 128)
     with site.worker("same@%h"):
         until_run(site, 40)
+        begun = site.log().count("bulk.begun")
         with site.worker("same@%h"):
-            eventually(lambda: max(deaths for _, deaths in shards(site, job)) >= 1, 30, "the second to take the shard")
+            eventually(lambda: site.log().count("bulk.begun") > begun, 30, "the second to look for its predecessor")
             site.let_go()
             job.wait(END_S)
+    check_doubled(job, range(1000, 1128))
+    assert all(deaths == 0 for (deaths,) in shards(site, job, "deaths"))
+
+
+def test_a_worker_takes_over_from_a_dead_one_of_its_name_before_the_lease_has_passed(site, client):
+    site.hold(1_008)
+    job = submitted(site, client, 128)
+    with site.worker("same@%h", HEADRACE_LEASE_S="600") as worker:
+        until_run(site, 8)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    site.let_go()
+    with site.worker("same@%h"):
+        job.wait(END_S)
     check_doubled(job, range(1000, 1128))
 
 

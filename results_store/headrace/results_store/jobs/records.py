@@ -190,14 +190,16 @@ class ShardResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claimant(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker that looks for work. worker: its name, a process's own. models: those it serves.
+    """A worker that looks for work. worker: its name. models: those it serves.
 
+    process: the identity of its process, since two workers may have one name; "" is unknown.
     packages: SHA-256 of the packages that it serves; only jobs that are pinned to one of them are its. None: any.
     """
 
     worker: str
     models: tuple[str, ...]
     packages: tuple[str, ...] | None = None
+    process: str = ""
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):

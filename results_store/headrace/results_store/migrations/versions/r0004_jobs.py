@@ -102,6 +102,7 @@ CREATE TABLE headrace_job_shards (
     deaths smallint NOT NULL DEFAULT 0,
     retry smallint NOT NULL DEFAULT 0,
     worker text NOT NULL DEFAULT '',
+    process text NOT NULL DEFAULT '',
     part text NOT NULL DEFAULT '',
     part_etag text NOT NULL DEFAULT '',
     CONSTRAINT headrace_job_shards_pkey PRIMARY KEY (job_id, shard_no)
