@@ -90,7 +90,8 @@ class JobRow(msgspec.Struct, kw_only=True):
 
     retry: how often bad rows were tried again. manifest_etag: of the manifest that was written last; "" if none was.
     replaces: earlier runs of the job, the last one first: the output folder may hold the output of one of them, which
-    is removed before this one begins.
+    is removed before this one begins. notes: what was chosen when it was planned because nobody said it, such as the
+    column of an input.
     """
 
     id: uuid.UUID
@@ -107,6 +108,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     retry: int = 0
     manifest_etag: str = ""
     replaces: tuple[uuid.UUID, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Claim(msgspec.Struct, kw_only=True):
@@ -236,7 +238,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of a plan. files: new ones, or such as have been counted by now; numbered from `PlanLease.next_file`.
 
     slices: become shards, in order. done: nothing follows. bytes_total: of all that the job is to read, as soon as it
-    is known; before that, nobody can tell how far the job is.
+    is known; before that, nobody can tell how far the job is. notes: see `JobRow`; None leaves them as they are.
     """
 
     files: list[InputFile] = []
@@ -244,6 +246,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     cursor: bytes = b""
     done: bool = False
     bytes_total: int | None = None
+    notes: tuple[str, ...] | None = None
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,6 +59,7 @@ jobs = sa.Table(
     sa.Column("spec", pg.JSONB, nullable=False),
     sa.Column("sample", pg.JSONB),
     sa.Column("replaces", pg.ARRAY(sa.Uuid), nullable=False, server_default="{}"),
+    sa.Column("notes", pg.ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.Column("plan_cursor", sa.LargeBinary, nullable=False, server_default=""),
     sa.PrimaryKeyConstraint("id", name="headrace_jobs_pkey"),
     sa.UniqueConstraint("key", name="headrace_jobs_key"),

@@ -41,6 +41,7 @@ CREATE TABLE headrace_jobs (
     spec jsonb NOT NULL,
     sample jsonb,
     replaces uuid[] NOT NULL DEFAULT '{}',
+    notes text[] NOT NULL DEFAULT '{}',
     plan_cursor bytea NOT NULL DEFAULT '',
     CONSTRAINT headrace_jobs_pkey PRIMARY KEY (id),
     CONSTRAINT headrace_jobs_key UNIQUE (key),
