@@ -86,6 +86,7 @@ def input_table() -> pa.Table:
             "day": pa.array([noon.date()] * ROWS),
             "price": pa.array([decimal.Decimal(row) / 4 for row in rows], pa.decimal128(9, 2)),
             "seen": pa.array([row % 3 == 0 for row in rows]),
+            "half": pa.array(np.arange(ROWS, dtype=np.float16)),
             "tags": pa.array([["a"] * (row % 3) for row in rows]),
         }
     )
