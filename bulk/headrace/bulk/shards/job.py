@@ -41,7 +41,10 @@ OPENAI: Final = "openai"
 
 
 class OpenJob:
-    """The parts that all shards of a job share. For one thread at a time."""
+    """The parts that all shards of a job share. For one thread at a time.
+
+    notes: what was chosen of the input's columns because nobody said it.
+    """
 
     def __init__(self, job: JobRow, package: ModelPackage, storages: Storages, first: InputFile) -> None:
         """first: the job's first input file, whose columns decide on the types of all.
@@ -63,7 +66,7 @@ class OpenJob:
         # Said at once, before anything is read: the other columns of the output don't depend on the shard.
         self.columns: Final = OutputColumns(manifest, job.spec, self.schema)
         self.to_store: Final = job.spec.output == STORE
-        self.preparation()
+        self.notes: Final = self.preparation().notes
 
     def _schema(self, first: InputFile) -> pa.Schema:
         """Return the columns of the first file; numbers of JSON are real ones where the model takes such."""
