@@ -40,6 +40,11 @@ JSON_FORMATS: Final = ("jsonl", "openai")
 OPENAI: Final = "openai"
 
 
+def sorts_rows(package: ModelPackage) -> bool:
+    """Return whether rows of similar length are put together: rows of the model's inputs differ in size."""
+    return any(spec.varies or spec.datatype == "BYTES" for spec in package.manifest.inputs)
+
+
 class OpenJob:
     """The parts that all shards of a job share. For one thread at a time.
 
@@ -89,7 +94,7 @@ class OpenJob:
     @property
     def sorts(self) -> bool:
         """Whether rows of similar length are put together: rows of the model's inputs differ in size."""
-        return any(spec.varies or spec.datatype == "BYTES" for spec in self.package.manifest.inputs)
+        return sorts_rows(self.package)
 
     def group_rows(self, preparation: Preparation) -> int:
         """Return how many rows are read, prepared and written together."""

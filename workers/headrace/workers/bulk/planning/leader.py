@@ -15,7 +15,8 @@ import msgspec
 from headrace.bulk.planning.cutting import CutPolicy, Pace
 from headrace.bulk.planning.planner import Planner, read_cursor
 from headrace.bulk.planning.survey import Survey, survey
-from headrace.bulk.shards.job import OpenJob
+from headrace.bulk.shards.groups import group_rows_for
+from headrace.bulk.shards.job import OpenJob, sorts_rows
 from headrace.bulk.sinks.base import FinalizingLost
 from headrace.bulk.sinks.finishing.finalizer import Finalizer
 from headrace.bulk.sinks.finishing.outcome import check_rows, outcome_of
@@ -183,7 +184,13 @@ class Leader:
                 make_room(ledger, job, storages.of(job.spec.output))
             notes = check_job(job, package, storages, found)
         rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
-        return found, CutPolicy(batch_rows=rows, pace=pace_of(package), bytes_total=found.bytes_total or 0), notes
+        policy = CutPolicy(
+            batch_rows=rows,
+            window_rows=group_rows_for(rows, 0, sorts=True) if sorts_rows(package) else 0,
+            pace=pace_of(package),
+            bytes_total=found.bytes_total or 0,
+        )
+        return found, policy, notes
 
     def _finish_one(self, ledger: Ledger) -> bool:
         """Write the end of a job, if there is one; return whether there was."""
