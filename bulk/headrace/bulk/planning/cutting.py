@@ -29,9 +29,9 @@ LAST_S: Final = 0.75
 REREAD_SHARE: Final = 5.0
 READ_BYTES_PER_S: Final = 200e6
 
-#: Where rows of similar length are put together, they are sorted within windows. The last window of a shard may be a cut
-#: one, which pads more, so shards are whole windows, or at least this share of one: half of one for a worker alone, a
-#: quarter where several are to have something to do.
+#: Where rows of similar length are put together, they are sorted within windows. A cut window pads more, so shards are
+#: whole windows, or at least this share of one: half of one for a worker alone, a quarter where several are to have
+#: something to do.
 LEAST_WINDOW_ALONE: Final = 0.5
 LEAST_WINDOW: Final = 0.25
 
