@@ -9,14 +9,7 @@ from typing import Final
 import msgspec
 
 from headrace.runtimes.remote.base import Address, BatchTooLarge, Misconfigured, Refused, ServerAway, ServerBusy
-from headrace.runtimes.remote.transport.server_text import Meaning, read_text
-
-
-class NotFound(Misconfigured):
-    """The server says that it can't find something: the model, or what the values of a batch name.
-
-    Servers use one status for both; `check_ready` tells which.
-    """
+from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
 
 class Unimplemented(Misconfigured):
