@@ -52,7 +52,7 @@ class OipGrpc:
             return read_answer(self._call_version("ModelInfer", request, ends_at), request_id)
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
-            raise Refused(exc.message) from None
+            raise Refused(exc.line) from None
 
     def signature(self, timeout_s: float) -> RemoteSignature:
         """Ask for the model's tensors, and for the most rows of a batch, which Triton knows."""

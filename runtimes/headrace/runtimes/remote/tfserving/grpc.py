@@ -48,7 +48,7 @@ class TfServingGrpc:
             return read_answer(self._call(_PREDICT, request, ends_at))
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
-            raise Refused(exc.message) from None
+            raise Refused(exc.line) from None
 
     def signature(self, timeout_s: float) -> RemoteSignature:
         """Ask for the model's tensors."""
