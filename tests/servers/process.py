@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -32,13 +31,13 @@ def free_port() -> int:
 
 @dataclass
 class ModelServer:
-    """A server's command, where it listens, and the URL that answers 200 once all of its models are loaded."""
+    """A server's command, where it listens, and whether all of its models are loaded."""
 
     name: str
     folder: Path
     command: list[str]
     addresses: dict[str, str]
-    ready_urls: tuple[str, ...]
+    is_ready: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -64,12 +63,12 @@ class ModelServer:
 
     def wait_until_ready(self) -> None:
         """Wait until every model is loaded."""
-        eventually(self._is_ready, START_S, f"{self.name} to load its models")
+        eventually(self._has_loaded, START_S, f"{self.name} to load its models")
 
-    def _is_ready(self) -> bool:
+    def _has_loaded(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"{self.name} ended with {self.process.returncode}:\n{self.log[-4000:]}"
-        return all(_answers(url) for url in self.ready_urls)
+        return self.is_ready()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the server and to the processes that it started, as to freeze and thaw it."""
@@ -98,9 +97,15 @@ class ModelServer:
         self.process = None
 
 
-def _answers(url: str) -> bool:
+def get(url: str) -> bytes | None:
+    """Return the body of a successful answer, None if there is none."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
-            return int(response.status) == 200
-    except (urllib.error.URLError, OSError):
-        return False
+            return bytes(response.read())
+    except OSError:
+        return None
+
+
+def all_answer(*urls: str) -> Callable[[], bool]:
+    """Return a check whether a server has answered 200 at each of its URLs."""
+    return lambda: all(get(url) is not None for url in urls)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.servers.environments import ensure
-from tests.servers.process import ModelServer, free_port
+from tests.servers.process import ModelServer, all_answer, free_port
 
 #: Model → datatype, shape without rows, most rows of a batch.
 MODELS: Final = {
@@ -64,6 +64,6 @@ def triton(folder: Path, models: tuple[str, ...] = tuple(MODELS)) -> ModelServer
         folder,
         command,
         {"http": f"http://127.0.0.1:{http}", "grpc": f"grpc://127.0.0.1:{grpc}"},
-        (f"http://127.0.0.1:{http}/v2/health/ready",),
+        all_answer(f"http://127.0.0.1:{http}/v2/health/ready"),
         {"LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs"), "PATH": f"{environment / 'bin'}:/usr/bin:/bin"},
     )
