@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
 from tests.servers.tfserving.tensors import Tensors
 
 Run = Callable[[Tensors], Tensors]
@@ -104,7 +103,7 @@ class Batcher:
             size = next((size for size in self._rules.allowed_batch_sizes if size >= rows), rows)
             padded = {name: np.concatenate([a, np.repeat(a[:1], size - rows, 0)]) for name, a in joined.items()}
             outputs = batch.run(padded)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - every caller of the batch gets it
             for _, _, future in batch.tasks:
                 future.set_exception(exc)
             return

@@ -13,7 +13,6 @@ import tensorflow as tf
 from google.protobuf.internal.containers import MessageMap
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis.model_pb2 import ModelSpec
-
 from tests.servers.tfserving.batching import Batcher, describe
 from tests.servers.tfserving.tensors import Tensors
 
@@ -81,8 +80,8 @@ def _check_names(signature: SignatureDef, inputs: Tensors, output_filter: tuple[
             f"Missing but required: {{{_listed(wanted - given)}}}.",
         )
     for name in sorted(given - wanted):
-        text = f"input tensor alias not found in signature: {name}. Inputs expected to be in the set {{{_listed(wanted)}}}."
-        raise tf.errors.InvalidArgumentError(None, None, text)
+        text = f"input tensor alias not found in signature: {name}. Inputs expected to be in the set "
+        raise tf.errors.InvalidArgumentError(None, None, f"{text}{{{_listed(wanted)}}}.")
     for name in output_filter:
         if name not in signature.outputs:
             text = f"output tensor alias not found in signature: {name} Outputs expected to be in the set "

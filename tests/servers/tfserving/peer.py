@@ -27,7 +27,6 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
-
 from tests.servers.tfserving.loaded import ModelConfig, Registry
 from tests.servers.tfserving.rest import RestServer
 from tests.servers.tfserving.tensors import from_proto, to_proto

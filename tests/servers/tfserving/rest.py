@@ -10,7 +10,6 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from tensorflow_serving.apis.model_pb2 import ModelSpec
-
 from tests.servers.tfserving.loaded import Registry
 from tests.servers.tfserving.tensors import from_json, to_json
 
@@ -95,5 +94,5 @@ class RestHandler(BaseHTTPRequestHandler):
         states = [{"version": str(version), "state": "AVAILABLE", "status": well} for version in wanted]
         return {"model_version_status": states}
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Keep quiet."""
