@@ -1,6 +1,6 @@
 """The models of every server of these tests, as a handler of TorchServe.
 
-A request is an Open Inference request, `{"instances": [...]}`, or bare rows; its answer has the same form.
+A request is an Open Inference request, `{"instances": [...]}`, or one bare row; its answer has the same form.
 """
 
 from __future__ import annotations
@@ -16,28 +16,38 @@ TENSORS = {"affine": ("FP32", 4), "whole": ("INT64", 3), "slow": ("FP32", 4), "t
 
 
 def handle(requests: list[dict[str, Any]] | None, context: Any) -> list[Any]:
-    """Answer what the server has put together."""
+    """Answer what the server has put together; a request that does not fit fails alone."""
     if requests is None:
         return []
-    name = context.manifest["model"]["modelName"]
-    if name == "slow":
+    if context.manifest["model"]["modelName"] == "slow":
         time.sleep(1)
-    return [answer(name, request.get("data") or request.get("body"), context) for request in requests]
+    answers = []
+    for index, request in enumerate(requests):
+        try:
+            answers.append(answer(request.get("data") or request.get("body"), context.manifest["model"]))
+        except ValueError as exc:
+            context.set_response_status(code=400, phrase="Bad Request", idx=index)
+            answers.append(str(exc))
+    return answers
 
 
-def answer(name: str, body: Any, context: Any) -> Any:
+def answer(body: Any, model: dict[str, str]) -> Any:
+    name = model["modelName"]
     if isinstance(body, (bytes, bytearray)):
         body = json.loads(body)
     if isinstance(body, dict) and "inputs" in body:
         (tensor,) = body["inputs"]
-        rows = tensor["shape"][0]
         output = {"name": "y", "datatype": TENSORS[name][0], "shape": tensor["shape"]}
-        output["data"] = flat(compute(name, reshaped(tensor["data"], rows)))
-        version = context.manifest["model"]["modelVersion"]
-        return {"id": body.get("id", ""), "model_name": name, "model_version": version, "outputs": [output]}
+        output["data"] = flat(compute(name, reshaped(tensor["data"], tensor["shape"][0])))
+        return {
+            "id": body.get("id", ""),
+            "model_name": name,
+            "model_version": model["modelVersion"],
+            "outputs": [output],
+        }
     if isinstance(body, dict) and "instances" in body:
         return {"predictions": compute(name, body["instances"])}
-    return compute(name, body)
+    return compute(name, [body])[0]
 
 
 def compute(name: str, rows: list[list[Any]]) -> list[list[Any]]:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Final
 
 from tests.servers.environments import ensure
 from tests.servers.process import ModelServer, free_port, get
 
-MODELS = ("affine", "whole", "text", "slow")
+MODELS: Final = ("affine", "whole", "text", "slow")
+
+#: How each is loaded: calls are gathered into batches by the server.
+_LOADED: Final = {
+    "defaultVersion": True,
+    "minWorkers": 1,
+    "maxWorkers": 1,
+    "batchSize": 32,
+    "maxBatchDelay": 2,
+    "responseTimeout": 120,
+}
 
 
 def torchserve(folder: Path, protocol: str = "") -> ModelServer:
@@ -28,7 +39,7 @@ def torchserve(folder: Path, protocol: str = "") -> ModelServer:
         "grpc_inference_port": str(grpc),
         "grpc_management_address": "127.0.0.1",
         "grpc_management_port": str(others[2]),
-        "default_workers_per_model": "1",
+        "models": json.dumps({name: {"1.0": _LOADED | {"marName": f"{name}.mar"}} for name in MODELS}),
         "disable_system_metrics": "true",
         "vmargs": "-Xmx512m",
     }
