@@ -74,12 +74,6 @@ class HttpClient:
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as exc:
             raise trouble_of(exc, self._address, timeout_s, spoke_before=self._speaks_http) from exc
 
-    def succeed(self, reply: Reply, where: str) -> Reply:
-        """Return an answer of status 200, raise what any other stands for. where: the model, for the message."""
-        if reply.succeeded:
-            return reply
-        raise failure(reply, f"{where} at {self._address}", dt.datetime.now(dt.UTC))
-
     def close(self) -> None:
         """Close the connections of this process."""
         if pool := self._pools.pop(os.getpid(), None):
@@ -131,6 +125,13 @@ class HttpClient:
                     break
                 raise BatchTooLarge(f"{where}: the answer is larger than {most} bytes")
         return Reply(response.status, headers, body)
+
+
+def succeed(reply: Reply, where: str) -> Reply:
+    """Return an answer of status 200, and raise what any other stands for. where: the model and its server."""
+    if reply.succeeded:
+        return reply
+    raise failure(reply, where, dt.datetime.now(dt.UTC))
 
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[bytes]:

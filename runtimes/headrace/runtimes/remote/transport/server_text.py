@@ -15,6 +15,13 @@ import msgspec
 from headrace.runtimes.remote.base import BatchTooLarge, Misconfigured, OtherSignature, ServerAway, ServerBusy
 
 
+class NotFound(Misconfigured):
+    """The server says that it can't find something: the model, or what the values of a batch name.
+
+    Servers use one status for both; `check_ready` tells which.
+    """
+
+
 class Meaning(Enum):
     """The cause that a text speaks of."""
 
