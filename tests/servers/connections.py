@@ -81,5 +81,5 @@ WAYS: Final = (
     Way("torchserve", "http", _torchserve_instances, form="instances"),
     Way("tfserving", "grpc", TfServingGrpc, version="2", models=(*_ALL, "brain")),
     Way("tfserving-content", "grpc", TfServingGrpc, version="2", models=(*_ALL, "brain")),
-    Way("tfserving", "http", TfServingRest, version="2", models=(*_ALL, "brain")),
+    Way("tfserving", "http", TfServingRest, models=(*_ALL, "brain")),
 )
