@@ -16,7 +16,8 @@ from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.wire import parsed, serialized
 from headrace.runtimes.remote.oip.messages import Batch, read_answer, read_metadata
 from headrace.runtimes.remote.transport.grpc_channel import GrpcChannel
-from headrace.runtimes.remote.transport.grpc_status import NotFound, Unimplemented
+from headrace.runtimes.remote.transport.grpc_status import Unimplemented
+from headrace.runtimes.remote.transport.server_text import NotFound
 
 #: The package of TorchServe's service, whose messages have other names but the same fields; it takes no raw contents.
 TORCHSERVE: Final = "org.pytorch.serve.grpc.openinference"

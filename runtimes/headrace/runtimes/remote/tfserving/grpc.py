@@ -10,7 +10,7 @@ from headrace.contracts.tensors.codec import Tensors
 from headrace.runtimes.remote.base import Access, Address, Answer, Refused, RemoteSignature
 from headrace.runtimes.remote.tfserving.calls import Target, check_status, read_answer
 from headrace.runtimes.remote.transport.grpc_channel import GrpcChannel
-from headrace.runtimes.remote.transport.grpc_status import NotFound
+from headrace.runtimes.remote.transport.server_text import NotFound
 
 _PREDICT: Final = "/tensorflow.serving.PredictionService/Predict"
 _METADATA: Final = "/tensorflow.serving.PredictionService/GetModelMetadata"

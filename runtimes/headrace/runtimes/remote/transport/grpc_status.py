@@ -9,19 +9,7 @@ from typing import Final
 import msgspec
 
 from headrace.runtimes.remote.base import Address, BatchTooLarge, Misconfigured, Refused, ServerAway, ServerBusy
-from headrace.runtimes.remote.transport.server_text import Meaning, read_text
-
-
-class NotFound(Misconfigured):
-    """The server says that it can't find something: the model, or what the values of a batch name.
-
-    Servers use one status for both; `check_ready` tells which. line: the message without a remedy.
-    """
-
-    def __init__(self, line: str) -> None:
-        """line: with the server's own words."""
-        super().__init__(f"{line}; load the model there, or correct [server] in its model.toml")
-        self.line = line
+from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
 
 class Unimplemented(Misconfigured):

@@ -18,14 +18,13 @@ from headrace.runtimes.remote.base import (
     BadAnswer,
     BatchTooLarge,
     Misconfigured,
-    OtherSignature,
     Refused,
     ServerAway,
     ServerBusy,
 )
 from headrace.runtimes.remote.encoding.json_values import read_document
 from headrace.runtimes.remote.encoding.raw import Buffer
-from headrace.runtimes.remote.transport.server_text import read_text
+from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
 #: Where JSON errors have their text: the protocols' own, TorchServe's, FastAPI's.
 _TEXT_FIELDS: Final = ("error", "message", "detail", "reason")
@@ -33,16 +32,33 @@ _TEXT_FIELDS: Final = ("error", "message", "detail", "reason")
 #: Of a page or text that is no JSON: enough to recognise the proxy that wrote it.
 _MOST_PAGE_CHARACTERS: Final = 200
 
+#: TorchServe's words for a handler that raised on the values, under the status of a server that is away.
+_HANDLER_FAILED: Final = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
+
+#: And for a process of a model that ended, under the status of a handler that raised.
+_WORKER_GONE: Final = ("Worker died", "Worker scaled down", "Worker is")
+
 _INVISIBLE: Final = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 _REMEDIES: Final = {
     HTTPStatus.UNAUTHORIZED: "set HEADRACE_SERVER_CREDENTIALS_<NAME>",
     HTTPStatus.FORBIDDEN: "set HEADRACE_SERVER_CREDENTIALS_<NAME>",
     HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "name an address that no proxy stands in front of",
-    HTTPStatus.NOT_FOUND: "load the model there, or correct [server] in its model.toml",
     HTTPStatus.METHOD_NOT_ALLOWED: "the address may be that of another protocol or port of the server",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "the address may be that of another protocol or port of the server",
     HTTPStatus.NOT_IMPLEMENTED: "the server can't do this",
+}
+
+#: A gateway without its server, or a server that is full, starts or ends; TorchServe's handlers that raise as well.
+_AWAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+
+#: Statuses under which a server looked at the values.
+_OF_VALUES: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+_BY_STATUS: Final[Mapping[int, type[ServerAway | BatchTooLarge]]] = {
+    HTTPStatus.REQUEST_TIMEOUT: ServerAway,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: BatchTooLarge,
+    HTTPStatus.INSUFFICIENT_STORAGE: BatchTooLarge,
 }
 
 
@@ -85,7 +101,7 @@ def _page_text(page: str) -> str:
 
 
 def retry_after_s(value: str, now: dt.datetime) -> float:
-    """Return the seconds of a `Retry-After` header, 0 if it holds neither seconds nor a date. now: with its time zone."""
+    """Return the seconds of a `Retry-After` header, 0 if it holds neither seconds nor a date."""
     try:
         seconds = float(value)
     except ValueError:
@@ -101,54 +117,42 @@ def retry_after_s(value: str, now: dt.datetime) -> float:
 
 def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
     """Return the error that an answer stands for. where: the model and its server, for the message."""
-    text = error_text(reply.body) or _reason(reply.status)
+    status = reply.status
+    text = error_text(reply.body) or _reason(status)
     line = f"{where}: {text}"
-    if 300 <= reply.status < 400:
+    if 300 <= status < 400:
         target = quoted(reply.headers.get("location", ""))
         return Misconfigured(f"{where}: the server redirects to {target}; name that address as the endpoint")
-    if reply.status in _REMEDIES and reply.status != HTTPStatus.NOT_FOUND:
-        return Misconfigured(f"{line} (HTTP {reply.status}); {_REMEDIES[HTTPStatus(reply.status)]}")
-    asks_s = retry_after_s(reply.headers.get("retry-after", ""), now)
-    if reply.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return ServerBusy(line, asks_s)
-    if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return BatchTooLarge(line)
-    if reply.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT):
-        busy = asks_s > 0 or isinstance(read_text(text).failure(where), ServerBusy)
-        return (ServerBusy if busy else ServerAway)(line, asks_s)
-    return _by_text(reply.status, text, where)
+    if status in _REMEDIES:
+        return Misconfigured(f"{line} (HTTP {status}); {_REMEDIES[HTTPStatus(status)]}")
+    if status == HTTPStatus.TOO_MANY_REQUESTS or (status in _AWAY and not text.startswith(_HANDLER_FAILED)):
+        asks_s = retry_after_s(reply.headers.get("retry-after", ""), now)
+        away = status in _AWAY and not asks_s and not isinstance(read_text(text).failure(where), ServerBusy)
+        return (ServerAway if away else ServerBusy)(line, asks_s)
+    return _by_text(status, text, where)
 
 
 def _by_text(status: int, text: str, where: str) -> Exception:
     """Return the error of a status that servers use for several things."""
     line = f"{where}: {text}"
-    meant = read_text(text).failure(where)
-    refuses = status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+    reading = read_text(text)
+    if status == HTTPStatus.NOT_FOUND and reading.meaning is not Meaning.LOADING:
+        return NotFound(line)
     # Such a text may begin with a request's own words, and no request may pass for a busy server.
-    if meant is not None and not (refuses and isinstance(meant, ServerBusy)):
-        return meant
-    if status == HTTPStatus.NOT_FOUND:
-        return Misconfigured(f"{line} (HTTP 404); {_REMEDIES[HTTPStatus.NOT_FOUND]}")
-    if status == HTTPStatus.REQUEST_TIMEOUT:
+    forged = status in _OF_VALUES and reading.meaning in (Meaning.BUSY, Meaning.OUT_OF_MEMORY)
+    meant = None if forged else reading.failure(where)
+    if meant or status < 400:
+        return meant or BadAnswer(f"{where}: the server answers HTTP {status}, not 200")
+    if text.startswith(_WORKER_GONE):
         return ServerAway(line)
-    if status == HTTPStatus.INSUFFICIENT_STORAGE:
-        return BatchTooLarge(line)
-    if status >= 400:
-        # 500 as well: a model that raises on a batch may do so for one request in it.
-        return Refused(line)
-    return BadAnswer(f"{where}: the server answers HTTP {status}, not 200")
+    # 500 stands for values too: a model that raises on a batch may do so for one request in it.
+    return _BY_STATUS.get(status, Refused)(line)
 
 
 def hidden_failure(document: Mapping[str, Any], where: str) -> Exception | None:
     """Return the error in the body of an answer with status 200, None if it holds none."""
     words = document.get("error")
-    if not words:
-        return None
-    text = " ".join(str(words).split())
-    meant = read_text(text).failure(where)
-    if isinstance(meant, BatchTooLarge | OtherSignature):
-        return meant
-    return Refused(f"{where}: {text}")
+    return _by_text(HTTPStatus.BAD_REQUEST, " ".join(str(words).split()), where) if words else None
 
 
 def _reason(status: int) -> str:

@@ -15,6 +15,18 @@ import msgspec
 from headrace.runtimes.remote.base import BatchTooLarge, Misconfigured, OtherSignature, ServerAway, ServerBusy
 
 
+class NotFound(Misconfigured):
+    """The server says that it can't find something: the model, or what the values of a batch name.
+
+    Servers use one status for both; `check_ready` tells which. line: the message without a remedy.
+    """
+
+    def __init__(self, line: str) -> None:
+        """line: with the server's own words."""
+        super().__init__(f"{line}; load the model there, or correct [server] in its model.toml")
+        self.line = line
+
+
 class Meaning(Enum):
     """The cause that a text speaks of."""
 
