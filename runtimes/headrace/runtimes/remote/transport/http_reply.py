@@ -142,7 +142,7 @@ def _by_text(status: int, text: str, where: str) -> Exception:
     line = f"{where}: {text}"
     reading = read_text(text)
     if status == HTTPStatus.NOT_FOUND and reading.meaning is not Meaning.LOADING:
-        return NotFound(line)
+        return NotFound(line, of_model=reading.meaning is Meaning.ABSENT)
     # Such a text may begin with a request's own words, and no request may pass for a busy server.
     forged = status in _OF_VALUES and reading.meaning in (Meaning.BUSY, Meaning.OUT_OF_MEMORY)
     meant = None if forged else reading.failure(where)
