@@ -112,7 +112,7 @@ def test_text_is_text_in_json(connect) -> None:
         (answered(FAILED, 503), Refused),
         (answered(NO_WORKER, 503), ServerBusy),
         (answered(NO_MODEL, 404), NotFound),
-        (answered({"code": 500, "type": "InternalServerException", "message": "Worker died."}, 500), ServerAway),
+        (answered({"code": 500, "type": "InternalServerException", "message": "Worker died."}, 500), Refused),
         (reply(200, b"kitten"), BadAnswer),
         (answered({"other": 1}), BadAnswer),
         (answered({"error": "odd"}), Refused),

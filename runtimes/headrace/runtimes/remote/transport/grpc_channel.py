@@ -8,13 +8,16 @@ from typing import Final, TypeAlias
 
 import grpc
 
-from headrace.runtimes.remote.base import Access, Address, Misconfigured, ServerAway
+from headrace.runtimes.remote.base import Access, Address, BatchTooLarge, Misconfigured, ServerAway
 from headrace.runtimes.remote.transport.grpc_status import FailedCall
 from headrace.runtimes.remote.transport.tls import speaks_tls
 
 #: Larger messages are refused, sent or received. gRPC's own limits are 4 MiB for what is received and none for what is
 #: sent; protobuf's is 2 GiB.
 MAX_MESSAGE_BYTES: Final = 1 << 30
+
+#: Servers that set no limit have this one.
+_DEFAULT_LIMIT_BYTES: Final = 4 << 20
 
 #: Servers by default close connections on which pings arrive more often than every 5 minutes without data. With pings
 #: at all, the kernel also drops a connection whose peer has not acknowledged what was sent within the second number.
@@ -56,6 +59,8 @@ class GrpcChannel:
         try:
             return self._open().call_of(method)(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as exc:
+            if _cancelled(exc) and len(request) > _DEFAULT_LIMIT_BYTES:
+                raise BatchTooLarge(f"{where}: the server cancels a request of {len(request)} bytes") from None
             raise self._failure(exc, where, timeout_s) from None
         except ValueError:
             # gRPC's word for a channel that another thread closed meanwhile.
@@ -130,6 +135,11 @@ class _OpenChannel:
             # Messages are serialized by the caller, whose errors gRPC would swallow.
             call = self._calls[method] = self.channel.unary_unary(method)
         return call
+
+
+def _cancelled(exc: grpc.RpcError) -> bool:
+    """Return whether the server cancelled the stream, as TorchServe's does when a message exceeds its limit."""
+    return "RST_STREAM with error code 8" in (exc.details() or "")
 
 
 def _hung_up(status: str, text: str) -> bool:
