@@ -28,6 +28,9 @@ _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
 
+#: For one attempt to connect, until the server's first frame.
+_CONNECT_MS: Final = 5_000
+
 #: The trailer by which servers ask to be called again later, in milliseconds.
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 _MOST_PUSHBACK_DIGITS: Final = 9
@@ -86,7 +89,7 @@ class GrpcChannel:
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
-            ("grpc.min_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
+            ("grpc.min_reconnect_backoff_ms", _CONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
             # Retries are the queue's.
             ("grpc.enable_retries", 0),
