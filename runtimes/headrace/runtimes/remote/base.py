@@ -50,6 +50,10 @@ class Misconfigured(HeadraceError):
     """A call that can't succeed before a person acts: no such model, wrong credentials, no TLS on that port."""
 
 
+class OtherSignature(Misconfigured):
+    """The server's model takes or gives other tensors than the package says, as after a reload of another model."""
+
+
 class BadAnswer(InferenceFailed):
     """The server's answer can't be read, or is not what was asked for."""
 
@@ -62,13 +66,17 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class RemoteSignature(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as its server describes it. Shapes are without rows. max_rows: most rows of a batch; 0 is unknown."""
+    """A model as its server describes it. Shapes are without rows. max_rows: most rows of a batch; 0 is unknown.
+
+    row_sizes: the row counts that the server takes, if it doesn't take every one.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     version: str = ""
     platform: str = ""
     max_rows: int = 0
+    row_sizes: tuple[int, ...] = ()
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):

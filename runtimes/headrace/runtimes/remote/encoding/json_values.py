@@ -1,0 +1,83 @@
+"""Tensors as JSON: nested lists, NaN and infinity as bare tokens, binary text as base64."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.contracts.errors import SignatureMismatch, quoted
+from headrace.contracts.tensors import python_json
+from headrace.contracts.tensors.codec import as_array
+from headrace.contracts.tensors.datatypes import datatype_of
+from headrace.runtimes.remote.base import BadAnswer, Refused
+from headrace.runtimes.remote.encoding.raw import Buffer
+
+
+def write_values(array: NDArray[Any]) -> bytes:
+    """Return an array as nested lists; each element of BYTES as `{"b64": …}`, which any bytes can be."""
+    if datatype_of(array.dtype) != "BYTES":
+        # The encoder takes no array without dimensions; such a value is the only one of a list.
+        return python_json.encode_array(_native(array)) if array.ndim else write_values(array.reshape(1))[1:-1]
+    return msgspec.json.encode(_each(array.tolist(), _as_base64))
+
+
+def write_flat(array: NDArray[Any], name: str) -> bytes:
+    """Return an array as one list; BYTES as text. Raises Refused for bytes that are no text."""
+    if datatype_of(array.dtype) != "BYTES":
+        return python_json.encode_array(_native(array).reshape(-1))
+    try:
+        texts = [item if isinstance(item, str) else item.decode() for item in array.reshape(-1).tolist()]
+    except UnicodeDecodeError:
+        raise Refused(
+            f"input {quoted(name)} holds bytes that are no UTF-8 text, and the server takes JSON only; reach it over gRPC"
+        ) from None
+    return msgspec.json.encode(texts)
+
+
+def read_values(value: object, datatype: str, name: str) -> NDArray[Any]:
+    """Return the array of nested lists in an answer. Raises BadAnswer."""
+    try:
+        return as_array(_each(value, _as_bytes) if datatype == "BYTES" else value, datatype, name)
+    except (SignatureMismatch, binascii.Error, UnicodeEncodeError, RecursionError) as exc:
+        words = str(exc).removeprefix(f"input {quoted(name)} ")
+        hint = "; some servers write NaN and infinity as null: reach this one over gRPC" if "NoneType" in words else ""
+        raise BadAnswer(f"the server's output {quoted(name)} is no {datatype} tensor: it {words}{hint}") from None
+
+
+def read_document(body: Buffer) -> Any:
+    """Return the JSON of an answer. Raises BadAnswer."""
+    try:
+        return python_json.decode(memoryview(body))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as exc:
+        start = bytes(body[:200]).decode(errors="replace")
+        raise BadAnswer(f"the server's answer is no JSON ({exc}); it begins with {quoted(start)}") from None
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind == "V" or (array.dtype.kind == "f" and array.dtype.itemsize == 2):
+        # Exact, and known to the encoder.
+        with np.errstate(invalid="ignore"):
+            array = array.astype(np.float32)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _each(value: Any, convert: Any) -> Any:
+    if isinstance(value, list):
+        return [_each(item, convert) for item in value]
+    return convert(value)
+
+
+def _as_base64(element: bytes | str) -> dict[str, str]:
+    raw = element.encode() if isinstance(element, str) else element
+    return {"b64": base64.b64encode(raw).decode()}
+
+
+def _as_bytes(element: object) -> object:
+    if isinstance(element, dict) and element.keys() == {"b64"} and isinstance(element["b64"], str):
+        return base64.b64decode(element["b64"], validate=True)
+    return element

@@ -1,0 +1,93 @@
+from collections.abc import Iterable, Iterator, MutableSequence
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+_Part_co = TypeVar("_Part_co", covariant=True)
+
+class _Parts(Protocol[_Part_co]):
+    def add(self, **fields: object) -> _Part_co: ...
+    def __iter__(self) -> Iterator[_Part_co]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> _Part_co: ...
+
+class ModelReadyRequest(Message):
+    def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
+
+class ModelReadyResponse(Message):
+    ready: bool
+
+    def __init__(self, *, ready: bool = ...) -> None: ...
+
+class ModelMetadataRequest(Message):
+    def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
+
+class ModelMetadataResponse(Message):
+    class TensorMetadata(Message):
+        name: str
+        datatype: str
+        shape: MutableSequence[int]
+
+    name: str
+    versions: MutableSequence[str]
+    platform: str
+    inputs: _Parts[TensorMetadata]
+    outputs: _Parts[TensorMetadata]
+
+class InferTensorContents(Message):
+    bool_contents: MutableSequence[bool]
+    int_contents: MutableSequence[int]
+    int64_contents: MutableSequence[int]
+    uint_contents: MutableSequence[int]
+    uint64_contents: MutableSequence[int]
+    fp32_contents: MutableSequence[float]
+    fp64_contents: MutableSequence[float]
+    bytes_contents: MutableSequence[bytes]
+
+class ModelInferRequest(Message):
+    class InferInputTensor(Message):
+        name: str
+        datatype: str
+        shape: MutableSequence[int]
+        contents: InferTensorContents
+
+    class InferRequestedOutputTensor(Message):
+        name: str
+
+    model_name: str
+    model_version: str
+    id: str
+    inputs: _Parts[InferInputTensor]
+    outputs: _Parts[InferRequestedOutputTensor]
+    raw_input_contents: MutableSequence[bytes]
+
+    def __init__(
+        self,
+        *,
+        model_name: str = ...,
+        model_version: str = ...,
+        id: str = ...,  # noqa: A002 - the field is called so
+        raw_input_contents: Iterable[bytes] = ...,
+    ) -> None: ...
+
+class ModelInferResponse(Message):
+    class InferOutputTensor(Message):
+        name: str
+        datatype: str
+        shape: MutableSequence[int]
+        contents: InferTensorContents
+
+    model_name: str
+    model_version: str
+    id: str
+    outputs: _Parts[InferOutputTensor]
+    raw_output_contents: MutableSequence[bytes]
+
+class ModelConfigRequest(Message):
+    def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
+
+class ModelConfig(Message):
+    max_batch_size: int
+
+class ModelConfigResponse(Message):
+    config: ModelConfig

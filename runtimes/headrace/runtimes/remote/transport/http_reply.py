@@ -1,0 +1,158 @@
+"""Answers of HTTP servers, and what they mean for a batch when they are no success."""
+
+from __future__ import annotations
+
+import datetime as dt
+import html
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from headrace.contracts.errors import quoted
+from headrace.runtimes.remote.base import (
+    BadAnswer,
+    BatchTooLarge,
+    Misconfigured,
+    OtherSignature,
+    Refused,
+    ServerAway,
+    ServerBusy,
+)
+from headrace.runtimes.remote.encoding.json_values import read_document
+from headrace.runtimes.remote.encoding.raw import Buffer
+from headrace.runtimes.remote.transport.server_text import read_text
+
+#: Where JSON errors have their text: the protocols' own, TorchServe's, FastAPI's.
+_TEXT_FIELDS: Final = ("error", "message", "detail", "reason")
+
+#: Of a page or text that is no JSON: enough to recognise the proxy that wrote it.
+_MOST_PAGE_CHARACTERS: Final = 200
+
+_INVISIBLE: Final = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+
+_REMEDIES: Final = {
+    HTTPStatus.UNAUTHORIZED: "set HEADRACE_SERVER_CREDENTIALS_<NAME>",
+    HTTPStatus.FORBIDDEN: "set HEADRACE_SERVER_CREDENTIALS_<NAME>",
+    HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "name an address that no proxy stands in front of",
+    HTTPStatus.NOT_FOUND: "load the model there, or correct [server] in its model.toml",
+    HTTPStatus.METHOD_NOT_ALLOWED: "the address may be that of another protocol or port of the server",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "the address may be that of another protocol or port of the server",
+    HTTPStatus.NOT_IMPLEMENTED: "the server can't do this",
+}
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer. headers: by names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Buffer
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the status is 200, which is that of every answer to a batch."""
+        return self.status == HTTPStatus.OK
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object of the body. Raises BadAnswer."""
+        found = read_document(self.body)
+        if not isinstance(found, dict):
+            raise BadAnswer(f"the server's answer is no JSON object: {quoted(found)}")
+        return found
+
+
+def error_text(body: Buffer) -> str:
+    """Return the server's own words in the body of an error, in one line."""
+    try:
+        document = read_document(body)
+    except BadAnswer:
+        return _page_text(bytes(body[:100_000]).decode(errors="replace"))
+    for _ in range(2):
+        if isinstance(document, dict):
+            document = next((document[field] for field in _TEXT_FIELDS if document.get(field)), document)
+    text = document if isinstance(document, str) else msgspec.json.encode(document).decode()
+    return " ".join(text.split())
+
+
+def _page_text(page: str) -> str:
+    text = " ".join(html.unescape(_INVISIBLE.sub(" ", page)).split())
+    return text if len(text) <= _MOST_PAGE_CHARACTERS else f"{text[:_MOST_PAGE_CHARACTERS]}…"
+
+
+def retry_after_s(value: str, now: dt.datetime) -> float:
+    """Return the seconds of a `Retry-After` header, 0 if it holds neither seconds nor a date. now: with its time zone."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(value)
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=dt.UTC)
+        seconds = (until - now).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
+    """Return the error that an answer stands for. where: the model and its server, for the message."""
+    text = error_text(reply.body) or _reason(reply.status)
+    line = f"{where}: {text}"
+    if 300 <= reply.status < 400:
+        target = quoted(reply.headers.get("location", ""))
+        return Misconfigured(f"{where}: the server redirects to {target}; name that address as the endpoint")
+    if reply.status in _REMEDIES and reply.status != HTTPStatus.NOT_FOUND:
+        return Misconfigured(f"{line} (HTTP {reply.status}); {_REMEDIES[HTTPStatus(reply.status)]}")
+    asks_s = retry_after_s(reply.headers.get("retry-after", ""), now)
+    if reply.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return ServerBusy(line, asks_s)
+    if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return BatchTooLarge(line)
+    if reply.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT):
+        busy = asks_s > 0 or isinstance(read_text(text).failure(where), ServerBusy)
+        return (ServerBusy if busy else ServerAway)(line, asks_s)
+    return _by_text(reply.status, text, where)
+
+
+def _by_text(status: int, text: str, where: str) -> Exception:
+    """Return the error of a status that servers use for several things."""
+    line = f"{where}: {text}"
+    meant = read_text(text).failure(where)
+    refuses = status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+    # Such a text may begin with a request's own words, and no request may pass for a busy server.
+    if meant is not None and not (refuses and isinstance(meant, ServerBusy)):
+        return meant
+    if status == HTTPStatus.NOT_FOUND:
+        return Misconfigured(f"{line} (HTTP 404); {_REMEDIES[HTTPStatus.NOT_FOUND]}")
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        return ServerAway(line)
+    if status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return BatchTooLarge(line)
+    if status >= 400:
+        # 500 as well: a model that raises on a batch may do so for one request in it.
+        return Refused(line)
+    return BadAnswer(f"{where}: the server answers HTTP {status}, not 200")
+
+
+def hidden_failure(document: Mapping[str, Any], where: str) -> Exception | None:
+    """Return the error in the body of an answer with status 200, None if it holds none."""
+    words = document.get("error")
+    if not words:
+        return None
+    text = " ".join(str(words).split())
+    meant = read_text(text).failure(where)
+    if isinstance(meant, BatchTooLarge | OtherSignature):
+        return meant
+    return Refused(f"{where}: {text}")
+
+
+def _reason(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"HTTP {status}"
