@@ -7,6 +7,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from typing import Final
 
@@ -42,6 +43,11 @@ class HttpClient:
         self._max_answer_bytes = max_answer_bytes
         #: By process: connections that a fork inherited belong to the parent.
         self._pools: dict[int, httpcore.ConnectionPool] = {}
+        # Compressed tensors cost more time than they save on the way to a server next door.
+        self._fields = {"Host": address.authority, "User-Agent": "headrace", "Accept-Encoding": "identity"}
+        if access.authorization:
+            self._fields["Authorization"] = access.authorization
+        self._speaks_http = False
 
     def call(
         self, method: str, path: str, timeout_s: float, body: Sequence[Buffer] = (), headers: Mapping[str, str] | None = None
@@ -58,9 +64,10 @@ class HttpClient:
                 stream = response.extensions["network_stream"]
                 if isinstance(stream, DeadlineStream) and stream.unasked:
                     raise ServerAway(f"{where}: the answer was there before the question; the connection is closed")
+                self._speaks_http = True
                 return self._read(response, where)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as exc:
-            raise trouble_of(exc, self._address, timeout_s) from exc
+            raise trouble_of(exc, self._address, timeout_s, spoke_before=self._speaks_http) from exc
 
     def succeed(self, reply: Reply, where: str) -> Reply:
         """Return an answer of status 200, raise what any other stands for. where: the model, for the message."""
@@ -73,29 +80,21 @@ class HttpClient:
         if pool := self._pools.pop(os.getpid(), None):
             pool.close()
 
-    def _open(self, method: str, path: str, body: Sequence[Buffer], headers: Mapping[str, str]):  # type: ignore[no-untyped-def]
+    def _open(
+        self, method: str, path: str, body: Sequence[Buffer], headers: Mapping[str, str]
+    ) -> AbstractContextManager[httpcore.Response]:
         views = [memoryview(part) for part in body]
-        fields = {
-            "Host": self._address.authority,
-            "User-Agent": "headrace",
-            # Compressed tensors cost more time than they save on the way to a server next door.
-            "Accept-Encoding": "identity",
-            **({"Authorization": self._access.authorization} if self._access.authorization else {}),
-            **({"Content-Length": str(sum(view.nbytes for view in views))} if method == "POST" else {}),
-            **headers,
-        }
+        fields = self._fields | dict(headers)
+        if method == "POST":
+            fields["Content-Length"] = str(sum(view.nbytes for view in views))
         url = httpcore.URL(
             scheme=self._address.scheme.encode(),
-            host=self._address.host.encode("idna") if self._address.host.isascii() is False else self._address.host.encode(),
+            host=self._address.host.encode("ascii" if self._address.host.isascii() else "idna"),
             port=self._address.port,
             target=(self._address.path + path).encode("ascii"),
         )
-        return self._pool().stream(
-            method,
-            url,
-            headers=[(name.encode(), value.encode("latin-1")) for name, value in fields.items()],
-            content=_pieces(views) if views else None,
-        )
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
+        return self._pool().stream(method, url, headers=encoded, content=_pieces(views) if views else None)
 
     def _pool(self) -> httpcore.ConnectionPool:
         process = os.getpid()

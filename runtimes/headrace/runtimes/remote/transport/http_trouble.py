@@ -14,8 +14,10 @@ from headrace.runtimes.remote.base import Address, Misconfigured, ServerAway
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
 
-def trouble_of(exc: Exception, address: Address, timeout_s: float) -> ServerAway | Misconfigured:
-    """Return the error of headrace for one of httpcore."""
+def trouble_of(
+    exc: Exception, address: Address, timeout_s: float, *, spoke_before: bool
+) -> ServerAway | Misconfigured:
+    """Return the error of headrace for one of httpcore. spoke_before: whether HTTP was ever spoken there."""
     if isinstance(exc, httpcore.TimeoutException):
         return ServerAway(f"{address} did not answer within {timeout_s:.3g} s")
     for cause in _causes(exc):
@@ -27,7 +29,7 @@ def trouble_of(exc: Exception, address: Address, timeout_s: float) -> ServerAway
             return _tls_trouble(cause, address)
         if isinstance(cause, socket.gaierror):
             return ServerAway(f"{address}: the name {address.host} is not known: {cause.strerror}")
-    if isinstance(exc, httpcore.RemoteProtocolError) and "illegal" in str(exc):
+    if isinstance(exc, httpcore.RemoteProtocolError) and "illegal" in str(exc) and not spoke_before:
         other = "https" if address.scheme == "http" else "http"
         return Misconfigured(
             f"{address}: the server doesn't speak HTTP/1.1 on that port; is it {other}://, or the port of gRPC?"

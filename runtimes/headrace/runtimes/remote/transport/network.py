@@ -35,12 +35,11 @@ def _left_s(error: type[Exception]) -> float:
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """A connected socket. unasked: whether the latest answer was there before its question."""
+    """A connected socket."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         """inner: the socket as httpcore opens it."""
         self._inner = inner
-        self.answers = 0
         self._read_since_write = True
 
     @property
