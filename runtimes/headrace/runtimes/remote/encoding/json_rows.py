@@ -6,7 +6,7 @@ values by name, or the value itself where there is a single tensor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from headrace.contracts.errors import quoted
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors
 from headrace.runtimes.remote.base import BadAnswer
-from headrace.runtimes.remote.encoding.json_values import read_values, write_values
+from headrace.runtimes.remote.encoding.json_values import JsonElement, as_base64, read_values, write_values
 
 
 def write_columns(inputs: Tensors) -> bytes:
@@ -24,9 +24,9 @@ def write_columns(inputs: Tensors) -> bytes:
     return b"{" + b",".join(orjson.dumps(name) + b":" + write_values(array) for name, array in inputs.items()) + b"}"
 
 
-def write_rows(inputs: Tensors) -> list[bytes]:
-    """Return each row of a batch as the row form has it."""
-    columns = [[write_values(row) for row in _rows_of(array)] for array in inputs.values()]
+def write_rows(inputs: Tensors, element: Callable[[bytes | str], JsonElement] = as_base64) -> list[bytes]:
+    """Return each row of a batch as the row form has it. element: how those of BYTES are written."""
+    columns = [[write_values(row, element) for row in _rows_of(array)] for array in inputs.values()]
     if len(columns) == 1:
         return columns[0]
     names = [orjson.dumps(name) for name in inputs]

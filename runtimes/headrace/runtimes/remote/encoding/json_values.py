@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -17,13 +18,29 @@ from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.runtimes.remote.base import BadAnswer, Refused
 from headrace.runtimes.remote.encoding.raw import Buffer
 
+JsonElement: TypeAlias = str | dict[str, str]
 
-def write_values(array: NDArray[Any]) -> bytes:
-    """Return an array as nested lists; each element of BYTES as `{"b64": …}`, which any bytes can be."""
-    if datatype_of(array.dtype) != "BYTES":
-        # The encoder takes no array without dimensions; such a value is the only one of a list.
-        return python_json.encode_array(_native(array)) if array.ndim else write_values(array.reshape(1))[1:-1]
-    return msgspec.json.encode(_each(array.tolist(), _as_base64))
+
+def as_base64(element: bytes | str) -> JsonElement:
+    """Return an element of BYTES as TensorFlow Serving takes it, whatever bytes it holds."""
+    raw = element.encode() if isinstance(element, str) else element
+    return {"b64": base64.b64encode(raw).decode()}
+
+
+def as_text(element: bytes | str) -> JsonElement:
+    """Return an element of BYTES as a string, or as base64 if it is no text."""
+    try:
+        return element if isinstance(element, str) else element.decode()
+    except UnicodeDecodeError:
+        return as_base64(element)
+
+
+def write_values(array: NDArray[Any], element: Callable[[bytes | str], JsonElement] = as_base64) -> bytes:
+    """Return an array as nested lists. element: how those of BYTES are written."""
+    if datatype_of(array.dtype) == "BYTES":
+        return msgspec.json.encode(_each(array.tolist(), element))
+    # The encoder takes no array without dimensions; such a value is the only one of a list.
+    return python_json.encode_array(_native(array)) if array.ndim else write_values(array.reshape(1))[1:-1]
 
 
 def write_flat(array: NDArray[Any], name: str) -> bytes:
@@ -34,7 +51,8 @@ def write_flat(array: NDArray[Any], name: str) -> bytes:
         texts = [item if isinstance(item, str) else item.decode() for item in array.reshape(-1).tolist()]
     except UnicodeDecodeError:
         raise Refused(
-            f"input {quoted(name)} holds bytes that are no UTF-8 text, and the server takes JSON only; reach it over gRPC"
+            f"input {quoted(name)} holds bytes that are no UTF-8 text, and the server takes JSON alone; "
+            "reach it over gRPC"
         ) from None
     return msgspec.json.encode(texts)
 
@@ -66,15 +84,10 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
-def _each(value: Any, convert: Any) -> Any:
+def _each(value: Any, convert: Callable[[Any], object]) -> Any:
     if isinstance(value, list):
         return [_each(item, convert) for item in value]
     return convert(value)
-
-
-def _as_base64(element: bytes | str) -> dict[str, str]:
-    raw = element.encode() if isinstance(element, str) else element
-    return {"b64": base64.b64encode(raw).decode()}
 
 
 def _as_bytes(element: object) -> object:

@@ -28,10 +28,14 @@ def signature_of(inputs: Sequence[Described], outputs: Sequence[Described], vers
     Where the server says one number of rows for every tensor, it takes batches of that size alone.
     Raises PackageError for a tensor without rows, and for tensors of different numbers of rows.
     """
-    rows = {tensor.name: _rows(tensor, side) for side, part in (("input", inputs), ("output", outputs)) for tensor in part}
+    rows = {
+        tensor.name: _rows(tensor, side) for side, part in (("input", inputs), ("output", outputs)) for tensor in part
+    }
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{name} {'any' if count == -1 else count}" for name, count in rows.items())
-        raise PackageError(f"the tensors of the server's model must have the same number of rows, but it says: {counts}")
+        raise PackageError(
+            f"the tensors of the server's model must have the same number of rows, but it says: {counts}"
+        )
     fixed = next(iter(rows.values()), -1)
     return RemoteSignature(
         inputs=tuple(map(_spec, inputs)),
@@ -57,7 +61,9 @@ def _rows(tensor: Described, side: str) -> int:
 
 def _spec(tensor: Described) -> TensorSpec:
     if tensor.datatype not in DTYPES:
-        raise PackageError(f"tensor {quoted(tensor.name)} of the server's model is {quoted(tensor.datatype)}, which headrace has not")
+        raise PackageError(
+            f"tensor {quoted(tensor.name)} of the server's model is {quoted(tensor.datatype)}, which headrace has not"
+        )
     assert tensor.shape
     return TensorSpec(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape[1:])
 

@@ -136,7 +136,7 @@ class OipHttp:
             raise ServerAway(f"{self._where} is not ready")
         self._client.succeed(reply, self._model)
         # Some servers have nothing in the body, others {"ready": false} in a success.
-        if reply.body.strip() and reply.document().get("ready") is False:
+        if bytes(reply.body).strip() and reply.document().get("ready") is False:
             raise ServerAway(f"{self._where} is not ready")
 
     def close(self) -> None:

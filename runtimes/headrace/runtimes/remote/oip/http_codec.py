@@ -97,7 +97,10 @@ def _envelope(question: Question, fields: Mapping[str, Any], **parameters: Any) 
 
 
 def split(body: Buffer, json_length: str | None) -> tuple[dict[str, Any], memoryview]:
-    """Return the JSON object of an answer and the bytes behind it. json_length: header of the answer. Raises BadAnswer."""
+    """Return the JSON object of an answer and the bytes behind it. Raises BadAnswer.
+
+    json_length: the answer's header of that name, None where there are no binary tensors.
+    """
     view = memoryview(body)
     length = view.nbytes
     if json_length is not None:
@@ -123,9 +126,7 @@ def read_answer(document: dict[str, Any], binary: memoryview, question: Question
         if name not in found:
             raise BadAnswer(f"the server's answer has no output {quoted(name)}; it has {quoted(', '.join(found))}")
     version = response.model_version
-    return Answer(
-        {name: found[name] for name in question.outputs or found}, "" if version is None else str(version)
-    )
+    return Answer({name: found[name] for name in question.outputs or found}, "" if version is None else str(version))
 
 
 def _read_tensors(tensors: Sequence[_Tensor], binary: memoryview) -> Tensors:
@@ -140,7 +141,7 @@ def _read_tensors(tensors: Sequence[_Tensor], binary: memoryview) -> Tensors:
             continue
         if type(size) is not int or not 0 <= size <= binary.nbytes - at:
             raise BadAnswer(
-                f"the server's output {quoted(tensor.name)} has {quoted(size)} bytes, of which {binary.nbytes - at} came"
+                f"the server's output {quoted(tensor.name)} has {quoted(size)} bytes, but {binary.nbytes - at} came"
             )
         found[tensor.name] = unpack(binary[at : at + size], tensor.datatype, tensor.shape, tensor.name)
         at += size
@@ -153,6 +154,6 @@ def _from_json(tensor: _Tensor) -> Any:
     array = read_values(tensor.data, tensor.datatype, tensor.name)
     if array.size != element_count(tensor.shape, tensor.name):
         raise BadAnswer(
-            f"the server's output {quoted(tensor.name)} holds {array.size} values, which is not the shape {tensor.shape}"
+            f"the server's output {quoted(tensor.name)} holds {array.size} values, not those of {tensor.shape}"
         )
     return array.reshape(tensor.shape)

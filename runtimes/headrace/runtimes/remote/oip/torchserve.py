@@ -3,43 +3,124 @@
 A call holds one row, and TorchServe gathers calls into batches itself (`batchSize`, `maxBatchDelay` of the model), so
 the rows of a batch are sent side by side. What a row looks like is up to the model's handler; here it is JSON (nested
 lists for a single input, else an object of inputs by name), or for a single input of BYTES without further dimensions
-the bytes themselves, as `curl -T kitten.jpg` sends them. Handlers answer with JSON in the same forms.
-Models with the service envelope `json` or `kserve` take all rows in one call, as `{"instances": [...]}`.
+the bytes themselves, as `curl -T kitten.jpg` sends them. Answers are read in the same forms.
+Models with the service envelope `json` take all rows in one call, as `{"instances": [...]}`.
 Source: docs/inference_api.md and ts/torch_handler/request_envelope of https://github.com/pytorch/serve.
 """
 
 from __future__ import annotations
 
-import threading
+import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from http import HTTPStatus
-from typing import Final
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any, Final, Literal
 from urllib.parse import quote
+
+import numpy as np
 
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors
-from headrace.contracts.tensors.datatypes import datatype_of
-from headrace.runtimes.remote.base import (
-    Access,
-    Address,
-    Answer,
-    BadAnswer,
-    Refused,
-    RemoteSignature,
-    ServerAway,
-)
+from headrace.runtimes.remote.base import Access, Address, Answer, RemoteSignature
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, stacked, write_rows
-from headrace.runtimes.remote.encoding.json_values import read_document
-from headrace.runtimes.remote.transport.http_client import MAX_ANSWER_BYTES, HttpClient
-from headrace.runtimes.remote.transport.http_reply import Reply, error_text
+from headrace.runtimes.remote.encoding.json_values import as_text, read_document
+from headrace.runtimes.remote.transport.http_client import HttpClient
+from headrace.runtimes.remote.transport.http_reply import Reply
 
-#: Most rows of a batch that are under way at the same time: a batch of the server's own, and the next.
+#: Most rows that are under way at the same time: a batch of the server's own usual size, and the next.
 ROWS_SIDE_BY_SIDE: Final = 32
 
-#: TorchServe's words for a handler that raised, under the status of a server that is away.
-_HANDLER_FAILED: Final = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
+_JSON: Final = {"Content-Type": "application/json"}
+_BYTES: Final = {"Content-Type": "application/octet-stream"}
 
-#: And for a process of the model that ended, under the status of a handler that raised.
-_WORKER_GONE: Final = ("Worker died", "Worker scaled down", "Worker is")
+
+class TorchServeRest:
+    """One endpoint of one model; a `Connection`. inputs, outputs: as the model's package declares them."""
+
+    def __init__(  # noqa: PLR0913  # the constructor that all connections share
+        self,
+        address: Address,
+        model: str,
+        *,
+        access: Access,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        version: str = "",
+        form: Literal["row", "instances"] = "row",
+    ) -> None:
+        """form: what a call holds. version: of the model on the server; without it the server chooses."""
+        self._client = HttpClient(address, access)
+        self._model = model
+        self._path = f"/predictions/{quote(model)}" + (f"/{quote(version)}" if version else "")
+        self._declared = RemoteSignature(
+            inputs=tuple(inputs), outputs=tuple(outputs), version=version, platform="TorchServe"
+        )
+        self._form = form
+        #: By process: threads don't outlive a fork.
+        self._threads: dict[int, ThreadPoolExecutor] = {}
+
+    def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
+        """Run a batch; see `Connection`."""
+        ends_at = time.monotonic() + timeout_s
+        found = self._infer_all(inputs, ends_at) if self._form == "instances" else self._infer_each(inputs, ends_at)
+        return Answer({name: found[name] for name in outputs or found}, self._declared.version)
+
+    def signature(self, timeout_s: float) -> RemoteSignature:
+        """Return the declared tensors of a model that is there; see `Connection`."""
+        self._call("OPTIONS", self._path, time.monotonic() + timeout_s)
+        return self._declared
+
+    def check_ready(self, timeout_s: float) -> None:
+        """Raise what `infer` raises if the server is not well or doesn't have the model."""
+        ends_at = time.monotonic() + timeout_s
+        self._call("GET", "/ping", ends_at)
+        # Answers with a description; nothing is inferred.
+        self._call("OPTIONS", self._path, ends_at)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+        if threads := self._threads.pop(os.getpid(), None):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _infer_all(self, inputs: Tensors, ends_at: float) -> Tensors:
+        body = b'{"instances":[' + b",".join(write_rows(inputs, as_text)) + b"]}"
+        document = self._call("POST", self._path, ends_at, [body], _JSON).document()
+        return read_rows(document.get("predictions"), self._declared.outputs)
+
+    def _infer_each(self, inputs: Tensors, ends_at: float) -> Tensors:
+        bodies, headers = _bodies(inputs)
+        pool = self._pool()
+        calls = [pool.submit(self._infer_row, body, headers, ends_at) for body in bodies]
+        done, waiting = wait(calls, return_when=FIRST_EXCEPTION)
+        for call in waiting:
+            call.cancel()
+        failed = [call for call in calls if call in done and call.exception()]
+        return stacked([call.result() for call in failed or calls])
+
+    def _infer_row(self, body: bytes, headers: dict[str, str], ends_at: float) -> Tensors:
+        reply = self._call("POST", self._path, ends_at, [body], headers)
+        (first, *more) = self._declared.outputs
+        if first.datatype == "BYTES" and not first.shape and not more:
+            # Text that a handler returns isn't wrapped in JSON.
+            value = np.empty((), object)
+            value[()] = bytes(reply.body)
+            return {first.name: value}
+        return read_columns(read_document(reply.body), self._declared.outputs)
+
+    def _call(self, method: str, path: str, ends_at: float, body: Sequence[bytes] = (), headers: Any = None) -> Reply:
+        reply = self._client.call(method, path, ends_at - time.monotonic(), body, headers)
+        return self._client.succeed(reply, self._model)
+
+    def _pool(self) -> ThreadPoolExecutor:
+        process = os.getpid()
+        if process not in self._threads:
+            self._threads.setdefault(process, ThreadPoolExecutor(ROWS_SIDE_BY_SIDE, "torchserve"))
+        return self._threads[process]
+
+
+def _bodies(inputs: Tensors) -> tuple[list[bytes], dict[str, str]]:
+    (first, *more) = inputs.values()
+    if first.dtype.kind == "O" and first.ndim == 1 and not more:
+        return [item.encode() if isinstance(item, str) else item for item in first.tolist()], _BYTES
+    return write_rows(inputs, as_text), _JSON

@@ -50,7 +50,12 @@ class HttpClient:
         self._speaks_http = False
 
     def call(
-        self, method: str, path: str, timeout_s: float, body: Sequence[Buffer] = (), headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        body: Sequence[Buffer] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Return the answer, whatever its status. path: quoted, from the address's own path on.
 

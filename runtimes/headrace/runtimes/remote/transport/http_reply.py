@@ -33,17 +33,25 @@ _TEXT_FIELDS: Final = ("error", "message", "detail", "reason")
 #: Of a page or text that is no JSON: enough to recognise the proxy that wrote it.
 _MOST_PAGE_CHARACTERS: Final = 200
 
+#: TorchServe's words for a handler that raised on the values, under the status of a server that is away.
+_HANDLER_FAILED: Final = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
+
+#: And for a process of a model that ended, under the status of a handler that raised.
+_WORKER_GONE: Final = ("Worker died", "Worker scaled down", "Worker is")
+
 _INVISIBLE: Final = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 _REMEDIES: Final = {
     HTTPStatus.UNAUTHORIZED: "set HEADRACE_SERVER_CREDENTIALS_<NAME>",
     HTTPStatus.FORBIDDEN: "set HEADRACE_SERVER_CREDENTIALS_<NAME>",
     HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "name an address that no proxy stands in front of",
-    HTTPStatus.NOT_FOUND: "load the model there, or correct [server] in its model.toml",
     HTTPStatus.METHOD_NOT_ALLOWED: "the address may be that of another protocol or port of the server",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "the address may be that of another protocol or port of the server",
     HTTPStatus.NOT_IMPLEMENTED: "the server can't do this",
 }
+
+#: A gateway without its server, or a server that is full, starts or ends; TorchServe's handlers that raise as well.
+_AWAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -85,7 +93,7 @@ def _page_text(page: str) -> str:
 
 
 def retry_after_s(value: str, now: dt.datetime) -> float:
-    """Return the seconds of a `Retry-After` header, 0 if it holds neither seconds nor a date. now: with its time zone."""
+    """Return the seconds of a `Retry-After` header, 0 if it holds neither seconds nor a date."""
     try:
         seconds = float(value)
     except ValueError:
@@ -101,22 +109,19 @@ def retry_after_s(value: str, now: dt.datetime) -> float:
 
 def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
     """Return the error that an answer stands for. where: the model and its server, for the message."""
-    text = error_text(reply.body) or _reason(reply.status)
+    status = reply.status
+    text = error_text(reply.body) or _reason(status)
     line = f"{where}: {text}"
-    if 300 <= reply.status < 400:
+    if 300 <= status < 400:
         target = quoted(reply.headers.get("location", ""))
         return Misconfigured(f"{where}: the server redirects to {target}; name that address as the endpoint")
-    if reply.status in _REMEDIES and reply.status != HTTPStatus.NOT_FOUND:
-        return Misconfigured(f"{line} (HTTP {reply.status}); {_REMEDIES[HTTPStatus(reply.status)]}")
-    asks_s = retry_after_s(reply.headers.get("retry-after", ""), now)
-    if reply.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return ServerBusy(line, asks_s)
-    if reply.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return BatchTooLarge(line)
-    if reply.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT):
-        busy = asks_s > 0 or isinstance(read_text(text).failure(where), ServerBusy)
-        return (ServerBusy if busy else ServerAway)(line, asks_s)
-    return _by_text(reply.status, text, where)
+    if status in _REMEDIES:
+        return Misconfigured(f"{line} (HTTP {status}); {_REMEDIES[HTTPStatus(status)]}")
+    if status == HTTPStatus.TOO_MANY_REQUESTS or (status in _AWAY and not text.startswith(_HANDLER_FAILED)):
+        asks_s = retry_after_s(reply.headers.get("retry-after", ""), now)
+        away = status in _AWAY and not asks_s and not isinstance(read_text(text).failure(where), ServerBusy)
+        return (ServerAway if away else ServerBusy)(line, asks_s)
+    return _by_text(status, text, where)
 
 
 def _by_text(status: int, text: str, where: str) -> Exception:
@@ -128,10 +133,10 @@ def _by_text(status: int, text: str, where: str) -> Exception:
     if meant is not None and not (refuses and isinstance(meant, ServerBusy)):
         return meant
     if status == HTTPStatus.NOT_FOUND:
-        return Misconfigured(f"{line} (HTTP 404); {_REMEDIES[HTTPStatus.NOT_FOUND]}")
-    if status == HTTPStatus.REQUEST_TIMEOUT:
+        return Misconfigured(f"{line} (HTTP 404); load the model there, or correct [server] in its model.toml")
+    if status == HTTPStatus.REQUEST_TIMEOUT or text.startswith(_WORKER_GONE):
         return ServerAway(line)
-    if status == HTTPStatus.INSUFFICIENT_STORAGE:
+    if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INSUFFICIENT_STORAGE):
         return BatchTooLarge(line)
     if status >= 400:
         # 500 as well: a model that raises on a batch may do so for one request in it.

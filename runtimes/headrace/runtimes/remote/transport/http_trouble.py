@@ -11,19 +11,20 @@ import httpcore
 from headrace.runtimes.remote.base import Address, Misconfigured, ServerAway
 
 #: OpenSSL's reasons that mean: the other side doesn't speak TLS.
-_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
+_NOT_TLS = frozenset(
+    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+)
 
 
-def trouble_of(
-    exc: Exception, address: Address, timeout_s: float, *, spoke_before: bool
-) -> ServerAway | Misconfigured:
+def trouble_of(exc: Exception, address: Address, timeout_s: float, *, spoke_before: bool) -> ServerAway | Misconfigured:
     """Return the error of headrace for one of httpcore. spoke_before: whether HTTP was ever spoken there."""
     if isinstance(exc, httpcore.TimeoutException):
         return ServerAway(f"{address} did not answer within {timeout_s:.3g} s")
     for cause in _causes(exc):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Misconfigured(
-                f"{address}: its certificate is refused: {cause.verify_message}; renew it, or set HEADRACE_SERVER_CA_FILE"
+                f"{address}: its certificate is refused: {cause.verify_message}; "
+                "renew it, or set HEADRACE_SERVER_CA_FILE"
             )
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return _tls_trouble(cause, address)

@@ -1,0 +1,140 @@
+"""TensorFlow Serving over REST: a fallback where its gRPC port can't be reached; floats travel as decimals.
+
+Answers don't name their version or datatypes, so these come from the model's description.
+Source: https://www.tensorflow.org/tfx/serving/api_rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from headrace.contracts.errors import PackageError, quoted
+from headrace.contracts.package.signature import TensorSpec
+from headrace.contracts.tensors.codec import Tensors
+from headrace.runtimes.remote.base import (
+    Access,
+    Address,
+    Answer,
+    BadAnswer,
+    Refused,
+    RemoteSignature,
+    ServerAway,
+)
+from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, write_columns, write_rows
+from headrace.runtimes.remote.tfserving.rest_metadata import read_metadata
+from headrace.runtimes.remote.transport.http_client import MAX_ANSWER_BYTES, HttpClient
+from headrace.runtimes.remote.transport.http_reply import Reply, hidden_failure
+
+_JSON: Final = {"Content-Type": "application/json"}
+
+
+class TfServingRest:
+    """One endpoint of one model; a `Connection`."""
+
+    def __init__(  # noqa: PLR0913  # the constructor that all connections share
+        self,
+        address: Address,
+        model: str,
+        *,
+        access: Access,
+        signature_name: str = "serving_default",
+        version: str = "",
+        label: str = "",
+        max_message_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        """version, label: of the model on the server, one of them at most; without it the newest answers."""
+        self._client = HttpClient(address, access, max_message_bytes)
+        self._where = f"{model} at {address}"
+        self._model = model
+        self._signature_name = signature_name
+        self._version = version
+        chosen = f"/versions/{quote(version)}" if version else f"/labels/{quote(label)}" if label else ""
+        self._path = f"/v1/models/{quote(model)}{chosen}"
+        self._known: RemoteSignature | None = None
+        self._rows_only = False
+
+    def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
+        """Run a batch; see `Connection`."""
+        ends_at = time.monotonic() + timeout_s
+        specs = (self._known or self.signature(timeout_s)).outputs
+        document = self._predict(inputs, ends_at)
+        try:
+            found = _read(document, specs)
+        except BadAnswer:
+            # The server may have loaded a version with other outputs since.
+            specs_now = self.signature(ends_at - time.monotonic()).outputs
+            if specs_now == specs:
+                raise
+            found = _read(document, specs_now)
+        for name in outputs:
+            if name not in found:
+                raise BadAnswer(f"{self._where}: no output {quoted(name)}; it has {quoted(', '.join(found))}")
+        return Answer({name: found[name] for name in outputs or found}, self._version)
+
+    def signature(self, timeout_s: float) -> RemoteSignature:
+        """Ask for the model's tensors; see `Connection`."""
+        reply = self._call("GET", f"{self._path}/metadata", time.monotonic() + timeout_s)
+        try:
+            self._known = read_metadata(reply.document(), self._signature_name)
+        except (PackageError, BadAnswer) as exc:
+            raise type(exc)(f"{self._where}: {exc.message}") from None
+        return self._known
+
+    def check_ready(self, timeout_s: float) -> None:
+        """Raise what `infer` raises if no version of the model is available."""
+        document = self._call("GET", self._path, time.monotonic() + timeout_s).document()
+        states = document.get("model_version_status")
+        listed = [state for state in states if isinstance(state, dict)] if isinstance(states, list) else []
+        if not any(state.get("state") == "AVAILABLE" for state in listed):
+            raise ServerAway(f"{self._where} is not available: {_words(listed)}")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _predict(self, inputs: Tensors, ends_at: float) -> dict[str, Any]:
+        rows_only = self._rows_only
+        try:
+            reply = self._call("POST", f"{self._path}:predict", ends_at, [self._body(inputs)], _JSON)
+        except Refused as exc:
+            # Servers of KServe's first protocol know the row form alone.
+            if rows_only or '"instances"' not in str(exc):
+                raise
+            self._rows_only = True
+            return self._predict(inputs, ends_at)
+        document = reply.document()
+        if trouble := hidden_failure(document, self._where):
+            raise trouble
+        return document
+
+    def _body(self, inputs: Tensors) -> bytes:
+        head = b'{"signature_name":' + msgspec.json.encode(self._signature_name)
+        if self._rows_only:
+            return head + b',"instances":[' + b",".join(write_rows(inputs)) + b"]}"
+        return head + b',"inputs":' + write_columns(inputs) + b"}"
+
+    def _call(self, method: str, path: str, ends_at: float, body: Sequence[bytes] = (), headers: Any = None) -> Reply:
+        reply = self._client.call(method, path, ends_at - time.monotonic(), body, headers)
+        return self._client.succeed(reply, self._model)
+
+
+def _read(document: dict[str, Any], specs: Sequence[TensorSpec]) -> Tensors:
+    if "outputs" in document:
+        return read_columns(document["outputs"], specs)
+    if "predictions" in document:
+        return read_rows(document["predictions"], specs)
+    raise BadAnswer(f"the server's answer has neither outputs nor predictions, but {quoted(list(document))}")
+
+
+def _words(states: Sequence[dict[str, Any]]) -> str:
+    words = []
+    for state in states:
+        status = state.get("status")
+        message = status.get("error_message") if isinstance(status, dict) else ""
+        words.append(f"version {state.get('version')} is {state.get('state')} {message or ''}".strip())
+    return "; ".join(words) or "it has no version"
