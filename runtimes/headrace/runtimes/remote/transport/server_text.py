@@ -54,7 +54,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 #: What may stand before a server's own text. Everything else is matched at the start of the text: further on, a text
 #: may quote values of a request, and no request may pass for a busy server, or lower the rows of everyone's batches.
-_START: Final = r"(?:\[request id: [^\]]*\] |in ensemble '[^']*', |CLIENT: |SERVER: |\w+Exception: )*"
+_START: Final = r"(?:\[request id: [^\]]*\] |in ensemble '[^']*', |Stream removed \(|CLIENT: |SERVER: |\w+Exception: )*"
 
 #: In the order of the questions. Sources: TensorFlow's batching_util (shared_batch_scheduler, batch_scheduler_utils),
 #: TensorFlow Serving's servable managers and predict_util; Triton's core (infer_request, scheduler_utils,
