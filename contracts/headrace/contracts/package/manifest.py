@@ -142,6 +142,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise PackageError("it needs file and sha256, or a [server] that has the model")
         if self.server and (self.file or self.sha256):
             raise PackageError("it has a model file and a [server]; leave file and sha256 out, or the server")
+        if self.server and self.server.allow_new_signature and (self.constants or self.batching.row_sizes):
+            raise PackageError(
+                "[server] allow_new_signature can't be with constants or row_sizes, which may not fit then"
+            )
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -175,6 +179,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Whether a trial is recorded, of this file or of the one it was made of."""
         original = self.provenance.get("original")
         return "trial" in self.provenance or (isinstance(original, dict) and "trial" in original)
+
+    def with_signature(self, signature: Signature) -> Manifest:
+        """Return the same with other tensors, which a server's model was found to have."""
+        return msgspec.structs.replace(self, inputs=signature.inputs, outputs=signature.outputs)
 
     @property
     def file_signature(self) -> Signature:
