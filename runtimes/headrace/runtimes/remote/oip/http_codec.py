@@ -41,6 +41,10 @@ class Written(msgspec.Struct, frozen=True):
     headers: dict[str, str]
 
 
+#: What a question that asks for no batch carries.
+NOTHING: Final = Written([], {})
+
+
 class _Tensor(msgspec.Struct):
     name: str
     datatype: str

@@ -24,7 +24,7 @@ from headrace.contracts.tensors.codec import Tensors
 from headrace.runtimes.remote.base import Access, Address, Answer, RemoteSignature
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, stacked, write_rows
 from headrace.runtimes.remote.encoding.json_values import as_text, read_document
-from headrace.runtimes.remote.transport.http_client import HttpClient
+from headrace.runtimes.remote.transport.http_client import HttpClient, succeed
 from headrace.runtimes.remote.transport.http_reply import Reply
 
 #: Most rows that are under way at the same time: a batch of the server's own usual size, and the next.
@@ -35,7 +35,7 @@ _BYTES: Final = {"Content-Type": "application/octet-stream"}
 
 
 class TorchServeRest:
-    """One endpoint of one model; a `Connection`. inputs, outputs: as the model's package declares them."""
+    """A `Connection`."""
 
     def __init__(  # noqa: PLR0913  # the constructor that all connections share
         self,
@@ -48,9 +48,13 @@ class TorchServeRest:
         version: str = "",
         form: Literal["row", "instances"] = "row",
     ) -> None:
-        """form: what a call holds. version: of the model on the server; without it the server chooses."""
+        """Open nothing yet.
+
+        inputs, outputs: as the model's package declares them. version: "" is the server's choice. form: what a call
+        holds.
+        """
         self._client = HttpClient(address, access)
-        self._model = model
+        self._where = f"{model} at {address}"
         self._path = f"/predictions/{quote(model)}" + (f"/{quote(version)}" if version else "")
         self._declared = RemoteSignature(
             inputs=tuple(inputs), outputs=tuple(outputs), version=version, platform="TorchServe"
@@ -110,7 +114,7 @@ class TorchServeRest:
 
     def _call(self, method: str, path: str, ends_at: float, body: Sequence[bytes] = (), headers: Any = None) -> Reply:
         reply = self._client.call(method, path, ends_at - time.monotonic(), body, headers)
-        return self._client.succeed(reply, self._model)
+        return succeed(reply, self._where)
 
     def _pool(self) -> ThreadPoolExecutor:
         process = os.getpid()

@@ -21,22 +21,23 @@ from headrace.runtimes.remote.base import (
     Address,
     Answer,
     BadAnswer,
+    OtherSignature,
     Refused,
     RemoteSignature,
-    ServerAway,
 )
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, write_columns, write_rows
-from headrace.runtimes.remote.tfserving.rest_metadata import read_metadata
-from headrace.runtimes.remote.transport.http_client import MAX_ANSWER_BYTES, HttpClient
+from headrace.runtimes.remote.tfserving.rest_metadata import check_status, read_metadata
+from headrace.runtimes.remote.transport.http_client import HttpClient, succeed
 from headrace.runtimes.remote.transport.http_reply import Reply, hidden_failure
+from headrace.runtimes.remote.transport.server_text import NotFound
 
 _JSON: Final = {"Content-Type": "application/json"}
 
 
 class TfServingRest:
-    """One endpoint of one model; a `Connection`."""
+    """A `Connection`."""
 
-    def __init__(  # noqa: PLR0913  # the constructor that all connections share
+    def __init__(
         self,
         address: Address,
         model: str,
@@ -45,12 +46,10 @@ class TfServingRest:
         signature_name: str = "serving_default",
         version: str = "",
         label: str = "",
-        max_message_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        """version, label: of the model on the server, one of them at most; without it the newest answers."""
-        self._client = HttpClient(address, access, max_message_bytes)
+        """Open nothing yet. version, label: at most one; "" is the latest version."""
+        self._client = HttpClient(address, access)
         self._where = f"{model} at {address}"
-        self._model = model
         self._signature_name = signature_name
         self._version = version
         chosen = f"/versions/{quote(version)}" if version else f"/labels/{quote(label)}" if label else ""
@@ -59,43 +58,55 @@ class TfServingRest:
         self._rows_only = False
 
     def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
-        """Run a batch; see `Connection`."""
+        """Run a batch. Raises what `Connection.infer` does."""
         ends_at = time.monotonic() + timeout_s
-        specs = (self._known or self.signature(timeout_s)).outputs
-        document = self._predict(inputs, ends_at)
         try:
-            found = _read(document, specs)
-        except BadAnswer:
-            # The server may have loaded a version with other outputs since.
-            specs_now = self.signature(ends_at - time.monotonic()).outputs
-            if specs_now == specs:
-                raise
-            found = _read(document, specs_now)
+            found = self._infer(inputs, ends_at)
+        except NotFound as exc:
+            self.check_ready(ends_at - time.monotonic())
+            raise Refused(exc.line) from None
+        except BadAnswer as exc:
+            raise BadAnswer(f"{self._where}: {exc.message}") from None
         for name in outputs:
             if name not in found:
-                raise BadAnswer(f"{self._where}: no output {quoted(name)}; it has {quoted(', '.join(found))}")
+                raise OtherSignature(f"{self._where}: no output {quoted(name)}; it has {quoted(', '.join(found))}")
         return Answer({name: found[name] for name in outputs or found}, self._version)
 
     def signature(self, timeout_s: float) -> RemoteSignature:
-        """Ask for the model's tensors; see `Connection`."""
-        reply = self._call("GET", f"{self._path}/metadata", time.monotonic() + timeout_s)
+        """Ask for the model's tensors."""
+        ends_at = time.monotonic() + timeout_s
         try:
-            self._known = read_metadata(reply.document(), self._signature_name)
+            return self._ask(ends_at)
+        except NotFound:
+            self.check_ready(ends_at - time.monotonic())
+            raise
         except (PackageError, BadAnswer) as exc:
             raise type(exc)(f"{self._where}: {exc.message}") from None
-        return self._known
 
     def check_ready(self, timeout_s: float) -> None:
         """Raise what `infer` raises if no version of the model is available."""
-        document = self._call("GET", self._path, time.monotonic() + timeout_s).document()
-        states = document.get("model_version_status")
-        listed = [state for state in states if isinstance(state, dict)] if isinstance(states, list) else []
-        if not any(state.get("state") == "AVAILABLE" for state in listed):
-            raise ServerAway(f"{self._where} is not available: {_words(listed)}")
+        check_status(self._call("GET", self._path, time.monotonic() + timeout_s).document(), self._where)
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _infer(self, inputs: Tensors, ends_at: float) -> Tensors:
+        specs = (self._known or self._ask(ends_at)).outputs
+        document = self._predict(inputs, ends_at)
+        try:
+            return _read(document, specs)
+        except BadAnswer:
+            # The server may have loaded a version with other outputs since.
+            specs_now = self._ask(ends_at).outputs
+            if specs_now == specs:
+                raise
+            return _read(document, specs_now)
+
+    def _ask(self, ends_at: float) -> RemoteSignature:
+        reply = self._call("GET", f"{self._path}/metadata", ends_at)
+        self._known = read_metadata(reply.document(), self._signature_name)
+        return self._known
 
     def _predict(self, inputs: Tensors, ends_at: float) -> dict[str, Any]:
         rows_only = self._rows_only
@@ -120,7 +131,7 @@ class TfServingRest:
 
     def _call(self, method: str, path: str, ends_at: float, body: Sequence[bytes] = (), headers: Any = None) -> Reply:
         reply = self._client.call(method, path, ends_at - time.monotonic(), body, headers)
-        return self._client.succeed(reply, self._model)
+        return succeed(reply, self._where)
 
 
 def _read(document: dict[str, Any], specs: Sequence[TensorSpec]) -> Tensors:
@@ -129,12 +140,3 @@ def _read(document: dict[str, Any], specs: Sequence[TensorSpec]) -> Tensors:
     if "predictions" in document:
         return read_rows(document["predictions"], specs)
     raise BadAnswer(f"the server's answer has neither outputs nor predictions, but {quoted(list(document))}")
-
-
-def _words(states: Sequence[dict[str, Any]]) -> str:
-    words = []
-    for state in states:
-        status = state.get("status")
-        message = status.get("error_message") if isinstance(status, dict) else ""
-        words.append(f"version {state.get('version')} is {state.get('state')} {message or ''}".strip())
-    return "; ".join(words) or "it has no version"

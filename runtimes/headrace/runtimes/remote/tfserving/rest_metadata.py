@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from headrace.contracts.errors import PackageError, quoted
-from headrace.runtimes.remote.base import BadAnswer, RemoteSignature
+from headrace.runtimes.remote.base import BadAnswer, Misconfigured, RemoteSignature, ServerAway
 from headrace.runtimes.remote.encoding.specs import Described, signature_of
-
-#: TensorFlow's names of the datatypes that the Open Inference Protocol has.
-DATATYPES: Final = {
-    "DT_BOOL": "BOOL",
-    "DT_UINT8": "UINT8",
-    "DT_UINT16": "UINT16",
-    "DT_UINT32": "UINT32",
-    "DT_UINT64": "UINT64",
-    "DT_INT8": "INT8",
-    "DT_INT16": "INT16",
-    "DT_INT32": "INT32",
-    "DT_INT64": "INT64",
-    "DT_HALF": "FP16",
-    "DT_FLOAT": "FP32",
-    "DT_DOUBLE": "FP64",
-    "DT_BFLOAT16": "BF16",
-    "DT_STRING": "BYTES",
-}
+from headrace.runtimes.remote.tfserving.tensors import DATATYPES
 
 
 class _Size(msgspec.Struct):
@@ -51,6 +34,19 @@ class _Signature(msgspec.Struct):
 
 class _Signatures(msgspec.Struct):
     signature_def: dict[str, _Signature]
+
+
+class _Cause(msgspec.Struct):
+    error_message: str = ""
+
+
+class _Version(msgspec.Struct):
+    state: str = ""
+    status: _Cause = msgspec.field(default_factory=_Cause)
+
+
+class _Status(msgspec.Struct):
+    model_version_status: list[_Version] = []
 
 
 class _Metadata(msgspec.Struct):
@@ -90,3 +86,18 @@ def _described(tensors: dict[str, _Tensor]) -> list[Described]:
         )
         for name, tensor in sorted(tensors.items())
     ]
+
+
+def check_status(document: dict[str, Any], where: str) -> None:
+    """Raise ServerAway or Misconfigured if no version in the status of a model is available."""
+    try:
+        versions = msgspec.convert(document, _Status).model_version_status
+    except msgspec.ValidationError as exc:
+        raise BadAnswer(f"{where}: the status of the model can't be read: {exc}") from None
+    states = {version.state for version in versions}
+    if "AVAILABLE" in states:
+        return
+    if states & {"START", "LOADING"}:
+        raise ServerAway(f"{where}: the server is loading the model")
+    why = next((version.status.error_message for version in versions if version.status.error_message), "")
+    raise Misconfigured(f"{where}: no version of the model is loaded{f': {why}' if why else ''}; load one there")

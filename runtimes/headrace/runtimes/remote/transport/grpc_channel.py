@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
-import ssl
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import grpc
 
 from headrace.runtimes.remote.base import Access, Address, Misconfigured, ServerAway
-from headrace.runtimes.remote.transport.grpc_status import failure_of
+from headrace.runtimes.remote.transport.grpc_status import FailedCall
+from headrace.runtimes.remote.transport.tls import speaks_tls
 
 #: Larger messages are refused, sent or received. gRPC's own limits are 4 MiB for what is received and none for what is
 #: sent; protobuf's is 2 GiB.
@@ -26,11 +25,9 @@ _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
 
-#: Seconds for the question whether a port speaks TLS, asked when a server hangs up on plain text.
-_TLS_QUESTION_S: Final = 1.0
-
 #: The trailer by which servers ask to be called again later, in milliseconds.
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
+_MOST_PUSHBACK_DIGITS: Final = 9
 
 _Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
 
@@ -110,31 +107,14 @@ class GrpcChannel:
             raise Misconfigured(f"{self._address}: {path} can't be read: {exc.strerror}") from None
 
     def _failure(self, exc: grpc.RpcError, where: str, timeout_s: float) -> Exception:
-        # A call that failed is its own exception; the types of gRPC know only the base.
-        assert isinstance(exc, grpc.Call)
         status, text = exc.code().name, exc.details() or ""
-        if not self._address.encrypted and _hung_up(status, text) and self._speaks_tls(timeout_s):
+        if not self._address.encrypted and _hung_up(status, text) and speaks_tls(self._address, timeout_s):
             return Misconfigured(
                 f"{where}: the server speaks TLS on that port; write grpcs://{self._address.authority}"
             )
         if self._address.encrypted and _hung_up(status, text) and not self._access.cert_file:
             text = f"{text}; it may ask for a client certificate (HEADRACE_SERVER_CERT_FILE)"
-        return failure_of(status, text, where, self._address, _pushback_s(exc))
-
-    def _speaks_tls(self, timeout_s: float) -> bool:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # Nothing is sent over this connection; whose certificate it is doesn't matter.
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        place = (self._address.host, self._address.port)
-        try:
-            with (
-                socket.create_connection(place, min(timeout_s, _TLS_QUESTION_S)) as plain,
-                context.wrap_socket(plain, server_hostname=self._address.host),
-            ):
-                return True
-        except OSError:
-            return False
+        return FailedCall(status, text, where, self._address, _pushback_s(exc)).failure()
 
 
 class _OpenChannel:
@@ -162,8 +142,8 @@ def _hung_up(status: str, text: str) -> bool:
     )
 
 
-def _pushback_s(exc: grpc.Call) -> float:
-    for key, value in exc.trailing_metadata() or ():
-        if key == _PUSHBACK and str(value).isdigit():
-            return min(int(str(value)[:12]), 3_600_000) / 1000
+def _pushback_s(exc: grpc.RpcError) -> float:
+    for entry in exc.trailing_metadata() or ():
+        if entry.key == _PUSHBACK and str(entry.value).isdecimal():
+            return int(str(entry.value)[:_MOST_PUSHBACK_DIGITS]) / 1000
     return 0.0

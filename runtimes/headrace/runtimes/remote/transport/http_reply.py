@@ -18,20 +18,22 @@ from headrace.runtimes.remote.base import (
     BadAnswer,
     BatchTooLarge,
     Misconfigured,
-    OtherSignature,
     Refused,
     ServerAway,
     ServerBusy,
 )
 from headrace.runtimes.remote.encoding.json_values import read_document
 from headrace.runtimes.remote.encoding.raw import Buffer
-from headrace.runtimes.remote.transport.server_text import read_text
+from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
 #: Where JSON errors have their text: the protocols' own, TorchServe's, FastAPI's.
 _TEXT_FIELDS: Final = ("error", "message", "detail", "reason")
 
 #: Of a page or text that is no JSON: enough to recognise the proxy that wrote it.
 _MOST_PAGE_CHARACTERS: Final = 200
+
+#: nginx's and Go's words for plain text on a port of TLS.
+_TLS_WANTED: Final = re.compile(r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server")
 
 #: TorchServe's words for a handler that raised on the values, under the status of a server that is away.
 _HANDLER_FAILED: Final = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
@@ -52,6 +54,15 @@ _REMEDIES: Final = {
 
 #: A gateway without its server, or a server that is full, starts or ends; TorchServe's handlers that raise as well.
 _AWAY: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+
+#: Statuses under which a server looked at the values.
+_OF_VALUES: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+_BY_STATUS: Final[Mapping[int, type[ServerAway | BatchTooLarge]]] = {
+    HTTPStatus.REQUEST_TIMEOUT: ServerAway,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: BatchTooLarge,
+    HTTPStatus.INSUFFICIENT_STORAGE: BatchTooLarge,
+}
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -115,6 +126,8 @@ def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
     if 300 <= status < 400:
         target = quoted(reply.headers.get("location", ""))
         return Misconfigured(f"{where}: the server redirects to {target}; name that address as the endpoint")
+    if _TLS_WANTED.search(text) and status == HTTPStatus.BAD_REQUEST:
+        return Misconfigured(f"{line}; write the endpoint as https://")
     if status in _REMEDIES:
         return Misconfigured(f"{line} (HTTP {status}); {_REMEDIES[HTTPStatus(status)]}")
     if status == HTTPStatus.TOO_MANY_REQUESTS or (status in _AWAY and not text.startswith(_HANDLER_FAILED)):
@@ -127,33 +140,24 @@ def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
 def _by_text(status: int, text: str, where: str) -> Exception:
     """Return the error of a status that servers use for several things."""
     line = f"{where}: {text}"
-    meant = read_text(text).failure(where)
-    refuses = status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+    reading = read_text(text)
+    if status == HTTPStatus.NOT_FOUND and reading.meaning is not Meaning.LOADING:
+        return NotFound(line)
     # Such a text may begin with a request's own words, and no request may pass for a busy server.
-    if meant is not None and not (refuses and isinstance(meant, ServerBusy)):
-        return meant
-    if status == HTTPStatus.NOT_FOUND:
-        return Misconfigured(f"{line} (HTTP 404); load the model there, or correct [server] in its model.toml")
-    if status == HTTPStatus.REQUEST_TIMEOUT or text.startswith(_WORKER_GONE):
+    forged = status in _OF_VALUES and reading.meaning in (Meaning.BUSY, Meaning.OUT_OF_MEMORY)
+    meant = None if forged else reading.failure(where)
+    if meant or status < 400:
+        return meant or BadAnswer(f"{where}: the server answers HTTP {status}, not 200")
+    if text.startswith(_WORKER_GONE):
         return ServerAway(line)
-    if status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.INSUFFICIENT_STORAGE):
-        return BatchTooLarge(line)
-    if status >= 400:
-        # 500 as well: a model that raises on a batch may do so for one request in it.
-        return Refused(line)
-    return BadAnswer(f"{where}: the server answers HTTP {status}, not 200")
+    # 500 stands for values too: a model that raises on a batch may do so for one request in it.
+    return _BY_STATUS.get(status, Refused)(line)
 
 
 def hidden_failure(document: Mapping[str, Any], where: str) -> Exception | None:
     """Return the error in the body of an answer with status 200, None if it holds none."""
     words = document.get("error")
-    if not words:
-        return None
-    text = " ".join(str(words).split())
-    meant = read_text(text).failure(where)
-    if isinstance(meant, BatchTooLarge | OtherSignature):
-        return meant
-    return Refused(f"{where}: {text}")
+    return _by_text(HTTPStatus.BAD_REQUEST, " ".join(str(words).split()), where) if words else None
 
 
 def _reason(status: int) -> str:

@@ -15,6 +15,18 @@ import msgspec
 from headrace.runtimes.remote.base import BatchTooLarge, Misconfigured, OtherSignature, ServerAway, ServerBusy
 
 
+class NotFound(Misconfigured):
+    """The server says that it can't find something: the model, or what the values of a batch name.
+
+    Servers use one status for both; `check_ready` tells which. line: the message without a remedy.
+    """
+
+    def __init__(self, line: str) -> None:
+        """line: with the server's own words."""
+        super().__init__(f"{line}; load the model there, or correct [server] in its model.toml")
+        self.line = line
+
+
 class Meaning(Enum):
     """The cause that a text speaks of."""
 
@@ -54,7 +66,10 @@ class Reading(msgspec.Struct, frozen=True):
 
 #: What may stand before a server's own text. Everything else is matched at the start of the text: further on, a text
 #: may quote values of a request, and no request may pass for a busy server, or lower the rows of everyone's batches.
-_START: Final = r"(?:\[request id: [^\]]*\] |in ensemble '[^']*', |Stream removed \(|CLIENT: |SERVER: |\w+Exception: )*"
+_START: Final = (
+    r"(?:\[request id: [^\]]*\] |in ensemble '[^']*', |Stream removed \(|CLIENT: |SERVER: |\w+Exception: "
+    r"|Unexpected <class 'mlserver\.errors\.\w+'>: )*"
+)
 
 #: In the order of the questions. Sources: TensorFlow's batching_util (shared_batch_scheduler, batch_scheduler_utils),
 #: TensorFlow Serving's servable managers and predict_util; Triton's core (infer_request, scheduler_utils,
@@ -85,7 +100,7 @@ _PATTERNS: Final[tuple[tuple[Meaning, str], ...]] = (
     (Meaning.ABSENT, r"Unrecognized servable version label: "),
     (Meaning.ABSENT, r"Request for unknown model: '[^']*'(?: version \S+)? is not found"),
     (Meaning.ABSENT, r"Model with requested (?:name|version|name and/or version) is (?:not found|retired)"),
-    (Meaning.ABSENT, r"Model (?:with name )?\S+(?: with version \S+)? (?:not found|does not exist)"),
+    (Meaning.ABSENT, r"Model (?:with name )?\S+(?: with version(?: \S+)?)? (?:not found|does not exist)"),
     (Meaning.ABSENT, r"Model not found: "),
     (Meaning.ABSENT, r"Model version: \S+ does not exist for model: "),
     (Meaning.OTHER_SIGNATURE, r"(?:input|output) tensor alias not found in signature: "),
