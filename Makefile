@@ -38,11 +38,14 @@ NEWEST_TESTS := $(addprefix tests/,contracts fuzz house producers queueing resul
 	--deselect tests/house/test_wheel.py::test_every_entry_point_leads_to_something \
 	--deselect tests/house/test_layout.py::test_the_pre_commit_hooks_are_all_local_and_need_no_network
 
+# Environments of model servers, gigabytes together; HEADRACE_SERVERS names another folder for them.
+export HEADRACE_SERVERS ?= $(CURDIR)/.venv-servers
+
 # How large a `make chaos` is, and which of its schedules.
 REQUESTS ?= 1000000
 SEED ?= 1
 
-.PHONY: help demo test test-fast test-newest test-browser test-converters chaos chaos-jobs fuzz check format bench bench-bulk train clean
+.PHONY: help demo test test-fast test-newest test-browser test-converters test-servers chaos chaos-jobs fuzz check format bench bench-bulk train clean
 
 help: ## Show this list
 	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
@@ -51,11 +54,11 @@ help: ## Show this list
 demo: $(VENV)/.installed-local ## Score real images through Celery, Valkey, ONNX Runtime and Postgres, with Flower beside
 	@$(VENV)/bin/headrace demo $(ARGS)
 
-test: $(VENV)/.installed-dev ## Run every test that needs no browser and no converter, against a real Valkey and a real Postgres
+test: $(VENV)/.installed-dev ## Run every test that needs no browser, converter or model server, against a real Valkey and a real Postgres
 	@bash deploy/ensure_pgbouncer.sh
-	@$(RUN) -m pytest -m "not browser and not converters" --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -m "not browser and not converters and not modelservers" --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
-FAST := -m "not server and not slow and not browser and not converters"
+FAST := -m "not server and not slow and not browser and not converters and not modelservers"
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that need no server, no worker and no training, in a minute
 	@$(RUN) -m pytest $(FAST) --numprocesses $(JOBS) --dist loadfile $(ARGS)
@@ -72,6 +75,11 @@ test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chr
 test-converters: $(VENV)/.installed-dev ## Run the tests of litert-torch, in an environment of its own that it makes first (2 GB)
 	@$(RUN) -c "from headrace.compression.conversion.environment import *; set_up_litert(converters_folder(), print)"
 	@$(RUN) -m pytest -m converters $(ARGS)
+
+test-servers: $(VENV)/.installed-dev ## Run the tests against Triton and other model servers, in environments that it makes first (3 GB)
+	@bash deploy/ensure_java.sh
+	@$(RUN) -m tests.servers.environments
+	@$(RUN) -m pytest -m modelservers $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## Break workers, servers and connections under load, and check every request (REQUESTS=1000000 SEED=1)
 	@$(RUN) -m tests.chaos.run --requests $(REQUESTS) --seed $(SEED) $(ARGS)
@@ -102,7 +110,7 @@ train: $(VENV)/.installed-examples ## Train the demo's digits model anew (downlo
 	@$(RUN) examples/digits/train.py $(ARGS)
 
 clean: ## Remove .venv, caches and build products; data in .headrace stays
-	@rm -rf $(VENV) $(FUZZ_VENV) $(NEWEST_VENV) $(RIVALS_VENV) .venv-litert build dist .coverage htmlcov .hypothesis
+	@rm -rf $(VENV) $(FUZZ_VENV) $(NEWEST_VENV) $(RIVALS_VENV) .venv-litert .venv-servers build dist .coverage htmlcov .hypothesis
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name .headrace -prune -o -name __pycache__ -type d -exec rm -rf {} +
 

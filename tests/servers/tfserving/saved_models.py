@@ -1,0 +1,83 @@
+"""The models of every server of these tests, as SavedModels; `pair` has two inputs and two outputs, `scalar` no rows.
+
+python -m tests.servers.tfserving.saved_models FOLDER
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+
+def affine(kind: tf.DType, size: int) -> tf.Module:
+    """Return y = 2x + 1 of rows of `size` elements."""
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, size], kind, name="x")])
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x * tf.constant(2, kind) + tf.constant(1, kind)}
+
+    module.serve = serve
+    return module
+
+
+def text() -> tf.Module:
+    """Return strings in capitals."""
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.string, name="x")])
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.strings.upper(x)}
+
+    module.serve = serve
+    return module
+
+
+def pair() -> tf.Module:
+    """Return the sum FP32 [rows, 2] of `a` FP32 [rows, 2] and `b` INT64 [rows], and b doubled."""
+    module = tf.Module()
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, 2], tf.float32, name="a"), tf.TensorSpec([None], tf.int64, name="b")]
+    )
+    def serve(a: tf.Tensor, b: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"sum": a + tf.cast(b, tf.float32)[:, None], "twice": b * 2}
+
+    module.serve = serve
+    return module
+
+
+def scalar() -> tf.Module:
+    """Return a number for a number, without rows."""
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32, name="x")])
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x + 1}
+
+    module.serve = serve
+    return module
+
+
+def main(folder: Path) -> None:
+    """Write every model below the folder, `affine` in two versions."""
+    models = {
+        "affine/1": affine(tf.float32, 4),
+        "affine/2": affine(tf.float32, 4),
+        "limited/1": affine(tf.float32, 4),
+        "slow/1": affine(tf.float32, 4),
+        "whole/1": affine(tf.int64, 3),
+        "half/1": affine(tf.float16, 4),
+        "brain/1": affine(tf.bfloat16, 4),
+        "text/1": text(),
+        "pair/1": pair(),
+        "scalar/1": scalar(),
+    }
+    for path, module in models.items():
+        tf.saved_model.save(module, str(folder / path), signatures=module.serve)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
