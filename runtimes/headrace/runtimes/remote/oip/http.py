@@ -59,7 +59,7 @@ class OipHttp:
             return self._infer(inputs, outputs, ends_at)
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
-            raise Refused(exc.message) from None
+            raise Refused(exc.line) from None
         except BadAnswer as exc:
             raise BadAnswer(f"{self._where}: {exc.message}") from None
         except ServerBusy:

@@ -64,7 +64,7 @@ class TfServingRest:
             found = self._infer(inputs, ends_at)
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
-            raise Refused(exc.message) from None
+            raise Refused(exc.line) from None
         except BadAnswer as exc:
             raise BadAnswer(f"{self._where}: {exc.message}") from None
         for name in outputs:

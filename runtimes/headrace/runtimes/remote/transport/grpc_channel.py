@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import ssl
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -12,6 +10,7 @@ import grpc
 
 from headrace.runtimes.remote.base import Access, Address, Misconfigured, ServerAway
 from headrace.runtimes.remote.transport.grpc_status import FailedCall
+from headrace.runtimes.remote.transport.tls import speaks_tls
 
 #: Larger messages are refused, sent or received. gRPC's own limits are 4 MiB for what is received and none for what is
 #: sent; protobuf's is 2 GiB.
@@ -25,9 +24,6 @@ _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 #: Between two attempts to connect; gRPC's own longest pause is 2 minutes, for which a restarted server would idle.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
-
-#: Seconds for the question whether a port speaks TLS, asked when a server hangs up on plain text.
-_TLS_QUESTION_S: Final = 1.0
 
 #: The trailer by which servers ask to be called again later, in milliseconds.
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
@@ -112,28 +108,13 @@ class GrpcChannel:
 
     def _failure(self, exc: grpc.RpcError, where: str, timeout_s: float) -> Exception:
         status, text = exc.code().name, exc.details() or ""
-        if not self._address.encrypted and _hung_up(status, text) and self._speaks_tls(timeout_s):
+        if not self._address.encrypted and _hung_up(status, text) and speaks_tls(self._address, timeout_s):
             return Misconfigured(
                 f"{where}: the server speaks TLS on that port; write grpcs://{self._address.authority}"
             )
         if self._address.encrypted and _hung_up(status, text) and not self._access.cert_file:
             text = f"{text}; it may ask for a client certificate (HEADRACE_SERVER_CERT_FILE)"
         return FailedCall(status, text, where, self._address, _pushback_s(exc)).failure()
-
-    def _speaks_tls(self, timeout_s: float) -> bool:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # Nothing is sent over this connection; whose certificate it is doesn't matter.
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        place = (self._address.host, self._address.port)
-        try:
-            with (
-                socket.create_connection(place, min(timeout_s, _TLS_QUESTION_S)) as plain,
-                context.wrap_socket(plain, server_hostname=self._address.host),
-            ):
-                return True
-        except OSError:
-            return False
 
 
 class _OpenChannel:

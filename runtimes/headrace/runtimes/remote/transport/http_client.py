@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +17,7 @@ from headrace.runtimes.remote.encoding.raw import Buffer
 from headrace.runtimes.remote.transport.http_reply import Reply, failure
 from headrace.runtimes.remote.transport.http_trouble import trouble_of
 from headrace.runtimes.remote.transport.network import DeadlineBackend, DeadlineStream, call_until
+from headrace.runtimes.remote.transport.tls import client_context
 
 #: Connections are closed after so long without a call: before servers close them (uvicorn after 5 s), so that no batch
 #: is sent into a connection that is just being closed.
@@ -72,7 +72,7 @@ class HttpClient:
                 self._speaks_http = True
                 return self._read(response, where)
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as exc:
-            raise trouble_of(exc, self._address, timeout_s, spoke_before=self._speaks_http) from exc
+            raise trouble_of(exc, self._address, timeout_s, first=not self._speaks_http) from exc
 
     def close(self) -> None:
         """Close the connections of this process."""
@@ -105,7 +105,7 @@ class HttpClient:
 
     def _new_pool(self) -> httpcore.ConnectionPool:
         return httpcore.ConnectionPool(
-            ssl_context=_context(self._access, self._address) if self._address.encrypted else None,
+            ssl_context=client_context(self._access, self._address) if self._address.encrypted else None,
             max_connections=None,
             keepalive_expiry=KEEPALIVE_S,
             network_backend=DeadlineBackend(),
@@ -138,14 +138,3 @@ def _pieces(views: Sequence[memoryview]) -> Iterator[bytes]:
     for view in views:
         for start in range(0, view.nbytes, _PIECE_BYTES):
             yield view[start : start + _PIECE_BYTES]  # type: ignore[misc]  # h11 takes any buffer of bytes
-
-
-def _context(access: Access, address: Address) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=access.ca_file or None)
-        if access.cert_file:
-            context.load_cert_chain(access.cert_file, access.key_file or None)
-    except (OSError, ValueError) as exc:
-        files = ", ".join(filter(None, (access.ca_file, access.cert_file, access.key_file)))
-        raise Misconfigured(f"{address}: the certificates {files} can't be loaded: {exc}") from None
-    return context

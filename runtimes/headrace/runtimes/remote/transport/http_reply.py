@@ -32,6 +32,9 @@ _TEXT_FIELDS: Final = ("error", "message", "detail", "reason")
 #: Of a page or text that is no JSON: enough to recognise the proxy that wrote it.
 _MOST_PAGE_CHARACTERS: Final = 200
 
+#: nginx's and Go's words for plain text on a port of TLS.
+_TLS_WANTED: Final = re.compile(r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server")
+
 #: TorchServe's words for a handler that raised on the values, under the status of a server that is away.
 _HANDLER_FAILED: Final = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
 
@@ -123,6 +126,8 @@ def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
     if 300 <= status < 400:
         target = quoted(reply.headers.get("location", ""))
         return Misconfigured(f"{where}: the server redirects to {target}; name that address as the endpoint")
+    if _TLS_WANTED.search(text) and status == HTTPStatus.BAD_REQUEST:
+        return Misconfigured(f"{line}; write the endpoint as https://")
     if status in _REMEDIES:
         return Misconfigured(f"{line} (HTTP {status}); {_REMEDIES[HTTPStatus(status)]}")
     if status == HTTPStatus.TOO_MANY_REQUESTS or (status in _AWAY and not text.startswith(_HANDLER_FAILED)):

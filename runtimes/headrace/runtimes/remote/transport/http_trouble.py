@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpcore
 
 from headrace.runtimes.remote.base import Address, Misconfigured, ServerAway
+from headrace.runtimes.remote.transport.tls import speaks_tls
 
 #: OpenSSL's reasons that mean: the other side doesn't speak TLS.
 _NOT_TLS = frozenset(
@@ -16,31 +17,33 @@ _NOT_TLS = frozenset(
 )
 
 
-def trouble_of(exc: Exception, address: Address, timeout_s: float, *, spoke_before: bool) -> ServerAway | Misconfigured:
-    """Return the error of headrace for one of httpcore. spoke_before: whether HTTP was ever spoken there."""
+def trouble_of(exc: Exception, address: Address, timeout_s: float, *, first: bool) -> ServerAway | Misconfigured:
+    """Return the error of headrace for one of httpcore. first: whether the server never answered before."""
     if isinstance(exc, httpcore.TimeoutException):
         return ServerAway(f"{address} did not answer within {timeout_s:.3g} s")
     for cause in _causes(exc):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return Misconfigured(
-                f"{address}: its certificate is refused: {cause.verify_message}; "
-                "renew it, or set HEADRACE_SERVER_CA_FILE"
-            )
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        if isinstance(cause, ssl.SSLError):
             return _tls_trouble(cause, address)
         if isinstance(cause, socket.gaierror):
             return ServerAway(f"{address}: the name {address.host} is not known: {cause.strerror}")
-    if isinstance(exc, httpcore.RemoteProtocolError) and "illegal" in str(exc) and not spoke_before:
-        other = "https" if address.scheme == "http" else "http"
-        return Misconfigured(
-            f"{address}: the server doesn't speak HTTP/1.1 on that port; is it {other}://, or the port of gRPC?"
-        )
+    # It may have heard TLS where it was spoken to in plain text, or the other way round.
+    if first and isinstance(exc, httpcore.RemoteProtocolError | httpcore.ReadError):
+        if not address.encrypted and speaks_tls(address, timeout_s):
+            return Misconfigured(f"{address}: the server speaks TLS on that port; write https://{address.authority}")
+        if "illegal" in str(exc):
+            return Misconfigured(f"{address}: the server doesn't speak HTTP/1.1 on that port; is it the one of gRPC?")
     return ServerAway(f"{address}: {_words(exc)}")
 
 
-def _tls_trouble(cause: ssl.SSLError, address: Address) -> Misconfigured:
+def _tls_trouble(cause: ssl.SSLError, address: Address) -> ServerAway | Misconfigured:
+    plain = f"is it http://{address.authority}?"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = cause.verify_message
+        return Misconfigured(f"{address}: its certificate is refused: {why}; renew it, or set HEADRACE_SERVER_CA_FILE")
+    if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return ServerAway(f"{address}: the server hung up on TLS; {plain}")
     if cause.reason in _NOT_TLS:
-        return Misconfigured(f"{address}: the server doesn't speak TLS on that port; is it http://{address.authority}?")
+        return Misconfigured(f"{address}: the server doesn't speak TLS on that port; {plain}")
     reason = (cause.reason or str(cause)).replace("_", " ").lower()
     return Misconfigured(f"{address}: TLS fails: {reason}; see HEADRACE_SERVER_CERT_FILE and HEADRACE_SERVER_CA_FILE")
 
