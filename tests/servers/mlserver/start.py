@@ -13,7 +13,7 @@ MODELS = ("affine", "whole", "text", "slow", "dense")
 
 
 def mlserver(folder: Path) -> ModelServer:
-    """Return an MLServer that serves the models in one process; `affine` and `dense` are batched by the server as well."""
+    """Return an MLServer that serves the models in one process; it batches `affine` and `dense` itself, too."""
     environment = ensure("mlserver")
     http, grpc, metrics = free_port(), free_port(), free_port()
     settings = {
