@@ -17,7 +17,15 @@ from headrace.contracts.tensors.rows import RowAxes
 ENTRY_POINT_GROUP: Final = "headrace.runtimes"
 
 #: Runtime → extra of headrace that brings its library.
-_EXTRAS: Final = {"onnxruntime": "worker", "torch": "torch", "openvino": "openvino", "litert": "litert", "tvm": "tvm"}
+_EXTRAS: Final = {
+    "onnxruntime": "worker",
+    "torch": "torch",
+    "openvino": "openvino",
+    "litert": "litert",
+    "tvm": "tvm",
+    "tfserving": "tfserving",
+    "oip": "oip",
+}
 
 
 class TransientFailure(Exception):

@@ -32,7 +32,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     version: str = ""
     label: str = ""
     signature_name: str = "serving_default"
-    flavor: Literal["", "torchserve", "torchserve-rest"] = ""
+    flavor: Literal["", "torchserve", "torchserve-rest", "torchserve-json"] = ""
     max_in_flight: int = 0
     credentials: str = ""
     allow_new_signature: bool = False

@@ -59,7 +59,7 @@ EXPLANATIONS: Final = {
     "server.version": 'Which version answers; "" leaves it to the server.',
     "server.label": "A label of TensorFlow Serving in place of a version.",
     "server.signature_name": "The signature of a SavedModel.",
-    "server.flavor": '"torchserve" or "torchserve-rest" where TorchServe answers, whose messages differ.',
+    "server.flavor": 'Of TorchServe: "torchserve" (OIP over gRPC), "torchserve-rest", "torchserve-json".',
     "server.max_in_flight": "Batches at the same time on one endpoint; 0 finds out what pays.",
     "server.credentials": "NAME of the setting HEADRACE_SERVER_CREDENTIALS_NAME, which holds the credentials.",
     "server.allow_new_signature": "Whether workers go by the tensors of a reloaded model; else requests fail.",

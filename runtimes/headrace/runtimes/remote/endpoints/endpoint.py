@@ -166,7 +166,7 @@ class Endpoint:
         """Compare the model's tensors with the package. Raises what `Connection.signature` raises."""
         self._looked_at = time.monotonic()
         try:
-            found = self._judge(self._connection.signature(timeout_s))
+            found = self._judge(self._described(timeout_s))
         except PackageError as exc:
             found = exc.message
         mismatch = ""
@@ -183,6 +183,14 @@ class Endpoint:
             self.load.mismatch = mismatch
             self._verified = not mismatch
             self._lock.notify_all()
+
+    def _described(self, timeout_s: float) -> RemoteSignature:
+        """Return the model's tensors, none if the server has the model and can't describe it, as TorchServe can't."""
+        try:
+            return self._connection.signature(timeout_s)
+        except Misconfigured:
+            self._connection.check_ready(timeout_s)
+            return RemoteSignature(inputs=(), outputs=())
 
     def _look_again(self, cause: Exception, *, at_once: bool = False) -> None:
         """Look at the model's tensors, since a batch failed. Raises ServerAway if they are others now."""
