@@ -10,8 +10,9 @@ from typing import Final
 
 import msgspec
 
+from headrace.contracts.errors import PackageError
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, Refused, RemoteSignature, ServerAway
+from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, RemoteSignature, ServerAway
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.wire import parsed, serialized
 from headrace.runtimes.remote.oip.messages import Batch, read_answer, read_metadata
@@ -52,12 +53,18 @@ class OipGrpc:
             return read_answer(self._call_version("ModelInfer", request, ends_at), request_id)
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
-            raise Refused(exc.line) from None
+            raise exc.when_ready() from None
+        except BadAnswer as exc:
+            raise BadAnswer(f"{self._where}: {exc.message}") from None
 
     def signature(self, timeout_s: float) -> RemoteSignature:
         """Ask for the model's tensors, and for the most rows of a batch, which Triton knows."""
         ends_at = time.monotonic() + timeout_s
-        found = read_metadata(self._metadata(ends_at))
+        answer = self._metadata(ends_at)
+        try:
+            found = read_metadata(answer)
+        except (BadAnswer, PackageError) as exc:
+            raise type(exc)(f"{self._where}: {exc.message}") from None
         most_rows = self._most_rows(ends_at)
         return msgspec.structs.replace(found, max_rows=most_rows) if most_rows else found
 

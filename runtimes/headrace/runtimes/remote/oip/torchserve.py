@@ -19,13 +19,14 @@ from urllib.parse import quote
 
 import numpy as np
 
+from headrace.contracts.errors import quoted
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, RemoteSignature
+from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, RemoteSignature
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, stacked, write_rows
 from headrace.runtimes.remote.encoding.json_values import as_text, read_document
 from headrace.runtimes.remote.transport.http_client import HttpClient, succeed
-from headrace.runtimes.remote.transport.http_reply import Reply
+from headrace.runtimes.remote.transport.http_reply import Reply, hidden_failure
 
 #: Most rows that are under way at the same time: a batch of the server's own usual size, and the next.
 ROWS_SIDE_BY_SIDE: Final = 32
@@ -66,7 +67,11 @@ class TorchServeRest:
     def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
         """Run a batch; see `Connection`."""
         ends_at = time.monotonic() + timeout_s
-        found = self._infer_all(inputs, ends_at) if self._form == "instances" else self._infer_each(inputs, ends_at)
+        infer = self._infer_all if self._form == "instances" else self._infer_each
+        try:
+            found = infer(inputs, ends_at)
+        except BadAnswer as exc:
+            raise BadAnswer(f"{self._where}: {exc.message}") from None
         return Answer({name: found[name] for name in outputs or found}, self._declared.version)
 
     def signature(self, timeout_s: float) -> RemoteSignature:
@@ -89,7 +94,9 @@ class TorchServeRest:
 
     def _infer_all(self, inputs: Tensors, ends_at: float) -> Tensors:
         body = b'{"instances":[' + b",".join(write_rows(inputs, as_text)) + b"]}"
-        document = self._call("POST", self._path, ends_at, [body], _JSON).document()
+        document = self._read(self._call("POST", self._path, ends_at, [body], _JSON))
+        if not isinstance(document, dict):
+            raise BadAnswer(f"the server's answer has no predictions, but {quoted(document)}")
         return read_rows(document.get("predictions"), self._declared.outputs)
 
     def _infer_each(self, inputs: Tensors, ends_at: float) -> Tensors:
@@ -110,7 +117,13 @@ class TorchServeRest:
             value = np.empty((), object)
             value[()] = bytes(reply.body)
             return {first.name: value}
-        return read_columns(read_document(reply.body), self._declared.outputs)
+        return read_columns(self._read(reply), self._declared.outputs)
+
+    def _read(self, reply: Reply) -> object:
+        document: object = read_document(reply.body)
+        if isinstance(document, dict) and (trouble := hidden_failure(document, self._where)):
+            raise trouble
+        return document
 
     def _call(self, method: str, path: str, ends_at: float, body: Sequence[bytes] = (), headers: Any = None) -> Reply:
         reply = self._client.call(method, path, ends_at - time.monotonic(), body, headers)

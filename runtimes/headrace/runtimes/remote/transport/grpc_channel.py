@@ -8,13 +8,16 @@ from typing import Final, TypeAlias
 
 import grpc
 
-from headrace.runtimes.remote.base import Access, Address, Misconfigured, ServerAway
+from headrace.runtimes.remote.base import Access, Address, BatchTooLarge, Misconfigured, ServerAway
 from headrace.runtimes.remote.transport.grpc_status import FailedCall
 from headrace.runtimes.remote.transport.tls import speaks_tls
 
 #: Larger messages are refused, sent or received. gRPC's own limits are 4 MiB for what is received and none for what is
 #: sent; protobuf's is 2 GiB.
 MAX_MESSAGE_BYTES: Final = 1 << 30
+
+#: Servers that set no limit have this one.
+_DEFAULT_LIMIT_BYTES: Final = 4 << 20
 
 #: Servers by default close connections on which pings arrive more often than every 5 minutes without data. With pings
 #: at all, the kernel also drops a connection whose peer has not acknowledged what was sent within the second number.
@@ -24,6 +27,9 @@ _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 #: Between two attempts to connect; gRPC's own longest pause is 2 minutes, for which a restarted server would idle.
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
+
+#: For one attempt to connect, until the server's first frame.
+_CONNECT_MS: Final = 5_000
 
 #: The trailer by which servers ask to be called again later, in milliseconds.
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
@@ -56,6 +62,8 @@ class GrpcChannel:
         try:
             return self._open().call_of(method)(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as exc:
+            if _cancelled(exc) and len(request) > _DEFAULT_LIMIT_BYTES:
+                raise BatchTooLarge(f"{where}: the server cancels a request of {len(request)} bytes") from None
             raise self._failure(exc, where, timeout_s) from None
         except ValueError:
             # gRPC's word for a channel that another thread closed meanwhile.
@@ -81,7 +89,7 @@ class GrpcChannel:
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
-            ("grpc.min_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
+            ("grpc.min_reconnect_backoff_ms", _CONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
             # Retries are the queue's.
             ("grpc.enable_retries", 0),
@@ -130,6 +138,11 @@ class _OpenChannel:
             # Messages are serialized by the caller, whose errors gRPC would swallow.
             call = self._calls[method] = self.channel.unary_unary(method)
         return call
+
+
+def _cancelled(exc: grpc.RpcError) -> bool:
+    """Return whether the server cancelled the stream, as TorchServe's does when a message exceeds its limit."""
+    return "RST_STREAM with error code 8" in (exc.details() or "")
 
 
 def _hung_up(status: str, text: str) -> bool:

@@ -51,8 +51,10 @@ def _exhausted(call: FailedCall) -> Exception:
 
 
 def _not_found(call: FailedCall) -> Exception:
-    loading = read_text(call.text).meaning is Meaning.LOADING
-    return ServerAway(call.line, call.retry_after_s) if loading else NotFound(call.line)
+    meaning = read_text(call.text).meaning
+    if meaning is Meaning.LOADING:
+        return ServerAway(call.line, call.retry_after_s)
+    return NotFound(call.line, of_model=meaning is Meaning.ABSENT)
 
 
 def _forbidden(call: FailedCall) -> Exception:
@@ -108,7 +110,7 @@ def _of_the_way(call: FailedCall) -> Exception:
     if meaning is Meaning.BUSY:
         return ServerBusy(call.line, call.retry_after_s)
     if meaning is Meaning.ABSENT:
-        return NotFound(call.line)
+        return NotFound(call.line, of_model=True)
     for pattern, message in _MISCONFIGURED:
         if found := pattern.search(call.text):
             why = (found.groupdict().get("why") or "it can't be verified").strip()
