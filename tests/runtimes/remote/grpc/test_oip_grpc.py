@@ -21,7 +21,10 @@ X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
 class Model:
-    """y = x. versioned: whether the server knows versions. absent: whether it has lost the model. refusals: of its first calls."""
+    """y = x. versioned: whether the server knows versions. absent: whether it has lost the model.
+
+    refusals: of its first calls.
+    """
 
     def __init__(self) -> None:
         self.ready = True

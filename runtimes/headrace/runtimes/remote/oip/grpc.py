@@ -53,8 +53,6 @@ class OipGrpc:
         except Refused:
             if not self._values_only:
                 raise
-        except BadAnswer as exc:
-            raise BadAnswer(f"{self._where}: {exc.message}") from None
         return self._infer_alone(inputs, outputs, ends_at)
 
     def _infer_alone(self, inputs: Tensors, outputs: Sequence[str], ends_at: float) -> Answer:
@@ -77,7 +75,11 @@ class OipGrpc:
             batch = Batch(self._model, version, request_id, () if self._values_only else outputs)
             return batch.with_values(inputs) if self._values_only else batch.with_raw(inputs)
 
-        return read_answer(self._call_version("ModelInfer", request, ends_at), request_id)
+        answer = self._call_version("ModelInfer", request, ends_at)
+        try:
+            return read_answer(answer, request_id)
+        except BadAnswer as exc:
+            raise BadAnswer(f"{self._where}: {exc.message}") from None
 
     def signature(self, timeout_s: float) -> RemoteSignature:
         """Ask for the model's tensors, and for the most rows of a batch, which Triton knows."""
