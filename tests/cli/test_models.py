@@ -16,6 +16,7 @@ from headrace.cli.commands.models.explained import EXPLANATIONS, explained_toml
 from headrace.contracts import TensorSpec, read_package
 from headrace.contracts.package.image_recipe import ImageDecode
 from headrace.contracts.package.manifest import BatchingAdvice, Constant, Manifest, StoreAdvice
+from headrace.contracts.package.server import Server
 from headrace.contracts.package.text_recipe import Tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -28,6 +29,7 @@ TABLES = {
     "outputs.": TensorSpec,
     "constants.": Constant,
     "batching.": BatchingAdvice,
+    "server.": Server,
     "store.": StoreAdvice,
     "tokenizer.": Tokenizer,
 }

@@ -172,6 +172,22 @@ class Settings(BaseSettings):
         description="Folder in which workers write the parts of bulk jobs before they are published; on the disk of "
         "the outputs, publishing needs no copy.",
     )
+    server_timeout_s: float = Field(
+        60.0,
+        ge=0.1,
+        le=86_400,
+        description="Time that a model server has for a batch, unless all its requests have an earlier deadline. "
+        "Credentials of model servers are in `HEADRACE_SERVER_CREDENTIALS_<NAME>`: `bearer TOKEN` or "
+        "`basic USER:PASSWORD`, where `[server] credentials` of a package is NAME.",
+    )
+    server_ca_file: Path | None = Field(
+        None,
+        description="Certificates of authorities, PEM, that model servers are verified with; the system's if unset.",
+    )
+    server_cert_file: Path | None = Field(
+        None, description="Certificate, PEM, by which workers identify themselves to model servers."
+    )
+    server_key_file: Path | None = Field(None, description="Private key, PEM, of `HEADRACE_SERVER_CERT_FILE`.")
 
     def require_broker_url(self) -> str:
         """Return the broker's URL. Raises ConfigurationError when neither a setting nor a local stack names one."""

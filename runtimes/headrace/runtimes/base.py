@@ -5,21 +5,43 @@ Runtimes are plug-ins of the entry point group `headrace.runtimes`; the name the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from headrace.contracts.errors import ConfigurationError, PackageError
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.tensors.codec import Tensors
+from headrace.contracts.tensors.rows import RowAxes
 
 ENTRY_POINT_GROUP: Final = "headrace.runtimes"
 
 #: Runtime → extra of headrace that brings its library.
-_EXTRAS: Final = {"onnxruntime": "worker", "torch": "torch", "openvino": "openvino", "litert": "litert", "tvm": "tvm"}
+_EXTRAS: Final = {
+    "onnxruntime": "worker",
+    "torch": "torch",
+    "openvino": "openvino",
+    "litert": "litert",
+    "tvm": "tvm",
+    "tfserving": "tfserving",
+    "oip": "oip",
+}
 
 
 class TransientFailure(Exception):
     """A run or a loading failed for a reason that may pass, such as a lost device: it is tried again later."""
+
+
+class Unavailable(TransientFailure):
+    """What runs the model is away or busy: no request is to blame, so waiting for it counts as no retry.
+
+    retry_after_s: when to try again; 0 leaves it to the caller.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        """message: for the log."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class OutOfMemory(TransientFailure):
@@ -47,14 +69,52 @@ class LoadedModel(Protocol):
 class ConcurrentModel(LoadedModel, Protocol):
     """A model that takes several batches at once, such as one on a remote server; its `infer` is thread-safe."""
 
-    #: The most batches that may run at the same time.
-    max_in_flight: int
+    @property
+    def max_in_flight(self) -> int:
+        """The most batches that may run at the same time; it may change."""
+        ...
+
+
+def is_concurrent(model: LoadedModel) -> bool:
+    """Return whether a model is a `ConcurrentModel`, whose batches run on threads of their own."""
+    return hasattr(model, "max_in_flight")
 
 
 def max_in_flight(model: LoadedModel) -> int:
     """Return how many batches a model may run at the same time: 1 unless it is a `ConcurrentModel`."""
     declared: int = getattr(model, "max_in_flight", 1)
     return max(declared, 1)
+
+
+class Computed(NamedTuple):
+    """The outputs of a batch. version: of the model that a server answered with, "" if there is none."""
+
+    outputs: Tensors
+    version: str = ""
+
+
+class TimedModel(LoadedModel, Protocol):
+    """A model that keeps a deadline, and knows which version answered: `compute` takes the place of `infer`."""
+
+    def compute(self, inputs: Tensors, deadline: float | None) -> Computed:
+        """Run one batch. deadline: monotonic seconds, after which nobody waits for the outputs."""
+        ...
+
+
+#: Runs one batch under a deadline.
+Compute: TypeAlias = Callable[[Tensors, float | None], Computed]
+
+
+def compute_of(model: LoadedModel) -> Compute:
+    """Return what runs a batch on any model, under a deadline where it keeps one."""
+    found: Compute | None = getattr(model, "compute", None)
+    return found or (lambda inputs, _: Computed(model.infer(inputs)))
+
+
+def joined(axes: RowAxes, pieces: Sequence[Computed]) -> Computed:
+    """Return the outputs of pieces of a batch as one. axes: of the outputs. Several versions are listed."""
+    versions = dict.fromkeys(piece.version for piece in pieces if piece.version)
+    return Computed(axes.join([piece.outputs for piece in pieces]), ", ".join(versions))
 
 
 @runtime_checkable

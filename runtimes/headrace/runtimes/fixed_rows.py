@@ -7,39 +7,38 @@ from collections.abc import Sequence
 from headrace.contracts import PackageError, Signature, Tensors
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.runtimes.base import LoadedModel
+from headrace.runtimes.base import Computed, LoadedModel, joined
+from headrace.runtimes.wrapped import WrappedModel
 
 
-class FixedRows:
+class FixedRows(WrappedModel):
     """Runs any number of rows on such a model: in pieces of its sizes, the last padded and its padding dropped."""
 
     def __init__(self, model: LoadedModel, signature: Signature, sizes: Sequence[int]) -> None:
         """model: runs exactly these numbers of rows; rising."""
-        self._model = model
+        super().__init__(model)
         self._inputs = RowAxes(signature.inputs)
         self._outputs = RowAxes(signature.outputs)
         self._sizes = sizes
 
-    def infer(self, inputs: Tensors) -> Tensors:
+    def compute(self, inputs: Tensors, deadline: float | None) -> Computed:
         """Run one batch."""
         rows = self._inputs.count(inputs)
         largest = self._sizes[-1]
         if rows <= largest:
-            return self._infer_piece(inputs, rows)
-        return self._outputs.join([
-            self._infer_piece(self._inputs.cut(inputs, start, start + largest), min(largest, rows - start))
+            return self._compute_piece(inputs, rows, deadline)
+        pieces = [
+            self._compute_piece(self._inputs.cut(inputs, start, start + largest), min(largest, rows - start), deadline)
             for start in range(0, rows, largest)
-        ])  # fmt: skip
+        ]
+        return joined(self._outputs, pieces)
 
-    def close(self) -> None:
-        """Free the model."""
-        self._model.close()
-
-    def _infer_piece(self, inputs: Tensors, rows: int) -> Tensors:
+    def _compute_piece(self, inputs: Tensors, rows: int, deadline: float | None) -> Computed:
         size = next(size for size in self._sizes if size >= rows)
         if size == rows:
-            return self._model.infer(inputs)
-        return self._outputs.cut(self._model.infer(self._inputs.pad(inputs, size)), 0, rows)
+            return self._compute(inputs, deadline)
+        outputs, version = self._compute(self._inputs.pad(inputs, size), deadline)
+        return Computed(self._outputs.cut(outputs, 0, rows), version)
 
 
 def check_row_sizes(package: ModelPackage, sizes: Sequence[int]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from headrace.contracts import ModelPackage, Tensors
-from headrace.runtimes.base import LoadedModel, Runtime, find_runtime, max_in_flight
+from headrace.runtimes.base import Computed, LoadedModel, Runtime, find_runtime
 from headrace.runtimes.fixed_rows import FixedRows
+from headrace.runtimes.wrapped import WrappedModel
 
 
 def load_model(package: ModelPackage, device: str, threads: int) -> LoadedModel:
@@ -26,19 +27,14 @@ def load_on(runtime: Runtime, package: ModelPackage) -> LoadedModel:
     return model
 
 
-class WithConstants:
+class WithConstants(WrappedModel):
     """A model some of whose inputs are set by its package."""
 
     def __init__(self, model: LoadedModel, constants: Tensors) -> None:
         """constants: by the name of the input."""
-        self._model = model
+        super().__init__(model)
         self._constants = constants
-        self.max_in_flight = max_in_flight(model)
 
-    def infer(self, inputs: Tensors) -> Tensors:
+    def compute(self, inputs: Tensors, deadline: float | None) -> Computed:
         """Run one batch."""
-        return self._model.infer({**inputs, **self._constants})
-
-    def close(self) -> None:
-        """Free the model."""
-        self._model.close()
+        return self._compute({**inputs, **self._constants}, deadline)

@@ -52,6 +52,9 @@ class Request:
 class SimulatedLane:
     """What the window asks of a lane."""
 
+    concurrent = False
+    put_off_until = 0.0
+
     def __init__(self, model: Model) -> None:
         self.model = model
         self.queue = model.name

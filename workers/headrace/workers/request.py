@@ -135,7 +135,7 @@ class Run(msgspec.Struct, kw_only=True, eq=False):
     """Requests that succeeded together: the outputs hold their rows one after the other, in this order.
 
     axes: where each output holds its rows. binary: stored as tensors, since Postgres refused them as JSON;
-    refusal: why it did.
+    refusal: why it did. served_version: that a model server answered with, "" where the worker ran the model.
     """
 
     requests: list[InferenceRequest]
@@ -143,6 +143,7 @@ class Run(msgspec.Struct, kw_only=True, eq=False):
     axes: RowAxes
     binary: bool = False
     refusal: str = ""
+    served_version: str = ""
 
     @property
     def rows(self) -> list[int]:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.contracts.errors import HeadraceError
+from headrace.contracts.errors import HeadraceError, PackageError
 from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.runtimes.base import TransientFailure
@@ -55,7 +55,7 @@ class Isolated(msgspec.Struct, frozen=True):
 def isolate(batch: Tensors, error: Exception, inference: Inference, axes: RowAxes) -> Isolated:
     """Halve a batch that failed until each row to blame stands alone.
 
-    Raises TransientFailure when the device, not a row, is to blame.
+    Raises TransientFailure when the device, PackageError when the model, and no row is to blame.
     """
     rows = axes.count(batch)
     found = _Search(batch, inference, axes)
@@ -75,7 +75,7 @@ class _Search:
 
     def run(self, start: int, stop: int, error: Exception) -> None:
         """Take the rows apart that failed together with this error."""
-        if isinstance(error, TransientFailure):
+        if isinstance(error, TransientFailure | PackageError):
             raise error
         if stop - start == 1:
             inputs = self._axes.cut(self._batch, start, stop)

@@ -1,4 +1,4 @@
-"""Model packages: a folder `models/NAME/VERSION/` with a `model.toml` and the model file it names."""
+"""Model packages: a folder `models/NAME/VERSION/` with a `model.toml`, and the model file or model server it names."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 from headrace.contracts.errors import PackageError, SignatureMismatch, UnknownModel, quoted
+from headrace.contracts.package.server import Server
 from headrace.contracts.package.signature import Signature, TensorSpec
 from headrace.contracts.package.text_recipe import Tokenizer
 from headrace.contracts.tensors.codec import as_array
@@ -112,7 +113,8 @@ class Constant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of `model.toml`.
 
-    file: path of the model file, relative to the package's folder. sha256: its checksum, in hex.
+    file: path of the model file, relative to the package's folder. sha256: its checksum, in hex. Both are absent where
+    there is a server, which has the model then.
     files: other files that the model file needs, such as weights: path → checksum.
     constants: inputs of the model file that the package sets. labels: class names in the order of the output's last
     dimension. tokenizer: how bulk jobs make inputs of text. provenance: how the model came to be.
@@ -121,17 +123,34 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str
     version: str
     runtime: str
-    file: str
-    sha256: str
+    file: str = ""
+    sha256: str = ""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     constants: tuple[Constant, ...] = ()
     files: dict[str, str] = {}
+    server: Server | msgspec.UnsetType = msgspec.UNSET
     labels: tuple[str, ...] = ()
     tokenizer: Tokenizer | msgspec.UnsetType = msgspec.UNSET
     batching: BatchingAdvice = BatchingAdvice()
     store: StoreAdvice = StoreAdvice()
     provenance: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse a model that is nowhere, or in two places."""
+        if not self.server and not (self.file and self.sha256):
+            raise PackageError("it needs file and sha256, or a [server] that has the model")
+        if self.server and (self.file or self.sha256):
+            raise PackageError("it has a model file and a [server]; leave file and sha256 out, or the server")
+        if self.server and self.server.allow_new_signature and (self.constants or self.batching.row_sizes):
+            raise PackageError(
+                "[server] allow_new_signature can't be with constants or row_sizes, which may not fit then"
+            )
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The checksum of each file: the model file, if there is one, and what lies beside it."""
+        return {self.file: self.sha256, **self.files} if self.file else self.files
 
     @property
     def signature(self) -> Signature:
@@ -142,21 +161,28 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def checksum(self) -> str:
-        """SHA-256, in hex, of all that decides about outputs: files, tensors, constants, labels.
+        """SHA-256, in hex, of all that decides about outputs: files, tensors, constants, labels, the server's model.
 
-        The same model file with another decoding of its inputs has another one; measurements and advice on batching
-        change nothing.
+        The same model file with another decoding of its inputs has another one; measurements, advice on batching and
+        the addresses of servers change nothing.
         """
         plain = msgspec.structs.replace(
             self, batching=BatchingAdvice(), store=StoreAdvice(keep=self.store.keep), provenance={}
         )
-        return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
+        decides: object = plain
+        if self.server:
+            decides = {**msgspec.to_builtins(plain), "server": self.server.identity}
+        return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()
 
     @property
     def was_tried(self) -> bool:
         """Whether a trial is recorded, of this file or of the one it was made of."""
         original = self.provenance.get("original")
         return "trial" in self.provenance or (isinstance(original, dict) and "trial" in original)
+
+    def with_signature(self, signature: Signature) -> Manifest:
+        """Return the same with other tensors, which a server's model was found to have."""
+        return msgspec.structs.replace(self, inputs=signature.inputs, outputs=signature.outputs)
 
     @property
     def file_signature(self) -> Signature:
@@ -190,17 +216,17 @@ class ModelPackage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def file(self) -> Path:
-        """The model file."""
+        """The model file; the folder itself where a server has the model."""
         return self.folder / self.manifest.file
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the model file and of what lies beside it."""
-        return sum((self.folder / name).stat().st_size for name in (self.manifest.file, *self.manifest.files))
+        return sum((self.folder / name).stat().st_size for name in self.manifest.checksums)
 
     def verify(self) -> None:
         """Compare the package's files with their checksums. Raises PackageError."""
-        for name, sha256 in {self.manifest.file: self.manifest.sha256, **self.manifest.files}.items():
+        for name, sha256 in self.manifest.checksums.items():
             found = sha256_of(self.folder / name)
             if found != sha256.lower():
                 raise PackageError(
@@ -253,7 +279,7 @@ def read_package(folder: Path) -> ModelPackage:
         raise PackageError(f"{path} has the version {LATEST!r}, which asks for the newest; name it otherwise")
     _check_tensors(path, manifest)
     _check_tokenizer(path, manifest)
-    for file in (manifest.file, *manifest.files):
+    for file in manifest.checksums:
         _check_file(path, folder, file)
     return ModelPackage(folder=folder, manifest=manifest)
 
@@ -261,8 +287,16 @@ def read_package(folder: Path) -> ModelPackage:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `model.toml` into a package's folder, whole or not at all: a worker may be reading the old one."""
     partial = folder / f".{MANIFEST}"
-    partial.write_text(tomli_w.dumps(_without_none(msgspec.to_builtins(manifest))), "utf-8")
+    partial.write_text(tomli_w.dumps(manifest_fields(manifest)), "utf-8")
     partial.replace(folder / MANIFEST)
+
+
+def manifest_fields(manifest: Manifest) -> dict[str, Any]:
+    """Return the content of `model.toml` as plain values, without those for which TOML has no word."""
+    fields: dict[str, Any] = _without_none(msgspec.to_builtins(manifest))
+    if not manifest.file:
+        del fields["file"], fields["sha256"]
+    return fields
 
 
 def _without_none(value: Any) -> Any:

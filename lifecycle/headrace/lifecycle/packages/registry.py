@@ -84,7 +84,7 @@ def promote(
     """
     package.verify()
     with _partial_folder(models.root) as folder:
-        for name in (package.manifest.file, *package.manifest.files):
+        for name in package.manifest.checksums:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(package.folder / name, folder / name)
         record = {**package.manifest.provenance, **provenance}

@@ -23,7 +23,8 @@ class Prediction:
     id: the request's id as its client wrote it. outputs: named arrays, rows first; None unless it succeeded.
     error: None if it succeeded. Times are aware, in UTC; started_at is None when no model ran. batch_id, batch_rows:
     the micro-batch it ran in and how many rows that had. attempts: how often it was delivered to a worker.
-    job_id, row_index: the bulk job and the row in it. cached: whether the outputs came from a cache.
+    job_id, row_index: the bulk job and the row in it. cached: whether the outputs came from a cache. served_version:
+    the version that a model server answered with; None where the worker ran the model.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Prediction:
     cached: bool
     job_id: str | None
     row_index: int | None
+    served_version: str | None = None
 
     def result(self) -> Tensors:
         """Return the outputs, or raise the error with which the request ended."""
@@ -76,6 +78,7 @@ def prediction_of(row: sa.Row[Any]) -> Prediction:
         cached=row.cached,
         job_id=row.job_id,
         row_index=row.row_index,
+        served_version=row.served_version,
     )
 
 

@@ -9,7 +9,7 @@ from headrace.results_store.schema.jobs import job_errors, job_files, job_shards
 from headrace.results_store.schema.requests import predictions, relays, requests, task_results
 
 #: Every revision of the schema, oldest first; the last is the one this release reads and writes.
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 
 #: Alembic's table of this schema; a name of its own, so that an application may keep its tables in the same database.
 VERSION_TABLE: Final = "headrace_version"

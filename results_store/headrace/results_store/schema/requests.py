@@ -32,6 +32,7 @@ predictions = sa.Table(
     sa.Column("worker", sa.Text),
     sa.Column("job_id", sa.Text),
     sa.Column("foreign_id", sa.Text),
+    sa.Column("served_version", sa.Text),
     sa.PrimaryKeyConstraint("id", name="predictions_pkey"),
     sa.CheckConstraint(
         "state IN ({})".format(", ".join(f"'{state}'" for state in State)),

@@ -42,6 +42,7 @@ _TYPES: Final[dict[str, tuple[str, int]]] = {
     "worker": ("text", 25),
     "job_id": ("text", 25),
     "foreign_id": ("text", 25),
+    "served_version": ("text", 25),
 }
 
 NAMES: Final = tuple(_TYPES)
@@ -120,6 +121,7 @@ def _encode_batch(batch: BatchRows) -> Columns:
         [_optional(_text, batch.worker)] * count,
         _nullable(_text, [row.job_id for row in rows]),
         _nullable(_text, [row.foreign_id for row in rows]),
+        _nullable(_text, [row.served_version for row in rows]),
     ]
 
 

@@ -17,7 +17,8 @@ class Row(msgspec.Struct, kw_only=True, gc=False):
 
     id: of `contracts.ids.row_id`; foreign_id: the request's own id where it is another string. state: a `State`.
     outputs: JSON text of `tensors_to_json`; or blob: `encode_tensors`. datatypes: `datatypes_line` of the outputs.
-    error: JSON text of `error_json`. submitted_at: seconds since 1970.
+    error: JSON text of `error_json`. submitted_at: seconds since 1970. served_version: that a model server answered
+    with, besides the version of the package.
     """
 
     id: uuid.UUID
@@ -31,6 +32,7 @@ class Row(msgspec.Struct, kw_only=True, gc=False):
     job_id: str | None = None
     row_index: int | None = None
     foreign_id: str | None = None
+    served_version: str | None = None
 
 
 class Conflict(msgspec.Struct, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 from headrace.contracts.errors import HeadraceError, InferenceFailed, PackageError, quoted
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.base import TransientFailure
+from headrace.runtimes.base import Unavailable
 
 #: Schemes of endpoints, and whether they are encrypted.
 SCHEMES: Final = {"grpc": False, "grpcs": True, "http": False, "https": True}
@@ -20,13 +20,12 @@ SCHEMES: Final = {"grpc": False, "grpcs": True, "http": False, "https": True}
 MOST_TEXT: Final = 500
 
 
-class ServerAway(TransientFailure):
+class ServerAway(Unavailable):
     """The server can't be reached, is loading the model, or did not answer in time. retry_after_s: as it asks for."""
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         """message: with the server's own words."""
-        super().__init__(message[:MOST_TEXT])
-        self.retry_after_s = retry_after_s
+        super().__init__(message[:MOST_TEXT], retry_after_s)
 
 
 class ServerBusy(ServerAway):

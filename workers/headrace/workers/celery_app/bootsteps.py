@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from celery.worker import state as celery_state
 
 from headrace.contracts import HeadraceError, Settings
 from headrace.queueing import connect_to
+from headrace.queueing.consumer.serving import ConsumedQueues
 from headrace.workers.celery_app.consumer import is_served, learn_revocations
 from headrace.workers.celery_app.scheduled import show_delayed
 from headrace.workers.celery_app.undeliverable import dead_letter_undeliverable
@@ -139,9 +141,7 @@ class ConsumerHooks(bootsteps.StartStopStep):
             max_deaths=engine.settings.max_deliveries,
         ).take
         engine.loop.claim_by(channel.claim_soon)
-        queues = channel.consumer.queues
-        queues.serve(engine.served())
-        self._again = parent.hub.call_repeatedly(SERVE_AGAIN_S, queues.serve_again)
+        self._again = parent.hub.call_repeatedly(SERVE_AGAIN_S, _announcing(engine, channel.consumer.queues))
         engine.monitor.dispatcher = parent.event_dispatcher
         if parent.restart_count > 0:
             learn_revocations(parent)
@@ -158,6 +158,23 @@ class ConsumerHooks(bootsteps.StartStopStep):
             engine.drain(parent.controller.app.headrace_settings.grace_s, _is_hurried)
         engine.monitor.flush()
         engine.monitor.dispatcher = None
+
+
+def _announcing(engine: Engine, queues: ConsumedQueues) -> Callable[[], None]:
+    """Announce what this worker serves, and return what does so again."""
+    announced = engine.served()
+    queues.serve(announced)
+
+    def again() -> None:
+        nonlocal announced
+        served = engine.served()
+        if served == announced:
+            queues.serve_again()
+        else:  # a model server has other tensors now
+            announced = served
+            queues.serve(served)
+
+    return again
 
 
 def _leave_a_batch_behind(controller: Any) -> None:

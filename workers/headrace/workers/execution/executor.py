@@ -256,7 +256,7 @@ class Executor:
             if found is None:
                 return None
             served, batch = found
-            if served.max_in_flight > 1:
+            if served.concurrent:
                 return found
             self.running = Running(now, served.cost.predict(max(batch.rows, batch.padded_rows)) or math.inf)
         if goes_back(self.running.seconds):
@@ -405,7 +405,7 @@ class Executor:
         context = BatchContext(
             served=served, requests=requests, rows=rows, padded_rows=batch.padded_rows, reason=batch.reason
         )
-        if served.max_in_flight > 1:
+        if served.concurrent:
             self._in_flight.start(context)
         else:
             self._run(context)

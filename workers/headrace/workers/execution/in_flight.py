@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable
 
 from headrace.workers.execution.layers.base import BatchContext
@@ -13,7 +12,7 @@ from headrace.workers.process.fatal_thread import fatal_thread
 
 
 class InFlight:
-    """A small pool of threads, as many as batches were ever in flight at once: `max_in_flight` a model at most.
+    """A small pool of threads, as many as batches were ever in flight at once: `max_in_flight` a model.
 
     run: takes a batch through its layers to the outbox. ended: called after each batch, on the thread that ran it.
     """
@@ -25,17 +24,18 @@ class InFlight:
         self._batches: queue.SimpleQueue[BatchContext | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._counts: Counter[ServedModel] = Counter()
+        self._busy = 0
 
     def has_room_for(self, served: ServedModel) -> bool:
         """Return whether a batch of a model may start besides those in flight; always, if it runs one at a time."""
-        return served.max_in_flight == 1 or self._counts[served] < served.max_in_flight
+        return not served.concurrent or served.in_flight < served.max_in_flight
 
     def start(self, batch: BatchContext) -> None:
         """Start a batch for which there is room."""
         with self._lock:
-            self._counts[batch.served] += 1
-            busy = self._counts.total()
+            batch.served.in_flight += 1
+            self._busy += 1
+            busy = self._busy
         if busy > len(self._threads):
             thread = fatal_thread(f"headrace-in-flight-{busy}", self._loop)
             self._threads.append(thread)
@@ -53,5 +53,6 @@ class InFlight:
         while (batch := self._batches.get()) is not None:
             self._run(batch)
             with self._lock:
-                self._counts[batch.served] -= 1
+                batch.served.in_flight -= 1
+                self._busy -= 1
             self._ended()

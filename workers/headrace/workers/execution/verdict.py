@@ -11,7 +11,8 @@ class Verdict(msgspec.Struct):
     """How the requests of a batch ended, as the layers pass it outwards.
 
     transient_failures: requests whose failure may pass, each with its cause. out_of_memory_rows: the fewest rows of a
-    run that needed more memory than there is; None if none did. deferred: requests that are tried again later.
+    run that needed more memory than there is; None if none did. most_rows: that the model's server takes, as it said;
+    None if it said nothing. deferred: requests that are tried again later.
     rows: how many ran. started_at: seconds since 1970. seconds: duration of the run. dependence: how a request's
     outputs were found to depend on those beside it; "" if they weren't.
     """
@@ -20,6 +21,7 @@ class Verdict(msgspec.Struct):
     outcomes: list[Outcome]
     transient_failures: list[tuple[InferenceRequest, Exception]]
     out_of_memory_rows: int | None = None
+    most_rows: int | None = None
     deferred: list[Deferred] = []
     rows: int = 0
     started_at: float = 0.0
@@ -34,4 +36,5 @@ class Verdict(msgspec.Struct):
     @property
     def is_clean(self) -> bool:
         """Whether all requests succeeded at the first attempt."""
-        return self.out_of_memory_rows is None and not self.outcomes and not self.transient_failures
+        went_through = self.out_of_memory_rows is None and self.most_rows is None
+        return went_through and not self.outcomes and not self.transient_failures

@@ -42,7 +42,7 @@ class ClaimGate:
         if not room:
             return 0
         now = time.monotonic()
-        opens_in_s = self._window.opens_in_s(now)
+        opens_in_s = self._window.put_off_s(queue, now) or self._window.opens_in_s(now)
         if opens_in_s > 0:
             self._claim_in(opens_in_s, now)
             return 0

@@ -13,6 +13,9 @@ from headrace.workers.models.table import ModelTable
 #: Requests for this many full batches are claimed ahead while batches are short, so that one is read while one runs.
 BATCHES_AHEAD: Final = 2
 
+#: And for this many, at most, of those that could start at once on a model server.
+BATCHES_IN_FLIGHT: Final = 8
+
 
 class Window:
     """Counts claimed requests that have not begun; `batching.prefetch` decides how many are claimed ahead.
@@ -66,6 +69,11 @@ class Window:
         """How many bytes of requests may be claimed; 0 or less when there is no room, or more was claimed."""
         return self._most_bytes - self._bytes_admitted + self._bytes_taken
 
+    def put_off_s(self, queue: str, now: float) -> float:
+        """Return for how many seconds nothing need be claimed from a queue, since its models' servers are away."""
+        models = self._models.of_queue(queue)
+        return max(min([served.put_off_until for served in models], default=0.0) - now, 0.0)
+
     def room(self, queue: str) -> int:
         """Return how many requests of a queue may be claimed while anything may be."""
         if self.room_bytes <= 0:
@@ -89,6 +97,9 @@ class Window:
         for queue in tuple(self._occupied):
             models = self._models.of_queue(queue)
             rows = self._waiting_rows(queue, models)
+            if rows > 0 and models and all(served.concurrent for served in models):
+                # They hold up nobody: what waits for a server doesn't wait for this worker's processor.
+                continue
             if rows > 0:
                 total_s += max((_work_s(served, rows) for served in models), default=math.inf)
                 if total_s > prefetch.AHEAD_S:
@@ -100,6 +111,9 @@ class Window:
 
 def _rows_ahead(served: ServedModel) -> int:
     batch_rows = served.batcher.max_rows
+    if served.concurrent:
+        free = served.max_in_flight - served.in_flight
+        return batch_rows * min(max(free, 1), BATCHES_IN_FLIGHT)
     batch_s = served.cost.predict(batch_rows) or math.inf
     return prefetch.rows_ahead(batch_s, batch_rows, BATCHES_AHEAD * served.max_rows)
 

@@ -1,4 +1,4 @@
-"""The batch limit: the most rows of a batch since one ran out of memory, and how it rises again."""
+"""The batch limit: the most rows of a batch since one was too large, and how it rises again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEP: Final = 0.1
 
 
 class BatchLimit:
-    """Keeps the rows of a model's batches below what its device has memory for; pure.
+    """Keeps the rows of a model's batches below what its device has memory for, or its server takes; pure.
 
     rows: the most rows at present. remember: called with each new limit, None when there is none any more.
     """
@@ -36,6 +36,15 @@ class BatchLimit:
         if lower < self.rows:
             self.rows = lower
             self._remember(lower)
+
+    def refused_above(self, rows: int) -> None:
+        """Lower the limit to the rows that are known to be the most; it isn't raised above them in this process."""
+        self._most = min(self._most, max(rows, 1))
+        self._proven = min(self._proven, self._most)
+        self._full_batches = 0
+        if self._most < self.rows:
+            self.rows = self._most
+            self._remember(self.rows)
 
     def succeeded_with(self, rows: int) -> bool:
         """Count a batch that succeeded; return True if that raised the limit."""

@@ -56,5 +56,5 @@ class BatchLimitStore:
             logger.info("batches of %s may be as large as the package says again", key)
             self._sender.send("HDEL", self._key, key)
         else:
-            logger.warning("batches of %s: at most %d rows now, for memory's sake", key, rows)
+            logger.warning("batches of %s: at most %d rows now, since larger ones were too large", key, rows)
             self._sender.send("HSET", self._key, key, rows)

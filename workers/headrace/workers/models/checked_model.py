@@ -8,7 +8,7 @@ from headrace.contracts import HeadraceError, Signature, SignatureMismatch, Tens
 from headrace.contracts.package.signature import check_symbols
 from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.runtimes.base import LoadedModel
+from headrace.runtimes.base import Computed, LoadedModel, compute_of, joined
 from headrace.workers.models.failures import BrokenContract, cause_of
 from headrace.workers.request import InferenceRequest
 
@@ -19,6 +19,7 @@ class CheckedModel:
     def __init__(self, model: LoadedModel, signature: Signature, *, independent_rows: bool = True) -> None:
         """independent_rows: whether a request may be joined with others and cut into pieces; if not, it runs whole."""
         self._model = model
+        self._compute = compute_of(model)
         self._check = OutputCheck(signature, independent_rows=independent_rows)
         self._specs = signature.inputs
         self.input_axes = RowAxes(signature.inputs)
@@ -30,19 +31,25 @@ class CheckedModel:
         return self.input_axes.join([request.inputs for request in requests])
 
     def infer(self, inputs: Tensors, *, max_rows: int) -> Tensors:
+        """Run inputs as `compute` does, without a deadline, and return the outputs."""
+        return self.compute(inputs, max_rows=max_rows).outputs
+
+    def compute(self, inputs: Tensors, *, max_rows: int, deadline: float | None = None) -> Computed:
         """Run inputs of any number of rows, in pieces of at most `max_rows` where rows are independent.
 
-        Returns outputs with exactly the rows of the inputs. Raises whatever the runtime raises, or BrokenContract.
+        deadline: monotonic seconds after which nobody waits. Returns outputs with exactly the rows of the inputs.
+        Raises whatever the runtime raises, or BrokenContract.
         """
         rows = self.input_axes.count(inputs)
         if rows > max_rows and self.independent_rows:
-            return self.output_axes.join([
-                self.infer(self.input_axes.cut(inputs, start, start + max_rows), max_rows=max_rows)
+            pieces = [
+                self.compute(self.input_axes.cut(inputs, start, start + max_rows), max_rows=max_rows, deadline=deadline)
                 for start in range(0, rows, max_rows)
-            ])  # fmt: skip
-        outputs = self._model.infer(inputs)
-        self._check(outputs, inputs, rows)
-        return outputs
+            ]
+            return joined(self.output_axes, pieces)
+        computed = self._compute(inputs, deadline)
+        self._check(computed.outputs, inputs, rows)
+        return computed
 
     def cause_of(self, exc: Exception, inputs: Tensors) -> HeadraceError:
         """Return the error of a request whose run, alone, failed for good."""

@@ -23,6 +23,7 @@ from headrace.contracts import (
 from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.runtimes.base import OutOfMemory, TransientFailure
 from headrace.runtimes.local.failures import device_trouble, refusal_reason
+from headrace.runtimes.remote.base import BadAnswer, BatchTooLarge, Refused
 
 #: What a log line, a row of a table and a terminal bear.
 LONGEST: Final = 300
@@ -32,6 +33,7 @@ _SHORTEST_SHAPES: Final = 24
 
 _TAKES: Final = "send other shapes or values: `headrace models show MODEL` prints what it takes"
 _SMALLER: Final = "send fewer rows or smaller inputs in a request, or run the worker where there is more memory"
+_FEWER: Final = "send fewer rows or smaller inputs in a request"
 _PACKAGE: Final = "add the file anew by `headrace models add`, which tries it out, or with --alone"
 _LATER: Final = "submit it again later; the worker's log has the cause under the request id"
 _LOG: Final = "the worker's log has the cause under the request id"
@@ -47,7 +49,7 @@ def cause_of(exc: Exception, inputs: Tensors, specs: Iterable[TensorSpec] = ()) 
     inputs: those of the request. specs: of the model's inputs, for the names of their dimensions.
     """
     if isinstance(exc, HeadraceError):
-        return exc
+        return OutputMismatch(exc.message) if isinstance(exc, BadAnswer) else exc
     if isinstance(exc, MemoryError | TransientFailure):
         return given_up(exc, 1, inputs, specs)
     given = _described(inputs, specs)
@@ -59,6 +61,11 @@ def cause_of(exc: Exception, inputs: Tensors, specs: Iterable[TensorSpec] = ()) 
 
 
 def _refused(exc: Exception, inputs: Tensors, given: str) -> HeadraceError:
+    # What a server says of a batch that held this request alone is for its client to read.
+    if isinstance(exc, Refused):
+        return InputRefused(_line(f"the model server refuses this input: {exc}", given, _TAKES))
+    if isinstance(exc, BatchTooLarge):
+        return InputRefused(_line(f"the model server takes no request of this size: {exc}", given, _FEWER))
     if isinstance(exc, UnicodeDecodeError) and any(array.dtype.kind == "O" for array in inputs.values()):
         return InputRefused(_line("the model's strings are UTF-8, but an input holds other bytes", given, "send text"))
     reason = refusal_reason(exc)

@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.contracts import ModelPackage, Tensors, TensorSpec
+from headrace.contracts import ModelPackage, Signature, Tensors, TensorSpec
 from headrace.contracts.formatting import first_line
 from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.package.processor import place_of
 from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.runtimes.base import max_in_flight
+from headrace.runtimes.base import LoadedModel, is_concurrent, max_in_flight
 from headrace.runtimes.loading import load_model
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
 from headrace.workers.models.batch_limit import BatchLimit
@@ -67,7 +67,8 @@ class ServedModel:
     """One version of one model. The executor thread owns `batcher` and, once loaded, `model`; the rest never changes.
 
     parked_rows: rows in the batcher that wait for the model to be loaded. output_bytes_per_row: of the last batch.
-    max_in_flight: batches that may run at the same time, known once it is loaded.
+    concurrent: whether its batches run on threads of their own, known once it is loaded; in_flight: how many do.
+    put_off_until: monotonic seconds before which its requests need not be claimed, since the model's server is away.
     """
 
     def __init__(
@@ -84,8 +85,7 @@ class ServedModel:
         """
         advice = package.manifest.batching
         self.package = package
-        self.signature = package.manifest.signature
-        self.check_inputs = InputCheck(self.signature)
+        self._go_by(package.manifest.signature)
         self.queue = queue_name(package.name)
         self.max_rows = advice.max_rows if advice.independent_rows else _ALONE_ROWS
         self.cost = starting_cost(advice, place=place_of(device), threads=threads)
@@ -94,22 +94,28 @@ class ServedModel:
         self._limit = limit or BatchLimit(advice.max_rows, None, lambda _: None)
         if self.independent_rows:
             self.batcher.lower_limit(self._limit.rows)
-        inputs = self.signature.inputs
-        self._varies = any(spec.varies for spec in inputs)
-        self._input_axes = RowAxes(inputs)
-        self._has_parameters = any(spec.per_request or spec.optional for spec in inputs)
         self._device = device
         self._threads = threads
         self._model: CheckedModel | None = None
+        self._loaded: LoadedModel | None = None
         #: Whether `model` is there.
         self.loaded = False
-        self.max_in_flight = 1
+        self.concurrent = False
+        self.in_flight = 0
+        self.put_off_until = 0.0
         # Batches in flight end on several threads.
         self._learning = threading.Lock()
         # Online requests and bulk jobs may both want the model first.
         self._loads = threading.Lock()
         self.parked_rows = 0
         self.output_bytes_per_row = 0.0
+
+    def _go_by(self, signature: Signature) -> None:
+        self.signature = signature
+        self.check_inputs = InputCheck(signature)
+        self._varies = any(spec.varies for spec in signature.inputs)
+        self._input_axes = RowAxes(signature.inputs)
+        self._has_parameters = any(spec.per_request or spec.optional for spec in signature.inputs)
 
     def __repr__(self) -> str:
         """Name the model as people do."""
@@ -120,6 +126,11 @@ class ServedModel:
         """About how many bytes of outputs the next batch will have; 0 while nothing is known."""
         rows = min(self.batcher.rows_waiting, self.batcher.max_rows)
         return int(rows * self.output_bytes_per_row)
+
+    @property
+    def max_in_flight(self) -> int:
+        """The most batches that may run at the same time, as far as it is known now."""
+        return 1 if self._loaded is None else max_in_flight(self._loaded)
 
     @property
     def model(self) -> CheckedModel:
@@ -137,9 +148,11 @@ class ServedModel:
             self.package.verify()
             loaded = load_model(self.package, self._device, self._threads)
             model = CheckedModel(loaded, self.signature, independent_rows=self.independent_rows)
-            self._warm_up(model)
-            self._model = model
-            self.max_in_flight = max_in_flight(loaded)
+            self._warm_up(loaded, model)
+            self._model, self._loaded = model, loaded
+            self.concurrent = is_concurrent(loaded)
+            if hasattr(loaded, "on_new_signature"):
+                loaded.on_new_signature(self.adopt)
             self.loaded = True
             self._log_loaded()
         return self._model
@@ -153,6 +166,22 @@ class ServedModel:
         )
         if difference:
             logger.info("model was profiled otherwise, so it learns its times anew: %r %s", self, difference)
+
+    def adopt(self, signature: Signature) -> None:
+        """Go by other tensors from now on, which a server's model has since it was reloaded; any thread."""
+        with self._learning:
+            assert self._loaded is not None
+            manifest = self.package.manifest.with_signature(signature)
+            self.package = msgspec.structs.replace(self.package, manifest=manifest)
+            self._go_by(manifest.signature)
+            self._model = CheckedModel(self._loaded, self.signature, independent_rows=self.independent_rows)
+        logger.warning(
+            "model has other tensors: %r takes %s", self, "; ".join(spec.describe() for spec in signature.inputs)
+        )
+
+    def put_off(self, now: float, seconds: float) -> None:
+        """Claim nothing for a while, since the model's server is away or busy."""
+        self.put_off_until = max(self.put_off_until, now + seconds)
 
     def run_alone(self) -> None:
         """Run each request alone from now on, since its rows were found to depend on those beside them."""
@@ -172,6 +201,12 @@ class ServedModel:
             self._limit.ran_out_at(rows)
             self.batcher.set_max_rows(self._limit.rows)
 
+    def refused_above(self, rows: int) -> None:
+        """Make no batch larger than `rows` any more, because the model's server takes no larger ones."""
+        with self._learning:
+            self._limit.refused_above(rows)
+            self.batcher.set_max_rows(self._limit.rows)
+
     def succeeded_with(self, rows: int) -> None:
         """Count a batch that succeeded; after enough of them batches may become larger again."""
         with self._learning:
@@ -182,7 +217,7 @@ class ServedModel:
         """Free the model."""
         if self._model is not None:
             self._model.close()
-            self._model = None
+            self._model = self._loaded = None
             self.loaded = False
 
     def bucket_of(self, inputs: Tensors) -> Hashable:
@@ -193,8 +228,11 @@ class ServedModel:
         shapes = tuple(_shape_of_a_row(inputs[spec.name], spec) for spec in given)
         return (shapes, self._input_axes.request_key(inputs)) if self._has_parameters else shapes
 
-    def _warm_up(self, model: CheckedModel) -> None:
+    def _warm_up(self, loaded: LoadedModel, model: CheckedModel) -> None:
         """Run one row of zeros, so that the first request doesn't pay for lazy initialisation."""
+        if hasattr(loaded, "warm_up"):
+            loaded.warm_up()
+            return
         inputs = {spec.name: _zeros(spec) for spec in self.signature.inputs if not spec.optional}
         try:
             model.infer(inputs, max_rows=self.max_rows)

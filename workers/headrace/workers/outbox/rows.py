@@ -67,7 +67,9 @@ def _encoded(run: Run, rows: list[Row], replies: OutgoingReplies, *, binary: boo
     texts = [None] * len(bodies) if binary else row_encoding.texts(run)
     datatypes = datatypes_line(run.outputs)
     for request, body, text in zip(run.requests, bodies, texts, strict=True):
-        rows.append(_row(request, _SUCCEEDED, outputs=text, datatypes=datatypes, blob=None if text else body))
+        row = _row(request, _SUCCEEDED, outputs=text, datatypes=datatypes, blob=None if text else body)
+        row.served_version = run.served_version or None
+        rows.append(row)
         inline = len(body) <= inline_bytes
         reply = Reply(id=request.id, state=State.SUCCEEDED, outputs=body if inline else b"", stored=not inline)
         replies.add(request, reply, celery_success(request, body, text) if request.celery_result else None)
@@ -78,7 +80,9 @@ def _large(run: Run, rows: list[Row], replies: OutgoingReplies, *, binary: bool)
     (request,) = run.requests
     text = None if binary else row_encoding.texts(run)[0]
     body = None if text else row_encoding.bodies(run)[0]
-    rows.append(_row(request, _SUCCEEDED, outputs=text, datatypes=datatypes_line(run.outputs), blob=body))
+    row = _row(request, _SUCCEEDED, outputs=text, datatypes=datatypes_line(run.outputs), blob=body)
+    row.served_version = run.served_version or None
+    rows.append(row)
     meta = celery_success(request, body or b"", text) if request.celery_result else None
     replies.add(request, Reply(id=request.id, state=State.SUCCEEDED, stored=True), meta)
 

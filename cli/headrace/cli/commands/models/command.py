@@ -198,13 +198,30 @@ def _show(package: ModelPackage) -> None:
             *(("note", line) for line in notes_of(package)),
             *((("note", _UNPROVEN),) if manifest.batching.independent_rows and not manifest.was_tried else ()),
             ("outputs in rows", store.outputs),
-            ("file", f"{package.file} ({sized(package.size_bytes)})"),
+            *_place(package),
             *(("beside it", name) for name in manifest.files),
-            ("sha256", manifest.sha256),
             *((f"{key}", value) for key, value in manifest.provenance.items() if key not in {"profile", "trial"}),
             *_profiled(manifest.provenance.get("profile")),
         ]
     )
+
+
+def _place(package: ModelPackage) -> list[tuple[str, object]]:
+    """Return the lines on where the model is: in a file, or on a server."""
+    manifest = package.manifest
+    server = manifest.server
+    if not server:
+        return [("file", f"{package.file} ({sized(package.size_bytes)})"), ("sha256", manifest.sha256)]
+    which = f", version {server.version}" if server.version else f", label {server.label}" if server.label else ""
+    most = f"at most {server.max_in_flight} batches at a time" if server.max_in_flight else "as many as pay"
+    lines: list[tuple[str, object]] = [
+        ("server", f"{server.model}{which}, by {manifest.runtime}"),
+        *(("endpoint", endpoint) for endpoint in server.endpoints),
+        ("in flight", f"{most}, on each endpoint"),
+    ]
+    if server.credentials:
+        lines.append(("credentials", f"HEADRACE_SERVER_CREDENTIALS_{server.credentials}"))
+    return lines
 
 
 def _input(spec: TensorSpec) -> tuple[str, object]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import msgspec
 import tomli_w
 
-from headrace.contracts.package.manifest import Manifest
+from headrace.contracts.package.manifest import Manifest, manifest_fields
 
 _TENSOR: Final = {
     "name": "As in the model file, and in requests and answers.",
@@ -40,7 +39,7 @@ _DECODE: Final = {
 EXPLANATIONS: Final = {
     "name": "Name of the model; clients ask for it.",
     "version": "Never changes once it is served.",
-    "runtime": "What runs the file: onnxruntime, torch, openvino, litert, tvm, or a plug-in's name.",
+    "runtime": "What runs the file: onnxruntime, torch, openvino, litert, tvm; or a server's protocol: tfserving, oip.",
     "file": "The model file, relative to this folder.",
     "sha256": "Its checksum; a worker refuses another file.",
     "labels": "Class names, in the order of an output's last dimension.",
@@ -54,6 +53,17 @@ EXPLANATIONS: Final = {
     "constants.datatype": "The input's datatype.",
     "constants.value": "The whole tensor: a number, text, true or false, or nested lists of them.",
     "files": "What the model file needs beside it, such as weights, with the checksum of each.",
+    "server": "The model server that computes the batches, in place of a model file.",
+    "server.endpoints": "Addresses of servers that have the model: grpc://, grpcs://, http:// or https://HOST:PORT.",
+    "server.model": "The model's name on the server.",
+    "server.version": 'Which version answers; "" leaves it to the server.',
+    "server.label": "A label of TensorFlow Serving in place of a version.",
+    "server.signature_name": "The signature of a SavedModel.",
+    "server.flavor": 'Of TorchServe: "torchserve" (OIP over gRPC), "torchserve-rest", "torchserve-json".',
+    "server.max_in_flight": "Batches at the same time on one endpoint; 0 finds out what pays.",
+    "server.credentials": "NAME of the setting HEADRACE_SERVER_CREDENTIALS_NAME, which holds the credentials.",
+    "server.allow_new_signature": "Whether workers go by the tensors of a reloaded model; else requests fail.",
+    "server.nan": '"refuse" fails requests whose outputs hold NaN or infinity.',
     "tokenizer": "How bulk jobs make inputs of text.",
     "tokenizer.file": "A tokenizer.json, relative to this folder; its checksum is in [files].",
     "tokenizer.ids": "The input that takes the token ids.",
@@ -83,7 +93,7 @@ EXPLANATIONS: Final = {
 
 def explained_toml(manifest: Manifest) -> str:
     """Write a manifest as TOML, each field explained where it first appears."""
-    document = _without_none(msgspec.to_builtins(manifest))
+    document = manifest_fields(manifest)
     tables = {key: value for key, value in document.items() if _is_table(value)}
     lines: list[str] = []
     for key, value in document.items():
@@ -136,12 +146,3 @@ def _inline(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_inline, value))}]"
     return tomli_w.dumps({"value": value}).rstrip().removeprefix("value = ")
-
-
-def _without_none(value: Any) -> Any:
-    """Leave out what is None, for which TOML has no word; tuples become lists."""
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value if item is not None]
-    return value

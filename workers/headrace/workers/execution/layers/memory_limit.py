@@ -1,4 +1,4 @@
-"""The memory limit: out of memory lowers the batch limit of a model, and batches that succeed raise it again."""
+"""The memory limit: batches that are too large lower the batch limit of a model, those that succeed raise it again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from headrace.workers.execution.verdict import Verdict
 
 
 class MemoryLimit:
-    """Reports to the model how many rows its memory held."""
+    """Reports to the model how many rows its memory held, or its server takes."""
 
     def __init__(self, services: Services) -> None:
         """services: none."""
@@ -15,6 +15,8 @@ class MemoryLimit:
     def __call__(self, batch: BatchContext, following: Next, /) -> Verdict:
         """Run a batch."""
         verdict = following(batch)
+        if verdict.most_rows is not None:
+            batch.served.refused_above(verdict.most_rows)
         if verdict.out_of_memory_rows is not None:
             batch.served.ran_out_at(verdict.out_of_memory_rows)
         elif verdict.is_clean:

@@ -40,7 +40,7 @@ class RowIndependence:
                 )
                 served.run_alone()
                 run_again_alone(served.model, verdict)
-        elif served.max_in_flight > 1:
+        elif served.concurrent:
             # Another batch, in flight at the same time, may have found the dependence.
             run_again_alone(served.model, verdict)
         return verdict

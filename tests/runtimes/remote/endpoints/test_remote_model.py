@@ -1,0 +1,254 @@
+"""A model on several endpoints: shared out, moved from one that fails to another, and watched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+
+import numpy as np
+import pytest
+from tests.eventually import eventually
+from tests.runtimes.remote.endpoints.scripted import SIGNATURE, Scripted, remote_model, rows
+
+from headrace.contracts import PackageError, Signature, TensorSpec
+from headrace.runtimes.base import TransientFailure, Unavailable, is_concurrent, max_in_flight
+from headrace.runtimes.remote.base import (
+    BadAnswer,
+    BatchTooLarge,
+    Misconfigured,
+    OtherSignature,
+    Refused,
+    RemoteSignature,
+    ServerAway,
+    ServerBusy,
+)
+from headrace.runtimes.remote.endpoints.remote_model import RemoteModel
+
+
+@contextmanager
+def serving(*connections: Scripted, **options: object) -> Iterator[RemoteModel]:
+    with closing(remote_model(*connections, **options)) as model:  # type: ignore[arg-type]
+        yield model
+    assert all(connection.closed for connection in connections)
+
+
+def works(model: RemoteModel) -> bool:
+    try:
+        return model.infer(rows())["y"].item() == 2.0
+    except Unavailable:
+        return False
+
+
+def test_a_batch_comes_back_with_the_version_that_answered() -> None:
+    with serving(Scripted()) as model:
+        found = model.compute(rows(3), None)
+        assert found.outputs["y"].tolist() == [[2.0]] * 3
+        assert found.version == "7"
+        assert is_concurrent(model)
+
+
+def test_batches_are_shared_out_and_no_endpoint_has_more_than_its_share() -> None:
+    servers = [Scripted(run_s=0.02), Scripted(run_s=0.02), Scripted(run_s=0.02)]
+    with serving(*servers, max_in_flight=2) as model, ThreadPoolExecutor(12) as threads:
+        assert max_in_flight(model) == 6
+        found = list(threads.map(lambda _: model.infer(rows())["y"].item(), range(60)))
+    assert found == [2.0] * 60
+    assert [server.most for server in servers] == [2, 2, 2]
+    assert all(server.calls >= 10 for server in servers)
+
+
+def test_a_batch_whose_endpoint_fails_goes_to_another() -> None:
+    broken, fine = Scripted(), Scripted()
+    broken.error = ServerAway("connection refused")
+    with serving(broken, fine) as model:
+        assert [works(model) for _ in range(20)] == [True] * 20
+    assert fine.calls == 20
+
+
+def test_while_all_are_away_nothing_is_sent_and_the_time_to_wait_is_told() -> None:
+    server = Scripted()
+    server.error = ServerAway("connection refused")
+    with serving(server) as model:
+        for _ in range(50):
+            with pytest.raises(Unavailable) as raised:
+                model.infer(rows())
+            assert raised.value.retry_after_s > 0
+        # The look at its tensors fails, so no batch is sent at all.
+        assert server.calls == 0
+        assert server.looks < 10
+        server.error = None
+        eventually(lambda: works(model), 10, "an endpoint that is back")
+
+
+def test_a_server_that_dies_and_comes_back_twenty_times_loses_nothing() -> None:
+    server = Scripted(run_s=0.001)
+    done = []
+    with serving(server) as model:
+
+        def client() -> None:
+            for _ in range(100):
+                while not works(model):
+                    time.sleep(0.01)
+                done.append(1)
+
+        threads = [threading.Thread(target=client) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            server.error = ServerAway("killed")
+            time.sleep(0.03)
+            server.error = None
+            time.sleep(0.03)
+        for thread in threads:
+            thread.join(60)
+    assert len(done) == 400
+
+
+def test_a_busy_server_gets_less_and_its_batches_go_elsewhere() -> None:
+    busy, fine = Scripted(), Scripted()
+    busy.error = ServerBusy("all batch threads are busy")
+    with serving(busy, fine) as model:
+        assert [works(model) for _ in range(10)] == [True] * 10
+        busy.error = None
+        eventually(lambda: works(model) and busy.calls > 5, 10, "an endpoint that takes batches again")
+
+
+def test_a_busy_server_alone_is_asked_again_when_it_said() -> None:
+    server = Scripted()
+    server.error = ServerBusy("full", retry_after_s=5.0)
+    with serving(server) as model:
+        with pytest.raises(ServerBusy) as raised:
+            model.infer(rows())
+        assert 4.0 < raised.value.retry_after_s <= 5.0
+        with pytest.raises(Unavailable):
+            model.infer(rows())
+        assert server.calls == 1
+
+
+@pytest.mark.parametrize("error", [Refused("no such class"), BatchTooLarge("at most 8", 8), BadAnswer("not JSON")])
+def test_what_a_batch_is_to_blame_for_is_no_reason_to_leave_the_endpoint(error: Exception) -> None:
+    server = Scripted()
+    with serving(server) as model:
+        assert works(model)
+        server.error = error
+        with pytest.raises(type(error)):
+            model.infer(rows())
+        server.error = None
+        assert works(model)
+
+
+def test_a_deadline_ends_a_call_and_the_endpoint_stays() -> None:
+    server = Scripted(run_s=0.2)
+    with serving(server) as model:
+        with pytest.raises(ServerAway):
+            model.compute(rows(), time.monotonic() + 0.05)
+        assert works(model)
+
+
+def test_an_endpoint_that_lets_every_deadline_pass_is_left_for_another() -> None:
+    hung, fine = Scripted(run_s=60.0), Scripted()
+    with serving(hung, fine) as model:
+        ended = []
+        for _ in range(12):
+            try:
+                ended.append(model.compute(rows(), time.monotonic() + 0.1).version)
+            except Unavailable:
+                ended.append("")
+        assert ended[-3:] == ["7"] * 3
+
+
+def test_a_batch_that_takes_too_long_while_others_are_answered_counts_as_tried() -> None:
+    server = Scripted()
+    gone = threading.Event()
+
+    def answer(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if inputs["x"].shape[0] == 3:
+            gone.wait(0.5)
+            raise ServerAway("no answer in time")
+        return {"y": 2 * inputs["x"]}
+
+    server.answer = answer
+    with serving(server, timeout_s=0.5, max_in_flight=4) as model, ThreadPoolExecutor(1) as thread:
+        late = thread.submit(model.infer, rows(3))
+        eventually(lambda: server.calls == 1, 5, "the batch that takes long")
+        assert works(model)
+        with pytest.raises(TransientFailure) as raised:
+            late.result(10)
+        assert not isinstance(raised.value, Unavailable)
+
+
+def test_where_a_person_must_act_batches_wait() -> None:
+    server = Scripted()
+    server.error = Misconfigured("no such model: m")
+    with serving(server) as model:
+        with pytest.raises(Unavailable, match="no such model") as raised:
+            model.infer(rows())
+        assert raised.value.retry_after_s > 1
+        assert server.calls == 1
+
+
+def test_another_model_is_refused_by_name_and_nothing_is_sent_to_it() -> None:
+    server = Scripted()
+    server.tensors = RemoteSignature(inputs=(TensorSpec(name="z", datatype="FP32"),), outputs=SIGNATURE.outputs)
+    with serving(server) as model:
+        for _ in range(3):
+            with pytest.raises(PackageError, match=r"input 'z'.*headrace models add --server"):
+                model.infer(rows())
+        assert server.calls == 0
+
+
+def test_a_model_that_is_reloaded_with_other_tensors_is_noticed_by_the_batch_that_it_refuses() -> None:
+    server = Scripted()
+    with serving(server) as model:
+        assert works(model)
+        time.sleep(2.1)  # a look every two seconds at most
+        server.error = Refused("unexpected shape")
+        server.tensors = RemoteSignature(
+            inputs=(TensorSpec(name="x", datatype="FP64", shape=(1,)),), outputs=SIGNATURE.outputs
+        )
+        with pytest.raises(PackageError, match="input x FP64"):
+            model.infer(rows())
+
+
+def test_the_other_endpoint_goes_on_while_one_has_another_model() -> None:
+    changed, fine = Scripted(), Scripted()
+    changed.tensors = RemoteSignature(inputs=SIGNATURE.inputs, outputs=())
+    with serving(changed, fine) as model:
+        assert [works(model) for _ in range(6)] == [True] * 6
+    assert changed.calls == 0
+
+
+def test_the_new_signature_is_taken_where_the_package_allows_it() -> None:
+    server = Scripted()
+    new = TensorSpec(name="x", datatype="FP64", shape=(2,))
+    taken: list[Signature] = []
+    with serving(server, allow_new_signature=True) as model:
+        model.on_new_signature(taken.append)
+        assert works(model)
+        server.tensors = RemoteSignature(
+            inputs=(new,), outputs=(TensorSpec(name="y", datatype="FP64", shape=(2,)),), version="8"
+        )
+        server.error = OtherSignature("x is DT_DOUBLE")
+        with pytest.raises(Unavailable):
+            model.infer(rows())
+        server.error = None
+        (signature,) = taken
+        assert signature.inputs == (new,)
+
+        def answers() -> bool:
+            try:
+                return model.infer({"x": np.ones((1, 2))})["y"].tolist() == [[2.0, 2.0]]
+            except Unavailable:
+                return False
+
+        eventually(answers, 20, "answers of the new model")
+
+
+def test_a_server_that_lies_about_its_rows_fails_by_name() -> None:
+    server = Scripted()
+    server.answer = lambda inputs: {"y": np.ones((1, 1), np.float32)}
+    with serving(server) as model, pytest.raises(BadAnswer, match="1 rows of 'y' for 5 rows"):
+        model.infer(rows(5))
