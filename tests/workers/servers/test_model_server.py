@@ -37,6 +37,23 @@ def test_a_batch_is_computed_by_the_server_and_the_row_names_its_version(
     assert sum(server.calls) == 100
 
 
+def test_many_batches_are_in_flight_and_the_next_are_there_when_they_end(
+    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+) -> None:
+    server.does(run_s=0.1)
+    with start_worker(), Client(settings) as client:
+        handles: list[Handle] = []
+        for _ in range(40):
+            # Not in one go: a queue that is filled once is claimed in large pieces.
+            handles += submit(client, *range(20))
+            time.sleep(0.01)
+        assert answers(handles) == [2.0 * value for value in range(20)] * 40
+        started = [client.get(handle.id).started_at for handle in handles]
+        finished = [client.get(handle.id).finished_at for handle in handles]
+        # 100 batches of 0.1 s one after the other would take 10 s.
+        assert (max(finished) - min(started)).total_seconds() < 8
+
+
 def test_requests_wait_for_a_server_that_comes_later(
     settings: Settings, server: ModelServer, start_worker: Callable[..., object]
 ) -> None:
@@ -65,7 +82,7 @@ def test_a_server_that_is_killed_and_restarted_twenty_times_loses_nothing(
             while not stop.is_set():
                 handles.extend(submit(client, *range(number, number + 20)))
                 number += 20
-                time.sleep(0.02)
+                time.sleep(0.1)
 
         thread = threading.Thread(target=load)
         thread.start()
