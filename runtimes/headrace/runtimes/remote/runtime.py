@@ -18,7 +18,7 @@ from headrace.runtimes.remote.tfserving.rest import TfServingRest
 
 
 class RemoteRuntime:
-    """What both have in common. Nothing is connected before the first batch, so that a fork in between does no harm."""
+    """The base of both. Nothing is connected before the first batch, so that a fork in between does no harm."""
 
     #: The runtime's name in `model.toml`.
     name: ClassVar[str]
@@ -34,7 +34,8 @@ class RemoteRuntime:
         manifest = package.manifest
         if not manifest.server:
             raise PackageError(
-                f"{package.folder} has the runtime {self.name!r} but no [server]; make it by `headrace models add --server`"
+                f"{package.folder} has the runtime {self.name!r} but no [server]; make it by "
+                "`headrace models add --server`"
             )
         settings = load_settings()
         return RemoteModel(manifest, manifest.server, connections(manifest, settings), settings.server_timeout_s)
