@@ -9,6 +9,7 @@ COPY queueing queueing
 COPY results_store results_store
 COPY runtimes runtimes
 COPY lifecycle lifecycle
+COPY bulk bulk
 COPY producers producers
 COPY workers workers
 COPY reporting reporting
@@ -19,7 +20,7 @@ RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 # Flower by itself: the `local` extra would add a Valkey and a Postgres, which have containers of their own here.
 RUN python -m venv /opt/headrace \
     && /opt/headrace/bin/python -m pip install --no-cache-dir --constraint constraints.txt \
-        "$(ls /wheels/headrace-*.whl)[worker]" "flower>=2.0.1"
+        "$(ls /wheels/headrace-*.whl)[worker,tfserving]" "flower>=2.0.1"
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="headrace" \

@@ -31,7 +31,7 @@ MODELS = ROOT / "cli" / "headrace" / "cli" / "demo" / "data" / "models"
 
 
 def test_the_file_has_the_services_that_are_promised() -> None:
-    assert sorted(SERVICES) == ["flower", "migrate", "postgres", "valkey", "worker"]
+    assert sorted(SERVICES) == ["flower", "migrate", "postgres", "tfserving", "valkey", "worker"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -56,6 +56,14 @@ def test_every_lasting_service_is_checked_restarted_and_stopped_with_grace(name:
 def test_a_worker_has_more_time_to_stop_than_its_grace() -> None:
     worker = SERVICES["worker"]
     assert seconds(worker["stop_grace_period"]) > float(worker["environment"]["HEADRACE_GRACE_S"])
+
+
+def test_tensorflow_serving_runs_only_where_it_is_asked_for() -> None:
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
+        "tfserving": ["tfserving"]
+    }
+    # A tag that never moves.
+    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", SERVICES["tfserving"]["image"])
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from tests.servers.connections import Way
-from tests.servers.kserve.start import kserve
-from tests.servers.mlserver.start import mlserver
 from tests.servers.process import ModelServer
-from tests.servers.tfserving.start import tfserving
-from tests.servers.torchserve.start import torchserve
-from tests.servers.triton.start import triton
+from tests.servers.starters import STARTERS
 
 from headrace.runtimes.remote.base import Connection
 
 Running = Callable[[str], ModelServer]
 Connect = Callable[..., Connection]
-
-STARTERS: Final[dict[str, Callable[[Path], ModelServer]]] = {
-    "triton": triton,
-    "mlserver": mlserver,
-    "kserve": kserve,
-    "torchserve": torchserve,
-    "torchserve-oip": partial(torchserve, protocol="oip"),
-    "tfserving": tfserving,
-    "tfserving-content": partial(tfserving, as_content=True),
-}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -76,7 +76,8 @@ WAYS: Final = (
     Way("mlserver", "http", OipHttp, version="v1"),
     Way("kserve", "grpc", OipGrpc),
     Way("kserve", "http", OipHttp),
-    Way("torchserve-oip", "grpc", _oip_of_torchserve, version="1.0", knows_signature=False),
+    # Over gRPC it hands strings to the model in base64, and puts those of the answer in quotes.
+    Way("torchserve-oip", "grpc", _oip_of_torchserve, version="1.0", knows_signature=False, models=("affine", "whole")),
     Way("torchserve", "http", _torchserve_rows, form="rows"),
     Way("torchserve", "http", _torchserve_instances, form="instances"),
     Way("tfserving", "grpc", TfServingGrpc, version="2", models=(*_ALL, "brain")),

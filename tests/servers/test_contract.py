@@ -120,7 +120,9 @@ def test_a_call_that_takes_too_long_ends_at_its_deadline(connect: Connect, way: 
 def test_tensorflow_serving_answers_by_version_and_by_label(connect: Connect, way: Way) -> None:
     for chosen, version in (({"version": "1"}, "1"), ({"label": "stable"}, "1"), ({"label": "canary"}, "2")):
         connection = connect(way, "affine", **chosen)
-        assert connection.infer({"x": rows_of("affine", 2)}, ["y"], TIMEOUT_S).version == version
+        # Over REST an answer names no version: one by a label stays unknown.
+        known = version if way.protocol == "grpc" or "version" in chosen else ""
+        assert connection.infer({"x": rows_of("affine", 2)}, ["y"], TIMEOUT_S).version == known
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way.server.startswith("tfserving")], ids=str)

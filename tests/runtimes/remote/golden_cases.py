@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[Any, str]] = {
 def tensor(kind: str) -> NDArray[Any]:
     """Return an array of [2, 3] with the extremes of its datatype."""
     dtype = np.dtype(KINDS[kind][0])
-    if dtype == object:
+    if dtype.kind == "O":
         return np.array([[b"", b"\0\xff", "żółw".encode()], [b"a" * 300, b"b", b"c"]], dtype=object)
     if dtype.kind == "b":
         return np.array([[True, False, True], [False, False, True]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,22 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, 
 from kserve.errors import InvalidInput
 
 #: Model → datatype, shape without rows.
-TENSORS = {"affine": ("FP32", 4), "whole": ("INT64", 3), "slow": ("FP32", 4), "text": ("BYTES", 1)}
+TENSORS = {
+    "affine": ("FP32", 4),
+    "whole": ("INT64", 3),
+    "slow": ("FP32", 4),
+    "text": ("BYTES", 1),
+    "dense": ("FP32", 256),
+}
+
+#: Sizes of `dense`, a network of two layers whose weights are random numbers.
+SIZES = (256, 1024, 256)
+
+
+def dense_weights() -> list[np.ndarray]:
+    """Return the weights, which are the same in every server."""
+    random = np.random.default_rng(0)
+    return [random.standard_normal(pair, np.float32) / np.sqrt(pair[0]).astype(np.float32) for pair in pairwise(SIZES)]
 
 
 class Served(Model):
@@ -19,6 +35,7 @@ class Served(Model):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.weights = dense_weights() if name == "dense" else []
         self.ready = True
 
     async def get_input_types(self) -> list[dict[str, Any]]:
@@ -41,6 +58,8 @@ class Served(Model):
             await asyncio.sleep(1)
         if datatype == "BYTES":
             y = np.array([value.upper() for value in x.ravel()], dtype=object).reshape(x.shape)
+        elif self.weights:
+            y = np.maximum(x @ self.weights[0], 0) @ self.weights[1]
         else:
             y = x * x.dtype.type(2) + x.dtype.type(1)
         output = InferOutput("y", list(y.shape), datatype)

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
+import numpy as np
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec, StringCodec
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput
 
 #: Model → datatype, shape without rows.
-TENSORS = {"affine": ("FP32", 4), "whole": ("INT64", 3), "slow": ("FP32", 4), "text": ("BYTES", 1)}
+TENSORS = {
+    "affine": ("FP32", 4),
+    "whole": ("INT64", 3),
+    "slow": ("FP32", 4),
+    "text": ("BYTES", 1),
+    "dense": ("FP32", 256),
+}
+
+#: Sizes of `dense`, a network of two layers whose weights are random numbers.
+SIZES = (256, 1024, 256)
+
+
+def dense_weights() -> list[np.ndarray]:
+    """Return the weights, which are the same in every server."""
+    random = np.random.default_rng(0)
+    return [random.standard_normal(pair, np.float32) / np.sqrt(pair[0]).astype(np.float32) for pair in pairwise(SIZES)]
 
 
 class Served(MLModel):
@@ -19,6 +36,7 @@ class Served(MLModel):
     async def load(self) -> bool:
         datatype, size = TENSORS[self.name]
         self.inputs = [MetadataTensor(name="x", datatype=datatype, shape=[-1, size])]
+        self.weights = dense_weights() if self.name == "dense" else []
         self.outputs = [MetadataTensor(name="y", datatype=datatype, shape=[-1, size])]
         return True
 
@@ -32,6 +50,8 @@ class Served(MLModel):
         x = NumpyCodec.decode_input(payload.inputs[0])
         if x.shape[1:] != (TENSORS[self.name][1],):
             raise InferenceError(f"x has the shape {x.shape}")
+        if self.weights:
+            return NumpyCodec.encode_output("y", np.maximum(x @ self.weights[0], 0) @ self.weights[1])
         return NumpyCodec.encode_output("y", x * x.dtype.type(2) + x.dtype.type(1))
 
     def text(self, payload: InferenceRequest) -> ResponseOutput:

@@ -4,10 +4,12 @@ The official service definitions (`tensorflow-serving-api`), real SavedModels ru
 texts of the real server, as its sources and its documentation have them.
 
     python -m tests.servers.tfserving.peer CONFIG GRPC_PORT HTTP_PORT
+    python -m tests.servers.tfserving.peer --port=8500 --rest_api_port=8501 --model_name=M --model_base_path=/models/M
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import threading
@@ -127,9 +129,8 @@ class Models(model_service_pb2_grpc.ModelServiceServicer):
         return model_management_pb2.ReloadConfigResponse()
 
 
-def main(config: Path, grpc_port: int, http_port: int) -> None:
+def main(document: dict[str, Any], grpc_port: int, http_port: int) -> None:
     """Serve until the process is ended; models load while the ports are open, as in the real server."""
-    document = json.loads(config.read_text())
     registry = Registry()
     server = grpc.server(ThreadPoolExecutor(64), options=_SIZES)
     predictions = Predictions(registry, document.get("as_content", False))
@@ -143,5 +144,19 @@ def main(config: Path, grpc_port: int, http_port: int) -> None:
     server.wait_for_termination()
 
 
+def flags(words: list[str]) -> tuple[dict[str, Any], int, int]:
+    """Return what flags of the real server ask for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--rest_api_port", type=int, required=True)
+    parser.add_argument("--model_name", required=True)
+    parser.add_argument("--model_base_path", required=True)
+    found = parser.parse_args(words)
+    return {"models": [{"name": found.model_name, "base_path": found.model_base_path}]}, found.port, found.rest_api_port
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    if sys.argv[1].startswith("--"):
+        main(*flags(sys.argv[1:]))
+    else:
+        main(json.loads(Path(sys.argv[1]).read_text()), *map(int, sys.argv[2:]))

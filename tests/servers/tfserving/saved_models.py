@@ -6,9 +6,20 @@ python -m tests.servers.tfserving.saved_models FOLDER
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
+
+#: Sizes of `dense`, a network of two layers whose weights are random numbers.
+SIZES = (256, 1024, 256)
+
+
+def dense_weights() -> list[np.ndarray]:
+    """Return the weights, which are the same in every server."""
+    random = np.random.default_rng(0)
+    return [random.standard_normal(pair, np.float32) / np.sqrt(pair[0]).astype(np.float32) for pair in pairwise(SIZES)]
 
 
 def affine(kind: tf.DType, size: int) -> tf.Module:
@@ -61,6 +72,20 @@ def scalar() -> tf.Module:
     return module
 
 
+def dense() -> tf.Module:
+    """Return the network of two layers."""
+    module = tf.Module()
+    module.weights = [tf.Variable(weight, trainable=False) for weight in dense_weights()]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, SIZES[0]], tf.float32, name="x")])
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        first, second = module.weights
+        return {"y": tf.nn.relu(x @ first) @ second}
+
+    module.serve = serve
+    return module
+
+
 def main(folder: Path) -> None:
     """Write every model below the folder, `affine` in two versions."""
     models = {
@@ -72,6 +97,7 @@ def main(folder: Path) -> None:
         "half/1": affine(tf.float16, 4),
         "brain/1": affine(tf.bfloat16, 4),
         "text/1": text(),
+        "dense/1": dense(),
         "pair/1": pair(),
         "scalar/1": scalar(),
     }

@@ -20,13 +20,14 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     "half": {},
     "brain": {},
     "text": {},
+    "dense": {"batching": {"max_batch_size": 256}},
     "pair": {},
     "scalar": {},
     "slow": {"delay_s": 1.0, "batching": {"max_batch_size": 4, "max_enqueued_batches": 2}},
 }
 
 #: What TensorFlow says on every start, and what it would look for.
-_QUIET: Final = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+QUIET: Final = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
 
 
 def tfserving(folder: Path, as_content: bool = False, **models: dict[str, Any]) -> ModelServer:
@@ -43,7 +44,7 @@ def tfserving(folder: Path, as_content: bool = False, **models: dict[str, Any]) 
         [python, "-m", "tests.servers.tfserving.peer", str(config), str(grpc), str(http)],
         {"http": f"http://127.0.0.1:{http}", "grpc": f"grpc://127.0.0.1:{grpc}"},
         lambda: all(get(f"http://127.0.0.1:{http}/v1/models/{each['name']}") for each in described),
-        _QUIET,
+        QUIET,
     )
 
 
@@ -53,7 +54,7 @@ def saved_models(python: Path) -> Path:
     folder = python.parents[1] / "saved-models" / hashlib.sha256(script.read_bytes()).hexdigest()[:16]
     if not (folder / "made").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, **_QUIET}
+        environment = {**os.environ, **QUIET}
         subprocess.run([python, "-m", "tests.servers.tfserving.saved_models", folder], env=environment, check=True)
         (folder / "made").touch()
     return folder

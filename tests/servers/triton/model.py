@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as triton
+
+#: Sizes of `dense`, a network of two layers whose weights are random numbers.
+SIZES = (256, 1024, 256)
+
+
+def dense_weights() -> list[np.ndarray]:
+    """Return the weights, which are the same in every server."""
+    random = np.random.default_rng(0)
+    return [random.standard_normal(pair, np.float32) / np.sqrt(pair[0]).astype(np.float32) for pair in pairwise(SIZES)]
 
 
 class TritonPythonModel:
@@ -15,6 +25,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, Any]) -> None:
         self.name = json.loads(args["model_config"])["name"]
+        self.weights = dense_weights() if self.name == "dense" else []
 
     def execute(self, requests: list[Any]) -> list[Any]:
         answers = []
@@ -26,6 +37,9 @@ class TritonPythonModel:
     def compute(self, x: np.ndarray) -> np.ndarray:
         if self.name == "text":
             return np.array([value.upper() for value in x.ravel()], dtype=object).reshape(x.shape)
+        if self.name == "dense":
+            first, second = self.weights
+            return np.maximum(x @ first, 0) @ second
         if self.name == "slow":
             time.sleep(1)
         return x * x.dtype.type(2) + x.dtype.type(1)

@@ -17,6 +17,7 @@ MODELS: Final = {
     "half": ("FP16", 4, 256),
     "text": ("STRING", 1, 256),
     "slow": ("FP32", 4, 256),
+    "dense": ("FP32", 256, 256),
 }
 
 _CONFIG: Final = """\

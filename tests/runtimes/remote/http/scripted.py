@@ -116,14 +116,15 @@ class ScriptedServer:
 
 
 def _read(file, number: int) -> Asked | None:
-    line = file.readline(10_000).decode("latin-1")
-    if not line:
+    start = file.read(1)
+    if not start:
         return None
-    first = line.split(" ")
-    if len(first) != 3:
-        return Asked("?", "", {}, line.encode())
+    if not start.isalpha():
+        # A client that begins with TLS.
+        return Asked("?", "", {}, start)
+    method, path, _ = (start + file.readline()).decode("latin-1").split(" ")
     headers = {}
     while line := file.readline().decode("latin-1").strip():
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
-    return Asked(first[0], first[1], headers, file.read(int(headers.get("content-length", 0))), number)
+    return Asked(method, path, headers, file.read(int(headers.get("content-length", 0))), number)

@@ -56,7 +56,7 @@ def failed(status: int, body: object = b"", **headers: str) -> Exception:
         (429, b"", ServerBusy, "Too Many Requests"),
         (500, {"error": "RuntimeError: mat1 and mat2"}, Refused, "mat1"),
         (500, b"Internal Server Error", Refused, "Internal Server Error"),
-        (500, {"code": 500, "message": "Worker died."}, ServerAway, "Worker died"),
+        (500, {"code": 500, "message": "Worker died."}, Refused, "Worker died"),
         (500, {"error": "CUDA out of memory. Tried to allocate"}, BatchTooLarge, "CUDA"),
         (501, {"error": "no versions"}, Misconfigured, "no versions"),
         (502, b"", ServerAway, "Bad Gateway"),

@@ -18,7 +18,6 @@ from headrace.runtimes.remote.base import (
     Answer,
     BadAnswer,
     Misconfigured,
-    Refused,
     RemoteSignature,
     ServerAway,
     ServerBusy,
@@ -59,7 +58,7 @@ class OipHttp:
             return self._infer(inputs, outputs, ends_at)
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
-            raise Refused(exc.line) from None
+            raise exc.when_ready() from None
         except BadAnswer as exc:
             raise BadAnswer(f"{self._where}: {exc.message}") from None
         except ServerBusy:

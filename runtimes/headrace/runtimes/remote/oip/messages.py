@@ -75,26 +75,34 @@ class Batch:
         return b"".join([self._head, serialized(described), self._outputs, *raw])
 
     def with_values(self, inputs: Tensors) -> bytes:
-        """Return the request with the values of its tensors one by one. Raises Misconfigured for half-width floats."""
+        """Return the request with the values of its tensors one by one, as TorchServe takes them.
+
+        Raises Misconfigured for datatypes that can't be sent so.
+        """
         parts: Parts = [self._head]
         for name, array in inputs.items():
             datatype = datatype_of(array.dtype)
+            _refuse(name, datatype)
             described = oip.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=array.shape)
-            contents = field(_CONTENTS, _contents(array, datatype, name))
+            contents = field(_CONTENTS, _contents(array, datatype))
             parts += field(_INPUTS, [serialized(described), *contents])
         return b"".join([*parts, self._outputs])
 
 
-def _contents(array: NDArray[Any], datatype: str, name: str) -> Parts:
-    where = _FIELDS[datatype]
+def _refuse(name: str, datatype: str) -> None:
     if datatype in ("FP16", "BF16"):
         raise Misconfigured(f"input {quoted(name)} is {datatype}, which this server takes in no form")
+    if datatype == "BYTES":
+        # TorchServe hands them to the model as base64 within JSON, and quotes what comes back.
+        raise Misconfigured(f"input {quoted(name)} is BYTES, which TorchServe garbles over gRPC; reach it over HTTP")
+
+
+def _contents(array: NDArray[Any], datatype: str) -> Parts:
+    where = _FIELDS[datatype]
     if where in _FIXED_WIDTH:
         return field(_FIXED_WIDTH[where][0], [pack(array)]) if array.size else []
     contents = oip.InferTensorContents()
-    flat = array.reshape(-1).tolist()
-    values = [item.encode() if isinstance(item, str) else item for item in flat] if datatype == "BYTES" else flat
-    getattr(contents, where).extend(values)
+    getattr(contents, where).extend(array.reshape(-1).tolist())
     return [serialized(contents)]
 
 

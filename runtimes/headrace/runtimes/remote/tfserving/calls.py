@@ -63,14 +63,14 @@ class Target(msgspec.Struct, frozen=True):
         spec = Target(self.model, "", self.version if not self.label else "").spec()
         return serialized(tfserving.GetModelStatusRequest(model_spec=spec))
 
-    def read_metadata(self, answer: bytes) -> RemoteSignature:
+    def read_metadata(self, answer: bytes, where: str) -> RemoteSignature:
         """Return the signature in a GetModelMetadataResponse. Raises BadAnswer, OtherSignature, PackageError."""
         response = parsed(tfserving.GetModelMetadataResponse, answer)
         packed = response.metadata[_METADATA_FIELD].value
         signatures = parsed(tfserving.SignatureDefMap, packed).signature_def
         if self.signature_name not in signatures:
             has = ", ".join(sorted(signatures)) or "none"
-            raise OtherSignature(f"{self.model} has no signature {quoted(self.signature_name)}; it has: {has}")
+            raise OtherSignature(f"{where}: the model has no signature {quoted(self.signature_name)}; it has: {has}")
         signature = signatures[self.signature_name]
         found = signature_of(_described(signature.inputs), _described(signature.outputs), _version(response.model_spec))
         return msgspec.structs.replace(found, platform="tensorflow")

@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from headrace.contracts.errors import PackageError
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, Refused, RemoteSignature
+from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, RemoteSignature
 from headrace.runtimes.remote.tfserving.calls import Target, check_status, read_answer
 from headrace.runtimes.remote.transport.grpc_channel import GrpcChannel
 from headrace.runtimes.remote.transport.server_text import NotFound
@@ -48,16 +49,22 @@ class TfServingGrpc:
             return read_answer(self._call(_PREDICT, request, ends_at))
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
-            raise Refused(exc.line) from None
+            raise exc.when_ready() from None
+        except BadAnswer as exc:
+            raise BadAnswer(f"{self._where}: {exc.message}") from None
 
     def signature(self, timeout_s: float) -> RemoteSignature:
         """Ask for the model's tensors."""
         ends_at = time.monotonic() + timeout_s
         try:
-            return self._target.read_metadata(self._call(_METADATA, self._target.metadata_request(), ends_at))
+            return self._target.read_metadata(
+                self._call(_METADATA, self._target.metadata_request(), ends_at), self._where
+            )
         except NotFound:
             self.check_ready(ends_at - time.monotonic())
             raise
+        except (BadAnswer, PackageError) as exc:
+            raise type(exc)(f"{self._where}: {exc.message}") from None
 
     def check_ready(self, timeout_s: float) -> None:
         """Raise what `infer` raises if no version of the model is available."""

@@ -64,9 +64,11 @@ class TfServingRest:
             found = self._infer(inputs, ends_at)
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
-            raise Refused(exc.line) from None
+            raise exc.when_ready() from None
         except BadAnswer as exc:
             raise BadAnswer(f"{self._where}: {exc.message}") from None
+        except PackageError as exc:
+            raise OtherSignature(f"{self._where}: {exc.message}") from None
         for name in outputs:
             if name not in found:
                 raise OtherSignature(f"{self._where}: no output {quoted(name)}; it has {quoted(', '.join(found))}")

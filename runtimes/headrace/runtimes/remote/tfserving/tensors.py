@@ -88,8 +88,8 @@ def read_tensor(tensor: tfserving.TensorProto, name: str) -> NDArray[Any]:
         return unpack(tensor.tensor_content, datatype, shape, name)
     values = _values(tensor, datatype, name)
     if values.size == 1:
-        # TensorFlow writes a tensor of equal values as one of them.
-        values = np.repeat(values, count)
+        # TensorFlow writes a tensor of equal values as one of them. Until its shape is checked it takes no memory.
+        return np.broadcast_to(values, shape)
     if values.size != count:
         raise BadAnswer(f"the server's output {quoted(name)} of shape {list(shape)} has {values.size} values")
     return values.reshape(shape)

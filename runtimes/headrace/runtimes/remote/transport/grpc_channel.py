@@ -25,6 +25,9 @@ _KEEPALIVE_TIMEOUT_MS: Final = 20_000
 _FIRST_RECONNECT_MS: Final = 100
 _LONGEST_RECONNECT_MS: Final = 2_000
 
+#: For one attempt to connect, until the server's first frame.
+_CONNECT_MS: Final = 5_000
+
 #: The trailer by which servers ask to be called again later, in milliseconds.
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 _MOST_PUSHBACK_DIGITS: Final = 9
@@ -56,7 +59,7 @@ class GrpcChannel:
         try:
             return self._open().call_of(method)(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as exc:
-            raise self._failure(exc, where, timeout_s) from None
+            raise self._failure(exc, where, len(request), timeout_s) from None
         except ValueError:
             # gRPC's word for a channel that another thread closed meanwhile.
             raise ServerAway(f"{where}: the connection is closed") from None
@@ -81,7 +84,7 @@ class GrpcChannel:
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
             ("grpc.initial_reconnect_backoff_ms", _FIRST_RECONNECT_MS),
-            ("grpc.min_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
+            ("grpc.min_reconnect_backoff_ms", _CONNECT_MS),
             ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT_MS),
             # Retries are the queue's.
             ("grpc.enable_retries", 0),
@@ -106,7 +109,7 @@ class GrpcChannel:
         except OSError as exc:
             raise Misconfigured(f"{self._address}: {path} can't be read: {exc.strerror}") from None
 
-    def _failure(self, exc: grpc.RpcError, where: str, timeout_s: float) -> Exception:
+    def _failure(self, exc: grpc.RpcError, where: str, request_bytes: int, timeout_s: float) -> Exception:
         status, text = exc.code().name, exc.details() or ""
         if not self._address.encrypted and _hung_up(status, text) and speaks_tls(self._address, timeout_s):
             return Misconfigured(
@@ -114,7 +117,14 @@ class GrpcChannel:
             )
         if self._address.encrypted and _hung_up(status, text) and not self._access.cert_file:
             text = f"{text}; it may ask for a client certificate (HEADRACE_SERVER_CERT_FILE)"
-        return FailedCall(status, text, where, self._address, _pushback_s(exc)).failure()
+        return FailedCall(
+            status=status,
+            text=text,
+            where=where,
+            address=self._address,
+            request_bytes=request_bytes,
+            retry_after_s=_pushback_s(exc),
+        ).failure()
 
 
 class _OpenChannel:

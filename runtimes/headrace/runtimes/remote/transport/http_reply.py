@@ -38,9 +38,6 @@ _TLS_WANTED: Final = re.compile(r"plain HTTP request was sent to HTTPS port|HTTP
 #: TorchServe's words for a handler that raised on the values, under the status of a server that is away.
 _HANDLER_FAILED: Final = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
 
-#: And for a process of a model that ended, under the status of a handler that raised.
-_WORKER_GONE: Final = ("Worker died", "Worker scaled down", "Worker is")
-
 _INVISIBLE: Final = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 _REMEDIES: Final = {
@@ -142,15 +139,13 @@ def _by_text(status: int, text: str, where: str) -> Exception:
     line = f"{where}: {text}"
     reading = read_text(text)
     if status == HTTPStatus.NOT_FOUND and reading.meaning is not Meaning.LOADING:
-        return NotFound(line)
+        return NotFound(line, of_model=reading.meaning is Meaning.ABSENT)
     # Such a text may begin with a request's own words, and no request may pass for a busy server.
     forged = status in _OF_VALUES and reading.meaning in (Meaning.BUSY, Meaning.OUT_OF_MEMORY)
     meant = None if forged else reading.failure(where)
     if meant or status < 400:
         return meant or BadAnswer(f"{where}: the server answers HTTP {status}, not 200")
-    if text.startswith(_WORKER_GONE):
-        return ServerAway(line)
-    # 500 stands for values too: a model that raises on a batch may do so for one request in it.
+    # 500 stands for values too: a model that raises on a batch, or dies of it, may do so for one request in it.
     return _BY_STATUS.get(status, Refused)(line)
 
 

@@ -12,19 +12,24 @@ from typing import Final
 
 import msgspec
 
-from headrace.runtimes.remote.base import BatchTooLarge, Misconfigured, OtherSignature, ServerAway, ServerBusy
+from headrace.runtimes.remote.base import BatchTooLarge, Misconfigured, OtherSignature, Refused, ServerAway, ServerBusy
 
 
 class NotFound(Misconfigured):
     """The server says that it can't find something: the model, or what the values of a batch name.
 
-    Servers use one status for both; `check_ready` tells which. line: the message without a remedy.
+    Servers use one status for both; `check_ready` tells which, unless the text does.
     """
 
-    def __init__(self, line: str) -> None:
-        """line: with the server's own words."""
+    def __init__(self, line: str, of_model: bool = False) -> None:
+        """line: with the server's own words. of_model: whether they name the model, or a version of it."""
         super().__init__(f"{line}; load the model there, or correct [server] in its model.toml")
-        self.line = line
+        self._line = line
+        self._of_model = of_model
+
+    def when_ready(self) -> Exception:
+        """Return the error for a model that proved to be ready: the values are refused, or a version is missing."""
+        return self if self._of_model else Refused(self._line)
 
 
 class Meaning(Enum):

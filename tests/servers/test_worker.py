@@ -1,0 +1,147 @@
+"""A worker in front of real model servers: every request ends as it should, whatever the server does."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.eventually import eventually
+from tests.servers.conftest import Running
+from tests.servers.connections import TENSORS
+from tests.servers.process import ModelServer
+
+from headrace.contracts.settings import Settings
+from headrace.producers import Client, Handle
+from headrace.testing import BackgroundWorker
+
+Serve = Callable[..., Client]
+
+#: Generous: it ends a test that hangs.
+ENDS_S = 90.0
+
+#: Server → the runtime of its packages.
+RUNTIMES = {"triton": "oip", "tfserving": "tfserving"}
+
+both = pytest.mark.parametrize("name", list(RUNTIMES))
+
+
+def write_package(models: Path, server: ModelServer, model: str, more: str = "") -> None:
+    """Write a package whose batches the server computes by gRPC. more: lines of its table [server], and of others."""
+    folder = models / model / "1"
+    folder.mkdir(parents=True)
+    datatype, shape = TENSORS[model]
+    tensor = f'datatype = "{datatype}"\nshape = {list(shape)}\n'
+    (folder / "model.toml").write_text(
+        f'name = "{model}"\nversion = "1"\nruntime = "{RUNTIMES[server.name]}"\n'
+        f'[[inputs]]\nname = "x"\n{tensor}[[outputs]]\nname = "y"\n{tensor}'
+        f'[server]\nendpoints = ["{server.addresses["grpc"]}"]\nmodel = "{model}"\n{more}'
+    )
+
+
+@pytest.fixture
+def serve(headrace_settings: Settings, headrace_models: Path) -> Iterator[Serve]:
+    """Return a client of a worker that serves models of a server. models: name → more lines of its package."""
+    ends: list[Callable[[], None]] = []
+
+    def start(server: ModelServer, **models: str) -> Client:
+        for model, more in models.items():
+            write_package(headrace_models, server, model, more)
+        worker = BackgroundWorker(headrace_settings, headrace_settings.home / "worker.log")
+        ends.append(worker.stop)
+        worker.start()
+        client = Client(headrace_settings)
+        ends.append(client.close)
+        return client
+
+    yield start
+    for end in reversed(ends):
+        end()
+
+
+def numbers(count: int) -> np.ndarray:
+    """Return rows that all differ."""
+    return np.arange(count * 4, dtype=np.float32).reshape(count, 4)
+
+
+def check(handles: list[Handle], x: np.ndarray) -> None:
+    """Check that each request has the answer to its own row."""
+    answers = np.concatenate([handle.result(timeout_s=ENDS_S)["y"] for handle in handles])
+    np.testing.assert_array_equal(answers, x * np.float32(2) + np.float32(1))
+
+
+@both
+def test_requests_of_many_callers_share_batches_and_rows_name_the_version(
+    running: Running, serve: Serve, name: str
+) -> None:
+    client = serve(running(name), affine="")
+    x = numbers(500)
+    handles = client.submit_many("affine", {"x": x})
+    check(handles, x)
+    rows = [client.get(handle.id) for handle in handles]
+    assert {row.served_version for row in rows if row} == {"1" if name == "triton" else "2"}
+    assert max(row.batch_rows or 0 for row in rows if row) > 1
+
+
+def test_strings_and_whole_numbers_arrive_exactly(running: Running, serve: Serve) -> None:
+    client = serve(running("triton"), text="", whole="")
+    word = client.submit("text", {"x": [["wörter"]]})
+    number = client.submit("whole", {"x": [[2**53 + 1, -1, 0]]})
+    assert word.result(timeout_s=ENDS_S)["y"].tolist() == [["wörter".encode().upper()]]
+    assert number.result(timeout_s=ENDS_S)["y"].tolist() == [[2**54 + 3, -1, 1]]
+
+
+@both
+def test_a_server_that_takes_smaller_batches_than_the_package_says_fails_no_request(
+    running: Running, serve: Serve, name: str
+) -> None:
+    client = serve(running(name), limited="[batching]\nmax_rows = 128\n")
+    x = numbers(400)
+    handles = client.submit_many("limited", {"x": x})
+    check(handles, x)
+    rows = [client.get(handle.id) for handle in handles]
+    assert max(row.batch_rows or 0 for row in rows if row) <= 128
+    # And one request with more rows than that is cut into pieces.
+    large = numbers(100)
+    np.testing.assert_array_equal(client.submit("limited", {"x": large}).result(timeout_s=ENDS_S)["y"], large * 2 + 1)
+
+
+@both
+def test_a_server_that_is_killed_and_started_again_loses_and_fails_no_request(
+    own_server: Running, serve: Serve, name: str
+) -> None:
+    server = own_server(name)
+    client = serve(server, affine="")
+    x = numbers(50)
+    check(client.submit_many("affine", {"x": x}), x)
+    server.kill()
+    handles = client.submit_many("affine", {"x": x})
+    late = client.submit("affine", {"x": x[:1]}, deadline_s=1.0)
+    eventually(lambda: late.status() == "expired", ENDS_S, "the request with a deadline to expire")
+    server.start()
+    check(handles, x)
+
+
+@both
+def test_a_server_that_hangs_holds_up_requests_but_fails_none(own_server: Running, serve: Serve, name: str) -> None:
+    server = own_server(name)
+    client = serve(server, affine="")
+    x = numbers(50)
+    check(client.submit_many("affine", {"x": x}), x)
+    server.signal(signal.SIGSTOP)
+    try:
+        handles = client.submit_many("affine", {"x": x})
+        late = client.submit("affine", {"x": x[:1]}, deadline_s=1.0)
+        eventually(lambda: late.status() == "expired", ENDS_S, "the request with a deadline to expire")
+    finally:
+        server.signal(signal.SIGCONT)
+    check(handles, x)
+
+
+def test_a_full_queue_of_the_server_fails_no_request(running: Running, serve: Serve) -> None:
+    """The peer's `slow` takes two batches of 4 rows and says UNAVAILABLE to a third."""
+    client = serve(running("tfserving"), slow="max_in_flight = 16\n[batching]\nmax_rows = 1\n")
+    x = numbers(12)
+    check(client.submit_many("slow", {"x": x}), x)
