@@ -149,7 +149,7 @@ class TorchServeRest:
 
 
 class _Process:
-    """What a process has of its own. alone: held by the call that is made once more."""
+    """The threads and the lock of a process. alone: held by the call that is made once more."""
 
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(ROWS_SIDE_BY_SIDE, "torchserve")
