@@ -49,7 +49,14 @@ def ensure(name: str) -> Path:
     print(f"Making {target}", flush=True)
     shutil.rmtree(target, ignore_errors=True)
     subprocess.run([_python_for(name), "-m", "venv", target], check=True)
-    install = [target / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install: list[str | Path] = [
+        target / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     install += ["--no-compile", "--prefer-binary", "--constraint", ROOT / "constraints.txt"]
     subprocess.run([*install, "--requirement", REQUIREMENTS / f"{name}.txt"], check=True)
     if name in WITHOUT_REQUIREMENTS:
