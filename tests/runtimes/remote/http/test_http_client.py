@@ -52,6 +52,30 @@ def test_credentials_go_into_the_header_and_into_no_error(serve, client) -> None
     assert answer.status == 401
 
 
+@pytest.mark.parametrize("secret", ["Bearer s3cret\n", "Bearer s3crét", "Bearer s3cret\x00"])
+def test_credentials_that_no_header_carries_are_not_quoted(serve, client, secret: str) -> None:
+    with pytest.raises(Misconfigured, match="credentials hold characters") as caught:
+        client(serve(lambda asked: reply()), Access(authorization=secret)).call("GET", "/", LONG_S)
+    assert "s3cr" not in str(caught.value)
+
+
+def test_paths_and_hosts_are_encoded(serve, closing) -> None:
+    server = serve(lambda asked: reply())
+    odd = Address("http", "127.0.0.1", server.address.port, "/ä b")
+    closing(HttpClient(odd, Access())).call("GET", "/v2", LONG_S)
+    assert server.asked[0].path == "/%C3%A4%20b/v2"
+    with pytest.raises(ServerAway, match=r"the name nirgendwö\.invalid is not known"):
+        closing(HttpClient(Address("http", "nirgendwö.invalid", 80), Access())).call("GET", "/", LONG_S)
+    with pytest.raises(Misconfigured, match="no host can have this name"):
+        closing(HttpClient(Address("http", "ä" * 80, 80), Access())).call("GET", "/", LONG_S)
+
+
+def test_an_address_of_ipv6_has_brackets(closing) -> None:
+    # Nobody listens there, whether or not this machine has IPv6.
+    with pytest.raises(ServerAway, match=r"^http://\[::1\]:1: "):
+        closing(HttpClient(parse_address("http://[::1]:1"), Access())).call("GET", "/", LONG_S)
+
+
 def test_proxies_of_the_environment_are_not_used(serve, client, monkeypatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")

@@ -135,6 +135,34 @@ def test_the_error_of_one_row_is_that_of_the_batch(connect) -> None:
         connect(answer)[1].infer({"x": X}, ["y"], LONG_S)
 
 
+def test_a_row_that_its_neighbours_spoiled_is_sent_again_alone(connect) -> None:
+    """TorchServe fails all calls that it gathered when its handler raises on one of them."""
+    seen: list[bytes] = []
+
+    def answer(asked):
+        seen.append(asked.body)
+        return answered(FAILED, 503) if seen.count(asked.body) == 1 else echo(asked)
+
+    assert np.array_equal(connect(answer)[1].infer({"x": X}, ["y"], LONG_S).outputs["y"], X)
+
+
+def test_no_call_outlives_its_batch(connect) -> None:
+    answered_late = threading.Event()
+
+    def answer(asked):
+        if asked.body.startswith(b"[4"):
+            return answered(FAILED, 503)
+        # The refused call is over by far.
+        server.stopping.wait(0.2)
+        answered_late.set()
+        return echo(asked)
+
+    server, connection = connect(answer)
+    with pytest.raises(Refused):
+        connection.infer({"x": X}, ["y"], LONG_S)
+    assert answered_late.is_set()
+
+
 def test_rows_of_other_shapes_are_a_bad_answer(connect) -> None:
     _, connection = connect(lambda asked: answered([1.0] * int(json.loads(asked.body)[0] + 1)))
     with pytest.raises(BadAnswer, match="don't fit together"):

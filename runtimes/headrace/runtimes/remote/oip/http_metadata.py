@@ -1,4 +1,4 @@
-"""What servers of the Open Inference Protocol tell of themselves and of their models over HTTP."""
+"""Descriptions of servers of the Open Inference Protocol, and of their models, over HTTP."""
 
 from __future__ import annotations
 

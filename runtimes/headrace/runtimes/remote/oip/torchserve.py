@@ -5,12 +5,15 @@ the rows of a batch are sent side by side. What a row looks like is up to the mo
 lists for a single input, else an object of inputs by name), or for a single input of BYTES without further dimensions
 the bytes themselves, as `curl -T kitten.jpg` sends them. Answers are read in the same forms.
 Models with the service envelope `json` take all rows in one call, as `{"instances": [...]}`.
+When a handler raises, TorchServe fails every call that it had gathered, so a refused call is made once more, one such
+call at a time.
 Source: docs/inference_api.md and ts/torch_handler/request_envelope of https://github.com/pytorch/serve.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -22,7 +25,7 @@ import numpy as np
 from headrace.contracts.errors import quoted
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, RemoteSignature
+from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, Refused, RemoteSignature
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, stacked, write_rows
 from headrace.runtimes.remote.encoding.json_values import as_text, read_document
 from headrace.runtimes.remote.transport.http_client import HttpClient, succeed
@@ -61,8 +64,8 @@ class TorchServeRest:
             inputs=tuple(inputs), outputs=tuple(outputs), version=version, platform="TorchServe"
         )
         self._form = form
-        #: By process: threads don't outlive a fork.
-        self._threads: dict[int, ThreadPoolExecutor] = {}
+        #: By process: threads and locks don't outlive a fork.
+        self._processes: dict[int, _Process] = {}
 
     def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
         """Run a batch; see `Connection`."""
@@ -89,28 +92,30 @@ class TorchServeRest:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-        if threads := self._threads.pop(os.getpid(), None):
-            threads.shutdown(wait=False, cancel_futures=True)
+        if process := self._processes.pop(os.getpid(), None):
+            process.threads.shutdown(wait=False, cancel_futures=True)
 
     def _infer_all(self, inputs: Tensors, ends_at: float) -> Tensors:
         body = b'{"instances":[' + b",".join(write_rows(inputs, as_text)) + b"]}"
-        document = self._read(self._call("POST", self._path, ends_at, [body], _JSON))
+        document = self._read(self._predict(body, _JSON, ends_at))
         if not isinstance(document, dict):
             raise BadAnswer(f"the server's answer has no predictions, but {quoted(document)}")
         return read_rows(document.get("predictions"), self._declared.outputs)
 
     def _infer_each(self, inputs: Tensors, ends_at: float) -> Tensors:
         bodies, headers = _bodies(inputs)
-        pool = self._pool()
-        calls = [pool.submit(self._infer_row, body, headers, ends_at) for body in bodies]
-        done, waiting = wait(calls, return_when=FIRST_EXCEPTION)
-        for call in waiting:
+        threads = self._process().threads
+        calls = [threads.submit(self._infer_row, body, headers, ends_at) for body in bodies]
+        wait(calls, return_when=FIRST_EXCEPTION)
+        for call in calls:
             call.cancel()
-        failed = [call for call in calls if call in done and call.exception()]
+        # No call outlives its batch: the server would gather it with the next.
+        done, _ = wait(calls)
+        failed = [call for call in calls if call in done and not call.cancelled() and call.exception()]
         return stacked([call.result() for call in failed or calls])
 
     def _infer_row(self, body: bytes, headers: dict[str, str], ends_at: float) -> Tensors:
-        reply = self._call("POST", self._path, ends_at, [body], headers)
+        reply = self._predict(body, headers, ends_at)
         (first, *more) = self._declared.outputs
         if first.datatype == "BYTES" and not first.shape and not more:
             # Text that a handler returns isn't wrapped in JSON.
@@ -118,6 +123,13 @@ class TorchServeRest:
             value[()] = bytes(reply.body)
             return {first.name: value}
         return read_columns(self._read(reply), self._declared.outputs)
+
+    def _predict(self, body: bytes, headers: dict[str, str], ends_at: float) -> Reply:
+        try:
+            return self._call("POST", self._path, ends_at, [body], headers)
+        except Refused:
+            with self._process().alone:
+                return self._call("POST", self._path, ends_at, [body], headers)
 
     def _read(self, reply: Reply) -> object:
         document: object = read_document(reply.body)
@@ -129,11 +141,19 @@ class TorchServeRest:
         reply = self._client.call(method, path, ends_at - time.monotonic(), body, headers)
         return succeed(reply, self._where)
 
-    def _pool(self) -> ThreadPoolExecutor:
-        process = os.getpid()
-        if process not in self._threads:
-            self._threads.setdefault(process, ThreadPoolExecutor(ROWS_SIDE_BY_SIDE, "torchserve"))
-        return self._threads[process]
+    def _process(self) -> _Process:
+        number = os.getpid()
+        if number not in self._processes:
+            self._processes.setdefault(number, _Process())
+        return self._processes[number]
+
+
+class _Process:
+    """The threads and the lock of a process. alone: held by the call that is made once more."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(ROWS_SIDE_BY_SIDE, "torchserve")
+        self.alone = threading.Lock()
 
 
 def _bodies(inputs: Tensors) -> tuple[list[bytes], dict[str, str]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import quote
 
 import httpcore
 
@@ -43,10 +44,7 @@ class HttpClient:
         self._max_answer_bytes = max_answer_bytes
         #: By process: connections that a fork inherited belong to the parent.
         self._pools: dict[int, httpcore.ConnectionPool] = {}
-        # Compressed tensors cost more time than they save on the way to a server next door.
-        self._fields = {"Host": address.authority, "User-Agent": "headrace", "Accept-Encoding": "identity"}
-        if access.authorization:
-            self._fields["Authorization"] = access.authorization
+        self._base_path = quote(address.path, safe="/%")
         self._speaks_http = False
 
     def call(
@@ -83,17 +81,38 @@ class HttpClient:
         self, method: str, path: str, body: Sequence[Buffer], headers: Mapping[str, str]
     ) -> AbstractContextManager[httpcore.Response]:
         views = [memoryview(part) for part in body]
-        fields = self._fields | dict(headers)
+        fields = self._fields() | dict(headers)
         if method == "POST":
             fields["Content-Length"] = str(sum(view.nbytes for view in views))
         url = httpcore.URL(
             scheme=self._address.scheme.encode(),
-            host=self._address.host.encode("ascii" if self._address.host.isascii() else "idna"),
+            host=self._host(),
             port=self._address.port,
-            target=(self._address.path + path).encode("ascii"),
+            target=(self._base_path + path).encode("ascii"),
         )
-        encoded = [(name.encode(), value.encode("latin-1")) for name, value in fields.items()]
+        encoded = [(name.encode(), value.encode("ascii")) for name, value in fields.items()]
         return self._pool().stream(method, url, headers=encoded, content=_pieces(views) if views else None)
+
+    def _fields(self) -> dict[str, str]:
+        authorization = self._access.authorization
+        if not (authorization.isascii() and authorization.isprintable()):
+            # The libraries below would quote it in their error.
+            raise Misconfigured(f"{self._address}: its credentials hold characters that no HTTP header may")
+        host = self._host().decode()
+        return {
+            "Host": f"[{host}]:{self._address.port}" if ":" in host else f"{host}:{self._address.port}",
+            "User-Agent": "headrace",
+            # Compressed tensors cost more time than they save on the way to a server next door.
+            "Accept-Encoding": "identity",
+            **({"Authorization": authorization} if authorization else {}),
+        }
+
+    def _host(self) -> bytes:
+        host = self._address.host
+        try:
+            return host.encode("ascii" if host.isascii() else "idna")
+        except UnicodeError as exc:
+            raise Misconfigured(f"{self._address}: no host can have this name: {exc}") from None
 
     def _pool(self) -> httpcore.ConnectionPool:
         process = os.getpid()

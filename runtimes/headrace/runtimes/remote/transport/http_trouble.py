@@ -1,4 +1,4 @@
-"""What it means when a call over HTTP ends without an answer."""
+"""Errors of HTTP calls that end without an answer."""
 
 from __future__ import annotations
 
