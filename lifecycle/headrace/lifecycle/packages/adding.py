@@ -77,7 +77,7 @@ def describe(file: Path, folder: Path, **options: Unpack[PackageOptions]) -> Mod
     """
     name = check_name("model name", options.get("name") or _name_from(file))
     declared = take_in(file, folder, sample=options.get("sample"))
-    constants = constants_of(declared, {**_empty(declared), **(options.get("constants") or {})})
+    constants = _constants(declared, {**_empty(declared), **(options.get("constants") or {})})
     fixed = {each.name for each in constants}
     asked = msgspec.structs.replace(
         declared, inputs=tuple(tensor for tensor in declared.inputs if tensor.name not in fixed)
@@ -151,8 +151,7 @@ def _anything(tensor: DeclaredTensor) -> TensorSpec:
     )
 
 
-def constants_of(declared: DeclaredModel, values: Mapping[str, object]) -> tuple[Constant, ...]:
-    """Return the inputs that a package sets, in whole. Raises PackageError."""
+def _constants(declared: DeclaredModel, values: Mapping[str, object]) -> tuple[Constant, ...]:
     tensors = {tensor.name: tensor for tensor in declared.inputs}
     unknown = [name for name in values if name not in tensors]
     if unknown:

@@ -10,7 +10,6 @@ import msgspec
 from headrace.contracts import ModelPackage, PackageError, Settings, TensorSpec, load_settings, read_package
 from headrace.contracts.package.manifest import (
     BatchingAdvice,
-    Constant,
     Manifest,
     StoreAdvice,
     check_name,
@@ -18,8 +17,7 @@ from headrace.contracts.package.manifest import (
 )
 from headrace.contracts.package.server import Server
 from headrace.contracts.tensors.datatypes import FLOATS
-from headrace.lifecycle.packages.adding import PackageOptions, check_labels, constants_of, kept, name_from, store_for
-from headrace.lifecycle.packages.declared import DeclaredModel
+from headrace.lifecycle.packages.adding import PackageOptions, check_labels, kept, name_from, store_for
 from headrace.lifecycle.packages.preprocessing import with_decoding, with_tokenizer
 from headrace.lifecycle.packages.servers.discovery import Discovered, connect, discover
 from headrace.lifecycle.packages.servers.row_trial import (
@@ -42,22 +40,18 @@ def describe_remote(folder: Path, server: Server, runtime: str, **options: Unpac
     runtime: "tfserving", "oip", or "" to find out. Raises PackageError naming what is wrong with the server or an
     option, ConfigurationError for credentials that are missing.
     """
-    if options.get("rows_at"):
-        raise PackageError("--rows-at is for model files; models on servers have their rows first")
+    _check(options)
     name = check_name("model name", options.get("name") or name_from(server.model))
     settings = load_settings()
     found = discover(server, runtime, settings)
-    declared = declared_by(found.signature, found.runtime)
-    constants = constants_of(declared, options.get("constants") or {})
-    findings = _tried(server, found, constants, options, settings)
+    findings = _tried(server, found, options, settings)
     manifest = Manifest(
         name=name,
         version="0",
         runtime=found.runtime,
         server=server,
-        inputs=_inputs(found, constants, findings, allow_nan=options.get("allow_nan", True)),
+        inputs=_inputs(found, findings, allow_nan=options.get("allow_nan", True)),
         outputs=found.signature.outputs,
-        constants=constants,
         labels=tuple(options.get("labels") or ()),
         batching=_batching(found, findings, options),
         store=_store(found, findings, options),
@@ -71,34 +65,27 @@ def describe_remote(folder: Path, server: Server, runtime: str, **options: Unpac
     return read_package(folder)
 
 
-def _asked(declared: DeclaredModel, constants: tuple[Constant, ...]) -> DeclaredModel:
-    fixed = {constant.name for constant in constants}
-    inputs = tuple(tensor for tensor in declared.inputs if tensor.name not in fixed)
-    if not inputs:
-        raise PackageError("every input is set, so there is nothing to ask the model; leave one for requests")
-    return msgspec.structs.replace(declared, inputs=inputs)
+def _check(options: PackageOptions) -> None:
+    """Refuse options that tell of rows what is settled on servers."""
+    for option, value in (("--rows-at", options.get("rows_at")), ("--set", options.get("constants"))):
+        if value:
+            raise PackageError(f"{option} is for model files; on a server each tensor has its rows first")
 
 
-def _tried(
-    server: Server, found: Discovered, constants: tuple[Constant, ...], options: PackageOptions, settings: Settings
-) -> RowFindings:
-    asked = _asked(declared_by(found.signature, found.runtime), constants)
-    sample = read_sample(options.get("sample"), asked)
+def _tried(server: Server, found: Discovered, options: PackageOptions, settings: Settings) -> RowFindings:
+    declared = declared_by(found.signature, found.runtime)
+    sample = read_sample(options.get("sample"), declared)
     if sample:
-        check_sample(sample, asked)
-    layout = layout_of(asked, tuple(options.get("row_sizes") or ()))
-    connection = connect(server, server.endpoints[0], found.runtime, settings)
-    model = ServerModel(connection, found.signature, {each.name: each.array() for each in constants})
+        check_sample(sample, declared)
+    layout = layout_of(declared, tuple(options.get("row_sizes") or ()))
+    model = ServerModel(connect(server, server.endpoints[0], found.runtime, settings), found.signature)
     try:
-        return try_rows(asked, layout, model, sample)
+        return try_rows(declared, layout, model, sample)
     finally:
         model.close()
 
 
-def _inputs(
-    found: Discovered, constants: tuple[Constant, ...], findings: RowFindings, *, allow_nan: bool
-) -> tuple[TensorSpec, ...]:
-    fixed = {constant.name for constant in constants}
+def _inputs(found: Discovered, findings: RowFindings, *, allow_nan: bool) -> tuple[TensorSpec, ...]:
     return tuple(
         msgspec.structs.replace(
             spec,
@@ -106,7 +93,6 @@ def _inputs(
             sample_shape=sample_shape(spec.name, spec.shape, findings.seen),
         )
         for spec in found.signature.inputs
-        if spec.name not in fixed
     )
 
 

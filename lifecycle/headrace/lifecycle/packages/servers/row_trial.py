@@ -68,13 +68,11 @@ class ServerModel:
         self,
         connection: Connection,
         signature: RemoteSignature,
-        constants: Tensors,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """constants: inputs that go with every batch. clock: in seconds."""
+        """clock: in seconds."""
         self._connection = connection
         self._outputs = signature.outputs
-        self._constants = constants
         self._clock = clock
         self._ends_at = clock() + _TRIAL_S
         self._stopped: ServerAway | None = None
@@ -87,7 +85,7 @@ class ServerModel:
         rows = next(iter(inputs.values())).shape[0]
         names = [spec.name for spec in self._outputs]
         try:
-            answer = self._connection.infer({**inputs, **self._constants}, names, left_s)
+            answer = self._connection.infer(inputs, names, left_s)
         except ServerAway as exc:
             self._stopped = exc
             raise
@@ -107,7 +105,7 @@ def layout_of(declared: DeclaredModel, row_sizes: Sequence[int]) -> Layout:
 def try_rows(declared: DeclaredModel, layout: Layout, model: ServerModel, sample: Tensors) -> RowFindings:
     """Run some rows alone and together. sample: real rows, or nothing.
 
-    declared: without constants. Raises PackageError when the sample doesn't run.
+    Raises PackageError when the sample doesn't run.
     """
     trial = Trial(declared, layout, model, Graph())
     recipe, rows = _prepared(trial, layout, sample)
