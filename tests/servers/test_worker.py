@@ -11,8 +11,10 @@ import pytest
 from tests.eventually import eventually
 from tests.servers.conftest import Running
 from tests.servers.connections import TENSORS
-from tests.servers.process import ModelServer
+from tests.servers.process import ModelServer, post
+from tests.servers.triton.start import write_model
 
+from headrace.contracts.errors import HeadraceError, PackageError, SignatureMismatch
 from headrace.contracts.settings import Settings
 from headrace.producers import Client, Handle
 from headrace.testing import BackgroundWorker
@@ -138,6 +140,65 @@ def test_a_server_that_hangs_holds_up_requests_but_fails_none(own_server: Runnin
     finally:
         server.signal(signal.SIGCONT)
     check(handles, x)
+
+
+def test_a_model_that_is_unloaded_and_loaded_again_fails_no_request(own_server: Running, serve: Serve) -> None:
+    server = own_server("triton")
+    client = serve(server, affine="")
+    x = numbers(50)
+    check(client.submit_many("affine", {"x": x}), x)
+    post(f"{server.addresses['http']}/v2/repository/models/affine/unload")
+    handles = client.submit_many("affine", {"x": x})
+    late = client.submit("affine", {"x": x[:1]}, deadline_s=1.0)
+    eventually(lambda: late.status() == "expired", ENDS_S, "the request with a deadline to expire")
+    post(f"{server.addresses['http']}/v2/repository/models/affine/load")
+    check(handles, x)
+
+
+def test_a_model_with_other_tensors_after_a_reload_is_refused_by_name(own_server: Running, serve: Serve) -> None:
+    server = own_server("triton")
+    client = serve(server, affine="")
+    x = numbers(4)
+    check(client.submit_many("affine", {"x": x}), x)
+    write_model(server.folder, "affine", size=5)
+    post(f"{server.addresses['http']}/v2/repository/models/affine/load")
+    with pytest.raises(PackageError, match=r"isn't the one of the package any more.*x"):
+        client.submit("affine", {"x": x}).result(timeout_s=ENDS_S)
+    write_model(server.folder, "affine")
+    post(f"{server.addresses['http']}/v2/repository/models/affine/load")
+    eventually(lambda: _succeeds(client, x), ENDS_S, "the worker to notice that the model fits again")
+
+
+def _succeeds(client: Client, x: np.ndarray) -> bool:
+    handle = client.submit("affine", {"x": x})
+    try:
+        check([handle], x)
+    except PackageError:
+        return False
+    return True
+
+
+def test_a_reloaded_model_is_taken_as_it_is_where_the_package_allows_that(own_server: Running, serve: Serve) -> None:
+    server = own_server("triton")
+    client = serve(server, affine="allow_new_signature = true\n")
+    x = numbers(4)
+    check(client.submit_many("affine", {"x": x}), x)
+    write_model(server.folder, "affine", size=5)
+    post(f"{server.addresses['http']}/v2/repository/models/affine/load")
+    # The worker sees the new tensors when the server refuses the old ones.
+    with pytest.raises(HeadraceError):
+        client.submit("affine", {"x": x}).result(timeout_s=ENDS_S)
+    wider = np.ones((3, 5), np.float32)
+    eventually(lambda: _answers(client, wider), ENDS_S, "the worker to take the new tensors")
+
+
+def _answers(client: Client, x: np.ndarray) -> bool:
+    try:
+        answer = client.submit("affine", {"x": x}).result(timeout_s=ENDS_S)["y"]
+    except (SignatureMismatch, PackageError):
+        return False
+    np.testing.assert_array_equal(answer, x * 2 + 1)
+    return True
 
 
 def test_a_full_queue_of_the_server_fails_no_request(running: Running, serve: Serve) -> None:

@@ -29,7 +29,7 @@ def mlserver(folder: Path) -> ModelServer:
     shutil.copy(Path(__file__).with_name("served.py"), folder)
     for name in MODELS:
         (folder / name).mkdir()
-        model = {"name": name, "implementation": "served.Served", "parameters": {"version": "v1"}}
+        model: dict[str, object] = {"name": name, "implementation": "served.Served", "parameters": {"version": "v1"}}
         if name in ("affine", "dense"):
             model |= {"max_batch_size": 64, "max_batch_time": 0.001}
         (folder / name / "model-settings.json").write_text(json.dumps(model))

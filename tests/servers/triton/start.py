@@ -31,34 +31,45 @@ instance_group [{{ count: 1, kind: KIND_CPU }}]
 """
 
 
-def triton(folder: Path, models: tuple[str, ...] = tuple(MODELS)) -> ModelServer:
-    """Return a Triton that serves `models`, each batched by the server as well, except `slow`."""
+REPOSITORY: Final = "repository"
+
+
+def write_model(folder: Path, name: str, size: int = 0) -> None:
+    """Write a model into the repository of a server's folder, in place of its last form. size: of rows."""
+    kind, usual, rows = MODELS[name]
+    batching = "" if name == "slow" else "dynamic_batching { max_queue_delay_microseconds: 500 }"
+    config = _CONFIG.format(name=name, kind=kind, size=size or usual, rows=rows, batching=batching)
+    version = folder / REPOSITORY / name / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(__file__).with_name("model.py"), version)
+    (version.parent / "config.pbtxt").write_text(config)
+
+
+def triton(folder: Path, models: tuple[str, ...] = tuple(MODELS), options: tuple[str, ...] = ()) -> ModelServer:
+    """Return a Triton that serves `models`, which batches all but `slow` itself, too. options: more of its own."""
     environment = ensure("triton")
     (packages,) = environment.glob("lib/python3*/site-packages")
     home = packages / "pytriton" / "tritonserver"
     python = packages.parent.name.removeprefix("python")
     shutil.copytree(home / "backends", folder / "backends")
     shutil.copy(home / "python_backend_stubs" / python / "triton_python_backend_stub", folder / "backends" / "python")
-    repository = folder / "repository"
     for name in models:
-        kind, size, rows = MODELS[name]
-        batching = "" if name == "slow" else "dynamic_batching { max_queue_delay_microseconds: 500 }"
-        (repository / name / "1").mkdir(parents=True)
-        shutil.copy(Path(__file__).with_name("model.py"), repository / name / "1")
-        config = _CONFIG.format(name=name, kind=kind, size=size, rows=rows, batching=batching)
-        (repository / name / "config.pbtxt").write_text(config)
+        write_model(folder, name)
     http, grpc = free_port(), free_port()
     command = [
         str(home / "bin/tritonserver"),
-        f"--model-repository={repository}",
+        f"--model-repository={folder / REPOSITORY}",
         f"--backend-directory={folder / 'backends'}",
         "--backend-config=python,shm-default-byte-size=4194304",
         f"--backend-config=python,shm-region-prefix-name=headrace-{http}",
+        "--model-control-mode=explicit",
+        "--load-model=*",
         "--allow-metrics=false",
         "--http-address=127.0.0.1",
         f"--http-port={http}",
         "--grpc-address=127.0.0.1",
         f"--grpc-port={grpc}",
+        *options,
     ]
     return ModelServer(
         "triton",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from queue import Empty
@@ -171,13 +171,19 @@ class Channel(DeliveringChannel):
             return
         # Set before checking for room, like the above: a thread that makes room meanwhile sees that it must wake us.
         eager, self._eager = self._eager, True
-        if not self._wishes()[0]:
+        wishes = self._wishes()[0]
+        if not wishes:
             return  # claim at once when room returns
-        if eager:
+        if eager or self._overlooks(wishes):
             self.wake()
         else:
             self._eager = False
             self.connection.cycle._register_BRPOP(self)
+
+    def _overlooks(self, wishes: Mapping[str, int]) -> bool:
+        """Return whether a queue has room now whose doorbell isn't among those of a wait that can be cut."""
+        can_be_cut = bool(self._in_poll) and self._bell.can_be_cut
+        return can_be_cut and not wishes.keys() <= self._bell.awaited.keys()
 
     def next_look(self, now: float) -> float:
         """Return when to `look`: a delayed message is due, or one may have come from a sender that doesn't ring."""
@@ -244,7 +250,7 @@ class Channel(DeliveringChannel):
             # Only a thread that surely comes back for the answer may have a claim sent along.
             ticket = self._prepare(wants, limit)
         if ticket is None:
-            self._bell.begin(connection, wants, timeout_s)
+            self._bell.begin(connection, wants, timeout_s, self.consumer)
         else:
             self._bell.begin_claiming(connection, wants, timeout_s, self.consumer, ticket)
 
@@ -315,6 +321,10 @@ class Channel(DeliveringChannel):
                     found = self.consumer.run(ticket)
                 self._eager = len(found) >= ticket.wish
                 self._pending.extend(found)
+                if not self._eager and only is None and self._overlooks(wants):
+                    # They are empty, so the next message of theirs has to be heard of.
+                    with self.broker_time:
+                        self._bell.cut()
         return self._deliver_pending()
 
     def watch(self, now: float) -> None:

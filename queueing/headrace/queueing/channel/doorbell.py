@@ -28,6 +28,8 @@ class DoorbellWait:
     def __init__(self, connection_errors: tuple[type[Exception], ...], keys: Keys) -> None:
         """connection_errors: what closes the connection when reading fails with it."""
         self.awaited: Mapping[str, int] = {}
+        #: Whether it was told to end, so that the next wait begins.
+        self.is_cut = False
         self._errors = connection_errors
         self._keys = keys
         self._ticket: Ticket | None = None
@@ -43,9 +45,19 @@ class DoorbellWait:
         ticket, self._ticket, self._consumer = self._ticket, None, None
         return ticket
 
-    def begin(self, connection: Any, wants: Mapping[str, int], timeout_s: float) -> None:
-        """Wait on `connection`, which must be idle, until a doorbell rings or the time is over."""
-        self._ticket = self._consumer = None
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether there is a wait that was not cut."""
+        return self._consumer is not None and not self.is_cut
+
+    def begin(
+        self, connection: Any, wants: Mapping[str, int], timeout_s: float, consumer: ClaimingConsumer | None = None
+    ) -> None:
+        """Wait on `connection`, which must be idle, until a doorbell rings or the time is over.
+
+        consumer: whose wait it is; without one it can't be cut.
+        """
+        self._ticket, self._consumer = None, consumer
         self._start(connection, wants, timeout_s, [])
 
     def begin_claiming(
@@ -56,7 +68,7 @@ class DoorbellWait:
         self._start(connection, wants, timeout_s, [consumer.command(ticket)])
 
     def _start(self, connection: Any, wants: Mapping[str, int], timeout_s: float, claim: list[tuple[Any, ...]]) -> None:
-        self.awaited = wants
+        self.awaited, self.is_cut = wants, False
         bells = [self._keys.doorbell(queue) for queue in wants]
         if self._consumer is not None:
             bells.append(self._keys.wake(self._consumer.id))
@@ -66,7 +78,9 @@ class DoorbellWait:
     def read_bell(self, client: Redis, **options: Any) -> str | None:
         """Return the queue whose doorbell rang, or None when the time was over. client: the connection's own."""
         answer: Any = self._read(client, "BLPOP", **options)
-        return answer[0].decode().removeprefix(self._keys.doorbell("")) if answer else None
+        self._consumer = None
+        name = answer[0].decode() if answer else ""
+        return name.removeprefix(self._keys.doorbell("")) if name.startswith(self._keys.doorbell("")) else None
 
     def read_claim(self, client: Redis, **options: Any) -> tuple[list[Delivery], bool]:
         """Return the messages of the claim, and whether another claim may find more."""
@@ -89,18 +103,25 @@ class DoorbellWait:
             client.connection.disconnect()
             raise
 
+    def cut(self) -> None:
+        """Have the server end the wait; its answer is read as always."""
+        consumer = self._consumer
+        if consumer is None or self.is_cut:
+            return
+        self.is_cut = True
+        token = self._keys.wake(consumer.id)
+        with consumer.client.pipeline(transaction=False) as pipe:
+            pipe.lpush(token, 1)
+            pipe.expire(token, BELL_TTL_S)
+            pipe.execute()
+
     def end(self, client: Any) -> bool:
         """End a wait whose claim may still run; return whether there is an answer, for `read_claim`.
 
         Without one the connection is cut; messages of the claim, if it has run, come back with its lease. Ended by a
         token of its own, because CLIENT UNBLOCK is among the commands that administrators refuse.
         """
-        assert self._consumer is not None
-        token = self._keys.wake(self._consumer.id)
-        with self._consumer.client.pipeline(transaction=False) as pipe:
-            pipe.lpush(token, 1)
-            pipe.expire(token, BELL_TTL_S)
-            pipe.execute()
+        self.cut()
         if client.connection.can_read(timeout=END_WAIT_S):
             return True
         client.connection.disconnect()

@@ -24,8 +24,8 @@ QUEUE_FULL = "The batch scheduling queue to which this task was submitted is ful
 TOO_MANY_ROWS = "Task size 64 is larger than maximum input batch size 32"
 
 
-def failure(status: str, text: str = "", retry_after_s: float = 0.0) -> Exception:
-    return FailedCall(status, text, "digits at grpc://host:8500", PLAIN, retry_after_s).failure()
+def failure(status: str, text: str = "", **options: float) -> Exception:
+    return FailedCall(status=status, text=text, where="digits at grpc://host:8500", address=PLAIN, **options).failure()
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,14 @@ def test_the_rows_that_fit_are_learned() -> None:
     assert found.most_rows == 32
 
 
+def test_a_large_request_that_the_server_cancels_is_too_large() -> None:
+    text = "Stream removed (RST_STREAM (Received RST_STREAM with error code 8))"
+    assert type(failure("CANCELLED", text, request_bytes=1000)) is ServerAway
+    assert type(failure("CANCELLED", text, request_bytes=5 << 20)) is BatchTooLarge
+
+
 def test_the_wait_that_a_server_asks_for_is_kept() -> None:
-    found = failure("UNAVAILABLE", "", 1.5)
+    found = failure("UNAVAILABLE", retry_after_s=1.5)
     assert isinstance(found, ServerAway)
     assert found.retry_after_s == 1.5
 

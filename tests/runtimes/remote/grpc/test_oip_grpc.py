@@ -11,7 +11,7 @@ import pytest
 from tests.runtimes.remote.grpc.scripted import Answerer, ScriptedServer
 
 from headrace.contracts import TensorSpec
-from headrace.runtimes.remote.base import Access, BadAnswer, Connection, Misconfigured, ServerAway
+from headrace.runtimes.remote.base import Access, BadAnswer, Connection, Misconfigured, Refused, ServerAway
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.wire import serialized
 from headrace.runtimes.remote.oip.grpc import TORCHSERVE, OipGrpc
@@ -21,13 +21,17 @@ X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
 class Model:
-    """y = x. versioned: whether the server knows versions. absent: whether it has lost the model."""
+    """y = x. versioned: whether the server knows versions. absent: whether it has lost the model.
+
+    refusals: of its first calls.
+    """
 
     def __init__(self) -> None:
         self.ready = True
         self.absent = False
         self.versioned = True
         self.most_rows = 0
+        self.refusals = 0
         self.asked: list[Any] = []
         self.request_id = ""
 
@@ -35,6 +39,8 @@ class Model:
         asked = oip.ModelInferRequest.FromString(request)
         self._check(asked.model_version, context)
         self.asked.append(asked)
+        if self.refusals >= len(self.asked):
+            context.abort(grpc.StatusCode.INTERNAL, "Prediction failed")
         response = oip.ModelInferResponse(model_version="3", id=self.request_id or asked.id)
         for tensor in asked.inputs:
             output = response.outputs.add(name="y", datatype=tensor.datatype, shape=tensor.shape)
@@ -120,6 +126,27 @@ def test_torchserve_gets_values_under_its_own_name(model: Model, connect: Callab
     (asked,) = model.asked
     assert list(asked.raw_input_contents) == []
     assert list(asked.inputs[0].contents.fp32_contents) == X.reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_a_call_that_torchserve_refuses_with_its_neighbours_is_made_once_more(
+    model: Model, connect: Callable[..., Connection], refusals: int
+) -> None:
+    model.refusals = refusals
+    connection = connect(TORCHSERVE)
+    if refusals == 1:
+        np.testing.assert_array_equal(connection.infer({"x": X}, ["y"], LONG_S).outputs["y"], X)
+    else:
+        with pytest.raises(Refused, match="Prediction failed"):
+            connection.infer({"x": X}, ["y"], LONG_S)
+    assert len(model.asked) == 2
+
+
+def test_other_servers_refuse_once(model: Model, connect: Callable[..., Connection]) -> None:
+    model.refusals = 1
+    with pytest.raises(Refused, match="Prediction failed"):
+        connect().infer({"x": X}, ["y"], LONG_S)
+    assert len(model.asked) == 1
 
 
 def test_the_signature_is_asked_for(connect: Callable[..., Connection]) -> None:

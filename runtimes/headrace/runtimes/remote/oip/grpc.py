@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -12,7 +13,7 @@ import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, RemoteSignature, ServerAway
+from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, Refused, RemoteSignature, ServerAway
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.wire import parsed, serialized
 from headrace.runtimes.remote.oip.messages import Batch, read_answer, read_metadata
@@ -38,10 +39,35 @@ class OipGrpc:
         self._channel: Final = GrpcChannel(address, access)
         self._where: Final = f"{model} at {address}"
         self._request_ids: Final = itertools.count(1)
+        #: Held by the call that is made once more.
+        self._alone: Final = threading.Lock()
 
     def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
         """Run a batch."""
         ends_at = time.monotonic() + timeout_s
+        try:
+            return self._infer(inputs, outputs, ends_at)
+        except NotFound as exc:
+            self.check_ready(ends_at - time.monotonic())
+            raise exc.when_ready() from None
+        except Refused:
+            if not self._values_only:
+                raise
+        return self._infer_alone(inputs, outputs, ends_at)
+
+    def _infer_alone(self, inputs: Tensors, outputs: Sequence[str], ends_at: float) -> Answer:
+        """Make a refused call once more, one such call at a time.
+
+        When a model on TorchServe raises, all calls that it had gathered fail, whosever values they were.
+        """
+        if not self._alone.acquire(timeout=max(ends_at - time.monotonic(), 0)):
+            raise ServerAway(f"{self._where}: no answer in time")
+        try:
+            return self._infer(inputs, outputs, ends_at)
+        finally:
+            self._alone.release()
+
+    def _infer(self, inputs: Tensors, outputs: Sequence[str], ends_at: float) -> Answer:
         # Several servers demand an id. Processes that were forked count from the same number.
         request_id = f"{os.getpid():x}-{next(self._request_ids):x}"
 
@@ -49,11 +75,9 @@ class OipGrpc:
             batch = Batch(self._model, version, request_id, () if self._values_only else outputs)
             return batch.with_values(inputs) if self._values_only else batch.with_raw(inputs)
 
+        answer = self._call_version("ModelInfer", request, ends_at)
         try:
-            return read_answer(self._call_version("ModelInfer", request, ends_at), request_id)
-        except NotFound as exc:
-            self.check_ready(ends_at - time.monotonic())
-            raise exc.when_ready() from None
+            return read_answer(answer, request_id)
         except BadAnswer as exc:
             raise BadAnswer(f"{self._where}: {exc.message}") from None
 

@@ -8,16 +8,13 @@ from typing import Final, TypeAlias
 
 import grpc
 
-from headrace.runtimes.remote.base import Access, Address, BatchTooLarge, Misconfigured, ServerAway
+from headrace.runtimes.remote.base import Access, Address, Misconfigured, ServerAway
 from headrace.runtimes.remote.transport.grpc_status import FailedCall
 from headrace.runtimes.remote.transport.tls import speaks_tls
 
 #: Larger messages are refused, sent or received. gRPC's own limits are 4 MiB for what is received and none for what is
 #: sent; protobuf's is 2 GiB.
 MAX_MESSAGE_BYTES: Final = 1 << 30
-
-#: Servers that set no limit have this one.
-_DEFAULT_LIMIT_BYTES: Final = 4 << 20
 
 #: Servers by default close connections on which pings arrive more often than every 5 minutes without data. With pings
 #: at all, the kernel also drops a connection whose peer has not acknowledged what was sent within the second number.
@@ -62,9 +59,7 @@ class GrpcChannel:
         try:
             return self._open().call_of(method)(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as exc:
-            if _cancelled(exc) and len(request) > _DEFAULT_LIMIT_BYTES:
-                raise BatchTooLarge(f"{where}: the server cancels a request of {len(request)} bytes") from None
-            raise self._failure(exc, where, timeout_s) from None
+            raise self._failure(exc, where, len(request), timeout_s) from None
         except ValueError:
             # gRPC's word for a channel that another thread closed meanwhile.
             raise ServerAway(f"{where}: the connection is closed") from None
@@ -114,7 +109,7 @@ class GrpcChannel:
         except OSError as exc:
             raise Misconfigured(f"{self._address}: {path} can't be read: {exc.strerror}") from None
 
-    def _failure(self, exc: grpc.RpcError, where: str, timeout_s: float) -> Exception:
+    def _failure(self, exc: grpc.RpcError, where: str, request_bytes: int, timeout_s: float) -> Exception:
         status, text = exc.code().name, exc.details() or ""
         if not self._address.encrypted and _hung_up(status, text) and speaks_tls(self._address, timeout_s):
             return Misconfigured(
@@ -122,7 +117,14 @@ class GrpcChannel:
             )
         if self._address.encrypted and _hung_up(status, text) and not self._access.cert_file:
             text = f"{text}; it may ask for a client certificate (HEADRACE_SERVER_CERT_FILE)"
-        return FailedCall(status, text, where, self._address, _pushback_s(exc)).failure()
+        return FailedCall(
+            status=status,
+            text=text,
+            where=where,
+            address=self._address,
+            request_bytes=request_bytes,
+            retry_after_s=_pushback_s(exc),
+        ).failure()
 
 
 class _OpenChannel:
@@ -138,11 +140,6 @@ class _OpenChannel:
             # Messages are serialized by the caller, whose errors gRPC would swallow.
             call = self._calls[method] = self.channel.unary_unary(method)
         return call
-
-
-def _cancelled(exc: grpc.RpcError) -> bool:
-    """Return whether the server cancelled the stream, as TorchServe's does when a message exceeds its limit."""
-    return "RST_STREAM with error code 8" in (exc.details() or "")
 
 
 def _hung_up(status: str, text: str) -> bool:

@@ -16,7 +16,14 @@ class Unimplemented(Misconfigured):
     """The server doesn't know the call."""
 
 
-class FailedCall(msgspec.Struct, frozen=True):
+#: The limit of servers for which nobody set another.
+_DEFAULT_LIMIT_BYTES: Final = 4 << 20
+
+#: A stream that the server cancels, as TorchServe's does where others say that a message exceeds their limit.
+_CANCELLED: Final = "RST_STREAM with error code 8"
+
+
+class FailedCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call that ended with a status other than OK.
 
     status: its name, such as `UNAVAILABLE`. where: the model and its server, for messages. retry_after_s: as the server
@@ -27,6 +34,7 @@ class FailedCall(msgspec.Struct, frozen=True):
     text: str
     where: str
     address: Address
+    request_bytes: int = 0
     retry_after_s: float = 0.0
 
     @property
@@ -36,6 +44,8 @@ class FailedCall(msgspec.Struct, frozen=True):
 
     def failure(self) -> Exception:
         """Return the error that the call stands for."""
+        if _CANCELLED in self.text and self.request_bytes > _DEFAULT_LIMIT_BYTES:
+            return BatchTooLarge(f"{self.where}: the server cancels a request of {self.request_bytes} bytes")
         return _BY_STATUS.get(self.status, _by_text)(self)
 
 
