@@ -54,6 +54,7 @@ class SimulatedLane:
 
     concurrent = False
     put_off_until = 0.0
+    is_away = False
 
     def __init__(self, model: Model) -> None:
         self.model = model

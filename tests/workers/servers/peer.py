@@ -4,7 +4,7 @@ y = 2·x for FP32 [rows, 1]. What it does is in `FOLDER/behaviour.json`, which e
 
 run_s: seconds of a batch. busy, away: how calls are refused. most_rows: larger batches are refused. refuse: batches
 that hold this value are. lie: rows are left out of answers. datatype, size: of both tensors. version: that answers.
-loading: whether the model isn't ready. `FOLDER/calls` gets a line for each batch: its rows.
+loading, unloaded: whether the model isn't ready, or isn't there. `FOLDER/calls` gets a line for each batch: its rows.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Peer:
             file.write(f"{rows}\n")
         if told.get("away") or told.get("loading"):
             context.abort(STATUS.UNAVAILABLE, "the model is not available")
+        if told.get("unloaded"):
+            context.abort(STATUS.NOT_FOUND, "Request for unknown model: 'm' is not found")
         if told.get("busy"):
             context.abort(STATUS.RESOURCE_EXHAUSTED, "all batch threads are busy")
         if tensor.datatype != datatype or list(tensor.shape[1:]) != [size]:
@@ -76,7 +78,7 @@ class Peer:
 
     def ready(self, request: Any, context: Any) -> Any:
         told = self.behaviour()
-        return oip.ModelReadyResponse(ready=not (told.get("loading") or told.get("away")))
+        return oip.ModelReadyResponse(ready=not any(told.get(name) for name in ("loading", "away", "unloaded")))
 
 
 def serve(port: int, folder: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,15 +208,16 @@ def test_a_model_that_is_loading_is_waited_for(
 
 
 def test_a_model_that_is_gone_makes_requests_wait_until_a_person_puts_it_back(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object], tmp_path
+    settings: Settings, server: ModelServer, start_worker: Callable[..., object], tmp_path: Path
 ) -> None:
     server.does(unloaded=True, away=False)
     with start_worker(), Client(settings) as client:
         (waiting,) = submit(client, 5.0)
+        log = tmp_path / "worker.log"
+        eventually(lambda: "server.misconfigured" in log.read_text(), 60, "a line in the log")
         (expires,) = submit(client, 6.0, deadline_s=1.5)
         with pytest.raises(DeadlineExceeded):
-            expires.result(timeout_s=30)
-        assert "server.misconfigured" in (tmp_path / "worker.log").read_text()
+            expires.result(timeout_s=60)
         assert not waiting.done()
         server.does()
         assert answers([waiting]) == [10.0]

@@ -16,6 +16,10 @@ BATCHES_AHEAD: Final = 2
 #: And for this many, at most, of those that could start at once on a model server.
 BATCHES_IN_FLIGHT: Final = 8
 
+#: While the server is away, requests for this many rows, at least, are looked at in one go: those whose deadline has
+#: passed end.
+ROWS_LOOKED_AT: Final = 256
+
 
 class Window:
     """Counts claimed requests that have not begun; `batching.prefetch` decides how many are claimed ahead.
@@ -112,6 +116,8 @@ class Window:
 def _rows_ahead(served: ServedModel) -> int:
     batch_rows = served.batcher.max_rows
     if served.concurrent:
+        if served.is_away:
+            return max(batch_rows * BATCHES_IN_FLIGHT, ROWS_LOOKED_AT)
         free = served.max_in_flight - served.in_flight
         return batch_rows * min(max(free, 1), BATCHES_IN_FLIGHT)
     batch_s = served.cost.predict(batch_rows) or math.inf

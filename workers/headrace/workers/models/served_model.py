@@ -103,6 +103,7 @@ class ServedModel:
         self.concurrent = False
         self.in_flight = 0
         self.put_off_until = 0.0
+        self._away_since: float | None = None
         # Batches in flight end on several threads.
         self._learning = threading.Lock()
         # Online requests and bulk jobs may both want the model first.
@@ -179,9 +180,21 @@ class ServedModel:
             "model has other tensors: %r takes %s", self, "; ".join(spec.describe() for spec in signature.inputs)
         )
 
-    def put_off(self, now: float, seconds: float) -> None:
-        """Claim nothing for a while, since the model's server is away or busy."""
+    def put_off(self, now: float, seconds: float) -> float:
+        """Claim nothing for a while, since the model's server is away or busy; return for how long it has been so."""
         self.put_off_until = max(self.put_off_until, now + seconds)
+        if self._away_since is None:
+            self._away_since = now
+        return now - self._away_since
+
+    @property
+    def is_away(self) -> bool:
+        """Whether no batch has been computed since one was put off."""
+        return self._away_since is not None
+
+    def came_back(self) -> None:
+        """Take note of a batch that was computed."""
+        self._away_since = None
 
     def run_alone(self) -> None:
         """Run each request alone from now on, since its rows were found to depend on those beside them."""

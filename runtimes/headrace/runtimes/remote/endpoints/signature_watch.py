@@ -1,4 +1,4 @@
-"""A model's tensors compared with those of its package, which they may differ from after a reload of the server."""
+"""Changes of a model's tensors since its package was made, as after a reload of the server."""
 
 from __future__ import annotations
 

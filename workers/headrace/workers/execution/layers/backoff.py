@@ -23,8 +23,10 @@ logger = logging.getLogger(__name__)
 #: While the server of a model is away, some of its requests are claimed so often, since their deadline may have passed.
 LOOK_S: Final = 1.0
 
-#: What is put off waits for this time at least, and for up to this share longer, so that not all comes back at once.
+#: What is put off waits for this time at least, and for up to this share longer, so that not all comes back at once;
+#: for no longer than MOST_WAIT_S, unless the server asks for it.
 LEAST_WAIT_S: Final = 0.05
+MOST_WAIT_S: Final = 30.0
 SPREAD: Final = 0.2
 
 
@@ -38,6 +40,8 @@ class Backoff:
     def __call__(self, batch: BatchContext, following: Next, /) -> Verdict:
         """Run a batch."""
         verdict = following(batch)
+        if verdict.runs and batch.served.is_away:
+            batch.served.came_back()
         if verdict.transient_failures:
             defer(batch.served, verdict, self._max_retries)
         return verdict
@@ -60,14 +64,16 @@ def defer(served: ServedModel, verdict: Verdict, max_retries: int) -> None:
 def _put_off(served: ServedModel, verdict: Verdict, waiting: Sequence[tuple[InferenceRequest, Unavailable]]) -> None:
     now = time.monotonic()
     longest_s = max(LEAST_WAIT_S, *(exc.retry_after_s for _, exc in waiting))
-    served.put_off(now, min(longest_s, LOOK_S))
+    away_s = served.put_off(now, min(longest_s, LOOK_S))
+    # As long as the server has been away: what is looked at must not come back before all others were.
+    least_s = min(max(away_s, LEAST_WAIT_S), MOST_WAIT_S)
     logger.info("put off: %r, %d requests: %s", served, len(waiting), waiting[0][1])
     for request, exc in waiting:
         left_s = math.inf if request.deadline is None else request.deadline - now
         if left_s <= 0:
             verdict.outcomes.append(Outcome(request=request, state=State.EXPIRED, error=DeadlineExceeded()))
             continue
-        wait_s = max(exc.retry_after_s, LEAST_WAIT_S) * (1 + SPREAD * random.random())  # noqa: S311 — no secret
+        wait_s = max(exc.retry_after_s, least_s) * (1 + SPREAD * random.random())  # noqa: S311 — no secret
         verdict.deferred.append(Deferred(request=request, delay_s=min(wait_s, left_s), is_retry=False))
 
 
