@@ -42,7 +42,8 @@ def check(
 
     settings = settings_with(models=models, device=device)
     package = ModelDirectory(settings.models).get(name, version)
-    found = check_package(package, sample=sample, device=settings.device, threads=settings.threads, watch=_say)
+    watch = _say if err().is_terminal and not as_json else lambda _: None
+    found = check_package(package, sample=sample, device=settings.device, threads=settings.threads, watch=watch)
     if as_json:
         print_json({"model": package.name, "version": package.version, "answer": msgspec.to_builtins(found)})
     else:

@@ -101,7 +101,8 @@ def _ask(server: Server, endpoint: str, runtime: str, settings: Settings) -> Rem
         found = connection.signature(ASKED_S)
     except ServerAway as exc:
         raise PackageError(
-            f"{first_line(exc)}; start the server, wait until it has loaded the model, or correct address and port in --server"
+            f"{first_line(exc)}; start the server, wait until it has loaded the model, or correct address and port in "
+            "--server"
         ) from None
     except Unimplemented:
         raise _OtherProtocol("the server doesn't offer this call") from None
