@@ -14,7 +14,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 FUZZ_VENV := .venv-fuzz
 NEWEST_VENV := .venv-newest
-RIVALS_VENV := .venv-rivals
+ENGINES_VENV := .venv-engines
 
 # The newest Python of this machine, if it is newer than that of .venv: on PATH, or one that pyenv keeps.
 NEWEST ?= $(shell for python in python3.15 python3.14 python3.13 python3.12 $$(ls -d ~/.pyenv/versions/*/bin/python 2>/dev/null || true); do \
@@ -45,7 +45,7 @@ export HEADRACE_SERVERS ?= $(CURDIR)/.venv-servers
 REQUESTS ?= 1000000
 SEED ?= 1
 
-.PHONY: help demo test test-fast test-newest test-browser test-converters test-servers chaos chaos-jobs fuzz check format bench bench-bulk train clean
+.PHONY: help demo test test-fast test-newest test-browser test-converters test-engines test-servers chaos chaos-jobs fuzz check format bench bench-bulk train clean
 
 help: ## Show this list
 	@echo "headrace: make TARGET [ARGS=\"words for the command\"] [PYTHON=python3.13]"; echo
@@ -54,11 +54,11 @@ help: ## Show this list
 demo: $(VENV)/.installed-local ## Score real images through Celery, Valkey, ONNX Runtime and Postgres, with Flower beside
 	@$(VENV)/bin/headrace demo $(ARGS)
 
-test: $(VENV)/.installed-dev ## Run every test that needs no browser, converter or model server, against a real Valkey and a real Postgres
+test: $(VENV)/.installed-dev ## Run every test that needs no browser, converter, engine or model server, against a real Valkey and a real Postgres
 	@bash deploy/ensure_pgbouncer.sh
-	@$(RUN) -m pytest -m "not browser and not converters and not modelservers" --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -m "not browser and not converters and not engines and not modelservers" --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
-FAST := -m "not server and not slow and not browser and not converters and not modelservers"
+FAST := -m "not server and not slow and not browser and not converters and not engines and not modelservers"
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that need no server, no worker and no training, in a minute
 	@$(RUN) -m pytest $(FAST) --numprocesses $(JOBS) --dist loadfile $(ARGS)
@@ -75,6 +75,9 @@ test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chr
 test-converters: $(VENV)/.installed-dev ## Run the tests of litert-torch, in an environment of its own that it makes first (2 GB)
 	@$(RUN) -c "from headrace.compression.conversion.environment import *; set_up_litert(converters_folder(), print)"
 	@$(RUN) -m pytest -m converters $(ARGS)
+
+test-engines: $(VENV)/.installed-dev $(ENGINES_VENV)/.installed ## Run the tests of Ray Data, Daft, polars, DuckDB and pandas, in an environment of their own
+	@$(RUN) -m pytest -m engines $(ARGS)
 
 test-servers: $(VENV)/.installed-dev ## Run the tests against Triton and other model servers, in environments that it makes first (3 GB)
 	@bash deploy/ensure_java.sh
@@ -103,14 +106,14 @@ format: $(VENV)/.installed-dev ## Lay out the code and mend what ruff can mend
 bench: $(VENV)/.installed-dev ## Measure headrace against plain Celery on this machine
 	@$(RUN) benchmarks/online.py $(ARGS)
 
-bench-bulk: $(VENV)/.installed-dev $(RIVALS_VENV)/.installed ## Measure bulk jobs against bare loops, Ray Data and Daft
+bench-bulk: $(VENV)/.installed-dev $(ENGINES_VENV)/.installed ## Measure bulk jobs against bare loops, Ray Data and Daft
 	@$(RUN) -m benchmarks.bulk $(ARGS)
 
 train: $(VENV)/.installed-examples ## Train the demo's digits model anew (downloads torch)
 	@$(RUN) examples/digits/train.py $(ARGS)
 
 clean: ## Remove .venv, caches and build products; data in .headrace stays
-	@rm -rf $(VENV) $(FUZZ_VENV) $(NEWEST_VENV) $(RIVALS_VENV) .venv-litert .venv-servers build dist .coverage htmlcov .hypothesis
+	@rm -rf $(VENV) $(FUZZ_VENV) $(NEWEST_VENV) $(ENGINES_VENV) .venv-litert .venv-servers build dist .coverage htmlcov .hypothesis
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	@find . -name .headrace -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
@@ -156,10 +159,10 @@ $(FUZZ_VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
 		|| echo "no atheris for this platform: fuzzing without coverage" >&2
 	@touch $@
 
-# An environment of its own: Ray and Daft bring their own Arrow, and nothing else needs them.
-$(RIVALS_VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
-	@echo "Installing Ray Data and Daft into $(RIVALS_VENV)" >&2
-	@$(RUN) -m venv --clear $(RIVALS_VENV)
-	@$(RIVALS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		"ray[data]>=2.51,<3" "daft>=0.7,<0.8" onnxruntime tokenizers
+# An environment of its own, of gigabytes: Ray and Daft bring their own Arrow. Tests and benchmarks use it.
+$(ENGINES_VENV)/.installed: $(INSTALL_INPUTS) | $(VENV)/bin/python
+	@echo "Installing Ray Data, Daft, polars, DuckDB and pandas into $(ENGINES_VENV)" >&2
+	@$(RUN) -m venv --clear $(ENGINES_VENV)
+	@$(ENGINES_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		"ray[data]>=2.51,<3" "daft>=0.7,<0.8" "polars>=1.30,<3" "duckdb>=1.3,<3" "pandas>=2.2,<4" --editable ".[bulk]"
 	@touch $@

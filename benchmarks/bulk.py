@@ -65,7 +65,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--policy", action="append", metavar="NAME[:VARIABLE=VALUE,...]", help="workers' settings to compare in part e")
     add("--engines", nargs="+", choices=list(engines.ENGINES), default=list(engines.ENGINES), help="of part f")
     add("--rival-loops", nargs="+", choices=list(engines.LOOPS), default=list(engines.LOOPS), help="of part f")
-    add("--rivals", type=Path, default=Path(".venv-rivals"), help="environment of part f (default .venv-rivals)")
+    add("--rivals", type=Path, default=Path(".venv-engines"), help="environment of part f (default .venv-engines)")
     add("--resume-at", type=float, nargs="+", default=[0.5], help="shares of the rows, in part g (default 0.5)")
     add("--worker-env", action="append", default=[], metavar="NAME=VALUE", help="a setting of all workers")
     options = parser.parse_args(arguments)

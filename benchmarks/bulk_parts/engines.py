@@ -31,7 +31,7 @@ def python_of(options: argparse.Namespace) -> Path:
     """Return the interpreter of the rivals' environment. Raises SystemExit saying how to make it."""
     python: Path = options.rivals / "bin/python"
     if not python.exists():
-        raise SystemExit(f"{python} is not there; run `make .venv-rivals/.installed`, or leave out part f")
+        raise SystemExit(f"{python} is not there; run `make .venv-engines/.installed`, or leave out part f")
     return python
 
 

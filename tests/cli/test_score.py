@@ -14,6 +14,7 @@ import pytest
 from tests.eventually import eventually
 from tests.producers.jobs.player import MODEL, ROWS, Player, announce
 
+from headrace.bulk.sinks.output.names import SUCCESS
 from headrace.contracts.jobs import DryRun, JobProblem
 from headrace.queueing import ClaimingConsumer, connect
 from headrace.results_store.jobs.ledger import Ledger
@@ -70,6 +71,9 @@ def complete(player: Player, *bad: int) -> None:
     player.plan(2)
     assert player.run(*bad)
     assert player.run()
+    output = Path(player.ledger.jobs.newest(1)[0].spec.output)
+    output.mkdir()
+    (output / SUCCESS).touch()  # the client looks whether the output is still there
     player.finish()
 
 
@@ -107,6 +111,21 @@ def test_a_job_is_left_to_its_workers_when_its_first_shard_is_done(headrace: Run
     assert headrace("jobs", "show", found.out.strip(), "--json").json()["job"]["name"] == "left"
 
 
+def test_what_was_chosen_because_nobody_said_it_is_told_once_and_shown_with_the_job(headrace: Run, play: Run) -> None:
+    note = "column 'f0' is taken for 'image', as no other fits so well"
+
+    def run(player: Player) -> None:
+        player.plan(1, note)
+        player.run()
+        player.finish()
+
+    with play(run):
+        found = headrace("score", MODEL, "a.parquet", "--name", "noted")
+    assert found.line.count(f"note: {note}") == 1
+    assert note in headrace("jobs", "show", "noted").out
+    assert headrace("jobs", "show", "noted", "--json").json()["job"]["notes"] == [note]
+
+
 def test_a_version_that_moved_is_named_with_its_options(headrace: Run, play: Run, consumer: Any) -> None:
     with play(complete):
         headrace("score", MODEL, "a.parquet")
@@ -133,6 +152,7 @@ def test_a_dry_run_shows_time_size_memory_and_rows(headrace: Run, play: Run) -> 
         columns={"label": "int64", "vector": "fixed_size_list<float>[384]"},
         preview=[{"label": n, "vector": [0.25] * 384} for n in range(5)],
         problems=["row 7: not a JPEG"],
+        notes=["column 'f0' is taken for 'image', as no other fits so well"],
     )
 
     def answer(player: Player) -> None:
@@ -149,6 +169,7 @@ def test_a_dry_run_shows_time_size_memory_and_rows(headrace: Run, play: Run) -> 
     ):
         assert part in found.out
     assert "row 7: not a JPEG" in found.out
+    assert "column 'f0' is taken for 'image'" in found.out
     assert not list(Path().glob("*.scores"))
     with play(answer):
         assert headrace("score", MODEL, "b.parquet", "--dry-run", "--json").json()["total_rows"] == 1_000_000

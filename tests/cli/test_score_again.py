@@ -56,7 +56,10 @@ def test_new_files_restarts_and_dry_runs(score: Run, headrace: Run, folder: Path
     assert ids(out) == list(range(100))
 
     write(folder / "b.parquet", 100)
-    assert "has succeeded before" in score().line
+    found = score()
+    assert found.code == 1
+    assert "there is a new input" in found.line
+    assert "--add-new scores what is new" in found.line
     assert ids(out) == list(range(100))
     parts = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     added = score("--add-new", "--json")

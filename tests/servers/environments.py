@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -40,7 +41,14 @@ def environment(name: str) -> Path:
 
 def ensure(name: str) -> Path:
     """Make the environment of a server if it isn't there in the version that is asked for; return its folder."""
-    target = environment(name)
+    folder().mkdir(parents=True, exist_ok=True)
+    with (folder() / f"{name}.lock").open("w") as lock:
+        # Two runs of the tests may share the folder.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _make(name, environment(name))
+
+
+def _make(name: str, target: Path) -> Path:
     stamp = target / ".made-of"
     wanted = _made_of(name)
     if stamp.exists() and stamp.read_text() == wanted:
@@ -54,7 +62,7 @@ def ensure(name: str) -> Path:
         "-m",
         "pip",
         "install",
-        "--quiet",
+        "-qq",
         "--disable-pip-version-check",
     ]
     install += ["--no-compile", "--prefer-binary", "--constraint", ROOT / "constraints.txt"]
@@ -69,7 +77,8 @@ def ensure(name: str) -> Path:
 def _python_for(name: str) -> str:
     if name == "triton" and DISTRIBUTION_PYTHON.exists():
         return str(DISTRIBUTION_PYTHON)
-    return sys.executable
+    # The interpreter itself: virtual environments have many names for it.
+    return os.path.realpath(sys.executable)
 
 
 def _made_of(name: str) -> str:

@@ -109,6 +109,18 @@ def test_a_batch_above_the_servers_limit_tells_the_limit(connect: Connect, way: 
     assert caught.value.most_rows == 32
 
 
+@pytest.mark.parametrize("server", ["kserve", "mlserver"])
+def test_a_message_above_the_servers_limit_is_a_batch_too_large(connect: Connect, server: str) -> None:
+    """KServe takes 8 MiB over gRPC, MLServer 4 MiB."""
+    way = next(way for way in WAYS if (way.server, way.protocol) == (server, "grpc"))
+    connection = connect(way, "whole")
+    with pytest.raises(BatchTooLarge, match="larger than max"):
+        connection.infer({"x": np.ones((400_000, 3), np.int64)}, ["y"], TIMEOUT_S)
+    # 2 MiB are no trouble, nor are answers of that size.
+    x = rows_of("whole", 100_000)
+    np.testing.assert_array_equal(connection.infer({"x": x}, ["y"], TIMEOUT_S).outputs["y"], answer_to("whole", x))
+
+
 @every_way
 def test_a_call_that_takes_too_long_ends_at_its_deadline(connect: Connect, way: Way) -> None:
     connection = connect(way, "slow")

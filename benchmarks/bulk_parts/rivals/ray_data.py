@@ -1,6 +1,6 @@
 """Ray Data over the same input; runs in an environment of its own, without headrace.
 
-.venv-rivals/bin/python ray_data.py digits IN.parquet OUT --model model.onnx --batch-rows 64 --threads 1
+.venv-engines/bin/python ray_data.py digits IN.parquet OUT --model model.onnx --batch-rows 64 --threads 1
 """
 
 from __future__ import annotations

@@ -129,7 +129,8 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
 
     total_rows, total_bytes: of the whole input as far as it is known, -1 if not. seconds_low, seconds_high: the whole
     job on the workers present. output_bytes: of the whole job. memory_bytes: peak of the worker's process.
-    columns: of the output, name → type. preview: up to five rows of it, as JSON values. problems: of bad rows.
+    columns: of the output, name → type. preview: up to five rows of it, as JSON values. problems: of bad rows. notes:
+    what was chosen because nobody said it, such as the column of an input.
     """
 
     rows: int
@@ -145,6 +146,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
     columns: dict[str, str] = {}
     preview: list[dict[str, object]] = []
     problems: list[str] = []
+    notes: list[str] = []
 
 
 class Ticket(msgspec.Struct, frozen=True):

@@ -107,6 +107,16 @@ def test_each_worker_begins_with_a_short_shard() -> None:
     assert [blind.rows(number) for number in (0, 3, 4)] == [FIRST_BATCHES, FIRST_BATCHES, 2 * FIRST_BATCHES]
 
 
+def test_rows_that_are_sorted_by_length_are_cut_at_whole_windows() -> None:
+    pace = Pace(seconds_per_row=0.001, seconds_per_byte=1e-6)
+    policy = CutPolicy(batch_rows=32, window_rows=4096, pace=pace, bytes_total=100_000_000)
+    assert [policy.rows(number) for number in range(4)] == [2048, 2976, 4096, 4096]
+    assert policy.rows(9, cut_bytes=99_999_999) == 2048
+    slow = msgspec.structs.replace(policy, pace=Pace(seconds_per_row=1.0))
+    assert slow.rows(0) == 2048
+    assert msgspec.structs.replace(slow, workers=4).rows(0) == 1024
+
+
 def test_outputs_that_are_large_bound_a_part() -> None:
     policy = CutPolicy(batch_rows=10, pace=Pace(seconds_per_row=1e-9), output_row_bytes=1 << 20)
     assert policy.rows(100) == 120

@@ -46,13 +46,14 @@ class Player:
         """ledger: a session of its own."""
         self.ledger = ledger
 
-    def plan(self, shards: int, *, done: bool = True) -> None:
-        """Plan the job that is due: one file, and shards of `ROWS` rows each."""
+    def plan(self, shards: int, *notes: str, done: bool = True) -> None:
+        """Plan the job that is due: one file, and shards of `ROWS` rows each. notes: for its user."""
         lease = self.ledger.plans.lead(WORKER, _LEASE_S, 1_000_000)
         assert lease is not None
         file = InputFile(file_no=0, uri="/in/a.parquet", format="parquet", size=shards * 1000, rows=shards * ROWS)
         slices = [Slice(file_no=0, row_start=n * ROWS, rows=ROWS, size_bytes=1000, est_s=1.0) for n in range(shards)]
-        assert self.ledger.plans.add_page(lease, Page(files=[file], slices=slices, cursor=b"1", done=done))
+        page = Page(files=[file], slices=slices, cursor=b"1", done=done, notes=notes)
+        assert self.ledger.plans.add_page(lease, page)
 
     def refuse(self, problem: JobProblem) -> None:
         """Fail the job that is due, as a probe does."""

@@ -206,11 +206,15 @@ def test_a_worker_that_is_told_to_stop_leaves_the_rest_as_a_shard_of_its_own(
 def test_shards_of_a_process_that_died_are_claimed_when_its_successor_begins(
     ledger: Ledger, other: Ledger, make_job: MakeJob
 ) -> None:
-    make_job(2)
-    earlier = claimed(ledger)
-    beside = claimed(ledger, worker("another"))
-    assert other.running.lapse(WORKER.worker) == 1
+    make_job(4)
+    name = WORKER.worker
+    earlier = claimed(ledger, worker(name, process="gone"))
+    alive = claimed(ledger, worker(name, process="alive"))
+    unknown = claimed(ledger, worker(name))
+    beside = claimed(ledger, worker("another", process="also gone"))
+    assert other.running.lapse(name, {"gone", "also gone", ""}.__contains__) == 1
     again = claimed(other)
     assert (again.shard_no, again.attempt, again.deaths) == (earlier.shard_no, 2, 1)
     assert ledger.running.heartbeat(earlier, LEASE_S).order is Order.LOST
-    assert ledger.running.heartbeat(beside, LEASE_S).order is Order.GO_ON
+    for claim in (alive, unknown, beside):
+        assert ledger.running.heartbeat(claim, LEASE_S).order is Order.GO_ON

@@ -159,6 +159,27 @@ def test_a_paused_job_publishes_what_is_done_and_goes_on_where_it_was(site, clie
     assert Counter(value for run in site.runs() for value in run).most_common(1)[0][1] == 1
 
 
+def test_a_bound_of_rows_a_second_holds_from_the_first_row_on_until_it_is_lifted(site, client):
+    with site.worker():
+        job = submitted(site, client, 40, max_rows_per_s=0.001)
+        eventually(lambda: any(seen > 2 for (seen,) in shards(site, job, "wall_s")), 30, "a shard that waits")
+        assert site.runs() == []
+        job.pause()
+        eventually(lambda: all(state != 1 for (state,) in shards(site, job, "state")), 30, "the pause")
+        assert site.runs() == []
+        job = client.score("gated", job.spec.inputs[0], job.output, keep=["id"], max_rows_per_s=0.0)
+        job.wait(END_S)
+    check_doubled(job, range(1000, 1040))
+
+
+def test_no_run_of_a_bounded_job_has_more_rows_than_half_a_second_of_the_bound(site, client):
+    with site.worker():
+        job = submitted(site, client, 8, max_rows_per_s=7.0)
+        job.wait(END_S)
+    check_doubled(job, range(1000, 1008))
+    assert [len(run) for run in site.runs()] == [3, 3, 2]
+
+
 def test_a_cancelled_job_ends_keeps_its_parts_and_can_go_on(site, client):
     site.hold(1_064)
     with site.worker():
@@ -325,16 +346,31 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
     assert output_of(job)["more"].combine_chunks().equals(table["more"].combine_chunks())
 
 
-def test_two_workers_of_one_name_score_each_row_once(site, client):
-    """Celery warns of that, and people do it all the same."""
+def test_two_workers_of_one_name_leave_each_other_their_shards(site, client):
+    """Celery warns of that, and people do it all the same: containers may share a host name."""
     site.hold(1_064)
     job = submitted(site, client, 128)
     with site.worker("same@%h"):
         until_run(site, 40)
+        begun = site.log().count("bulk.begun")
         with site.worker("same@%h"):
-            eventually(lambda: max(deaths for _, deaths in shards(site, job)) >= 1, 30, "the second to take the shard")
+            eventually(lambda: site.log().count("bulk.begun") > begun, 30, "the second to look for its predecessor")
             site.let_go()
             job.wait(END_S)
+    check_doubled(job, range(1000, 1128))
+    assert all(deaths == 0 for (deaths,) in shards(site, job, "deaths"))
+
+
+def test_a_worker_takes_over_from_a_dead_one_of_its_name_before_the_lease_has_passed(site, client):
+    site.hold(1_008)
+    job = submitted(site, client, 128)
+    with site.worker("same@%h", HEADRACE_LEASE_S="600") as worker:
+        until_run(site, 8)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    site.let_go()
+    with site.worker("same@%h"):
+        job.wait(END_S)
     check_doubled(job, range(1000, 1128))
 
 

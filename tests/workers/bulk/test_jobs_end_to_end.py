@@ -315,6 +315,18 @@ def test_csv_and_json_lines_give_what_parquet_gives_but_cells_of_csv_stay_text(s
     assert output_of(of_csv)["id"].to_pylist() == [str(row) for row in range(500)]
 
 
+def test_a_column_that_was_guessed_is_noted_before_the_first_row_and_in_a_dry_run(site, client):
+    source = site.new(".parquet")
+    pq.write_table(affine_table(vectors(10)).rename_columns(["key", "numbers"]), source)
+    note = "column 'numbers' is taken for 'x', as no other fits so well"
+    tried = client.score("affine", source, site.new(), dry_run=True)
+    tried.wait(END_S)
+    assert tried.sample().notes == [note]
+    job = client.score("affine", source, site.new())
+    assert job.wait(END_S).job.notes == (note,)
+    assert client.score("affine", _many(site, 10), site.new()).wait(END_S).job.notes == ()
+
+
 def test_a_limit_scores_the_first_rows_only(site, client):
     job = client.score("gated", site.rows(100), site.new(), keep=["id"], limit=33)
     assert job.wait(END_S).rows_ok == 33

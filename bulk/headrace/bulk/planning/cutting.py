@@ -29,6 +29,12 @@ LAST_S: Final = 0.75
 REREAD_SHARE: Final = 5.0
 READ_BYTES_PER_S: Final = 200e6
 
+#: Where rows of similar length are put together, they are sorted within windows. A cut window pads more, so shards are
+#: whole windows, or at least this share of one: half of one for a worker alone, a quarter where several are to have
+#: something to do.
+LEAST_WINDOW_ALONE: Final = 0.5
+LEAST_WINDOW: Final = 0.25
+
 #: Batches, and bytes of files whose rows nobody has counted, in the first shard of a job whose pace nobody knows.
 FIRST_BATCHES: Final = 16
 FIRST_BYTES: Final = 1 << 20
@@ -54,11 +60,13 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
 class CutPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The figures that decide on the size of a shard.
 
-    batch_rows: shards begin at multiples of it, so that batches are full. output_row_bytes: about, of a row of output.
-    bytes_total: of the input, if known, else 0. workers: that work on the job.
+    batch_rows: shards begin at multiples of it, so that batches are full. window_rows: among which rows are sorted by
+    their length; 0 if they are not. output_row_bytes: about, of a row of output. bytes_total: of the input, if known,
+    else 0. workers: that work on the job.
     """
 
     batch_rows: int
+    window_rows: int = 0
     pace: Pace = Pace()
     output_row_bytes: float = 0.0
     bytes_total: int = 0
@@ -89,9 +97,15 @@ class CutPolicy(msgspec.Struct, frozen=True, kw_only=True):
             wanted = self.seconds(number, cut_bytes) / self.pace.seconds_per_row
         else:
             wanted = FIRST_BATCHES * self.batch_rows * self._growth(number)
+        if self.window_rows:
+            wanted = self._in_windows(wanted)
         if self.output_row_bytes:
             wanted = min(wanted, PART_BYTES / self.output_row_bytes)
         return max(int(wanted // self.batch_rows), 1) * self.batch_rows
+
+    def _in_windows(self, rows: float) -> float:
+        least = self.window_rows * (LEAST_WINDOW_ALONE if self.workers == 1 else LEAST_WINDOW)
+        return max(rows // self.window_rows * self.window_rows, min(max(rows, least), self.window_rows))
 
     def bytes(self, number: int, cut_bytes: int = 0) -> int:
         """Return how many bytes of input the shard of this number should have, where rows are not counted."""

@@ -16,6 +16,7 @@ from headrace.bulk.shards.job import OpenJob
 from headrace.bulk.shards.output import PartOutput
 from headrace.bulk.shards.rest import rest_of
 from headrace.bulk.shards.run import Control, Plan, ShardRun, Tally, Writer
+from headrace.bulk.shards.throttle import most_rows
 from headrace.bulk.sinks.base import PART_BYTES, PartWriter
 from headrace.bulk.sinks.output.publication import PublishedPart
 from headrace.bulk.sources.base import RowBatch
@@ -71,6 +72,8 @@ class Attempt:
         job, claim = self._job, self._claim
         preparation = job.preparation()
         storage = job.input_of(claim.files)
+        bound = claim.job.options.max_rows_per_s  # that of the job, so that batches are the same in each attempt
+        batch_rows = most_rows(job.batch_rows, 1, bound)
         plan = Plan(
             part=claim.slice,
             uris={file.file_no: file.uri for file in claim.files},
@@ -78,8 +81,8 @@ class Attempt:
             preparation=preparation,
             inference=self._inference,
             input_axes=job.input_axes,
-            batch_rows=job.batch_rows,
-            group_rows=job.group_rows(preparation),
+            batch_rows=batch_rows,
+            group_rows=most_rows(job.group_rows(preparation), batch_rows, bound),
             most_bytes=PART_BYTES,
             sorts=job.sorts,
             rows_per_s=rows_per_s,

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from typing import Final, TypeAlias
 
 from headrace.bulk.shards.groups import Group, Raw, bad_row
-from headrace.bulk.shards.run import Control, Directive, Dropped, Plan, Tally, Writer, write_answers
+from headrace.bulk.shards.run import Control, Directive, Dropped, Pacing, Plan, Tally, Writer, write_answers
 from headrace.contracts.errors import HeadraceError
 
 #: Suspect rows run in so many pieces: a row that kills workers is found after four deaths, five if batches are large.
@@ -63,11 +63,12 @@ class CarefulRun:
         plan, tally = self._plan, self.tally
         size = group_size(suspect, plan.batch_rows)
         raws = plan.raws(size)
+        pacing = Pacing(plan.rows_per_s)
         while True:
-            if self._is_told_to_stop():
-                return tally
             start = tally.rows
             stop = start + size(start)
+            if self._is_told_to_stop() or not pacing.wait(stop - start, self._is_told_to_stop):
+                return tally
             is_poison = suspect == (start, start)
             if not is_poison:
                 self._mark(*marked(suspect, start, stop))

@@ -40,8 +40,16 @@ JSON_FORMATS: Final = ("jsonl", "openai")
 OPENAI: Final = "openai"
 
 
+def sorts_rows(package: ModelPackage) -> bool:
+    """Return whether rows of similar length are put together: rows of the model's inputs differ in size."""
+    return any(spec.varies or spec.datatype == "BYTES" for spec in package.manifest.inputs)
+
+
 class OpenJob:
-    """The parts that all shards of a job share. For one thread at a time."""
+    """The parts that all shards of a job share. For one thread at a time.
+
+    notes: what was chosen of the input's columns because nobody said it.
+    """
 
     def __init__(self, job: JobRow, package: ModelPackage, storages: Storages, first: InputFile) -> None:
         """first: the job's first input file, whose columns decide on the types of all.
@@ -63,7 +71,7 @@ class OpenJob:
         # Said at once, before anything is read: the other columns of the output don't depend on the shard.
         self.columns: Final = OutputColumns(manifest, job.spec, self.schema)
         self.to_store: Final = job.spec.output == STORE
-        self.preparation()
+        self.notes: Final = self.preparation().notes
 
     def _schema(self, first: InputFile) -> pa.Schema:
         """Return the columns of the first file; numbers of JSON are real ones where the model takes such."""
@@ -86,7 +94,7 @@ class OpenJob:
     @property
     def sorts(self) -> bool:
         """Whether rows of similar length are put together: rows of the model's inputs differ in size."""
-        return any(spec.varies or spec.datatype == "BYTES" for spec in self.package.manifest.inputs)
+        return sorts_rows(self.package)
 
     def group_rows(self, preparation: Preparation) -> int:
         """Return how many rows are read, prepared and written together."""

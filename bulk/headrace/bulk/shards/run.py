@@ -20,6 +20,7 @@ from headrace.bulk.shards.group_size import GroupSize
 from headrace.bulk.shards.groups import Group, Raw, bad_row, gather, prepare
 from headrace.bulk.shards.inference import Answer, Inference, isolate
 from headrace.bulk.shards.rest import rest_of
+from headrace.bulk.shards.throttle import Throttle
 from headrace.bulk.sources.base import RowBatch
 from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
@@ -74,6 +75,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     read: yields the rows of a slice. input_axes: of the model. group_rows, batch_rows: see `groups`. sorts: whether
     rows of similar length are put together, so that results depend on where groups begin. uris: of files, by number.
+    rows_per_s: its bound, which may change; 0 is none.
     """
 
     part: Slice
@@ -138,7 +140,7 @@ class ShardRun:
         self._control = control
         self.tally = Tally(next=(plan.part.file_no, plan.part.row_start))
         self._groups: queue.Queue[_Read] = queue.Queue(AHEAD)
-        self._size = GroupSize(plan.batch_rows, plan.group_rows, fixed=plan.sorts)
+        self._size = GroupSize(plan.batch_rows, plan.group_rows, plan.rows_per_s, fixed=plan.sorts)
         self._stopped = threading.Event()
 
     def run(self) -> Tally:
@@ -273,21 +275,18 @@ def write_answers(group: Group, answers: list[Answer], plan: Plan, writer: Write
 
 
 class Pacing:
-    """Keeps a shard below some rows a second. rows_per_s: may change; 0 is no bound."""
+    """Keeps a shard below some rows a second."""
 
     def __init__(self, rows_per_s: Callable[[], float]) -> None:
-        """The first rows go at once."""
+        """rows_per_s: may change; 0 is no bound."""
         self._rows_per_s = rows_per_s
-        self._next_at = time.monotonic()
+        self._throttle = Throttle(time.monotonic())
 
     def wait(self, rows: int, is_told_to_stop: Callable[[], bool]) -> bool:
         """Wait until these rows may go; return False if told to stop before."""
-        rate = self._rows_per_s()
-        if rate <= 0:
-            return True
-        while (left_s := self._next_at - time.monotonic()) > 0:
+        while (left_s := self._throttle.goes_at(now := time.monotonic(), rows, self._rows_per_s()) - now) > 0:
             if is_told_to_stop():
                 return False
             time.sleep(min(left_s, LOOK_S))
-        self._next_at = max(self._next_at, time.monotonic()) + rows / rate
+        self._throttle.went(now)
         return True

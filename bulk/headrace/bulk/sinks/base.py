@@ -13,10 +13,8 @@ from headrace.contracts.errors import HeadraceError
 #: What a part may be written as. `openai`: the lines of an OpenAI batch output.
 PartFormat: TypeAlias = Literal["parquet", "csv", "jsonl", "openai"]
 
-#: A part is one PUT, which object stores and workers hold in memory or retry as a whole; the runner cuts before.
-MAX_PART_BYTES: Final = 128 << 20
-
-#: A part is one object, which some stores take in one piece only.
+#: Bytes of a part, after which the rest of its shard becomes a shard of its own: a part is one PUT, which object stores
+#: take in one piece, and workers hold in memory or retry as a whole.
 PART_BYTES: Final = 128 << 20
 
 

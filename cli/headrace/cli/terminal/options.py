@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from headrace.contracts.package.manifest import ModelDirectory
 from headrace.contracts.settings import Settings, load_settings
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -45,3 +46,8 @@ def settings_with(**overrides: Any) -> Settings:
     """Read the settings; an override that is not None wins. Raises ConfigurationError."""
     given = {name: value for name, value in overrides.items() if value is not None}
     return load_settings().model_copy(update=given)
+
+
+def directory_of(models: Path | None) -> ModelDirectory:
+    """Return the model directory of `--models`. Raises ConfigurationError."""
+    return ModelDirectory(settings_with(models=models).models)

@@ -53,7 +53,7 @@ def prepare(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 def optimized(model: onnx.ModelProto, level: Level, folder: Path) -> onnx.ModelProto:
     """Return a model as ONNX Runtime optimizes it. folder: for a temporary file. Raises SessionFailed."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     file = folder / "optimized.onnx"
     try:

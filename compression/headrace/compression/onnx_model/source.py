@@ -218,7 +218,7 @@ def _load(path: Path, what: str) -> onnx.ModelProto:
     for module in ("onnx", "onnxruntime"):
         need(module, what)
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         return onnx.load(path)

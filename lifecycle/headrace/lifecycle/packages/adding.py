@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, Unpack
@@ -11,7 +10,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 import msgspec
 import numpy as np
 
-from headrace.contracts import HeadraceError, ModelPackage, PackageError, Tensors, TensorSpec, read_package
+from headrace.contracts import ModelPackage, PackageError, TensorSpec, read_package
 from headrace.contracts.errors import quoted
 from headrace.contracts.package.image_recipe import ImageDecode
 from headrace.contracts.package.manifest import (
@@ -23,12 +22,11 @@ from headrace.contracts.package.manifest import (
     sha256_of,
     write_manifest,
 )
-from headrace.contracts.tensors.codec import as_array
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats.kinds import take_in
 from headrace.lifecycle.packages.preprocessing import with_decoding, with_tokenizer
 from headrace.lifecycle.packages.trial.decision import decide
-from headrace.lifecycle.packages.trial.given_sample import check_sample
+from headrace.lifecycle.packages.trial.given_sample import check_sample, read_sample
 from headrace.lifecycle.packages.trial.proof import Terms
 from headrace.lifecycle.packages.trial.runs import Seen
 from headrace.lifecycle.packages.trial.specs import input_specs, output_specs
@@ -131,7 +129,12 @@ def _name_from(file: Path) -> str:
     place = file.resolve() if file.is_dir() else file
     # TensorFlow Serving keeps the versions of a model in folders called 1, 2 ….
     name = place.parent.name if file.is_dir() and place.name.isdecimal() else place.stem
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "model"
+    return name_from(name)
+
+
+def name_from(text: str) -> str:
+    """Return a text as a model may be called."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_") or "model"
 
 
 def _anything(tensor: DeclaredTensor) -> TensorSpec:
@@ -182,7 +185,7 @@ def _fits(dims: Sequence[int | str | None], shape: tuple[int, ...]) -> bool:
 
 
 def _tried(folder: Path, draft: Manifest, asked: DeclaredModel, options: PackageOptions) -> Verdict:
-    sample = _read_sample(options.get("sample"), asked)
+    sample = read_sample(options.get("sample"), asked)
     if sample:
         check_sample(sample, asked)
     question = Question(
@@ -206,22 +209,6 @@ def _tried(folder: Path, draft: Manifest, asked: DeclaredModel, options: Package
     return verdict
 
 
-def _read_sample(file: Path | None, asked: DeclaredModel) -> Tensors:
-    """Read rows from a file, each input as a request would hold it. Raises PackageError."""
-    if file is None:
-        return {}
-    kinds = {tensor.name: tensor.datatype for tensor in asked.inputs}
-    try:
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
-                document: dict[str, Any] = {name: archive[name] for name in archive.files}
-        else:
-            document = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-        return {name: as_array(value, kinds.get(name, "FP32"), name) for name, value in document.items()}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError, HeadraceError) as exc:
-        raise PackageError(f"the sample {file} can't be read: {exc}; give an .npz or a JSON object of inputs") from exc
-
-
 def _complete(draft: Manifest, asked: DeclaredModel, verdict: Verdict, options: PackageOptions) -> Manifest:
     allow_nan = options.get("allow_nan", True)
     inputs = input_specs(asked.inputs, verdict.layout, verdict.seen, allow_nan=allow_nan, free=verdict.free)
@@ -236,12 +223,8 @@ def _complete(draft: Manifest, asked: DeclaredModel, verdict: Verdict, options: 
     sizes = verdict.layout.row_sizes if verdict.independent else ()
     _check_row_sizes(options.get("row_sizes") or (), verdict)
     most = options.get("max_rows", 64)
-    keep = tuple(options.get("keep") or ())
-    unknown = [name for name in keep if name not in {spec.name for spec in outputs}]
-    if unknown:
-        known = ", ".join(spec.name for spec in outputs)
-        raise PackageError(f"--keep names {quoted(unknown[0])}, but the model's outputs are {known}")
-    store = options.get("store") or _store_for(outputs, keep, verdict.seen)
+    keep = kept(outputs, options)
+    store = options.get("store") or store_for(outputs, keep, verdict.seen)
     return msgspec.structs.replace(
         draft,
         inputs=inputs,
@@ -272,7 +255,17 @@ def _check_row_sizes(asked: Sequence[int], verdict: Verdict) -> None:
         )
 
 
-def _store_for(outputs: Sequence[TensorSpec], keep: Sequence[str], seen: Sequence[Seen]) -> Literal["json", "binary"]:
+def kept(outputs: Sequence[TensorSpec], options: PackageOptions) -> tuple[str, ...]:
+    """Return the outputs to keep. Raises PackageError for one that the model hasn't."""
+    keep = tuple(options.get("keep") or ())
+    unknown = [name for name in keep if name not in {spec.name for spec in outputs}]
+    if unknown:
+        known = ", ".join(spec.name for spec in outputs)
+        raise PackageError(f"--keep names {quoted(unknown[0])}, but the model's outputs are {known}")
+    return keep
+
+
+def store_for(outputs: Sequence[TensorSpec], keep: Sequence[str], seen: Sequence[Seen]) -> Literal["json", "binary"]:
     """Return how rows are stored: in bytes where one row was seen to give many numbers."""
     kept = [spec for spec in outputs if not keep or spec.name in keep]
     largest = max(

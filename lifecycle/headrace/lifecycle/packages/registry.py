@@ -1,4 +1,4 @@
-"""Makes model packages: of a model file, or of another package by a step of a recipe; puts them in place, whole."""
+"""Makes model packages: of a file, a model on servers, or another package by a recipe; puts them in place, whole."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import msgspec
 
 from headrace.contracts import ModelDirectory, ModelPackage, PackageError, UnknownModel, read_package
 from headrace.contracts.package.manifest import check_name, sha256_of, write_manifest
+from headrace.contracts.package.server import Server
 from headrace.lifecycle.packages.adding import PackageOptions, describe, notes_of
 
 __all__ = [
     "PackageOptions",
     "add_model",
+    "add_remote_model",
     "derive_package",
     "notes_of",
     "promote",
@@ -40,6 +42,22 @@ def add_model(file: Path, models: ModelDirectory, **options: Unpack[PackageOptio
     """
     with _partial_folder(models.root) as folder:
         draft = describe(file, folder, **options)
+        return _place(draft, models, options.get("version"))
+
+
+def add_remote_model(
+    server: Server, models: ModelDirectory, runtime: str = "", **options: Unpack[PackageOptions]
+) -> ModelPackage:
+    """Make a package of a model on model servers and put it into the model directory, whole or not at all.
+
+    Every endpoint is asked for the model's tensors; a few small batches show whether rows may share a run. runtime:
+    "tfserving", "oip", or "" to find out. Raises PackageError naming what is wrong and how to mend it.
+    """
+    # Needs the libraries of gRPC and HTTP.
+    from headrace.lifecycle.packages.servers.packaging import describe_remote
+
+    with _partial_folder(models.root) as folder:
+        draft = describe_remote(folder, server, runtime, **options)
         return _place(draft, models, options.get("version"))
 
 

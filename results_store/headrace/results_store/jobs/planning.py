@@ -57,7 +57,8 @@ _ADVANCE: Final = """
         state = CASE WHEN %(done)s THEN 'running' ELSE state END,
         leader_until = CASE WHEN %(done)s THEN NULL ELSE now() + %(lease_s)s * interval '1 second' END,
         next_shard = next_shard + %(shards)s, rows_planned = rows_planned + %(rows)s,
-        bytes_planned = bytes_planned + %(bytes)s, bytes_total = coalesce(%(bytes_total)s, bytes_total)
+        bytes_planned = bytes_planned + %(bytes)s, bytes_total = coalesce(%(bytes_total)s, bytes_total),
+        notes = coalesce(%(notes)s::text[], notes)
     WHERE id = %(job)s AND leader_attempt = %(attempt)s AND state = 'planning'
     RETURNING next_shard - %(shards)s
 """
@@ -178,6 +179,7 @@ def _page_values(lease: PlanLease, page: Page) -> dict[str, Any]:
         "rows": sum(part.rows for part in page.slices) if counted else None,
         "bytes": sum(part.size_bytes for part in page.slices),
         "bytes_total": page.bytes_total,
+        "notes": None if page.notes is None else [storable(note) for note in page.notes],
     }
 
 

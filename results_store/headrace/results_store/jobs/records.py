@@ -90,7 +90,8 @@ class JobRow(msgspec.Struct, kw_only=True):
 
     retry: how often bad rows were tried again. manifest_etag: of the manifest that was written last; "" if none was.
     replaces: earlier runs of the job, the last one first: the output folder may hold the output of one of them, which
-    is removed before this one begins.
+    is removed before this one begins. notes: what was chosen when it was planned because nobody said it, such as the
+    column of an input.
     """
 
     id: uuid.UUID
@@ -107,6 +108,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     retry: int = 0
     manifest_etag: str = ""
     replaces: tuple[uuid.UUID, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Claim(msgspec.Struct, kw_only=True):
@@ -190,14 +192,16 @@ class ShardResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claimant(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker that looks for work. worker: its name, a process's own. models: those it serves.
+    """A worker that looks for work. worker: its name. models: those it serves.
 
+    process: the identity of its process, since two workers may have one name; "" is unknown.
     packages: SHA-256 of the packages that it serves; only jobs that are pinned to one of them are its. None: any.
     """
 
     worker: str
     models: tuple[str, ...]
     packages: tuple[str, ...] | None = None
+    process: str = ""
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,7 +238,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of a plan. files: new ones, or such as have been counted by now; numbered from `PlanLease.next_file`.
 
     slices: become shards, in order. done: nothing follows. bytes_total: of all that the job is to read, as soon as it
-    is known; before that, nobody can tell how far the job is.
+    is known; before that, nobody can tell how far the job is. notes: see `JobRow`; None leaves them as they are.
     """
 
     files: list[InputFile] = []
@@ -242,6 +246,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     cursor: bytes = b""
     done: bool = False
     bytes_total: int | None = None
+    notes: tuple[str, ...] | None = None
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from headrace.results_store.jobs.records import BadRow, InputFile, JobRow, Slice
 JOB_COLUMNS: Final = (
     "j.id, j.name, j.spec, j.priority, j.weight, j.max_errors, j.workers, j.max_rows_per_s, j.version,"
     " j.package_sha256, j.state, j.plan_done, j.created_at, j.finished_at, j.error, j.retry, j.manifest_etag,"
-    " j.dry_run, j.replaces"
+    " j.dry_run, j.replaces, j.notes"
 )
 JOB_WIDTH: Final = JOB_COLUMNS.count(",") + 1
 
@@ -40,7 +40,7 @@ _NUL: Final = "\x00"
 def job_of(row: Sequence[Any]) -> JobRow:
     """Return the job of a row of `JOB_COLUMNS`."""
     identity, name, spec, priority, weight, max_errors, workers, max_rows_per_s, version, sha256, state, *rest = row
-    plan_done, created_at, finished_at, error, retry, manifest_etag, dry_run, replaces = rest
+    plan_done, created_at, finished_at, error, retry, manifest_etag, dry_run, replaces, notes = rest
     return JobRow(
         id=identity,
         name=name,
@@ -63,6 +63,7 @@ def job_of(row: Sequence[Any]) -> JobRow:
         retry=retry,
         manifest_etag=manifest_etag,
         replaces=tuple(replaces),
+        notes=tuple(notes),
     )
 
 

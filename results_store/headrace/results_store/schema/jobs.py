@@ -59,6 +59,7 @@ jobs = sa.Table(
     sa.Column("spec", pg.JSONB, nullable=False),
     sa.Column("sample", pg.JSONB),
     sa.Column("replaces", pg.ARRAY(sa.Uuid), nullable=False, server_default="{}"),
+    sa.Column("notes", pg.ARRAY(sa.Text), nullable=False, server_default="{}"),
     sa.Column("plan_cursor", sa.LargeBinary, nullable=False, server_default=""),
     sa.PrimaryKeyConstraint("id", name="headrace_jobs_pkey"),
     sa.UniqueConstraint("key", name="headrace_jobs_key"),
@@ -91,9 +92,10 @@ job_files = sa.Table(
 )
 
 #: Shards of bulk jobs: their slice, their claim, what came of them. attempt: counts claims, and fences all that is
-#: written about one. lease_until: of a pending shard, before which it is not claimed. rows_seen: most rows that an
-#: attempt got through. retry: above 0, the shard runs the bad rows that refer to it, and no others; rows_bad is then
-#: less than 0 by those that are bad no more, so that sums over shards are right.
+#: written about one. process: of the worker, by which its successor knows that it is gone. lease_until: of a
+#: pending shard, before which it is not claimed. rows_seen: most rows that an attempt got through. retry: above 0,
+#: the shard runs the bad rows that refer to it, and no others; rows_bad is then less than 0 by those that are bad
+#: no more, so that sums over shards are right.
 job_shards = sa.Table(
     "headrace_job_shards",
     metadata,
@@ -132,6 +134,7 @@ job_shards = sa.Table(
     _counter("deaths", sa.SmallInteger),
     _counter("retry", sa.SmallInteger),
     _text("worker"),
+    _text("process"),
     _text("part"),
     _text("part_etag"),
     sa.PrimaryKeyConstraint("job_id", "shard_no", name="headrace_job_shards_pkey"),

@@ -34,7 +34,8 @@ class RemoteRuntime:
         manifest = package.manifest
         if not manifest.server:
             raise PackageError(
-                f"{package.folder} has the runtime {self.name!r} but no [server]; make it by `headrace models add --server`"
+                f"{package.folder} has the runtime {self.name!r} but no [server]; make it by "
+                "`headrace models add --server`"
             )
         settings = load_settings()
         return RemoteModel(manifest, manifest.server, connections(manifest, settings), settings.server_timeout_s)

@@ -31,6 +31,7 @@ from headrace.queueing.submission import send_tickets
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import Claimant, JobRow
 from headrace.results_store.jobs.sweeping import Load, tickets_to_send
+from headrace.workers.process.identity import is_gone, own_identity
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Desk:
         """worker: its name; the ledger notes who has which shard. Raises ConfigurationError, StorageUnavailable."""
         self.settings: Final = settings
         self.worker: Final = worker
+        self._process = own_identity()
         self.models: Final = ModelDirectory(settings.models)
         self.stopping: Final = threading.Event()
         self._own_scratch = OwnScratch(settings.bulk_scratch)
@@ -71,10 +73,10 @@ class Desk:
         return Ledger(self.settings.require_database_url(), self.settings.database_timeout_s)
 
     def forget_earlier_process(self) -> None:
-        """End the leases of an earlier process of this name; without Postgres they pass by themselves."""
+        """End the leases of an earlier process of this name that is gone; all others pass by themselves."""
         try:
             with self.ledger() as ledger:
-                lapsed = ledger.running.lapse(self.worker)
+                lapsed = ledger.running.lapse(self.worker, is_gone)
         except HeadraceError as exc:
             logger.info("bulk.earlier_leases_not_ended error=%s", exc.message)
         else:
@@ -89,7 +91,8 @@ class Desk:
     def claimant(self) -> Claimant:
         """Return who claims: this worker, for the models that it has packages of."""
         names = tuple(self.models.names())
-        return Claimant(worker=self.worker, models=names, packages=tuple(self._checksums(names)))
+        packages = tuple(self._checksums(names))
+        return Claimant(worker=self.worker, models=names, packages=packages, process=self._process)
 
     def _checksums(self, names: Iterable[str]) -> Iterator[str]:
         """Yield the checksums of the packages that are there; jobs on others are left to workers that have those."""

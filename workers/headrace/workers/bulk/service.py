@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,8 @@ from headrace.workers.bulk.planning.leader import Leader
 from headrace.workers.bulk.shards.execution import BulkExecution
 from headrace.workers.bulk.shards.slots import Slots
 from headrace.workers.bulk.shown import Shown
+
+logger = logging.getLogger(__name__)
 
 
 class BulkService:
@@ -36,11 +39,12 @@ class BulkService:
         self._planning = Leader(self._desk, parts.models, self._execution)
 
     def start(self) -> None:
-        """Start the threads. Shards of an earlier process of the same name are anybody's from now on."""
+        """Start the threads. Shards of an earlier process of the same name that is gone are anybody's from now on."""
         self._desk.forget_earlier_process()
         self._slots.start()
         self._planning.start()
         self._keeper.start()
+        logger.info("bulk.begun worker=%s", self._desk.worker)
 
     def wake(self) -> None:
         """Look into the ledger, because a ticket has come; any thread."""

@@ -34,11 +34,11 @@ class ClaimGate:
 
     def room(self, queue: str) -> int:
         """Return how many requests may be claimed now from a queue: what may begin soon, and no more."""
-        if queue.startswith(SCORE_PREFIX):
-            return 0 if self._closed else self._tickets()
         if self._closed or not self._outbox.available or not self._outbox.has_room:
             return 0
-        room = self._window.room(queue)
+        # Tickets too are claimed only while requests may be: a channel that waited for the doorbells of tickets alone
+        # would not hear those of requests until that wait is over.
+        room = self._tickets() if queue.startswith(SCORE_PREFIX) else self._window.room(queue)
         if not room:
             return 0
         now = time.monotonic()

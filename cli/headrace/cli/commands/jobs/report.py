@@ -63,6 +63,7 @@ def print_job(progress: Progress, bad: Sequence[JobError], files: Mapping[int, s
         ("model", f"{job.spec.model} {job.version}"),
         *(("input", each) for each in job.spec.inputs),
         ("output", job.spec.output),
+        *(("note", line) for line in job.notes),
         ("state", job.state),
         *([("error", why_failed(job.error))] if job.error else []),
         ("done", ", ".join(filter(None, (done(progress), amount(progress))))),
@@ -110,6 +111,7 @@ def print_dry_run(found: DryRun, *, to_store: bool) -> None:
             ("time", _known(found.seconds_high, f"{span((found.seconds_low, found.seconds_high))} on {workers}")),
             ("rows in Postgres" if to_store else "output", _known(found.output_bytes, sized(found.output_bytes))),
             ("memory", f"{sized(found.memory_bytes)} a worker process"),
+            *(("note", line) for line in found.notes),
             *(("problem", line) for line in found.problems),
         ]
     )

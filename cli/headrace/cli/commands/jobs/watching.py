@@ -31,9 +31,13 @@ Show: TypeAlias = "Callable[[Progress], None]"
 
 def watched(job: Job, readings: Iterable[Progress], *, as_json: bool = False) -> Iterator[Progress]:
     """Show readings of a job as they come, and pass them on."""
-    lonely = _Lonely(job)
+    lonely, noted = _Lonely(job), as_json
     with _json_lines() if as_json else _shown(job.spec.title) as show:
         for progress in readings:
+            if progress.job.notes and not noted:
+                noted = True
+                for note in progress.job.notes:
+                    say(f"note: {note}")
             show(progress)
             lonely(progress)
             yield progress

@@ -21,7 +21,9 @@ _ROWS: Final = "Rows and batches"
 class PackageOptions:
     """Names of the package, and the outputs it keeps."""
 
-    name: Annotated[str | None, typer.Option(show_default="name of the file", help="Model name.")] = None
+    name: Annotated[str | None, typer.Option(show_default="name of the file, or on the server", help="Model name.")] = (
+        None
+    )
     version: Annotated[str | None, typer.Option(show_default="the next number", help="Version of the package.")] = None
     labels: Annotated[
         str,
@@ -78,7 +80,12 @@ class PackageOptions:
 class BatchOptions:
     """Batches of the model, and its rows where the trial needs help to find them."""
 
-    max_rows: Annotated[int, typer.Option(min=1, rich_help_panel=_ROWS, help="Maximum rows per batch.")] = 64
+    max_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=_ROWS, show_default="64, or the server's limit", help="Maximum rows per batch."
+        ),
+    ] = None
     max_wait_ms: Annotated[
         float,
         typer.Option(min=0, rich_help_panel=_ROWS, help="Longest wait of a request for others to share its batch."),

@@ -73,7 +73,7 @@ def take_in(source: Path, folder: Path, *, sample: Path | None = None) -> Declar
 def _read(source: Path) -> onnx.ModelProto:
     """Read the graph, without weights that lie in other files."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     if source.stat().st_size > MAX_FILE_BYTES:
         raise PackageError(f"{source} is larger than 2 GiB, which no ONNX file can be; its weights belong beside it")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
-from headrace.contracts import PackageError, Tensors
+from headrace.contracts import HeadraceError, PackageError, Tensors
+from headrace.contracts.tensors.codec import as_array
 from headrace.lifecycle.packages.declared import DeclaredModel
 from headrace.lifecycle.packages.trial.dimensions import terms_of
 from headrace.lifecycle.packages.trial.layouts import Layout
@@ -67,6 +71,22 @@ def scaled(row: Tensors) -> list[Tensors]:
             {name: (array * scale).astype(array.dtype) if kinds[name] else array for name, array in row.items()}
             for scale in _SCALES
         ]
+
+
+def read_sample(file: Path | None, declared: DeclaredModel) -> Tensors:
+    """Read rows from a file, each input as a request would hold it; none without a file. Raises PackageError."""
+    if file is None:
+        return {}
+    kinds = {tensor.name: tensor.datatype for tensor in declared.inputs}
+    try:
+        if file.suffix == ".npz":
+            with np.load(file, allow_pickle=False) as archive:
+                document: dict[str, Any] = {name: archive[name] for name in archive.files}
+        else:
+            document = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        return {name: as_array(value, kinds.get(name, "FP32"), name) for name, value in document.items()}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError, HeadraceError) as exc:
+        raise PackageError(f"the sample {file} can't be read: {exc}; give an .npz or a JSON object of inputs") from exc
 
 
 def check_sample(sample: Mapping[str, Any], declared: DeclaredModel) -> None:

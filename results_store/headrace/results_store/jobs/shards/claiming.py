@@ -66,7 +66,8 @@ _TAKE: Final = f"""
     )
     UPDATE headrace_job_shards s
     SET state = 1, attempt = s.attempt + 1, deaths = s.deaths + CASE WHEN s.state = 1 THEN 1 ELSE 0 END,
-        worker = %(worker)s, claimed_at = now(), lease_until = now() + %(lease_s)s * interval '1 second'
+        worker = %(worker)s, process = %(process)s, claimed_at = now(),
+        lease_until = now() + %(lease_s)s * interval '1 second'
     FROM (SELECT shard_no FROM lapsed UNION ALL SELECT shard_no FROM pending) AS next
     WHERE s.job_id = %(job)s AND s.shard_no = next.shard_no
       AND EXISTS (SELECT FROM headrace_jobs j WHERE j.id = %(job)s AND j.state IN ('planning', 'running'))
@@ -120,7 +121,7 @@ class Claims:
             },
         )
         for job_id, workers in ranked:
-            values = {"job": job_id, "worker": claimant.worker, "lease_s": lease_s}
+            values = {"job": job_id, "worker": claimant.worker, "process": claimant.process, "lease_s": lease_s}
             taken = self._take_bounded(values) if workers else self._connection.rows(_TAKE, values)
             if taken:
                 return self._described(job_id, taken[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from headrace.contracts.jobs import ENDED, JobState
@@ -34,18 +35,27 @@ _SUSPECT: Final = f"""
 
 _RELEASE: Final = f"""
     UPDATE headrace_job_shards
-    SET state = %(state)s, worker = '', claimed_at = NULL, wall_s = 0,
+    SET state = %(state)s, worker = '', process = '', claimed_at = NULL, wall_s = 0,
         lease_until = now() + %(delay_s)s * interval '1 second'
     WHERE {FENCE}
 """  # noqa: S608
 
-#: Few jobs are alive, and few shards of them run.
-_LAPSE: Final = """
+#: The shards that run. Few jobs are alive, and few shards of them run.
+_LEASED: Final = """
+    j.state IN ('planning', 'running', 'paused', 'cancelling') AND s.job_id = j.id AND s.state = 1
+    AND s.lease_until >= now()
+"""
+
+_HOLDERS: Final = f"""
+    SELECT DISTINCT s.process FROM headrace_jobs j, headrace_job_shards s
+    WHERE {_LEASED} AND s.worker = %(worker)s AND s.process <> ''
+"""  # noqa: S608
+
+_LAPSE: Final = f"""
     UPDATE headrace_job_shards s SET lease_until = now() - interval '1 microsecond'
     FROM headrace_jobs j
-    WHERE j.state IN ('planning', 'running', 'paused', 'cancelling') AND s.job_id = j.id AND s.state = 1
-      AND s.worker = %(worker)s AND s.lease_until >= now()
-"""
+    WHERE {_LEASED} AND s.process = ANY(%(processes)s)
+"""  # noqa: S608
 
 _PENDING: Final = 0
 _CANCELLED: Final = 3
@@ -60,12 +70,16 @@ class RunningShards:
         """connection: may be shared with other parts of the ledger."""
         self._connection = connection
 
-    def lapse(self, worker: str) -> int:
-        """End the leases of all shards that a worker of this name has; return how many there were.
+    def lapse(self, worker: str, is_gone: Callable[[str], bool]) -> int:
+        """End the leases that ended processes of a worker's name have; return of how many shards.
 
-        For a worker that begins: whoever had its name before is gone, and nobody need wait for the lease to pass.
+        For a worker that begins, so that nobody need wait for the leases of its predecessor to pass. is_gone: whether
+        a process has ended for certain, by its identity; others of this name may be alive, in containers of one host
+        name.
         """
-        return self._connection.change(_LAPSE, {"worker": worker})
+        holders = [process for (process,) in self._connection.rows(_HOLDERS, {"worker": worker})]
+        gone = list(filter(is_gone, holders))
+        return self._connection.change(_LAPSE, {"processes": gone}) if gone else 0
 
     def heartbeat(self, claim: Claim, lease_s: float, rows: int = 0, wall_s: float = 0.0) -> Directive:
         """Keep a claim for another `lease_s`; return what to do with the shard.

@@ -41,6 +41,7 @@ CREATE TABLE headrace_jobs (
     spec jsonb NOT NULL,
     sample jsonb,
     replaces uuid[] NOT NULL DEFAULT '{}',
+    notes text[] NOT NULL DEFAULT '{}',
     plan_cursor bytea NOT NULL DEFAULT '',
     CONSTRAINT headrace_jobs_pkey PRIMARY KEY (id),
     CONSTRAINT headrace_jobs_key UNIQUE (key),
@@ -102,6 +103,7 @@ CREATE TABLE headrace_job_shards (
     deaths smallint NOT NULL DEFAULT 0,
     retry smallint NOT NULL DEFAULT 0,
     worker text NOT NULL DEFAULT '',
+    process text NOT NULL DEFAULT '',
     part text NOT NULL DEFAULT '',
     part_etag text NOT NULL DEFAULT '',
     CONSTRAINT headrace_job_shards_pkey PRIMARY KEY (job_id, shard_no)

@@ -22,7 +22,7 @@ def model_of_outputs(package: ModelPackage) -> str | bytes:
         return str(package.file)
     try:
         import onnx
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from google.protobuf.message import DecodeError
     except ImportError as exc:
         raise SessionFailed(exc) from exc
     try:

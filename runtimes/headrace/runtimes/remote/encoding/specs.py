@@ -49,7 +49,8 @@ def signature_of(inputs: Sequence[Described], outputs: Sequence[Described], vers
 def _rows(tensor: Described, side: str) -> int:
     if tensor.shape is None:
         raise PackageError(
-            f"the server doesn't know the shape of {side} {quoted(tensor.name)}; export the model with its shapes"
+            f"the server doesn't know the shape of {side} {quoted(tensor.name)}; export the model with its shapes, or "
+            "write its inputs and outputs into a model.toml by hand"
         )
     if not tensor.shape:
         raise PackageError(

@@ -24,12 +24,12 @@ class NotFound(Misconfigured):
     def __init__(self, line: str, of_model: bool = False) -> None:
         """line: with the server's own words. of_model: whether they name the model, or a version of it."""
         super().__init__(f"{line}; load the model there, or correct [server] in its model.toml")
-        self._line = line
-        self._of_model = of_model
+        self.line = line
+        self.of_model = of_model
 
     def when_ready(self) -> Exception:
         """Return the error for a model that proved to be ready: the values are refused, or a version is missing."""
-        return self if self._of_model else Refused(self._line)
+        return self if self.of_model else Refused(self.line)
 
 
 class Meaning(Enum):

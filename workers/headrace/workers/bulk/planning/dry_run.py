@@ -125,7 +125,8 @@ _NOTHING: Final[dict[str, Any]] = {
 
 
 def _report(job: OpenJob, found: DryRun) -> DryRun:
-    return msgspec.structs.replace(found, columns={field.name: str(field.type) for field in job.columns.schema})
+    columns = {field.name: str(field.type) for field in job.columns.schema}
+    return msgspec.structs.replace(found, columns=columns, notes=list(job.notes))
 
 
 def _claim(job: JobRow, first: InputFile) -> Claim:

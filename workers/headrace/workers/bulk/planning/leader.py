@@ -15,7 +15,8 @@ import msgspec
 from headrace.bulk.planning.cutting import CutPolicy, Pace
 from headrace.bulk.planning.planner import Planner, read_cursor
 from headrace.bulk.planning.survey import Survey, survey
-from headrace.bulk.shards.job import OpenJob
+from headrace.bulk.shards.groups import group_rows_for
+from headrace.bulk.shards.job import OpenJob, sorts_rows
 from headrace.bulk.sinks.base import FinalizingLost
 from headrace.bulk.sinks.finishing.finalizer import Finalizer
 from headrace.bulk.sinks.finishing.outcome import check_rows, outcome_of
@@ -117,8 +118,9 @@ class Leader:
             return True
         read_to, planner, policy = self._planners.get(lease.job.id, (None, None, None))
         total: int | None = None
+        notes: tuple[str, ...] | None = None
         if planner is None or policy is None or read_to != lease.cursor:
-            found, policy = self._open(ledger, lease)
+            found, policy, notes = self._open(ledger, lease)
             total = found.bytes_total
             start = read_cursor(lease.cursor)
             known = _known_files(ledger, lease.job.id) if start.done else frozenset[str]()
@@ -138,9 +140,8 @@ class Leader:
             msgspec.structs.replace(policy, pace=pace, workers=workers),
         )
         cursor = page.cursor_bytes
-        added = ledger.plans.add_page(
-            lease, Page(files=page.files, slices=page.slices, cursor=cursor, done=page.done, bytes_total=total)
-        )
+        made = Page(files=page.files, slices=page.slices, cursor=cursor, done=page.done, bytes_total=total, notes=notes)
+        added = ledger.plans.add_page(lease, made)
         if page.done or not added:
             self._planners.pop(lease.job.id, None)
         else:
@@ -172,17 +173,24 @@ class Leader:
         opened, storage = OpenJob(job, package, storages, found.first), storages.of(found.first.uri)
         return dry_run(opened, found, storage, inference, self._desk.scratch, self._desk.workers_of(job.spec.model))
 
-    def _open(self, ledger: Ledger, lease: PlanLease) -> tuple[Survey, CutPolicy]:
-        """Look at the input and the output of a job before anything is planned."""
+    def _open(self, ledger: Ledger, lease: PlanLease) -> tuple[Survey, CutPolicy, tuple[str, ...] | None]:
+        """Look at the input and the output of a job before anything is planned; also return its notes, if new."""
+        notes = None
         job, storages = lease.job, self._desk.storages()
         package = self._desk.package_of(job)
         found = survey(self._desk.staged(job), storages.of)
         if not lease.cursor:
             if job.spec.output != STORE:
                 make_room(ledger, job, storages.of(job.spec.output))
-            check_job(job, package, storages, found)
+            notes = check_job(job, package, storages, found)
         rows = package.manifest.batching.max_rows if package.manifest.batching.independent_rows else 1
-        return found, CutPolicy(batch_rows=rows, pace=pace_of(package), bytes_total=found.bytes_total or 0)
+        policy = CutPolicy(
+            batch_rows=rows,
+            window_rows=group_rows_for(rows, 0, sorts=True) if sorts_rows(package) else 0,
+            pace=pace_of(package),
+            bytes_total=found.bytes_total or 0,
+        )
+        return found, policy, notes
 
     def _finish_one(self, ledger: Ledger) -> bool:
         """Write the end of a job, if there is one; return whether there was."""
@@ -235,11 +243,11 @@ def pace_of(package: ModelPackage) -> Pace:
     return Pace(seconds_per_row=seconds / advice.max_rows)
 
 
-def check_job(job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> None:
-    """Raise what keeps a job from being run, before anything is computed."""
-    if found.first is not None:
-        OpenJob(job, package, storages, found.first)
+def check_job(job: JobRow, package: ModelPackage, storages: Storages, found: Survey) -> tuple[str, ...]:
+    """Raise what keeps a job from being run, before anything is computed; return what its user is to know."""
+    notes = OpenJob(job, package, storages, found.first).notes if found.first is not None else ()
     if job.spec.output != STORE:
         output = storages.of(job.spec.output)
         check_output(output, job.spec.output, job.spec, str(job.id))
         probe(job.spec.output, output)
+    return notes

@@ -74,8 +74,9 @@ class ShardControl:
 
     def obey(self, found: Heartbeat) -> None:
         """Do as the ledger says."""
-        self.max_rows_per_s = found.max_rows_per_s
-        if found.order is Order.LOST:
+        if found.order is Order.GO_ON:
+            self.max_rows_per_s = found.max_rows_per_s
+        elif found.order is Order.LOST:
             self.drop()
         elif found.order is Order.CANCEL:
             self.cancel()

@@ -161,6 +161,8 @@ class Slots:
     ) -> ShardResult | HeadraceError | None:
         predictions: list[BatchRows] = []
         try:
+            if claim.job.options.max_rows_per_s:
+                self._confirm(control, ledger)  # the answer has the shard's share of the bound, from its first row on
             job = opened.of(claim.job)
             inference = ShardInference(self._execution, self._loaded(claim), control.order)
             attempt = Attempt(job, claim, inference, self._desk.scratch, lambda: self._confirm(control, ledger))

@@ -1,8 +1,7 @@
-"""Ray Data and Spark take a scorer as it is. Each lives in an environment of its own; Spark needs Java too:
+"""Engines take a scorer as it is. Spark needs Java, and so an environment that is made by hand:
 
-python -m venv .venv-ray && .venv-ray/bin/pip install "ray[data]" ".[bulk]"
 python -m venv .venv-spark && .venv-spark/bin/pip install pyspark pandas ".[bulk]"
-HEADRACE_RAY_PYTHON=.venv-ray/bin/python HEADRACE_SPARK_PYTHON=.venv-spark/bin/python pytest tests/bulk/test_engines.py
+HEADRACE_SPARK_PYTHON=.venv-spark/bin/python make test-engines
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from tests.bulk.small_models import add_model_m
 
-RAY = os.environ.get("HEADRACE_RAY_PYTHON", "")
+pytestmark = pytest.mark.engines
+
 SPARK = os.environ.get("HEADRACE_SPARK_PYTHON", "")
 
 
@@ -23,7 +23,7 @@ def run(python: str, job: str, models: Path, output: Path) -> None:
     """Run a job in the environment of its engine."""
     script = Path(__file__).with_name(job)
     variables = {**os.environ, "PYSPARK_PYTHON": python}
-    subprocess.run([python, str(script), str(models), str(output)], check=True, timeout=300, env=variables)
+    subprocess.run([python, str(script), str(models), str(output)], check=True, timeout=170, env=variables)
 
 
 def check(output: Path, rows: int) -> None:
@@ -39,9 +39,8 @@ def check(output: Path, rows: int) -> None:
             assert result["headrace_error"]
 
 
-@pytest.mark.skipif(not RAY, reason="HEADRACE_RAY_PYTHON names no environment with Ray")
-def test_ray_data_scores_with_a_model(tmp_path: Path) -> None:
-    run(RAY, "ray_job.py", add_model_m(tmp_path / "models"), tmp_path / "out")
+def test_ray_data_scores_with_a_model(engines: str, tmp_path: Path) -> None:
+    run(engines, "ray_job.py", add_model_m(tmp_path / "models"), tmp_path / "out")
     for way in ("tasks", "numpy"):
         check(tmp_path / "out" / way, 5000)
 
