@@ -3,8 +3,8 @@
     pip install tensorflow-cpu onnx
     python examples/digits/saved_model.py            # into saved-models/digits/1
 
-The weights are those of the ONNX file that is shipped; inputs and outputs are the same, too. TensorFlow is needed here and
-in the server, not in headrace.
+The weights are those of the ONNX file that is shipped; inputs and outputs are the same, too. TensorFlow is needed here
+and in the server, not in headrace.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 misuse, 130 interrupted. Heavy libraries are imp
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Final
 
@@ -101,6 +102,8 @@ def _headrace(
 
 def main() -> None:
     """Run the command line and exit; errors of headrace become one line on stderr."""
+    # gRPC's library would print lines of its own beside the error of a connection.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         # However it was started, `python -m headrace.cli` included, it is called headrace.
         app(prog_name="headrace")

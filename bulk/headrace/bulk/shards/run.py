@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from headrace.bulk.columns.base import Preparation
 from headrace.bulk.shards.group_size import GroupSize
@@ -156,6 +157,7 @@ class ShardRun:
             self._stopped.set()
             self._drain()
             reader.join()
+            pa.default_memory_pool().release_unused()
         return self.tally
 
     def _work(self) -> None:
@@ -219,6 +221,8 @@ class ShardRun:
             self._put(None)
         except BaseException as exc:  # noqa: BLE001 — it is raised where the shard runs
             self._put(exc)
+        finally:
+            pa.default_memory_pool().release_unused()  # of this thread, which ends
 
     def _put(self, found: _Read) -> bool:
         while not self._stopped.is_set():

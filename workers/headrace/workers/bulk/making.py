@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -18,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 #: A worker that has had no bulk job looks for forgotten ones this often.
 IDLE_S: Final = 60.0
+
+#: Arrow's allocator, mimalloc, reads this when pyarrow is loaded. 0: what is freed goes back to the system at once, as
+#: each shard is read by a thread of its own, and what one has freed the next would not use. See docs/decisions/0019.
+_ALLOCATOR: Final = ("MIMALLOC_PURGE_DELAY", "0")
 
 #: Libraries without which a worker takes no tickets.
 _NEEDED: Final = ("pyarrow", "obstore")
@@ -156,6 +161,7 @@ def make_bulk(settings: Settings, parts: Parts) -> LazyBulk | NoBulk:
         return NoBulk()
 
     def make() -> Bulk:
+        os.environ.setdefault(*_ALLOCATOR)
         from headrace.workers.bulk.service import BulkService
         from headrace.workers.bulk.shown import Shown
 

@@ -19,8 +19,9 @@ from headrace.bulk.sinks.output.names import ERRORS, below
 from headrace.bulk.sinks.output.owner import checksum_of, identity_at
 from headrace.bulk.storage.base import AlreadyExists, InputMissing, Storage
 
-#: Bytes of bad rows, each with up to 64 kB of its input, after which another file begins; they are in memory.
-MAX_BYTES: Final = 16 << 20
+#: Bytes of bad rows, each with up to 64 kB of its input, after which another file begins; they are in memory. Less than
+#: a row group, after which bytes are counted as they are compressed.
+MAX_BYTES: Final = 8 << 20
 
 _NAME: Final = re.compile(r"part-\d{6,}(-r\d+)?\.(parquet|jsonl)")
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 
 from headrace.bulk.sinks.formats.scratch import ScratchPart
 
-#: Rows after which a row group ends. Readers split work and skip by row groups; DuckDB's own have 122,880 rows.
-ROW_GROUP_ROWS: Final = 131_072
+#: Rows after which a row group ends. Readers split work and skip by row groups; the writer holds one in memory.
+ROW_GROUP_ROWS: Final = 65_536
 
 #: Bytes in memory after which a row group ends, which bounds what the writer holds of wide rows.
-ROW_GROUP_BYTES: Final = 32 << 20
+ROW_GROUP_BYTES: Final = 16 << 20
 
 #: Level 3 is zstd's default; higher ones take seconds of a part for a few percent.
 ZSTD_LEVEL: Final = 3

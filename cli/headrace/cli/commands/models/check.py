@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from headrace.cli.terminal.console import Json, print_fields, print_json, print_table, say
+from headrace.cli.terminal.console import Json, err, print_fields, print_json, print_table, say
 from headrace.cli.terminal.options import Device, Models, settings_with
 from headrace.contracts.package.manifest import ModelDirectory, ModelPackage
 
@@ -42,7 +42,8 @@ def check(
 
     settings = settings_with(models=models, device=device)
     package = ModelDirectory(settings.models).get(name, version)
-    found = check_package(package, sample=sample, device=settings.device, threads=settings.threads, watch=_say)
+    watch = _say if err().is_terminal and not as_json else lambda _: None
+    found = check_package(package, sample=sample, device=settings.device, threads=settings.threads, watch=watch)
     if as_json:
         print_json({"model": package.name, "version": package.version, "answer": msgspec.to_builtins(found)})
     else:
@@ -83,4 +84,13 @@ def _show(package: ModelPackage, found: Checked) -> None:
     if found.stopped:
         say(found.stopped)
     if found.pays:
-        say(f"a batch of {found.pays} pays, more has hardly a better rate; [batching] max_rows is {batching.max_rows}")
+        say(_advice(found, batching.max_rows))
+
+
+def _advice(found: Checked, max_rows: int) -> str:
+    """Return the line on the size that pays."""
+    if found.pays == found.timings[-1].rows == max_rows > 1:
+        return (
+            f"{max_rows} rows pay, the most that [batching] max_rows allows; if the model takes more, try a larger one"
+        )
+    return f"{found.pays} rows pay: more have hardly a better rate; [batching] max_rows is {max_rows}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+import msgspec
 import typer
 
 from headrace.contracts.package.server import MOST_IN_FLIGHT, Server
@@ -96,16 +97,15 @@ class ServerOptions:
             raise typer.BadParameter("only TensorFlow Serving has these", param_hint=option)
         if self.version_of_server and self.label:
             raise typer.BadParameter("a label names a version; leave one of them out", param_hint="--label")
-        chosen = {"signature_name": self.signature} if self.signature else {}
-        return Server(
+        server = Server(
             endpoints=tuple(uri.rstrip("/") for uri in self.server),
             model=self.remote_name,
             version=self.version_of_server,
             label=self.label,
             max_in_flight=self.max_in_flight,
             credentials=self.credentials,
-            **chosen,
         )
+        return msgspec.structs.replace(server, signature_name=self.signature) if self.signature else server
 
     def _refuse_without_server(self) -> None:
         given = {

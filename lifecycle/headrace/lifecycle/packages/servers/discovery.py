@@ -101,14 +101,16 @@ def _ask(server: Server, endpoint: str, runtime: str, settings: Settings) -> Rem
         found = connection.signature(ASKED_S)
     except ServerAway as exc:
         raise PackageError(
-            f"{first_line(exc)}; start the server, wait until it has loaded the model, or correct --server"
+            f"{first_line(exc)}; start the server, wait until it has loaded the model, or correct address and port in "
+            "--server"
         ) from None
     except Unimplemented:
         raise _OtherProtocol("the server doesn't offer this call") from None
     except NotFound as exc:
         if not exc.of_model:
             raise _OtherProtocol(exc.line) from None
-        raise PackageError(f"{exc.line}; load the model there, or correct --remote-name") from None
+        which = " or --version-of-server" if server.version else ""
+        raise PackageError(f"{exc.line}; load the model there, or correct --remote-name{which}") from None
     except (Refused, BadAnswer) as exc:
         raise _OtherProtocol(first_line(exc)) from None
     except Misconfigured as exc:

@@ -146,7 +146,7 @@ def _compared(trial: Trial, recipe: Recipe, rows: Sequence[Tensors]) -> RowFindi
         return _refused(trial.error)
     noise = [_noise(trial, row, outputs, recipe) for row, outputs in running]
     for spec in trial.declared.outputs:
-        alone = [outputs[spec.name] for _, outputs in running]
+        alone = [outputs[spec.name][:1] for _, outputs in running]
         usual = usual_scale(alone)
         for index, value in enumerate(alone):
             limit = tolerance(value, usual, noise[index].get(spec.name, 0.0))

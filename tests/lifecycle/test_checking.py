@@ -1,0 +1,94 @@
+"""The check of a package by real batches: what came back, the sizes that are tried, and the one that pays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.contracts import ModelDirectory, PackageError, TensorSpec
+from headrace.contracts.package.manifest import BatchingAdvice
+from headrace.contracts.tensors.rows import RowAxes
+from headrace.lifecycle.packages.checking import (
+    WORTH,
+    Came,
+    Timing,
+    check_package,
+    example_row,
+    paying_rows,
+    repeated,
+    sizes_to_try,
+)
+from headrace.lifecycle.packages.registry import add_model
+
+
+def timings(*rates: float) -> list[Timing]:
+    return [Timing(1 << index, (1 << index) / rate, rate) for index, rate in enumerate(rates)]
+
+
+def test_the_least_rows_pay_that_come_near_the_best_rate():
+    assert paying_rows(timings(100, 190, 300, 310, 308)) == 4
+    assert paying_rows(timings(100, 100, 100)) == 1
+    assert paying_rows(timings(100, 90, 40)) == 1
+    assert paying_rows([]) == 0
+
+
+@given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=10))
+def test_what_pays_has_nearly_the_best_rate_and_nothing_smaller_has(rates):
+    pays = paying_rows(timings(*rates))
+    by_rows = {timing.rows: timing.rows_per_second for timing in timings(*rates)}
+    assert by_rows[pays] >= WORTH * max(rates)
+    assert all(rate < WORTH * max(rates) for rows, rate in by_rows.items() if rows < pays)
+
+
+def test_sizes_double_up_to_max_rows_or_are_those_of_the_package():
+    assert sizes_to_try(BatchingAdvice(max_rows=1)) == [1]
+    assert sizes_to_try(BatchingAdvice(max_rows=8)) == [1, 2, 4, 8]
+    assert sizes_to_try(BatchingAdvice(max_rows=10)) == [1, 2, 4, 8, 10]
+    assert sizes_to_try(BatchingAdvice(max_rows=8, row_sizes=(4, 8))) == [4, 8]
+
+
+def test_a_row_of_zeros_has_sizes_that_are_known_to_run():
+    specs = (
+        TensorSpec(name="x", datatype="FP32", shape=(-1, 2), sample_shape=(5, 2)),
+        TensorSpec(name="t", datatype="BYTES", shape=(-1,), rows_at=1),
+        TensorSpec(name="k", datatype="INT64", shape=(3,), per_request=True),
+        TensorSpec(name="maybe", datatype="FP32", optional=True),
+    )
+    row = example_row(specs)
+    assert {name: array.shape for name, array in row.items()} == {"x": (1, 5, 2), "t": (1, 1), "k": (3,)}
+    assert row["t"].tolist() == [[b""]]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_rows_of_a_sample_are_repeated(rows):
+    axes = RowAxes((TensorSpec(name="x", datatype="FP32", shape=(2,), rows_at=1),))
+    batch = repeated(axes, {"x": np.array([[1, 2, 3], [4, 5, 6]], np.float32)}, rows)
+    assert batch["x"][0].tolist() == [1, 2, 3, 1, 2, 3, 1][:rows]
+
+
+def test_a_local_model_is_checked_too(double, tmp_path):
+    package = add_model(double, ModelDirectory(tmp_path / "models"), max_rows=4)
+    told: list[Timing] = []
+    found = check_package(package, watch=told.append)
+    assert (found.rows, found.outputs, found.version) == (1, (Came("y", "FP32", (1, 4)),), "")
+    assert [timing.rows for timing in found.timings] == [1, 2, 4]
+    assert list(found.timings) == told
+    assert found.pays in {1, 2, 4}
+
+
+def test_a_model_of_requests_alone_has_no_sizes(double, tmp_path):
+    package = add_model(double, ModelDirectory(tmp_path / "models"), independent_rows=False)
+    found = check_package(package)
+    assert (found.timings, found.pays, len(found.outputs)) == ((), 0, 1)
+
+
+def test_a_sample_that_does_not_fit_is_refused(double, tmp_path):
+    package = add_model(double, ModelDirectory(tmp_path / "models"))
+    np.savez(tmp_path / "rows.npz", wrong=np.zeros((1, 4), np.float32))
+    with pytest.raises(PackageError, match=r"the sample holds wrong, but the model takes x"):
+        check_package(package, sample=tmp_path / "rows.npz")
+    np.savez(tmp_path / "rows.npz", x=np.zeros((1, 5), np.float32))
+    with pytest.raises(PackageError, match=r"the sample doesn't run: "):
+        check_package(package, sample=tmp_path / "rows.npz")
