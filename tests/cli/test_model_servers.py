@@ -131,13 +131,14 @@ SMALL = (
     TensorSpec(name="k", datatype="INT64", shape=(2,), per_request=True),
 )
 LARGE = (
-    TensorSpec(name="x", datatype="BF16", shape=(3, 20)),
+    TensorSpec(name="x", datatype="FP16", shape=(3, 20)),
     TensorSpec(name="t", datatype="BYTES", shape=(2,)),
     TensorSpec(name="left $one", datatype="UINT8", shape=(-1,), sample_shape=(5,)),
 )
+WITHOUT_NUMPY = (*LARGE[1:], TensorSpec(name="x", datatype="BF16", shape=(3, 20)))
 
 
-@pytest.mark.parametrize("inputs", [SMALL, LARGE])
+@pytest.mark.parametrize("inputs", [SMALL, LARGE, WITHOUT_NUMPY])
 def test_calls_work_as_they_stand(inputs, home):
     manifest = manifest_of(*inputs)
     python, shell = calls_of(manifest)
