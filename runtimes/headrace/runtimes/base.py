@@ -33,7 +33,7 @@ class TransientFailure(Exception):
 
 
 class Unavailable(TransientFailure):
-    """What runs the model is away or busy: no request is to blame, so waiting for it counts as no retry.
+    """The server of a model is away or busy: no request is to blame, so waiting for it counts as no retry.
 
     retry_after_s: when to try again; 0 leaves it to the caller.
     """

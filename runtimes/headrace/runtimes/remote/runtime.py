@@ -18,7 +18,7 @@ from headrace.runtimes.remote.tfserving.rest import TfServingRest
 
 
 class RemoteRuntime:
-    """What both have in common. Nothing is connected before the first batch, so that a fork in between does no harm."""
+    """The part that both share. Nothing is connected before the first batch, so that a fork in between does no harm."""
 
     #: The runtime's name in `model.toml`.
     name: ClassVar[str]

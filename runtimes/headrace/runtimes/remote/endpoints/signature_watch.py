@@ -1,4 +1,4 @@
-"""What has become of a model's tensors since its package was made, as after a reload of the server."""
+"""Changes of a model's tensors since its package was made, as after a reload of the server."""
 
 from __future__ import annotations
 

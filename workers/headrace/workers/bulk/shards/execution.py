@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from headrace.bulk.shards.inference import Answer
 from headrace.contracts import HeadraceError, Tensors
 from headrace.runtimes.base import OutOfMemory
+from headrace.workers.bulk.shards.concurrent_batches import ConcurrentBatches
 from headrace.workers.bulk.shards.sizing import BulkSizing
 from headrace.workers.models.served_model import ServedModel
 
@@ -130,6 +131,7 @@ class BulkExecution:
         self._sizing = sizing or BulkSizing()
         self._groups: deque[_Group] = deque()
         self._closed = threading.Event()
+        self._concurrent = ConcurrentBatches(self._closed)
 
     def submit(self, served: ServedModel, batches: Sequence[Tensors], order: Order = (0, 0)) -> Future[list[Answer]]:
         """Run the batches of a group in order; any thread. The future is cancelled by `close`.
@@ -137,6 +139,8 @@ class BulkExecution:
         order: groups of a lower one run first, so that a shard that was claimed ahead fills the gaps of the one before
         it, and doesn't make it last twice as long.
         """
+        if served.concurrent and batches and not self._closed.is_set():
+            return self._concurrent.submit(served, batches, order)
         group = _Group(served, batches, order)
         if not batches:
             group.future.set_result([])
@@ -197,6 +201,7 @@ class BulkExecution:
     def close(self) -> None:
         """Cancel what has not ended; the batch that runs goes on. Any thread."""
         self._closed.set()
+        self._concurrent.close()
         for group in tuple(self._groups):
             group.future.cancel()
 

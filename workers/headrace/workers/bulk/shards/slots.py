@@ -19,7 +19,7 @@ from headrace.results_store import BatchRows
 from headrace.results_store.database.errors import StoreRejected
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import Claim, Part, ShardResult
-from headrace.runtimes.base import TransientFailure
+from headrace.runtimes.base import TransientFailure, Unavailable
 from headrace.workers.bulk.desk import Desk
 from headrace.workers.bulk.shards.control import ShardControl
 from headrace.workers.bulk.shards.execution import BulkExecution, ShardInference
@@ -259,7 +259,7 @@ class Slots:
             self._settle(lambda: ledger.running.release(claim))
             return error
         tries = claim.attempt - claim.deaths  # that many workers died over it says nothing about this trouble
-        if tries >= MOST_ATTEMPTS:
+        if tries >= MOST_ATTEMPTS and not isinstance(exc, Unavailable):
             why = f"shard {claim.shard_no} failed {tries} times, the last time so: {text}"
             self._settle(lambda: ledger.running.fail_job(claim, why))
             return error
