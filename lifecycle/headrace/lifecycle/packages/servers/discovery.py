@@ -1,4 +1,4 @@
-"""What model servers tell of a model: the protocol they speak, and the model's tensors."""
+"""Discovery of a model on servers: the protocol that they speak, and the model's tensors as they describe them."""
 
 from __future__ import annotations
 
