@@ -114,7 +114,7 @@ class ConcurrentBatches:
 
 
 def _lowered(served: ServedModel, rows: int, exc: BatchTooLarge) -> bool:
-    """Make batches smaller, since one of so many rows was too large; return whether that is possible."""
+    """Make batches smaller, since one of this many rows was too large; return whether that is possible."""
     if 0 < exc.most_rows < rows:
         served.refused_above(exc.most_rows)
     elif rows > 1:
