@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.lifecycle.servers.served import Served, by_oip
-from tests.runtimes.remote.grpc.scripted import Answerer, ScriptedServer
+from tests.lifecycle.servers.served import servers
 
 from headrace.contracts import ModelDirectory
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """Start a server of a model, by the Open Inference Protocol unless told; return its address."""
-    with ExitStack() as stack:
-
-        def start(served: Served, calls: Callable[[Served], Mapping[str, Answerer]] = by_oip) -> str:
-            server = ScriptedServer(calls(served))
-            stack.callback(server.stop)
-            return str(server.address)
-
+    with servers() as start:
         yield start
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import numpy as np
-from tests.runtimes.remote.grpc.scripted import Answerer
+from tests.runtimes.remote.grpc.scripted import Answerer, ScriptedServer
 
 from headrace.contracts.tensors.datatypes import datatype_of, dtype_of
 from headrace.runtimes.remote.messages import oip, tfserving
@@ -112,3 +113,16 @@ def by_tfserving(served: Served) -> dict[str, Answerer]:
         "/tensorflow.serving.PredictionService/GetModelMetadata": metadata,
         "/tensorflow.serving.ModelService/GetModelStatus": status,
     }
+
+
+@contextmanager
+def servers() -> Iterator[Callable[..., str]]:
+    """Yield what starts a server of a model, by OIP unless told, and returns its address; all stop at the end."""
+    with ExitStack() as stack:
+
+        def start(served: Served, calls: Callable[[Served], Mapping[str, Answerer]] = by_oip) -> str:
+            server = ScriptedServer(calls(served))
+            stack.callback(server.stop)
+            return str(server.address)
+
+        yield start

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.runtimes.remote.base import BatchTooLarge, Misconfigured, OtherSignature, ServerAway, ServerBusy
-from headrace.runtimes.remote.transport.server_text import Meaning, read_text
+from headrace.runtimes.remote.base import BatchTooLarge, OtherSignature, ServerAway, ServerBusy
+from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
 BUSY = [
     "The batch scheduling queue to which this task was submitted is full; currently 100 of 100 batches are enqueued",
@@ -73,7 +73,7 @@ UNKNOWN = [
     ("text", "meaning", "error"),
     [(text, Meaning.BUSY, ServerBusy) for text in BUSY]
     + [(text, Meaning.LOADING, ServerAway) for text in LOADING]
-    + [(text, Meaning.ABSENT, Misconfigured) for text in ABSENT]
+    + [(text, Meaning.ABSENT, NotFound) for text in ABSENT]
     + [(text, Meaning.OTHER_SIGNATURE, OtherSignature) for text in OTHER_SIGNATURE]
     + [(text, Meaning.UNKNOWN, type(None)) for text in UNKNOWN],
 )

@@ -45,7 +45,7 @@ def failure(status: str, text: str = "", **options: float) -> Exception:
         ("DATA_LOSS", "", ServerAway),
         ("INVALID_ARGUMENT", "Incompatible shapes: [2,3] vs. [2,4]", Refused),
         ("INVALID_ARGUMENT", TOO_MANY_ROWS, BatchTooLarge),
-        ("INVALID_ARGUMENT", "Unrecognized servable version label: stable", Misconfigured),
+        ("INVALID_ARGUMENT", "Unrecognized servable version label: stable", NotFound),
         ("INVALID_ARGUMENT", "input tensor alias not found in signature: x", OtherSignature),
         # A request's own words must not pass for those of a busy server.
         ("INVALID_ARGUMENT", QUEUE_FULL, Refused),

@@ -14,10 +14,15 @@ from headrace.contracts.tensors.datatypes import datatype_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from headrace.contracts.tensors.codec import Tensors
+
 _IMPORT: Final = "from headrace.producers import Client"
 
 #: Inputs of more numbers are written as numpy makes them.
 _WRITTEN_OUT: Final = 32
+
+#: How code turns an array into nested lists.
+_AS_LISTS: Final = ".tolist()"
 
 
 def show_calls(manifest: Manifest) -> None:
@@ -34,27 +39,40 @@ def calls_of(manifest: Manifest) -> tuple[list[str], list[str]]:
     from headrace.lifecycle.packages.checking import example_row
 
     inputs = example_row(manifest.inputs)
-    name = manifest.name
     if sum(array.size for array in inputs.values()) > _WRITTEN_OUT:
-        zeros = {key: f"numpy.zeros({list(array.shape)}, {_dtype(array)!r})" for key, array in inputs.items()}
-        made = ", ".join(f"{key!r}: {array}" for key, array in zeros.items())
-        save = f"import numpy; numpy.savez('rows.npz', **{{{made}}})"
-        python = ["import numpy", _IMPORT, "", f"print(Client().predict({name!r}, {{{made}}}))"]
-        return python, [f"python -c {_quoted(save)}", f"headrace predict {name} --npz rows.npz"]
+        return _large_calls(manifest.name, inputs)
+    name = manifest.name
     plain = {key: _plain(array.tolist()) for key, array in inputs.items()}
     python = [_IMPORT, "", f"print(Client().predict({name!r}, {plain!r}))"]
     return python, [f"echo {shlex.quote(json.dumps(plain))} | headrace predict {name} -"]
 
 
+def _large_calls(name: str, inputs: Tensors) -> tuple[list[str], list[str]]:
+    zeros = {key: _zeros(array) for key, array in inputs.items()}
+    made = ", ".join(f"{key!r}: {array}" for key, array in zeros.items())
+    python = ["import numpy", _IMPORT, "", f"print(Client().predict({name!r}, {{{made}}}))"]
+    if not any(array.endswith(_AS_LISTS) for array in zeros.values()):
+        save = f"import numpy; numpy.savez('rows.npz', **{{{made}}})"
+        return python, [f"python -c {_quoted(save)}", f"headrace predict {name} --npz rows.npz"]
+    listed = ", ".join(f"{key!r}: {array.removesuffix(_AS_LISTS)}{_AS_LISTS}" for key, array in zeros.items())
+    write = f"import json, numpy; print(json.dumps({{{listed}}}))"
+    return python, [f"python -c {_quoted(write)} | headrace predict {name} -"]
+
+
+def _zeros(array: NDArray[Any]) -> str:
+    """Return Python code for zeros, or for empty texts."""
+    datatype = datatype_of(array.dtype)
+    if datatype == "BF16":
+        # numpy has no such numbers; lists become them.
+        return f"numpy.zeros({list(array.shape)}){_AS_LISTS}"
+    # Bytes of any length would be pickled by numpy.
+    dtype = "U1" if datatype == "BYTES" else array.dtype.name
+    return f"numpy.zeros({list(array.shape)}, {dtype!r})"
+
+
 def _quoted(code: str) -> str:
     """Return Python code as one word of a shell, readable where it may be."""
     return shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
-
-
-def _dtype(array: NDArray[Any]) -> str:
-    datatype = datatype_of(array.dtype)
-    # numpy knows no bfloat16, and its bytes of unknown length are pickled; values are cast as the package says.
-    return {"BF16": "float32", "BYTES": "U1"}.get(datatype, array.dtype.name)
 
 
 def _plain(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Packages of models on model servers: what servers tell of a model, a small trial of its rows, the manifest."""
+"""Packages of models on model servers: discovery, a small trial of rows, the manifest."""

@@ -1,4 +1,4 @@
-"""What model servers tell of a model: the protocol they speak, and the model's tensors."""
+"""Discovery of a model on servers: the protocol that they speak, and the model's tensors as they describe them."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def _ask(server: Server, endpoint: str, runtime: str, settings: Settings) -> Rem
     except NotFound as exc:
         if not exc.of_model:
             raise _OtherProtocol(exc.line) from None
-        which = " or --version-of-server" if server.version else ""
-        raise PackageError(f"{exc.line}; load the model there, or correct --remote-name{which}") from None
+        chosen = " or --version-of-server" if server.version else " or --label" if server.label else ""
+        raise PackageError(f"{exc.line}; load the model there, or correct --remote-name{chosen}") from None
     except (Refused, BadAnswer) as exc:
         raise _OtherProtocol(first_line(exc)) from None
     except Misconfigured as exc:

@@ -32,7 +32,7 @@ _TRIAL_S: Final = 30.0
 
 
 class RowFindings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a trial showed.
+    """The outcome of a trial.
 
     verdict: "independent", "dependent", or "undecided" if no row ran. why: of the others. rows: that were compared.
     most_rows: that the server was found to take; 0 is no limit. seen: runs.

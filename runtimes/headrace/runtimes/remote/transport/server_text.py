@@ -62,7 +62,7 @@ class Reading(msgspec.Struct, frozen=True):
             case Meaning.LOADING:
                 return ServerAway(line)
             case Meaning.ABSENT:
-                return Misconfigured(f"{line}; load the model there, or correct [server] in its model.toml")
+                return NotFound(line, of_model=True)
             case Meaning.OTHER_SIGNATURE:
                 return OtherSignature(f"{line}; add the model anew with `headrace models add --server`")
             case _:
