@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import kombu
 import pytest
-from tests.queueing.channel.test_idle import SOON_S, Turn, idle
+from tests.queueing.channel.test_idle import Turn, idle
 
 from headrace.queueing import headrace_url
 from headrace.queueing.channel.channel import MANY_QUEUES
+
+#: A wait that nobody cuts lasts for so long, which is longer than the tests have.
+WAIT_S = 300.0
 
 many_or_few = pytest.mark.parametrize("queues", [3, MANY_QUEUES + 3])
 
@@ -37,9 +39,11 @@ def publish(url: str, queue: str, body: str) -> None:
 def close_first(turn: Turn, channel: Any) -> Window:
     """Turn the loop until the channel waits for the doorbells of all queues but the first."""
     window = channel.window = Window()
+    channel.brpop_timeout = WAIT_S
     channel.wake()
     turn(lambda: bool(channel._in_poll))
-    channel._bell.cut()
+    if "q0" in channel._bell.awaited:
+        channel._bell.cut()
     turn(lambda: bool(channel._in_poll) and not channel._eager and "q0" not in channel._bell.awaited)
     assert len(channel._bell.awaited) == len(channel._active_queues) - 1
     return window
@@ -53,10 +57,8 @@ def test_it_is_claimed_though_the_thread_was_awake_when_room_returned(broker_url
         # The thread finds no room when it wakes, and some before it waits again; who made room woke nobody, for it was
         # awake.
         window.closed_for = window.asked + 2
-        began = time.monotonic()
         consumer.channel.wake()
         turn(lambda: "waited" in consumer.bodies)
-        assert time.monotonic() - began < SOON_S
 
 
 @many_or_few
@@ -65,9 +67,7 @@ def test_its_doorbell_is_waited_for_from_then_on(broker_url: str, queues: int) -
         channel = consumer.channel
         window = close_first(turn, channel)
         window.closed_for = 0
-        began = time.monotonic()
         channel.claim_soon()
         turn(lambda: bool(channel._in_poll) and "q0" in channel._bell.awaited)
         publish(broker_url, "q0", "late")
         turn(lambda: "late" in consumer.bodies)
-        assert time.monotonic() - began < SOON_S
