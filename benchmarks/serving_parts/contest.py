@@ -15,13 +15,15 @@ from typing import Any, Final
 import psycopg
 from benchmarks.bulk_parts.stage import Stage
 from benchmarks.serving_parts import load
-from tests.servers.connections import WAYS, Way
+from tests.servers.connections import WAYS
 from tests.servers.process import ModelServer
 from tests.servers.starters import STARTERS
 
 from headrace.producers import Client
 
-MODEL: Final = "dense"
+#: The model whose overhead shows, and the one whose time is the server's own.
+SMALL: Final = "dense"
+HEAVY: Final = "heavy"
 
 #: Server → the runtime of its packages.
 RUNTIMES: Final = {"tfserving": "tfserving", "triton": "oip", "mlserver": "oip", "kserve": "oip"}
@@ -48,33 +50,39 @@ def run(stage: Stage, name: str, options: argparse.Namespace) -> dict[str, Any]:
     way = next(way for way in WAYS if (way.server, way.protocol) == (name, options.protocol))
     with served(name) as server:
         address = server.addresses[options.protocol]
-        write_package(stage.models, RUNTIMES[name], address, options.batch_rows)
-        connection = way.connection(address, MODEL)
+        for model in (SMALL, HEAVY):
+            write_package(stage.models, model, RUNTIMES[name], address, options.batch_rows)
+        connections = {model: way.connection(address, model) for model in (SMALL, HEAVY)}
+        straight = {model: load.straight(connection) for model, connection in connections.items()}
         try:
             with stage.worker(), stage.client() as client:
-                return _rounds(stage, way, load.straight(connection), client, options)
+                return _rounds(stage, str(way), straight, client, options)
         finally:
-            connection.close()
-            shutil.rmtree(stage.models / MODEL)
+            for model, connection in connections.items():
+                connection.close()
+                shutil.rmtree(stage.models / model)
 
 
-def write_package(models: Path, runtime: str, address: str, max_rows: int) -> None:
-    """Write the package of the model on a server."""
-    folder = models / MODEL / "1"
+def write_package(models: Path, name: str, runtime: str, address: str, max_rows: int) -> None:
+    """Write the package of a model on a server."""
+    folder = models / name / "1"
     folder.mkdir(parents=True)
     tensor = f'datatype = "FP32"\nshape = [{load.ROW_ELEMENTS}]\n'
     (folder / "model.toml").write_text(
-        f'name = "{MODEL}"\nversion = "1"\nruntime = "{runtime}"\n'
+        f'name = "{name}"\nversion = "1"\nruntime = "{runtime}"\n'
         f'[[inputs]]\nname = "x"\n{tensor}[[outputs]]\nname = "y"\n{tensor}'
         f'[batching]\nmax_rows = {max_rows}\n[store]\noutputs = "binary"\n'
-        f'[server]\nendpoints = ["{address}"]\nmodel = "{MODEL}"\n'
+        f'[server]\nendpoints = ["{address}"]\nmodel = "{name}"\n'
     )
 
 
-def _rounds(stage: Stage, way: Way, straight: load.Call, client: Client, options: argparse.Namespace) -> dict[str, Any]:
-    through = load.through(client, MODEL)
+def _rounds(
+    stage: Stage, way: str, calls: dict[str, load.Call], client: Client, options: argparse.Namespace
+) -> dict[str, Any]:
+    straight, heavy, through = calls[SMALL], calls[HEAVY], load.through(client, SMALL)
     for call in (straight, through):
         load.latencies_s(call, WARM_UP)
+    load.pipelined_rows_per_s(client, HEAVY, options.heavy_requests // 10)
     parts: dict[str, Callable[[], float]] = {
         "full_batches_rows_per_s": lambda: max(
             load.rows_per_s(straight, options.batch_rows, callers, options.seconds) for callers in options.in_flight
@@ -82,10 +90,14 @@ def _rounds(stage: Stage, way: Way, straight: load.Call, client: Client, options
         "single_rows_per_s": lambda: max(
             load.rows_per_s(straight, 1, callers, options.seconds) for callers in options.callers
         ),
-        "headrace_rows_per_s": lambda: load.pipelined_rows_per_s(client, MODEL, options.requests),
+        "headrace_rows_per_s": lambda: load.pipelined_rows_per_s(client, SMALL, options.requests),
         "headrace_callers_rows_per_s": lambda: max(
             load.rows_per_s(through, 1, callers, options.seconds) for callers in options.callers
         ),
+        "heavy_full_batches_rows_per_s": lambda: max(
+            load.rows_per_s(heavy, options.batch_rows, callers, options.seconds) for callers in options.in_flight
+        ),
+        "heavy_headrace_rows_per_s": lambda: load.pipelined_rows_per_s(client, HEAVY, options.heavy_requests),
         "idle_p50_s": lambda: statistics.median(load.latencies_s(straight, options.idle)),
         "headrace_idle_p50_s": lambda: statistics.median(load.latencies_s(through, options.idle)),
     }
@@ -97,6 +109,7 @@ def _rounds(stage: Stage, way: Way, straight: load.Call, client: Client, options
     figures: dict[str, Any] = {part: statistics.median(values) for part, values in found.items()}
     figures["idle_added_p50_s"] = figures["headrace_idle_p50_s"] - figures["idle_p50_s"]
     figures["of_full_batches"] = figures["headrace_rows_per_s"] / figures["full_batches_rows_per_s"]
+    figures["heavy_of_full_batches"] = figures["heavy_headrace_rows_per_s"] / figures["heavy_full_batches_rows_per_s"]
     figures["of_single"] = figures["headrace_rows_per_s"] / figures["single_rows_per_s"]
     return figures | {"rounds": found, "mean_batch_rows": _mean_batch_rows(stage)}
 
@@ -104,6 +117,6 @@ def _rounds(stage: Stage, way: Way, straight: load.Call, client: Client, options
 def _mean_batch_rows(stage: Stage) -> float:
     """Return how many rows the batches had in which a request ran, on average over requests of the last round."""
     with psycopg.connect(stage.servers.database_url, autocommit=True) as store:
-        row = store.execute("SELECT avg(batch_rows) FROM predictions WHERE model = %s", [MODEL]).fetchone()
+        row = store.execute("SELECT avg(batch_rows) FROM predictions WHERE model = %s", [SMALL]).fetchone()
         store.execute("TRUNCATE predictions")
     return float(row[0] or 0) if row else 0.0

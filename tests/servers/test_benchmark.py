@@ -11,7 +11,22 @@ from benchmarks.serving_parts import report
 from tests.servers.environments import ROOT
 
 #: As small as a run can be.
-SMALL = ("--rounds", "1", "--seconds", "0.2", "--requests", "100", "--idle", "10", "--callers", "4", "--in-flight", "2")
+SMALL = (
+    "--rounds",
+    "1",
+    "--seconds",
+    "0.2",
+    "--requests",
+    "100",
+    "--heavy-requests",
+    "100",
+    "--idle",
+    "10",
+    "--callers",
+    "4",
+    "--in-flight",
+    "2",
+)
 
 
 def test_a_small_run_has_every_figure(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from tests.servers.environments import ensure
 from tests.servers.process import ModelServer, all_answer, free_port
 
-MODELS = ("affine", "whole", "text", "slow", "dense")
+MODELS = ("affine", "whole", "text", "slow", "dense", "heavy")
 
 
 def mlserver(folder: Path) -> ModelServer:
-    """Return an MLServer that serves the models in one process; it batches `affine` and `dense` itself, too."""
+    """Return an MLServer that serves the models in one process; it batches all but `slow` of numbers itself, too."""
     environment = ensure("mlserver")
     http, grpc, metrics = free_port(), free_port(), free_port()
     settings = {
@@ -30,7 +30,7 @@ def mlserver(folder: Path) -> ModelServer:
     for name in MODELS:
         (folder / name).mkdir()
         model: dict[str, object] = {"name": name, "implementation": "served.Served", "parameters": {"version": "v1"}}
-        if name in ("affine", "dense"):
+        if name in ("affine", "dense", "heavy"):
             model |= {"max_batch_size": 64, "max_batch_time": 0.001}
         (folder / name / "model-settings.json").write_text(json.dumps(model))
     return ModelServer(

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-#: Sizes of `dense`, a network of two layers whose weights are random numbers.
+#: Sizes of `dense`, a network of two layers whose weights are random numbers; `heavy` runs it so many times in a row.
 SIZES = (256, 1024, 256)
+PASSES = {"dense": 1, "heavy": 40}
 
 
 def dense_weights() -> list[np.ndarray]:
@@ -72,15 +73,17 @@ def scalar() -> tf.Module:
     return module
 
 
-def dense() -> tf.Module:
-    """Return the network of two layers."""
+def network(passes: int) -> tf.Module:
+    """Return the network of two layers, run so many times in a row."""
     module = tf.Module()
     module.weights = [tf.Variable(weight, trainable=False) for weight in dense_weights()]
 
     @tf.function(input_signature=[tf.TensorSpec([None, SIZES[0]], tf.float32, name="x")])
     def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
         first, second = module.weights
-        return {"y": tf.nn.relu(x @ first) @ second}
+        for _ in range(passes):
+            x = tf.nn.relu(x @ first) @ second
+        return {"y": x}
 
     module.serve = serve
     return module
@@ -97,7 +100,8 @@ def main(folder: Path) -> None:
         "half/1": affine(tf.float16, 4),
         "brain/1": affine(tf.bfloat16, 4),
         "text/1": text(),
-        "dense/1": dense(),
+        "dense/1": network(PASSES["dense"]),
+        "heavy/1": network(PASSES["heavy"]),
         "pair/1": pair(),
         "scalar/1": scalar(),
     }

@@ -18,6 +18,7 @@ MODELS: Final = {
     "text": ("STRING", 1, 256),
     "slow": ("FP32", 4, 256),
     "dense": ("FP32", 256, 256),
+    "heavy": ("FP32", 256, 256),
 }
 
 _CONFIG: Final = """\
