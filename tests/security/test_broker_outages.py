@@ -158,7 +158,11 @@ def test_a_worker_that_lost_its_connection_hears_of_revocations_that_it_missed(r
         )
         try:
             eventually(lambda: app.control.inspect(["other@here"], timeout=1).ping(), 60, "the other worker")
-            node = next(n for n in app.control.inspect(timeout=1).ping() or {} if n != "other@here")
+            (node,) = eventually(
+                lambda: [name for name in app.control.inspect(timeout=1).ping() or {} if name != "other@here"],
+                60,
+                "the worker's own answer",
+            )
             me = broker.client_id()
             for each in broker.client_list():
                 if each["laddr"] and int(each["id"]) != me and _belongs_to(each["addr"], running.process.pid):
