@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import sys
@@ -10,12 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from benchmarks.bulk_parts.stage import Stage
 from benchmarks.serving_parts import load
-from tests.servers.connections import WAYS
+from tests.servers.connections import WAYS, Way
 from tests.servers.process import ModelServer
 from tests.servers.starters import STARTERS
 
@@ -28,39 +29,62 @@ HEAVY: Final = "heavy"
 #: Server → the runtime of its packages.
 RUNTIMES: Final = {"tfserving": "tfserving", "triton": "oip", "mlserver": "oip", "kserve": "oip"}
 
+#: Figure → how it is measured.
+Parts: TypeAlias = dict[str, Callable[[], float]]
+
 #: Calls before the first round, so that nobody pays for connections and first batches.
 WARM_UP: Final = 200
 
 
 @contextmanager
-def served(name: str) -> Iterator[ModelServer]:
-    """Run a server."""
+def served(name: str, *, own_core: bool = False) -> Iterator[ModelServer]:
+    """Run a server. own_core: on one core that what is started meanwhile leaves alone, as on another machine."""
+    cores = os.sched_getaffinity(0)
+    own = {min(cores)} if own_core else set()
     with tempfile.TemporaryDirectory(prefix=f"headrace-{name}-") as folder:
         server = STARTERS[name](Path(folder))
-        server.start()
         try:
+            os.sched_setaffinity(0, own or cores)
+            server.start()
+            os.sched_setaffinity(0, cores - own or cores)
             server.wait_until_ready()
             yield server
         finally:
             server.stop()
+            os.sched_setaffinity(0, cores)
 
 
 def run(stage: Stage, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one server."""
     way = next(way for way in WAYS if (way.server, way.protocol) == (name, options.protocol))
-    with served(name) as server:
-        address = server.addresses[options.protocol]
-        for model in (SMALL, HEAVY):
-            write_package(stage.models, model, RUNTIMES[name], address, options.batch_rows)
-        connections = {model: way.connection(address, model) for model in (SMALL, HEAVY)}
-        straight = {model: load.straight(connection) for model, connection in connections.items()}
-        try:
-            with stage.worker(), stage.client() as client:
-                return _rounds(stage, str(way), straight, client, options)
-        finally:
-            for model, connection in connections.items():
-                connection.close()
-                shutil.rmtree(stage.models / model)
+    found: dict[str, list[float]] = {}
+    with served(name) as server, _staged(stage, way, server, SMALL, options) as (straight, client):
+        found |= _rounds(str(way), _small_parts(straight, client, options), options.rounds)
+        mean_batch_rows = _mean_batch_rows(stage)
+    with served(name, own_core=True) as server, _staged(stage, way, server, HEAVY, options) as (straight, client):
+        found |= _rounds(str(way), _heavy_parts(straight, client, options), options.rounds)
+    figures: dict[str, Any] = {part: statistics.median(values) for part, values in found.items()}
+    figures["idle_added_p50_s"] = figures["headrace_idle_p50_s"] - figures["idle_p50_s"]
+    figures["of_full_batches"] = figures["headrace_rows_per_s"] / figures["full_batches_rows_per_s"]
+    figures["heavy_of_full_batches"] = figures["heavy_headrace_rows_per_s"] / figures["heavy_full_batches_rows_per_s"]
+    figures["of_single"] = figures["headrace_rows_per_s"] / figures["single_rows_per_s"]
+    return figures | {"rounds": found, "mean_batch_rows": mean_batch_rows}
+
+
+@contextmanager
+def _staged(
+    stage: Stage, way: Way, server: ModelServer, model: str, options: argparse.Namespace
+) -> Iterator[tuple[load.Call, Client]]:
+    """Run a worker for a model of a server; yield a call to the server itself, and a client of headrace."""
+    address = server.addresses[options.protocol]
+    write_package(stage.models, model, RUNTIMES[way.server], address, options.batch_rows)
+    connection = way.connection(address, model)
+    try:
+        with stage.worker(), stage.client() as client:
+            yield load.straight(connection), client
+    finally:
+        connection.close()
+        shutil.rmtree(stage.models / model)
 
 
 def write_package(models: Path, name: str, runtime: str, address: str, max_rows: int) -> None:
@@ -76,14 +100,11 @@ def write_package(models: Path, name: str, runtime: str, address: str, max_rows:
     )
 
 
-def _rounds(
-    stage: Stage, way: str, calls: dict[str, load.Call], client: Client, options: argparse.Namespace
-) -> dict[str, Any]:
-    straight, heavy, through = calls[SMALL], calls[HEAVY], load.through(client, SMALL)
+def _small_parts(straight: load.Call, client: Client, options: argparse.Namespace) -> Parts:
+    through = load.through(client, SMALL)
     for call in (straight, through):
         load.latencies_s(call, WARM_UP)
-    load.pipelined_rows_per_s(client, HEAVY, options.heavy_requests // 10)
-    parts: dict[str, Callable[[], float]] = {
+    return {
         "full_batches_rows_per_s": lambda: max(
             load.rows_per_s(straight, options.batch_rows, callers, options.seconds) for callers in options.in_flight
         ),
@@ -94,24 +115,28 @@ def _rounds(
         "headrace_callers_rows_per_s": lambda: max(
             load.rows_per_s(through, 1, callers, options.seconds) for callers in options.callers
         ),
-        "heavy_full_batches_rows_per_s": lambda: max(
-            load.rows_per_s(heavy, options.batch_rows, callers, options.seconds) for callers in options.in_flight
-        ),
-        "heavy_headrace_rows_per_s": lambda: load.pipelined_rows_per_s(client, HEAVY, options.heavy_requests),
         "idle_p50_s": lambda: statistics.median(load.latencies_s(straight, options.idle)),
         "headrace_idle_p50_s": lambda: statistics.median(load.latencies_s(through, options.idle)),
     }
+
+
+def _heavy_parts(straight: load.Call, client: Client, options: argparse.Namespace) -> Parts:
+    load.pipelined_rows_per_s(client, HEAVY, options.heavy_requests // 10)
+    return {
+        "heavy_full_batches_rows_per_s": lambda: max(
+            load.rows_per_s(straight, options.batch_rows, callers, options.seconds) for callers in options.in_flight
+        ),
+        "heavy_headrace_rows_per_s": lambda: load.pipelined_rows_per_s(client, HEAVY, options.heavy_requests),
+    }
+
+
+def _rounds(way: str, parts: Parts, rounds: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {part: [] for part in parts}
-    for number in range(options.rounds):
+    for number in range(rounds):
         for part, measure in parts.items():
             found[part].append(measure())
             print(f"  {way}, round {number + 1}, {part}: {found[part][-1]:.6g}", file=sys.stderr, flush=True)
-    figures: dict[str, Any] = {part: statistics.median(values) for part, values in found.items()}
-    figures["idle_added_p50_s"] = figures["headrace_idle_p50_s"] - figures["idle_p50_s"]
-    figures["of_full_batches"] = figures["headrace_rows_per_s"] / figures["full_batches_rows_per_s"]
-    figures["heavy_of_full_batches"] = figures["heavy_headrace_rows_per_s"] / figures["heavy_full_batches_rows_per_s"]
-    figures["of_single"] = figures["headrace_rows_per_s"] / figures["single_rows_per_s"]
-    return figures | {"rounds": found, "mean_batch_rows": _mean_batch_rows(stage)}
+    return found
 
 
 def _mean_batch_rows(stage: Stage) -> float:
