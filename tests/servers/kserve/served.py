@@ -62,7 +62,7 @@ class Served(Model):
             y = np.array([value.upper() for value in x.ravel()], dtype=object).reshape(x.shape)
         elif self.weights:
             y = x
-            for _ in range(PASSES[self.name]):
+            for _pass in range(PASSES[self.name]):
                 y = np.maximum(y @ self.weights[0], 0) @ self.weights[1]
         else:
             y = x * x.dtype.type(2) + x.dtype.type(1)
