@@ -38,8 +38,9 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "bulk_roots": "/data,s3://bucket/scores",
         "bulk_scratch": "/srv/scratch",
     }
-    numbers = {name: "7" for name in Settings.model_fields if name not in values}
-    for name, value in {**values, **numbers}.items():
+    files = {f"server_{kind}_file": f"/srv/{kind}.pem" for kind in ("ca", "cert", "key")}
+    numbers = {name: "7" for name in Settings.model_fields if name not in values | files}
+    for name, value in {**values, **files, **numbers}.items():
         monkeypatch.setenv(f"HEADRACE_{name.upper()}", value)
     settings = load_settings()
     assert settings.require_broker_url() == values["broker_url"]
@@ -48,6 +49,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
     assert (settings.home, settings.models, settings.device) == (Path("/srv/home"), Path("/srv/models"), "cuda:1")
     assert settings.serve == "bulk"
     assert (settings.bulk_roots, settings.bulk_scratch) == (values["bulk_roots"], Path("/srv/scratch"))
+    assert {name: str(getattr(settings, name)) for name in files} == files
     assert all(getattr(settings, name) == 7 for name in numbers)
 
 

@@ -106,11 +106,16 @@ def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_place_of_the_model_file_is_named(tmp_path: Path) -> None:
-    for file in ("", ".", "sub"):
-        folder = write(tmp_path / f"case{len(file)}{file == '.'}", file=file)
+    for file in (".", "sub"):
+        folder = write(tmp_path / f"case{len(file)}", file=file)
         (folder / "sub").mkdir(exist_ok=True)
         with pytest.raises(PackageError, match="can't be read"):
             read_package(folder).verify()
+
+
+def test_a_package_without_a_model_file_needs_a_server(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match="it needs file and sha256, or a .server. that has the model"):
+        read_package(write(tmp_path, file=""))
 
 
 def test_a_large_file_is_hashed_in_pieces(tmp_path: Path) -> None:
