@@ -21,7 +21,7 @@ def spec(name, datatype="FP32", shape=(4,)):
 
 def matched(specs, ports, else_by, kind="output", constants=()):
     manifest = Manifest(
-        name="m", version="1", runtime="r", file="f", sha256="", inputs=(), outputs=(), constants=constants
+        name="m", version="1", runtime="r", file="f", sha256="0", inputs=(), outputs=(), constants=constants
     )
     package = ModelPackage(folder=Path("m"), manifest=manifest)
     return match_ports(package, kind, specs, ports, else_by=else_by)

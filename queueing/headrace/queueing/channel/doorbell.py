@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import NoScriptError
 
 from headrace.queueing.keys import BELL_TTL_S, Keys
+from headrace.queueing.lua import scripts
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -109,11 +110,7 @@ class DoorbellWait:
         if consumer is None or self.is_cut:
             return
         self.is_cut = True
-        token = self._keys.wake(consumer.id)
-        with consumer.client.pipeline(transaction=False) as pipe:
-            pipe.lpush(token, 1)
-            pipe.expire(token, BELL_TTL_S)
-            pipe.execute()
+        scripts.script(consumer.client, scripts.END_WAIT)(args=[self._keys.wake(consumer.id), BELL_TTL_S])
 
     def end(self, client: Any) -> bool:
         """End a wait whose claim may still run; return whether there is an answer, for `read_claim`.
