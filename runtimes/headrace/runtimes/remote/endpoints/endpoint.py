@@ -36,7 +36,7 @@ ASKED_S: Final = 5.0
 #: An endpoint where a person must act is asked again after this time.
 MISCONFIGURED_S: Final = 10.0
 
-#: A model's tensors are looked at again when it refuses a batch, but not more often than this.
+#: A model's tensors are looked at again when it refuses a batch, but not more often than this after such a look.
 LOOK_AGAIN_S: Final = 2.0
 
 #: A call that ends so close to its time-out has run out of time.
@@ -164,7 +164,6 @@ class Endpoint:
 
     def _look(self, timeout_s: float = ASKED_S) -> None:
         """Compare the model's tensors with the package. Raises what `Connection.signature` raises."""
-        self._looked_at = time.monotonic()
         try:
             found = self._judge(self._described(timeout_s))
         except PackageError as exc:
@@ -196,6 +195,7 @@ class Endpoint:
         """Look at the model's tensors, since a batch failed. Raises ServerAway if they are others now."""
         if not at_once and time.monotonic() < self._looked_at + LOOK_AGAIN_S:
             return
+        self._looked_at = time.monotonic()
         try:
             self._look()
         except (ServerAway, Misconfigured, Refused, BadAnswer):
