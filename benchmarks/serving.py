@@ -36,6 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--heavy-requests", type=int, default=6_000, metavar="N", help="the same for `heavy` (default 6000)")
     add("--batch-rows", type=int, default=64, metavar="N", help="rows of a full batch (default 64)")
+    add("--own-core", action="store_true", help="leave the server a core to itself, for all figures")
     add("--in-flight", type=int, nargs="+", default=[1, 2, 4], help="full batches at a time; the best counts")
     add("--callers", type=int, nargs="+", default=[16, 64], help="callers of single rows; the best counts")
     add("--idle", type=int, default=300, metavar="N", help="calls of an idle p50 (default 300)")

@@ -58,10 +58,16 @@ def run(stage: Stage, name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one server."""
     way = next(way for way in WAYS if (way.server, way.protocol) == (name, options.protocol))
     found: dict[str, list[float]] = {}
-    with served(name) as server, _staged(stage, way, server, SMALL, options) as (straight, client):
+    with (
+        served(name, own_core=options.own_core) as server,
+        _staged(stage, way, server, SMALL, options) as (straight, client),
+    ):
         found |= _rounds(str(way), _small_parts(straight, client, options), options.rounds)
         mean_batch_rows = _mean_batch_rows(stage)
-    with served(name, own_core=True) as server, _staged(stage, way, server, HEAVY, options) as (straight, client):
+    with (
+        served(name, own_core=options.own_core) as server,
+        _staged(stage, way, server, HEAVY, options) as (straight, client),
+    ):
         found |= _rounds(str(way), _heavy_parts(straight, client, options), options.rounds)
     figures: dict[str, Any] = {part: statistics.median(values) for part, values in found.items()}
     figures["idle_added_p50_s"] = figures["headrace_idle_p50_s"] - figures["idle_p50_s"]
