@@ -12,7 +12,7 @@ from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.lifecycle.packages.checking import (
     WORTH,
-    Came,
+    ReturnedOutput,
     Timing,
     check_package,
     example_row,
@@ -72,7 +72,7 @@ def test_a_local_model_is_checked_too(double, tmp_path):
     package = add_model(double, ModelDirectory(tmp_path / "models"), max_rows=4)
     told: list[Timing] = []
     found = check_package(package, watch=told.append)
-    assert (found.rows, found.outputs, found.version) == (1, (Came("y", "FP32", (1, 4)),), "")
+    assert (found.rows, found.outputs, found.version) == (1, (ReturnedOutput("y", "FP32", (1, 4)),), "")
     assert [timing.rows for timing in found.timings] == [1, 2, 4]
     assert list(found.timings) == told
     assert found.pays in {1, 2, 4}

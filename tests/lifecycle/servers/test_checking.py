@@ -12,7 +12,7 @@ from tests.lifecycle.servers.served import Served
 from headrace.contracts import PackageError, read_package
 from headrace.contracts.package.manifest import BatchingAdvice, write_manifest
 from headrace.contracts.package.server import Server
-from headrace.lifecycle.packages.checking import Came, check_package
+from headrace.lifecycle.packages.checking import ReturnedOutput, check_package
 from headrace.lifecycle.packages.registry import add_remote_model
 
 
@@ -36,7 +36,7 @@ def with_max_rows(package, max_rows):
 def test_a_real_batch_shows_what_came_back(package, served):
     served.calls.clear()
     found = check_package(package)
-    assert (found.rows, found.version, found.outputs) == (1, "3", (Came("y", "FP32", (1, 4)),))
+    assert (found.rows, found.version, found.outputs) == (1, "3", (ReturnedOutput("y", "FP32", (1, 4)),))
     assert [timing.rows for timing in found.timings] == [1, 2, 4, 8]
     assert set(served.calls) == {1, 2, 4, 8}
 

@@ -36,7 +36,7 @@ _SLOW_RUN_S: Final = 10.0
 _VARYING_SIZE: Final = 1
 
 
-class Came(msgspec.Struct, frozen=True):
+class ReturnedOutput(msgspec.Struct, frozen=True):
     """An output of the first batch, as it came back."""
 
     name: str
@@ -62,7 +62,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int
     seconds: float
-    outputs: tuple[Came, ...]
+    outputs: tuple[ReturnedOutput, ...]
     version: str = ""
     timings: tuple[Timing, ...] = ()
     pays: int = 0
@@ -148,7 +148,7 @@ def _first_batch(compute: Compute, inputs: Tensors, specs: Sequence[TensorSpec],
         rows = "the sample" if real else "a row of zeros"
         raise PackageError(f"{rows} doesn't run: {first_line(exc)}{remedy}") from exc
     seconds = time.monotonic() - started
-    outputs = (Came(name, datatype_of(array.dtype), array.shape) for name, array in computed.outputs.items())
+    outputs = (ReturnedOutput(name, datatype_of(array.dtype), array.shape) for name, array in computed.outputs.items())
     rows_run = RowAxes(specs).count(inputs)
     return Checked(rows=rows_run, seconds=seconds, outputs=tuple(outputs), version=computed.version)
 
