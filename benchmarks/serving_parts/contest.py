@@ -22,9 +22,11 @@ from tests.servers.starters import STARTERS
 
 from headrace.producers import Client
 
-#: The model whose overhead shows, and the one whose time is the server's own.
+#: The model whose overhead shows.
 SMALL: Final = "dense"
-HEAVY: Final = "heavy"
+
+#: Models whose time is the server's own, and how many of `--heavy-requests` requests each is given.
+HEAVY: Final = {"heavy": 1.0, "deep": 0.25}
 
 #: Server → the runtime of its packages.
 RUNTIMES: Final = {"tfserving": "tfserving", "triton": "oip", "mlserver": "oip", "kserve": "oip"}
@@ -64,15 +66,18 @@ def run(stage: Stage, name: str, options: argparse.Namespace) -> dict[str, Any]:
     ):
         found |= _rounds(str(way), _small_parts(straight, client, options), options.rounds)
         mean_batch_rows = _mean_batch_rows(stage)
-    with (
-        served(name, own_core=options.own_core) as server,
-        _staged(stage, way, server, HEAVY, options) as (straight, client),
-    ):
-        found |= _rounds(str(way), _heavy_parts(straight, client, options), options.rounds)
+    for model in HEAVY:
+        with (
+            served(name, own_core=options.own_core) as server,
+            _staged(stage, way, server, model, options) as (straight, client),
+        ):
+            found |= _rounds(str(way), _heavy_parts(model, straight, client, options), options.rounds)
     figures: dict[str, Any] = {part: statistics.median(values) for part, values in found.items()}
     figures["idle_added_p50_s"] = figures["headrace_idle_p50_s"] - figures["idle_p50_s"]
     figures["of_full_batches"] = figures["headrace_rows_per_s"] / figures["full_batches_rows_per_s"]
-    figures["heavy_of_full_batches"] = figures["heavy_headrace_rows_per_s"] / figures["heavy_full_batches_rows_per_s"]
+    for model in HEAVY:
+        bare = figures[f"{model}_full_batches_rows_per_s"]
+        figures[f"{model}_of_full_batches"] = figures[f"{model}_headrace_rows_per_s"] / bare
     figures["of_single"] = figures["headrace_rows_per_s"] / figures["single_rows_per_s"]
     return figures | {"rounds": found, "mean_batch_rows": mean_batch_rows}
 
@@ -126,13 +131,14 @@ def _small_parts(straight: load.Call, client: Client, options: argparse.Namespac
     }
 
 
-def _heavy_parts(straight: load.Call, client: Client, options: argparse.Namespace) -> Parts:
-    load.pipelined_rows_per_s(client, HEAVY, options.heavy_requests // 10)
+def _heavy_parts(model: str, straight: load.Call, client: Client, options: argparse.Namespace) -> Parts:
+    requests = int(options.heavy_requests * HEAVY[model])
+    load.pipelined_rows_per_s(client, model, max(1, requests // 10))
     return {
-        "heavy_full_batches_rows_per_s": lambda: max(
+        f"{model}_full_batches_rows_per_s": lambda: max(
             load.rows_per_s(straight, options.batch_rows, callers, options.seconds) for callers in options.in_flight
         ),
-        "heavy_headrace_rows_per_s": lambda: load.pipelined_rows_per_s(client, HEAVY, options.heavy_requests),
+        f"{model}_headrace_rows_per_s": lambda: load.pipelined_rows_per_s(client, model, requests),
     }
 
 

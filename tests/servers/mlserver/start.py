@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.servers.environments import ensure
 from tests.servers.process import ModelServer, all_answer, free_port
 
-MODELS = ("affine", "whole", "text", "slow", "dense", "heavy")
+MODELS = ("affine", "whole", "text", "slow", "dense", "heavy", "deep")
 
 
 def mlserver(folder: Path) -> ModelServer:
@@ -30,7 +30,7 @@ def mlserver(folder: Path) -> ModelServer:
     for name in MODELS:
         (folder / name).mkdir()
         model: dict[str, object] = {"name": name, "implementation": "served.Served", "parameters": {"version": "v1"}}
-        if name in ("affine", "dense", "heavy"):
+        if name in ("affine", "dense", "heavy", "deep"):
             model |= {"max_batch_size": 64, "max_batch_time": 0.001}
         (folder / name / "model-settings.json").write_text(json.dumps(model))
     return ModelServer(

@@ -12,15 +12,18 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-#: Sizes of `dense`, a network of two layers whose weights are random numbers; `heavy` runs it so many times in a row.
+#: Sizes of `dense`, a network of two layers whose weights are random numbers; the others run it so many times in a row.
 SIZES = (256, 1024, 256)
-PASSES = {"dense": 1, "heavy": 40}
+PASSES = {"dense": 1, "heavy": 40, "deep": 400}
 
 
 def dense_weights() -> list[np.ndarray]:
-    """Return the weights, which are the same in every server."""
+    """Return the weights, the same in every server. They keep the size of numbers, of which ReLU drops one half."""
     random = np.random.default_rng(0)
-    return [random.standard_normal(pair, np.float32) / np.sqrt(pair[0]).astype(np.float32) for pair in pairwise(SIZES)]
+    first, second = (
+        random.standard_normal(pair, np.float32) / np.float32(np.sqrt(pair[0])) for pair in pairwise(SIZES)
+    )
+    return [first * np.float32(np.sqrt(2)), second]
 
 
 def affine(kind: tf.DType, size: int) -> tf.Module:
@@ -102,6 +105,7 @@ def main(folder: Path) -> None:
         "text/1": text(),
         "dense/1": network(PASSES["dense"]),
         "heavy/1": network(PASSES["heavy"]),
+        "deep/1": network(PASSES["deep"]),
         "pair/1": pair(),
         "scalar/1": scalar(),
     }

@@ -22,6 +22,7 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     "text": {},
     "dense": {"batching": {"max_batch_size": 256}},
     "heavy": {"batching": {"max_batch_size": 256}},
+    "deep": {"batching": {"max_batch_size": 256}},
     "pair": {},
     "scalar": {},
     "slow": {"delay_s": 1.0, "batching": {"max_batch_size": 4, "max_enqueued_batches": 2}},

@@ -19,6 +19,7 @@ MODELS: Final = {
     "slow": ("FP32", 4, 256),
     "dense": ("FP32", 256, 256),
     "heavy": ("FP32", 256, 256),
+    "deep": ("FP32", 256, 256),
 }
 
 _CONFIG: Final = """\
