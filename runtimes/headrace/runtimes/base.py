@@ -6,13 +6,15 @@ Runtimes are plug-ins of the entry point group `headrace.runtimes`; the name the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from headrace.contracts.errors import ConfigurationError, PackageError
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP: Final = "headrace.runtimes"
 
@@ -141,6 +143,9 @@ def find_runtime(name: str, device: str, threads: int) -> Runtime:
 
     Raises PackageError for a name nobody provides, ConfigurationError when its library is not installed.
     """
+    # Takes longer to import than all else here, and connections to servers need none of it.
+    from importlib.metadata import entry_points
+
     found = entry_points(group=ENTRY_POINT_GROUP)
     try:
         entry_point = found[name]

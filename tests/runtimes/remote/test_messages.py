@@ -47,6 +47,16 @@ def test_other_messages_of_the_same_names_may_be_in_the_process() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("connection", ["tfserving.grpc", "oip.grpc"])
+def test_a_connection_loads_no_library_that_it_does_not_need(connection: str) -> None:
+    code = f"import headrace.runtimes.remote.{connection}, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "grpc" in loaded
+    # Each of them takes as long as all of headrace's own modules here.
+    needless = {"tensorflow", "pydantic", "importlib.metadata", "google.protobuf.descriptor_pb2"}
+    assert not needless & set(loaded)
+
+
 def test_a_request_is_that_of_the_official_messages_byte_by_byte() -> None:
     # Entries of a map have no order of their own; the official bytes have them sorted.
     inputs = {kind: tensor(kind) for kind in sorted(KINDS)}

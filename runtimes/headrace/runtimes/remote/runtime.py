@@ -93,7 +93,8 @@ def _connection(manifest: Manifest, server: Server, address: Address, access: Ac
         service = TORCHSERVE if server.flavor == "torchserve" else "inference"
         return OipGrpc(address, server.model, access=access, version=server.version, service=service)
     if not server.flavor.startswith("torchserve-"):
-        return OipHttp(address, server.model, access=access, version=server.version)
+        torchserve = server.flavor == "torchserve"
+        return OipHttp(address, server.model, access=access, version=server.version, torchserve=torchserve)
     return TorchServeRest(
         address,
         server.model,

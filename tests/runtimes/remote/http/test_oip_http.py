@@ -312,6 +312,38 @@ def test_errors_of_a_batch(connect, answer: bytes, error: type[Exception]) -> No
     assert str(server.address) in str(caught.value)
 
 
+#: TorchServe's words for each call of a batch on which a handler raised, and its description of itself.
+FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
+TORCHSERVE = {"name": "Torchserve", "version": "0.12.0", "extenstion": ["kserve", "kubeflow"]}
+
+
+@pytest.mark.parametrize(("server", "options"), [(TORCHSERVE, {}), (None, {"torchserve": True})])
+def test_a_batch_that_its_neighbours_spoiled_on_torchserve_is_sent_once_more(connect, server, options) -> None:
+    calls: list[Asked] = []
+
+    def infer(asked: Asked) -> bytes:
+        calls.append(asked)
+        return reply(503, json.dumps(FAILED).encode()) if len(calls) == 1 else echo(asked)
+
+    _, connection = connect(FakeServer(server, infer), **options)
+    assert np.array_equal(connection.infer({"x": X}, ["y"], LONG_S).outputs["y"], X)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("server", "calls"), [(TORCHSERVE, 2), (MLSERVER, 1)])
+def test_a_batch_that_is_refused_again_is_to_blame_and_others_are_not_repeated(connect, server, calls: int) -> None:
+    made: list[Asked] = []
+
+    def infer(asked: Asked) -> bytes:
+        made.append(asked)
+        return reply(503, json.dumps(FAILED).encode())
+
+    _, connection = connect(FakeServer(server, infer))
+    with pytest.raises(Refused):
+        connection.infer({"x": X}, ["y"], LONG_S)
+    assert len(made) == calls
+
+
 def test_a_server_is_not_asked_again_for_what_it_is_because_it_is_busy(connect) -> None:
     server, connection = connect(FakeServer(TRITON, lambda asked: reply(429, retry_after="2")))
     for _ in range(2):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,6 +16,7 @@ from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, Re
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.wire import parsed, serialized
 from headrace.runtimes.remote.oip.messages import Batch, read_answer, read_metadata
+from headrace.runtimes.remote.oip.repetition import Repetition
 from headrace.runtimes.remote.transport.grpc_channel import GrpcChannel
 from headrace.runtimes.remote.transport.grpc_status import Unimplemented
 from headrace.runtimes.remote.transport.server_text import NotFound
@@ -39,8 +39,7 @@ class OipGrpc:
         self._channel: Final = GrpcChannel(address, access)
         self._where: Final = f"{model} at {address}"
         self._request_ids: Final = itertools.count(1)
-        #: Held by the call that is made once more.
-        self._alone: Final = threading.Lock()
+        self._repetition: Final = Repetition(self._where)
 
     def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
         """Run a batch."""
@@ -53,19 +52,7 @@ class OipGrpc:
         except Refused:
             if not self._values_only:
                 raise
-        return self._infer_alone(inputs, outputs, ends_at)
-
-    def _infer_alone(self, inputs: Tensors, outputs: Sequence[str], ends_at: float) -> Answer:
-        """Make a refused call once more, one such call at a time.
-
-        When a model on TorchServe raises, all calls that it had gathered fail, whosever values they were.
-        """
-        if not self._alone.acquire(timeout=max(ends_at - time.monotonic(), 0)):
-            raise ServerAway(f"{self._where}: no answer in time")
-        try:
-            return self._infer(inputs, outputs, ends_at)
-        finally:
-            self._alone.release()
+        return self._repetition.alone(lambda: self._infer(inputs, outputs, ends_at), ends_at)
 
     def _infer(self, inputs: Tensors, outputs: Sequence[str], ends_at: float) -> Answer:
         # Several servers demand an id. Processes that were forked count from the same number.

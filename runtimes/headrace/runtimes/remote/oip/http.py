@@ -18,6 +18,7 @@ from headrace.runtimes.remote.base import (
     Answer,
     BadAnswer,
     Misconfigured,
+    Refused,
     RemoteSignature,
     ServerAway,
     ServerBusy,
@@ -33,6 +34,7 @@ from headrace.runtimes.remote.oip.http_codec import (
     write_json,
 )
 from headrace.runtimes.remote.oip.http_metadata import Server, is_unknown_path, read_model, read_server
+from headrace.runtimes.remote.oip.repetition import Repetition
 from headrace.runtimes.remote.transport.http_client import HttpClient, succeed
 from headrace.runtimes.remote.transport.http_reply import Reply, hidden_failure
 from headrace.runtimes.remote.transport.server_text import NotFound
@@ -41,10 +43,14 @@ from headrace.runtimes.remote.transport.server_text import NotFound
 class OipHttp:
     """A `Connection`."""
 
-    def __init__(self, address: Address, model: str, *, access: Access, version: str = "") -> None:
-        """Open nothing yet. version: "" is the server's choice."""
+    def __init__(
+        self, address: Address, model: str, *, access: Access, version: str = "", torchserve: bool = False
+    ) -> None:
+        """Open nothing yet. version: "" is the server's choice. torchserve: whether it is one, named or not."""
         self._client = HttpClient(address, access)
         self._where = f"{model} at {address}"
+        self._torchserve = torchserve
+        self._repetition = Repetition(self._where)
         self._version = version
         self._path = f"/v2/models/{quote(model)}"
         #: "" also on a server that has no such paths.
@@ -55,7 +61,7 @@ class OipHttp:
         """Run a batch. Raises what `Connection.infer` does."""
         ends_at = time.monotonic() + timeout_s
         try:
-            return self._infer(inputs, outputs, ends_at)
+            return self._infer_again(inputs, outputs, ends_at)
         except NotFound as exc:
             self.check_ready(ends_at - time.monotonic())
             raise exc.when_ready() from None
@@ -103,6 +109,15 @@ class OipHttp:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _infer_again(self, inputs: Tensors, outputs: Sequence[str], ends_at: float) -> Answer:
+        """Run a batch, once more where it may have been refused for the values of another."""
+        try:
+            return self._infer(inputs, outputs, ends_at)
+        except Refused:
+            if not (self._torchserve or (self._server and self._server.fails_whole_batches)):
+                raise
+        return self._repetition.alone(lambda: self._infer(inputs, outputs, ends_at), ends_at)
 
     def _infer(self, inputs: Tensors, outputs: Sequence[str], ends_at: float) -> Answer:
         server = self._known_server(ends_at)

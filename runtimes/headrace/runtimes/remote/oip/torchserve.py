@@ -13,7 +13,6 @@ Source: docs/inference_api.md and ts/torch_handler/request_envelope of https://g
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -28,6 +27,7 @@ from headrace.contracts.tensors.codec import Tensors
 from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, Refused, RemoteSignature
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, stacked, write_rows
 from headrace.runtimes.remote.encoding.json_values import as_text, read_document
+from headrace.runtimes.remote.oip.repetition import Repetition
 from headrace.runtimes.remote.transport.http_client import HttpClient, succeed
 from headrace.runtimes.remote.transport.http_reply import Reply, hidden_failure
 
@@ -64,8 +64,9 @@ class TorchServeRest:
             inputs=tuple(inputs), outputs=tuple(outputs), version=version, platform="TorchServe"
         )
         self._form = form
-        #: By process: threads and locks don't outlive a fork.
-        self._processes: dict[int, _Process] = {}
+        self._repetition = Repetition(self._where)
+        #: By process: threads don't outlive a fork.
+        self._pools: dict[int, ThreadPoolExecutor] = {}
 
     def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
         """Run a batch; see `Connection`."""
@@ -92,8 +93,8 @@ class TorchServeRest:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-        if process := self._processes.pop(os.getpid(), None):
-            process.threads.shutdown(wait=False, cancel_futures=True)
+        if pool := self._pools.pop(os.getpid(), None):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _infer_all(self, inputs: Tensors, ends_at: float) -> Tensors:
         body = b'{"instances":[' + b",".join(write_rows(inputs, as_text)) + b"]}"
@@ -104,7 +105,7 @@ class TorchServeRest:
 
     def _infer_each(self, inputs: Tensors, ends_at: float) -> Tensors:
         bodies, headers = _bodies(inputs)
-        threads = self._process().threads
+        threads = self._threads()
         calls = [threads.submit(self._infer_row, body, headers, ends_at) for body in bodies]
         wait(calls, return_when=FIRST_EXCEPTION)
         for call in calls:
@@ -128,8 +129,7 @@ class TorchServeRest:
         try:
             return self._call("POST", self._path, ends_at, [body], headers)
         except Refused:
-            with self._process().alone:
-                return self._call("POST", self._path, ends_at, [body], headers)
+            return self._repetition.alone(lambda: self._call("POST", self._path, ends_at, [body], headers), ends_at)
 
     def _read(self, reply: Reply) -> object:
         document: object = read_document(reply.body)
@@ -141,19 +141,11 @@ class TorchServeRest:
         reply = self._client.call(method, path, ends_at - time.monotonic(), body, headers)
         return succeed(reply, self._where)
 
-    def _process(self) -> _Process:
-        number = os.getpid()
-        if number not in self._processes:
-            self._processes.setdefault(number, _Process())
-        return self._processes[number]
-
-
-class _Process:
-    """The threads and the lock of a process. alone: held by the call that is made once more."""
-
-    def __init__(self) -> None:
-        self.threads = ThreadPoolExecutor(ROWS_SIDE_BY_SIDE, "torchserve")
-        self.alone = threading.Lock()
+    def _threads(self) -> ThreadPoolExecutor:
+        process = os.getpid()
+        if process not in self._pools:
+            self._pools.setdefault(process, ThreadPoolExecutor(ROWS_SIDE_BY_SIDE, "torchserve"))
+        return self._pools[process]
 
 
 def _bodies(inputs: Tensors) -> tuple[list[bytes], dict[str, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -116,7 +117,13 @@ _PATTERNS: Final[tuple[tuple[Meaning, str], ...]] = (
     (Meaning.OTHER_SIGNATURE, r"expected \d+ inputs but got \d+ inputs for model"),
     (Meaning.OTHER_SIGNATURE, r"(?:Invalid number of inputs|Missing input with specific name)"),
 )
-_COMPILED: Final = tuple((meaning, re.compile(_START + pattern, re.IGNORECASE)) for meaning, pattern in _PATTERNS)
+
+
+@cache
+def _compiled() -> tuple[tuple[Meaning, re.Pattern[str]], ...]:
+    """Return the patterns; compiled for the first error, since they take longer than all else of this module."""
+    return tuple((meaning, re.compile(_START + pattern, re.IGNORECASE)) for meaning, pattern in _PATTERNS)
+
 
 #: OpenVINO Model Server names the one row count of a model whose batch is fixed, in both directions.
 _FIXED_ROWS: Final = re.compile(r"Invalid batch size - Expected: (?P<rows>\d+); Actual: (?P<have>\d+)", re.IGNORECASE)
@@ -135,7 +142,7 @@ _MOST_SEARCHED: Final = 4000
 def read_text(text: str) -> Reading:
     """Return what a server's error text means."""
     text = " ".join(text[:_MOST_SEARCHED].split())
-    for meaning, pattern in _COMPILED:
+    for meaning, pattern in _compiled():
         if found := pattern.match(text):
             return Reading(text, meaning, _rows(found))
     if (found := _FIXED_ROWS.match(text)) and int(found["have"]) > int(found["rows"]):
