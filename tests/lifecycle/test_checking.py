@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from headrace.contracts import ModelDirectory, PackageError, TensorSpec
 from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.tensors.rows import RowAxes
+from headrace.lifecycle.packages.batch_sizes import paying_rows
 from headrace.lifecycle.packages.checking import (
-    WORTH,
     ReturnedOutput,
     Timing,
     check_package,
     example_row,
-    paying_rows,
     repeated,
     sizes_to_try,
 )
 from headrace.lifecycle.packages.registry import add_model
-
-
-def timings(*rates: float) -> list[Timing]:
-    return [Timing(1 << index, (1 << index) / rate, rate) for index, rate in enumerate(rates)]
-
-
-def test_the_least_rows_pay_that_come_near_the_best_rate():
-    assert paying_rows(timings(100, 190, 300, 310, 308)) == 4
-    assert paying_rows(timings(100, 100, 100)) == 1
-    assert paying_rows(timings(100, 90, 40)) == 1
-    assert paying_rows([]) == 0
-
-
-@given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=10))
-def test_what_pays_has_nearly_the_best_rate_and_nothing_smaller_has(rates):
-    pays = paying_rows(timings(*rates))
-    by_rows = {timing.rows: timing.rows_per_second for timing in timings(*rates)}
-    assert by_rows[pays] >= WORTH * max(rates)
-    assert all(rate < WORTH * max(rates) for rows, rate in by_rows.items() if rows < pays)
 
 
 def test_sizes_double_up_to_max_rows_or_are_those_of_the_package():
@@ -75,7 +53,7 @@ def test_a_local_model_is_checked_too(double, tmp_path):
     assert (found.rows, found.outputs, found.version) == (1, (ReturnedOutput("y", "FP32", (1, 4)),), "")
     assert [timing.rows for timing in found.timings] == [1, 2, 4]
     assert list(found.timings) == told
-    assert found.pays in {1, 2, 4}
+    assert found.pays == paying_rows([(timing.rows, timing.seconds) for timing in found.timings])
 
 
 def test_a_model_of_requests_alone_has_no_sizes(double, tmp_path):

@@ -9,12 +9,7 @@ from typing import Final
 
 import msgspec
 
-#: Share of the best throughput that is enough: the last tenth is bought with batches several times as large and slow.
-ENOUGH: Final = 0.9
-
-#: What a worker spends on a batch besides its run: claim, commit, replies, acknowledgement
-#: (docs/decisions/0005-where-the-time-goes.md, one request at a time).
-WORKER_S: Final = 0.001
+from headrace.lifecycle.packages.batch_sizes import ENOUGH, knee_of, paying_rows
 
 #: A wait for company saves half of a run's fixed seconds at most (docs/batching.md).
 _WAIT_SHARE: Final = 0.5
@@ -72,12 +67,6 @@ def fit_line(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
     return 0.0, median(seconds / rows for rows, seconds in points)
 
 
-def knee_of(points: Sequence[tuple[int, float]], enough: float = ENOUGH) -> int:
-    """Return the fewest rows whose throughput is `enough` of the best. points: (rows, seconds), at least one."""
-    best = max(rows / seconds for rows, seconds in points)
-    return min(rows for rows, seconds in points if rows / seconds >= enough * best)
-
-
 def advise(points: Sequence[Point]) -> Advice:
     """Choose the fewest threads, then the fewest rows, that give nearly the best throughput.
 
@@ -91,7 +80,7 @@ def advise(points: Sequence[Point]) -> Advice:
     best = {threads: max(rows / seconds for rows, seconds in curve) for threads, curve in by_threads.items()}
     threads = min(count for count, speed in best.items() if speed >= ENOUGH * max(best.values()))
     curve = by_threads[threads]
-    max_rows = knee_of([(rows, seconds + WORKER_S) for rows, seconds in curve])
+    max_rows = paying_rows(curve)
     fitted = [point for point in curve if point[0] <= max_rows]
     fixed, per_row = fit_line(fitted if len(fitted) >= _MIN_FITTED else curve[:_MIN_FITTED])
     wait_ms = min(_WAIT_SHARE * fixed * 1000, _LONGEST_WAIT_MS)

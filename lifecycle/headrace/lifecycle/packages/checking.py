@@ -17,13 +17,11 @@ from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.tensors.codec import as_array
 from headrace.contracts.tensors.datatypes import datatype_of, dtype_of
 from headrace.contracts.tensors.rows import RowAxes
+from headrace.lifecycle.packages.batch_sizes import paying_rows
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.trial.given_sample import check_sample, read_sample
 from headrace.runtimes.base import Compute, OutOfMemory, TransientFailure, Unavailable, compute_of
 from headrace.runtimes.loading import load_model
-
-#: The least rows pay whose rows per second come within this part of the best: more would wait longer for nothing.
-WORTH: Final = 0.95
 
 #: Runs of each size: at least so many, and for so long; the median counts.
 _RUNS: Final = 5
@@ -56,8 +54,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a check.
 
     rows, seconds, outputs: of the first batch. version: of the server's model that answered, "" if there is none.
-    pays: the rows of a batch from which on larger ones gain nothing; 0 if batches weren't tried. stopped: why larger
-    sizes were left out.
+    pays: the `paying_rows` of the timings; 0 if batches weren't tried. stopped: why larger sizes were left out.
     """
 
     rows: int
@@ -94,7 +91,8 @@ def check_package(
         timings, stopped = _timed(compute_of(model), axes, inputs, sizes_to_try(manifest.batching), watch)
     finally:
         model.close()
-    return msgspec.structs.replace(first, timings=tuple(timings), pays=paying_rows(timings), stopped=stopped)
+    pays = paying_rows([(timing.rows, timing.seconds) for timing in timings]) if timings else 0
+    return msgspec.structs.replace(first, timings=tuple(timings), pays=pays, stopped=stopped)
 
 
 def example_row(specs: Sequence[TensorSpec]) -> Tensors:
@@ -114,12 +112,6 @@ def sizes_to_try(batching: BatchingAdvice) -> list[int]:
         return list(batching.row_sizes)
     powers = [1 << exponent for exponent in range(batching.max_rows.bit_length())]
     return [*(size for size in powers if size < batching.max_rows), batching.max_rows]
-
-
-def paying_rows(timings: Sequence[Timing]) -> int:
-    """Return the fewest rows whose rate is nearly the best one; 0 without timings."""
-    best = max((timing.rows_per_second for timing in timings), default=0.0)
-    return next((timing.rows for timing in timings if timing.rows_per_second >= WORTH * best), 0)
 
 
 def _sampled(specs: Sequence[TensorSpec], sample: Path) -> Tensors:

@@ -93,4 +93,7 @@ def _advice(found: Checked, max_rows: int) -> str:
         return (
             f"{max_rows} rows pay, the most that [batching] max_rows allows; if the model takes more, try a larger one"
         )
-    return f"{found.pays} rows pay: more have hardly a better rate; [batching] max_rows is {max_rows}"
+    return (
+        f"{found.pays} rows pay: with what a worker spends on each batch, more have hardly a better rate; [batching] "
+        f"max_rows is {max_rows}"
+    )
