@@ -6,7 +6,10 @@ import pytest
 import redis
 from kombu.utils.json import dumps
 
+from headrace.contracts import Signature
+from headrace.contracts.trouble import Trouble
 from headrace.queueing import ClaimingConsumer, connect
+from headrace.queueing.consumer.serving import Served
 from headrace.queueing.keys import Keys
 
 MESSAGE = {"body": "", "properties": {"delivery_info": {"exchange": "", "routing_key": "celery"}}, "headers": {}}
@@ -49,3 +52,21 @@ def test_another_prefix_is_another_world(monkeypatch: pytest.MonkeyPatch, broker
     told = headrace("queue", "stats").err
     assert "HEADRACE_KEY_PREFIX is wrong: a key prefix holds" in told
     assert told.count("\n") <= 2
+
+
+def test_stats_say_what_keeps_requests_waiting(monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace) -> None:
+    monkeypatch.setenv("HEADRACE_BROKER_URL", broker_url)
+    with connect(broker_url) as broker:
+        broker.lpush("infer.digits", "message")
+        broker.lpush("infer.other", "message")
+        consumer = ClaimingConsumer(broker, lease_s=60)
+        consumer.queues.add("infer.digits")
+        trouble = Trouble("digits at grpc://host:8500: wrong token; set HEADRACE_SERVER_CREDENTIALS_<NAME>", 1e9)
+        consumer.queues.serve({"infer.digits": Served("1", Signature(inputs=(), outputs=()), trouble=trouble)})
+        assert headrace("queue", "stats").out.splitlines()[-1] == (
+            "digits: digits at grpc://host:8500: wrong token; set HEADRACE_SERVER_CREDENTIALS_<NAME> (since 2001-09-09 "
+            "01:46:40 UTC)"
+        )
+        found = {one["queue"]: one["trouble"] for one in headrace("queue", "stats", "--json").json()}
+        assert found == {"infer.digits": [{"text": trouble.text, "since": 1e9}], "infer.other": []}
+        consumer.close()

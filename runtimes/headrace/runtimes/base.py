@@ -12,6 +12,7 @@ from headrace.contracts.errors import ConfigurationError, PackageError
 from headrace.contracts.package.manifest import ModelPackage
 from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
+from headrace.contracts.trouble import Trouble
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -86,6 +87,12 @@ def max_in_flight(model: LoadedModel) -> int:
     """Return how many batches a model may run at the same time: 1 unless it is a `ConcurrentModel`."""
     declared: int = getattr(model, "max_in_flight", 1)
     return max(declared, 1)
+
+
+def trouble_of(model: LoadedModel) -> Trouble | None:
+    """Return why a model gives no answers at present: its attribute `trouble`, which those on servers have."""
+    found: Trouble | None = getattr(model, "trouble", None)
+    return found
 
 
 class Computed(NamedTuple):

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.contracts.message import queue_name
@@ -14,6 +14,9 @@ from headrace.producers.transport.connections import broker_errors, connect_for_
 from headrace.queueing.consumer import serving
 
 T = TypeVar("T")
+
+#: Troubles that an error tells of; more workers rarely have more of them.
+_MOST_TROUBLES: Final = 2
 
 
 def is_served(url: str, model: str, prefix: str = "") -> bool:
@@ -85,6 +88,19 @@ class AsyncSharedLook(Generic[T]):
             found = await self._look(model)
             self._answers[model] = (began, found)
             return found
+
+
+def trouble_of(url: str, model: str, prefix: str = "") -> str:
+    """Return, for an error, why workers get no answers of a model at present; "" if they report nothing."""
+    client = connect_for_look(url, prefix)
+    try:
+        with broker_errors():
+            troubles = serving.troubles_in(serving.served(client, queue_name(model)))
+    except BrokerUnavailable:
+        return ""
+    finally:
+        client.close()
+    return "; ".join(map(str, troubles[:_MOST_TROUBLES]))
 
 
 def where_served(url: str, model: str, prefix: str = "") -> str:

@@ -7,13 +7,14 @@ counts for as long as the consumer is there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.package.signature import Signature
+from headrace.contracts.trouble import Trouble
 from headrace.queueing.keys import PREFIXES, Keys, keys_of
 from headrace.queueing.lua import scripts
 
@@ -34,12 +35,14 @@ _FIELDS: Final = 500
 class Served(msgspec.Struct, frozen=True):
     """The version with which the consumer of a model's queue answers requests that name none.
 
-    checksum: of its package, `Manifest.checksum`; "" of a worker that doesn't announce it.
+    checksum: of its package, `Manifest.checksum`; "" of a worker that doesn't announce it. trouble: why the consumer
+    gets no answers of the model at present, as when its server refuses the credentials.
     """
 
     version: str
     signature: Signature
     checksum: str = ""
+    trouble: Trouble | None = None
 
 
 _decode: Final = msgspec.json.Decoder(Served).decode
@@ -163,6 +166,23 @@ def served(client: redis.Redis, queue: str) -> list[Served]:
     `redis.exceptions`.
     """
     return _read(client.eval(scripts.rendered(scripts.SERVED, keys_of(client)), 0, queue))
+
+
+def served_on(client: redis.Redis, queues: Sequence[str]) -> dict[str, list[Served]]:
+    """Return what the consumers of several queues serve, in one round trip; see `served`."""
+    text = scripts.rendered(scripts.SERVED, keys_of(client))
+    with client.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            pipe.eval(text, 0, queue)
+        return {queue: _read(answers) for queue, answers in zip(queues, pipe.execute(), strict=True)}
+
+
+def troubles_in(found: Iterable[Served]) -> list[Trouble]:
+    """Return the troubles that consumers report, each text once, the oldest first."""
+    first: dict[str, Trouble] = {}
+    for trouble in sorted((each.trouble for each in found if each.trouble), key=lambda trouble: trouble.since):
+        first.setdefault(trouble.text, trouble)
+    return list(first.values())
 
 
 async def served_async(client: redis.asyncio.Redis, queue: str) -> list[Served]:

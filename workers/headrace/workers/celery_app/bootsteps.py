@@ -8,7 +8,6 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from celery.worker import state as celery_state
 
 from headrace.contracts import HeadraceError, Settings
 from headrace.queueing import connect_to
-from headrace.queueing.consumer.serving import ConsumedQueues
+from headrace.workers.celery_app.announcement import LOOK_S, RENEW_S, Announcement
 from headrace.workers.celery_app.consumer import is_served, learn_revocations
 from headrace.workers.celery_app.scheduled import show_delayed
 from headrace.workers.celery_app.undeliverable import dead_letter_undeliverable
@@ -42,9 +41,6 @@ RELAY_S: Final = 1.0
 
 #: Partitions exist for two weeks ahead, so looking this often is plenty; a look is one short query.
 PARTITIONS_EVERY_S: Final = 6 * 3600
-
-#: The models that this worker serves are announced again this often; they expire after `serving.SERVED_TTL_S`.
-SERVE_AGAIN_S: Final = 30.0
 
 
 class EngineStep(bootsteps.StartStopStep):
@@ -123,8 +119,8 @@ class ConsumerHooks(bootsteps.StartStopStep):
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
-    #: The timer that keeps what this worker serves from being forgotten.
-    _again: Any = None
+    #: The timers that keep what this worker serves from being forgotten, and up to date.
+    _timers: tuple[Any, ...] = ()
 
     def start(self, parent: Any) -> None:
         """Attach the engine to the channel."""
@@ -141,7 +137,12 @@ class ConsumerHooks(bootsteps.StartStopStep):
             max_deaths=engine.settings.max_deliveries,
         ).take
         engine.loop.claim_by(channel.claim_soon)
-        self._again = parent.hub.call_repeatedly(SERVE_AGAIN_S, _announcing(engine, channel.consumer.queues))
+        announcement = Announcement(engine.served, engine.troubles, channel.consumer.queues)
+        announcement.announce()
+        self._timers = (
+            parent.hub.call_repeatedly(RENEW_S, announcement.renew),
+            parent.hub.call_repeatedly(LOOK_S, announcement.look),
+        )
         engine.monitor.dispatcher = parent.event_dispatcher
         if parent.restart_count > 0:
             learn_revocations(parent)
@@ -150,31 +151,14 @@ class ConsumerHooks(bootsteps.StartStopStep):
         """On a lost connection let go of it; at shutdown drain while the channel can still put requests back."""
         engine: Engine = parent.controller.headrace_engine
         engine.loop.claim_by(None)
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = ()
         if parent.blueprint.state == bootsteps.CLOSE:  # type: ignore[attr-defined]  # missing from the stubs
             parent.task_consumer.cancel()
             engine.drain(parent.controller.app.headrace_settings.grace_s, _is_hurried)
         engine.monitor.flush()
         engine.monitor.dispatcher = None
-
-
-def _announcing(engine: Engine, queues: ConsumedQueues) -> Callable[[], None]:
-    """Announce what this worker serves, and return what does so again."""
-    announced = engine.served()
-    queues.serve(announced)
-
-    def again() -> None:
-        nonlocal announced
-        served = engine.served()
-        if served == announced:
-            queues.serve_again()
-        else:  # a model server has other tensors now
-            announced = served
-            queues.serve(served)
-
-    return again
 
 
 def _leave_a_batch_behind(controller: Any) -> None:

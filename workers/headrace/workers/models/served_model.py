@@ -18,7 +18,8 @@ from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.package.processor import place_of
 from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.runtimes.base import LoadedModel, is_concurrent, max_in_flight
+from headrace.contracts.trouble import Trouble
+from headrace.runtimes.base import LoadedModel, is_concurrent, max_in_flight, trouble_of
 from headrace.runtimes.loading import load_model
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
 from headrace.workers.models.batch_limit import BatchLimit
@@ -132,6 +133,11 @@ class ServedModel:
     def max_in_flight(self) -> int:
         """The most batches that may run at the same time, as far as it is known now."""
         return 1 if self._loaded is None else max_in_flight(self._loaded)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why the model gives no answers at present, None if it does or isn't loaded."""
+        return None if self._loaded is None else trouble_of(self._loaded)
 
     @property
     def model(self) -> CheckedModel:

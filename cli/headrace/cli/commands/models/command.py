@@ -12,9 +12,11 @@ from headrace.cli.commands.models.check import check
 from headrace.cli.commands.models.description import document_of, show_package
 from headrace.cli.commands.models.explained import explained_toml
 from headrace.cli.commands.models.profile import profile
+from headrace.cli.commands.models.troubles import troubles_of, troubles_with
 from headrace.cli.terminal.console import Json, print_json, print_table, say
-from headrace.cli.terminal.options import Models, directory_of
+from headrace.cli.terminal.options import Models, directory_of, settings_with
 from headrace.contracts.errors import PackageError
+from headrace.contracts.package.manifest import ModelDirectory
 
 app = typer.Typer(no_args_is_help=True, help="Add, list, show, check, profile and remove models.")
 
@@ -26,8 +28,9 @@ app.command()(add)
 
 @app.command(name="list")
 def list_(models: Models = None, as_json: Json = False) -> None:
-    """List the models and their versions."""
-    directory = directory_of(models)
+    """List the models and their versions, and the troubles that workers report of those on servers."""
+    settings = settings_with(models=models)
+    directory = ModelDirectory(settings.models)
     found = []
     for name in directory.names():
         try:
@@ -35,10 +38,17 @@ def list_(models: Models = None, as_json: Json = False) -> None:
         except PackageError as exc:
             # One package that is wrong must not hide the others.
             say(f"{name}: {exc.message}")
+    troubles = troubles_with([latest for _, _, latest in found], settings)
     if as_json:
         print_json(
             [
-                {"name": name, "versions": versions, "latest": versions[-1], "runtime": latest.manifest.runtime}
+                {
+                    "name": name,
+                    "versions": versions,
+                    "latest": versions[-1],
+                    "runtime": latest.manifest.runtime,
+                    "trouble": troubles.get(name, []),
+                }
                 for name, versions, latest in found
             ]
         )
@@ -54,6 +64,9 @@ def list_(models: Models = None, as_json: Json = False) -> None:
     )
     empty = f"no model in {directory.root}; add one with `headrace models add FILE`"
     print_table(("model", "versions", "inputs", "outputs"), rows, empty)
+    for name, reported in troubles.items():
+        for trouble in reported:
+            typer.echo(f"{name}: {trouble}")
 
 
 @app.command()
@@ -64,17 +77,23 @@ def show(
     as_toml: Annotated[bool, typer.Option("--toml", help="Print model.toml with each field explained.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show a model's inputs, outputs and batching, and verify the checksums of its files."""
+    """Show a model's inputs, outputs and batching, and verify the checksums of its files.
+
+    Of a model on a server, it shows the troubles that workers report.
+    """
     if as_toml and as_json:
         raise typer.BadParameter("print either TOML or JSON", param_hint="--toml")
-    package = directory_of(models).get(name, version)
+    settings = settings_with(models=models)
+    package = ModelDirectory(settings.models).get(name, version)
     package.verify()
-    if as_json:
-        print_json(document_of(package))
-    elif as_toml:
+    if as_toml:
         typer.echo(explained_toml(package.manifest), nl=False)
+        return
+    troubles = troubles_of(package, settings)
+    if as_json:
+        print_json({**document_of(package), "trouble": troubles})
     else:
-        show_package(package)
+        show_package(package, troubles)
 
 
 app.command()(profile)

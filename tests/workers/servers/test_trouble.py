@@ -1,0 +1,88 @@
+"""What a user sees while a model server gives no answers: in commands, and in the error of a wait that ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from tests.eventually import eventually
+from tests.workers.servers.conftest import ModelServer
+
+from headrace.contracts import ResultTimeout, Settings
+from headrace.producers import AsyncClient, Client
+from headrace.queueing import connect_to
+from headrace.queueing.consumer.serving import served, troubles_in
+
+GONE = "'m' is not found; load the model there, or correct [server] in its model.toml"
+X = {"x": np.ones((1, 1), np.float32)}
+
+
+def told(broker: redis.Redis) -> str:
+    return "".join(map(str, troubles_in(served(broker, "infer.m"))))
+
+
+def headrace(settings: Settings, *words: str) -> str:
+    """Return what a command prints, run beside the worker with its settings."""
+    environment = {
+        **os.environ,
+        "HEADRACE_BROKER_URL": settings.require_broker_url(),
+        "HEADRACE_MODELS": str(settings.models),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace.cli", *words], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_why_requests_wait_is_told_until_they_do_no_more(
+    settings: Settings, server: ModelServer, start_worker: Callable[..., Any]
+) -> None:
+    server.does(unloaded=True)
+    with start_worker(), Client(settings) as client, connect_to(settings) as broker:
+        handle = client.submit("m", X)
+        eventually(lambda: GONE in told(broker), 60, "a worker's report")
+        with pytest.raises(
+            ResultTimeout, match=r"its worker reports: m at grpc://.*'m' is not found.*\(since .* UTC\)"
+        ):
+            handle.result(timeout_s=0.1)
+        assert client.submit("double", {"x": np.ones((1, 4), np.float32)}).result(timeout_s=30)
+
+        (queue,) = json.loads(headrace(settings, "queue", "stats", "--json"))
+        assert queue["queue"] == "infer.m"
+        assert GONE in queue["trouble"][0]["text"]
+        assert any(
+            line.startswith("m: ") and GONE in line for line in headrace(settings, "queue", "stats").splitlines()
+        )
+        assert GONE in headrace(settings, "models", "list")
+        (shown,) = json.loads(headrace(settings, "models", "show", "m", "--json"))["trouble"]
+        assert GONE in shown["text"]
+
+        server.does()
+        assert handle.result(timeout_s=60)["y"].item() == 2.0
+        eventually(lambda: told(broker) == "", 60, "a worker that reports nothing")
+        assert json.loads(headrace(settings, "models", "show", "m", "--json"))["trouble"] == []
+
+
+def test_asyncio_clients_are_told_why_a_server_is_away(
+    settings: Settings, server: ModelServer, start_worker: Callable[..., Any]
+) -> None:
+    server.kill()
+
+    async def wait(broker: redis.Redis) -> str:
+        async with AsyncClient(settings) as client:
+            handle = await client.submit("m", X)
+            await asyncio.to_thread(eventually, lambda: told(broker), 60, "a worker's report")
+            with pytest.raises(ResultTimeout) as raised:
+                await handle.result(timeout_s=0.1)
+            return str(raised.value)
+
+    with start_worker(), connect_to(settings) as broker:
+        assert "its worker reports: m at grpc://127.0.0.1" in asyncio.run(wait(broker))
