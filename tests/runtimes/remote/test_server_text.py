@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.runtimes.remote.base import BatchTooLarge, OtherSignature, ServerAway, ServerBusy
+from headrace.runtimes.remote.base import BatchTooLarge, ModelNotReady, OtherSignature, ServerBusy
 from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
 BUSY = [
@@ -72,7 +72,7 @@ UNKNOWN = [
 @pytest.mark.parametrize(
     ("text", "meaning", "error"),
     [(text, Meaning.BUSY, ServerBusy) for text in BUSY]
-    + [(text, Meaning.LOADING, ServerAway) for text in LOADING]
+    + [(text, Meaning.LOADING, ModelNotReady) for text in LOADING]
     + [(text, Meaning.ABSENT, NotFound) for text in ABSENT]
     + [(text, Meaning.OTHER_SIGNATURE, OtherSignature) for text in OTHER_SIGNATURE]
     + [(text, Meaning.UNKNOWN, type(None)) for text in UNKNOWN],

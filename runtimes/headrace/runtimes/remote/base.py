@@ -32,6 +32,10 @@ class ServerBusy(ServerAway):
     """The server has more work than it takes; nothing is wrong with the batch."""
 
 
+class ModelNotReady(ServerAway):
+    """The server answers, but hasn't loaded the model yet, or is about to drop it."""
+
+
 class BatchTooLarge(Exception):
     """The batch has more rows or bytes than the server takes. most_rows: that it takes, 0 if it doesn't say."""
 

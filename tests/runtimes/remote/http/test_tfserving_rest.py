@@ -18,6 +18,7 @@ from headrace.runtimes.remote.base import (
     BadAnswer,
     BatchTooLarge,
     Misconfigured,
+    ModelNotReady,
     OtherSignature,
     Refused,
     ServerAway,
@@ -266,8 +267,8 @@ NOT_FOUND = reply(404, b'{"error":"Servable not found for request: Latest(m)"}')
 @pytest.mark.parametrize(
     ("state", "error"),
     [
-        (status("LOADING"), ServerAway),
-        (status("START"), ServerAway),
+        (status("LOADING"), ModelNotReady),
+        (status("START"), ModelNotReady),
         (status("END", message="out of disk"), Misconfigured),
         (status(), Misconfigured),
         (NOT_FOUND, NotFound),

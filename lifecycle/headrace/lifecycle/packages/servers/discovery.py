@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -10,7 +11,15 @@ from headrace.contracts import PackageError, Settings
 from headrace.contracts.formatting import first_line
 from headrace.contracts.package.manifest import Manifest
 from headrace.contracts.package.server import Server
-from headrace.runtimes.remote.base import BadAnswer, Connection, Misconfigured, Refused, RemoteSignature, ServerAway
+from headrace.runtimes.remote.base import (
+    BadAnswer,
+    Connection,
+    Misconfigured,
+    ModelNotReady,
+    Refused,
+    RemoteSignature,
+    ServerAway,
+)
 from headrace.runtimes.remote.endpoints.signature_watch import difference
 from headrace.runtimes.remote.runtime import OipRuntime, TfServingRuntime, connections
 from headrace.runtimes.remote.transport.grpc_status import Unimplemented
@@ -99,11 +108,13 @@ def _ask(server: Server, endpoint: str, runtime: str, settings: Settings) -> Rem
     connection = connect(server, endpoint, runtime, settings)
     try:
         found = connection.signature(ASKED_S)
+        # Some describe a model that they are still loading, and no trial could run on it.
+        with suppress(Unimplemented):
+            connection.check_ready(ASKED_S)
+    except ModelNotReady as exc:
+        raise PackageError(f"{first_line(exc)}; wait until the server has loaded it, and add it then") from None
     except ServerAway as exc:
-        raise PackageError(
-            f"{first_line(exc)}; start the server, wait until it has loaded the model, or correct address and port in "
-            "--server"
-        ) from None
+        raise PackageError(f"{first_line(exc)}; start the server, or correct address and port in --server") from None
     except Unimplemented:
         raise _OtherProtocol("the server doesn't offer this call") from None
     except NotFound as exc:

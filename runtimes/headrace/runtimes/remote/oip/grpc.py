@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, Refused, RemoteSignature, ServerAway
+from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, ModelNotReady, Refused, RemoteSignature
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.wire import parsed, serialized
 from headrace.runtimes.remote.oip.messages import Batch, read_answer, read_metadata
@@ -89,7 +89,7 @@ class OipGrpc:
             return
         # Servers say no more of a model that they don't have.
         self._metadata(ends_at)
-        raise ServerAway(f"{self._where}: the model is not ready")
+        raise ModelNotReady(f"{self._where}: the model is not ready")
 
     def close(self) -> None:
         """Close the channel."""

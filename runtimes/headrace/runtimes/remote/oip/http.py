@@ -18,6 +18,7 @@ from headrace.runtimes.remote.base import (
     Answer,
     BadAnswer,
     Misconfigured,
+    ModelNotReady,
     Refused,
     RemoteSignature,
     ServerAway,
@@ -100,11 +101,11 @@ class OipHttp:
         if reply.status == HTTPStatus.BAD_REQUEST:
             # Triton says no more of a model that it doesn't have.
             self._call("GET", "", ends_at)
-            raise ServerAway(f"{self._where}: the model is not ready")
+            raise ModelNotReady(f"{self._where}: the model is not ready")
         succeed(reply, self._where)
         # Some servers have nothing in the body, others {"ready": false} in a success.
         if bytes(reply.body).strip() and reply.document().get("ready") is False:
-            raise ServerAway(f"{self._where}: the model is not ready")
+            raise ModelNotReady(f"{self._where}: the model is not ready")
 
     def close(self) -> None:
         """Close the connections."""

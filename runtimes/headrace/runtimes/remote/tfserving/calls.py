@@ -9,7 +9,13 @@ import msgspec
 
 from headrace.contracts.errors import PackageError, quoted
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Answer, Misconfigured, OtherSignature, RemoteSignature, ServerAway
+from headrace.runtimes.remote.base import (
+    Answer,
+    Misconfigured,
+    ModelNotReady,
+    OtherSignature,
+    RemoteSignature,
+)
 from headrace.runtimes.remote.encoding.specs import Described, signature_of
 from headrace.runtimes.remote.messages import tfserving
 from headrace.runtimes.remote.messages.wire import Parts, field, parsed, serialized
@@ -84,13 +90,13 @@ def read_answer(answer: bytes) -> Answer:
 
 
 def check_status(answer: bytes, where: str) -> None:
-    """Raise ServerAway or Misconfigured if no version in a GetModelStatusResponse is available."""
+    """Raise ModelNotReady or Misconfigured if no version in a GetModelStatusResponse is available."""
     versions = list(parsed(tfserving.GetModelStatusResponse, answer).model_version_status)
     states = {version.state for version in versions}
     if tfserving.STATES["AVAILABLE"] in states:
         return
     if states & {tfserving.STATES["START"], tfserving.STATES["LOADING"]}:
-        raise ServerAway(f"{where}: the server is loading the model")
+        raise ModelNotReady(f"{where}: the server is loading the model")
     why = next((version.status.error_message for version in versions if version.status.error_message), "")
     raise Misconfigured(f"{where}: no version of the model is loaded{f': {why}' if why else ''}; load one there")
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from headrace.contracts.errors import PackageError, quoted
-from headrace.runtimes.remote.base import BadAnswer, Misconfigured, RemoteSignature, ServerAway
+from headrace.runtimes.remote.base import BadAnswer, Misconfigured, ModelNotReady, RemoteSignature
 from headrace.runtimes.remote.encoding.specs import Described, signature_of
 from headrace.runtimes.remote.tfserving.tensors import DATATYPES
 
@@ -89,7 +89,7 @@ def _described(tensors: dict[str, _Tensor]) -> list[Described]:
 
 
 def check_status(document: dict[str, Any], where: str) -> None:
-    """Raise ServerAway or Misconfigured if no version in the status of a model is available."""
+    """Raise ModelNotReady or Misconfigured if no version in the status of a model is available."""
     try:
         versions = msgspec.convert(document, _Status).model_version_status
     except msgspec.ValidationError as exc:
@@ -98,6 +98,6 @@ def check_status(document: dict[str, Any], where: str) -> None:
     if "AVAILABLE" in states:
         return
     if states & {"START", "LOADING"}:
-        raise ServerAway(f"{where}: the server is loading the model")
+        raise ModelNotReady(f"{where}: the server is loading the model")
     why = next((version.status.error_message for version in versions if version.status.error_message), "")
     raise Misconfigured(f"{where}: no version of the model is loaded{f': {why}' if why else ''}; load one there")

@@ -8,7 +8,15 @@ from typing import Final
 
 import msgspec
 
-from headrace.runtimes.remote.base import Address, BatchTooLarge, Misconfigured, Refused, ServerAway, ServerBusy
+from headrace.runtimes.remote.base import (
+    Address,
+    BatchTooLarge,
+    Misconfigured,
+    ModelNotReady,
+    Refused,
+    ServerAway,
+    ServerBusy,
+)
 from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
 
@@ -63,7 +71,7 @@ def _exhausted(call: FailedCall) -> Exception:
 def _not_found(call: FailedCall) -> Exception:
     meaning = read_text(call.text).meaning
     if meaning is Meaning.LOADING:
-        return ServerAway(call.line, call.retry_after_s)
+        return ModelNotReady(call.line, call.retry_after_s)
     return NotFound(call.line, of_model=meaning is Meaning.ABSENT)
 
 
@@ -119,6 +127,8 @@ def _of_the_way(call: FailedCall) -> Exception:
     meaning = read_text(call.text).meaning
     if meaning is Meaning.BUSY:
         return ServerBusy(call.line, call.retry_after_s)
+    if meaning is Meaning.LOADING:
+        return ModelNotReady(call.line, call.retry_after_s)
     if meaning is Meaning.ABSENT:
         return NotFound(call.line, of_model=True)
     for pattern, message in _MISCONFIGURED:

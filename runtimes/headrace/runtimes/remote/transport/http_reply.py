@@ -18,6 +18,7 @@ from headrace.runtimes.remote.base import (
     BadAnswer,
     BatchTooLarge,
     Misconfigured,
+    ModelNotReady,
     Refused,
     ServerAway,
     ServerBusy,
@@ -129,7 +130,10 @@ def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
         return Misconfigured(f"{line} (HTTP {status}); {_REMEDIES[HTTPStatus(status)]}")
     if status == HTTPStatus.TOO_MANY_REQUESTS or (status in _AWAY and not text.startswith(_HANDLER_FAILED)):
         asks_s = retry_after_s(reply.headers.get("retry-after", ""), now)
-        away = status in _AWAY and not asks_s and not isinstance(read_text(text).failure(where), ServerBusy)
+        meaning = read_text(text).meaning
+        if meaning is Meaning.LOADING and status in _AWAY:
+            return ModelNotReady(line, asks_s)
+        away = status in _AWAY and not asks_s and meaning is not Meaning.BUSY
         return (ServerAway if away else ServerBusy)(line, asks_s)
     return _by_text(status, text, where)
 

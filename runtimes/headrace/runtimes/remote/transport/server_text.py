@@ -13,7 +13,14 @@ from typing import Final
 
 import msgspec
 
-from headrace.runtimes.remote.base import BatchTooLarge, Misconfigured, OtherSignature, Refused, ServerAway, ServerBusy
+from headrace.runtimes.remote.base import (
+    BatchTooLarge,
+    Misconfigured,
+    ModelNotReady,
+    OtherSignature,
+    Refused,
+    ServerBusy,
+)
 
 
 class NotFound(Misconfigured):
@@ -61,7 +68,7 @@ class Reading(msgspec.Struct, frozen=True):
             case Meaning.TOO_LARGE | Meaning.OUT_OF_MEMORY:
                 return BatchTooLarge(line, self.most_rows)
             case Meaning.LOADING:
-                return ServerAway(line)
+                return ModelNotReady(line)
             case Meaning.ABSENT:
                 return NotFound(line, of_model=True)
             case Meaning.OTHER_SIGNATURE:
