@@ -312,33 +312,33 @@ def test_errors_of_a_batch(connect, answer: bytes, error: type[Exception]) -> No
     assert str(server.address) in str(caught.value)
 
 
-#: TorchServe's words for each call of a batch on which a handler raised, and its description of itself.
+#: TorchServe's words for each call of a batch on which a handler raised.
 FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
-TORCHSERVE = {"name": "Torchserve", "version": "0.12.0", "extenstion": ["kserve", "kubeflow"]}
 
 
-@pytest.mark.parametrize(("server", "options"), [(TORCHSERVE, {}), (None, {"torchserve": True})])
-def test_a_batch_that_its_neighbours_spoiled_on_torchserve_is_sent_once_more(connect, server, options) -> None:
+def test_a_batch_that_its_neighbours_spoiled_on_torchserve_is_sent_once_more(connect) -> None:
     calls: list[Asked] = []
 
     def infer(asked: Asked) -> bytes:
         calls.append(asked)
         return reply(503, json.dumps(FAILED).encode()) if len(calls) == 1 else echo(asked)
 
-    _, connection = connect(FakeServer(server, infer), **options)
+    _, connection = connect(FakeServer(KSERVE, infer), torchserve=True)
     assert np.array_equal(connection.infer({"x": X}, ["y"], LONG_S).outputs["y"], X)
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize(("server", "calls"), [(TORCHSERVE, 2), (MLSERVER, 1)])
-def test_a_batch_that_is_refused_again_is_to_blame_and_others_are_not_repeated(connect, server, calls: int) -> None:
+@pytest.mark.parametrize(("torchserve", "calls"), [(True, 2), (False, 1)])
+def test_a_batch_that_is_refused_again_is_to_blame_and_others_are_not_repeated(
+    connect, torchserve: bool, calls: int
+) -> None:
     made: list[Asked] = []
 
     def infer(asked: Asked) -> bytes:
         made.append(asked)
         return reply(503, json.dumps(FAILED).encode())
 
-    _, connection = connect(FakeServer(server, infer))
+    _, connection = connect(FakeServer(KSERVE, infer), torchserve=torchserve)
     with pytest.raises(Refused):
         connection.infer({"x": X}, ["y"], LONG_S)
     assert len(made) == calls

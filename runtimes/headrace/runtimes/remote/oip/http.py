@@ -47,7 +47,11 @@ class OipHttp:
     def __init__(
         self, address: Address, model: str, *, access: Access, version: str = "", torchserve: bool = False
     ) -> None:
-        """Open nothing yet. version: "" is the server's choice. torchserve: whether it is one, named or not."""
+        """Open nothing yet.
+
+        version: "" is the server's choice. torchserve: whether it runs the model, behind a server of KServe's: it has
+        no batches over HTTP itself.
+        """
         self._client = HttpClient(address, access)
         self._where = f"{model} at {address}"
         self._torchserve = torchserve
@@ -116,7 +120,7 @@ class OipHttp:
         try:
             return self._infer(inputs, outputs, ends_at)
         except Refused:
-            if not (self._torchserve or (self._server and self._server.fails_whole_batches)):
+            if not self._torchserve:
                 raise
         return self._repetition.alone(lambda: self._infer(inputs, outputs, ends_at), ends_at)
 

@@ -45,11 +45,6 @@ class Server(msgspec.Struct):
         """Whether a model's configuration can be asked for."""
         return "model_configuration" in self.extensions
 
-    @property
-    def fails_whole_batches(self) -> bool:
-        """Whether it gathers calls, and fails all of them for the values of one."""
-        return self.name.lower() == "torchserve"
-
 
 class _Tensor(msgspec.Struct):
     name: str
