@@ -41,7 +41,7 @@ def test_a_batch_is_computed_by_the_server_and_the_row_names_its_version(
 def test_many_batches_are_in_flight_and_the_next_are_there_when_they_end(
     settings: Settings, server: ModelServer, start_worker: Callable[..., object]
 ) -> None:
-    server.does(run_s=0.1)
+    server.does(run_s=0.2)
     with start_worker(), Client(settings) as client:
         handles: list[Handle] = []
         for _ in range(40):
@@ -49,10 +49,9 @@ def test_many_batches_are_in_flight_and_the_next_are_there_when_they_end(
             handles += submit(client, *range(20))
             time.sleep(0.01)
         assert answers(handles) == [2.0 * value for value in range(20)] * 40
-        started = [client.get(handle.id).started_at for handle in handles]
-        finished = [client.get(handle.id).finished_at for handle in handles]
-        # 100 batches of 0.1 s one after the other would take 10 s.
-        assert (max(finished) - min(started)).total_seconds() < 8
+        in_flight = sorted(server.in_flight)
+        assert in_flight[-1] > 2, "it begins with two"
+        assert in_flight[len(in_flight) // 2] >= 2, "most come while another is there"
 
 
 def test_requests_wait_for_a_server_that_comes_later(
@@ -123,9 +122,11 @@ def test_a_busy_server_makes_requests_wait(
     with start_worker(), Client(settings) as client:
         handles = submit(client, *range(30))
         eventually(lambda: server.calls, 30, "a batch that the server refuses")
+        began = time.monotonic()
         time.sleep(1.0)
         calls = len(server.calls)
-        assert calls < 60
+        # Each once, and then less and less often, up to a second apart. Without pauses there are a thousand a second.
+        assert calls < 60 + 10 * (time.monotonic() - began)
         server.does()
         assert answers(handles) == [2.0 * value for value in range(30)]
         assert {client.get(handle.id).attempts for handle in handles} == {1}
