@@ -62,9 +62,9 @@ def test_requests_wait_for_a_server_that_comes_later(
         handles = submit(client, *range(50))
         (late,) = submit(client, 1.0, deadline_s=2.0)
         with pytest.raises(DeadlineExceeded):
-            late.result(timeout_s=30)
+            late.result(timeout_s=60)
         assert not any(handle.done() for handle in handles)
-        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
         server.start()
         assert answers(handles) == [2.0 * value for value in range(50)]
         assert {client.get(handle.id).attempts for handle in handles} == {1}
@@ -191,7 +191,7 @@ def test_a_slow_server_keeps_a_deadline_and_others_wait_for_it(
         (hasty,) = submit(client, 1.0, deadline_s=0.3)
         patient = submit(client, 2.0, 3.0)
         with pytest.raises(DeadlineExceeded):
-            hasty.result(timeout_s=30)
+            hasty.result(timeout_s=60)
         assert answers(patient) == [4.0, 6.0]
 
 
@@ -233,7 +233,7 @@ def test_a_reloaded_model_with_other_tensors_is_refused_by_name(
         server.does(datatype="FP64", version="2")
         with pytest.raises(PackageError, match=r"input x FP64 \[rows, 1\], but model.toml says x FP32"):
             submit(client, 1.0)[0].result(timeout_s=60)
-        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
         server.does(version="3")
         time.sleep(11)
         assert answers(submit(client, 1.0)) == [2.0]
