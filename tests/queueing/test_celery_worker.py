@@ -21,7 +21,7 @@ import os, time
 from celery import Celery
 
 app = Celery("demo", broker=os.environ["BROKER"], backend=os.environ["RESULTS"])
-app.conf.broker_transport_options = {"lease_s": 1.0}
+app.conf.broker_transport_options = {"lease_s": 3.0}
 app.conf.task_acks_late = True
 app.conf.worker_prefetch_multiplier = 4
 app.conf.broker_connection_retry_on_startup = True

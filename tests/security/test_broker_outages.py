@@ -70,7 +70,7 @@ class Running:
 
     def is_back(self, times: int) -> None:
         """Wait until the worker has said so; it does when its claims have not been refused for half a second."""
-        eventually(lambda: self.lines("broker back after") >= times, 30, "the line that says the broker is back")
+        eventually(lambda: self.lines("broker back after") >= times, 60, "the line that says the broker is back")
         assert self.lines("broker back after") == times
 
 
@@ -121,6 +121,7 @@ def test_a_worker_without_a_broker_waits_quietly(running: Running) -> None:
     before = sum(worker.cpu_times()[:2])
     threading.Event().wait(5)
     assert sum(worker.cpu_times()[:2]) - before < 1, "it must not spin"
+    eventually(lambda: running.lines("broker away, trying until"), 60, "the line that says the broker is away")
     assert running.lines("broker away, trying until") == 1
     running.server.start()
     with Client(running.settings) as client:

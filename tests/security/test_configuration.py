@@ -127,7 +127,7 @@ def test_two_workers_of_one_name_both_serve(settings: Settings, start_worker: St
     first, _ = start_worker("twin@here"), start_worker("twin@here")
     wait_for_workers(tmp_path, 2)
     with Client(settings) as client:
-        assert client.predict("digits", {"image": IMAGE}, timeout_s=30)
+        assert client.predict("digits", {"image": IMAGE}, timeout_s=60)
         handles = client.submit_many("digits", {"image": np.repeat(IMAGE, 500, axis=0)})
         first.send_signal(signal.SIGKILL)
         # What the killed one held comes back to its namesake: they share a name, and no lease.

@@ -76,6 +76,14 @@ def test_tests_share_neither_keys_nor_rows(headrace_stack: TemporaryStack) -> No
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
 
 
+def test_no_address_is_given_twice(headrace_stack: TemporaryStack) -> None:
+    addresses = []
+    for _ in range(200):
+        with headrace_stack.key_space() as url:
+            addresses.append(url)
+    assert len(set(addresses)) == 200
+
+
 def test_a_worker_without_models_names_the_folder(headrace_settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(StackError, match=f"no model in {re.escape(str(headrace_settings.models))}"):
         BackgroundWorker(headrace_settings, tmp_path / "worker.log").start()

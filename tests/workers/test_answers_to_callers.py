@@ -66,7 +66,7 @@ def test_a_caller_is_told_why_a_model_failed(settings, start_worker, model, inpu
     with start_worker(), Client(settings) as client:
         handle = client.submit(model, inputs)
         with pytest.raises(error) as caught:
-            handle.result(timeout_s=30)
+            handle.result(timeout_s=60)
         row = client.get(handle.id)
     assert type(row.error) is error
     assert row.error.message == caught.value.message
@@ -92,7 +92,7 @@ def test_nan_and_infinity_go_in_and_out_by_every_way(settings, start_worker):
             np.testing.assert_array_equal(client.get(sent.id).outputs["y"], answer)
         for x in (lists, np.array(lists, F)):
             handle = client.submit("log", {"x": x})
-            np.testing.assert_array_equal(handle.result(timeout_s=30)["y"], answer)
+            np.testing.assert_array_equal(handle.result(timeout_s=60)["y"], answer)
             assert repr(by_store.AsyncResult(handle.id).get(timeout=30)) == repr({"y": answer})
         for odd, words in ((math.nan, "'x' holds NaN or infinity, which this model forbids"), (None, "NoneType")):
             sent = by_redis.send_task("infer.double", queue="infer.double", kwargs={"inputs": {"x": [[odd, 1, 2, 3]]}})
@@ -105,7 +105,7 @@ def test_a_model_is_served_while_its_worker_runs_and_a_caller_is_told_when_none_
     x = {"x": np.ones((1, 4), F)}
     with Client(settings) as client:
         with start_worker():
-            client.predict("double", x, timeout_s=30)
+            client.predict("double", x, timeout_s=60)
             assert client.is_served("double")
             assert client.is_served("lookup")
         assert not client.is_served("double")

@@ -88,7 +88,7 @@ def test_each_bad_message_ends_as_a_failed_row_and_good_ones_go_on(settings, sta
             broker.lpush("infer.double", json.dumps(document))
         with start_worker(HEADRACE_MAX_PAYLOAD_BYTES=str(1 << 20)), Client(settings) as client:
             rows = wait_for_rows(settings.require_database_url(), len(BAD))
-            assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].tolist() == [[2, 2, 2, 2]]
+            assert client.predict("double", {"x": FOUR}, timeout_s=60)["y"].tolist() == [[2, 2, 2, 2]]
         for name, (document, error, words) in BAD.items():
             state, kind, message = rows[document["headers"]["id"]]
             assert (name, state, kind) == (name, "failed", error)
@@ -101,7 +101,7 @@ def test_what_is_no_celery_message_goes_to_the_dead_letters(settings, start_work
         garbage = [b"\xff\x00 nonsense", b"{}", b'{"body": 1}', json.dumps(envelope()).encode()[:-40]]
         broker.lpush("infer.double", *garbage)
         with start_worker(), Client(settings) as client:
-            assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].shape == (1, 4)
+            assert client.predict("double", {"x": FOUR}, timeout_s=60)["y"].shape == (1, 4)
         assert len(dead_letters(broker)) == len(garbage)
 
 
@@ -111,8 +111,8 @@ def test_an_inbox_that_is_no_list_keeps_no_other_request_from_its_answer(setting
         broker.set("headrace:inbox:occupied", "something else")
         broker.lpush("infer.double", json.dumps(document))
         with start_worker(), Client(settings) as client:
-            assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].shape == (1, 4)
-            assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].shape == (1, 4)
+            assert client.predict("double", {"x": FOUR}, timeout_s=60)["y"].shape == (1, 4)
+            assert client.predict("double", {"x": FOUR}, timeout_s=60)["y"].shape == (1, 4)
             assert wait_for_rows(settings.require_database_url(), 3)[document["headers"]["id"]][0] == "succeeded"
         assert not broker.keys("headrace:inflight:*")
 
@@ -188,7 +188,7 @@ def test_whoever_sends_what_no_model_can_answer_is_told_so_under_its_id(settings
                 asked[what].get(timeout=30)
             row = client.get(asked[what].id)
             assert (what, row.id, row.state) == (what, asked[what].id, "failed")
-        assert client.predict("double", {"x": FOUR}, timeout_s=20)["y"].tolist() == [[2, 2, 2, 2]]
+        assert client.predict("double", {"x": FOUR}, timeout_s=60)["y"].tolist() == [[2, 2, 2, 2]]
     app.close()
 
 

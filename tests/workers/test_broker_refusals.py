@@ -73,7 +73,7 @@ class Scene:
                 thread.join()
             assert self.accepted
             for value, handle in self.accepted:
-                assert handle.result(30)["y"].tolist() == [[2 * value] * 4]
+                assert handle.result(60)["y"].tolist() == [[2 * value] * 4]
 
     def _submit(self, client: Client) -> None:
         number = 0
@@ -122,7 +122,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, postgres_uri: str) -> Iterat
                 client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
             yield Scene(server, wire, settings, log, process.pid, admin)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         admin.close()
         wire.close()
 
@@ -289,7 +289,7 @@ def test_a_worker_waits_out_a_refusal_and_says_two_lines(word: str, scene: Scene
         with REFUSALS[word](scene):
             time.sleep(REFUSES_S)
         with Client(scene.settings) as client:
-            client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+            client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
     # A worker that has nothing to do may not notice.
     least = 0 if word in ("OOM", "NOREPLICAS", "MISCONF", "NOPERM") else 1
     eventually(

@@ -118,7 +118,7 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
 
 
 def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, folder, broker, tmp_path):
-    holding = {"FAULTY_HOLD_S": "6", "HEADRACE_LEASE_S": "2"}
+    holding = {"FAULTY_HOLD_S": "15", "HEADRACE_LEASE_S": "5"}
     with Client(settings) as client, start(**holding), start(**holding), start(**holding):
         # A worker that has just started is still starting the process that keeps its lease.
         eventually(lambda: (tmp_path / "worker.log").read_text().count(" ready.") == 3, 60, "three workers")
@@ -176,7 +176,7 @@ def test_a_redelivered_request_that_has_a_row_is_answered_from_it(settings, star
         broker.zadd(keys.PLAIN.leases, {dead.id: 1})
         store.cancel(ended.id, "faulty")
         with start():
-            assert open_.result(timeout_s=30)["y"].tolist() == [[4.0]]
+            assert open_.result(timeout_s=60)["y"].tolist() == [[4.0]]
             eventually(ended.done, 30, "the reply from the row")
             assert ended.status() == "cancelled"
             assert client.get(open_.id).attempts == 2
@@ -206,7 +206,7 @@ def test_a_failure_that_passes_is_tried_again_while_others_run(settings, start, 
     with start(), Client(settings) as client:
         busy = client.submit("faulty", {"x": column([BUSY])})
         eventually(lambda: broker.zcard(keys.PLAIN.delayed), 30, "the first failure")
-        assert client.predict("faulty", {"x": column([7])}, timeout_s=30)["y"].tolist() == [[14.0]]
+        assert client.predict("faulty", {"x": column([7])}, timeout_s=60)["y"].tolist() == [[14.0]]
         assert busy.result(timeout_s=60)["y"].tolist() == [[2 * BUSY]]
         assert client.get(busy.id).attempts == 4
         assert runs(folder).count([BUSY]) == 4

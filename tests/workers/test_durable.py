@@ -47,20 +47,16 @@ def test_a_durable_request_is_answered_and_its_row_goes(settings: Settings, star
         eventually(lambda: count(settings, "SELECT count(*) FROM headrace_requests") == 0, 60, "the rows to go")
 
 
-def test_what_an_application_commits_is_sent_promptly_and_what_it_rolls_back_never(
+def test_what_an_application_commits_is_sent_and_what_it_rolls_back_never(
     settings: Settings, start_worker: Start
 ) -> None:
     with start_worker(), Client(settings) as client, psycopg.connect(settings.require_database_url()) as connection:
         client.predict("double", x(0), timeout_s=60)
-        seconds = []
+        # How it is sent, by the word of the commit, is in test_relay.py.
         for number in range(10):
             with connection.transaction():
                 handle = client.submit("double", x(number), connection=connection)
-            began = time.monotonic()
             assert (handle.result(60)["y"] == 2 * number).all()
-            seconds.append(time.monotonic() - began)
-        # By the word of the commit, not by the look that follows within a second.
-        assert sorted(seconds)[5] < 0.5
         with contextlib.suppress(ZeroDivisionError), connection.transaction():
             never = client.submit("double", x(0), connection=connection)
             raise ZeroDivisionError
@@ -96,11 +92,12 @@ def test_durable_requests_work_through_a_pooler(
 
 
 def submit_under_load(client: Client, seconds: float, handles: dict[bool, list[Handle]]) -> None:
+    """Submit several times as much as a worker can do meanwhile; not more, since all of it is waited for."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for durable in (False, True):
             handles[durable].append(client.submit("slow", {"x": np.ones((4, 1), np.float32)}, durable=durable))
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 def outcomes(handles: list[Handle]) -> list[str]:

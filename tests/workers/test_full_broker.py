@@ -70,7 +70,7 @@ def test_worker_that_starts_at_a_full_broker_serves_what_fills_it(settings: Sett
         with running_worker(settings, tmp_path / "worker.log") as process:
             eventually(lambda: all_stored(client, handles), 60, "the rows")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
 
 
 def test_worker_that_reconnects_to_a_full_broker_goes_on(settings: Settings, tmp_path: Path) -> None:
@@ -90,5 +90,5 @@ def test_worker_that_reconnects_to_a_full_broker_goes_on(settings: Settings, tmp
         # The outbox has a connection of its own and tells of outages in other words.
         assert log.read_text().count("broker away, trying") == 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     wire.close()

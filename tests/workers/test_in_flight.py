@@ -61,7 +61,7 @@ def test_others_go_on_while_batches_are_in_flight_and_all_of_these_are_marked(se
             return sum(value.count(b"\n") for key in broker.keys(keys.PLAIN.running("*")) if (value := broker.get(key)))
 
         eventually(lambda: marked() == IN_FLIGHT, 30, "a marker that names all batches in flight")
-        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)["y"].tolist() == [[2.0] * 4]
+        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)["y"].tolist() == [[2.0] * 4]
         assert not any(handle.done() for handle in held)
         (folder / "go").touch()
         assert answers(held) == [2 * HELD] * IN_FLIGHT
@@ -73,8 +73,8 @@ def test_failures_are_those_of_their_requests(settings, start) -> None:
         refused, busy, *fine = submit(client, REFUSED, BUSY, 1.0, 2.0, 3.0)
         assert answers(fine) == [2.0, 4.0, 6.0]
         with pytest.raises(InferenceFailed):
-            refused.result(timeout_s=30)
-        assert busy.result(timeout_s=30)["y"].item() == 2 * BUSY
+            refused.result(timeout_s=60)
+        assert busy.result(timeout_s=60)["y"].item() == 2 * BUSY
         assert client.get(busy.id).attempts == 2
 
 
@@ -90,7 +90,7 @@ def test_a_worker_that_ends_finishes_what_is_in_flight_and_puts_back_the_rest(se
             worker.send_signal(signal.SIGTERM)
             eventually(lambda: claimed() == IN_FLIGHT, 30, "requests that were put back")
             (folder / "go").touch()
-            assert worker.wait(30) == 0
+            assert worker.wait(60) == 0
         assert counts(folder) == [1, 2, 3]
         with start():
             assert answers(handles) == [2 * HELD] * (IN_FLIGHT + 2)

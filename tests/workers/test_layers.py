@@ -146,9 +146,9 @@ def traced(settings: Settings, tmp_path: Path) -> Callable[[], object]:
 
 def test_a_tracing_layer_is_one_module_and_one_line(settings: Settings, traced, tmp_path: Path) -> None:
     with traced(), Client(settings) as client:
-        client.predict("double", {"x": np.ones((3, 4), np.float32)}, timeout_s=30)
+        client.predict("double", {"x": np.ones((3, 4), np.float32)}, timeout_s=60)
         with pytest.raises(InferenceFailed):
-            client.predict("lookup", {"index": np.array([99])}, timeout_s=30)
+            client.predict("lookup", {"index": np.array([99])}, timeout_s=60)
     assert (tmp_path / "trace").read_text().splitlines() == [
         "double 1 rows=3 failed=0",
         "lookup 1 rows=1 failed=1",

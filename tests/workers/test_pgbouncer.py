@@ -62,7 +62,7 @@ def test_durable_requests_work_through_a_pooler(pooled: Settings, tmp_path: Path
             assert handle.result(timeout_s=60)["y"].tolist() == [[2.0] * 4]
         committed = client.submit("double", one, durable=True, connection=application)
         application.commit()
-        assert committed.result(timeout_s=30)["y"].tolist() == [[2.0] * 4]
+        assert committed.result(timeout_s=60)["y"].tolist() == [[2.0] * 4]
         rolled_back = client.submit("double", one, durable=True, connection=application)
         application.rollback()
         with psycopg.connect(url, autocommit=True) as looking:

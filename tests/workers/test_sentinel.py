@@ -102,7 +102,7 @@ def test_a_client_that_waits_and_the_workers_go_on_after_a_failover(
         assert worker.poll() is None
     eventually(lambda: stats(settings) == {}, 30, "what was held to be settled")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(60) == 0
     assert "Traceback" not in (tmp_path / "worker.log").read_text()
 
 

@@ -39,7 +39,7 @@ def test_a_worker_that_waits_for_a_silent_store_ends_when_told_to(settings, star
     limits = {"HEADRACE_GRACE_S": str(GRACE_S), "HEADRACE_DATABASE_TIMEOUT_S": "60"}
     with Client(settings) as client:
         with start_worker(**limits) as process:
-            client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+            client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
             with silent(postgres):
                 handles = client.submit_many("double", {"x": np.ones((500, 4), np.float32)})
                 time.sleep(1)
@@ -55,12 +55,12 @@ def test_a_silent_store_is_noticed_once_and_what_was_held_is_stored(
     settings, start_worker, postgres, database_url, tmp_path
 ):
     log = tmp_path / "worker.log"
-    with Client(settings) as client, start_worker(HEADRACE_DATABASE_TIMEOUT_S="2"):
-        client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+    with Client(settings) as client, start_worker(HEADRACE_DATABASE_TIMEOUT_S="4"):
+        client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
         with silent(postgres):
             handles = client.submit_many("double", {"x": np.ones((500, 4), np.float32)})
             eventually(lambda: "store away" in log.read_text(), 60, "the line that the store is away")
-            time.sleep(5)
+            time.sleep(10)
         for handle in handles:
             assert handle.result(timeout_s=40)["y"].shape == (1, 4)
         assert (log.read_text().count("store away"), log.read_text().count("store back")) == (1, 1)

@@ -81,7 +81,7 @@ def test_a_worker_that_starts_without_a_free_connection_waits_for_one(
             time.sleep(2)
             assert worker.poll() is None
             held.close()
-            assert handle.result(timeout_s=30)["y"].tolist() == [[2.0] * 4]
+            assert handle.result(timeout_s=60)["y"].tolist() == [[2.0] * 4]
     assert (log.read_text().count("store away"), log.read_text().count("store back")) == (1, 1)
 
 
@@ -94,7 +94,7 @@ def test_a_worker_that_waits_for_a_connection_ends_when_told_to(
         with running_worker(small, log) as worker:
             await_line(log, "store away, waiting for a connection")
             worker.terminate()
-            worker.wait(30)
+            worker.wait(60)
 
 
 def test_a_worker_that_finds_no_connection_again_keeps_its_results(
@@ -115,7 +115,7 @@ def test_a_worker_that_finds_no_connection_again_keeps_its_results(
         assert not any(handle.done() for handle in handles)
         held.close()
         for handle in handles:
-            assert handle.result(timeout_s=30)["y"].tolist() == [[2.0] * 4]
+            assert handle.result(timeout_s=60)["y"].tolist() == [[2.0] * 4]
         assert worker.poll() is None
     assert (log.read_text().count("store away"), log.read_text().count("store back")) == (1, 1)
 
@@ -136,6 +136,6 @@ def test_a_worker_on_a_read_only_database_says_so_at_start_and_keeps_its_results
             assert not handle.done()
             admin.execute("SET default_transaction_read_only = off")
             admin.execute(ALLOW)
-            assert handle.result(timeout_s=30)["y"].tolist() == [[2.0] * 4]
+            assert handle.result(timeout_s=60)["y"].tolist() == [[2.0] * 4]
             assert worker.poll() is None
     assert (log.read_text().count("store away"), log.read_text().count("store back")) == (1, 1)

@@ -48,11 +48,12 @@ def start_and_fail(settings, **environment):
 def test_sigterm_finishes_what_runs_puts_back_the_rest_in_order_and_exits_0(settings, start_worker):
     with redis.Redis.from_url(settings.require_broker_url()) as broker, Client(settings) as client:
         with start_worker() as worker:
-            client.predict("slow", {"x": ONE}, timeout_s=30)
-            handles = [client.submit("slow", {"x": ONE}, request_id=f"r{n:02}") for n in range(12)]
-            handles[0].result(timeout_s=30)
+            client.predict("slow", {"x": ONE}, timeout_s=60)
+            # Some rows each, so that a test that is late still finds some waiting.
+            handles = [client.submit("slow", {"x": np.repeat(ONE, 5, 0)}, request_id=f"r{n:02}") for n in range(12)]
+            handles[0].result(timeout_s=60)
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(20) == 0
+            assert worker.wait(60) == 0
         assert not broker.keys("headrace:inflight:*")
         waiting = [raw.decode() for raw in reversed(broker.lrange(queue_name("slow"), 0, -1))]
         left = [next(f"r{n:02}" for n in range(12) if f'"r{n:02}"' in raw) for raw in waiting]
@@ -64,39 +65,40 @@ def test_sigterm_finishes_what_runs_puts_back_the_rest_in_order_and_exits_0(sett
         assert left
         assert sorted(done + left) == [f"r{n:02}" for n in range(12)]
         with start_worker():
-            assert all(handle.result(timeout_s=30)["y"].tolist() == [[1.0]] for handle in handles)
+            assert all((handle.result(timeout_s=60)["y"] == 1).all() for handle in handles)
 
 
 def test_a_second_sigint_ends_a_worker_at_once_and_its_lease_brings_the_work_back(settings, start_worker, tmp_path):
     with Client(settings) as client:
         with start_worker(HEADRACE_GRACE_S="60") as worker:
-            client.predict("slow", {"x": ONE}, timeout_s=30)
-            handle = submit_and_see_it_run(client, settings, rows=600)
+            client.predict("slow", {"x": ONE}, timeout_s=60)
+            handle = submit_and_see_it_run(client, settings, rows=300)
             worker.send_signal(signal.SIGINT)
             log = tmp_path / "worker.log"
             eventually(lambda: "Warm shutdown" in log.read_text(), 30, "the worker to hear the first signal")
             assert worker.poll() is None
             worker.send_signal(signal.SIGINT)
-            assert worker.wait(30) == 1
+            assert worker.wait(60) == 1
         assert client.get(handle.id) is None
         with start_worker():
-            assert handle.result(timeout_s=90)["y"].shape == (600, 1)
+            assert handle.result(timeout_s=120)["y"].shape == (300, 1)
 
 
 def test_what_has_not_started_is_left_to_others_and_a_long_batch_has_the_grace_period(settings, start_worker, tmp_path):
     with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
-        with start_worker(HEADRACE_GRACE_S="2") as worker:
-            client.predict("slow", {"x": ONE}, timeout_s=30)
-            long = submit_and_see_it_run(client, settings, rows=600)
+        with start_worker(HEADRACE_GRACE_S="1") as worker:
+            client.predict("slow", {"x": ONE}, timeout_s=60)
+            long = submit_and_see_it_run(client, settings, rows=300)
             # Nothing is claimed that would wait behind a long batch, so it is others' to begin, at the end too.
             short = client.submit("slow", {"x": ONE})
             worker.send_signal(signal.SIGTERM)
             eventually(lambda: broker.llen(queue_name("slow")) == 1, 30, "the short request to be left to others")
-            assert worker.wait(30) == 0
-        assert "a batch still ran after 2 s of grace" in (tmp_path / "worker.log").read_text()
+            assert worker.wait(60) == 0
+        assert "a batch still ran after 1 s of grace" in (tmp_path / "worker.log").read_text()
         assert client.get(long.id) is None
         with start_worker():
-            assert short.result(timeout_s=60)
+            # The long one may come back first.
+            assert short.result(timeout_s=120)
         assert long.cancel() or long.result(timeout_s=60)
 
 
@@ -122,21 +124,22 @@ def test_a_rolling_restart_under_load_loses_no_request_and_runs_each_once(settin
         ThreadPoolExecutor(1) as threads,
         ExitStack() as workers,
     ):
-        old = [workers.enter_context(start_worker()) for _ in range(2)]
+        # A lease that lapses because the machine is busy would count as a delivery too.
+        old = [workers.enter_context(start_worker(HEADRACE_LEASE_S="60")) for _ in range(2)]
         wait_for_two(app)
         load = threads.submit(submit_until_over, client)
         try:
             for worker in old:
                 worker.send_signal(signal.SIGTERM)
-                assert worker.wait(2 * settings.grace_s) == 0
-                workers.enter_context(start_worker())
+                assert worker.wait(60) == 0
+                workers.enter_context(start_worker(HEADRACE_LEASE_S="60"))
                 wait_for_two(app)
         finally:
             over.set()
         handles = load.result()
         assert len(handles) > 100
         for handle in handles:
-            assert handle.result(timeout_s=30)
+            assert handle.result(timeout_s=60)
         rows = [client.get(handle.id) for handle in handles]
     # Whatever had not started went back at once; had it come back with a lease, it would count as delivered twice.
     assert {row.attempts for row in rows} == {1}
@@ -145,15 +148,14 @@ def test_a_rolling_restart_under_load_loses_no_request_and_runs_each_once(settin
 def test_a_killed_worker_loses_nothing(settings, start_worker):
     with Client(settings) as client:
         with start_worker() as worker:
-            client.predict("slow", {"x": ONE}, timeout_s=30)
-            handles = [client.submit("slow", {"x": ONE}) for _ in range(6)]
-            handles[0].result(timeout_s=30)
+            client.predict("slow", {"x": ONE}, timeout_s=60)
+            running = submit_and_see_it_run(client, settings, rows=100)
+            handles = [running, *(client.submit("slow", {"x": ONE}) for _ in range(5))]
             os.kill(worker.pid, signal.SIGKILL)
             worker.wait()
         with start_worker():
-            assert all(handle.result(timeout_s=60)["y"].tolist() == [[1.0]] for handle in handles)
-        attempts = {client.get(handle.id).attempts for handle in handles}
-    assert 2 in attempts
+            assert all((handle.result(timeout_s=60)["y"] == 1).all() for handle in handles)
+        assert client.get(running.id).attempts == 2
 
 
 def test_a_worker_without_postgres_or_broker_ends_with_one_clear_line(settings):
@@ -171,7 +173,7 @@ def test_a_worker_makes_partitions_over_a_url_as_sqlalchemy_writes_it(settings, 
             connection.execute(f"DROP TABLE {name}")
         sqlalchemy_url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         with start_worker(HEADRACE_DATABASE_URL=sqlalchemy_url), Client(settings) as client:
-            client.predict("double", {"x": FOUR}, timeout_s=30)
+            client.predict("double", {"x": FOUR}, timeout_s=60)
         assert len(connection.execute(PARTITIONS).fetchall()) > 7
     assert "partitions" not in (tmp_path / "worker.log").read_text()
 
@@ -187,8 +189,8 @@ def test_a_damaged_package_fails_its_requests_and_no_others(settings, start_work
         file.write(b"damage")
     with start_worker(), Client(settings) as client:
         with pytest.raises(PackageError, match="checksum"):
-            client.predict("double", {"x": FOUR}, timeout_s=30)
-        assert client.predict("total", {"x": FOUR}, timeout_s=30)["y"].tolist() == [4.0]
+            client.predict("double", {"x": FOUR}, timeout_s=60)
+        assert client.predict("total", {"x": FOUR}, timeout_s=60)["y"].tolist() == [4.0]
 
 
 def test_a_request_that_expires_while_it_waits_never_runs(settings, start_worker):
@@ -196,21 +198,21 @@ def test_a_request_that_expires_while_it_waits_never_runs(settings, start_worker
         busy = [client.submit("slow", {"x": ONE}) for _ in range(10)]
         late = client.submit("slow", {"x": ONE}, deadline_s=0.01)
         with pytest.raises(DeadlineExceeded):
-            late.result(timeout_s=30)
+            late.result(timeout_s=60)
         assert late.status() == "expired"
         assert client.get(late.id).batch_id is None
-        assert busy[-1].result(timeout_s=30)["y"].shape == (1, 1)
+        assert busy[-1].result(timeout_s=60)["y"].shape == (1, 1)
 
 
 def test_a_cancelled_request_never_runs(settings, start_worker):
     with start_worker(), Client(settings) as client:
-        client.predict("slow", {"x": ONE}, timeout_s=30)
-        busy = [client.submit("slow", {"x": ONE}) for _ in range(10)]
+        client.predict("slow", {"x": ONE}, timeout_s=60)
+        busy = submit_and_see_it_run(client, settings, rows=100)
         unwanted = client.submit("slow", {"x": ONE})
         assert unwanted.cancel()
         with pytest.raises(Cancelled):
-            unwanted.result(timeout_s=30)
-        assert busy[-1].result(timeout_s=30)["y"].shape == (1, 1)
+            unwanted.result(timeout_s=60)
+        assert busy.result(timeout_s=60)["y"].shape == (100, 1)
         assert client.get(unwanted.id).batch_id is None
 
 
@@ -220,8 +222,8 @@ def test_a_request_that_is_revoked_while_it_runs_ends_as_cancelled(settings, sta
         start_worker(),
         Client(settings) as client,
     ):
-        client.predict("slow", {"x": ONE}, timeout_s=30)
-        handle = submit_and_see_it_run(client, settings, rows=100)
+        client.predict("slow", {"x": ONE}, timeout_s=60)
+        handle = submit_and_see_it_run(client, settings, rows=300)
         app.control.revoke(handle.id)
         with pytest.raises(Cancelled):
             handle.result(timeout_s=60)
@@ -233,8 +235,8 @@ def test_urgent_requests_overtake_waiting_ones(settings, start_worker):
         later = [client.submit("slow", {"x": ONE}) for _ in range(10)]
         urgent = client.submit("slow", {"x": ONE}, priority=9)
         with start_worker():
-            urgent.result(timeout_s=30)
-            [handle.result(timeout_s=30) for handle in later]
+            urgent.result(timeout_s=60)
+            [handle.result(timeout_s=60) for handle in later]
             order = sorted((client.get(h.id).finished_at, h is urgent) for h in [*later, urgent])
         assert order[0][1]
 
@@ -242,13 +244,13 @@ def test_urgent_requests_overtake_waiting_ones(settings, start_worker):
 def test_results_wait_in_the_worker_while_postgres_is_away(settings, start_worker, database_url, postgres_uri):
     """Locked out of its table, the worker holds what it computed and acknowledges nothing."""
     with start_worker(), Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
-        client.predict("double", {"x": FOUR}, timeout_s=30)
+        client.predict("double", {"x": FOUR}, timeout_s=60)
         with psycopg.connect(database_url) as blocker:
             blocker.execute("LOCK TABLE predictions")
             handle = client.submit("double", {"x": FOUR})
             eventually(lambda: broker.keys("headrace:inflight:*"), 30, "the claim")
             assert not handle.done()
-        assert handle.result(timeout_s=30)["y"].shape == (1, 4)
+        assert handle.result(timeout_s=60)["y"].shape == (1, 4)
 
 
 def test_inspect_and_remote_control_work_unmodified(settings, start_worker):
@@ -257,14 +259,17 @@ def test_inspect_and_remote_control_work_unmodified(settings, start_worker):
         start_worker() as _,
         Client(settings) as client,
     ):
-        client.predict("double", {"x": FOUR}, timeout_s=30)
-        inspect = app.control.inspect(timeout=3)
-        ((node, stats),) = inspect.stats().items()
-        assert stats["total"]["infer.double"] == 1
+        client.predict("double", {"x": FOUR}, timeout_s=60)
+        # Whoever gives no limit hears all that answer in time: here one.
+        (answer,) = eventually(lambda: app.control.ping(timeout=3), 60, "an answer to a ping")
+        ((node, pong),) = answer.items()
+        assert pong == {"ok": "pong"}
+        inspect = app.control.inspect(timeout=30, limit=1)
+        assert inspect.stats()[node]["total"]["infer.double"] == 1
         assert "infer.double" in inspect.registered()[node]
         assert {queue["name"] for queue in inspect.active_queues()[node]} >= {"infer.double", "infer.slow"}
-        assert inspect.active()[node] == []
-        assert app.control.ping(timeout=3) == [{node: {"ok": "pong"}}]
+        # The answer to a client comes just before the request has ended for the worker.
+        eventually(lambda: inspect.active()[node] == [], 30, "no request that runs")
 
 
 def test_a_request_that_was_cancelled_behind_the_clients_back_is_told_so(settings, start_worker):
@@ -272,7 +277,7 @@ def test_a_request_that_was_cancelled_behind_the_clients_back_is_told_so(setting
         handle = client.submit("double", {"x": FOUR})
         assert reader.cancel(handle.id, "double")
         with start_worker(), pytest.raises(Cancelled):
-            handle.result(timeout_s=30)
+            handle.result(timeout_s=60)
 
 
 def test_a_worker_connects_again_when_the_broker_that_was_full_has_room(settings, start_worker):
@@ -281,7 +286,7 @@ def test_a_worker_connects_again_when_the_broker_that_was_full_has_room(settings
         Client(settings) as client,
         redis.Redis.from_url(settings.require_broker_url()) as broker,
     ):
-        client.predict("double", {"x": FOUR}, timeout_s=30)
+        client.predict("double", {"x": FOUR}, timeout_s=60)
         broker.config_set("maxmemory", 1)
         try:
             broker.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")

@@ -12,8 +12,9 @@ from typing import Final, Self
 
 from headrace.cli.stack.servers import Postgres, Valkey
 
-#: Enough that no two tests share a Valkey database before the first is long over.
-_DATABASES: Final = 64
+#: Enough that no two tests of a session use the same one; they cost the server nothing before their first key. Celery
+#: keeps connections for the whole process, by address: a second test would get one that was closed after the first.
+_DATABASES: Final = 100_000
 
 _TEMPLATE: Final = "headrace_template"
 

@@ -24,8 +24,7 @@ class Told(NamedTuple):
 
 @dataclass
 class LossVerdict:
-    """What was found. problems must be empty. slowest_s: from a loss until whoever waited was told, the
-    lease at most."""
+    """What was found. problems must be empty. slowest_s: from a loss until whoever waited was told."""
 
     durable: int = 0
     plain: int = 0
@@ -49,9 +48,12 @@ def judge_losses(
     told: Mapping[str, Told],
     rows: Iterable[StoredRow],
     losses: Sequence[float],
-    lease_s: float,
+    limit_s: float,
 ) -> LossVerdict:
-    """Compare what was accepted with what was stored and told. losses: when data was lost, in seconds since 1970."""
+    """Compare what was accepted with what was stored and told.
+
+    losses: when data was lost, in seconds since 1970. limit_s: from a loss until whoever waits is told.
+    """
     verdict, stored = LossVerdict(), {row.id: row for row in rows}
     for request in accepted:
         row, heard = stored.get(str(row_id(request.id))), told.get(request.id)
@@ -66,7 +68,7 @@ def judge_losses(
             verdict.told_lost += 1
             after_s = heard.at - max((at for at in losses if at <= heard.at), default=0.0)
             verdict.slowest_s = max(verdict.slowest_s, after_s)
-            if after_s > lease_s:
+            if after_s > limit_s:
                 verdict.problems.append(f"{request.id}: told only after {after_s:.1f} s that it was lost")
     if not verdict.told_lost:
         verdict.problems.append("nobody was told that anything was lost, so nothing was proven")

@@ -110,7 +110,7 @@ def run(options: argparse.Namespace, folder: Path) -> LossVerdict:
             codes = [_code_of(client, ends_at) for client in clients]
         rows = list(read_rows(cluster.database_url, began_at))
         told = {request_id: Told(*rest) for request_id, *rest in read_told(cluster.ledger)}
-        verdict = judge_losses(read_accepted(cluster.ledger), told, rows, losses, options.lease)
+        verdict = judge_losses(read_accepted(cluster.ledger), told, rows, losses, options.lease + options.late)
         verdict.problems += [f"client {index} ended with {code}" for index, code in enumerate(codes) if code != 0]
         verdict.problems += [line for slot in cluster.slots for line in slot.surprises]
     return verdict
@@ -132,6 +132,9 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--lease", type=float, default=3.0, help="HEADRACE_LEASE_S, at least 2")
+    parser.add_argument(
+        "--late", type=float, default=0.0, help="seconds beyond the lease in which clients are told, on a busy machine"
+    )
     parser.add_argument("--timeout", type=float, default=3.0, help="how long a read or write of theirs may be silent")
     parser.add_argument("--folder", type=Path, help="where data and logs lie; by default a temporary folder")
     options = parser.parse_args()

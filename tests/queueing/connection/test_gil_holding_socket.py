@@ -42,7 +42,7 @@ def test_what_does_not_fit_waits_for_the_receiver(pair: tuple[socket.socket, soc
     reader = threading.Thread(target=lambda: found.append(read(receiver, len(data))))
     reader.start()
     send_all(sender, data)
-    reader.join(10)
+    reader.join(60)
     assert found == [data]
 
 

@@ -71,12 +71,12 @@ def test_a_killed_consumer_loses_no_message(client: redis.Redis, broker_url: str
 def test_a_lease_outlives_its_term_while_its_keeper_runs(client: redis.Redis, broker_url: str) -> None:
     client.lpush(QUEUE, "a")
     with connect(broker_url) as own:
-        consumer = ClaimingConsumer(own, lease_s=0.2)
+        consumer = ClaimingConsumer(own, lease_s=2.0)
         consumer.claim({QUEUE: 1})
         first = client.zscore(PLAIN.leases, consumer.id)
         keeper = LeaseKeeper(consumer, connect(broker_url))
         keeper.start()
-        while client.zscore(PLAIN.leases, consumer.id) < first + 500:  # two terms and a half
+        while client.zscore(PLAIN.leases, consumer.id) < first + 5000:  # two terms and a half
             consumer.reap()
         keeper.stop()
         assert client.hvals(PLAIN.in_flight(consumer.id)) == [b"a"]

@@ -78,12 +78,12 @@ def test_a_queue_without_acknowledgements_counts_no_consumers(client: redis.Redi
 
 def test_a_consumer_is_known_for_as_long_as_its_keeper_renews(client: redis.Redis, any_url: str) -> None:
     with connect(any_url) as own:
-        consumer = ClaimingConsumer(own, lease_s=0.2)
+        consumer = ClaimingConsumer(own, lease_s=2.0)
         consumer.queues.add(QUEUE)
         keeper = LeaseKeeper(consumer, connect(any_url))
         keeper.start()
         first = client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id)
-        eventually(lambda: client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id) > first + 500, 30, "a renewal")
+        eventually(lambda: client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id) > first + 2500, 30, "a renewal")
         assert is_served(client, QUEUE)
         keeper.stop()
         eventually(lambda: not is_served(client, QUEUE), 30, "the queue to be served no more")

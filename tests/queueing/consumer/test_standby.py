@@ -26,7 +26,7 @@ from headrace.queueing.keys import PLAIN, Keys
 
 QUEUE = "infer.digits"
 #: Long enough for a process to start and import redis-py on a busy machine.
-LEASE_S = 2.0
+LEASE_S = 3.0
 
 #: Far more than anything here takes that must happen in the end.
 ENDS_S = 30
@@ -48,6 +48,7 @@ if what == "fork" and os.fork() == 0:
     time.sleep(60)
     os._exit(0)
 if what == "busy":
+    time.sleep(3)  # the keeper renews while its standby starts
     ctypes.PyDLL(None).usleep(int(3e6 * lease_s))
     consumer.ack([delivery.tag for delivery in found])
     keeper.stop()
@@ -243,15 +244,15 @@ def test_an_interpreter_that_can_not_start_another_renews_by_itself(
 def test_a_thread_that_hangs_in_its_broker_connection_loses_its_lease_and_takes_it_up_again(
     broker_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(lease, "STUCK_S", 0.5)
+    monkeypatch.setattr(lease, "STUCK_S", 1.5)
     client.lpush(QUEUE, "a", "b")
     with connect(broker_url) as own:
-        consumer, other = ClaimingConsumer(own, lease_s=0.8), ClaimingConsumer(own, lease_s=60)
+        consumer, other = ClaimingConsumer(own, lease_s=2.5), ClaimingConsumer(own, lease_s=60)
         (first,) = consumer.claim({QUEUE: 1})
         broker_time = BrokerTime()
         keeper = LeaseKeeper(consumer, connect(broker_url), broker_time=broker_time)
         keeper.start()
-        time.sleep(1.6)
+        time.sleep(5)
         assert other.reap() == 0
         with broker_time:
             eventually(lambda: not client.exists(PLAIN.in_flight(consumer.id)), ENDS_S, "the loss of the lease")

@@ -191,7 +191,7 @@ def test_two_relays_at_a_time_send_nothing_twice(
 
     thread = threading.Thread(target=relay.send_due, args=(slowly,))
     thread.start()
-    assert began.wait(10)
+    assert began.wait(60)
     assert other.send_due(queues.send) == 0
     thread.join()
     other.close()

@@ -131,7 +131,7 @@ def test_sigterm_in_the_middle_of_a_shard_publishes_what_is_done_and_the_rest_go
         worker.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         site.let_go()
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
     published = {1000.0 + at for at in output_of(job)["id"].to_pylist()}
     assert published
     with site.worker():
@@ -402,7 +402,7 @@ def test_a_worker_that_is_told_to_stop_while_it_is_frozen_and_one_that_takes_ove
             first.send_signal(signal.SIGCONT)
             site.let_go()
             job.wait(END_S)
-        assert first.wait(30) == 0
+        assert first.wait(60) == 0
     check_doubled(job, range(1000, 1128))
 
 

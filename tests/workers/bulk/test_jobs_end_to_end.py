@@ -337,7 +337,7 @@ def test_a_job_beside_online_requests_lets_both_finish(site, client):
     job = client.score("affine", _many(site, 200_000), site.new())
     for at in range(50):
         x = np.full((1, 4), float(at), np.float32)
-        assert client.predict("affine", {"x": x}, timeout_s=30)["y"].tolist() == [[3.0 * at + 1] * 4]
+        assert client.predict("affine", {"x": x}, timeout_s=60)["y"].tolist() == [[3.0 * at + 1] * 4]
     assert job.wait(END_S).rows_ok == 200_000
 
 

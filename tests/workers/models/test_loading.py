@@ -24,7 +24,8 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
     write_sleepy(models, "late", run_s=0.0, load_s=LOAD_S)
     write_sleepy(models, "late", run_s=0.0, version="2")
     write_sleepy(models, "fast", run_s=0.0)
-    return settings.model_copy(update={"models": models})
+    # A shutdown that waited for a load would take as long as it may.
+    return settings.model_copy(update={"models": models, "grace_s": 120.0})
 
 
 @pytest.fixture
@@ -40,12 +41,12 @@ def test_other_models_and_versions_are_served_while_one_is_loaded(settings, star
         late = client.submit_many("late", {"x": np.arange(1, 21, dtype=np.float32)[:, None]}, version="1")
         served = 0
         while not late[0].done():
-            assert client.predict("fast", ones(1), timeout_s=30)
-            assert client.predict("late", ones(1), timeout_s=30)
+            assert client.predict("fast", ones(1), timeout_s=60)
+            assert client.predict("late", ones(1), timeout_s=60)
             served += 1
         # If one of these had waited for the load, it would have been the last.
         assert served > 3
-        answers = [handle.result(timeout_s=30)["y"].item() for handle in late]
+        answers = [handle.result(timeout_s=60)["y"].item() for handle in late]
         assert answers == [2.0 * number for number in range(1, 21)]
         assert all(client.get(handle.id).version == "1" for handle in late)
         assert all(client.get(handle.id).attempts == 1 for handle in late)
@@ -57,8 +58,8 @@ def test_a_load_that_fails_fails_its_requests_and_no_others(settings, start) -> 
         late = [client.submit("late", ones(1), version="1") for _ in range(10)]
         for handle in late:
             with pytest.raises(PackageError, match="does not match its checksum"):
-                handle.result(timeout_s=30)
-        assert client.predict("late", ones(1), timeout_s=30)["y"].item() == 2
+                handle.result(timeout_s=60)
+        assert client.predict("late", ones(1), timeout_s=60)["y"].item() == 2
 
 
 def test_what_waits_for_a_load_that_never_ends_expires_and_holds_up_no_shutdown(settings, start) -> None:
@@ -67,10 +68,10 @@ def test_what_waits_for_a_load_that_never_ends_expires_and_holds_up_no_shutdown(
         hopeless = client.submit("late", ones(1), version="1", deadline_s=LOAD_S + 1)
         patient = client.submit("late", ones(1), version="1")
         with pytest.raises(DeadlineExceeded):
-            hopeless.result(timeout_s=30)
+            hopeless.result(timeout_s=60)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(10) == 0
+        assert worker.wait(60) == 0
         (settings.models / "late" / "1" / "model.txt.wait").unlink()
         with start():
-            assert patient.result(timeout_s=30)["y"].item() == 2
+            assert patient.result(timeout_s=60)["y"].item() == 2
         assert client.get(patient.id).attempts == 1

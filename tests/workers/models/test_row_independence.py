@@ -103,7 +103,7 @@ def test_requests_of_a_model_with_dependent_rows_run_alone(settings, start_worke
         results, batches = answers(client, inputs)
         np.testing.assert_array_equal(results, np.zeros_like(inputs))
         assert batches == [1] * 100
-        whole = client.predict("centred", {"x": inputs}, timeout_s=20)["y"]
+        whole = client.predict("centred", {"x": inputs}, timeout_s=60)["y"]
         np.testing.assert_allclose(whole, inputs - inputs.mean(axis=0), atol=1e-6)
 
 

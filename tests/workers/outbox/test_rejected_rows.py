@@ -43,9 +43,9 @@ def test_a_failure_whose_row_is_refused_is_stored_without_what_the_client_chose(
     good = bare_client.submit_many("double", {"x": np.repeat(FOUR, 20, axis=0)})
     with start_worker():
         with pytest.raises(SignatureMismatch):
-            bad.result(timeout_s=30)
+            bad.result(timeout_s=60)
         for handle in good:
-            assert handle.result(timeout_s=30)["y"].shape == (1, 4)
+            assert handle.result(timeout_s=60)["y"].shape == (1, 4)
     row = bare_client.get("refused")
     assert (row.state, row.error.type) == ("failed", "SignatureMismatch")
     assert not broker.keys("headrace:inflight:*")
@@ -60,9 +60,9 @@ def test_a_request_that_has_no_storable_row_is_answered_and_goes_to_the_dead_let
     good = bare_client.submit_many("double", {"x": np.repeat(FOUR, 20, axis=0)})
     with start_worker():
         with pytest.raises(InferenceFailed, match="can't be stored"):
-            bad.result(timeout_s=30)
+            bad.result(timeout_s=60)
         for handle in good:
-            assert handle.result(timeout_s=30)["y"].shape == (1, 4)
+            assert handle.result(timeout_s=60)["y"].shape == (1, 4)
     (letter,) = dead_letters(broker)
     assert letter.reason.startswith("unstorable: ")
     assert "InferenceFailed" in dead_letter(broker, letter.id).history[0]
@@ -96,5 +96,5 @@ def test_the_status_of_a_request_that_had_succeeded_elsewhere_is_succeeded(setti
         (done.id,),
     )
     with start_worker():
-        assert done.result(timeout_s=30)["y"].tolist() == [[7.0]]
+        assert done.result(timeout_s=60)["y"].tolist() == [[7.0]]
         assert done.status() == "succeeded"

@@ -166,7 +166,7 @@ def test_a_client_that_reads_nothing_holds_up_nobody(
         used = int(broker.info("memory")["used_memory"])  # type: ignore[index]
         broker.config_set("maxmemory", used + (6 << 20))
         lots = silent.submit_many(wide, {"x": np.ones((1000, 1), np.float32)})
-        other.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+        other.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
         last = lots[-1].result(timeout_s=60)["y"]
         np.testing.assert_array_equal(last, np.ones((1, 4000), np.float32))
         with psycopg.connect(settings.require_database_url()) as store:

@@ -58,8 +58,17 @@ class ModelServer:
     @property
     def calls(self) -> list[int]:
         """The rows of each batch that came."""
+        return [rows for rows, _ in self._lines()]
+
+    @property
+    def in_flight(self) -> list[int]:
+        """How many batches were there whenever one came."""
+        return [count for _, count in self._lines()]
+
+    def _lines(self) -> list[tuple[int, int]]:
         file = self._folder / "calls"
-        return [int(line) for line in file.read_text().split()] if file.exists() else []
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [(int(rows), int(count)) for rows, count in map(str.split, lines)]
 
     @property
     def address(self) -> str:

@@ -4,7 +4,8 @@ y = 2·x for FP32 [rows, 1]. What it does is in `FOLDER/behaviour.json`, which e
 
 run_s: seconds of a batch. busy, away: how calls are refused. most_rows: larger batches are refused. refuse: batches
 that hold this value are. lie: rows are left out of answers. datatype, size: of both tensors. version: that answers.
-loading, unloaded: whether the model isn't ready, or isn't there. `FOLDER/calls` gets a line for each batch: its rows.
+loading, unloaded: whether the model isn't ready, or isn't there. `FOLDER/calls` gets a line for each batch: its rows,
+and how many batches are there at the time.
 """
 
 from __future__ import annotations
@@ -31,18 +32,27 @@ class Peer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        self._running = 0
 
     def behaviour(self) -> dict[str, Any]:
         file = self._folder / "behaviour.json"
         return json.loads(file.read_text()) if file.exists() else {}
 
     def infer(self, request: Any, context: Any) -> Any:
+        with self._lock, (self._folder / "calls").open("a") as file:
+            self._running += 1
+            file.write(f"{request.inputs[0].shape[0]} {self._running}\n")
+        try:
+            return self._answer(request, context)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _answer(self, request: Any, context: Any) -> Any:
         told = self.behaviour()
         (tensor,) = request.inputs
         rows, size = tensor.shape[0], told.get("size", 1)
         datatype = told.get("datatype", "FP32")
-        with self._lock, (self._folder / "calls").open("a") as file:
-            file.write(f"{rows}\n")
         if told.get("away") or told.get("loading"):
             context.abort(STATUS.UNAVAILABLE, "the model is not available")
         if told.get("unloaded"):

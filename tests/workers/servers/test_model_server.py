@@ -41,7 +41,7 @@ def test_a_batch_is_computed_by_the_server_and_the_row_names_its_version(
 def test_many_batches_are_in_flight_and_the_next_are_there_when_they_end(
     settings: Settings, server: ModelServer, start_worker: Callable[..., object]
 ) -> None:
-    server.does(run_s=0.1)
+    server.does(run_s=0.2)
     with start_worker(), Client(settings) as client:
         handles: list[Handle] = []
         for _ in range(40):
@@ -49,10 +49,9 @@ def test_many_batches_are_in_flight_and_the_next_are_there_when_they_end(
             handles += submit(client, *range(20))
             time.sleep(0.01)
         assert answers(handles) == [2.0 * value for value in range(20)] * 40
-        started = [client.get(handle.id).started_at for handle in handles]
-        finished = [client.get(handle.id).finished_at for handle in handles]
-        # 100 batches of 0.1 s one after the other would take 10 s.
-        assert (max(finished) - min(started)).total_seconds() < 8
+        in_flight = sorted(server.in_flight)
+        assert in_flight[-1] > 2, "it begins with two"
+        assert in_flight[len(in_flight) // 2] >= 2, "most come while another is there"
 
 
 def test_requests_wait_for_a_server_that_comes_later(
@@ -63,9 +62,9 @@ def test_requests_wait_for_a_server_that_comes_later(
         handles = submit(client, *range(50))
         (late,) = submit(client, 1.0, deadline_s=2.0)
         with pytest.raises(DeadlineExceeded):
-            late.result(timeout_s=30)
+            late.result(timeout_s=60)
         assert not any(handle.done() for handle in handles)
-        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
         server.start()
         assert answers(handles) == [2.0 * value for value in range(50)]
         assert {client.get(handle.id).attempts for handle in handles} == {1}
@@ -123,9 +122,11 @@ def test_a_busy_server_makes_requests_wait(
     with start_worker(), Client(settings) as client:
         handles = submit(client, *range(30))
         eventually(lambda: server.calls, 30, "a batch that the server refuses")
+        began = time.monotonic()
         time.sleep(1.0)
         calls = len(server.calls)
-        assert calls < 60
+        # Each once, and then less and less often, up to a second apart. Without pauses there are a thousand a second.
+        assert calls < 60 + 10 * (time.monotonic() - began)
         server.does()
         assert answers(handles) == [2.0 * value for value in range(30)]
         assert {client.get(handle.id).attempts for handle in handles} == {1}
@@ -190,7 +191,7 @@ def test_a_slow_server_keeps_a_deadline_and_others_wait_for_it(
         (hasty,) = submit(client, 1.0, deadline_s=0.3)
         patient = submit(client, 2.0, 3.0)
         with pytest.raises(DeadlineExceeded):
-            hasty.result(timeout_s=30)
+            hasty.result(timeout_s=60)
         assert answers(patient) == [4.0, 6.0]
 
 
@@ -232,7 +233,7 @@ def test_a_reloaded_model_with_other_tensors_is_refused_by_name(
         server.does(datatype="FP64", version="2")
         with pytest.raises(PackageError, match=r"input x FP64 \[rows, 1\], but model.toml says x FP32"):
             submit(client, 1.0)[0].result(timeout_s=60)
-        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=30)
+        assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
         server.does(version="3")
         time.sleep(11)
         assert answers(submit(client, 1.0)) == [2.0]

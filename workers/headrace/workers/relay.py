@@ -136,7 +136,8 @@ class Relay:
         if self._store.send_due(self._send):
             return 0.0
         self._tidy()
-        return LOOK_S
+        # A commit after the look whose word came with an answer of Postgres makes nothing readable.
+        return 0.0 if self._store.take_news() else LOOK_S
 
     def _send(self, queue: str, priority: int, messages: Sequence[bytes]) -> int:
         return self._submitter.submit(queue, priority, messages, self._settings.queue_limit)
@@ -227,7 +228,7 @@ class Relay:
         ready = [file for file, _ in poll.poll(seconds * 1000)]
         if news is not None and news in ready:
             try:
-                self._store.forget_news()
+                self._store.take_news()
             except HeadraceError as exc:
                 self._note_failure(exc)
 

@@ -184,11 +184,13 @@ class RelayStore:
         connection = self._connection
         return None if connection is None or connection.closed else connection.fileno()
 
-    def forget_news(self) -> None:
-        """Read the notifications that made `fileno` readable."""
+    def take_news(self) -> bool:
+        """Return whether an application has committed since the last call.
+
+        Also what came with the answer of a query, which leaves `fileno` unreadable.
+        """
         with self._connected() as connection:
-            for _ in connection.notifies(timeout=0):
-                pass
+            return bool(list(connection.notifies(timeout=0)))
 
     def close(self) -> None:
         """Close the connection; a later call opens another."""

@@ -53,12 +53,12 @@ def test_batches_run_side_by_side_and_leave_one_place_to_online_requests(executi
     server.run_s = 0.02
     futures = [execution.submit(served, batches(20)) for _ in range(2)]
     for future in futures:
-        assert firsts(future.result(30)) == [2.0 * number for number in range(20)]
+        assert firsts(future.result(60)) == [2.0 * number for number in range(20)]
     assert server.most == 3
 
 
 def test_nothing_is_left_to_the_executor(execution, served) -> None:
-    execution.submit(served, batches(3)).result(30)
+    execution.submit(served, batches(3)).result(60)
     assert not execution.ready
     assert execution.submit(served, []).result(1) == []
 
@@ -69,7 +69,7 @@ def test_a_server_that_is_away_is_waited_for(execution, served, server) -> None:
     time.sleep(0.3)
     assert not future.done()
     server.error = None
-    assert firsts(future.result(30)) == [0.0, 2.0, 4.0, 6.0, 8.0]
+    assert firsts(future.result(60)) == [0.0, 2.0, 4.0, 6.0, 8.0]
 
 
 def test_a_batch_too_large_is_cut(execution, served, server) -> None:
@@ -79,14 +79,14 @@ def test_a_batch_too_large_is_cut(execution, served, server) -> None:
         return {"y": 2 * inputs["x"]}
 
     server.answer = answer
-    found = execution.submit(served, batches(6, rows=8)).result(30)
+    found = execution.submit(served, batches(6, rows=8)).result(60)
     assert [len(each.outputs["y"]) for each in found] == [8] * 6
     assert served.batcher.max_rows == 3
 
 
 def test_a_row_that_is_too_large_by_itself_is_an_answer(execution, served, server) -> None:
     server.error = BatchTooLarge("too many bytes")
-    (answer,) = execution.submit(served, batches(1, rows=1)).result(30)
+    (answer,) = execution.submit(served, batches(1, rows=1)).result(60)
     assert isinstance(answer.error, BatchTooLarge)
 
 
@@ -97,7 +97,7 @@ def test_a_refusal_is_that_of_its_batch(execution, served, server) -> None:
         return {"y": 2 * inputs["x"]}
 
     server.answer = answer
-    found = execution.submit(served, batches(3)).result(30)
+    found = execution.submit(served, batches(3)).result(60)
     assert [type(each.error) for each in found] == [type(None), Refused, type(None)]
 
 
@@ -105,7 +105,7 @@ def test_the_end_of_the_worker_cancels_what_has_not_begun(execution, served, ser
     held = threading.Event()
 
     def answer(inputs):
-        held.wait(30)
+        held.wait(60)
         return {"y": 2 * inputs["x"]}
 
     server.answer = answer
@@ -114,5 +114,5 @@ def test_the_end_of_the_worker_cancels_what_has_not_begun(execution, served, ser
     execution.close()
     held.set()
     with pytest.raises(CancelledError):
-        future.result(30)
+        future.result(60)
     assert server.calls <= 4
