@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ from headrace.contracts.package.manifest import sha256_of
 from headrace.producers import Client, Handle
 from headrace.queueing import keys
 from headrace.results_store import migrate
+
+#: What `start_worker` gives: a call with the environment of a worker, which runs in the `with`.
+StartWorker = Callable[..., AbstractContextManager["subprocess.Popen[bytes]"]]
 
 _KINDS = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
 
@@ -171,7 +174,7 @@ def running_worker(
 
 
 @pytest.fixture
-def start_worker(settings: Settings, tmp_path: Path) -> Callable[..., object]:
+def start_worker(settings: Settings, tmp_path: Path) -> StartWorker:
     """`with start_worker() as process:` runs a worker; its log is `worker.log` in tmp_path."""
     return lambda **environment: running_worker(settings, tmp_path / "worker.log", **environment)
 
