@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import redis
 from kombu.utils.json import dumps
+from tests.cli.conftest import Outcome
 
 from headrace.queueing import ClaimingConsumer, connect
 from headrace.queueing.keys import Keys
@@ -14,7 +17,7 @@ MESSAGE = {"body": "", "properties": {"delivery_info": {"exchange": "", "routing
 
 @pytest.mark.parametrize("prefix", ["", "shop:"])
 def test_recover_puts_back_what_dead_workers_of_both_kinds_held(
-    monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace, prefix: str
+    monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace: Callable[..., Outcome], prefix: str
 ) -> None:
     monkeypatch.setenv("HEADRACE_BROKER_URL", broker_url)
     monkeypatch.setenv("HEADRACE_KEY_PREFIX", prefix)
@@ -38,7 +41,9 @@ def test_recover_puts_back_what_dead_workers_of_both_kinds_held(
         assert [one["queue"] for one in headrace("queue", "stats", "--json").json()] == ["infer.digits"]
 
 
-def test_another_prefix_is_another_world(monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace) -> None:
+def test_another_prefix_is_another_world(
+    monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace: Callable[..., Outcome]
+) -> None:
     with redis.Redis.from_url(broker_url) as broker:
         broker.lpush("infer.digits", "message")
     monkeypatch.setenv("HEADRACE_BROKER_URL", broker_url)
