@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,7 +29,7 @@ def timings(*rates: float) -> list[Timing]:
     return [Timing(1 << index, (1 << index) / rate, rate) for index, rate in enumerate(rates)]
 
 
-def test_the_least_rows_pay_that_come_near_the_best_rate():
+def test_the_least_rows_pay_that_come_near_the_best_rate() -> None:
     assert paying_rows(timings(100, 190, 300, 310, 308)) == 4
     assert paying_rows(timings(100, 100, 100)) == 1
     assert paying_rows(timings(100, 90, 40)) == 1
@@ -35,21 +37,21 @@ def test_the_least_rows_pay_that_come_near_the_best_rate():
 
 
 @given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=10))
-def test_what_pays_has_nearly_the_best_rate_and_nothing_smaller_has(rates):
+def test_what_pays_has_nearly_the_best_rate_and_nothing_smaller_has(rates: list[float]) -> None:
     pays = paying_rows(timings(*rates))
     by_rows = {timing.rows: timing.rows_per_second for timing in timings(*rates)}
     assert by_rows[pays] >= WORTH * max(rates)
     assert all(rate < WORTH * max(rates) for rows, rate in by_rows.items() if rows < pays)
 
 
-def test_sizes_double_up_to_max_rows_or_are_those_of_the_package():
+def test_sizes_double_up_to_max_rows_or_are_those_of_the_package() -> None:
     assert sizes_to_try(BatchingAdvice(max_rows=1)) == [1]
     assert sizes_to_try(BatchingAdvice(max_rows=8)) == [1, 2, 4, 8]
     assert sizes_to_try(BatchingAdvice(max_rows=10)) == [1, 2, 4, 8, 10]
     assert sizes_to_try(BatchingAdvice(max_rows=8, row_sizes=(4, 8))) == [4, 8]
 
 
-def test_a_row_of_zeros_has_sizes_that_are_known_to_run():
+def test_a_row_of_zeros_has_sizes_that_are_known_to_run() -> None:
     specs = (
         TensorSpec(name="x", datatype="FP32", shape=(-1, 2), sample_shape=(5, 2)),
         TensorSpec(name="t", datatype="BYTES", shape=(-1,), rows_at=1),
@@ -62,13 +64,13 @@ def test_a_row_of_zeros_has_sizes_that_are_known_to_run():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
-def test_rows_of_a_sample_are_repeated(rows):
+def test_rows_of_a_sample_are_repeated(rows: int) -> None:
     axes = RowAxes((TensorSpec(name="x", datatype="FP32", shape=(2,), rows_at=1),))
     batch = repeated(axes, {"x": np.array([[1, 2, 3], [4, 5, 6]], np.float32)}, rows)
     assert batch["x"][0].tolist() == [1, 2, 3, 1, 2, 3, 1][:rows]
 
 
-def test_a_local_model_is_checked_too(double, tmp_path):
+def test_a_local_model_is_checked_too(double: Path, tmp_path: Path) -> None:
     package = add_model(double, ModelDirectory(tmp_path / "models"), max_rows=4)
     told: list[Timing] = []
     found = check_package(package, watch=told.append)
@@ -78,13 +80,13 @@ def test_a_local_model_is_checked_too(double, tmp_path):
     assert found.pays in {1, 2, 4}
 
 
-def test_a_model_of_requests_alone_has_no_sizes(double, tmp_path):
+def test_a_model_of_requests_alone_has_no_sizes(double: Path, tmp_path: Path) -> None:
     package = add_model(double, ModelDirectory(tmp_path / "models"), independent_rows=False)
     found = check_package(package)
     assert (found.timings, found.pays, len(found.outputs)) == ((), 0, 1)
 
 
-def test_a_sample_that_does_not_fit_is_refused(double, tmp_path):
+def test_a_sample_that_does_not_fit_is_refused(double: Path, tmp_path: Path) -> None:
     package = add_model(double, ModelDirectory(tmp_path / "models"))
     np.savez(tmp_path / "rows.npz", wrong=np.zeros((1, 4), np.float32))
     with pytest.raises(PackageError, match=r"the sample holds wrong, but the model takes x"):
