@@ -99,7 +99,8 @@ class Builder:
 
     def size(self, value: str, axis: int) -> str:
         """Return the name of a [1] tensor with the size of one axis."""
-        return self.node("Shape", value, start=axis, end=axis + 1)
+        size: str = self.node("Shape", value, start=axis, end=axis + 1)
+        return size
 
     def chance(self, probability: float) -> bool:
         return self.random.random() < probability
@@ -110,4 +111,5 @@ class Builder:
         return Value(name, dtype, dims, row)
 
     def cast(self, value: str, dtype: str) -> str:
-        return self.node("Cast", value, to=TYPES[dtype])
+        output: str = self.node("Cast", value, to=TYPES[dtype])
+        return output

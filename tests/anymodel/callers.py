@@ -48,7 +48,7 @@ class Case:
 
 def request(case: Case, rng: np.random.Generator, rows: int | None = None, temper: str = "") -> dict[str, np.ndarray]:
     """Return what one caller sends."""
-    sizes: dict[int | str, int] = {case.rows: rows or int(rng.integers(1, 6))} if isinstance(case.rows, str) else {}
+    sizes: dict[str, int] = {case.rows: rows or int(rng.integers(1, 6))} if isinstance(case.rows, str) else {}
     for symbol, (low, high) in case.lengths.items():
         sizes[symbol] = int(rng.integers(low, high + 1))
     temper = temper or str(rng.choice(TEMPERS))
@@ -65,8 +65,8 @@ def requests(case: Case, rng: np.random.Generator, callers: int) -> list[dict[st
     return sent
 
 
-def _values(given: Input, sizes: dict[int | str, int], rng: np.random.Generator, temper: str) -> np.ndarray:
-    shape = tuple(sizes.get(dim, dim) for dim in given.dims)
+def _values(given: Input, sizes: dict[str, int], rng: np.random.Generator, temper: str) -> np.ndarray:
+    shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in given.dims)
     kind = np.dtype(given.dtype)
     if given.parameter:
         return _parameter(given, shape, rng)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from tests.workers.conftest import running_worker
+from tests.workers.conftest import StartWorker, running_worker
 
 from headrace.contracts import Settings
 from headrace.results_store import migrate
@@ -25,6 +24,6 @@ def settings(broker_url: str, database_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def start_worker(settings: Settings, tmp_path: Path) -> Callable[..., object]:
+def start_worker(settings: Settings, tmp_path: Path) -> StartWorker:
     """`with start_worker():` runs a worker; its log is `worker.log` in tmp_path."""
     return lambda **environment: running_worker(settings, tmp_path / "worker.log", **environment)

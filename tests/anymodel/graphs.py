@@ -59,7 +59,8 @@ def runs(case: Case) -> bool:
 
 
 def _draw(random: Random) -> Case | None:
-    b = Builder(random, rows=random.choice(["n", "n", "n", "n", "n", "n", "batch", "N", 1, 2, 4]))
+    choices: list[int | str] = ["n", "n", "n", "n", "n", "n", "batch", "N", 1, 2, 4]
+    b = Builder(random, rows=random.choice(choices))
     values = _inputs(b)
     mixing = random.random() < 0.6
     for value in list(values):

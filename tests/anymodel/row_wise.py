@@ -144,8 +144,8 @@ def transpose(b: Builder, v: Value) -> Value | None:
 
 
 def flatten(b: Builder, v: Value) -> Value | None:
-    sizes = [v.dims[axis] for axis in v.features]
-    if v.row != 0 or len(v.dims) != 3 or not all(isinstance(size, int) for size in sizes):
+    sizes = [size for size in (v.dims[axis] for axis in v.features) if isinstance(size, int)]
+    if v.row != 0 or len(v.dims) != 3 or len(sizes) != len(v.features):
         return None
     return v.now(b.node("Flatten", v.name, axis=1), dims=(v.dims[0], int(np.prod(sizes))))
 
@@ -208,8 +208,15 @@ def look_up(b: Builder, v: Value) -> Value | None:
 def words_to_numbers(b: Builder, v: Value) -> Value | None:
     if v.dtype != "object":
         return None
-    known = {"keys_strings": ["a", "b c"], "values_floats": [1.0, 2.5], "default_float": -1.0}
-    return v.now(b.node("LabelEncoder", v.name, domain="ai.onnx.ml", **known), dtype="float32")
+    encoded = b.node(
+        "LabelEncoder",
+        v.name,
+        domain="ai.onnx.ml",
+        keys_strings=["a", "b c"],
+        values_floats=[1.0, 2.5],
+        default_float=-1.0,
+    )
+    return v.now(encoded, dtype="float32")
 
 
 def convolve(b: Builder, v: Value) -> Value | None:

@@ -12,8 +12,9 @@ from tests.anymodel import checking
 from tests.anymodel.awkward import APART, FIXED, KINDS, MIXING
 from tests.anymodel.kind import Kind
 from tests.anymodel.serving import serve, served_model_of
+from tests.workers.conftest import StartWorker
 
-from headrace.contracts import HeadraceError, ModelPackage
+from headrace.contracts import HeadraceError, ModelPackage, Settings
 from headrace.producers import Client
 
 #: Callers of each kind at once; with one to three rows each they share a few runs.
@@ -47,14 +48,14 @@ def _sent(kind: Kind, seed: int = 0) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_every_kind_runs_in_bare_onnx_runtime(kind):
+def test_every_kind_runs_in_bare_onnx_runtime(kind: Kind) -> None:
     alone = kind.bare()
     for request in _sent(kind):
         assert alone.answer(request)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.same_always], ids=str)
-def test_callers_get_what_each_would_get_alone(kind, package_of):
+def test_callers_get_what_each_would_get_alone(kind: Kind, package_of: Callable[[Kind], ModelPackage]) -> None:
     package = package_of(kind)
     alone = kind.bare()
     with served_model_of(package) as served:
@@ -64,7 +65,9 @@ def test_callers_get_what_each_would_get_alone(kind, package_of):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.same_always], ids=str)
-def test_random_models_answer_every_caller_with_its_own_rows(kind, package_of):
+def test_random_models_answer_every_caller_with_its_own_rows(
+    kind: Kind, package_of: Callable[[Kind], ModelPackage]
+) -> None:
     package = package_of(kind)
     sent = _sent(kind)
     with served_model_of(package) as served:
@@ -76,12 +79,16 @@ def test_random_models_answer_every_caller_with_its_own_rows(kind, package_of):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in (*APART, *FIXED) if kind.together], ids=str)
-def test_kinds_with_independent_rows_are_served_in_batches(kind, package_of):
+def test_kinds_with_independent_rows_are_served_in_batches(
+    kind: Kind, package_of: Callable[[Kind], ModelPackage]
+) -> None:
     assert package_of(kind).manifest.batching.independent_rows
 
 
 @pytest.mark.parametrize("kind", [kind for kind in APART if kind.together], ids=str)
-def test_callers_who_agree_on_parameters_and_lengths_share_a_bucket(kind, package_of):
+def test_callers_who_agree_on_parameters_and_lengths_share_a_bucket(
+    kind: Kind, package_of: Callable[[Kind], ModelPackage]
+) -> None:
     request = _sent(kind)[0]
     with served_model_of(package_of(kind)) as served:
         first = served.check_inputs(request)
@@ -91,11 +98,13 @@ def test_callers_who_agree_on_parameters_and_lengths_share_a_bucket(kind, packag
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MIXING if kind.together is False], ids=str)
-def test_kinds_whose_rows_meet_are_served_one_request_a_run(kind, package_of):
+def test_kinds_whose_rows_meet_are_served_one_request_a_run(
+    kind: Kind, package_of: Callable[[Kind], ModelPackage]
+) -> None:
     assert not package_of(kind).manifest.batching.independent_rows
 
 
-def test_a_worker_serves_kinds_of_every_sort(settings, start_worker, tmp_path):
+def test_a_worker_serves_kinds_of_every_sort(settings: Settings, start_worker: StartWorker, tmp_path: Path) -> None:
     kinds = [kind for kind in KINDS if kind.name in WITH_SERVERS]
     assert len(kinds) == len(WITH_SERVERS)
     for kind in kinds:

@@ -22,15 +22,15 @@ def _many() -> list[Case]:
     return [graphs.seeded(seed) for seed in range(2000)]
 
 
-def test_a_seed_gives_the_same_model_every_time():
+def test_a_seed_gives_the_same_model_every_time() -> None:
     assert [graphs.seeded(seed).model for seed in range(20)] == [graphs.seeded(seed).model for seed in range(20)]
 
 
-def test_every_generated_model_runs_for_one_request_alone():
+def test_every_generated_model_runs_for_one_request_alone() -> None:
     assert all(graphs.runs(graphs.seeded(seed)) for seed in range(100, 200))
 
 
-def test_every_step_occurs_in_generated_models():
+def test_every_step_occurs_in_generated_models() -> None:
     used = {step for case in _many() for step in case.steps}
     assert used >= {step.__name__ for step in (*row_wise.STEPS, *graphs.MIXING_STEPS)}
 
@@ -38,7 +38,7 @@ def test_every_step_occurs_in_generated_models():
 @pytest.mark.parametrize(
     "step", [step.__name__ for step in graphs.MIXING_STEPS if step.__name__ not in CHANGE_THE_ROWS]
 )
-def test_models_whose_rows_meet_would_be_answered_wrongly_in_batches(step, tmp_path):
+def test_models_whose_rows_meet_would_be_answered_wrongly_in_batches(step: str, tmp_path: Path) -> None:
     """Served in batches against all advice, such models show faults: the property can fail."""
     mixed = (case for case in _many() if step in case.steps and isinstance(case.rows, str))
     assert any(_fails_in_batches(case, tmp_path) for case in itertools.islice(mixed, 8))

@@ -13,14 +13,15 @@ from tests.anymodel import callers, checking, graphs
 from tests.anymodel.bare import Bare
 from tests.anymodel.callers import Case
 from tests.anymodel.serving import Answer
+from tests.workers.conftest import StartWorker
 
-from headrace.contracts import HeadraceError
+from headrace.contracts import HeadraceError, Settings
 from headrace.producers import Client, Handle
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(case=graphs.cases(), seed=st.integers(0, 2**32 - 1))
-def test_generated_models_answer_several_callers_as_bare_onnx_runtime_answers_each_alone(case, seed):
+def test_generated_models_answer_several_callers_as_bare_onnx_runtime_answers_each_alone(case: Case, seed: int) -> None:
     note(graphs.describe(case))
     with tempfile.TemporaryDirectory() as folder:
         package = checking.added(case, Path(folder))
@@ -28,7 +29,7 @@ def test_generated_models_answer_several_callers_as_bare_onnx_runtime_answers_ea
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_models_whose_rows_never_meet_are_served_in_batches(seed, tmp_path):
+def test_models_whose_rows_never_meet_are_served_in_batches(seed: int, tmp_path: Path) -> None:
     independent = (case for case in map(graphs.seeded, range(seed * 1000, seed * 1000 + 1000)) if case.independent)
     case = next(case for case in independent if isinstance(case.rows, str))
     package = checking.added(case, tmp_path)
@@ -36,8 +37,8 @@ def test_models_whose_rows_never_meet_are_served_in_batches(seed, tmp_path):
 
 
 def test_a_worker_answers_callers_of_generated_models_as_bare_onnx_runtime_answers_each_alone(
-    settings, start_worker, tmp_path
-):
+    settings: Settings, start_worker: StartWorker, tmp_path: Path
+) -> None:
     cases = [graphs.seeded(seed) for seed in range(50_000, 50_012)]
     for number, case in enumerate(cases):
         checking.added(case, tmp_path, name=f"generated{number}")

@@ -69,8 +69,7 @@ class Load:
 
     def submit(self, most: int) -> list[Handle]:
         """Submit some requests, one way or another; give those that were accepted, already written down."""
-        weights, ways = zip(*self._ways, strict=True)
-        (way,) = self._rng.choices(ways, weights)
+        ((_, way),) = self._rng.choices(self._ways, [weight for weight, _ in self._ways])
         return way(most)
 
     def _take(self, count: int) -> list[int]:

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ class Cluster:
         write_models(self.models)
         for server, thread in ((self.valkey, self.on_valkey), (self.postgres, self.on_postgres)):
             self._undo.callback(thread.shutdown)
-            self._undo.callback(lambda server=server, thread=thread: thread.submit(server.stop).result())
+            self._undo.callback(_run_on, thread, server.stop)
             thread.submit(server.start).result()
         self.postgres.create_database(DATABASE)
         migrate(self.database_url)
@@ -174,8 +174,8 @@ class Cluster:
     def broker(self, *, timeout_s: float | None = 5.0, database: int = 0) -> redis.Redis:
         """A connection past the proxy, which does not retry; close it."""
         retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
-        where = {"host": self.valkey.host, "port": self.valkey.port, "db": database}
-        return redis.Redis(**where, retry=retry, socket_timeout=timeout_s)
+        host, port = self.valkey.host, self.valkey.port
+        return redis.Redis(host, port, db=database, retry=retry, socket_timeout=timeout_s)
 
     @staticmethod
     def broker_of(server: SyncingValkey) -> redis.Redis:
@@ -201,7 +201,7 @@ class Cluster:
         found: set[str] = set()
         with self.broker() as broker:
             for consumer in consumers:
-                messages: list[bytes] = broker.hvals(keys.PLAIN.in_flight(consumer))  # type: ignore[assignment]
+                messages: list[bytes] = broker.hvals(keys.PLAIN.in_flight(consumer))
                 found.update(match[1].decode() for message in messages if (match := _REQUEST_ID.search(message)))
         return found
 
@@ -209,23 +209,23 @@ class Cluster:
         """Count what a settled queue must not hold: waiting messages, messages in flight or put off, leases."""
         with self.broker() as broker:
             queues = [*broker.scan_iter("infer.*", _type="LIST"), *broker.scan_iter(f"{QUEUE}*", _type="LIST")]
-            waiting = sum(broker.llen(key) for key in queues)  # type: ignore[misc]
-            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*"))  # type: ignore[misc]
+            waiting = sum(broker.llen(key) for key in queues)
+            in_flight = sum(broker.hlen(key) for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*"))
             sets = {"leases": keys.PLAIN.leases, "delayed": keys.PLAIN.delayed}
-            sizes = {name: int(broker.zcard(key)) for name, key in sets.items()}  # type: ignore[arg-type]
+            sizes = {name: int(broker.zcard(key)) for name, key in sets.items()}
         return {"waiting": waiting, "in flight": in_flight, **sizes}
 
     def open_messages(self, queue: str) -> int:
         """Count what waits in a queue, whatever its priority, and what workers hold of it."""
         with self.broker() as broker:
-            waiting = sum(broker.llen(key) for key in broker.scan_iter(f"{queue}*", _type="LIST"))  # type: ignore[misc]
-            held = [tag for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*") for tag in broker.hkeys(key)]  # type: ignore[union-attr]
+            waiting = sum(broker.llen(key) for key in broker.scan_iter(f"{queue}*", _type="LIST"))
+            held = [tag for key in broker.scan_iter(f"{keys.PLAIN.in_flight('')}*") for tag in broker.hkeys(key)]
         return int(waiting) + sum(f":{queue}".encode() in tag for tag in held)
 
     def dead_letters(self) -> set[str]:
         """Return the ids of the requests that ended as dead letters."""
         with self.broker() as broker:
-            messages: list[bytes] = broker.hvals(keys.PLAIN.dead_messages)  # type: ignore[assignment]
+            messages: list[bytes] = broker.hvals(keys.PLAIN.dead_messages)
         return {match[1].decode() for message in messages if (match := _REQUEST_ID.search(message))}
 
     def settle(self, patience_s: float) -> dict[str, int]:
@@ -240,3 +240,8 @@ def client_command(index: int, count: int, rate: float, seed: int, folder: Path,
     """Return the command of a client process. large: whether some of its requests have large outputs."""
     words = (index, count, rate, seed, folder, int(large))
     return [sys.executable, "-m", "tests.chaos.client", *map(str, words)]
+
+
+def _run_on(thread: ThreadPoolExecutor, call: Callable[[], None]) -> None:
+    """Run a call in a server's own thread, and wait for its end."""
+    thread.submit(call).result()

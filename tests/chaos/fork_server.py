@@ -87,7 +87,7 @@ class ForkServer:
                 [sys.executable, "-m", "tests.chaos.fork_server"],
                 # Forking is for processes without threads.
                 env={**environment, "OPENBLAS_NUM_THREADS": "1"},
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 process_group=0,
             )
 

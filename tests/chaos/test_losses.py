@@ -26,14 +26,14 @@ LATE_S = 30
 
 
 @pytest.mark.timeout(300)
-def test_flushes_and_stale_replicas_lose_no_durable_request_and_nobody_waits_in_vain():
+def test_flushes_and_stale_replicas_lose_no_durable_request_and_nobody_waits_in_vain() -> None:
     command = [sys.executable, "-m", "tests.chaos.losses.run", "--losses", "2", "--lease", "2", "--timeout", "2"]
     command += ["--late", str(LATE_S)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_ends_as_it_should_is_clean():
+def test_what_ends_as_it_should_is_clean() -> None:
     verdict = judge_losses(ALL, TOLD, ROWS, [50.0, 100.0], 2.0)
     assert verdict.problems == []
     assert (verdict.durable, verdict.plain, verdict.told_lost, verdict.slowest_s) == (1, 2, 1, 2.0)
@@ -51,9 +51,9 @@ def test_what_ends_as_it_should_is_clean():
         ({**TOLD, "p": Told("7", 0.0)}, ROWS),
     ],
 )
-def test_whatever_else_happens_is_a_problem(told, rows):
+def test_whatever_else_happens_is_a_problem(told: dict[str, Told], rows: list[StoredRow]) -> None:
     assert judge_losses(ALL, told, rows, [100.0], 2.0).problems
 
 
-def test_a_run_in_which_nothing_was_lost_proves_nothing():
+def test_a_run_in_which_nothing_was_lost_proves_nothing() -> None:
     assert judge_losses([DURABLE, PLAIN], TOLD, ROWS, [100.0], 2.0).problems

@@ -44,7 +44,7 @@ def ask_and_die(cluster: Cluster, number: int) -> bool:
     number: unique among these clients.
     """
     with cluster.broker() as broker:
-        used_bytes = broker.info("memory")["used_memory"]  # type: ignore[index]
+        used_bytes = broker.info("memory")["used_memory"]
         broker.config_set("maxmemory", used_bytes + ROOM_BYTES)
     try:
         _run_client(cluster, FIRST_X + number * COUNT)

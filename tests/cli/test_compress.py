@@ -47,7 +47,8 @@ def slow_model(home: Path, headrace: Run, stubs: None) -> Path:
     write_model(home / "made-up.onnx", chain=CHAIN)
     assert headrace("models", "add", home / "made-up.onnx").code == 0
     rows = slow_model_rows()
-    np.savez(home / "rows.npz", label=rows.labels, **rows.inputs)
+    columns: dict[str, Any] = {"label": rows.labels, **rows.inputs}
+    np.savez(home / "rows.npz", **columns)
     return home / "models"
 
 
@@ -197,9 +198,10 @@ def test_a_torch_network_is_exported_and_compressed(home: Path, headrace: Run, m
     assert document["record"]["network"] == "tests.compression.digit_net:trained"
 
 
-def bad(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Files that something is wrong with, by name."""
+def write_bad_files(folder: Path) -> None:
+    """Write files that something is wrong with."""
     rows = slow_model_rows()
+    assert rows.labels is not None
     np.savez(folder / "few.npz", x=rows.inputs["x"][:20], label=rows.labels[:20])
     np.savez(folder / "too-few-to-calibrate.npz", x=rows.inputs["x"][:40], label=rows.labels[:40])
     np.savez(folder / "narrow.npz", x=rows.inputs["x"][:, :7], label=rows.labels)
@@ -248,7 +250,7 @@ def bad(folder: Path) -> dict[str, tuple[Any, ...]]:
 def test_what_cannot_be_is_refused_in_one_line(
     slow_model: Path, headrace: Run, model: str, words: tuple[str, ...], code: int, says: str
 ) -> None:
-    bad(slow_model.parent)
+    write_bad_files(slow_model.parent)
     before = checksums(slow_model)
     found = headrace("compress", *([model] if model else []), *words, *QUICK)
     assert (found.code, "Traceback" in found.err) == (code, False), found.err

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from tests.cli.conftest import Outcome
 
 from headrace.contracts import PoisonRequest, State
 from headrace.contracts.ids import new_id, row_id
@@ -25,7 +26,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, broker_url: str, database_url: str
 
 
 @pytest.fixture
-def broker(broker_url: str):
+def broker(broker_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(broker_url) as client:
         yield client
 
@@ -49,7 +50,7 @@ def fail(database_url: str, identity: str, finished_at: float) -> None:
         writer.write([BatchRows(model="digits", version="1", rows=[row], finished_at=finished_at)])
 
 
-def test_letters_are_listed_and_shown(settings, headrace, broker) -> None:
+def test_letters_are_listed_and_shown(settings: None, headrace: Callable[..., Outcome], broker: redis.Redis) -> None:
     identity, message = request()
     letter = bury(broker, "digits", message)
     bury(broker, "other", b"garbage", "not a Celery message")
@@ -72,7 +73,9 @@ def test_letters_are_listed_and_shown(settings, headrace, broker) -> None:
     assert 0 <= stats["dead_oldest_age_s"] < 60
 
 
-def test_a_retried_letter_is_queued_and_its_failed_row_removed(settings, headrace, broker, database_url) -> None:
+def test_a_retried_letter_is_queued_and_its_failed_row_removed(
+    settings: None, headrace: Callable[..., Outcome], broker: redis.Redis, database_url: str
+) -> None:
     identity, message = request()
     fail(database_url, identity, time.time())
     letter = bury(broker, "digits", message)
@@ -85,7 +88,9 @@ def test_a_retried_letter_is_queued_and_its_failed_row_removed(settings, headrac
     assert dead_letters(broker) == []
 
 
-def test_a_row_of_a_later_run_stays(settings, headrace, broker, database_url) -> None:
+def test_a_row_of_a_later_run_stays(
+    settings: None, headrace: Callable[..., Outcome], broker: redis.Redis, database_url: str
+) -> None:
     identity, message = request()
     bury(broker, "digits", message)
     fail(database_url, identity, time.time() + 60)
@@ -94,7 +99,9 @@ def test_a_row_of_a_later_run_stays(settings, headrace, broker, database_url) ->
         assert store.get(identity) is not None
 
 
-def test_letters_are_dropped_by_choice_only(settings, headrace, broker) -> None:
+def test_letters_are_dropped_by_choice_only(
+    settings: None, headrace: Callable[..., Outcome], broker: redis.Redis
+) -> None:
     for model in ("digits", "digits", "other"):
         bury(broker, model, request(model)[1])
     assert headrace("dead", "drop").code == 2
@@ -107,6 +114,6 @@ def test_letters_are_dropped_by_choice_only(settings, headrace, broker) -> None:
     assert not broker.exists("infer.digits", keys.PLAIN.deliveries)
 
 
-def test_an_age_that_is_none_is_misuse(settings, headrace) -> None:
+def test_an_age_that_is_none_is_misuse(settings: None, headrace: Callable[..., Outcome]) -> None:
     found = headrace("dead", "list", "--older", "soon")
     assert (found.code, "12h" in found.line) == (2, True)

@@ -6,29 +6,35 @@ import json
 import re
 import shlex
 import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tests.lifecycle.servers.served import Served, by_tfserving, servers
+from tests.cli.conftest import Outcome
+from tests.lifecycle.servers.served import Serve, Served, by_tfserving, servers
 
 from headrace.cli.commands.models.calls import calls_of
-from headrace.contracts import TensorSpec, read_package
+from headrace.contracts import Tensors, TensorSpec, read_package
 from headrace.contracts.package.manifest import Manifest
 from headrace.contracts.package.server import Server
 
 
 @pytest.fixture
-def serve():
+def serve() -> Iterator[Serve]:
     with servers() as start:
         yield start
 
 
 @pytest.fixture
-def address(serve, home):
+def address(serve: Serve, home: Path) -> str:
     return serve(Served(most_rows=8))
 
 
-def test_add_asks_the_server_and_says_how_to_call_it(headrace, address, home):
+def test_add_asks_the_server_and_says_how_to_call_it(
+    headrace: Callable[..., Outcome], address: str, home: Path
+) -> None:
     done = headrace("models", "add", "--server", address, "--remote-name", "m", "--name", "resnet")
     assert done.code == 0
     assert "added resnet 1" in done.err
@@ -37,7 +43,9 @@ def test_add_asks_the_server_and_says_how_to_call_it(headrace, address, home):
     assert "echo '{\"x\": [[0.0, 0.0, 0.0, 0.0]]}' | headrace predict resnet -" in done.out
 
 
-def test_every_option_reaches_the_package(headrace, serve, home, monkeypatch):
+def test_every_option_reaches_the_package(
+    headrace: Callable[..., Outcome], serve: Serve, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HEADRACE_SERVER_CREDENTIALS_LAB", "bearer top-secret")
     first, second = serve(Served(), by_tfserving), serve(Served(), by_tfserving)
     words = ("--label", "stable", "--signature", "serving_default", "--kind", "tfserving", "--credentials", "LAB")
@@ -72,13 +80,15 @@ def test_every_option_reaches_the_package(headrace, serve, home, monkeypatch):
         ),
     ],
 )
-def test_misuse_is_told(headrace, double, home, words, message):
+def test_misuse_is_told(
+    headrace: Callable[..., Outcome], double: Path, home: Path, words: tuple[str, ...], message: str
+) -> None:
     done = headrace("models", "add", *(word.format(file=double) for word in words))
     assert done.code == 2
     assert message in done.line
 
 
-def test_a_failure_is_one_line(headrace, address):
+def test_a_failure_is_one_line(headrace: Callable[..., Outcome], address: str) -> None:
     done = headrace("models", "add", "--server", address, "--remote-name", "nope")
     assert done.code == 1
     assert done.err.count("\n") == 1
@@ -86,7 +96,7 @@ def test_a_failure_is_one_line(headrace, address):
     assert headrace("models", "add", "--server", "ftp://host", "--remote-name", "m").code == 1
 
 
-def test_check_tells_what_came_and_which_size_pays(headrace, address):
+def test_check_tells_what_came_and_which_size_pays(headrace: Callable[..., Outcome], address: str) -> None:
     headrace("models", "add", "--server", address, "--remote-name", "m")
     done = headrace("models", "check", "m")
     assert done.code == 0
@@ -100,7 +110,7 @@ def test_check_tells_what_came_and_which_size_pays(headrace, address):
     assert answer["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [1, 4]}]
 
 
-def test_check_of_a_file(headrace, double, home):
+def test_check_of_a_file(headrace: Callable[..., Outcome], double: Path, home: Path) -> None:
     headrace("models", "add", double, "--max-rows", 2)
     np.savez("rows.npz", x=np.ones((3, 4)))
     done = headrace("models", "check", "double", "--sample", "rows.npz")
@@ -108,7 +118,9 @@ def test_check_of_a_file(headrace, double, home):
     assert headrace("models", "check", "nope").code == 1
 
 
-def test_packages_without_a_file_are_listed_shown_and_removed(headrace, address, home):
+def test_packages_without_a_file_are_listed_shown_and_removed(
+    headrace: Callable[..., Outcome], address: str, home: Path
+) -> None:
     headrace("models", "add", "--server", address, "--remote-name", "m")
     assert "x FP32 [rows, 4]" in headrace("models", "list").out
     assert headrace("models", "list", "--json").json()[0]["runtime"] == "oip"
@@ -139,13 +151,13 @@ WITHOUT_NUMPY = (*LARGE[1:], TensorSpec(name="x", datatype="BF16", shape=(3, 20)
 
 
 @pytest.mark.parametrize("inputs", [SMALL, LARGE, WITHOUT_NUMPY])
-def test_calls_work_as_they_stand(inputs, home):
+def test_calls_work_as_they_stand(inputs: tuple[TensorSpec, ...], home: Path) -> None:
     manifest = manifest_of(*inputs)
     python, shell = calls_of(manifest)
-    sent = {}
+    sent: dict[str, Tensors] = {}
 
     class Client:
-        def predict(self, name, tensors):
+        def predict(self, name: str, tensors: Mapping[str, Any]) -> None:
             sent.update({name: manifest.signature.check_inputs(tensors)})
 
     code = "\n".join(line for line in python if "headrace" not in line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tests.cli.conftest import Outcome
 
 from headrace.cli.commands.models.explained import EXPLANATIONS, explained_toml
 from headrace.contracts import TensorSpec, read_package
@@ -35,11 +37,17 @@ TABLES = {
 }
 
 
-def value(name, shape, kind=TensorProto.FLOAT):
+def value(name: str, shape: Sequence[str | int | None], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def save(path: Path, nodes, inputs, outputs, initializers=()) -> Path:
+def save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    initializers: Sequence[onnx.TensorProto] = (),
+) -> Path:
     graph = helper.make_graph(nodes, "g", inputs, outputs, list(initializers))
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
     return path
@@ -63,7 +71,7 @@ def centred(home: Path) -> Path:
     return save(home / "centred.onnx", nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], [first])
 
 
-def test_every_option_of_add_reaches_the_package(headrace, scaled):
+def test_every_option_of_add_reaches_the_package(headrace: Callable[..., Outcome], scaled: Path) -> None:
     words = (
         "--name",
         "scaler",
@@ -88,7 +96,7 @@ def test_every_option_of_add_reaches_the_package(headrace, scaled):
     assert manifest.store == StoreAdvice(outputs="binary", keep=("y",))
 
 
-def test_what_is_not_said_is_found_and_shown(headrace, scaled):
+def test_what_is_not_said_is_found_and_shown(headrace: Callable[..., Outcome], scaled: Path) -> None:
     headrace("models", "add", scaled)
     shown = headrace("models", "show", "scaled").out
     assert re.search(r"input +x FP32 \[3, rows, 2\]", shown)
@@ -97,7 +105,7 @@ def test_what_is_not_said_is_found_and_shown(headrace, scaled):
     assert re.search(r"served +in batches of at most 64 rows, waiting at most 2 ms", shown)
 
 
-def test_constants_and_outputs_that_are_not_kept_are_shown(headrace, scaled):
+def test_constants_and_outputs_that_are_not_kept_are_shown(headrace: Callable[..., Outcome], scaled: Path) -> None:
     headrace("models", "add", scaled, "--set", "k=[2.5]", "--keep", "z")
     shown = headrace("models", "show", "scaled").out
     assert re.search(r"constant +k FP32 = \[2\.5\]", shown)
@@ -105,7 +113,9 @@ def test_constants_and_outputs_that_are_not_kept_are_shown(headrace, scaled):
     assert "parameter" not in shown
 
 
-def test_a_model_whose_rows_depend_on_each_other_says_that_it_is_served_alone_and_why(headrace, centred):
+def test_a_model_whose_rows_depend_on_each_other_says_that_it_is_served_alone_and_why(
+    headrace: Callable[..., Outcome], centred: Path
+) -> None:
     added = headrace("models", "add", centred)
     assert added.code == 0
     assert re.search(r"served +one request a run, alone and whole", added.out)
@@ -116,13 +126,15 @@ def test_a_model_whose_rows_depend_on_each_other_says_that_it_is_served_alone_an
 
 
 @pytest.mark.parametrize(("option", "independent"), [("--batch", True), ("--alone", False)])
-def test_the_trial_s_verdict_can_be_overridden(headrace, centred, double, option, independent):
+def test_the_trial_s_verdict_can_be_overridden(
+    headrace: Callable[..., Outcome], centred: Path, double: Path, option: str, independent: bool
+) -> None:
     for file in (centred, double):
         document = headrace("models", "add", file, option, "--json").json()
         assert document["batching"]["independent_rows"] is independent
 
 
-def test_a_sample_gives_the_trial_rows_that_run(headrace, home):
+def test_a_sample_gives_the_trial_rows_that_run(headrace: Callable[..., Outcome], home: Path) -> None:
     ones = numpy_helper.from_array(np.ones((1, 1, 700), np.float32), "w")
     conv = helper.make_node("Conv", ["x", "w"], ["y"])
     file = save(home / "long.onnx", [conv], [value("x", ["n", 1, "t"])], [value("y", ["n", 1, "u"])], [ones])
@@ -151,19 +163,21 @@ def test_a_sample_gives_the_trial_rows_that_run(headrace, home):
         (("--store", "xml"), 2, "--store"),
     ],
 )
-def test_a_wrong_option_is_named_and_nothing_is_added(headrace, scaled, words, code, message):
+def test_a_wrong_option_is_named_and_nothing_is_added(
+    headrace: Callable[..., Outcome], scaled: Path, words: tuple[str, str], code: int, message: str
+) -> None:
     found = headrace("models", "add", scaled, *words)
     assert found.code == code
     assert message in found.line
     assert headrace("models", "list", "--json").json() == []
 
 
-def test_show_prints_either_toml_or_json(headrace, home, double):
+def test_show_prints_either_toml_or_json(headrace: Callable[..., Outcome], home: Path, double: Path) -> None:
     headrace("models", "add", double)
     assert headrace("models", "show", "double", "--toml", "--json").code == 2
 
 
-def test_the_explained_toml_is_the_manifest(headrace, scaled):
+def test_the_explained_toml_is_the_manifest(headrace: Callable[..., Outcome], scaled: Path) -> None:
     folder = Path(headrace("models", "add", scaled, "--set", "k=2", "--labels", "a,b", "--json").json()["folder"])
     found = headrace("models", "show", "scaled", "--toml")
     assert msgspec.convert(tomllib.loads(found.out), Manifest) == read_package(folder).manifest
@@ -173,7 +187,7 @@ def test_the_explained_toml_is_the_manifest(headrace, scaled):
         assert lines[at - 1].startswith("# ")
 
 
-def test_the_explained_toml_of_any_manifest_reads_back():
+def test_the_explained_toml_of_any_manifest_reads_back() -> None:
     manifest = Manifest(
         name="m",
         version="1",
@@ -213,7 +227,9 @@ def pool(home: Path) -> Path:
 
 
 @pytest.mark.parametrize("prefix", ["", "image="])
-def test_a_recipe_for_images_is_json_or_a_well_known_name(headrace, pool, prefix):
+def test_a_recipe_for_images_is_json_or_a_well_known_name(
+    headrace: Callable[..., Outcome], pool: Path, prefix: str
+) -> None:
     recipe = prefix + '{"resize": [8, 8], "mean": [0.5]}'
     folder = Path(headrace("models", "add", pool, "--decode", recipe, "--json").json()["folder"])
     assert read_package(folder).manifest.inputs[0].decode == ImageDecode(resize=(8, 8), mean=(0.5,))
@@ -223,7 +239,9 @@ def test_a_recipe_for_images_is_json_or_a_well_known_name(headrace, pool, prefix
     assert msgspec.convert(tomllib.loads(text), Manifest) == read_package(folder).manifest
 
 
-def test_a_recipe_that_is_none_is_misuse_and_one_that_does_not_fit_fails(headrace, pool):
+def test_a_recipe_that_is_none_is_misuse_and_one_that_does_not_fit_fails(
+    headrace: Callable[..., Outcome], pool: Path
+) -> None:
     for wrong in ("cifar", '{"size": 3}', '{"crop": -1}'):
         found = headrace("models", "add", pool, "--decode", wrong)
         assert found.code == 2, found.out
@@ -232,7 +250,7 @@ def test_a_recipe_that_is_none_is_misuse_and_one_that_does_not_fit_fails(headrac
     assert "it gives 224 by 224 pixels, but the input takes 8 by 8" in found.err
 
 
-def test_a_tokenizer_is_shown_with_the_column_of_text(headrace, home):
+def test_a_tokenizer_is_shown_with_the_column_of_text(headrace: Callable[..., Outcome], home: Path) -> None:
     file = save(
         home / "ids.onnx",
         [helper.make_node("Mul", ["input_ids", "attention_mask"], ["y"])],
@@ -245,13 +263,13 @@ def test_a_tokenizer_is_shown_with_the_column_of_text(headrace, home):
     assert "bulk jobs make input_ids, attention_mask of the column 'text', at most 64 tokens" in shown
 
 
-def test_every_field_of_a_manifest_has_an_explanation_and_no_other():
+def test_every_field_of_a_manifest_has_an_explanation_and_no_other() -> None:
     fields = {f"{table}{name}" for table, kind in TABLES.items() for name in kind.__struct_fields__}
     assert set(EXPLANATIONS) == fields
     assert all(text.endswith(".") and "\n" not in text for text in EXPLANATIONS.values())
 
 
-def test_the_page_on_packages_has_the_same_explanations():
+def test_the_page_on_packages_has_the_same_explanations() -> None:
     page = (DOCS / "model-packages.md").read_text("utf-8")
     for field, text in EXPLANATIONS.items():
         if not field.startswith("outputs."):
@@ -269,7 +287,7 @@ def sizes_of(spec: TensorSpec) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["minimal", "full"])
-def test_the_examples_of_the_page_are_packages_that_run(tmp_path, number):
+def test_the_examples_of_the_page_are_packages_that_run(tmp_path: Path, number: int) -> None:
     from headrace.contracts import ModelDirectory
     from headrace.contracts.package.manifest import sha256_of
     from headrace.runtimes.loading import load_model
@@ -300,7 +318,9 @@ def test_the_examples_of_the_page_are_packages_that_run(tmp_path, number):
     }
 
 
-def test_one_package_that_is_wrong_hides_no_other_and_can_be_removed(headrace, home, double):
+def test_one_package_that_is_wrong_hides_no_other_and_can_be_removed(
+    headrace: Callable[..., Outcome], home: Path, double: Path
+) -> None:
     headrace("models", "add", double)
     broken = home / "models" / "broken" / "1"
     broken.mkdir(parents=True)
@@ -313,7 +333,9 @@ def test_one_package_that_is_wrong_hides_no_other_and_can_be_removed(headrace, h
     assert not broken.exists()
 
 
-def test_a_package_made_by_hand_says_that_nothing_proved_its_rows_independent(headrace, home, double):
+def test_a_package_made_by_hand_says_that_nothing_proved_its_rows_independent(
+    headrace: Callable[..., Outcome], home: Path, double: Path
+) -> None:
     headrace("models", "add", double)
     manifest = next((home / "models" / "double").glob("*/model.toml"))
     text = manifest.read_text()

@@ -37,7 +37,9 @@ def app(seen: list[tuple[Where, bool]]) -> typer.Typer:
     return app
 
 
-def test_fields_are_options_with_their_types_defaults_and_limits(app: typer.Typer, seen: list) -> None:
+def test_fields_are_options_with_their_types_defaults_and_limits(
+    app: typer.Typer, seen: list[tuple[Where, bool]]
+) -> None:
     assert CliRunner().invoke(app, ["some/file", "--depth", "7", "--loud"]).exit_code == 0
     assert CliRunner().invoke(app, ["other"]).exit_code == 0
     assert seen == [(Where(Path("some/file"), 7), True), (Where(Path("other"), 3), False)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import redis
 from kombu.utils.json import dumps
+from tests.cli.conftest import Outcome
 
 from headrace.contracts import Signature
 from headrace.contracts.trouble import Trouble
@@ -17,7 +20,7 @@ MESSAGE = {"body": "", "properties": {"delivery_info": {"exchange": "", "routing
 
 @pytest.mark.parametrize("prefix", ["", "shop:"])
 def test_recover_puts_back_what_dead_workers_of_both_kinds_held(
-    monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace, prefix: str
+    monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace: Callable[..., Outcome], prefix: str
 ) -> None:
     monkeypatch.setenv("HEADRACE_BROKER_URL", broker_url)
     monkeypatch.setenv("HEADRACE_KEY_PREFIX", prefix)
@@ -41,7 +44,9 @@ def test_recover_puts_back_what_dead_workers_of_both_kinds_held(
         assert [one["queue"] for one in headrace("queue", "stats", "--json").json()] == ["infer.digits"]
 
 
-def test_another_prefix_is_another_world(monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace) -> None:
+def test_another_prefix_is_another_world(
+    monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace: Callable[..., Outcome]
+) -> None:
     with redis.Redis.from_url(broker_url) as broker:
         broker.lpush("infer.digits", "message")
     monkeypatch.setenv("HEADRACE_BROKER_URL", broker_url)
@@ -54,7 +59,9 @@ def test_another_prefix_is_another_world(monkeypatch: pytest.MonkeyPatch, broker
     assert told.count("\n") <= 2
 
 
-def test_stats_say_what_keeps_requests_waiting(monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace) -> None:
+def test_stats_say_what_keeps_requests_waiting(
+    monkeypatch: pytest.MonkeyPatch, broker_url: str, headrace: Callable[..., Outcome]
+) -> None:
     monkeypatch.setenv("HEADRACE_BROKER_URL", broker_url)
     with connect(broker_url) as broker:
         broker.lpush("infer.digits", "message")

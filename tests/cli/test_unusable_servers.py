@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import pytest
+from tests.cli.conftest import Outcome
 from tests.lifecycle.servers.served import Served, by_oip, by_tfserving
 from tests.runtimes.remote.certificates import Certificate, certificate, expired
 from tests.runtimes.remote.grpc.scripted import Answerer
@@ -43,6 +45,10 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return expired(tmp_path_factory.mktemp("old"))
 
 
+Ports: TypeAlias = Callable[..., int]
+Refused: TypeAlias = Callable[[str], str]
+
+
 @pytest.fixture
 def ports() -> Iterator[Callable[..., int]]:
     """Start servers, with a certificate if they are to speak TLS, and return their ports."""
@@ -63,7 +69,7 @@ def ports() -> Iterator[Callable[..., int]]:
 
 
 @pytest.fixture
-def refused(headrace, home: Path) -> Callable[[str], str]:
+def refused(headrace: Callable[..., Outcome], home: Path) -> Callable[[str], str]:
     """Return the one line with which `models add` refuses a server."""
 
     def add(uri: str) -> str:
@@ -79,21 +85,25 @@ def refused(headrace, home: Path) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_an_expired_certificate(ports, refused, old: Certificate, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_an_expired_certificate(
+    ports: Ports, refused: Refused, old: Certificate, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
     monkeypatch.setenv("HEADRACE_SERVER_CA_FILE", str(old.cert))
     line = refused(f"{scheme}s://127.0.0.1:{ports(scheme, shown=old)}")
     assert "certificate is refused: certificate has expired; renew it, or" in line
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_tls_address_of_a_port_that_speaks_plain_text(ports, refused, scheme: str) -> None:
+def test_a_tls_address_of_a_port_that_speaks_plain_text(ports: Ports, refused: Refused, scheme: str) -> None:
     port = ports(scheme)
     line = refused(f"{scheme}s://127.0.0.1:{port}")
     assert f"the server doesn't speak TLS on that port; is it {scheme}://127.0.0.1:{port}?" in line
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_plain_address_of_a_port_that_speaks_tls(ports, refused, good: Certificate, scheme: str) -> None:
+def test_a_plain_address_of_a_port_that_speaks_tls(
+    ports: Ports, refused: Refused, good: Certificate, scheme: str
+) -> None:
     port = ports(scheme, shown=good)
     line = refused(f"{scheme}://127.0.0.1:{port}")
     assert f"the server speaks TLS on that port; write {scheme}s://127.0.0.1:{port}" in line
@@ -137,7 +147,7 @@ LOADING = {
 
 
 @pytest.mark.parametrize("kind", LOADING)
-def test_a_model_that_is_loading(ports, refused, kind: str) -> None:
+def test_a_model_that_is_loading(ports: Ports, refused: Refused, kind: str) -> None:
     line = refused(f"grpc://127.0.0.1:{ports('grpc', LOADING[kind])}")
     assert "; wait until the server has loaded it, and add it then" in line
 
@@ -145,7 +155,7 @@ def test_a_model_that_is_loading(ports, refused, kind: str) -> None:
 @pytest.mark.parametrize(
     "answer", [reply(503, b'{"error":"Model m is not ready"}'), reply(200, b'{"name":"m","ready":false}')]
 )
-def test_a_model_that_is_loading_over_http(ports, refused, answer: bytes) -> None:
+def test_a_model_that_is_loading_over_http(ports: Ports, refused: Refused, answer: bytes) -> None:
     def server(asked: Asked) -> bytes:
         return answer if asked.path == "/v2/models/m/ready" else over_http(asked)
 

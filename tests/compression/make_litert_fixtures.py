@@ -30,7 +30,8 @@ class Attending(nn.Module):
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer(x).mean(1)).softmax(1)
+        y: Tensor = self.head(self.layer(x).mean(1)).softmax(1)
+        return y
 
 
 class Repeating(nn.Module):

@@ -13,23 +13,25 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
+from headrace.contracts import ModelPackage, Tensors
 from headrace.runtimes.base import OutOfMemory
 
 
 class MisbehavingModel:
-    def __init__(self, package):
+    def __init__(self, package: ModelPackage) -> None:
         self.folder = package.folder
-        self.says = json.loads(package.file.read_text())
+        self.says: dict[str, Any] = json.loads(package.file.read_text())
 
-    def infer(self, inputs):
+    def infer(self, inputs: Tensors) -> Tensors:
         x = inputs["x"]
         if len(x) >= self.says.get("at", 1):
             self.show(self.says.get("misbehaviour", ""))
         time.sleep(self.says.get("sleep_s", 0.0))
         return {"y": 2 * x}
 
-    def show(self, misbehaviour):
+    def show(self, misbehaviour: str) -> None:
         if misbehaviour == "segfault":
             os.kill(os.getpid(), signal.SIGSEGV)
         if misbehaviour == "kill":
@@ -48,15 +50,15 @@ class MisbehavingModel:
             print("a library talks on standard output", flush=True)
             os.write(1, b"\xff\xfe and even below it")
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 class MisbehavingRuntime:
-    def __init__(self, device, threads):
+    def __init__(self, device: str, threads: int) -> None:
         pass
 
-    def load(self, package):
+    def load(self, package: ModelPackage) -> MisbehavingModel:
         model = MisbehavingModel(package)
         if model.says.get("at") == 0:
             model.show(model.says["misbehaviour"])

@@ -68,4 +68,5 @@ def test_a_compressed_models_scores_are_read_as_the_originals() -> None:
     metric = Metric(name="accuracy", output="scores", kind="scores", family="classes", scores="scores")
     original = {"scores": np.array([[0.9, 0.1]], np.float32)}
     found = metric.confidence({"scores": np.array([[0.85, 0.05]], np.float32)}, np.array([0]), original)
+    assert found is not None
     np.testing.assert_allclose(found, [0.85], rtol=1e-6)

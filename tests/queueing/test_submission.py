@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -72,8 +73,7 @@ def messages(count: int) -> list[bytes]:
 
 
 def oldest_first(client: redis.Redis, priority: int = 0) -> list[bytes]:
-    found = client.lrange(keys.PLAIN.queue_list(QUEUE, priority_step(priority)), 0, -1)
-    assert isinstance(found, list)
+    found: list[Any] = client.lrange(keys.PLAIN.queue_list(QUEUE, priority_step(priority)), 0, -1)
     return found[::-1]
 
 

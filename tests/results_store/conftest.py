@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -48,8 +49,8 @@ def reader(store_url: str) -> Iterator[StoreReader]:
 
 @pytest.fixture
 def make_row() -> Callable[..., Row]:
-    def make(**fields: object) -> Row:
-        defaults = {
+    def make(**fields: Any) -> Row:
+        defaults: dict[str, Any] = {
             "id": uuid.UUID(new_ids(1)[0]),
             "state": "succeeded",
             "outputs": OUTPUTS,
@@ -65,10 +66,10 @@ def make_row() -> Callable[..., Row]:
 def make_batch(make_row: Callable[..., Row]) -> Callable[..., BatchRows]:
     """Make a batch of `count` fresh rows, or of the `rows` given."""
 
-    def make(count: int = 1, **fields: object) -> BatchRows:
+    def make(count: int = 1, **fields: Any) -> BatchRows:
         rows = fields.pop("rows", None) or [make_row() for _ in range(count)]
         now = time.time()
-        defaults = {
+        defaults: dict[str, Any] = {
             "model": "digits",
             "version": "2",
             "rows": rows,

@@ -28,15 +28,20 @@ def celery_app(database_url: str) -> Celery:
     app = Celery("plain", broker="memory://", set_as_current=False)
     # What the entry point of the installed package does.
     app.loader.override_backends = {"headrace": "headrace.results_store.celery_backend:PredictionBackend"}
-    app.conf.result_backend = f"headrace+{database_url}"
+    app.conf.update(result_backend=f"headrace+{database_url}")
     return app
+
+
+def backend_of(app: Celery) -> PredictionBackend:
+    assert isinstance(app.backend, PredictionBackend)
+    return app.backend
 
 
 @pytest.fixture
 def app(store_url: str) -> Iterator[Celery]:
     app = celery_app(store_url)
     yield app
-    app.backend.close()
+    backend_of(app).close()
     app.close()
 
 
@@ -124,7 +129,8 @@ def test_expired_and_cancelled_requests_are_revoked_tasks(
     reader.cancel(cancelled, "digits")
     for request_id, reason in ((str(expired.id), "expired"), (cancelled, "cancelled")):
         result = app.AsyncResult(request_id)
-        assert result.state == states.REVOKED
+        state: str = result.state
+        assert state == states.REVOKED
         with pytest.raises(TaskRevokedError, match=reason):
             result.get()
 
@@ -184,6 +190,7 @@ def test_results_of_ordinary_tasks_are_stored_and_found_beside_predictions(
     group = GroupResult(new_id(), [app.AsyncResult(each) for each in (bill, str(batch.rows[0].id))], app=app)
     assert group.get(timeout=10) == [{"sum": 7}, {"label": [7], "scores": [[0.25, 0.75]]}]
     group.save()
+    assert group.id is not None
     assert [each.id for each in GroupResult.restore(group.id, app=app)] == [each.id for each in group]
     app.AsyncResult(bill).forget()
     assert app.AsyncResult(bill).state == app.AsyncResult(pending).state == states.PENDING
@@ -192,7 +199,7 @@ def test_results_of_ordinary_tasks_are_stored_and_found_beside_predictions(
 def test_what_ordinary_tasks_leave_expires_and_is_removed_by_later_writes(
     app: Celery, store: psycopg.Connection
 ) -> None:
-    backend = app.backend
+    backend = backend_of(app)
     for number in range(10):
         backend.set(f"old-{number}".encode(), b"x")
         backend.expire(f"old-{number}".encode(), 0.001)
@@ -228,7 +235,7 @@ def test_a_store_that_is_away_is_an_error_not_a_pending_result() -> None:
     with pytest.raises(StoreUnavailable):
         app.AsyncResult(new_id()).get(timeout=1)
     assert "hunter2" not in app.backend.as_uri()
-    app.backend.close()
+    backend_of(app).close()
     app.close()
 
 

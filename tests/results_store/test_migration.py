@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -22,7 +23,7 @@ from headrace.results_store.writing.partitions import ensure_partitions, list_pa
 
 
 @pytest.fixture
-def engine(store_url: str):
+def engine(store_url: str) -> Iterator[sa.Engine]:
     engine = create_engine(store_url)
     yield engine
     engine.dispose()

@@ -12,6 +12,8 @@ import pytest
 from celery import Celery, chain, chord, group
 from celery.exceptions import NotRegistered
 
+from headrace.results_store.celery_backend import PredictionBackend
+
 APP = """
 import os
 from celery import Celery
@@ -32,6 +34,11 @@ def fail():
 """
 
 
+def backend_of(app: Celery) -> PredictionBackend:
+    assert isinstance(app.backend, PredictionBackend)
+    return app.backend
+
+
 @pytest.fixture
 def app(tmp_path: Path, store_url: str, broker_url: str) -> Iterator[Celery]:
     (tmp_path / "shop.py").write_text(APP)
@@ -43,7 +50,7 @@ def app(tmp_path: Path, store_url: str, broker_url: str) -> Iterator[Celery]:
     try:
         yield app
     finally:
-        app.backend.close()
+        backend_of(app).close()
         app.close()
         worker.terminate()
         worker.wait(30)

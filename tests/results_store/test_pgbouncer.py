@@ -113,7 +113,9 @@ def test_many_readers_and_writers_share_few_sessions(
                 batch = make_batch(2)
                 assert storing.write([batch]) == []
                 ids = [str(row.id) for row in batch.rows]
-                assert reader.get(ids[0]).id == ids[0]
+                found = reader.get(ids[0])
+                assert found is not None
+                assert found.id == ids[0]
                 assert sorted(reader.get_many(ids)) == sorted(ids)
                 assert reader.find(model="digits", limit=1)[0].model == "digits"
 
@@ -136,10 +138,14 @@ def test_times_are_utc_whatever_the_zone_of_the_session_is(
         with StoreWriter(url) as storing, StoreReader(url) as reader:
             storing.write([batch])
             found = reader.get(str(batch.rows[0].id))
+            newest = reader.stats().newest
+            assert found is not None
+            assert found.submitted_at is not None
+            assert newest is not None
             assert found.finished_at.utcoffset() == found.submitted_at.utcoffset() == dt.timedelta(0)
             assert found.finished_at.timestamp() == pytest.approx(batch.finished_at, abs=1e-5)
-            assert reader.stats().newest == found.finished_at
-            assert reader.stats().newest.utcoffset() == dt.timedelta(0)
+            assert newest == found.finished_at
+            assert newest.utcoffset() == dt.timedelta(0)
 
 
 def test_a_server_that_restarts_behind_the_pooler_is_found_again(

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,9 @@ from tests.workers import conftest as workers
 from headrace.contracts import ModelPackage, read_package
 from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
 from headrace.contracts.package.signature import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
 
 HERE = Path(__file__).parent
 
@@ -32,9 +36,9 @@ OUTPUTS = (
 )
 
 
-def package_of(folder: Path, runtime: str, file: Path, *others: Path, **changes) -> ModelPackage:
+def package_of(folder: Path, runtime: str, file: Path, *others: Path, **changes: Any) -> ModelPackage:
     """Write a manifest beside the files of a folder."""
-    fields = {"inputs": INPUTS, "outputs": OUTPUTS, "batching": BatchingAdvice(max_rows=64)} | changes
+    fields: dict[str, Any] = {"inputs": INPUTS, "outputs": OUTPUTS, "batching": BatchingAdvice(max_rows=64)} | changes
     manifest = Manifest(
         name=folder.parent.name,
         version=folder.name,
@@ -76,13 +80,13 @@ def write_onnx(folder: Path, rows: int | str = "rows") -> list[Path]:
 def write_pt2(folder: Path, rows: int | str = "rows") -> list[Path]:
     import torch
 
-    example = torch.rand(3 if rows == "rows" else rows, 1, 8, 8)
+    example = torch.rand(rows if isinstance(rows, int) else 3, 1, 8, 8)
     shapes = ({0: torch.export.Dim("rows")},) if rows == "rows" else None
     program = torch.export.export(SmallNet().eval(), (example,), dynamic_shapes=shapes)
     return [save_pt2(folder, program)]
 
 
-def save_pt2(folder: Path, program) -> Path:
+def save_pt2(folder: Path, program: torch.export.ExportedProgram) -> Path:
     import torch
 
     with warnings.catch_warnings():
@@ -137,7 +141,7 @@ WRITERS = {
 
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory) -> Callable[[str], ModelPackage]:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModelPackage]:
     """Return the small model's package for a runtime, made when it is first asked for."""
     made: dict[str, ModelPackage] = {}
 
@@ -152,6 +156,6 @@ def packages(tmp_path_factory) -> Callable[[str], ModelPackage]:
 
 
 @pytest.fixture(params=RUNTIMES)
-def package(packages, request) -> ModelPackage:
+def package(packages: Callable[[str], ModelPackage], request: pytest.FixtureRequest) -> ModelPackage:
     """The small model's package, for one runtime after the other."""
     return packages(request.param)

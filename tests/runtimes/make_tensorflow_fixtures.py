@@ -20,7 +20,7 @@ import tensorflow as tf
 HERE = Path(__file__).parent
 
 
-def floats(name, *sizes):
+def floats(name: str, *sizes: int | None) -> tf.TensorSpec:
     return tf.TensorSpec(sizes, tf.float32, name=name)
 
 
@@ -30,11 +30,11 @@ class Recurrent(tf.Module):
         self.w = tf.Variable(tf.reshape(tf.range(16, dtype=tf.float32), [4, 4]) / 16)
 
     @tf.function(input_signature=[floats("x", None, 4), floats("h", 2, None, 4), floats("k", 1)])
-    def step(self, x, h, k):
+    def step(self, x: tf.Tensor, h: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": tf.matmul(tf.reduce_sum(h, 0) + x, self.w) * k, "h1": h + x[None]}
 
     @tf.function(input_signature=[floats("x", 4, 4), floats("h", 2, 4, 4), floats("k", 1)])
-    def step_of_four(self, x, h, k):
+    def step_of_four(self, x: tf.Tensor, h: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         return self.step(x, h, k)
 
 
@@ -46,17 +46,17 @@ class Counting(tf.Module):
         self.total = tf.Variable(tf.zeros([1, 4]))
 
     @tf.function(input_signature=[floats("x", 1, 4)])
-    def add(self, x):
+    def add(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"y": self.total.assign_add(x) + 0.0}
 
 
 class TwoOutputs(tf.Module):
     @tf.function(input_signature=[floats("x", None, 4)])
-    def first(self, x):
+    def first(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"zeta": x + 1.0, "alpha": x * 2.0}
 
     @tf.function(input_signature=[floats("x", None, 4)])
-    def second(self, x):
+    def second(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"other": x - 1.0}
 
 

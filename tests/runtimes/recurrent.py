@@ -27,10 +27,10 @@ OUTPUTS = (
 def request(rows: int, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng([rows, seed])
     x, h = random.normal(size=(rows, 4)), random.normal(size=(2, rows, 4))
-    return {"x": x.astype(np.float32), "h": h.astype(np.float32), "k": np.float32([2.5])}
+    return {"x": x.astype(np.float32), "h": h.astype(np.float32), "k": np.array([2.5], np.float32)}
 
 
-def answer(x, h, k) -> dict[str, np.ndarray]:
+def answer(x: np.ndarray, h: np.ndarray, k: np.ndarray) -> dict[str, np.ndarray]:
     return {"y": (h.sum(0) + x) @ WEIGHTS * k, "h1": h + x[None]}
 
 
@@ -52,7 +52,13 @@ def write_onnx(folder: Path, rows: int | str = "rows") -> list[Path]:
         helper.make_node("Mul", ["product", "k"], ["y"]),
         helper.make_node("Add", ["h", "x"], ["h1"]),
     ]
-    sizes = {"x": [rows, 4], "h": [2, rows, 4], "k": [1], "y": [rows, 4], "h1": [2, rows, 4]}
+    sizes: dict[str, list[str | int | None]] = {
+        "x": [rows, 4],
+        "h": [2, rows, 4],
+        "k": [1],
+        "y": [rows, 4],
+        "h1": [2, rows, 4],
+    }
     values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sizes.items()}
     constants = {"w": WEIGHTS, "first": np.array([0])}
     graph = helper.make_graph(
@@ -70,10 +76,10 @@ def write_pt2(folder: Path, rows: int | str = "rows") -> list[Path]:
     import torch
 
     class Recurrent(torch.nn.Module):
-        def forward(self, x, h, k):
+        def forward(self, x: torch.Tensor, h: torch.Tensor, k: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return (h.sum(0) + x) @ torch.from_numpy(WEIGHTS) * k, h + x[None]
 
-    count = 3 if rows == "rows" else rows
+    count = rows if isinstance(rows, int) else 3
     example = (torch.rand(count, 4), torch.rand(2, count, 4), torch.rand(1))
     free = torch.export.Dim("rows")
     shapes = ({0: free}, {1: free}, None) if rows == "rows" else None

@@ -46,7 +46,7 @@ def test_all_rows_run_in_the_fewest_runs_and_come_back_in_their_order(rows: int,
     bare = Strict(sizes)
     x = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)
     h = np.arange(3 * rows, dtype=np.float32).reshape(3, rows)
-    found = FixedRows(bare, SIGNATURE, sorted(sizes)).infer({"x": x, "h": h, "k": np.float32(2).reshape(())})
+    found = FixedRows(bare, SIGNATURE, sorted(sizes)).infer({"x": x, "h": h, "k": np.array(2, np.float32)})
     np.testing.assert_array_equal(found["y"], (x + h.sum(axis=0)[:, None]).T * 2)
     assert found["k"].item() == 2
     assert len(bare.ran) == -(-rows // max(sizes))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tests.runtimes import recurrent
 from tests.runtimes.conftest import HERE, package_of
 
-from headrace.contracts import PackageError
+from headrace.contracts import ModelPackage, PackageError
 from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.loading import load_model
@@ -22,7 +24,7 @@ def images(rows: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def int8_package(tmp_path_factory):
+def int8_package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
     """The small model with INT8 inputs, scores and arithmetic; its package says FP32 as before."""
     from ai_edge_quantizer import quantizer, recipe
 
@@ -37,7 +39,9 @@ def int8_package(tmp_path_factory):
     return package_of(folder, "litert", folder / "model.tflite")
 
 
-def test_int8_inputs_and_outputs_are_converted_at_the_edge(int8_package, packages):
+def test_int8_inputs_and_outputs_are_converted_at_the_edge(
+    int8_package: ModelPackage, packages: Callable[[str], ModelPackage]
+) -> None:
     exact = LiteRtRuntime("cpu", 1).load(packages("litert")).infer({"image": images(64)})
     found = LiteRtRuntime("cpu", 1).load(int8_package).infer({"image": images(64)})
     assert found["scores"].dtype == np.float32
@@ -45,7 +49,7 @@ def test_int8_inputs_and_outputs_are_converted_at_the_edge(int8_package, package
     assert (found["label"] == exact["label"]).mean() > 0.9
 
 
-def test_values_beyond_the_range_of_int8_are_its_ends_and_nan_is_refused(int8_package):
+def test_values_beyond_the_range_of_int8_are_its_ends_and_nan_is_refused(int8_package: ModelPackage) -> None:
     model = LiteRtRuntime("cpu", 1).load(int8_package)
     large = model.infer({"image": np.full((1, 1, 8, 8), 1e9, np.float32)})["scores"]
     larger = model.infer({"image": np.full((1, 1, 8, 8), np.inf, np.float32)})["scores"]
@@ -54,14 +58,14 @@ def test_values_beyond_the_range_of_int8_are_its_ends_and_nan_is_refused(int8_pa
         model.infer({"image": np.full((1, 1, 8, 8), np.nan, np.float32)})
 
 
-def test_whole_numbers_are_narrowed_only_while_they_fit():
+def test_whole_numbers_are_narrowed_only_while_they_fit() -> None:
     detail = {"name": "ids", "dtype": np.int32, "quantization": (0.0, 0)}
     assert _to_file(np.array([[7, -1]]), detail).dtype == np.int32
     with pytest.raises(ValueError, match="input 'ids' holds values outside int32"):
         _to_file(np.array([[1 << 31]]), detail)
 
 
-def test_a_file_that_says_any_number_of_rows_and_takes_three_is_found_out(tmp_path):
+def test_a_file_that_says_any_number_of_rows_and_takes_three_is_found_out(tmp_path: Path) -> None:
     folder = tmp_path / "small" / "1"
     folder.mkdir(parents=True)
     (folder / "model.tflite").write_bytes((HERE / "small_net_stuck.tflite").read_bytes())
@@ -72,7 +76,7 @@ def test_a_file_that_says_any_number_of_rows_and_takes_three_is_found_out(tmp_pa
     assert model.infer({"image": images(7)})["label"].shape == (7,)
 
 
-def test_other_shapes_than_the_file_has_are_refused(packages):
+def test_other_shapes_than_the_file_has_are_refused(packages: Callable[[str], ModelPackage]) -> None:
     package = packages("litert")
     folder, file = package.folder, package.file
     other = (TensorSpec(name="image", datatype="FP32", shape=(3, 9, 9)),)
@@ -83,10 +87,10 @@ def test_other_shapes_than_the_file_has_are_refused(packages):
         package_of(folder, "litert", file)
 
 
-X = np.float32([[1, 2, 3, 4], [5, 6, 7, 8]])
+X = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
 
 
-def two_outputs(tmp_path, *names):
+def two_outputs(tmp_path: Path, *names: str) -> ModelPackage:
     """A package of the file whose signature has alpha = 2x and zeta = x + 1, with these names of outputs."""
     folder = tmp_path / "two" / "1"
     folder.mkdir(parents=True)
@@ -98,7 +102,9 @@ def two_outputs(tmp_path, *names):
 
 
 @pytest.mark.parametrize("names", [("zeta", "alpha"), ("alpha", "zeta"), ("zeta",)])
-def test_outputs_go_by_the_names_of_the_signature_whatever_the_order_of_the_file(tmp_path, names):
+def test_outputs_go_by_the_names_of_the_signature_whatever_the_order_of_the_file(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
     found = load_model(two_outputs(tmp_path, *names), "cpu", 1).infer({"x": X})
     expected = {"alpha": X * 2, "zeta": X + 1}
     assert tuple(found) == names
@@ -106,7 +112,7 @@ def test_outputs_go_by_the_names_of_the_signature_whatever_the_order_of_the_file
         np.testing.assert_array_equal(found[name], expected[name])
 
 
-def test_outputs_go_by_the_names_of_tensors_too(tmp_path):
+def test_outputs_go_by_the_names_of_tensors_too(tmp_path: Path) -> None:
     details = Interpreter(str(HERE / "two_outputs.tflite")).get_signature_runner().get_output_details()
     names = {signature: detail["name"] for signature, detail in details.items()}
     found = load_model(two_outputs(tmp_path, names["zeta"], names["alpha"]), "cpu", 1).infer({"x": X})
@@ -114,12 +120,12 @@ def test_outputs_go_by_the_names_of_tensors_too(tmp_path):
     np.testing.assert_array_equal(found[names["alpha"]], X * 2)
 
 
-def test_outputs_of_equal_shape_under_other_names_are_never_guessed(tmp_path):
+def test_outputs_of_equal_shape_under_other_names_are_never_guessed(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"outputs alpha, zeta, and model\.toml lists one, two: .* leave open"):
         load_model(two_outputs(tmp_path, "one", "two"), "cpu", 1)
 
 
-def test_outputs_under_other_names_go_by_datatype_and_shape_where_these_leave_one_way(tmp_path):
+def test_outputs_under_other_names_go_by_datatype_and_shape_where_these_leave_one_way(tmp_path: Path) -> None:
     folder = tmp_path / "recurrent" / "1"
     folder.mkdir(parents=True)
     file = folder / "model.tflite"
@@ -133,7 +139,7 @@ def test_outputs_under_other_names_go_by_datatype_and_shape_where_these_leave_on
     np.testing.assert_allclose(found["answer"], recurrent.answer(**inputs)["y"], rtol=1e-4, atol=1e-4)
 
 
-def test_several_signatures_are_named(tmp_path):
+def test_several_signatures_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "two" / "1"
     folder.mkdir(parents=True)
     file = folder / "model.tflite"

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from headrace.runtimes.base import OutOfMemory
-from headrace.runtimes.local.onnx import passing_failure
+from headrace.runtimes.local.failures import passing_failure
 
 
 def failure_of(shape: list[int], node: str = "ConstantOfShape") -> Exception:

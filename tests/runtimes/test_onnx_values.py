@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -11,33 +15,44 @@ from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 from tests.runtimes.conftest import package_of
 
-from headrace.contracts import OutputMismatch, PackageError, TensorSpec
+from headrace.contracts import ModelPackage, OutputMismatch, PackageError, Tensors, TensorSpec
 from headrace.contracts.package.manifest import BatchingAdvice, StoreAdvice
+from headrace.runtimes.base import LoadedModel
 from headrace.runtimes.loading import load_model
 from headrace.runtimes.local.onnx import OnnxRuntime
 from headrace.runtimes.local.onnx_support.outputs import model_of_outputs
 
 FLOAT, BF16, STRING = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.STRING
-X = np.float32([[1, -2, 3.14159], [np.inf, np.nan, 1e-3]])
+X = np.array([[1, -2, 3.14159], [np.inf, np.nan, 1e-3]], np.float32)
 
 
-def value(name, shape, kind=FLOAT):
+def value(name: str, shape: Sequence[str | int | None], kind: int = FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def sequence_of(name, shape, kind=FLOAT):
+def sequence_of(name: str, shape: Sequence[str | int | None], kind: int = FLOAT) -> onnx.ValueInfoProto:
     return helper.make_value_info(name, helper.make_sequence_type_proto(helper.make_tensor_type_proto(kind, shape)))
 
 
-def spec(name, datatype="FP32", shape=(3,), **fields):
+def spec(name: str, datatype: str = "FP32", shape: tuple[int, ...] = (3,), **fields: Any) -> TensorSpec:
     return TensorSpec(name=name, datatype=datatype, shape=shape, **fields)
 
 
+MakePackage = Callable[..., ModelPackage]
+
+
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path: Path) -> MakePackage:
     """Make a package of a graph."""
 
-    def make(nodes, inputs, outputs, specs, initializers=(), **changes):
+    def make(
+        nodes: list[onnx.NodeProto],
+        inputs: list[onnx.ValueInfoProto],
+        outputs: list[onnx.ValueInfoProto],
+        specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+        initializers: Sequence[onnx.TensorProto] = (),
+        **changes: Any,
+    ) -> ModelPackage:
         folder = tmp_path / "m" / "1"
         folder.mkdir(parents=True)
         graph = helper.make_graph(nodes, "g", inputs, outputs, list(initializers))
@@ -49,11 +64,11 @@ def package(tmp_path):
     return make
 
 
-def loaded(package):
+def loaded(package: ModelPackage) -> LoadedModel:
     return OnnxRuntime("cpu", 1).load(package)
 
 
-def test_bf16_comes_out_beside_other_datatypes(package):
+def test_bf16_comes_out_beside_other_datatypes(package: MakePackage) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=BF16), helper.make_node("Neg", ["x"], ["z"])]
     made = package(
         nodes,
@@ -68,7 +83,7 @@ def test_bf16_comes_out_beside_other_datatypes(package):
     np.testing.assert_array_equal(outputs["z"], -X)
 
 
-def test_bf16_goes_in_and_out_and_a_result_is_the_caller_s(package):
+def test_bf16_goes_in_and_out_and_a_result_is_the_caller_s(package: MakePackage) -> None:
     made = package(
         [helper.make_node("Identity", ["x"], ["y"])],
         [value("x", ["n", 3], BF16)],
@@ -85,7 +100,7 @@ def test_bf16_goes_in_and_out_and_a_result_is_the_caller_s(package):
     assert first.flags.owndata
 
 
-def test_bf16_of_no_elements_comes_out(package):
+def test_bf16_of_no_elements_comes_out(package: MakePackage) -> None:
     made = package(
         [helper.make_node("Cast", ["x"], ["y"], to=BF16)],
         [value("x", ["n", "w"])],
@@ -95,7 +110,7 @@ def test_bf16_of_no_elements_comes_out(package):
     assert loaded(made).infer({"x": np.ones((2, 0), np.float32)})["y"].shape == (2, 0)
 
 
-def test_a_single_bf16_value_stays_one_without_dimensions(package):
+def test_a_single_bf16_value_stays_one_without_dimensions(package: MakePackage) -> None:
     made = package(
         [helper.make_node("Identity", ["x"], ["y"])],
         [value("x", [], BF16)],
@@ -105,7 +120,7 @@ def test_a_single_bf16_value_stays_one_without_dimensions(package):
     assert loaded(made).infer({"x": np.array(2, ml_dtypes.bfloat16)})["y"].shape == ()
 
 
-def test_bf16_for_strings_is_refused_when_the_model_is_loaded(package):
+def test_bf16_for_strings_is_refused_when_the_model_is_loaded(package: MakePackage) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["f"], to=FLOAT), helper.make_node("Cast", ["f"], ["y"], to=BF16)]
     made = package(
         nodes,
@@ -117,21 +132,21 @@ def test_bf16_for_strings_is_refused_when_the_model_is_loaded(package):
         loaded(made)
 
 
-def test_an_input_with_a_default_may_be_left_out_or_given(package):
+def test_an_input_with_a_default_may_be_left_out_or_given(package: MakePackage) -> None:
     made = package(
         [helper.make_node("Mul", ["x", "k"], ["y"])],
         [value("x", ["n", 3]), value("k", [1])],
         [value("y", ["n", 3])],
         ((spec("x"), spec("k", shape=(1,), per_request=True, optional=True)), (spec("y"),)),
-        [numpy_helper.from_array(np.float32([2]), "k")],
+        [numpy_helper.from_array(np.array([2], np.float32), "k")],
     )
     model = loaded(made)
     np.testing.assert_array_equal(model.infer({"x": X})["y"], X * 2)
-    np.testing.assert_array_equal(model.infer({"x": X, "k": np.float32([5])})["y"], X * np.float32(5))
+    np.testing.assert_array_equal(model.infer({"x": X, "k": np.array([5], np.float32)})["y"], X * np.float32(5))
     np.testing.assert_array_equal(model.infer({"x": X})["y"], X * 2)
 
 
-def test_an_optional_tensor_may_be_left_out_or_given(package):
+def test_an_optional_tensor_may_be_left_out_or_given(package: MakePackage) -> None:
     kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, ["n", 3]))
     given = helper.make_graph([helper.make_node("OptionalGetElement", ["o"], ["t"])], "t", [], [value("t", ["n", 3])])
     absent = helper.make_graph([helper.make_node("Identity", ["x"], ["e"])], "e", [], [value("e", ["n", 3])])
@@ -158,7 +173,9 @@ def test_an_optional_tensor_may_be_left_out_or_given(package):
     ],
     ids=["numbers", "text", "none"],
 )
-def test_a_sequence_goes_in_stacked_and_comes_out_stacked(package, kind, datatype, given):
+def test_a_sequence_goes_in_stacked_and_comes_out_stacked(
+    package: MakePackage, kind: int, datatype: str, given: np.ndarray
+) -> None:
     made = package(
         [helper.make_node("Identity", ["x"], ["y"]), helper.make_node("SequenceLength", ["x"], ["count"])],
         [sequence_of("x", ["n", 3], kind)],
@@ -178,7 +195,7 @@ def test_a_sequence_goes_in_stacked_and_comes_out_stacked(package, kind, datatyp
     np.testing.assert_array_equal(outputs["y"], given if given.size else np.empty((0, 0, 3)))
 
 
-def test_a_sequence_of_different_shapes_is_an_error_that_names_the_output(package):
+def test_a_sequence_of_different_shapes_is_an_error_that_names_the_output(package: MakePackage) -> None:
     made = package(
         [helper.make_node("SplitToSequence", ["x", "sizes"], ["y"], axis=0)],
         [value("x", [3, 2])],
@@ -187,13 +204,13 @@ def test_a_sequence_of_different_shapes_is_an_error_that_names_the_output(packag
             (spec("x", shape=(3, 2), per_request=True),),
             (spec("y", shape=(-1, -1, 2), per_request=True, sequence=True),),
         ),
-        [numpy_helper.from_array(np.int64([1, 2]), "sizes")],
+        [numpy_helper.from_array(np.array([1, 2], np.int64), "sizes")],
     )
     with pytest.raises(OutputMismatch, match=r"output 'y' is a sequence of tensors of different shapes, such as"):
         loaded(made).infer({"x": np.ones((3, 2), np.float32)})
 
 
-def chain(package, keep):
+def chain(package: MakePackage, keep: tuple[str, ...]) -> ModelPackage:
     """Return a package of y = relu(x) and of z = if c then sqrt(w @ x) else x, of which some outputs are kept."""
     inner = helper.make_graph([helper.make_node("Sqrt", ["heavy"], ["t"])], "t", [], [value("t", ["n", 3])])
     other = helper.make_graph([helper.make_node("Identity", ["x"], ["e"])], "e", [], [value("e", ["n", 3])])
@@ -213,9 +230,9 @@ def chain(package, keep):
 
 
 @pytest.mark.parametrize("keep", [("y",), ("z",), ("z", "y"), ()])
-def test_only_kept_outputs_come_and_all_inputs_are_still_taken(package, keep):
+def test_only_kept_outputs_come_and_all_inputs_are_still_taken(package: MakePackage, keep: tuple[str, ...]) -> None:
     made = chain(package, keep)
-    x = np.float32([[1, 4, 9]])
+    x = np.array([[1, 4, 9]], np.float32)
     outputs = loaded(made).infer({"x": x, "c": np.array(True)})
     expected = {"y": x, "z": np.sqrt(x)}
     assert set(outputs) == set(keep or ("y", "z"))
@@ -223,24 +240,25 @@ def test_only_kept_outputs_come_and_all_inputs_are_still_taken(package, keep):
         np.testing.assert_array_equal(array, expected[name])
 
 
-def test_what_only_other_outputs_need_is_not_computed(package):
+def test_what_only_other_outputs_need_is_not_computed(package: MakePackage) -> None:
     content = model_of_outputs(chain(package, ("y",)))
+    assert isinstance(content, bytes)
     graph = onnx.ModelProto.FromString(content).graph
     assert [node.op_type for node in graph.node] == ["Relu"]
     assert not graph.initializer
 
 
-def test_kept_outputs_find_weights_that_lie_beside_the_model(package):
+def test_kept_outputs_find_weights_that_lie_beside_the_model(package: MakePackage) -> None:
     made = chain(package, ("z",))
     model = onnx.load(made.file)
     (made.folder / "weights").mkdir()
     onnx.save(model, made.file, save_as_external_data=True, size_threshold=0, location="weights/w.bin")
     beside = replace(made, manifest=replace(made.manifest, files={"weights/w.bin": "0"}))
-    x = np.float32([[1, 4, 9]])
+    x = np.array([[1, 4, 9]], np.float32)
     np.testing.assert_array_equal(loaded(beside).infer({"x": x, "c": np.array(True)})["z"], np.sqrt(x))
 
 
-def test_a_fixed_number_of_rows_is_refused_unless_the_package_says_it(package):
+def test_a_fixed_number_of_rows_is_refused_unless_the_package_says_it(package: MakePackage) -> None:
     relu = helper.make_node("Relu", ["x"], ["y"])
     made = package([relu], [value("x", [4, 3])], [value("y", [4, 3])], ((spec("x"),), (spec("y"),)))
     with pytest.raises(PackageError, match=r"takes exactly 4 rows.*row_sizes = \[4\]"):
@@ -251,13 +269,15 @@ def test_a_fixed_number_of_rows_is_refused_unless_the_package_says_it(package):
     np.testing.assert_array_equal(load_model(padded, "cpu", 1).infer({"x": x})["y"], np.maximum(x, 0))
 
 
-def test_a_run_that_fails_prints_nothing_and_its_exception_tells_all(package, capfd):
+def test_a_run_that_fails_prints_nothing_and_its_exception_tells_all(
+    package: MakePackage, capfd: pytest.CaptureFixture[str]
+) -> None:
     made = package(
         [helper.make_node("Reshape", ["x", "shape"], ["y"], name="squeeze_it")],
         [value("x", ["n", 3])],
         [value("y", ["n", 3])],
         ((spec("x"),), (spec("y"),)),
-        [numpy_helper.from_array(np.int64([1, 3]), "shape")],
+        [numpy_helper.from_array(np.array([1, 3], np.int64), "shape")],
     )
     model = loaded(made)
     with pytest.raises(Exception, match=r"running Reshape node.*squeeze_it.*\{2,3\}"):
@@ -266,16 +286,17 @@ def test_a_run_that_fails_prints_nothing_and_its_exception_tells_all(package, ca
     assert capfd.readouterr() == ("", "")
 
 
-def test_numbers_cross_as_they_are(package, monkeypatch):
+def test_numbers_cross_as_they_are(package: MakePackage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The arrays of a request and of an answer are those of the session: nothing is done for each tensor."""
     relu = helper.make_node("Relu", ["x"], ["y"])
     made = package([relu], [value("x", ["n", 3])], [value("y", ["n", 3])], ((spec("x"),), (spec("y"),)))
     model = loaded(made)
-    crossed = []
+    crossed: list[tuple[list[str], Tensors, list[np.ndarray]]] = []
     run = ort.InferenceSession.run
 
-    def watched(self, outputs, inputs, *rest):
-        crossed.append((outputs, inputs, values := run(self, outputs, inputs, *rest)))
+    def watched(self: ort.InferenceSession, outputs: list[str], inputs: Tensors, *rest: Any) -> list[np.ndarray]:
+        values: list[np.ndarray] = run(self, outputs, inputs, *rest)
+        crossed.append((outputs, inputs, values))
         return values
 
     monkeypatch.setattr(ort.InferenceSession, "run", watched)

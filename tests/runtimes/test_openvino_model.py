@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import openvino as ov
 import pytest
 from tests.runtimes.conftest import package_of, write_onnx, write_openvino
 
-from headrace.contracts import ModelDirectory, PackageError
+from headrace.contracts import ModelDirectory, ModelPackage, PackageError
 from headrace.lifecycle.packages.registry import add_model
 from headrace.runtimes.local.openvino_model import OpenVinoRuntime
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     made = tmp_path / "small" / "1"
     made.mkdir(parents=True)
     return made
 
 
-def option(model, name: str) -> str:
+def option(model: Any, name: str) -> str:
     return str(model._request.get_compiled_model().get_property(name))
 
 
-def test_models_run_in_fp32_with_one_stream_and_the_threads_asked_for(packages):
+def test_models_run_in_fp32_with_one_stream_and_the_threads_asked_for(packages: Callable[[str], ModelPackage]) -> None:
     model = OpenVinoRuntime("cpu", 2).load(packages("openvino"))
     assert "float32" in option(model, "INFERENCE_PRECISION_HINT")
     assert option(model, "INFERENCE_NUM_THREADS") == "2"
@@ -31,7 +35,7 @@ def test_models_run_in_fp32_with_one_stream_and_the_threads_asked_for(packages):
     assert option(model, "ENABLE_CPU_PINNING") == "False"
 
 
-def test_a_file_may_ask_for_another_precision(folder):
+def test_a_file_may_ask_for_another_precision(folder: Path) -> None:
     (source,) = write_onnx(folder)
     core = ov.Core()
     # On a processor without BF16 OpenVINO keeps FP32.
@@ -43,19 +47,19 @@ def test_a_file_may_ask_for_another_precision(folder):
     assert expected in option(OpenVinoRuntime("cpu", 1).load(package), "INFERENCE_PRECISION_HINT")
 
 
-def test_onnx_files_run_too(folder):
+def test_onnx_files_run_too(folder: Path) -> None:
     package = package_of(folder, "openvino", *write_onnx(folder))
     outputs = OpenVinoRuntime("cpu", 1).load(package).infer({"image": np.zeros((2, 1, 8, 8), np.float32)})
     assert outputs["label"].shape == (2,)
 
 
-def test_weights_without_a_checksum_are_refused(folder):
+def test_weights_without_a_checksum_are_refused(folder: Path) -> None:
     package = package_of(folder, "openvino", write_openvino(folder)[0])
     with pytest.raises(PackageError, match=r"lists 0 files of weights \(\.bin\) under \[files\]"):
         OpenVinoRuntime("cpu", 1).load(package)
 
 
-def test_weights_that_are_cut_short_are_refused(folder):
+def test_weights_that_are_cut_short_are_refused(folder: Path) -> None:
     files = write_openvino(folder)
     files[1].write_bytes(files[1].read_bytes()[:40])
     with pytest.raises(PackageError, match=r"model\.xml can't be loaded by OpenVINO: .") as caught:
@@ -63,7 +67,7 @@ def test_weights_that_are_cut_short_are_refused(folder):
     assert "\n" not in caught.value.message
 
 
-def test_other_names_than_the_file_has_are_refused(folder):
+def test_other_names_than_the_file_has_are_refused(folder: Path) -> None:
     from headrace.contracts.package.signature import TensorSpec
 
     other = (TensorSpec(name="picture", datatype="FP32", shape=(1, 8, 8)),)
@@ -71,7 +75,9 @@ def test_other_names_than_the_file_has_are_refused(folder):
         OpenVinoRuntime("cpu", 1).load(package_of(folder, "openvino", *write_openvino(folder), inputs=other))
 
 
-def test_no_rows_are_refused_rather_than_answered_with_the_last_request(packages):
+def test_no_rows_are_refused_rather_than_answered_with_the_last_request(
+    packages: Callable[[str], ModelPackage],
+) -> None:
     model = OpenVinoRuntime("cpu", 1).load(packages("openvino"))
     model.infer({"image": np.ones((3, 1, 8, 8), np.float32)})
     with pytest.raises(ValueError, match="no rows"):
@@ -79,7 +85,7 @@ def test_no_rows_are_refused_rather_than_answered_with_the_last_request(packages
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_shapes_that_do_not_fit_are_refused_on_any_number_of_threads(tmp_path, threads):
+def test_shapes_that_do_not_fit_are_refused_on_any_number_of_threads(tmp_path: Path, threads: int) -> None:
     # On one thread OpenVINO itself gives the answer of the request before: somebody else's.
     size = ov.opset13.parameter([-1, -1], np.float32, name="x")
     size.output(0).set_names({"x"})

@@ -6,13 +6,16 @@ import io
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.runtimes.conftest import package_of
 from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
-from headrace.contracts import PackageError
+from headrace.contracts import ModelPackage, PackageError
 from headrace.runtimes.local.pt2_archive import check_archive
 from headrace.runtimes.local.torch_program import TorchRuntime
 
@@ -21,21 +24,22 @@ RAN: list[str] = []
 
 
 class Canary:
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return RAN.append, ("unpickled",)
 
 
 class Record:
     """One archive's records, to be forged and written again."""
 
-    def __init__(self, file) -> None:
+    def __init__(self, file: Path) -> None:
         reader = PT2ArchiveReader(str(file))
         self.files = {name: reader.read_bytes(name) for name in reader.get_file_names()}
 
-    def program(self) -> dict:
-        return json.loads(self.files["models/model.json"])
+    def program(self) -> dict[str, Any]:
+        program: dict[str, Any] = json.loads(self.files["models/model.json"])
+        return program
 
-    def save(self, file) -> None:
+    def save(self, file: Path) -> None:
         with PT2ArchiveWriter(str(file)) as writer:
             for name, data in self.files.items():
                 # The writer adds these itself.
@@ -44,15 +48,15 @@ class Record:
 
 
 @pytest.fixture
-def record(packages) -> Record:
+def record(packages: Callable[[str], ModelPackage]) -> Record:
     return Record(packages("torch").file)
 
 
 @pytest.fixture
-def refused(tmp_path, record):
+def refused(tmp_path: Path, record: Record) -> Callable[[], str]:
     """Save the forged records and load them as a worker does; give the refusal."""
 
-    def load(record=record) -> str:
+    def load() -> str:
         RAN.clear()
         folder = tmp_path / "forged" / "1"
         folder.mkdir(parents=True)
@@ -65,12 +69,12 @@ def refused(tmp_path, record):
     return load
 
 
-def test_the_forgery_itself_does_no_harm(tmp_path, record):
+def test_the_forgery_itself_does_no_harm(tmp_path: Path, record: Record) -> None:
     record.save(tmp_path / "model.pt2")
     check_archive(tmp_path / "model.pt2")
 
 
-def test_pickled_weights(refused, record):
+def test_pickled_weights(refused: Callable[[], str], record: Record) -> None:
     name = "data/weights/model_weights_config.json"
     config = json.loads(record.files[name])
     config["config"]["conv.weight"]["use_pickle"] = True
@@ -80,23 +84,23 @@ def test_pickled_weights(refused, record):
 
 
 @pytest.mark.parametrize("name", ["data/constants/custom_obj_0", "data/constants/opaque_obj_0"])
-def test_pickled_objects(refused, record, name):
+def test_pickled_objects(refused: Callable[[], str], record: Record, name: str) -> None:
     record.files[name] = pickle.dumps(Canary())
     assert "a pickled object" in refused()
 
 
 @pytest.mark.parametrize("name", ["data/weights/model.pt", "data/constants/model.pt"])
-def test_weights_as_old_versions_wrote_them(refused, record, name):
+def test_weights_as_old_versions_wrote_them(refused: Callable[[], str], record: Record, name: str) -> None:
     record.files[name] = pickle.dumps(Canary())
     assert "as old versions of torch wrote" in refused()
 
 
-def test_native_code(refused, record):
+def test_native_code(refused: Callable[[], str], record: Record) -> None:
     record.files["data/aotinductor/model/model.so"] = b"\x7fELF"
     assert "compiled native code" in refused()
 
 
-def test_example_inputs_that_are_objects(refused, record):
+def test_example_inputs_that_are_objects(refused: Callable[[], str], record: Record) -> None:
     buffer = io.BytesIO()
     torch.save(((Canary(),), {}), buffer)
     record.files["data/sample_inputs/model.pt"] = buffer.getvalue()
@@ -115,7 +119,7 @@ def test_example_inputs_that_are_objects(refused, record):
         "s0; 1",
     ],
 )
-def test_shape_expressions_that_are_more(refused, record, text):
+def test_shape_expressions_that_are_more(refused: Callable[[], str], record: Record, text: str) -> None:
     program = record.program()
     sizes = program["graph_module"]["graph"]["tensor_values"]["image"]["sizes"]
     sizes[0]["as_expr"]["expr_str"] = text
@@ -127,20 +131,20 @@ def test_shape_expressions_that_are_more(refused, record, text):
     "target",
     ["torch.hub.load", "torch.load", "_operator.attrgetter", "torch.ops.load_library", "#torch.x", "os.system"],
 )
-def test_calls_of_what_is_no_operator(refused, record, target):
+def test_calls_of_what_is_no_operator(refused: Callable[[], str], record: Record, target: str) -> None:
     program = record.program()
     program["graph_module"]["graph"]["nodes"][0]["target"] = target
     record.files["models/model.json"] = json.dumps(program).encode()
     assert target in refused()
 
 
-def test_names_that_would_become_source(refused, record):
+def test_names_that_would_become_source(refused: Callable[[], str], record: Record) -> None:
     text = json.dumps(record.program()).replace('"relu"', '"relu = print(1); relu"')
     record.files["models/model.json"] = text.encode()
     assert "print(1)" in refused()
 
 
-def test_containers_that_would_be_imported(refused, record):
+def test_containers_that_would_be_imported(refused: Callable[[], str], record: Record) -> None:
     program = record.program()
     signature = program["graph_module"]["module_call_graph"][0]["signature"]
     spec = {"type": "collections.defaultdict", "context": '{"default_factory_module": "os"}', "children_spec": []}
@@ -149,7 +153,7 @@ def test_containers_that_would_be_imported(refused, record):
     assert "defaultdict" in refused()
 
 
-def test_the_zip_format_of_old_versions(tmp_path):
+def test_the_zip_format_of_old_versions(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.pt2", "w") as archive:
         archive.writestr("version", "8.8")
         archive.writestr("serialized_state_dict.pt", pickle.dumps(Canary()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import openvino as ov
@@ -21,18 +23,18 @@ ONE_ROW = BatchingAdvice(max_rows=1, row_sizes=(1,))
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     made = tmp_path / "counting" / "1"
     made.mkdir(parents=True)
     return made
 
 
-def write_litert(folder):
+def write_litert(folder: Path) -> list[Path]:
     (folder / "model.tflite").write_bytes((HERE / "counting.tflite").read_bytes())
     return [folder / "model.tflite"]
 
 
-def write_openvino(folder):
+def write_openvino(folder: Path) -> list[Path]:
     x = ops.parameter([1, 4], np.float32, name="x")
     x.output(0).get_tensor().set_names({"x"})
     total = ops.add(
@@ -44,17 +46,19 @@ def write_openvino(folder):
 
 
 class Counting(torch.nn.Module):
+    total: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("total", torch.zeros(2, 4))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         # A view of the buffer is written to, not the buffer itself.
         self.total[0].add_(x[0])
         return self.total[0] + x * 0
 
 
-def write_torch(folder, *, functional):
+def write_torch(folder: Path, *, functional: bool) -> list[Path]:
     program = torch.export.export(Counting().eval(), (torch.ones(1, 4),))
     if functional:
         with warnings.catch_warnings():
@@ -64,7 +68,7 @@ def write_torch(folder, *, functional):
     return [save_pt2(folder, program)]
 
 
-WRITERS = {
+WRITERS: dict[str, Callable[[Path], list[Path]]] = {
     "litert": write_litert,
     "openvino": write_openvino,
     "torch": lambda folder: write_torch(folder, functional=False),
@@ -73,7 +77,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_every_run_starts_anew(folder, kind):
+def test_every_run_starts_anew(folder: Path, kind: str) -> None:
     package = package_of(folder, kind.partition(",")[0], *WRITERS[kind](folder), inputs=X, outputs=Y, batching=ONE_ROW)
     model = load_model(package, "cpu", 1)
     for number in (1, 2, 1, 5):
@@ -82,9 +86,9 @@ def test_every_run_starts_anew(folder, kind):
     model.close()
 
 
-def test_an_input_that_a_program_writes_into_stays_as_it_is(folder):
+def test_an_input_that_a_program_writes_into_stays_as_it_is(folder: Path) -> None:
     class Doubling(torch.nn.Module):
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             x.mul_(2)
             return x + 1
 

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from headrace.contracts import ModelPackage, Tensors
 from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
 from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.base import TransientFailure
@@ -26,13 +27,13 @@ WAIT_S = 30.0
 class ConcurrentModel:
     max_in_flight = IN_FLIGHT
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._folder = Path(os.environ["CONCURRENT_FOLDER"])
         self._lock = threading.Lock()
         self._meeting = threading.Barrier(IN_FLIGHT)
         self._running = 0
 
-    def infer(self, inputs):
+    def infer(self, inputs: Tensors) -> Tensors:
         x = inputs["x"]
         if not x.any():  # the warm-up, whose row holds zeros
             return {"y": x}
@@ -47,7 +48,7 @@ class ConcurrentModel:
                 self._running -= 1
         return {"y": 2 * x}
 
-    def _wait(self, value):
+    def _wait(self, value: float) -> None:
         if value == MEETING:
             self._meeting.wait(WAIT_S)
         if value == REFUSED:
@@ -62,15 +63,15 @@ class ConcurrentModel:
                     raise TimeoutError
                 time.sleep(0.02)
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 class ConcurrentRuntime:
-    def __init__(self, device, threads):
+    def __init__(self, device: str, threads: int) -> None:
         pass
 
-    def load(self, package):
+    def load(self, package: ModelPackage) -> ConcurrentModel:
         return ConcurrentModel()
 
 

@@ -6,14 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import redis
+from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import SecretStr
 from tests.eventually import eventually
@@ -24,15 +25,30 @@ from headrace.producers import Client, Handle
 from headrace.queueing import keys
 from headrace.results_store import migrate
 
+#: What `start_worker` gives: a call with the environment of a worker, which runs in the `with`.
+StartWorker = Callable[..., AbstractContextManager["subprocess.Popen[bytes]"]]
+
+#: Tensors of a package: name → (datatype, shape without rows).
+Specs = Mapping[str, tuple[str, tuple[int, ...]]]
+
 _KINDS = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "BYTES": TensorProto.STRING}
 
 
-def write_package(root: Path, name: str, nodes, inputs, outputs, constants=(), version="1", extra="") -> Path:
+def write_package(
+    root: Path,
+    name: str,
+    nodes: list[onnx.NodeProto],
+    inputs: Specs,
+    outputs: Specs,
+    constants: Sequence[tuple[str, ArrayLike]] = (),
+    version: str = "1",
+    extra: str = "",
+) -> Path:
     """Write `root/name/version` with an ONNX graph; inputs and outputs: name → (datatype, shape without rows)."""
     folder = root / name / version
     folder.mkdir(parents=True)
 
-    def info(specs):
+    def info(specs: Specs) -> list[onnx.ValueInfoProto]:
         return [
             helper.make_tensor_value_info(key, _KINDS[kind], ["rows", *(None if s == -1 else s for s in shape)])
             for key, (kind, shape) in specs.items()
@@ -49,7 +65,7 @@ def write_package(root: Path, name: str, nodes, inputs, outputs, constants=(), v
     onnx.checker.check_model(model)
     onnx.save(model, folder / "model.onnx")
 
-    def table(kind, specs):
+    def table(kind: str, specs: Specs) -> str:
         return "\n".join(
             f'[[{kind}]]\nname = "{key}"\ndatatype = "{datatype}"\nshape = {list(shape)}\nallow_nan = false'
             for key, (datatype, shape) in specs.items()
@@ -171,7 +187,7 @@ def running_worker(
 
 
 @pytest.fixture
-def start_worker(settings: Settings, tmp_path: Path) -> Callable[..., object]:
+def start_worker(settings: Settings, tmp_path: Path) -> StartWorker:
     """`with start_worker() as process:` runs a worker; its log is `worker.log` in tmp_path."""
     return lambda **environment: running_worker(settings, tmp_path / "worker.log", **environment)
 

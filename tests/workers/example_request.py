@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from typing import cast
 
 import numpy as np
 
 from headrace.contracts.message import RequestHeader
+from headrace.queueing import ClaimingConsumer
 from headrace.workers.request import InferenceRequest
 
 
@@ -16,7 +18,7 @@ def made_request(inputs: dict[str, np.ndarray], rows: int) -> InferenceRequest:
         row_id=uuid.uuid4(),
         model="m",
         served=None,
-        consumer=None,
+        consumer=cast("ClaimingConsumer", None),  # nobody asks it
         tag="",
         header=RequestHeader(),
         inputs=inputs,

@@ -16,7 +16,9 @@ import signal
 import threading
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from headrace.contracts import ModelPackage, Tensors
 from headrace.runtimes.base import OutOfMemory, TransientFailure
 
 KILLER, BUSY, NEVER, HOLDER = 666.0, 555.0, 444.0, 333.0
@@ -34,7 +36,7 @@ FOLDER = Path(os.environ.get("FAULTY_FOLDER", "."))
 
 
 class FaultyModel:
-    def infer(self, inputs):
+    def infer(self, inputs: Tensors) -> Tensors:
         x = inputs["x"]
         with (FOLDER / "runs").open("a") as file:
             file.write(",".join(f"{value:g}" for value in x[:, 0]) + "\n")
@@ -50,16 +52,16 @@ class FaultyModel:
             raise OutOfMemory(f"no memory for {len(x)} rows")
         return {"y": 2 * x}
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 class FaultyRuntime:
-    def __init__(self, device, threads):
+    def __init__(self, device: str, threads: int) -> None:
         for name in filter(None, os.environ.get("FAULTY_READERS", "").split(",")):
             make_deadly(*READERS[name])
 
-    def load(self, package):
+    def load(self, package: ModelPackage) -> FaultyModel:
         return FaultyModel()
 
 
@@ -67,7 +69,7 @@ def make_deadly(module_name: str, function_name: str) -> None:
     module = import_module(module_name)
     read = getattr(module, function_name)
 
-    def deadly(raw, *rest):
+    def deadly(raw: Any, *rest: Any) -> Any:
         if DEADLY in bytes(raw):
             with (FOLDER / "readings").open("a") as file:
                 file.write(threading.current_thread().name + "\n")

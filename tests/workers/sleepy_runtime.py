@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headrace.contracts import ModelDirectory
+from headrace.contracts import ModelDirectory, ModelPackage, Tensors
 from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
 from headrace.contracts.package.signature import TensorSpec
 
@@ -19,24 +19,24 @@ ENTRY_POINT = "[headrace.runtimes]\nsleepy = sleepy_runtime:SleepyRuntime\n"
 
 
 class SleepyModel:
-    def __init__(self, run_s):
+    def __init__(self, run_s: float) -> None:
         self._run_s = run_s
 
-    def infer(self, inputs):
+    def infer(self, inputs: Tensors) -> Tensors:
         x = inputs["x"]
         if x.any():  # not of the warm-up, whose row holds zeros
             time.sleep(self._run_s)
         return {"y": 2 * x}
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 class SleepyRuntime:
-    def __init__(self, device, threads):
+    def __init__(self, device: str, threads: int) -> None:
         pass
 
-    def load(self, package):
+    def load(self, package: ModelPackage) -> SleepyModel:
         run_s, load_s = map(float, package.file.read_text().split())
         time.sleep(load_s)
         while Path(f"{package.file}.wait").exists():
@@ -44,7 +44,9 @@ class SleepyRuntime:
         return SleepyModel(run_s)
 
 
-def write_sleepy(root: Path, name: str, *, run_s: float, load_s: float = 0.0, version="1", max_rows=4, size=1) -> Path:
+def write_sleepy(
+    root: Path, name: str, *, run_s: float, load_s: float = 0.0, version: str = "1", max_rows: int = 4, size: int = 1
+) -> Path:
     """Write `root/name/version`; `x` and `y` are FP32 [rows, size]."""
     folder = root / name / version
     folder.mkdir(parents=True)

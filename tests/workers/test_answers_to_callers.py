@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from celery import Celery
 from onnx import helper
-from tests.workers.conftest import write_package
+from tests.workers.conftest import StartWorker, write_package
+from tests.workers.predictions import outputs_of, prediction_of
 
-from headrace.contracts import InputRefused, OutputMismatch, ResultTimeout, SignatureMismatch
+from headrace.contracts import (
+    HeadraceError,
+    InputRefused,
+    OutputMismatch,
+    ResultTimeout,
+    Settings,
+    SignatureMismatch,
+    Tensors,
+)
 from headrace.producers import Client
+from headrace.results_store.celery_backend import PredictionBackend
 
 F = np.float32
 
 
 @pytest.fixture
-def models(models):
+def models(models: Path) -> Path:
     write_package(
         models,
         "agree",
@@ -62,12 +73,20 @@ def models(models):
     ],
     ids=["broadcast", "index", "reshape", "package"],
 )
-def test_a_caller_is_told_why_a_model_failed(settings, start_worker, model, inputs, error, words):
+def test_a_caller_is_told_why_a_model_failed(
+    settings: Settings,
+    start_worker: StartWorker,
+    model: str,
+    inputs: Tensors,
+    error: type[HeadraceError],
+    words: list[str],
+) -> None:
     with start_worker(), Client(settings) as client:
         handle = client.submit(model, inputs)
         with pytest.raises(error) as caught:
             handle.result(timeout_s=60)
-        row = client.get(handle.id)
+        row = prediction_of(client, handle.id)
+    assert row.error is not None
     assert type(row.error) is error
     assert row.error.message == caught.value.message
     assert caught.value.request_id == handle.id
@@ -76,7 +95,7 @@ def test_a_caller_is_told_why_a_model_failed(settings, start_worker, model, inpu
         assert word in caught.value.message
 
 
-def test_nan_and_infinity_go_in_and_out_by_every_way(settings, start_worker):
+def test_nan_and_infinity_go_in_and_out_by_every_way(settings: Settings, start_worker: StartWorker) -> None:
     lists = [[math.nan, 0.0, math.inf]]
     answer = [[math.nan, -math.inf, math.inf]]
     url, store = settings.require_broker_url(), "headrace+" + settings.require_database_url()
@@ -89,7 +108,7 @@ def test_nan_and_infinity_go_in_and_out_by_every_way(settings, start_worker):
         for app in (by_redis, by_store):
             sent = app.send_task("infer.log", queue="infer.log", kwargs={"inputs": {"x": lists}})
             assert repr(sent.get(timeout=30)) == repr({"y": answer})
-            np.testing.assert_array_equal(client.get(sent.id).outputs["y"], answer)
+            np.testing.assert_array_equal(outputs_of(client, sent.id)["y"], answer)
         for x in (lists, np.array(lists, F)):
             handle = client.submit("log", {"x": x})
             np.testing.assert_array_equal(handle.result(timeout_s=60)["y"], answer)
@@ -98,10 +117,13 @@ def test_nan_and_infinity_go_in_and_out_by_every_way(settings, start_worker):
             sent = by_redis.send_task("infer.double", queue="infer.double", kwargs={"inputs": {"x": [[odd, 1, 2, 3]]}})
             with pytest.raises(SignatureMismatch, match=words):
                 sent.get(timeout=30)
+        assert isinstance(by_store.backend, PredictionBackend)
         by_store.backend.close()
 
 
-def test_a_model_is_served_while_its_worker_runs_and_a_caller_is_told_when_none_does(settings, start_worker):
+def test_a_model_is_served_while_its_worker_runs_and_a_caller_is_told_when_none_does(
+    settings: Settings, start_worker: StartWorker
+) -> None:
     x = {"x": np.ones((1, 4), F)}
     with Client(settings) as client:
         with start_worker():

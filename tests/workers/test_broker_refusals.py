@@ -22,6 +22,7 @@ import redis
 from onnx import helper
 from pydantic import SecretStr
 from tests.eventually import eventually
+from tests.queueing.commands import run_command
 from tests.queueing.wire import Wire
 from tests.workers.conftest import running_worker, write_package
 
@@ -128,9 +129,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory, postgres_uri: str) -> Iterat
 
 
 @contextmanager
-def _configured(admin: redis.Redis, **options: object) -> Iterator[None]:
+def _configured(admin: redis.Redis, **options: str | int) -> Iterator[None]:
     names = {name.replace("_", "-"): value for name, value in options.items()}
-    before = {name: admin.config_get(name)[name] for name in names}
+    before = {name: admin.config_get(name)[name] or "" for name in names}
     for name, value in names.items():
         admin.config_set(name, value)
     try:
@@ -150,11 +151,11 @@ def _noreplicas(scene: Scene) -> AbstractContextManager[None]:
 
 @contextmanager
 def _readonly(scene: Scene) -> Iterator[None]:
-    scene.admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+    run_command(scene.admin, "REPLICAOF", "127.0.0.1", "1")
     try:
         yield
     finally:
-        scene.admin.execute_command("REPLICAOF", "NO", "ONE")
+        run_command(scene.admin, "REPLICAOF", "NO", "ONE")
 
 
 @contextmanager
@@ -176,7 +177,7 @@ def _busy(scene: Scene) -> Iterator[None]:
         try:
             yield
         finally:
-            scene.admin.execute_command("SCRIPT", "KILL")
+            run_command(scene.admin, "SCRIPT", "KILL")
             thread.join()
 
 
@@ -207,17 +208,17 @@ def _misconf(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def _noperm(scene: Scene) -> Iterator[None]:
-    scene.admin.execute_command("ACL", "SETUSER", "default", "-@scripting")
+    run_command(scene.admin, "ACL", "SETUSER", "default", "-@scripting")
     try:
         yield
     finally:
-        scene.admin.execute_command("ACL", "SETUSER", "default", "+@all")
+        run_command(scene.admin, "ACL", "SETUSER", "default", "+@all")
 
 
 @contextmanager
 def _noauth(scene: Scene) -> Iterator[None]:
     scene.admin.config_set("requirepass", "another")
-    scene.admin.execute_command("CLIENT", "KILL", "USER", "default")
+    run_command(scene.admin, "CLIENT", "KILL", "USER", "default")
     try:
         yield
     finally:

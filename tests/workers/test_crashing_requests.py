@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -12,10 +16,11 @@ import pytest
 import redis
 from celery import Celery
 from tests.eventually import eventually
-from tests.workers.conftest import command
+from tests.workers.conftest import StartWorker, command
 from tests.workers.faulty_runtime import BUSY, DEADLY, HOLDER, KILLER, NEVER
+from tests.workers.predictions import outputs_of, prediction_of
 
-from headrace.contracts import InferenceFailed, PoisonRequest
+from headrace.contracts import InferenceFailed, PoisonRequest, Settings
 from headrace.contracts.ids import row_id
 from headrace.contracts.package.manifest import sha256_of
 from headrace.producers.client import Client
@@ -26,7 +31,7 @@ MAX_ROWS = 8
 
 
 @pytest.fixture
-def folder(settings, tmp_path: Path) -> Path:
+def folder(settings: Settings, tmp_path: Path) -> Path:
     """Where the faulty runtime keeps its notes; adds the model `faulty`."""
     package = settings.models / "faulty" / "1"
     package.mkdir(parents=True)
@@ -50,8 +55,8 @@ def folder(settings, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(start_worker, folder):
-    def start(**environment: str):
+def start(start_worker: StartWorker, folder: Path) -> StartWorker:
+    def start(**environment: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
         return start_worker(
             **{"PYTHONPATH": str(folder), "FAULTY_FOLDER": str(folder), "HEADRACE_LEASE_S": "1"} | environment
         )
@@ -60,7 +65,7 @@ def start(start_worker, folder):
 
 
 @pytest.fixture
-def broker(settings):
+def broker(settings: Settings) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(settings.require_broker_url()) as broker:
         yield broker
 
@@ -71,17 +76,19 @@ def runs(folder: Path) -> list[list[float]]:
     return [values for line in lines if (values := [float(value) for value in line.split(",")]) != [0.0]]
 
 
-def column(values) -> np.ndarray:
+def column(values: Iterable[float]) -> np.ndarray:
     return np.asarray(values, np.float32)[:, None]
 
 
-def said_by(settings, *words: str) -> str:
+def said_by(settings: Settings, *words: str) -> str:
     done = command(settings, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
 
-def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, start, folder, broker):
+def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(
+    settings: Settings, start: StartWorker, folder: Path, broker: redis.Redis
+) -> None:
     values = [float(n) for n in range(1, 41)]
     values[17] = KILLER
     with Client(settings) as client:
@@ -105,7 +112,7 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
             assert len(letter.history) == 3
             assert all("died while it ran this request" in line and "@" in line for line in letter.history)
             assert letter.queue == "infer.faulty"
-            assert client.get(handles[17].id).attempts == 4
+            assert prediction_of(client, handles[17].id).attempts == 4
             assert not broker.keys("headrace:deaths")
 
             assert "3 workers died" in said_by(settings, "dead", "list", "--model", "faulty")
@@ -113,11 +120,13 @@ def test_poison_ends_as_a_dead_letter_and_its_neighbours_are_served(settings, st
             (folder / "cured").touch()
             assert "put back 1 dead letter" in said_by(settings, "dead", "retry", letter.id)
             eventually(lambda: client.get(handles[17].id) is not None, 30, "the answer to the cured one")
-            assert client.get(handles[17].id).outputs["y"].tolist() == [[2 * KILLER]]
+            assert outputs_of(client, handles[17].id)["y"].tolist() == [[2 * KILLER]]
             assert dead_letters(broker) == []
 
 
-def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, folder, broker, tmp_path):
+def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(
+    settings: Settings, start: StartWorker, folder: Path, broker: redis.Redis, tmp_path: Path
+) -> None:
     holding = {"FAULTY_HOLD_S": "15", "HEADRACE_LEASE_S": "5"}
     with Client(settings) as client, start(**holding), start(**holding), start(**holding):
         # A worker that has just started is still starting the process that keeps its lease.
@@ -125,7 +134,7 @@ def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, fo
         time.sleep(1)
         handle = client.submit("faulty", {"x": column([HOLDER])})
         assert handle.result(timeout_s=60)["y"].tolist() == [[2 * HOLDER]]
-        assert client.get(handle.id).attempts == 1
+        assert prediction_of(client, handle.id).attempts == 1
         eventually(lambda: not broker.keys("headrace:inflight:*"), 30, "the acknowledgement")
         assert runs(folder) == [[HOLDER]]
         assert not broker.exists(keys.PLAIN.deliveries, keys.PLAIN.deaths)
@@ -135,8 +144,8 @@ def test_a_batch_that_holds_the_gil_past_its_lease_runs_once(settings, start, fo
     ("readers", "deaths"), [("body", 2), ("envelope", 2), ("envelope,end", 3)], ids=["body", "envelope", "even its end"]
 )
 def test_a_message_that_kills_whoever_reads_it_ends_as_a_dead_letter_and_no_other_does(
-    settings, start, folder, broker, readers, deaths
-):
+    settings: Settings, start: StartWorker, folder: Path, broker: redis.Redis, readers: str, deaths: int
+) -> None:
     limits = {"HEADRACE_MAX_DELIVERIES": "2"}
     deadly_value = np.frombuffer(DEADLY, "<f4")[0]
     with Client(settings) as client:
@@ -149,7 +158,8 @@ def test_a_message_that_kills_whoever_reads_it_ends_as_a_dead_letter_and_no_othe
                 assert worker.wait(60) == -signal.SIGKILL
         # What ran when the first delivery was read died with it, once; after that, nothing did but the offender, whose
         # last death isn't noted yet.
-        *others, offender = sorted(lines.count(b"\n") for lines in broker.hvals(keys.PLAIN.deaths))
+        notes: list[Any] = broker.hvals(keys.PLAIN.deaths)
+        *others, offender = sorted(lines.count(b"\n") for lines in notes)
         assert offender == deaths - 1
         assert all(count == 1 for count in others)
         with start(FAULTY_READERS=readers, **limits):
@@ -168,7 +178,9 @@ def test_a_message_that_kills_whoever_reads_it_ends_as_a_dead_letter_and_no_othe
     assert not broker.keys("headrace:deaths")
 
 
-def test_a_redelivered_request_that_has_a_row_is_answered_from_it(settings, start, folder, broker):
+def test_a_redelivered_request_that_has_a_row_is_answered_from_it(
+    settings: Settings, start: StartWorker, folder: Path, broker: redis.Redis
+) -> None:
     dead = ClaimingConsumer(broker, lease_s=60)
     with Client(settings) as client, StoreReader(settings.require_database_url()) as store:
         ended, open_ = client.submit("faulty", {"x": column([1])}), client.submit("faulty", {"x": column([2])})
@@ -179,13 +191,15 @@ def test_a_redelivered_request_that_has_a_row_is_answered_from_it(settings, star
             assert open_.result(timeout_s=60)["y"].tolist() == [[4.0]]
             eventually(ended.done, 30, "the reply from the row")
             assert ended.status() == "cancelled"
-            assert client.get(open_.id).attempts == 2
+            assert prediction_of(client, open_.id).attempts == 2
         assert runs(folder) == [[2.0]]
         assert not broker.keys("headrace:inflight:*")
         assert not broker.exists(keys.PLAIN.deliveries)
 
 
-def test_a_redelivered_request_of_a_plain_celery_client_is_answered_from_its_row(settings, start, folder, broker):
+def test_a_redelivered_request_of_a_plain_celery_client_is_answered_from_its_row(
+    settings: Settings, start: StartWorker, folder: Path, broker: redis.Redis
+) -> None:
     """Its worker died after the commit. The row says 9, which no run gives, so the answer tells its source."""
     app = Celery(broker=settings.require_broker_url(), backend=settings.require_broker_url(), set_as_current=False)
     result = app.send_task("infer.faulty", kwargs={"inputs": {"x": [[1]]}}, queue="infer.faulty")
@@ -201,21 +215,25 @@ def test_a_redelivered_request_of_a_plain_celery_client_is_answered_from_its_row
     app.close()
 
 
-def test_a_failure_that_passes_is_tried_again_while_others_run(settings, start, folder, broker):
+def test_a_failure_that_passes_is_tried_again_while_others_run(
+    settings: Settings, start: StartWorker, folder: Path, broker: redis.Redis
+) -> None:
     (folder / "failures").write_text("3")
     with start(), Client(settings) as client:
         busy = client.submit("faulty", {"x": column([BUSY])})
         eventually(lambda: broker.zcard(keys.PLAIN.delayed), 30, "the first failure")
         assert client.predict("faulty", {"x": column([7])}, timeout_s=60)["y"].tolist() == [[14.0]]
         assert busy.result(timeout_s=60)["y"].tolist() == [[2 * BUSY]]
-        assert client.get(busy.id).attempts == 4
+        assert prediction_of(client, busy.id).attempts == 4
         assert runs(folder).count([BUSY]) == 4
         assert runs(folder).index([7.0]) < len(runs(folder)) - 1
     assert not broker.keys("headrace:delayed*")
     assert not broker.exists(keys.PLAIN.retries)
 
 
-def test_a_failure_that_does_not_pass_ends_after_the_last_retry(settings, start, folder, broker):
+def test_a_failure_that_does_not_pass_ends_after_the_last_retry(
+    settings: Settings, start: StartWorker, folder: Path, broker: redis.Redis
+) -> None:
     with start(HEADRACE_MAX_RETRIES="1"), Client(settings) as client:
         handle = client.submit("faulty", {"x": column([NEVER])})
         with pytest.raises(InferenceFailed, match="failed 2 times"):
@@ -224,7 +242,9 @@ def test_a_failure_that_does_not_pass_ends_after_the_last_retry(settings, start,
     assert not broker.keys("headrace:inflight:*")
 
 
-def test_out_of_memory_makes_batches_smaller_also_for_the_next_process(settings, start, folder, broker):
+def test_out_of_memory_makes_batches_smaller_also_for_the_next_process(
+    settings: Settings, start: StartWorker, folder: Path, broker: redis.Redis
+) -> None:
     inputs = column(range(1, 21))
     with Client(settings) as client:
         for _ in range(2):
@@ -237,7 +257,7 @@ def test_out_of_memory_makes_batches_smaller_also_for_the_next_process(settings,
         assert max(map(len, runs(folder))) == 2
 
 
-def test_no_row_is_lost_or_doubled_by_all_this(settings, start, folder):
+def test_no_row_is_lost_or_doubled_by_all_this(settings: Settings, start: StartWorker, folder: Path) -> None:
     (folder / "failures").write_text("2")
     values = [*range(1, 30), BUSY]
     with start(FAULTY_MEMORY_ROWS="5"), Client(settings) as client:

@@ -12,9 +12,11 @@ import pytest
 import redis
 from tests.chaos.faults.disk import FILLER, end_for_lack_of_wal, tables_full
 from tests.eventually import eventually
+from tests.workers.conftest import StartWorker
 
 from headrace.cli.stack.servers import Postgres
-from headrace.producers.client import Client, Handle
+from headrace.contracts import Settings
+from headrace.producers import Client, Handle
 from headrace.queueing import keys
 
 REQUESTS = 2_000
@@ -52,7 +54,9 @@ def check_end(handles: list[Handle], database_url: str) -> None:
         assert connection.execute(count, [FILLER]).fetchall() == [(REQUESTS, REQUESTS)]
 
 
-def test_on_a_full_disk_results_are_held_and_none_is_lost(settings, start_worker, postgres, database_url, tmp_path):
+def test_on_a_full_disk_results_are_held_and_none_is_lost(
+    settings: Settings, start_worker: StartWorker, postgres: Postgres, database_url: str, tmp_path: Path
+) -> None:
     log = tmp_path / "worker.log"
     with (
         start_worker(HEADRACE_OUTBOX_ROWS=str(OUTBOX_ROWS)),
@@ -72,7 +76,9 @@ def test_on_a_full_disk_results_are_held_and_none_is_lost(settings, start_worker
         eventually(lambda: not broker.exists(keys.PLAIN.deliveries), 60, "the end of all notes")
 
 
-def test_when_a_full_disk_has_ended_postgres_nothing_is_lost(settings, start_worker, postgres, database_url, tmp_path):
+def test_when_a_full_disk_has_ended_postgres_nothing_is_lost(
+    settings: Settings, start_worker: StartWorker, postgres: Postgres, database_url: str, tmp_path: Path
+) -> None:
     log = tmp_path / "worker.log"
     with start_worker(HEADRACE_OUTBOX_ROWS=str(OUTBOX_ROWS)), Client(settings) as client:
         eventually(lambda: " ready." in log.read_text(), 60, "the worker")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import psycopg
@@ -65,9 +66,14 @@ def test_what_an_application_commits_is_sent_and_what_it_rolls_back_never(
         assert client.get(never.id) is None
 
 
-def test_what_a_client_did_not_send_before_it_died_is_sent(settings: Settings, start_worker: Start) -> None:
+def test_what_a_client_did_not_send_before_it_died_is_sent(
+    settings: Settings, start_worker: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> NoReturn:
+        raise redis.ConnectionError("died")
+
     with start_worker(), Client(settings) as client:
-        client._submitter.submit = lambda *_: (_ for _ in ()).throw(redis.ConnectionError("died"))
+        monkeypatch.setattr(client._submitter, "submit", die)
         handle = client.submit("double", x(4), durable=True)
         assert (handle.result(60)["y"] == 8).all()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 from tests.eventually import eventually
 from tests.workers.conftest import running_worker
+from tests.workers.predictions import prediction_of
 from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
 
 from headrace.contracts import Settings
@@ -18,6 +19,10 @@ from headrace.queueing.keys import PLAIN
 
 #: Seconds of a slow batch, of four requests; a busy machine answers several fast ones meanwhile.
 SLOW_S = 4.0
+
+
+#: Starts as many workers as it is told; they run in the `with`.
+StartWorkers = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Callable[..., object]:
+def start(settings: Settings, tmp_path: Path) -> StartWorkers:
     """`with start(2):` runs that many workers; their log is `worker.log` in tmp_path."""
     plugin = str(write_plugin(tmp_path / "plugin"))
 
@@ -53,7 +58,9 @@ def wait_for_consumers(settings: Settings, queue: str, count: int) -> None:
         eventually(lambda: broker.zcard(PLAIN.consumers(queue)) == count, 60, f"{count} workers")
 
 
-def test_two_idle_workers_share_slow_batches_and_a_fast_model_finds_the_free_one(settings, start) -> None:
+def test_two_idle_workers_share_slow_batches_and_a_fast_model_finds_the_free_one(
+    settings: Settings, start: StartWorkers
+) -> None:
     with (
         start(2),
         Client(settings) as client,
@@ -62,9 +69,11 @@ def test_two_idle_workers_share_slow_batches_and_a_fast_model_finds_the_free_one
         slow = client.submit_many("slow", ones(8))
         for handle in slow:
             handle.result(timeout_s=60)
-        rows = [client.get(handle.id) for handle in slow]
+        rows = [prediction_of(client, handle.id) for handle in slow]
         assert len({row.worker for row in rows}) == 2
-        assert max(row.started_at for row in rows) < min(row.finished_at for row in rows), "one after the other"
+        started = [row.started_at for row in rows if row.started_at is not None]
+        assert len(started) == len(rows)
+        assert max(started) < min(row.finished_at for row in rows), "one after the other"
         one = client.submit_many("slow", ones(4))
         eventually(lambda: broker.keys(PLAIN.running("*")), 30, "the slow batch to run")
         beside = []
@@ -72,7 +81,7 @@ def test_two_idle_workers_share_slow_batches_and_a_fast_model_finds_the_free_one
             beside.append(client.submit("fast", ones(1)))
             beside[-1].result(timeout_s=60)
         assert len(beside) > 4
-        (busy,) = {client.get(handle.id).worker for handle in one}
+        (busy,) = {prediction_of(client, handle.id).worker for handle in one}
         # The last of them may have come when the slow batch had just ended.
-        assert busy not in {client.get(handle.id).worker for handle in beside[:-1]}
-        assert {client.get(handle.id).attempts for handle in beside} == {1}
+        assert busy not in {prediction_of(client, handle.id).worker for handle in beside[:-1]}
+        assert {prediction_of(client, handle.id).attempts for handle in beside} == {1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import psycopg
@@ -74,8 +75,7 @@ def test_worker_that_starts_at_a_full_broker_serves_what_fills_it(settings: Sett
 
 
 def test_worker_that_reconnects_to_a_full_broker_goes_on(settings: Settings, tmp_path: Path) -> None:
-    server = redis.connection.parse_url(settings.require_broker_url())
-    wire = Wire(server["port"])
+    wire = Wire(int(urlsplit(settings.require_broker_url()).port or 0))
     behind = settings.model_copy(update={"broker_url": SecretStr(f"redis://127.0.0.1:{wire.port}/0")})
     log = tmp_path / "worker.log"
     with Client(settings) as client, running_worker(behind, log) as process:

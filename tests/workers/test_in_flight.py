@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 import redis
 from tests.eventually import eventually
 from tests.workers.concurrent_runtime import BUSY, HELD, IN_FLIGHT, MEETING, REFUSED, write_package, write_plugin
-from tests.workers.conftest import running_worker
+from tests.workers.conftest import StartWorker, running_worker
+from tests.workers.predictions import prediction_of
 
 from headrace.contracts import InferenceFailed, Settings
 from headrace.producers import Client, Handle
@@ -26,7 +26,7 @@ def folder(settings: Settings, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path, folder: Path) -> Callable[[], object]:
+def start(settings: Settings, tmp_path: Path, folder: Path) -> StartWorker:
     environment = {"PYTHONPATH": str(folder), "CONCURRENT_FOLDER": str(folder)}
     return lambda: running_worker(settings, tmp_path / "worker.log", **environment)
 
@@ -45,7 +45,7 @@ def counts(folder: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def test_batches_overlap_up_to_the_bound_and_no_further(settings, start, folder: Path) -> None:
+def test_batches_overlap_up_to_the_bound_and_no_further(settings: Settings, start: StartWorker, folder: Path) -> None:
     with start(), Client(settings) as client:
         # Each waits in the model for two others, so that one after the other would never end.
         assert answers(submit(client, *[MEETING] * 4 * IN_FLIGHT)) == [2 * MEETING] * 4 * IN_FLIGHT
@@ -53,7 +53,9 @@ def test_batches_overlap_up_to_the_bound_and_no_further(settings, start, folder:
     assert max(counts(folder)) == IN_FLIGHT
 
 
-def test_others_go_on_while_batches_are_in_flight_and_all_of_these_are_marked(settings, start, folder: Path) -> None:
+def test_others_go_on_while_batches_are_in_flight_and_all_of_these_are_marked(
+    settings: Settings, start: StartWorker, folder: Path
+) -> None:
     with start(), Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
         held = submit(client, *[HELD] * IN_FLIGHT)
 
@@ -68,17 +70,19 @@ def test_others_go_on_while_batches_are_in_flight_and_all_of_these_are_marked(se
         eventually(lambda: marked() == 0, 30, "a marker that is gone")
 
 
-def test_failures_are_those_of_their_requests(settings, start) -> None:
+def test_failures_are_those_of_their_requests(settings: Settings, start: StartWorker) -> None:
     with start(), Client(settings) as client:
         refused, busy, *fine = submit(client, REFUSED, BUSY, 1.0, 2.0, 3.0)
         assert answers(fine) == [2.0, 4.0, 6.0]
         with pytest.raises(InferenceFailed):
             refused.result(timeout_s=60)
         assert busy.result(timeout_s=60)["y"].item() == 2 * BUSY
-        assert client.get(busy.id).attempts == 2
+        assert prediction_of(client, busy.id).attempts == 2
 
 
-def test_a_worker_that_ends_finishes_what_is_in_flight_and_puts_back_the_rest(settings, start, folder: Path) -> None:
+def test_a_worker_that_ends_finishes_what_is_in_flight_and_puts_back_the_rest(
+    settings: Settings, start: StartWorker, folder: Path
+) -> None:
     with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
 
         def claimed() -> int:
@@ -94,5 +98,5 @@ def test_a_worker_that_ends_finishes_what_is_in_flight_and_puts_back_the_rest(se
         assert counts(folder) == [1, 2, 3]
         with start():
             assert answers(handles) == [2 * HELD] * (IN_FLIGHT + 2)
-        assert {client.get(handle.id).attempts for handle in handles} == {1}
+        assert {prediction_of(client, handle.id).attempts for handle in handles} == {1}
         assert len(counts(folder)) == IN_FLIGHT + 2

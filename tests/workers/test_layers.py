@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.workers.conftest import running_worker
+from tests.workers.conftest import StartWorker, running_worker
 from tests.workers.example_request import made_request
 
 from headrace.contracts import InferenceFailed, ModelDirectory, Settings, State
@@ -135,7 +135,7 @@ def test_a_batch_that_was_cancelled_as_a_whole_is_not_run(served: ServedModel) -
 
 
 @pytest.fixture
-def traced(settings: Settings, tmp_path: Path) -> Callable[[], object]:
+def traced(settings: Settings, tmp_path: Path) -> StartWorker:
     return lambda: running_worker(
         settings,
         tmp_path / "worker.log",
@@ -144,7 +144,7 @@ def traced(settings: Settings, tmp_path: Path) -> Callable[[], object]:
     )
 
 
-def test_a_tracing_layer_is_one_module_and_one_line(settings: Settings, traced, tmp_path: Path) -> None:
+def test_a_tracing_layer_is_one_module_and_one_line(settings: Settings, traced: StartWorker, tmp_path: Path) -> None:
     with traced(), Client(settings) as client:
         client.predict("double", {"x": np.ones((3, 4), np.float32)}, timeout_s=60)
         with pytest.raises(InferenceFailed):

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from tests.eventually import eventually
 from tests.pgbouncer import PgBouncer
 from tests.workers.conftest import command, running_worker
+from tests.workers.predictions import prediction_of
 
 from headrace.contracts import Settings
 from headrace.producers import Client
@@ -42,8 +43,8 @@ def test_all_parts_work_through_a_pooler(pooled: Settings, tmp_path: Path) -> No
         for row, handle in enumerate(handles):
             assert handle.result(timeout_s=60)["y"].tolist() == [(2 * inputs[row]).tolist()]
         assert large.result(timeout_s=60)["y"].shape == (40_000, 4)
-        assert all(client.get(handle.id).state == "succeeded" for handle in handles[:40])
-        assert client.get(cancelled.id).state == "cancelled"
+        assert all(prediction_of(client, handle.id).state == "succeeded" for handle in handles[:40])
+        assert prediction_of(client, cancelled.id).state == "cancelled"
     counts = json.loads(command(pooled, "store", "stats", "--json").stdout)
     assert counts["rows"] == len(handles) + 2
     assert command(pooled, "store", "prune", "--days", "1").returncode == 0

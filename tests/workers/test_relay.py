@@ -63,7 +63,7 @@ def test_a_commit_whose_word_comes_while_the_relay_asks_something_else_wakes_it(
         if not tidied:
             commit()
             # The word is there when the query begins, and is read with its answer.
-            eventually(lambda: select.select([store.fileno()], [], [], 0)[0], 60, "the word of the commit")
+            eventually(lambda: select.select([store.fileno() or -1], [], [], 0)[0], 60, "the word of the commit")
         tidied.append(after)
         return tidy(store, after)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import psycopg
 import pytest
 from tests.eventually import eventually
 from tests.silent_postgres import silent
+from tests.workers.conftest import StartWorker
 
 from headrace.cli.stack.servers import Postgres
+from headrace.contracts import Settings
 from headrace.producers import Client
 
 GRACE_S = 2.0
@@ -22,19 +25,21 @@ ENDS_S = 30
 
 
 @pytest.fixture(scope="module")
-def postgres():
+def postgres() -> Iterator[Postgres]:
     """A server of this module's own, since all its databases are silent together."""
     with tempfile.TemporaryDirectory(prefix="headrace-silent-") as folder, Postgres(Path(folder) / "pg") as server:
         yield server
 
 
 @pytest.fixture
-def database_url(postgres, request):
+def database_url(postgres: Postgres, request: pytest.FixtureRequest) -> str:
     postgres.create_database(request.node.name[:60])
     return postgres.url_of(request.node.name[:60])
 
 
-def test_a_worker_that_waits_for_a_silent_store_ends_when_told_to(settings, start_worker, postgres, tmp_path):
+def test_a_worker_that_waits_for_a_silent_store_ends_when_told_to(
+    settings: Settings, start_worker: StartWorker, postgres: Postgres, tmp_path: Path
+) -> None:
     log = tmp_path / "worker.log"
     limits = {"HEADRACE_GRACE_S": str(GRACE_S), "HEADRACE_DATABASE_TIMEOUT_S": "60"}
     with Client(settings) as client:
@@ -52,8 +57,8 @@ def test_a_worker_that_waits_for_a_silent_store_ends_when_told_to(settings, star
 
 
 def test_a_silent_store_is_noticed_once_and_what_was_held_is_stored(
-    settings, start_worker, postgres, database_url, tmp_path
-):
+    settings: Settings, start_worker: StartWorker, postgres: Postgres, database_url: str, tmp_path: Path
+) -> None:
     log = tmp_path / "worker.log"
     with Client(settings) as client, start_worker(HEADRACE_DATABASE_TIMEOUT_S="4"):
         client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)

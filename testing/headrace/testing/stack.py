@@ -14,7 +14,7 @@ from headrace.cli.stack.servers import Postgres, Valkey
 
 #: Enough that no two tests of a session use the same one; they cost the server nothing before their first key. Celery
 #: keeps connections for the whole process, by address: a second test would get one that was closed after the first.
-_DATABASES: Final = 100_000
+_DATABASES: Final = 20_000
 
 _TEMPLATE: Final = "headrace_template"
 

@@ -99,7 +99,7 @@ class ValkeyFaults:
     def _count(self, error: str) -> int:
         with self._cluster.broker() as broker:
             try:
-                found: dict[str, Any] = broker.info("errorstats")  # type: ignore[assignment]
+                found: dict[str, Any] = broker.info("errorstats")
             except redis.exceptions.ResponseError:
                 return 1  # BUSY answers this too, and so do we learn that others get it
         return int(found.get(f"errorstat_{error}", {"count": 0})["count"])

@@ -55,10 +55,12 @@ def run_job(client: Client, folder: Path, seed: int, number: int) -> tuple[str, 
     way = random.Random(f"{seed}/{number}/way").choice(WAYS)
     while True:
         try:
-            job = client.score(wanted.model, wanted.source, output, **options_of(wanted, output))
+            options = options_of(wanted, output)
+            job = client.score(wanted.model, wanted.source, output, **options)
             if way == "restart":
                 time.sleep(MEDDLE_S)
-                job = client.score(wanted.model, wanted.source, output, **options_of(wanted, output), restart=True)
+                options["restart"] = True
+                job = client.score(wanted.model, wanted.source, output, **options)
                 way = ""
             if way in {"pause", "cancel"}:
                 way = meddle(job, way)

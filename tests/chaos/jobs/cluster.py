@@ -7,12 +7,15 @@ import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tests.bulk.s3_server import S3Server, weed_binary
 from tests.chaos.cluster import Cluster, ClusterOptions
 from tests.chaos.jobs.inputs import OUTPUTS
 from tests.chaos.jobs.kill_points import SWITCH
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
 
 BUCKET: Final = "chaos"
 
@@ -82,13 +85,14 @@ class JobCluster(Cluster):
         import obstore
 
         assert self.s3 is not None
-        config = {
-            "aws_access_key_id": self.s3.environment()["AWS_ACCESS_KEY_ID"],
-            "aws_secret_access_key": self.s3.environment()["AWS_SECRET_ACCESS_KEY"],
-            "aws_region": "us-east-1",
-            "aws_endpoint": self.s3.endpoint,
+        config: S3Config = {
+            "access_key_id": self.s3.environment()["AWS_ACCESS_KEY_ID"],
+            "secret_access_key": self.s3.environment()["AWS_SECRET_ACCESS_KEY"],
+            "region": "us-east-1",
+            "endpoint": self.s3.endpoint,
         }
-        store = obstore.store.from_url(f"s3://{BUCKET}", config=config, client_options={"allow_http": True})
+        client_options: ClientConfig = {"allow_http": True}
+        store = obstore.store.from_url(f"s3://{BUCKET}", config=config, client_options=client_options)
         name = output.rpartition("/")[2]
         shutil.rmtree(folder / name, ignore_errors=True)
         for page in obstore.list(store, prefix=name):

@@ -19,7 +19,7 @@ from tests.chaos.schedule import Kind
 
 
 @pytest.mark.timeout(600)
-def test_every_job_ends_with_all_rows_once_whatever_is_broken():
+def test_every_job_ends_with_all_rows_once_whatever_is_broken() -> None:
     command = [sys.executable, "-m", "tests.chaos.jobs.run", "--faults", "12", "--seed", "4"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -27,7 +27,7 @@ def test_every_job_ends_with_all_rows_once_whatever_is_broken():
 
 
 @given(st.integers(), st.integers(1, 500), st.integers(1, 8))
-def test_faults_are_a_function_of_their_seed_and_meet_every_point(seed, count, workers):
+def test_faults_are_a_function_of_their_seed_and_meet_every_point(seed: int, count: int, workers: int) -> None:
     faults = make_faults(seed, count, workers)
     assert faults == make_faults(seed, count, workers)
     assert len(faults) == count
@@ -38,7 +38,7 @@ def test_faults_are_a_function_of_their_seed_and_meet_every_point(seed, count, w
 
 
 @pytest.mark.parametrize("number", range(len(KINDS)))
-def test_the_input_of_a_job_is_the_same_when_its_client_starts_again(tmp_path: Path, number: int):
+def test_the_input_of_a_job_is_the_same_when_its_client_starts_again(tmp_path: Path, number: int) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     first, again = (make_input(tmp_path / name, 3, number) for name in ("a", "b"))
@@ -50,6 +50,6 @@ def test_the_input_of_a_job_is_the_same_when_its_client_starts_again(tmp_path: P
     )
 
 
-def test_a_job_without_its_mark_of_success_is_a_problem(tmp_path: Path):
+def test_a_job_without_its_mark_of_success_is_a_problem(tmp_path: Path) -> None:
     wanted = make_input(tmp_path, 1, 0)
     assert list(judge_job(wanted, tmp_path / "nowhere")) == ["it has no _SUCCESS"]

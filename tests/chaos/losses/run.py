@@ -109,7 +109,7 @@ def run(options: argparse.Namespace, folder: Path) -> LossVerdict:
             ends_at = time.monotonic() + END_S
             codes = [_code_of(client, ends_at) for client in clients]
         rows = list(read_rows(cluster.database_url, began_at))
-        told = {request_id: Told(*rest) for request_id, *rest in read_told(cluster.ledger)}
+        told = {request_id: Told(answer, at) for request_id, answer, at in read_told(cluster.ledger)}
         verdict = judge_losses(read_accepted(cluster.ledger), told, rows, losses, options.lease + options.late)
         verdict.problems += [f"client {index} ended with {code}" for index, code in enumerate(codes) if code != 0]
         verdict.problems += [line for slot in cluster.slots for line in slot.surprises]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -215,8 +216,8 @@ def with_specs(package: ModelPackage, *specs: TensorSpec) -> ModelPackage:
 
 def test_sizes_that_are_known_to_run_are_the_ones_measured(misbehaving: Callable[..., ModelPackage]) -> None:
     package = misbehaving(shape=(-1, -1))
-    sized = {"datatype": "FP32", "shape": (-1, -1), "sample_shape": (5, 9)}
-    named = with_specs(package, TensorSpec(name="x", symbols=("len", ""), **sized))
+    sized = partial(TensorSpec, name="x", datatype="FP32", shape=(-1, -1), sample_shape=(5, 9))
+    named = with_specs(package, sized(symbols=("len", "")))
     found = profile(named, rows=(1,), threads=(1,), seconds=SHORT_S)
     assert found.sizes == {"len": 5, "x[2]": 9}
     assert found.notes[0] == (
@@ -224,7 +225,7 @@ def test_sizes_that_are_known_to_run_are_the_ones_measured(misbehaving: Callable
         "--data FILE"
     )
     assert write_profile(named, found).manifest.provenance["profile"]["sizes"] == {"len": 5, "x[2]": 9}
-    moved = with_specs(package, TensorSpec(name="x", rows_at=1, **sized))
+    moved = with_specs(package, sized(rows_at=1))
     assert profile(moved, rows=(1,), threads=(1,), seconds=SHORT_S).sizes == {"x[0]": 5, "x[2]": 9}
 
 
@@ -242,10 +243,10 @@ def test_sizes_that_never_vary_are_not_named(misbehaving: Callable[..., ModelPac
 
 
 def test_sizes_of_one_name_are_the_same_in_every_input() -> None:
-    length = {"datatype": "FP32", "symbols": ("len",)}
+    length = partial(TensorSpec, datatype="FP32", shape=(-1,), symbols=("len",))
     specs = (
-        TensorSpec(name="a", shape=(-1,), sample_shape=(6,), **length),
-        TensorSpec(name="b", shape=(-1,), **length),
+        length(name="a", sample_shape=(6,)),
+        length(name="b"),
         TensorSpec(name="k", datatype="INT64", per_request=True),
         TensorSpec(name="left", datatype="FP32", shape=(2,), optional=True),
     )

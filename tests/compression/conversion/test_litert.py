@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from headrace.compression.conversion.litert import _CONVERTER, LiteRtExport, _ru
 from headrace.compression.conversion.litert_int8 import full_int8, weights_int8
 from headrace.compression.conversion.litert_rows import free_rows, rows_to_convert
 from headrace.compression.errors import CompressionError, MissingLibrary, NotApplicable
+from headrace.compression.networks.network import Network
+from headrace.compression.steps import StepContext
 
 TESTS = Path(__file__).parents[2]
 
@@ -85,7 +88,7 @@ def test_int8_weights_are_smaller_and_nearly_the_same() -> None:
 
 
 @pytest.mark.parametrize(("results", "given"), [("float", "float32"), ("int8", "int8")])
-def test_full_int8_takes_int8_and_gives_what_was_asked_for(results, given) -> None:
+def test_full_int8_takes_int8_and_gives_what_was_asked_for(results: Literal["float", "int8"], given: str) -> None:
     rows = {"image": random(64, 1, 8, 8)}
     small = full_int8(SMALL_NET, rows, results, threads=1)
     assert full_int8(SMALL_NET, rows, results, threads=1) == small
@@ -97,7 +100,7 @@ def test_full_int8_takes_int8_and_gives_what_was_asked_for(results, given) -> No
     assert (labels == wanted).mean() > 0.9
 
 
-def test_int8_of_several_inputs_and_many_rows_keeps_their_order(tmp_path) -> None:
+def test_int8_of_several_inputs_and_many_rows_keeps_their_order(tmp_path: Path) -> None:
     freed = free_rows(FROZEN, ROWS)
     small = full_int8(freed, {"x": random(40, 4, 8)}, "float", threads=1)
     for rows in (1, 3, 64):
@@ -105,7 +108,7 @@ def test_int8_of_several_inputs_and_many_rows_keeps_their_order(tmp_path) -> Non
 
 
 def test_without_the_environment_the_command_that_makes_it_is_named(
-    digits_network, context, tmp_path, monkeypatch
+    digits_network: Network, context: StepContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HEADRACE_CONVERTERS", str(tmp_path / "none"))
     assert converters_folder() == tmp_path / "none"
@@ -116,7 +119,7 @@ def test_without_the_environment_the_command_that_makes_it_is_named(
     assert converters_folder() == tmp_path / ".cache/headrace"
 
 
-def test_a_set_up_that_fails_leaves_nothing(tmp_path, monkeypatch) -> None:
+def test_a_set_up_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # pip, told to look nowhere.
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -128,7 +131,7 @@ def test_a_set_up_that_fails_leaves_nothing(tmp_path, monkeypatch) -> None:
     assert said[0].startswith("Making ")
 
 
-def test_a_set_up_that_was_done_is_not_done_again(tmp_path) -> None:
+def test_a_set_up_that_was_done_is_not_done_again(tmp_path: Path) -> None:
     with pytest.raises(NotApplicable) as missing:
         litert_python(tmp_path)
     folder = next(Path(word) for word in str(missing.value).split() if word.startswith(str(tmp_path)))
@@ -140,21 +143,23 @@ def test_a_set_up_that_was_done_is_not_done_again(tmp_path) -> None:
     assert litert_python(tmp_path) == folder / "bin/python"
 
 
-def test_an_input_that_varies_beside_the_rows_is_refused(digits_network, context, tmp_path, monkeypatch) -> None:
+def test_an_input_that_varies_beside_the_rows_is_refused(
+    digits_network: Network, context: StepContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("headrace.compression.conversion.litert.litert_python", lambda: Path(sys.executable))
     varying = dataclasses.replace(digits_network, shapes=((1, -1, -1),))
     with pytest.raises(NotApplicable, match="varies in a dimension other than the rows"):
         LiteRtExport().export(varying, context)
 
 
-def test_what_the_converter_says_comes_back(tmp_path) -> None:
+def test_what_the_converter_says_comes_back(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"torch": "1", "inputs": []}')
     # This environment hasn't litert-torch, and the converter starts here as it would there.
     with pytest.raises(CompressionError, match="'digits' can't be converted to LiteRT: No module named 'litert_torch'"):
         _run_converter(Path(sys.executable), tmp_path, "digits")
 
 
-def test_the_converter_needs_nothing_of_headrace(tmp_path) -> None:
+def test_the_converter_needs_nothing_of_headrace(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text('{"torch": "1", "inputs": []}')
     # -S leaves out what is installed, headrace among it.
     done = subprocess.run([sys.executable, "-I", "-S", str(_CONVERTER), str(tmp_path)], check=False)
@@ -162,7 +167,9 @@ def test_the_converter_needs_nothing_of_headrace(tmp_path) -> None:
     assert "litert_torch" in (tmp_path / "error.json").read_text()
 
 
-def test_a_missing_library_is_named_with_its_extra(digits_network, context, monkeypatch) -> None:
+def test_a_missing_library_is_named_with_its_extra(
+    digits_network: Network, context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("headrace.compression.conversion.verify.find_spec", lambda _name: None)
     with pytest.raises(MissingLibrary, match=r"headrace\[litert\]"):
         LiteRtExport().export(digits_network, context)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, DataError
 from headrace.compression.networks.network import Network
 from headrace.compression.steps import StepContext
-from headrace.contracts import ModelPackage
+from headrace.contracts import ModelPackage, Tensors
 
 pytestmark = pytest.mark.converters
 
@@ -51,7 +53,9 @@ def accuracy(package: ModelPackage, splits: Splits) -> float:
     return float((answers(package, splits.test.inputs)["label"] == splits.test.labels).mean())
 
 
-def test_a_network_answers_as_it_did_in_torch_for_any_number_of_rows(digits_network, context, splits) -> None:
+def test_a_network_answers_as_it_did_in_torch_for_any_number_of_rows(
+    digits_network: Network, context: StepContext, splits: Splits
+) -> None:
     package = LiteRtExport().export(digits_network, context)
     package.verify()
     assert package.manifest.runtime == "litert"
@@ -69,7 +73,13 @@ def test_a_network_answers_as_it_did_in_torch_for_any_number_of_rows(digits_netw
 
 
 @pytest.mark.parametrize("precision", ["int8-dynamic", "int8"])
-def test_int8_is_small_and_right(precision, digits_network, context, splits, capfd) -> None:
+def test_int8_is_small_and_right(
+    precision: Literal["int8-dynamic", "int8"],
+    digits_network: Network,
+    context: StepContext,
+    splits: Splits,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     package = LiteRtExport(precision=precision).export(digits_network, context)
     shown = capfd.readouterr()
     assert shown.out == ""
@@ -79,10 +89,10 @@ def test_int8_is_small_and_right(precision, digits_network, context, splits, cap
     assert accuracy(package, splits) >= 0.98
 
 
-def test_a_transformer_with_token_ids_takes_any_number_of_rows(tmp_path) -> None:
+def test_a_transformer_with_token_ids_takes_any_number_of_rows(tmp_path: Path) -> None:
     torch.manual_seed(0)
     ids = np.random.default_rng(0).integers(0, 100, (64, 16))
-    rows = {"ids": ids, "mask": np.ones((64, 16), np.float32)}
+    rows: Tensors = {"ids": ids, "mask": np.ones((64, 16), np.float32)}
     network = Network("words", Words().eval(), {name: array[:8] for name, array in rows.items()}, ("y",))
     package = LiteRtExport().export(network, context_of(tmp_path, rows))
     assert np.allclose(answers(package, rows)["y"], network.infer(rows)["y"], atol=1e-5)
@@ -92,13 +102,13 @@ def network_of(function: Callable[[Tensor], Tensor]) -> Network:
     return Network("odd", Function(function).eval(), {"x": random(8, 4)}, ("y",))
 
 
-def test_an_operator_that_litert_lacks_is_named(tmp_path) -> None:
+def test_an_operator_that_litert_lacks_is_named(tmp_path: Path) -> None:
     context = context_of(tmp_path, {"x": random(8, 4)})
     with pytest.raises(CompressionError, match=r"LiteRT has no operator for aten\.cummax"):
         LiteRtExport().export(network_of(lambda x: torch.cummax(x, 1)[0]), context)
 
 
-def test_a_network_that_can_not_take_any_number_of_rows_is_refused(tmp_path) -> None:
+def test_a_network_that_can_not_take_any_number_of_rows_is_refused(tmp_path: Path) -> None:
     token = torch.ones(1, 4)
     network = network_of(lambda x: torch.cat([token.expand(x.shape[0], -1), x], 1))
     context = context_of(tmp_path, {"x": random(8, 4)})
@@ -107,7 +117,7 @@ def test_a_network_that_can_not_take_any_number_of_rows_is_refused(tmp_path) -> 
     assert not (context.folder / "lite-rt-export").exists()
 
 
-def test_int8_without_enough_rows_is_refused_before_it_converts(digits_network, context) -> None:
+def test_int8_without_enough_rows_is_refused_before_it_converts(digits_network: Network, context: StepContext) -> None:
     data = context.data
     few = StepContext(context.folder, Splits(data.train, data.calibration.take(slice(0, 8)), data.selection, data.test))
     with pytest.raises(DataError, match="at least 32 rows"):

@@ -16,7 +16,7 @@ from headrace.compression.conversion.openvino_ir import OpenVinoInt8, OpenVinoIR
 from headrace.compression.data.dataset import Splits
 from headrace.compression.errors import CompressionError, DataError, MissingLibrary, NotApplicable
 from headrace.compression.quantization import StaticInt8
-from headrace.compression.steps import StepContext
+from headrace.compression.steps import PackageStep, StepContext
 from headrace.contracts import ModelPackage
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +42,9 @@ def accuracy(package: ModelPackage, splits: Splits) -> float:
     return float((answers(package, splits.test.inputs)["label"] == splits.test.labels).mean())
 
 
-def test_an_openvino_model_answers_as_its_source_did(digits_package, context, splits) -> None:
+def test_an_openvino_model_answers_as_its_source_did(
+    digits_package: ModelPackage, context: StepContext, splits: Splits
+) -> None:
     before = bytes_of(digits_package)
     package = OpenVinoIR().convert(digits_package, context)
     package.verify()
@@ -60,14 +62,16 @@ def test_an_openvino_model_answers_as_its_source_did(digits_package, context, sp
     assert "openvino" in step["versions"]
 
 
-def test_fp16_weights_make_the_file_smaller(digits_package, context, splits) -> None:
+def test_fp16_weights_make_the_file_smaller(digits_package: ModelPackage, context: StepContext, splits: Splits) -> None:
     full = OpenVinoIR().convert(digits_package, context)
     half = OpenVinoIR(weights="fp16").convert(digits_package, context)
     assert half.size_bytes < 0.7 * full.size_bytes
     assert accuracy(half, splits) == accuracy(full, splits)
 
 
-def test_int8_is_small_and_right_and_says_nothing(digits_package, context, splits, capfd) -> None:
+def test_int8_is_small_and_right_and_says_nothing(
+    digits_package: ModelPackage, context: StepContext, splits: Splits, capfd: pytest.CaptureFixture[str]
+) -> None:
     package = OpenVinoInt8().convert(digits_package, context)
     assert capfd.readouterr() == ("", "")
     package.verify()
@@ -79,12 +83,14 @@ def test_int8_is_small_and_right_and_says_nothing(digits_package, context, split
 
 
 @pytest.mark.parametrize("step", [OpenVinoIR(), OpenVinoInt8()], ids=["float", "int8"])
-def test_the_same_model_and_rows_give_the_same_bytes(step, digits_package, context) -> None:
+def test_the_same_model_and_rows_give_the_same_bytes(
+    step: PackageStep, digits_package: ModelPackage, context: StepContext
+) -> None:
     first = bytes_of(step.convert(digits_package, context))
     assert bytes_of(step.convert(digits_package, context)) == first
 
 
-def test_calibration_reports_how_far_it_is(digits_package, context) -> None:
+def test_calibration_reports_how_far_it_is(digits_package: ModelPackage, context: StepContext) -> None:
     seen: list[tuple[int, int, str]] = []
     told = StepContext(context.folder, context.data, progress=lambda *what: seen.append(what))
     OpenVinoInt8().convert(digits_package, told)
@@ -92,7 +98,7 @@ def test_calibration_reports_how_far_it_is(digits_package, context) -> None:
     assert max(done for done, *_ in seen) == 255
 
 
-def test_attention_is_quantized_as_a_transformer(tmp_path) -> None:
+def test_attention_is_quantized_as_a_transformer(tmp_path: Path) -> None:
     package = attention(tmp_path)
     context = context_of(tmp_path, {"x": random(64, 4, 8)})
     product = OpenVinoInt8().convert(package, context)
@@ -101,7 +107,9 @@ def test_attention_is_quantized_as_a_transformer(tmp_path) -> None:
     assert np.corrcoef(want.ravel(), have.ravel())[0, 1] > 0.99
 
 
-def test_an_int8_onnx_model_can_move_to_openvino(digits_package, context, splits) -> None:
+def test_an_int8_onnx_model_can_move_to_openvino(
+    digits_package: ModelPackage, context: StepContext, splits: Splits
+) -> None:
     small = StaticInt8().convert(digits_package, context)
     package = OpenVinoIR().convert(small, context)
     assert accuracy(package, splits) >= accuracy(digits_package, splits) - 0.01
@@ -111,7 +119,7 @@ def test_an_int8_onnx_model_can_move_to_openvino(digits_package, context, splits
         OpenVinoIR().convert(package, context)
 
 
-def test_too_few_rows_and_wrong_ones_are_refused(digits_package, tmp_path) -> None:
+def test_too_few_rows_and_wrong_ones_are_refused(digits_package: ModelPackage, tmp_path: Path) -> None:
     few = context_of(tmp_path, {"image": random(8, 1, 8, 8)})
     with pytest.raises(DataError, match="at least 32 rows"):
         OpenVinoInt8().convert(digits_package, few)
@@ -122,20 +130,22 @@ def test_too_few_rows_and_wrong_ones_are_refused(digits_package, tmp_path) -> No
     assert not few.folder.exists()
 
 
-def test_an_operator_that_openvino_lacks_is_named(tmp_path) -> None:
+def test_an_operator_that_openvino_lacks_is_named(tmp_path: Path) -> None:
     package = package_of(model_of("made (float[rows, 3, 3] x) => (float[rows] y) { y = Det(x) }"), tmp_path)
     context = context_of(tmp_path, {"x": random(64, 3, 3)})
     with pytest.raises(CompressionError, match="Det"):
         OpenVinoIR().convert(package, context)
 
 
-def test_a_missing_library_is_named_with_its_extra(digits_package, context, monkeypatch) -> None:
+def test_a_missing_library_is_named_with_its_extra(
+    digits_package: ModelPackage, context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("headrace.compression.conversion.verify.find_spec", lambda _name: None)
     with pytest.raises(MissingLibrary, match=r"headrace\[openvino\]"):
         OpenVinoIR().convert(digits_package, context)
 
 
-def test_nothing_is_told_to_anybody_nor_written_into_the_home(digits_package, tmp_path) -> None:
+def test_nothing_is_told_to_anybody_nor_written_into_the_home(digits_package: ModelPackage, tmp_path: Path) -> None:
     script = f"""
         from pathlib import Path
         import numpy as np

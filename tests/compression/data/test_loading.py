@@ -53,7 +53,8 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def write_npz(path: Path, rows: list[dict[str, Any]]) -> Path:
     path = path / "data.npz"
-    np.savez(path, **{name: np.array([row[name] for row in rows]) for name in rows[0]})
+    columns: dict[str, Any] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    np.savez(path, **columns)
     return path
 
 
@@ -219,7 +220,7 @@ def test_an_empty_cell_is_nan_where_the_model_takes_that(tmp_path: Path) -> None
 
 
 def test_null_is_nan_in_json_and_parquet(tmp_path: Path) -> None:
-    rows = [{"a": 1.0, "b": None, "c": 2}, {"a": 1.0, "b": 3, "c": 2}]
+    rows: list[dict[str, Any]] = [{"a": 1.0, "b": None, "c": 2}, {"a": 1.0, "b": 3, "c": 2}]
     for write in (write_jsonl, write_parquet):
         found = read_dataset(write(tmp_path, rows), FEATURES, None).inputs["x"]
         assert np.isnan(found).tolist() == [[False, True, False], [False] * 3]
@@ -407,6 +408,7 @@ def test_parquet_without_its_library_says_which_extra_brings_it(
 
 
 def test_the_digits_of_the_demo_are_read(digits: Dataset, tmp_path: Path) -> None:
+    assert digits.labels is not None
     np.savez(tmp_path / "digits.npz", image=digits.inputs["image"], digit=digits.labels)
     spec = (TensorSpec(name="image", datatype="FP32", shape=(1, 8, 8), allow_nan=False),)
     found = read_dataset(tmp_path / "digits.npz", spec, "digit", names=tuple("0123456789"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from headrace.compression.quantization import DynamicInt8, HalfPrecision, Static
 from headrace.compression.quantization.graph_optimization import OptimisedGraph
 from headrace.compression.search.inputs import Request, open_source
 from headrace.compression.steps import PackageStep
-from headrace.contracts import ModelDirectory, ModelPackage, TensorSpec, read_package
+from headrace.contracts import ModelDirectory, ModelPackage, Tensors, TensorSpec, read_package
 from headrace.contracts.package.manifest import (
     BatchingAdvice,
     Constant,
@@ -76,13 +77,13 @@ def package_of(
 
 
 def recurrent(folder: Path) -> ModelPackage:
-    weights = {"w": random(8, 8), "v": random(8, 8, seed=1), "first": np.array([0], np.int64)}
-    state = {"datatype": "FP32", "shape": (2, 8), "rows_at": 1}
+    weights: Tensors = {"w": random(8, 8), "v": random(8, 8, seed=1), "first": np.array([0], np.int64)}
+    state = partial(TensorSpec, datatype="FP32", shape=(2, 8), rows_at=1)
     return package_of(
         model_of(RECURRENT, weights),
         folder / "package",
-        (TensorSpec(name="x", datatype="FP32", shape=(8,)), TensorSpec(name="h", **state)),
-        (TensorSpec(name="y", datatype="FP32", shape=(8,)), TensorSpec(name="h1", **state)),
+        (TensorSpec(name="x", datatype="FP32", shape=(8,)), state(name="h")),
+        (TensorSpec(name="y", datatype="FP32", shape=(8,)), state(name="h1")),
     )
 
 
@@ -91,12 +92,12 @@ def scaled(folder: Path) -> ModelPackage:
     text = """g (float[rows,8] x, float[1] k) => (float[rows,8] y) {
         a = Mul (x, k)  b = MatMul (a, w)  c = Tanh (b)  y = MatMul (c, v)
     }"""
-    spec = {"datatype": "FP32", "shape": (8,)}
+    spec = partial(TensorSpec, datatype="FP32", shape=(8,))
     return package_of(
         model_of(text, {"w": random(8, 8), "v": random(8, 8, seed=1)}),
         folder / "package",
-        (TensorSpec(name="x", **spec),),
-        (TensorSpec(name="y", **spec),),
+        (spec(name="x"),),
+        (spec(name="y"),),
         constants=(Constant(name="k", datatype="FP32", value=[3.0]),),
     )
 
@@ -107,12 +108,12 @@ def dependent(folder: Path) -> ModelPackage:
         m = ReduceMean <axes = [0], keepdims = 1> (x)  a = Sub (x, m)  b = Add (a, x)  c = MatMul (b, w)
         d = Tanh (c)  y = MatMul (d, v)
     }"""
-    spec = {"datatype": "FP32", "shape": (8,)}
+    spec = partial(TensorSpec, datatype="FP32", shape=(8,))
     return package_of(
         model_of(text, {"w": random(8, 8), "v": random(8, 8, seed=1)}),
         folder / "package",
-        (TensorSpec(name="x", **spec),),
-        (TensorSpec(name="y", **spec),),
+        (spec(name="x"),),
+        (spec(name="y"),),
         BatchingAdvice(independent_rows=False),
     )
 
@@ -120,12 +121,12 @@ def dependent(folder: Path) -> ModelPackage:
 def fixed(folder: Path) -> ModelPackage:
     """A model of exactly four rows."""
     text = "g (float[4,8] x) => (float[4,8] y) { a = MatMul (x, w)  b = Tanh (a)  y = MatMul (b, v) }"
-    spec = {"datatype": "FP32", "shape": (8,)}
+    spec = partial(TensorSpec, datatype="FP32", shape=(8,))
     return package_of(
         model_of(text, {"w": random(8, 8), "v": random(8, 8, seed=1)}),
         folder / "package",
-        (TensorSpec(name="x", **spec),),
-        (TensorSpec(name="y", **spec),),
+        (spec(name="x"),),
+        (spec(name="y"),),
         BatchingAdvice(row_sizes=(4,), max_rows=4),
     )
 

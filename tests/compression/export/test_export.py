@@ -66,7 +66,8 @@ class Odd(nn.Module):
             case "branches":
                 return x * 2 if x.sum() > 0 else x
             case "foreign":
-                return torch.special.airy_ai(x)
+                y: Tensor = torch.special.airy_ai(x)
+                return y
             case "drops rows":
                 return x[:3]
             case _:

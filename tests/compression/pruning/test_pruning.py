@@ -67,7 +67,8 @@ class Mixer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         tokens = self.layer(self.embed(image.flatten(1, 2)))
-        return self.classify(tokens.mean(dim=1))
+        scores: Tensor = self.classify(tokens.mean(dim=1))
+        return scores
 
 
 def network_of(module: nn.Module, digits: Dataset, *outputs: str) -> Network:

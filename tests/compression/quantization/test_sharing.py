@@ -15,11 +15,12 @@ from tests.compression.unrolled import STEPS, rows_of, unrolled, unrolled_packag
 from headrace.compression.conversion.openvino_ir import OpenVinoInt8, OpenVinoIR
 from headrace.compression.conversion.tvm_library import TvmLibrary
 from headrace.compression.export.onnx import OnnxExport
+from headrace.compression.networks.network import Network
 from headrace.compression.onnx_model.gemm import split_gemms
 from headrace.compression.onnx_model.sharing import share_constants
 from headrace.compression.quantization import DynamicInt8, HalfPrecision, StaticInt8
 from headrace.compression.recipes.catalog import BLOCKS, parse_recipe
-from headrace.compression.steps import PackageStep
+from headrace.compression.steps import PackageStep, StepContext
 
 #: Every recipe that makes a package of a package and can be carried out here.
 RECIPES = [name for name, block in BLOCKS.items() if block.of == "package" and block.runtime != "tensorrt"]
@@ -104,7 +105,13 @@ def test_outputs_and_inputs_with_a_default_keep_their_names() -> None:
 
 def test_what_differs_in_kind_shape_or_text_stays_apart() -> None:
     model = model_of("g (float[rows,2] x) => (float[rows,2] y) { y = Identity (x) }")
-    arrays = [np.zeros(2, np.float32), np.zeros((1, 2), np.float32), np.zeros(2, np.int32), np.zeros(2, np.float16)]
+    kinds: list[tuple[tuple[int, ...], type[np.generic]]] = [
+        ((2,), np.float32),
+        ((1, 2), np.float32),
+        ((2,), np.int32),
+        ((2,), np.float16),
+    ]
+    arrays = [np.zeros(shape, kind) for shape, kind in kinds]
     model.graph.initializer.extend(numpy_helper.from_array(array, f"t{n}") for n, array in enumerate(arrays))
     for name, words in (("s0", [b"ab", b"c"]), ("s1", [b"a", b"bc"]), ("s2", [b"ab", b"c"])):
         model.graph.initializer.append(
@@ -126,8 +133,8 @@ def test_branches_share_what_the_graph_around_them_holds_and_what_both_hold() ->
 
     model = model_of("g (float[rows,4] x, bool c) => (float[rows,4] z) { z = MatMul (x, w) }", {})
     model.graph.initializer.append(weight)
-    branches = {"then_branch": branch("then", "v"), "else_branch": branch("else", "v")}
-    model.graph.node.append(helper.make_node("If", ["c"], ["unused"], **branches))
+    either = helper.make_node("If", ["c"], ["unused"], then_branch=branch("then", "v"), else_branch=branch("else", "v"))
+    model.graph.node.append(either)
     share_constants(model)
     inner = [attribute.g for attribute in model.graph.node[1].attribute]
     assert [list(graph.node[0].input) for graph in inner] == [["x", "w"], ["x", "w"]]
@@ -171,7 +178,7 @@ def test_equal_nodes_over_constants_become_one() -> None:
     onnx.checker.check_model(model)
 
 
-def test_an_export_holds_tied_weights_once(digits_network, context) -> None:
+def test_an_export_holds_tied_weights_once(digits_network: Network, context: StepContext) -> None:
     import torch
     from torch import nn
 

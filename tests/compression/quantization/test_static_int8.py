@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from headrace.compression.errors import CompressionError, DataError, NotApplicab
 from headrace.compression.quantization import StaticInt8
 from headrace.compression.quantization.int8.calibration import Method, find_ranges
 from headrace.compression.steps import StepContext
-from headrace.contracts import ModelPackage, TensorSpec
+from headrace.contracts import ModelPackage, Tensors, TensorSpec
 
 METHODS: tuple[Method, ...] = ("minmax", "entropy", "percentile")
 
@@ -111,7 +112,7 @@ def test_everything_excluded_leaves_nothing_to_do(digits_package: ModelPackage, 
     ],
 )
 def test_wrong_calibration_rows_are_refused_and_the_source_is_untouched(
-    digits_package: ModelPackage, context: StepContext, rows, message: str
+    digits_package: ModelPackage, context: StepContext, rows: Callable[[Tensors], Tensors], message: str
 ) -> None:
     before = bytes_of(digits_package)
     wrong = Dataset(rows(context.data.calibration.inputs))
@@ -176,7 +177,7 @@ def test_ranges_without_outliers_lose_a_rare_peak(tmp_path: Path) -> None:
     context = context_of(tmp_path, {"x": rows})
     runs = RowRuns({"x": rows}, (TensorSpec(name="x", datatype="FP32", shape=(100,)),), RUN_ROWS)
     ranges = {method: find_ranges(model, runs, context, method, 99.9) for method in METHODS}
-    assert ranges["minmax"]["y"] == (0, 1000)
+    assert ranges["minmax"]["y"] == (0.0, 1000.0)
     assert ranges["entropy"]["y"][1] <= 250
     assert ranges["percentile"]["y"][1] < 10
     assert ranges["percentile"]["x"][0] == pytest.approx(rows.min(), abs=1.5)
@@ -207,21 +208,22 @@ def test_branches_read_what_the_graph_around_them_rounds(tmp_path: Path) -> None
         numpy_helper.from_array(random(8, 8, seed=seed), name) for seed, name in enumerate(("w", "v"))
     )
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
-    branches = {
-        f"{name}_branch": onnx.helper.make_graph(
+    then_branch, else_branch = (
+        onnx.helper.make_graph(
             [onnx.helper.make_node("Add", ["r", "c"], [name])],
             name,
             [],
             [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)],
         )
         for name in ("then", "else")
-    }
+    )
     # Else ONNX Runtime would take the branch at once.
     text = "g (float[rows,8] x) => (float[rows,8] y) { s = Shape (x)  n = Size (s)  z = Greater (n, zero) }"
     asked = model_of(text, {"zero": np.array(0, np.int64)})
     model.graph.node.extend(asked.graph.node)
     model.graph.initializer.extend(asked.graph.initializer)
-    model.graph.node.append(onnx.helper.make_node("If", ["z"], ["y"], **branches))
+    either = onnx.helper.make_node("If", ["z"], ["y"], then_branch=then_branch, else_branch=else_branch)
+    model.graph.node.append(either)
     package, rows = package_of(model, tmp_path), {"x": random(64, 8, seed=3)}
     product = StaticInt8().convert(package, context_of(tmp_path, rows))
     want, have = (answers(each, rows)["y"] for each in (package, product))
@@ -244,7 +246,8 @@ def test_gemms_that_int8_has_no_kernel_for_become_matmuls_and_sums(tmp_path: Pat
 @pytest.mark.parametrize("activation", ["Relu (c)", "Clip (c, low, high)"])
 def test_an_activation_after_the_last_layer_is_not_lost(tmp_path: Path, activation: str) -> None:
     text = f"g (float[rows,16] x) => (float[rows,16] y) {{ a = MatMul (x, w)  c = Gemm (a, w, b)  y = {activation} }}"
-    weights = {"w": random(16, 16), "b": random(16, seed=2), "low": np.float32(0), "high": np.float32(6)}
+    limits = {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
+    weights = {"w": random(16, 16), "b": random(16, seed=2), **limits}
     package, rows = package_of(model_of(text, weights), tmp_path), {"x": random(64, 16, seed=3)}
     product = StaticInt8().convert(package, context_of(tmp_path, rows))
     want, have = (answers(each, rows)["y"] for each in (package, product))

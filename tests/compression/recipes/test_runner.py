@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from tests.compression.slow_model import Rewrite, slow_model_source
@@ -53,8 +54,14 @@ class Export:
         return source.package
 
 
+class BenchFor(Protocol):
+    """Makes a runner of recipes, of some rows unless told which."""
+
+    def __call__(self, network: Network | None = None, data: Splits = ..., seed: int = 0) -> RecipeRunner: ...
+
+
 @pytest.fixture
-def bench_for(tmp_path: Path):
+def bench_for(tmp_path: Path) -> BenchFor:
     done.clear()
     source, data = slow_model_source(tmp_path / "source")
 
@@ -69,7 +76,7 @@ def recipe(*steps: Step) -> Recipe:
     return Recipe("test", made)
 
 
-def test_a_beginning_that_recipes_share_is_made_once(bench_for) -> None:
+def test_a_beginning_that_recipes_share_is_made_once(bench_for: BenchFor) -> None:
     bench = bench_for()
     first = bench.make(recipe(Copy("a"), Copy("b")))
     second = bench.make(recipe(Copy("a"), Copy("c")))
@@ -81,7 +88,7 @@ def test_a_beginning_that_recipes_share_is_made_once(bench_for) -> None:
     assert done == ["a", "b", "c", "b"]
 
 
-def test_what_is_finished_is_found_by_a_later_process_unless_it_is_damaged(bench_for) -> None:
+def test_what_is_finished_is_found_by_a_later_process_unless_it_is_damaged(bench_for: BenchFor) -> None:
     package = bench_for().make(recipe(Copy("a"), Copy("b")))
     assert bench_for().make(recipe(Copy("a"), Copy("b"))).manifest == package.manifest
     assert done == ["a", "b"]
@@ -93,20 +100,20 @@ def test_what_is_finished_is_found_by_a_later_process_unless_it_is_damaged(bench
     assert done == ["a", "b", "b", "b"]
 
 
-def test_networks_are_changed_once_in_a_process(bench_for, digits_network: Network) -> None:
+def test_networks_are_changed_once_in_a_process(bench_for: BenchFor, digits_network: Network) -> None:
     bench = bench_for(digits_network)
     bench.make(recipe(Train(), Export()))
     bench.make(recipe(Train(), Export(), Copy("a")))
     assert done == ["train", "export", "a"]
 
 
-def test_a_later_process_trains_nothing_that_was_exported(bench_for, digits_network: Network) -> None:
+def test_a_later_process_trains_nothing_that_was_exported(bench_for: BenchFor, digits_network: Network) -> None:
     bench_for(digits_network).make(recipe(Train(), Export()))
     bench_for(digits_network).make(recipe(Train(), Export(), Copy("a")))
     assert done == ["train", "export", "a"]
 
 
-def test_steps_in_an_impossible_order_are_refused(bench_for, digits_network: Network) -> None:
+def test_steps_in_an_impossible_order_are_refused(bench_for: BenchFor, digits_network: Network) -> None:
     with pytest.raises(NotApplicable, match="starts from a torch network"):
         bench_for().make(recipe(Train(), Export()))
     bench = bench_for(digits_network)
@@ -118,7 +125,7 @@ def test_steps_in_an_impossible_order_are_refused(bench_for, digits_network: Net
         bench.make(recipe(Train()))
 
 
-def test_a_context_of_its_own_has_the_same_data_and_seed(bench_for) -> None:
+def test_a_context_of_its_own_has_the_same_data_and_seed(bench_for: BenchFor) -> None:
     bench = bench_for(seed=5)
     context = bench.context("looking")
     assert context.seed == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
+from functools import partial
 from xml.etree import ElementTree
 
 import msgspec
@@ -117,15 +118,13 @@ def test_no_text_lies_on_another_for_few_and_many_recipes_of_short_and_long_name
 def test_no_text_lies_on_another_whatever_was_measured(
     measured: list[tuple[float, float, int]], letters: int, scale: float, value: float, original_bytes: int
 ) -> None:
-    error = {"metric": "rmse", "unit": "relative", "higher_is_better": False}
+    error = partial(an_evaluation, metric="rmse", unit="relative", higher_is_better=False)
     attempts = [
         msgspec.structs.replace(
             attempt_of(f"{n}{'x' * letters}", ratio, drop, size, scale),
-            selection=an_evaluation(
-                value * (1 + drop), drop, low=value * (1 + drop) * 0.99, high=value * (1 + drop) * 1.01, **error
-            ),
+            selection=error(value * (1 + drop), drop, low=value * (1 + drop) * 0.99, high=value * (1 + drop) * 1.01),
         )
         for n, (ratio, drop, size) in enumerate(measured)
     ]
-    baseline = an_evaluation(value, low=0.99 * value, high=1.01 * value, **error)
+    baseline = error(value, low=0.99 * value, high=1.01 * value)
     check(a_find(attempts, baseline=baseline, baseline_test=baseline, original_bytes=original_bytes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -176,11 +177,11 @@ def test_the_drawings_are_well_formed_and_name_every_attempt(found: SearchResult
 
 
 def test_errors_are_drawn_with_their_bound_above() -> None:
-    error = {"metric": "rmse", "unit": "relative", "higher_is_better": False}
+    error = partial(an_evaluation, metric="rmse", unit="relative", higher_is_better=False)
     found = a_find(
-        [an_attempt("int8-static", 2.0, selection=an_evaluation(2.05, 0.025, low=1.9, high=2.2, **error))],
-        baseline=an_evaluation(2.0, low=1.9, high=2.1, **error),
-        baseline_test=an_evaluation(2.0, low=1.9, high=2.1, **error),
+        [an_attempt("int8-static", 2.0, selection=error(2.05, 0.025, low=1.9, high=2.2))],
+        baseline=error(2.0, low=1.9, high=2.1),
+        baseline_test=error(2.0, low=1.9, high=2.1),
         bound=0.05,
     )
     page = render(found)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.compression.digit_net import DEMO_DATA
 from tests.compression.slow_model import slow_model_rows, write_model
 
-from headrace.compression.data.dataset import Dataset
+from headrace.compression.data.dataset import Dataset, Splits
 from headrace.compression.errors import CompressionError, DataError
+from headrace.compression.recipes.runner import Source
 from headrace.compression.search.inputs import Request, open_source
 from headrace.contracts import ModelDirectory, PackageError, UnknownModel
 
@@ -31,8 +33,8 @@ def rows(tmp_path: Path, digits: Dataset) -> Path:
     return tmp_path / "rows.npz"
 
 
-def opened(models: ModelDirectory, model: str, data: Path, **options: object):
-    request = Request(model, data, label="label", **options)  # type: ignore[arg-type]
+def opened(models: ModelDirectory, model: str, data: Path, **options: Any) -> tuple[Source, Splits]:
+    request = Request(model, data, label="label", **options)
     return open_source(request, models, models.root.parent / "work", seed=0, threads=1)
 
 
@@ -57,7 +59,8 @@ def test_test_rows_may_be_given_apart(models: ModelDirectory, rows: Path, tmp_pa
 def test_a_file_is_made_a_package_outside_the_model_directory(models: ModelDirectory, tmp_path: Path) -> None:
     file = write_model(tmp_path / "made-up.onnx", chain=0)
     data = slow_model_rows()
-    np.savez(tmp_path / "data.npz", label=data.labels, **data.inputs)
+    columns: dict[str, Any] = {"label": data.labels, **data.inputs}
+    np.savez(tmp_path / "data.npz", **columns)
     for _ in range(2):
         source, _ = opened(models, str(file), tmp_path / "data.npz", labels=("a", "b", "c", "d"))
         assert source.package.name == "made-up"

@@ -8,7 +8,7 @@ import pytest
 from tests.compression.fake_search_result import BYTES, a_measurement, an_attempt, an_evaluation
 
 from headrace.compression.evaluation.max_drop import MaxDrop
-from headrace.compression.search.trials import ORIGINAL, TrialLog, Verdict, judge, pareto, rank_paying
+from headrace.compression.search.trials import ORIGINAL, Trial, TrialLog, Verdict, judge, pareto, rank_paying
 
 BOUND = MaxDrop.parse("0.5%")
 
@@ -44,7 +44,7 @@ def test_faster_and_within_the_bound_pays() -> None:
         (an_attempt("fp16", status="failed", reason="it overflows", selection=None), "failed: it overflows"),
     ],
 )
-def test_anything_else_does_not(attempt, reason: str) -> None:
+def test_anything_else_does_not(attempt: Trial, reason: str) -> None:
     verdict = judge(attempt, BOUND, 64)
     assert not verdict.pays
     assert verdict.reason.startswith(reason)

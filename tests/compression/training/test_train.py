@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,6 +232,7 @@ def test_a_network_without_weights_is_not_applicable(context: StepContext, split
 
 
 def test_impossible_options_are_refused() -> None:
-    for options in ({"epochs": 0}, {"learning_rate": 0.0}, {"alpha": 2.0}, {"validation": 1.0}):
+    wrong: list[dict[str, Any]] = [{"epochs": 0}, {"learning_rate": 0.0}, {"alpha": 2.0}, {"validation": 1.0}]
+    for options in wrong:
         with pytest.raises(CompressionError):
-            Training(**options)  # type: ignore[arg-type]
+            Training(**options)

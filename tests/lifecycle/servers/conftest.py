@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.lifecycle.servers.served import servers
+from tests.lifecycle.servers.served import Serve, servers
 
 from headrace.contracts import ModelDirectory
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
+def serve() -> Iterator[Serve]:
     with servers() as start:
         yield start
 

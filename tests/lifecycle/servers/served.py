@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
@@ -115,8 +115,14 @@ def by_tfserving(served: Served) -> dict[str, Answerer]:
     }
 
 
+class Serve(Protocol):
+    """Starts a server and returns its address."""
+
+    def __call__(self, served: Served, calls: Callable[[Served], Mapping[str, Answerer]] = by_oip) -> str: ...
+
+
 @contextmanager
-def servers() -> Iterator[Callable[..., str]]:
+def servers() -> Iterator[Serve]:
     """Yield what starts a server of a model, by OIP unless told, and returns its address; all stop at the end."""
     with ExitStack() as stack:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import onnxruntime as ort
@@ -10,10 +11,11 @@ import pytest
 from tests.lifecycle.onnx_text import write
 
 from headrace.contracts import ModelDirectory, ModelPackage
+from headrace.lifecycle.packages.adding import PackageOptions
 from headrace.lifecycle.packages.registry import add_model, notes_of
 
 
-def add(folder: Path, graph: str, **options: object) -> ModelPackage:
+def add(folder: Path, graph: str, **options: Unpack[PackageOptions]) -> ModelPackage:
     return add_model(write(folder / "m.onnx", graph), ModelDirectory(folder / "models"), **options)
 
 
@@ -58,7 +60,7 @@ DEPENDENT = {
 
 
 @pytest.mark.parametrize("graph", DEPENDENT.values(), ids=DEPENDENT)
-def test_models_whose_rows_meet_are_served_one_request_a_run(tmp_path, graph):
+def test_models_whose_rows_meet_are_served_one_request_a_run(tmp_path: Path, graph: str) -> None:
     package = add(tmp_path, graph)
     assert not package.manifest.batching.independent_rows
     assert package.manifest.batching.row_sizes == ()
@@ -147,7 +149,7 @@ def signature_of(package: ModelPackage) -> str:
 
 
 @pytest.mark.parametrize(("graph", "signature"), INDEPENDENT.values(), ids=INDEPENDENT)
-def test_models_whose_rows_are_independent_are_batched(tmp_path, graph, signature):
+def test_models_whose_rows_are_independent_are_batched(tmp_path: Path, graph: str, signature: str) -> None:
     package = add(tmp_path, graph)
     assert package.manifest.batching.independent_rows
     assert signature_of(package) == signature
@@ -167,14 +169,14 @@ def test_models_whose_rows_are_independent_are_batched(tmp_path, graph, signatur
     ],
     ids=["four", "one", "one inside a graph that says any"],
 )
-def test_fixed_batches_run_in_that_many_rows(tmp_path, graph, sizes, signature):
+def test_fixed_batches_run_in_that_many_rows(tmp_path: Path, graph: str, sizes: tuple[int], signature: str) -> None:
     package = add(tmp_path, graph)
     batching = package.manifest.batching
     assert (batching.row_sizes, batching.max_rows, batching.independent_rows) == (sizes, sizes[-1], True)
     assert signature_of(package) == signature
 
 
-def test_a_fixed_batch_whose_rows_meet_is_given_whole(tmp_path):
+def test_a_fixed_batch_whose_rows_meet_is_given_whole(tmp_path: Path) -> None:
     package = add(tmp_path, "g (float[4,3] x) => (float[4,3] y) { y = Softmax <axis = 0> (x) }")
     assert not package.manifest.batching.independent_rows
     assert signature_of(package) == "x [4, 3] → y [4, 3]"
@@ -187,30 +189,30 @@ def test_a_fixed_batch_whose_rows_meet_is_given_whole(tmp_path):
         ("g (float[n,n] x) => (float[n,n] y) { y = MatMul(x, x) }", "x [n, n] → y [n, n]"),
     ],
 )
-def test_a_model_without_rows_takes_whole_requests(tmp_path, graph, signature):
+def test_a_model_without_rows_takes_whole_requests(tmp_path: Path, graph: str, signature: str) -> None:
     package = add(tmp_path, graph)
     assert not package.manifest.batching.independent_rows
     assert signature_of(package) == signature
 
 
-def test_an_output_whose_rank_depends_on_the_rows_may_have_any_shape(tmp_path):
+def test_an_output_whose_rank_depends_on_the_rows_may_have_any_shape(tmp_path: Path) -> None:
     package = add(tmp_path, DEPENDENT["one row loses its dimension"])
     (output,) = package.manifest.outputs
     assert output.takes((4,))
     assert output.takes((3, 4))
 
 
-def test_rows_of_a_model_that_forbids_nan_may_meet_where_only_nan_would_tell(tmp_path):
+def test_rows_of_a_model_that_forbids_nan_may_meet_where_only_nan_would_tell(tmp_path: Path) -> None:
     assert add(tmp_path, DEPENDENT["NaN that spreads"], allow_nan=False).manifest.batching.independent_rows
 
 
-def test_inputs_whose_rows_need_not_agree_are_none(tmp_path):
+def test_inputs_whose_rows_need_not_agree_are_none(tmp_path: Path) -> None:
     graph = "g (float[?,3] x, float[?,2] unused) => (float[?,3] y) { y = Neg(x) z = Abs(unused) }"
     package = add(tmp_path, graph)
     assert signature_of(package) == "x [rows, 3]; unused [?, 2] → y [rows, 3]"
 
 
-def test_the_reason_names_the_output_the_operator_and_the_cost(tmp_path):
+def test_the_reason_names_the_output_the_operator_and_the_cost(tmp_path: Path) -> None:
     (note,) = notes_of(add(tmp_path, DEPENDENT["one scale for all rows"]))
     assert "output 'y' of a row changes by" in note
     assert "DynamicQuantizeLinear takes one scale for all rows" in note
@@ -218,7 +220,7 @@ def test_the_reason_names_the_output_the_operator_and_the_cost(tmp_path):
     assert "--batch overrides" in note
 
 
-def test_labels_of_scores_that_are_quantized_together_are_not_trusted(tmp_path):
+def test_labels_of_scores_that_are_quantized_together_are_not_trusted(tmp_path: Path) -> None:
     package = add(
         tmp_path,
         """g (float[n,4] x) => (int64[n] y) <float[4] far = {0,0,0,1000000}>
@@ -228,7 +230,7 @@ def test_labels_of_scores_that_are_quantized_together_are_not_trusted(tmp_path):
     assert not package.manifest.batching.independent_rows
 
 
-def test_a_model_that_refuses_every_made_up_row_is_served_alone_and_asks_for_a_sample(tmp_path):
+def test_a_model_that_refuses_every_made_up_row_is_served_alone_and_asks_for_a_sample(tmp_path: Path) -> None:
     graph = """g (float[n,t] x) => (float[n,7] y) <int64[2] s = {-1,7}> { y = Reshape(x, s) }"""
     package = add(tmp_path, graph.replace("[2] s = {-1,7}", "[3] s = {0,7,31}").replace("float[n,7]", "float[n,7,31]"))
     assert not package.manifest.batching.independent_rows
@@ -237,7 +239,7 @@ def test_a_model_that_refuses_every_made_up_row_is_served_alone_and_asks_for_a_s
     assert "nothing could be proven" in note
 
 
-def test_a_sample_proves_what_slow_model_rows_can_not(tmp_path):
+def test_a_sample_proves_what_slow_model_rows_can_not(tmp_path: Path) -> None:
     graph = "g (float[n,t] x) => (float[n,7,31] y) <int64[3] s = {0,7,31}> { y = Reshape(x, s) }"
     np.savez(tmp_path / "rows.npz", x=np.arange(5 * 217, dtype=np.float32).reshape(5, 217))
     package = add(tmp_path, graph, sample=tmp_path / "rows.npz")
@@ -245,14 +247,14 @@ def test_a_sample_proves_what_slow_model_rows_can_not(tmp_path):
     assert package.manifest.inputs[0].sample_shape == (217,)
 
 
-def test_a_sample_may_show_that_rows_meet(tmp_path):
+def test_a_sample_may_show_that_rows_meet(tmp_path: Path) -> None:
     graph = """g (float[n,t] x) => (float[n,7,31] y) <int64[3] s = {0,7,31}>
         { r = Reshape(x, s) y = Softmax <axis = 0> (r) }"""
     np.savez(tmp_path / "rows.npz", x=np.arange(5 * 217, dtype=np.float32).reshape(5, 217))
     assert not add(tmp_path, graph, sample=tmp_path / "rows.npz").manifest.batching.independent_rows
 
 
-def test_deep_networks_pass_though_kernels_differ_with_the_number_of_rows(tmp_path):
+def test_deep_networks_pass_though_kernels_differ_with_the_number_of_rows(tmp_path: Path) -> None:
     random = np.random.default_rng(3)
     layers = [random.standard_normal((96, 96)).astype(np.float32) / 9.8 for _ in range(12)]
     weights = ", ".join(
@@ -265,13 +267,13 @@ def test_deep_networks_pass_though_kernels_differ_with_the_number_of_rows(tmp_pa
     assert add(tmp_path, graph).manifest.batching.independent_rows
 
 
-def test_the_sizes_that_ran_are_remembered(tmp_path):
+def test_the_sizes_that_ran_are_remembered(tmp_path: Path) -> None:
     package = add(tmp_path, INDEPENDENT["a least length"][0])
     assert package.manifest.inputs[0].sample_shape == (1, 320)
     assert package.manifest.provenance["trial"]["sizes"] == {"t": 320}
 
 
-def test_what_a_package_says_is_what_the_file_answers(tmp_path):
+def test_what_a_package_says_is_what_the_file_answers(tmp_path: Path) -> None:
     """The slices of a batch are the answers of rows alone, in bare ONNX Runtime."""
     package = add(tmp_path, INDEPENDENT["a recurrent network, time first"][0])
     session = ort.InferenceSession(package.file)
@@ -307,24 +309,24 @@ HIDDEN_IN_VALUES = {
 
 
 @pytest.mark.parametrize("graph", HIDDEN_IN_VALUES.values(), ids=HIDDEN_IN_VALUES)
-def test_rows_that_meet_in_certain_cases_only_are_found_out(tmp_path, graph):
+def test_rows_that_meet_in_certain_cases_only_are_found_out(tmp_path: Path, graph: str) -> None:
     assert not add(tmp_path, graph).manifest.batching.independent_rows
 
 
-def test_the_largest_batch_that_a_worker_makes_is_tried(tmp_path):
+def test_the_largest_batch_that_a_worker_makes_is_tried(tmp_path: Path) -> None:
     graph = HIDDEN_IN_VALUES["a crowd"]
     assert add(tmp_path, graph, max_rows=32).manifest.batching.independent_rows
     assert not add(tmp_path, graph.replace("{60}", "{200}"), max_rows=256).manifest.batching.independent_rows
 
 
-def test_an_input_that_says_how_an_operator_works_holds_no_rows(tmp_path):
+def test_an_input_that_says_how_an_operator_works_holds_no_rows(tmp_path: Path) -> None:
     graph = "g (float[3,1] data, int64[3] shape) => (float[a,b,c] y) { y = Expand(data, shape) }"
     package = add(tmp_path, graph)
     assert signature_of(package) == "data [3, 1]; shape [3] → y [any shape]"
     assert not package.manifest.batching.independent_rows
 
 
-def test_a_single_number_beside_a_fixed_batch_of_one_is_no_row(tmp_path):
+def test_a_single_number_beside_a_fixed_batch_of_one_is_no_row(tmp_path: Path) -> None:
     graph = "g (float[1,3] x, float[1] k) => (float[1,3] y) { y = Mul(x, k) }"
     assert signature_of(add(tmp_path, graph)) == "x [rows, 3]; k [1] → y [rows, 3]"
 
@@ -337,13 +339,13 @@ SQUARES = {
 
 
 @pytest.mark.parametrize("graph", SQUARES.values(), ids=SQUARES)
-def test_a_model_that_runs_only_equal_sizes_is_served_whole_and_alone(tmp_path, graph):
+def test_a_model_that_runs_only_equal_sizes_is_served_whole_and_alone(tmp_path: Path, graph: str) -> None:
     batching = add(tmp_path, graph).manifest.batching
     assert (batching.independent_rows, batching.row_sizes) == (False, ())
     assert signature_of(ModelDirectory(tmp_path / "models").get("m")).startswith("x [?, ?]")
 
 
-def test_a_number_for_each_series_lies_beside_the_second_axis(tmp_path):
+def test_a_number_for_each_series_lies_beside_the_second_axis(tmp_path: Path) -> None:
     graph = """g (float[?,?,1] x, int32[?] size) => (float[?,1,?,1] y)
         <float[1,3,1] w = {1,-1,0.5}, float[1,3,1] r = {0.4,-0.2,1}, float[1,6] b = {0,0,0,0,0,0}>
         { y, h = GRU <hidden_size = 1> (x, w, r, b, size) }"""
@@ -352,14 +354,14 @@ def test_a_number_for_each_series_lies_beside_the_second_axis(tmp_path):
     assert package.manifest.batching.independent_rows
 
 
-def test_an_output_as_long_as_there_are_different_rows_has_none(tmp_path):
+def test_an_output_as_long_as_there_are_different_rows_has_none(tmp_path: Path) -> None:
     graph = "g (float[?,1] x) => (float[?,1] y) { y, i, r, c = Unique <axis = 0> (x) }"
     package = add(tmp_path, graph)
     assert not package.manifest.batching.independent_rows
     assert [spec.row_axis for spec in package.manifest.outputs] == [None]
 
 
-def test_requests_of_unequal_rows_are_taken_where_the_file_takes_them(tmp_path):
+def test_requests_of_unequal_rows_are_taken_where_the_file_takes_them(tmp_path: Path) -> None:
     graph = "g (float[?,3] x, float[?,3] z) => (float[?,3] y, float[?,3] w) { y = Relu(x) w = Neg(z) }"
     package = add(tmp_path, graph)
     assert signature_of(package) == "x [?, 3]; z [?, 3] → y [?, 3]; w [?, 3]"

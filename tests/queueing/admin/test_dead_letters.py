@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import redis
+from tests.queueing.commands import run_command
 
 from headrace.queueing import (
     ClaimingConsumer,
@@ -28,7 +29,7 @@ def consumer(client: redis.Redis) -> ClaimingConsumer:
 def bury(client: redis.Redis, consumer: ClaimingConsumer, queue: str, message: str, reason: str, step: int = 0) -> str:
     client.lpush(keys.PLAIN.queue_list(queue, step), message)
     (found,) = consumer.claim({queue: 1})
-    assert client.execute_command(*consumer.dead_letter_command(found.tag, reason, ["once", "twice"])) == 1
+    assert run_command(client, *consumer.dead_letter_command(found.tag, reason, ["once", "twice"])) == 1
     return next(find_letters(client)).id
 
 
@@ -78,16 +79,17 @@ def test_the_answer_to_a_request_without_a_row_is_kept_in_the_same_step_whatever
         consumer.dead_letter_command(tag, "no row", answer=("one", b"reply", 60)) for tag in (one.tag, one.tag)
     )
     second = consumer.dead_letter_command(two.tag, "no row", answer=("two", b"other", 60))
-    assert client.execute_command(*first) == 1
+    assert run_command(client, *first) == 1
     assert client.get(keys.PLAIN.answer("one")) == b"reply"
     assert 0 < client.ttl(keys.PLAIN.answer("one")) <= 60
     client.delete(keys.PLAIN.answer("one"))
-    assert client.execute_command(*again) == 0, "nobody holds it any more, so it says nothing"
+    assert run_command(client, *again) == 0, "nobody holds it any more, so it says nothing"
     assert not client.exists(keys.PLAIN.answer("one"))
     before = client.config_get("maxmemory")["maxmemory"]
+    assert before is not None
     client.config_set("maxmemory", 1)
     try:
-        assert client.execute_command(*second) == 1
+        assert run_command(client, *second) == 1
     finally:
         client.config_set("maxmemory", before)
     assert client.get(keys.PLAIN.answer("two")) == b"other"

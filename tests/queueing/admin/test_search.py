@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from celery import Celery
+from tests.queueing.commands import run_command
 
 from headrace.contracts.message import Request, RequestHeader, encode_request
 from headrace.queueing import ClaimingConsumer, connect, headrace_url
@@ -72,6 +73,7 @@ def test_ids_of_any_kind_are_found_also_in_messages_of_kombu(broker: redis.Redis
     assert missing(broker, name, name + "'s twin") == {name + "'s twin"}
     key = keys_of(broker).queue_list(QUEUE, 0)
     raw = broker.rpop(key)
+    assert isinstance(raw, bytes)
     # As kombu writes back what it restores.
     broker.lpush(key, json.dumps(json.loads(raw)))
     assert missing(broker, name, name + "'s twin") == {name + "'s twin"}
@@ -104,7 +106,7 @@ def run(broker: redis.Redis, *names: str) -> Iterator[int]:
     steps = search_steps(keys_of(broker), {QUEUE: names})
     command = next(steps)
     while True:
-        answer = broker.execute_command(*command)
+        answer = run_command(broker, *command)
         if command[0] == "EVAL":
             yield len(answer) - 1
         try:
@@ -141,7 +143,7 @@ def test_messages_that_come_and_go_meanwhile_hide_nothing(broker: redis.Redis) -
         put(broker, *(uuid.uuid4().hex for _ in range(70)))
         consumer.claim({QUEUE: 90})
         try:
-            command = steps.send(broker.execute_command(*command))
+            command = steps.send(run_command(broker, *command))
         except StopIteration as end:
             found.append(end.value)
     assert found == [set()]

@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.asynchronous import Hub
 from kombu.asynchronous.hub import set_event_loop
+from tests.queueing.commands import run_command
+from tests.queueing.kombu_parts import transport_of
 from tests.security.front import AUTHORITY, TlsFront
 
 from headrace.queueing import connect, headrace_url
-from headrace.queueing.channel.channel import MANY_QUEUES
+from headrace.queueing.channel.channel import MANY_QUEUES, Channel
 from headrace.queueing.channel.tracking import ASKING_S, NEVER, Incomplete, Lookout, parse
 from headrace.queueing.keys import PLAIN
 
@@ -39,7 +41,9 @@ class Idle:
 
     def __init__(self, url: str, queues: int, **options: Any) -> None:
         self.connection = kombu.Connection(headrace_url(url), transport_options=options)
-        self.channel: Any = self.connection.channel()
+        channel: object = self.connection.channel()
+        assert isinstance(channel, Channel)
+        self.channel = channel
         self.channel.basic_qos(0, 10, False)
         self.bodies: list[str] = []
         names = [kombu.Queue(f"q{number}") for number in range(queues)]
@@ -124,7 +128,7 @@ def test_an_idle_consumer_asks_for_nothing_and_finds_what_comes(
 def test_a_loop_of_drain_events_never_waits_without_end(broker_url: str) -> None:
     """A wait of less than nothing is refused by select, which gevent has, and lasts for ever with epoll."""
     with idle(broker_url, 1, in_loop=False) as (consumer, turn):
-        poller = consumer.connection.transport.cycle.poller
+        poller = transport_of(consumer.connection).cycle.poller
         waits: list[float | None] = []
         poll = poller.poll
         poller.poll = lambda timeout: (waits.append(timeout), poll(timeout))[1]  # type: ignore[func-returns-value]
@@ -188,7 +192,7 @@ def test_a_server_that_refuses_to_tell_is_asked(broker_url: str, caplog: pytest.
     caplog.set_level("INFO", "headrace.queueing")
     with redis.Redis.from_url(broker_url) as client:
         client.acl_setuser("dan", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"], categories=["+@all"])
-        client.execute_command("ACL", "SETUSER", "dan", "-client|tracking")
+        run_command(client, "ACL", "SETUSER", "dan", "-client|tracking")
         with idle(broker_url.replace("redis://", "redis://dan:pass@"), 1) as (consumer, turn):
             turn(lambda: "queueing.no_tracking" in caplog.text)
             assert_found_soon(client, consumer, turn, "q0")
@@ -212,7 +216,7 @@ def test_a_delayed_message_that_is_due_wakes_an_idle_consumer(broker_url: str) -
             other = consumer.channel.consumer.__class__(own, lease_s=60)
             (found,) = other.claim({"q0": 1})
             consumer.bodies.clear()
-            client.execute_command(*other.postpone_command(found.tag, 1.5))
+            run_command(client, *other.postpone_command(found.tag, 1.5))
             # An idle consumer learns of it with the end of its wait, or sooner.
             turn(lambda: consumer.channel.consumer.next_due < NEVER or bool(consumer.bodies))
             turn(lambda: bool(consumer.bodies))
@@ -220,7 +224,7 @@ def test_a_delayed_message_that_is_due_wakes_an_idle_consumer(broker_url: str) -
         with idle(broker_url, 1) as (consumer, turn):
             push(client, "q0", "later")
             (found,) = other.claim({"q0": 1})
-            client.execute_command(*other.postpone_command(found.tag, 1.5))
+            run_command(client, *other.postpone_command(found.tag, 1.5))
             due = time.monotonic() + 1.5
             turn(lambda: bool(consumer.bodies))  # it knows when it is due, as its first claim told
             assert -0.2 < time.monotonic() - due < SOON_S
@@ -321,6 +325,8 @@ def test_a_process_with_many_open_files_is_told_of_changes_too(broker_url: str) 
             pass  # select(2) knows no descriptor from 1024 on
         with idle(broker_url, 1, in_loop=False) as (consumer, turn):
             turn(lambda: consumer.is_told)
-            assert consumer.channel._lookout.tracker.fd > 1024
+            tracker = consumer.channel._lookout.tracker
+            assert tracker is not None
+            assert tracker.fd > 1024
             client.lpush("q0", '{"body": "1", "properties": {"delivery_info": {}, "delivery_tag": "1"}, "headers": {}}')
             turn(lambda: consumer.bodies == ["1"])

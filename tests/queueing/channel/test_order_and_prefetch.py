@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kombu
 import pytest
 import redis
 from kombu.utils.scheduling import priority_cycle
 from tests.eventually import eventually
+from tests.queueing.kombu_parts import channel_of
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import headrace_url
@@ -37,11 +38,19 @@ def client(broker_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-class Backwards(priority_cycle):
+if TYPE_CHECKING:
+    Cycle = priority_cycle[str]  # of kombu's stubs only
+else:
+    Cycle = priority_cycle
+
+
+class Backwards(Cycle):
     """The queues in the opposite of alphabetical order."""
 
-    def consume(self, n: int) -> list[str]:
-        return sorted(self.items[:n], reverse=True)
+    # kombu uses what its stubs call an iterator as a list.
+    def consume(self, n: int) -> list[str]:  # type: ignore[override]
+        items: list[str] = self.items or []
+        return sorted(items[:n], reverse=True)
 
 
 def served(broker_url: str, count: int = 1, **options: Any) -> list[str]:
@@ -56,7 +65,7 @@ def served(broker_url: str, count: int = 1, **options: Any) -> list[str]:
             found.append(str(message.payload))
             message.ack()
 
-        channel = connection.channel()
+        channel = channel_of(connection)
         channel.basic_qos(0, count, False)
         with kombu.Consumer(channel, [kombu.Queue(name) for name in names], on_message=receive, accept=["text/plain"]):
             while len(found) < 12:

@@ -12,6 +12,8 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport.redis import Channel as KombuChannel
+from tests.queueing.commands import run_command
+from tests.queueing.kombu_parts import channel_of
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.queueing import ClaimingConsumer, connect, dead_letters, headrace_url, queue_stats, retry_letter
@@ -70,9 +72,9 @@ def test_a_model_is_served_most_urgent_first_whatever_the_app_says_of_its_own_qu
     with app(headrace_url(any_url), **options) as connection:
         publish(connection, MODEL)
         assert [client.llen(DEFAULT_LISTS.list_of(MODEL, step)) for step in (9, 6, 3, 0)] == [1, 2, 2, 2]
-        assert connection.default_channel._size(MODEL) == 7
+        assert channel_of(connection)._size(MODEL) == 7
         assert take(connection, MODEL) == [9, 6, 8, 4, 3, 0, 2]
-        assert connection.default_channel._size(MODEL) == 0
+        assert channel_of(connection)._size(MODEL) == 0
 
 
 def test_an_option_turns_the_order_of_ordinary_queues_around(any_url: str) -> None:
@@ -88,11 +90,11 @@ def test_what_comes_back_lies_where_it_came_from(any_url: str, client: redis.Red
     with app(headrace_url(any_url), **options) as connection:
         publish(connection, ORDINARY)
         before = {key: client.lrange(key, 0, -1) for key in client.scan_iter("celery*")}
-        connection.default_channel.consumer.claim({ORDINARY: 9})
+        channel_of(connection).consumer.claim({ORDINARY: 9})
         assert list(client.scan_iter("celery*")) == []
-        connection.default_channel.consumer.release()
+        channel_of(connection).consumer.release()
         assert {key: client.lrange(key, 0, -1) for key in client.scan_iter("celery*")} == before
-        assert connection.default_channel._purge(ORDINARY) == len(ALL)
+        assert channel_of(connection)._purge(ORDINARY) == len(ALL)
         assert list(client.scan_iter("celery*")) == []
 
 
@@ -114,11 +116,11 @@ def test_a_dead_letter_goes_back_to_the_list_it_came_from_though_the_command_kno
 
 def test_messages_that_wait_for_their_time_are_purged_with_their_queue(any_url: str, client: redis.Redis) -> None:
     with app(headrace_url(any_url)) as connection:
-        channel = connection.default_channel
+        channel = channel_of(connection)
         for queue in (MODEL, "infer.other"):
             publish(connection, queue)
         for delivery in channel.consumer.claim({MODEL: 3, "infer.other": 2}):
-            client.execute_command(*channel.consumer.postpone_command(delivery.tag, 3600))  # type: ignore[no-untyped-call]
+            run_command(client, *channel.consumer.postpone_command(delivery.tag, 3600))
         assert kombu.Queue(MODEL)(channel).purge() == len(ALL)
         (stats,) = queue_stats(client)
         assert (stats.queue, stats.waiting, stats.delayed) == ("infer.other", len(ALL) - 2, 2)
@@ -166,7 +168,7 @@ def test_a_list_names_its_queue_and_step(lists: Lists, queue: str, priority: int
 
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=20, unique=True).map(sorted))
 def test_steps_are_those_of_kombu(steps: list[int]) -> None:
-    channel = KombuChannel.__new__(KombuChannel)
+    channel: Any = KombuChannel.__new__(KombuChannel)
     channel.priority_steps = steps
     lists = lists_of_options(channel.sep, steps, "lowest_first")
     assert {lists.list_of("q", step) for step in lists.in_order} == {channel._q_for_pri("q", step) for step in steps}

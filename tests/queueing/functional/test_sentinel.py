@@ -11,6 +11,7 @@ import pytest
 import redis
 from celery import Celery
 from tests.eventually import eventually
+from tests.queueing.kombu_parts import transport_of
 from tests.sentinels import Watched
 
 from headrace.contracts.errors import ConfigurationError
@@ -75,20 +76,22 @@ def test_messages_go_through_the_master_that_sentinels_name_also_after_a_failove
 def test_urls_of_sentinels_may_be_written_in_many_ways(
     watched: Watched, written: Callable[[Watched], str | list[str]]
 ) -> None:
-    with kombu.Connection(written(watched)) as connection:
+    url: Any = written(watched)  # kombu takes a list too, whatever its stubs say
+    with kombu.Connection(url) as connection:
         connection.Producer().publish(1, routing_key="tasks")
         assert receive(connection) == [1]
         with connection.clone() as copy:
             copy.connect()
             assert copy.as_uri() == connection.as_uri()
-            assert copy.transport.Channel is connection.transport.Channel
+            assert transport_of(copy).Channel is transport_of(connection).Channel
 
 
 def test_an_ordinary_app_sends_and_reads_through_its_pools(watched: Watched) -> None:
     with Celery(broker=f"{watched.url('headrace+sentinel')}?master_name={Watched.NAME}") as app:
         for number in range(3):
             app.send_task("add", (number, 1))
-        with app.pool.acquire() as connection:
+        pool: Any = app.pool  # celery's stubs take it for one of producers
+        with pool.acquire() as connection:
             assert connection.default_channel.queue_declare("celery", passive=True).message_count == 3
             assert connection.as_uri(include_password=True) == f"headrace+sentinel://127.0.0.1:{watched.sentinels[0]}/0"
             assert connection.transport_cls == "headrace+sentinel"

@@ -14,7 +14,7 @@ from tests.silent_postgres import silent
 
 from headrace.cli.stack.servers import Postgres
 from headrace.contracts.errors import StoreUnavailable
-from headrace.results_store import StoreReader, StoreWriter, migrate
+from headrace.results_store import BatchRows, StoreReader, StoreWriter, migrate
 from headrace.results_store.database import address
 from headrace.results_store.database.bounded import Watchdog
 from headrace.results_store.writing import writer as writer_module
@@ -34,14 +34,16 @@ def took_s(call: Callable[[], object]) -> float:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Postgres]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     with Postgres(tmp_path_factory.mktemp("bounded") / "postgres") as server:
         migrate(server.url)
         yield server
 
 
 @pytest.mark.parametrize("way", ["arrays", "copy"])
-def test_a_write_to_a_silent_server_fails_in_time_and_is_stored_later(server, make_batch, monkeypatch, way):
+def test_a_write_to_a_silent_server_fails_in_time_and_is_stored_later(
+    server: Postgres, make_batch: Callable[..., BatchRows], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     if way == "copy":
         monkeypatch.setattr(writer_module, "COPY_ROWS", 0)
     batch = make_batch(3)
@@ -57,7 +59,9 @@ def test_a_write_to_a_silent_server_fails_in_time_and_is_stored_later(server, ma
         assert store.execute("SELECT count(*) FROM predictions WHERE id = ANY(%s)", (ids,)).fetchone() == (3,)
 
 
-def test_a_read_from_a_silent_server_fails_in_time_and_succeeds_later(server, make_batch):
+def test_a_read_from_a_silent_server_fails_in_time_and_succeeds_later(
+    server: Postgres, make_batch: Callable[..., BatchRows]
+) -> None:
     batch = make_batch()
     request_id = str(batch.rows[0].id)
     with StoreWriter(server.url) as writer, StoreReader(server.url, timeout_s=TIMEOUT_S) as reader:
@@ -68,7 +72,7 @@ def test_a_read_from_a_silent_server_fails_in_time_and_succeeds_later(server, ma
         assert reader.get(request_id) is not None
 
 
-def test_a_write_can_be_interrupted(server, make_batch):
+def test_a_write_can_be_interrupted(server: Postgres, make_batch: Callable[..., BatchRows]) -> None:
     with StoreWriter(server.url, timeout_s=600) as writer:
         writer.write([make_batch()])
         with silent(server):
@@ -76,7 +80,7 @@ def test_a_write_can_be_interrupted(server, make_batch):
             assert took_s(lambda: writer.write([make_batch()])) < 5
 
 
-def test_a_session_that_was_given_up_keeps_no_locks(server, make_batch):
+def test_a_session_that_was_given_up_keeps_no_locks(server: Postgres, make_batch: Callable[..., BatchRows]) -> None:
     """Its rows are locked by an open transaction, as when its client's last words never arrived."""
     batch = make_batch()
     with psycopg.connect(server.url) as other, StoreWriter(server.url, timeout_s=TIMEOUT_S) as writer:
@@ -87,12 +91,16 @@ def test_a_session_that_was_given_up_keeps_no_locks(server, make_batch):
             "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO predictions%' AND state = 'active'"
         )
         with psycopg.connect(server.url) as store:
-            assert store.execute(waiting).fetchone()[0] <= 1
+            found = store.execute(waiting).fetchone()
+            assert found is not None
+            assert found[0] <= 1
         other.rollback()
         assert writer.write([batch]) == []
 
 
-def test_a_commit_that_takes_longer_than_the_timeout_is_waited_for_in_the_end(server, make_batch):
+def test_a_commit_that_takes_longer_than_the_timeout_is_waited_for_in_the_end(
+    server: Postgres, make_batch: Callable[..., BatchRows]
+) -> None:
     batch = make_batch(model="slow")
     with psycopg.connect(server.url, autocommit=True) as store:
         store.execute(
@@ -108,7 +116,7 @@ def test_a_commit_that_takes_longer_than_the_timeout_is_waited_for_in_the_end(se
             store.execute("DROP TRIGGER slow ON predictions")
 
 
-def test_too_many_connections_pass(server, make_batch):
+def test_too_many_connections_pass(server: Postgres, make_batch: Callable[..., BatchRows]) -> None:
     batch = make_batch()
     with psycopg.connect(server.url, autocommit=True) as store:
         store.execute("CREATE ROLE crowd LOGIN CONNECTION LIMIT 0")
@@ -122,7 +130,7 @@ def test_too_many_connections_pass(server, make_batch):
             assert writer.write([batch]) == []
 
 
-def test_a_watchdog_never_cuts_a_call_that_has_ended():
+def test_a_watchdog_never_cuts_a_call_that_has_ended() -> None:
     ours, theirs = socket.socketpair()
     dog = Watchdog()
     try:
@@ -141,7 +149,7 @@ def test_a_watchdog_never_cuts_a_call_that_has_ended():
         theirs.close()
 
 
-def test_a_connection_that_fails_keeps_no_socket_open_until_garbage_is_collected():
+def test_a_connection_that_fails_keeps_no_socket_open_until_garbage_is_collected() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         gc.disable()
         try:

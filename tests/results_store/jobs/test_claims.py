@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -155,8 +156,8 @@ def test_many_workers_at_once_claim_every_shard_once(store_url: str, ledger: Led
         plan(ledger, job, 100)
     start = threading.Barrier(16)
 
-    def work(name: int) -> list[tuple[object, int]]:
-        done = []
+    def work(name: int) -> list[tuple[uuid.UUID, int]]:
+        done: list[tuple[uuid.UUID, int]] = []
         with Ledger(store_url) as mine:
             start.wait()
             while True:

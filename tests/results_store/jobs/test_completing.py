@@ -14,6 +14,7 @@ from headrace.contracts.jobs import JobState
 from headrace.results_store import BatchRows, Row, StoreRejected
 from headrace.results_store.jobs.ledger import Ledger
 from headrace.results_store.jobs.records import InputFile, Page, ShardResult, Slice
+from headrace.results_store.jobs.rows import copy_bad_rows
 from headrace.results_store.jobs.shards import completing
 from headrace.results_store.jobs.shards.completing import CountMismatch
 
@@ -198,7 +199,7 @@ def test_a_session_that_ends_in_the_middle_of_a_completion_leaves_nothing_of_it(
 ) -> None:
     job = make_job()
     claim = claimed(ledger)
-    copy: Callable[..., None] = completing.copy_bad_rows
+    copy: Callable[..., None] = copy_bad_rows
 
     def copy_and_end(connection: psycopg.Connection, *arguments: object) -> None:
         copy(connection, *arguments)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 import pytest
@@ -92,7 +93,7 @@ def test_jobs_are_listed_newest_first_with_their_progress(ledger: Ledger, make_j
         ({"max_errors": "many"}, "max_errors"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(ledger: Ledger, options: dict[str, object], words: str) -> None:
+def test_options_that_make_no_sense_are_refused(ledger: Ledger, options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         ledger.jobs.create(new_job(**options))
     assert ledger.jobs.newest() == []

@@ -6,16 +6,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from headrace.cli.stack.servers import Postgres
-from headrace.contracts.errors import Cancelled, DeadlineExceeded, InferenceFailed, InvalidRequest, StoreUnavailable
+from headrace.contracts.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    HeadraceError,
+    InferenceFailed,
+    InvalidRequest,
+    StoreUnavailable,
+)
 from headrace.contracts.ids import new_id, row_id
 from headrace.contracts.states import State
 from headrace.contracts.tensors.codec import Tensors, can_be_json, datatypes_line, encode_tensors, tensors_to_json
@@ -87,7 +96,7 @@ def test_a_foreign_id_finds_its_row_and_comes_back_as_written(
 def test_a_request_without_success_raises_its_error(
     state: str,
     stored: bytes | None,
-    expected: Exception,
+    expected: HeadraceError,
     writer: StoreWriter,
     reader: StoreReader,
     make_row: MakeRow,
@@ -115,7 +124,8 @@ def sample(datatype: str) -> np.ndarray:
         return np.array([[np.iinfo(dtype).min, np.iinfo(dtype).max]], dtype)
     import ml_dtypes
 
-    limits = ml_dtypes.finfo(dtype)
+    finfo: Any = ml_dtypes.finfo  # the library has no types for it
+    limits = finfo(dtype)
     return np.array([limits.min, limits.max, limits.tiny, limits.eps, limits.smallest_subnormal, 0, 1.5], dtype)
 
 
@@ -174,7 +184,7 @@ def test_any_array_that_can_be_json_survives_it(
 @pytest.fixture
 def mixed(writer: StoreWriter, make_row: MakeRow, make_batch: MakeBatch) -> dict[str, str]:
     """Six rows, one a second; name → id."""
-    kinds = {
+    kinds: dict[str, tuple[str, dict[str, object]]] = {
         "oldest": ("digits", {}),
         "other": ("names", {}),
         "broken": ("digits", {"state": "failed", "outputs": None}),
@@ -207,7 +217,9 @@ def mixed(writer: StoreWriter, make_row: MakeRow, make_batch: MakeBatch) -> dict
     ],
     ids=str,
 )
-def test_the_newest_that_fit_are_found(wanted: dict, expected: list, mixed: dict, reader: StoreReader) -> None:
+def test_the_newest_that_fit_are_found(
+    wanted: dict[str, Any], expected: list[str], mixed: dict[str, str], reader: StoreReader
+) -> None:
     names = {identity: name for name, identity in mixed.items()}
     assert [names[found.id] for found in reader.find(**wanted)] == expected
 
@@ -256,7 +268,7 @@ def test_a_cancel_wins_only_when_it_is_first(
     assert reader.cancel(str(ended.id), "digits") is False
 
 
-def test_statistics_count_by_model_and_state_and_measure_partitions(mixed: dict, reader: StoreReader) -> None:
+def test_statistics_count_by_model_and_state_and_measure_partitions(mixed: dict[str, str], reader: StoreReader) -> None:
     stats = reader.stats()
     assert {(count.model, count.state): count.rows for count in stats.counts} == {
         ("digits", State.SUCCEEDED): 2,
@@ -280,7 +292,7 @@ def test_a_reader_outlives_a_restart_of_the_server(own_server: Postgres, make_ba
         assert reader.get("x") is None
 
 
-def test_threads_share_a_reader(mixed: dict, reader: StoreReader) -> None:
+def test_threads_share_a_reader(mixed: dict[str, str], reader: StoreReader) -> None:
     found: list[set[str]] = []
 
     def run() -> None:
@@ -311,7 +323,7 @@ reader.close()
 """
 
 
-def test_a_forked_child_leaves_the_connections_of_its_parent_alone(mixed: dict, store_url: str) -> None:
+def test_a_forked_child_leaves_the_connections_of_its_parent_alone(mixed: dict[str, str], store_url: str) -> None:
     subprocess.run([sys.executable, "-c", FORK, store_url], check=True)
 
 
@@ -319,7 +331,7 @@ def test_a_forked_child_leaves_the_connections_of_its_parent_alone(mixed: dict, 
     "wanted", [{}, {"model": "digits"}, {"state": "failed"}, {"job_id": "j"}, {"since": at(NOW)}], ids=str
 )
 def test_no_search_reads_a_whole_partition(
-    wanted: dict,
+    wanted: dict[str, Any],
     writer: StoreWriter,
     reader: StoreReader,
     store: psycopg.Connection,
@@ -343,7 +355,8 @@ def test_no_search_reads_a_whole_partition(
 
     wanted_filter = reader_module.Filter(**wanted)
     build = reader_module._newest_of_every_model if wanted_filter.needs_every_model else reader_module._newest
-    text = str(build(wanted_filter, 100).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
+    dialect: Callable[[], sa.Dialect] = postgresql.dialect
+    text = str(build(wanted_filter, 100).compile(dialect=dialect(), compile_kwargs={"literal_binds": True}))
     busiest = store.execute("SELECT tableoid::regclass::text FROM predictions LIMIT 1").fetchone()
     assert busiest is not None
     plan = "\n".join(line for (line,) in store.execute("EXPLAIN " + text.replace("%%", "%")))

@@ -35,7 +35,7 @@ def insert(connection: psycopg.Connection, identity: uuid.UUID, finished_at: dt.
 
 def home_of(connection: psycopg.Connection, identity: uuid.UUID) -> str | None:
     found = connection.execute("SELECT tableoid::regclass::text FROM predictions WHERE id = %s", (identity,)).fetchone()
-    return found and found[0]
+    return found[0] if found else None
 
 
 @pytest.fixture

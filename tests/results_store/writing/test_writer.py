@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-import uuid
 from collections.abc import Callable
 
 import psycopg
@@ -24,15 +23,16 @@ MakeBatch = Callable[..., BatchRows]
 @pytest.fixture(params=["arrays", "copy"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Send every write by one of the two ways, whatever its size."""
-    if request.param == "copy":
+    name: str = request.param
+    if name == "copy":
         monkeypatch.setattr(writer_module, "COPY_ROWS", 0)
-    return request.param
+    return name
 
 
 def count(store: psycopg.Connection) -> int:
     found = store.execute("SELECT count(*) FROM predictions").fetchone()
     assert found is not None
-    return found[0]
+    return int(found[0])
 
 
 def test_every_column_is_stored_as_given(
@@ -84,7 +84,7 @@ def test_every_column_is_stored_as_given(
     )
 
 
-texts = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=8)
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 seconds = st.floats(0, 4e9)
 drawn_rows = st.lists(
     st.builds(
@@ -258,7 +258,12 @@ def md5(blob: bytes) -> str:
     ids=str,
 )
 def test_a_row_that_postgres_refuses_is_named_and_the_others_are_stored(
-    way: str, flaw: dict, writer: StoreWriter, store: psycopg.Connection, make_row: MakeRow, make_batch: MakeBatch
+    way: str,
+    flaw: dict[str, object],
+    writer: StoreWriter,
+    store: psycopg.Connection,
+    make_row: MakeRow,
+    make_batch: MakeBatch,
 ) -> None:
     bad = make_row(**flaw)
     good = make_batch(5)
@@ -302,7 +307,7 @@ def test_a_refused_row_beside_a_conflict_is_still_found(
     ids=str,
 )
 def test_a_number_that_fits_no_column_is_named(
-    flaw: dict, writer: StoreWriter, store: psycopg.Connection, make_row: MakeRow, make_batch: MakeBatch
+    flaw: dict[str, object], writer: StoreWriter, store: psycopg.Connection, make_row: MakeRow, make_batch: MakeBatch
 ) -> None:
     bad = make_row(**flaw)
     with pytest.raises(StoreRejected, match="does not fit its column") as caught:
@@ -394,7 +399,7 @@ def test_two_writers_of_the_same_rows_store_them_once(
     store_url: str, store: psycopg.Connection, make_batch: MakeBatch
 ) -> None:
     batches = [make_batch(50) for _ in range(10)]
-    conflicts: list[uuid.UUID] = []
+    conflicts: list[Conflict] = []
     start = threading.Barrier(2)
 
     def run(worker: str) -> None:

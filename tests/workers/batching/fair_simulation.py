@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from headrace.workers.batching import BatchPolicy, CostModel, Item, MicroBatcher
 from headrace.workers.batching.prefetch import Running, goes_back
@@ -206,7 +207,7 @@ class World:
             taken += [waiting.popleft() for _ in range(min(room, len(waiting)))]
         for queue in wants:
             if self.queues[queue]:
-                self.at(0.0, lambda queue=queue: self._ring(queue))
+                self.at(0.0, partial(self._ring, queue))
         return taken
 
     def put_back(self, requests: list[Request]) -> None:
@@ -215,7 +216,7 @@ class World:
             request.put_back += 1
             self.queues[request.model].appendleft(request)
         for queue in dict.fromkeys(request.model for request in requests):
-            self.at(IDEAL_CLAIM_S, lambda queue=queue: self._ring(queue))
+            self.at(IDEAL_CLAIM_S, partial(self._ring, queue))
 
     def _ring(self, queue: str) -> None:
         """Wake the worker that has waited longest for this queue."""

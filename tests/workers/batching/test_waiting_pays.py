@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from tests.workers.batching.simulation import Device, Outcome, Simulation, bursts, poisson
 
@@ -22,8 +24,8 @@ def capacity(device: Device) -> float:
     return WAITING.max_rows / device.run_s(WAITING.max_rows, FixedChance())
 
 
-class FixedChance:
-    def uniform(self, *_: float) -> float:
+class FixedChance(random.Random):
+    def uniform(self, a: float, b: float) -> float:
         return 0.0
 
 

@@ -11,6 +11,8 @@ import signal
 import time
 from pathlib import Path
 
+from headrace.contracts import ModelPackage, Tensors
+
 DEADLY, REFUSED = 666.0, 444.0
 
 FOLDER = Path(os.environ.get("GATED_FOLDER", "."))
@@ -19,7 +21,7 @@ _LOOK_S = 0.01
 
 
 class GatedModel:
-    def infer(self, inputs):
+    def infer(self, inputs: Tensors) -> Tensors:
         x = inputs["x"]
         while x[0, 0] >= _held_from():
             time.sleep(_LOOK_S)
@@ -32,7 +34,7 @@ class GatedModel:
             raise ValueError("no row with 444")
         return {"y": 2 * x}
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
@@ -44,8 +46,8 @@ def _held_from() -> float:
 
 
 class GatedRuntime:
-    def __init__(self, device, threads):
+    def __init__(self, device: str, threads: int) -> None:
         pass
 
-    def load(self, package):
+    def load(self, package: ModelPackage) -> GatedModel:
         return GatedModel()

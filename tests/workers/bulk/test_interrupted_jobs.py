@@ -8,6 +8,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -38,7 +41,7 @@ def client(site: Site) -> Iterator[Client]:
         yield client
 
 
-def submitted(site: Site, client: Client, rows: int, **options) -> Job:
+def submitted(site: Site, client: Client, rows: int, **options: Any) -> Job:
     """Submit a job; a worker knows the model before the first one."""
     return client.score("gated", site.rows(rows), site.new(), keep=["id"], **options)
 
@@ -47,7 +50,7 @@ def until_run(site: Site, rows: int) -> None:
     eventually(lambda: sum(map(len, site.runs())) >= rows, 30, f"{rows} rows that ran")
 
 
-def shards(site: Site, job: Job, columns: str = "state, deaths") -> list[tuple]:
+def shards(site: Site, job: Job, columns: str = "state, deaths") -> list[tuple[Any, ...]]:
     with psycopg.connect(site.settings.require_database_url()) as connection:
         query = f"SELECT {columns} FROM headrace_job_shards WHERE job_id = %s ORDER BY shard_no"
         return connection.execute(query, [job.uuid]).fetchall()
@@ -60,7 +63,7 @@ def served(site: Site) -> None:
         pass
 
 
-def test_after_kill_9_only_the_shard_that_ran_runs_again(site, client):
+def test_after_kill_9_only_the_shard_that_ran_runs_again(site: Site, client: Client) -> None:
     job = submitted(site, client, 1_000)
     site.hold(1_500)
     with site.worker() as worker:
@@ -79,13 +82,13 @@ def test_after_kill_9_only_the_shard_that_ran_runs_again(site, client):
 
 
 @pytest.mark.parametrize("kills", [3])
-def test_unrelated_kills_of_the_same_shard_bury_no_row(site, client, kills):
+def test_unrelated_kills_of_the_same_shard_bury_no_row(site: Site, client: Client, kills: int) -> None:
     """Each time another row runs when the worker is killed; none of them is to blame."""
     job = submitted(site, client, 128)
     for at in range(kills):
         site.hold(1_040)
         with site.worker() as worker:
-            eventually(lambda at=at: _is_held(site, at), 30, "the held batch")
+            eventually(partial(_is_held, site, at), 30, "the held batch")
             time.sleep(0.5)
             worker.kill()
             worker.wait()
@@ -93,6 +96,10 @@ def test_unrelated_kills_of_the_same_shard_bury_no_row(site, client, kills):
     with site.worker():
         job.wait(END_S)
     check_doubled(job, range(1000, 1128))
+
+
+def _has_run_again(site: Site, before: int) -> bool:
+    return len(site.runs()) > before
 
 
 def _is_held(site: Site, deaths: int) -> bool:
@@ -105,7 +112,7 @@ def _is_held(site: Site, deaths: int) -> bool:
     return rows == [(deaths, *{1: (40, 48), 2: (40, 41)}[deaths])]
 
 
-def test_a_row_that_kills_its_worker_is_found_alone_and_its_neighbours_succeed(site, client):
+def test_a_row_that_kills_its_worker_is_found_alone_and_its_neighbours_succeed(site: Site, client: Client) -> None:
     values = [float(at) for at in range(1, 201)]
     values[77] = DEADLY
     job = client.score("gated", site.values(values), site.new(), keep=["id"])
@@ -123,7 +130,9 @@ def test_a_row_that_kills_its_worker_is_found_alone_and_its_neighbours_succeed(s
     assert deaths <= 5
 
 
-def test_sigterm_in_the_middle_of_a_shard_publishes_what_is_done_and_the_rest_goes_on_elsewhere(site, client):
+def test_sigterm_in_the_middle_of_a_shard_publishes_what_is_done_and_the_rest_goes_on_elsewhere(
+    site: Site, client: Client
+) -> None:
     job = submitted(site, client, 128)
     site.hold(1_064)
     with site.worker() as worker:
@@ -141,7 +150,7 @@ def test_sigterm_in_the_middle_of_a_shard_publishes_what_is_done_and_the_rest_go
     assert {ran[value] for value in published} == {1}
 
 
-def test_a_paused_job_publishes_what_is_done_and_goes_on_where_it_was(site, client):
+def test_a_paused_job_publishes_what_is_done_and_goes_on_where_it_was(site: Site, client: Client) -> None:
     site.hold(1_064)
     with site.worker():
         job = submitted(site, client, 128)
@@ -159,7 +168,7 @@ def test_a_paused_job_publishes_what_is_done_and_goes_on_where_it_was(site, clie
     assert Counter(value for run in site.runs() for value in run).most_common(1)[0][1] == 1
 
 
-def test_a_bound_of_rows_a_second_holds_from_the_first_row_on_until_it_is_lifted(site, client):
+def test_a_bound_of_rows_a_second_holds_from_the_first_row_on_until_it_is_lifted(site: Site, client: Client) -> None:
     with site.worker():
         job = submitted(site, client, 40, max_rows_per_s=0.001)
         eventually(lambda: any(seen > 2 for (seen,) in shards(site, job, "wall_s")), 30, "a shard that waits")
@@ -172,7 +181,7 @@ def test_a_bound_of_rows_a_second_holds_from_the_first_row_on_until_it_is_lifted
     check_doubled(job, range(1000, 1040))
 
 
-def test_no_run_of_a_bounded_job_has_more_rows_than_half_a_second_of_the_bound(site, client):
+def test_no_run_of_a_bounded_job_has_more_rows_than_half_a_second_of_the_bound(site: Site, client: Client) -> None:
     with site.worker():
         job = submitted(site, client, 8, max_rows_per_s=7.0)
         job.wait(END_S)
@@ -180,7 +189,7 @@ def test_no_run_of_a_bounded_job_has_more_rows_than_half_a_second_of_the_bound(s
     assert [len(run) for run in site.runs()] == [3, 3, 2]
 
 
-def test_a_cancelled_job_ends_keeps_its_parts_and_can_go_on(site, client):
+def test_a_cancelled_job_ends_keeps_its_parts_and_can_go_on(site: Site, client: Client) -> None:
     site.hold(1_064)
     with site.worker():
         job = submitted(site, client, 128)
@@ -196,7 +205,7 @@ def test_a_cancelled_job_ends_keeps_its_parts_and_can_go_on(site, client):
     check_doubled(job, range(1000, 1128))
 
 
-def test_an_input_that_changed_after_planning_is_named_and_nothing_is_finished(site, client):
+def test_an_input_that_changed_after_planning_is_named_and_nothing_is_finished(site: Site, client: Client) -> None:
     site.hold()
     with site.worker():
         job = submitted(site, client, 300)
@@ -215,7 +224,7 @@ def test_an_input_that_changed_after_planning_is_named_and_nothing_is_finished(s
             check_doubled(job, range(1000, 1300))
 
 
-def test_an_input_that_changed_while_no_worker_was_there_is_named(site, client):
+def test_an_input_that_changed_while_no_worker_was_there_is_named(site: Site, client: Client) -> None:
     job = submitted(site, client, 300)
     site.hold()
     with site.worker() as worker:
@@ -231,7 +240,7 @@ def test_an_input_that_changed_while_no_worker_was_there_is_named(site, client):
     assert not is_finished(job)
 
 
-def test_a_revoked_shard_is_cancelled_alone_and_the_same_call_runs_it(site, client):
+def test_a_revoked_shard_is_cancelled_alone_and_the_same_call_runs_it(site: Site, client: Client) -> None:
     app = Celery(broker=site.settings.require_broker_url(), set_as_current=False)
     site.hold(1_000)
     with site.worker():
@@ -257,9 +266,9 @@ def test_a_revoked_shard_is_cancelled_alone_and_the_same_call_runs_it(site, clie
     check_doubled(job, range(1000, 2000))
 
 
-def test_shards_are_seen_as_celery_tasks_with_a_readable_line(site, client):
+def test_shards_are_seen_as_celery_tasks_with_a_readable_line(site: Site, client: Client) -> None:
     app = Celery(broker=site.settings.require_broker_url(), set_as_current=False)
-    seen: list[dict] = []
+    seen: list[dict[str, Any]] = []
     with site.worker(), app.connection_for_read() as connection:
         eventually(lambda: app.control.broadcast("enable_events", reply=True, timeout=1), 30, "a worker that listens")
         receiver = app.events.Receiver(connection, handlers={"*": seen.append})
@@ -279,7 +288,9 @@ def test_shards_are_seen_as_celery_tasks_with_a_readable_line(site, client):
     assert mine[2]["result"] == "50 rows"
 
 
-def test_a_worker_without_the_version_of_a_job_leaves_it_to_those_that_have_it(site, client, tmp_path):
+def test_a_worker_without_the_version_of_a_job_leaves_it_to_those_that_have_it(
+    site: Site, client: Client, tmp_path: Path
+) -> None:
     """A rolling deployment: one worker has another version of the model only."""
     other = tmp_path / "models"
     (other / "gated" / "2").mkdir(parents=True)
@@ -298,7 +309,7 @@ def test_a_worker_without_the_version_of_a_job_leaves_it_to_those_that_have_it(s
     check_doubled(job, range(1000, 1200))
 
 
-def test_a_frozen_worker_that_wakes_up_changes_nothing(site, client):
+def test_a_frozen_worker_that_wakes_up_changes_nothing(site: Site, client: Client) -> None:
     site.hold(1_040)
     job = submitted(site, client, 128)
     with site.worker("frozen@%h") as frozen:
@@ -318,7 +329,7 @@ def test_a_frozen_worker_that_wakes_up_changes_nothing(site, client):
     check_doubled(job, range(1000, 1128))
 
 
-def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client):
+def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site: Site, client: Client) -> None:
     """The worker may write no file of more than 300 kB, as if the disk were full; then another one goes on."""
     rows = 900
     noise = np.random.default_rng(1).bytes(rows * 4_000)
@@ -346,7 +357,7 @@ def test_a_full_disk_is_waited_for_and_leaves_nothing_half_written(site, client)
     assert output_of(job)["more"].combine_chunks().equals(table["more"].combine_chunks())
 
 
-def test_two_workers_of_one_name_leave_each_other_their_shards(site, client):
+def test_two_workers_of_one_name_leave_each_other_their_shards(site: Site, client: Client) -> None:
     """Celery warns of that, and people do it all the same: containers may share a host name."""
     site.hold(1_064)
     job = submitted(site, client, 128)
@@ -361,7 +372,9 @@ def test_two_workers_of_one_name_leave_each_other_their_shards(site, client):
     assert all(deaths == 0 for (deaths,) in shards(site, job, "deaths"))
 
 
-def test_a_worker_takes_over_from_a_dead_one_of_its_name_before_the_lease_has_passed(site, client):
+def test_a_worker_takes_over_from_a_dead_one_of_its_name_before_the_lease_has_passed(
+    site: Site, client: Client
+) -> None:
     site.hold(1_008)
     job = submitted(site, client, 128)
     with site.worker("same@%h", HEADRACE_LEASE_S="600") as worker:
@@ -374,14 +387,14 @@ def test_a_worker_takes_over_from_a_dead_one_of_its_name_before_the_lease_has_pa
     check_doubled(job, range(1000, 1128))
 
 
-def test_a_job_whose_workers_die_more_often_than_a_shard_may_fail_still_ends(site, client):
+def test_a_job_whose_workers_die_more_often_than_a_shard_may_fail_still_ends(site: Site, client: Client) -> None:
     """As on spot machines: every life of a worker gets some rows further, or none."""
     job = submitted(site, client, 200)
     for _ in range(4):
         site.hold(1_096)
         ran = len(site.runs())
         with site.worker() as worker:
-            eventually(lambda ran=ran: len(site.runs()) > ran, 30, "a run")
+            eventually(partial(_has_run_again, site, ran), 30, "a run")
             worker.kill()
             worker.wait()
     site.let_go()
@@ -390,7 +403,9 @@ def test_a_job_whose_workers_die_more_often_than_a_shard_may_fail_still_ends(sit
     check_doubled(job, range(1000, 1200))
 
 
-def test_a_worker_that_is_told_to_stop_while_it_is_frozen_and_one_that_takes_over_agree(site, client):
+def test_a_worker_that_is_told_to_stop_while_it_is_frozen_and_one_that_takes_over_agree(
+    site: Site, client: Client
+) -> None:
     site.hold(1_040)
     job = submitted(site, client, 128)
     with site.worker("first@%h") as first:
@@ -406,7 +421,7 @@ def test_a_worker_that_is_told_to_stop_while_it_is_frozen_and_one_that_takes_ove
     check_doubled(job, range(1000, 1128))
 
 
-def test_a_cancelled_job_whose_worker_is_dead_ends_all_the_same(site, client):
+def test_a_cancelled_job_whose_worker_is_dead_ends_all_the_same(site: Site, client: Client) -> None:
     site.hold(1_040)
     job = submitted(site, client, 128)
     with site.worker() as worker:

@@ -52,10 +52,13 @@ def affine_table(x: np.ndarray, **more: pa.Array) -> pa.Table:
 
 def direct(site: Site, x: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(site.settings.models / "affine" / "1" / "model.onnx")
-    return session.run(None, {"x": x})[0]
+    outputs: list[np.ndarray] = session.run(None, {"x": x})
+    return outputs[0]
 
 
-def test_outputs_equal_those_of_the_bare_session_bit_for_bit_and_kept_columns_keep_their_types(site, client):
+def test_outputs_equal_those_of_the_bare_session_bit_for_bit_and_kept_columns_keep_their_types(
+    site: Site, client: Client
+) -> None:
     x = vectors(10_000)
     stamps = pa.array(np.arange(10_000), pa.timestamp("us", "UTC"))
     words = pa.array(["é\n"] * 10_000).dictionary_encode()
@@ -73,7 +76,9 @@ def test_outputs_equal_those_of_the_bare_session_bit_for_bit_and_kept_columns_ke
     assert manifest_of(job)["rows"] == {"in": 10_000, "ok": 10_000, "bad": 0, "skipped": 0}
 
 
-def test_many_files_with_unicode_and_spaces_in_their_paths_are_scored_file_by_file_in_order(site, client):
+def test_many_files_with_unicode_and_spaces_in_their_paths_are_scored_file_by_file_in_order(
+    site: Site, client: Client
+) -> None:
     folder = site.new(" ümlaut ✓ & 50%")
     (folder / "deeper").mkdir(parents=True)
     x = vectors(97, 2)
@@ -89,7 +94,7 @@ def test_many_files_with_unicode_and_spaces_in_their_paths_are_scored_file_by_fi
     assert len(set(uris)) == 97
 
 
-def test_hidden_files_and_marks_in_the_input_folder_are_no_input(site, client):
+def test_hidden_files_and_marks_in_the_input_folder_are_no_input(site: Site, client: Client) -> None:
     folder = site.new()
     (folder / "_errors").mkdir(parents=True)
     (folder / ".hidden").mkdir()
@@ -105,7 +110,7 @@ def test_hidden_files_and_marks_in_the_input_folder_are_no_input(site, client):
     assert [Path(file["uri"]).name for file in manifest_of(job)["files"]] == ["part-1.parquet"]
 
 
-def test_no_rows_at_all_is_a_success_without_rows(site, client):
+def test_no_rows_at_all_is_a_success_without_rows(site: Site, client: Client) -> None:
     source = site.new(".parquet")
     pq.write_table(affine_table(vectors(0)), source)
     job = client.score("affine", source, site.new(), keep=["key"])
@@ -115,7 +120,7 @@ def test_no_rows_at_all_is_a_success_without_rows(site, client):
     assert is_finished(job)
 
 
-def test_an_empty_folder_says_so_within_seconds(site, client):
+def test_an_empty_folder_says_so_within_seconds(site: Site, client: Client) -> None:
     folder = site.new()
     folder.mkdir()
     job = client.score("affine", folder, site.new())
@@ -123,8 +128,8 @@ def test_an_empty_folder_says_so_within_seconds(site, client):
         job.wait(END_S)
 
 
-def test_bad_rows_are_listed_with_their_reason_and_affect_no_neighbour(site, client):
-    rows = [[1.0, 2.0, 3.0, 4.0] for _ in range(300)]
+def test_bad_rows_are_listed_with_their_reason_and_affect_no_neighbour(site: Site, client: Client) -> None:
+    rows: list[list[float | None] | None] = [[1.0, 2.0, 3.0, 4.0] for _ in range(300)]
     rows[7] = None
     rows[100] = [1.0, None, 3.0, 4.0]
     rows[101] = [1.0, 2.0, 3.0]
@@ -146,7 +151,7 @@ def test_bad_rows_are_listed_with_their_reason_and_affect_no_neighbour(site, cli
     assert manifest_of(job)["rows"] == {"in": 300, "ok": 295, "bad": 5, "skipped": 0}
 
 
-def test_rows_with_nulls_are_skipped_when_told_so_and_counted(site, client):
+def test_rows_with_nulls_are_skipped_when_told_so_and_counted(site: Site, client: Client) -> None:
     source = site.new(".parquet")
     pq.write_table(pa.table({"x": pa.array([[1, 1, 1, 1], None, [2, 2, 2, 2]], pa.list_(pa.float32()))}), source)
     job = client.score("affine", source, site.new(), on_null="skip")
@@ -155,7 +160,7 @@ def test_rows_with_nulls_are_skipped_when_told_so_and_counted(site, client):
     assert errors_of(job) == []
 
 
-def test_rows_on_which_the_model_fails_are_found_by_halving_and_all_others_succeed(site, client):
+def test_rows_on_which_the_model_fails_are_found_by_halving_and_all_others_succeed(site: Site, client: Client) -> None:
     x = np.arange(1_000)
     x[[0, 63, 64, 500, 501, 999]] *= -1
     x[0] = -5
@@ -173,7 +178,7 @@ def test_rows_on_which_the_model_fails_are_found_by_halving_and_all_others_succe
     assert (progress.rows_ok, progress.rows_bad) == (994, 6)
 
 
-def test_too_many_bad_rows_stop_the_job_with_a_line_that_names_the_bound(site, client):
+def test_too_many_bad_rows_stop_the_job_with_a_line_that_names_the_bound(site: Site, client: Client) -> None:
     source = site.new(".parquet")
     pq.write_table(pa.table({"x": -np.arange(1, 5_001)}), source)
     job = client.score("picky", source, site.new(), max_errors=10)
@@ -182,7 +187,7 @@ def test_too_many_bad_rows_stop_the_job_with_a_line_that_names_the_bound(site, c
     assert not is_finished(job)
 
 
-def test_the_same_call_after_success_runs_nothing_again(site, client):
+def test_the_same_call_after_success_runs_nothing_again(site: Site, client: Client) -> None:
     source, target = site.rows(40), site.new()
     job = client.score("gated", source, target, keep=["id"])
     job.wait(END_S)
@@ -194,7 +199,7 @@ def test_the_same_call_after_success_runs_nothing_again(site, client):
     check_doubled(again, range(1000, 1040))
 
 
-def test_two_clients_that_start_the_same_job_at_once_share_one(site, client):
+def test_two_clients_that_start_the_same_job_at_once_share_one(site: Site, client: Client) -> None:
     source, target = site.rows(200), site.new()
     with site.client() as other, ThreadPoolExecutor(2) as at_once:
         jobs = list(at_once.map(lambda each: each.score("gated", source, target, keep=["id"]), (client, other)))
@@ -205,7 +210,7 @@ def test_two_clients_that_start_the_same_job_at_once_share_one(site, client):
     assert sum(map(len, site.runs())) == 200
 
 
-def test_jobs_retry_runs_the_bad_rows_alone_and_the_output_has_them_then(site, client):
+def test_jobs_retry_runs_the_bad_rows_alone_and_the_output_has_them_then(site: Site, client: Client) -> None:
     values = [float(at) for at in range(1, 101)]
     values[30] = values[77] = 444.0
     source = site.values(values)
@@ -224,7 +229,7 @@ def test_jobs_retry_runs_the_bad_rows_alone_and_the_output_has_them_then(site, c
     assert [name for name in parts_of(job) if "-r1" in name]
 
 
-def test_an_output_that_holds_something_else_is_refused(site, client):
+def test_an_output_that_holds_something_else_is_refused(site: Site, client: Client) -> None:
     target = site.new()
     target.mkdir()
     (target / "precious.csv").write_text("a\n")
@@ -234,7 +239,7 @@ def test_an_output_that_holds_something_else_is_refused(site, client):
     assert [path.name for path in target.iterdir()] == ["precious.csv"]
 
 
-def test_an_output_of_another_job_is_refused_and_stays_as_it_is(site, client):
+def test_an_output_of_another_job_is_refused_and_stays_as_it_is(site: Site, client: Client) -> None:
     target = site.new()
     first = client.score("gated", site.rows(10), target, keep=["id"])
     first.wait(END_S)
@@ -244,7 +249,7 @@ def test_an_output_of_another_job_is_refused_and_stays_as_it_is(site, client):
     check_doubled(first, range(1000, 1010))
 
 
-def test_input_and_output_in_one_folder_are_refused_before_anything_is_written(site, client):
+def test_input_and_output_in_one_folder_are_refused_before_anything_is_written(site: Site, client: Client) -> None:
     folder = site.new()
     folder.mkdir()
     pq.write_table(pa.table({"x": pa.array([1.0], pa.float32())}), folder / "a.parquet")
@@ -255,7 +260,7 @@ def test_input_and_output_in_one_folder_are_refused_before_anything_is_written(s
     assert [path.name for path in folder.iterdir()] == ["a.parquet"]
 
 
-def test_a_path_outside_the_roots_is_refused_with_the_remedy(site, client, tmp_path):
+def test_a_path_outside_the_roots_is_refused_with_the_remedy(site: Site, client: Client, tmp_path: Path) -> None:
     outside = tmp_path / "in.parquet"
     pq.write_table(pa.table({"x": pa.array([1.0], pa.float32())}), outside)
     job = client.score("gated", outside, site.new())
@@ -272,13 +277,13 @@ def test_a_path_outside_the_roots_is_refused_with_the_remedy(site, client, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_not_there_is_named_with_the_host_that_looked(site, client):
+def test_a_file_that_is_not_there_is_named_with_the_host_that_looked(site: Site, client: Client) -> None:
     job = client.score("gated", site.data / "nowhere.parquet", site.new())
     with pytest.raises(JobFailed, match=r"nowhere\.parquet"):
         job.wait(END_S)
 
 
-def test_a_missing_column_names_the_close_match(site, client):
+def test_a_missing_column_names_the_close_match(site: Site, client: Client) -> None:
     source = site.new(".parquet")
     pq.write_table(pa.table({"xx": pa.array([1.0], pa.float32()), "other": pa.array([2.0], pa.float32())}), source)
     job = client.score("gated", source, site.new())
@@ -286,7 +291,9 @@ def test_a_missing_column_names_the_close_match(site, client):
         job.wait(END_S)
 
 
-def test_a_truncated_parquet_file_is_one_entry_of_the_errors_and_the_others_are_scored(site, client):
+def test_a_truncated_parquet_file_is_one_entry_of_the_errors_and_the_others_are_scored(
+    site: Site, client: Client
+) -> None:
     folder = site.new()
     folder.mkdir()
     for at in range(3):
@@ -301,7 +308,7 @@ def test_a_truncated_parquet_file_is_one_entry_of_the_errors_and_the_others_are_
     assert entry["stage"] == "read"
 
 
-def test_csv_and_json_lines_give_what_parquet_gives_but_cells_of_csv_stay_text(site, client):
+def test_csv_and_json_lines_give_what_parquet_gives_but_cells_of_csv_stay_text(site: Site, client: Client) -> None:
     values = list(range(1_001, 1_501))  # none of those that the model refuses
     table = pa.table({"id": range(500), "x": [float(value) for value in values]})
     csv, jsonl = site.new(".csv"), site.new(".jsonl")
@@ -315,25 +322,27 @@ def test_csv_and_json_lines_give_what_parquet_gives_but_cells_of_csv_stay_text(s
     assert output_of(of_csv)["id"].to_pylist() == [str(row) for row in range(500)]
 
 
-def test_a_column_that_was_guessed_is_noted_before_the_first_row_and_in_a_dry_run(site, client):
+def test_a_column_that_was_guessed_is_noted_before_the_first_row_and_in_a_dry_run(site: Site, client: Client) -> None:
     source = site.new(".parquet")
     pq.write_table(affine_table(vectors(10)).rename_columns(["key", "numbers"]), source)
     note = "column 'numbers' is taken for 'x', as no other fits so well"
     tried = client.score("affine", source, site.new(), dry_run=True)
     tried.wait(END_S)
-    assert tried.sample().notes == [note]
+    sample = tried.sample()
+    assert sample is not None
+    assert sample.notes == [note]
     job = client.score("affine", source, site.new())
     assert job.wait(END_S).job.notes == (note,)
     assert client.score("affine", _many(site, 10), site.new()).wait(END_S).job.notes == ()
 
 
-def test_a_limit_scores_the_first_rows_only(site, client):
+def test_a_limit_scores_the_first_rows_only(site: Site, client: Client) -> None:
     job = client.score("gated", site.rows(100), site.new(), keep=["id"], limit=33)
     assert job.wait(END_S).rows_ok == 33
     check_doubled(job, range(1000, 1033))
 
 
-def test_a_job_beside_online_requests_lets_both_finish(site, client):
+def test_a_job_beside_online_requests_lets_both_finish(site: Site, client: Client) -> None:
     job = client.score("affine", _many(site, 200_000), site.new())
     for at in range(50):
         x = np.full((1, 4), float(at), np.float32)

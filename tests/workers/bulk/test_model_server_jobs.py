@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,17 @@ def server(site: Site, tmp_path: Path) -> Iterator[ModelServer]:
     server.kill()
 
 
+def _has_more_calls(server: ModelServer, than: int) -> bool:
+    return len(server.calls) > than
+
+
 def test_every_row_is_scored_though_the_server_is_killed_in_between(site: Site, server: ModelServer) -> None:
     server.does(run_s=0.02)
     with site.worker(), site.client() as client:
         job = client.score("m", site.rows(4_000, first=0), site.new(), keep=["id"])
         for _ in range(2):
             calls = len(server.calls)
-            eventually(lambda calls=calls: len(server.calls) > calls + 20, 60, "batches of the job")
+            eventually(partial(_has_more_calls, server, calls + 20), 60, "batches of the job")
             server.kill()
             server.start()
         progress = job.wait(2 * END_S)

@@ -16,7 +16,7 @@ from tests.workers.bulk.gated_runtime import REFUSED
 from tests.workers.bulk.sites import END_S, Site, check_doubled, is_finished, manifest_of, output_of, parts_of
 
 from headrace.contracts import HeadraceError
-from headrace.producers import Client
+from headrace.producers import Client, Job
 from headrace.producers.jobs.errors import JobCancelled
 from headrace.results_store.jobs.job_store import OutputBusy
 
@@ -33,16 +33,16 @@ def client(site: Site) -> Iterator[Client]:
         yield client
 
 
-def write(path, first: int, rows: int = 10) -> None:
+def write(path: Path, first: int, rows: int = 10) -> None:
     values = range(first, first + rows)
     pq.write_table(pa.table({"id": values, "x": pa.array([float(value) for value in values], pa.float32())}), path)
 
 
-def ids(job) -> list[int]:
+def ids(job: Job) -> list[int]:
     return sorted(output_of(job)["id"].to_pylist())
 
 
-def test_a_job_that_is_restarted_while_it_runs_scores_everything_once(site, client):
+def test_a_job_that_is_restarted_while_it_runs_scores_everything_once(site: Site, client: Client) -> None:
     source, target = site.rows(400), site.new()
     site.hold(1_200)
     old = client.score("gated", source, target, keep=["id"])
@@ -58,7 +58,9 @@ def test_a_job_that_is_restarted_while_it_runs_scores_everything_once(site, clie
     check_doubled(new, range(1000, 1400))
 
 
-def test_a_restarted_job_whose_input_is_another_one_leaves_nothing_of_the_old_output(site, client):
+def test_a_restarted_job_whose_input_is_another_one_leaves_nothing_of_the_old_output(
+    site: Site, client: Client
+) -> None:
     source, target = site.rows(400), site.new()
     client.score("gated", source, target, keep=["id"]).wait(END_S)
     site.rows(33, 5_000).replace(source)
@@ -67,7 +69,9 @@ def test_a_restarted_job_whose_input_is_another_one_leaves_nothing_of_the_old_ou
     check_doubled(new, range(5000, 5033))
 
 
-def test_a_file_that_is_new_in_the_folder_is_said_by_name_and_scored_alone_when_told_so(site, client):
+def test_a_file_that_is_new_in_the_folder_is_said_by_name_and_scored_alone_when_told_so(
+    site: Site, client: Client
+) -> None:
     folder, target = site.new(), site.new()
     folder.mkdir()
     write(folder / "b.parquet", 1_000)
@@ -84,7 +88,7 @@ def test_a_file_that_is_new_in_the_folder_is_said_by_name_and_scored_alone_when_
     assert is_finished(again)
 
 
-def test_a_new_file_whose_name_sorts_before_those_that_were_scored_is_scored_too(site, client):
+def test_a_new_file_whose_name_sorts_before_those_that_were_scored_is_scored_too(site: Site, client: Client) -> None:
     folder, target = site.new(), site.new()
     folder.mkdir()
     write(folder / "b.parquet", 1_000)
@@ -95,7 +99,7 @@ def test_a_new_file_whose_name_sorts_before_those_that_were_scored_is_scored_too
     assert ids(again) == [*range(1_000, 1_010), *range(2_000, 2_010)]
 
 
-def test_an_input_that_changed_after_the_end_is_said_by_name(site, client):
+def test_an_input_that_changed_after_the_end_is_said_by_name(site: Site, client: Client) -> None:
     source, target = site.rows(20), site.new()
     job = client.score("gated", source, target, keep=["id"])
     job.wait(END_S)
@@ -104,7 +108,7 @@ def test_an_input_that_changed_after_the_end_is_said_by_name(site, client):
         client.score("gated", source, target, keep=["id"]).wait(END_S)
 
 
-def test_an_output_that_was_removed_is_said_by_name(site, client):
+def test_an_output_that_was_removed_is_said_by_name(site: Site, client: Client) -> None:
     source, target = site.rows(20), site.new()
     client.score("gated", source, target, keep=["id"]).wait(END_S)
     shutil.rmtree(target)
@@ -112,7 +116,7 @@ def test_an_output_that_was_removed_is_said_by_name(site, client):
         client.score("gated", source, target, keep=["id"])
 
 
-def test_a_retry_that_is_paused_in_the_middle_ends_as_one_that_is_not(site, client):
+def test_a_retry_that_is_paused_in_the_middle_ends_as_one_that_is_not(site: Site, client: Client) -> None:
     values = [float(at) for at in range(1, 101)]
     bad = range(10, 50)
     for at in bad:
@@ -138,7 +142,7 @@ def test_a_retry_that_is_paused_in_the_middle_ends_as_one_that_is_not(site, clie
     assert [name for name in parts_of(job) if "-r1" in name]
 
 
-def test_rows_that_stay_bad_in_a_retry_are_listed_once_and_can_be_tried_again(site, client):
+def test_rows_that_stay_bad_in_a_retry_are_listed_once_and_can_be_tried_again(site: Site, client: Client) -> None:
     values = [float(at) for at in range(1, 51)]
     values[3] = values[40] = REFUSED
     job = client.score("gated", site.values(values), site.new(), keep=["id"])
@@ -165,7 +169,7 @@ def three_large(site: Site) -> Path:
     return folder
 
 
-def test_a_cancelled_job_keeps_its_parts_and_says_so_in_its_manifest(site, client):
+def test_a_cancelled_job_keeps_its_parts_and_says_so_in_its_manifest(site: Site, client: Client) -> None:
     site.hold(1_002)
     job = client.score("gated", three_large(site), site.new(), keep=["id"])
     eventually(lambda: len(parts_of(job)) == 2, 30, "two parts")
@@ -183,7 +187,7 @@ def test_a_cancelled_job_keeps_its_parts_and_says_so_in_its_manifest(site, clien
     assert manifest_of(job)["state"] == "succeeded"
 
 
-def test_a_part_that_somebody_removed_is_noticed_before_the_job_succeeds(site, client):
+def test_a_part_that_somebody_removed_is_noticed_before_the_job_succeeds(site: Site, client: Client) -> None:
     site.hold(1_002)
     job = client.score("gated", three_large(site), site.new(), keep=["id"])
     eventually(lambda: parts_of(job), 30, "a part")
@@ -194,7 +198,7 @@ def test_a_part_that_somebody_removed_is_noticed_before_the_job_succeeds(site, c
     assert not is_finished(job)
 
 
-def test_a_job_is_refused_an_output_that_another_one_writes_to(site, client):
+def test_a_job_is_refused_an_output_that_another_one_writes_to(site: Site, client: Client) -> None:
     target = site.new()
     site.hold()
     first = client.score("gated", site.rows(300), target, keep=["id"])
@@ -211,7 +215,7 @@ def test_a_job_is_refused_an_output_that_another_one_writes_to(site, client):
 @pytest.mark.parametrize(
     "name", ["a[1].parquet", "b*.parquet", "c?.parquet", "d\\e.parquet", "{f}.parquet", "~g.parquet"]
 )
-def test_a_file_whose_name_looks_like_a_pattern_is_scored(site, client, name):
+def test_a_file_whose_name_looks_like_a_pattern_is_scored(site: Site, client: Client, name: str) -> None:
     folder = site.new()
     folder.mkdir()
     write(folder / name, 1_000)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from celery.events.state import State as EventState
@@ -27,17 +30,17 @@ class Recorder:
     enabled = True
     buffer_limit = 24
 
-    def __init__(self):
-        self.events = []
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
 
-    def send(self, type, **fields):  # noqa: A002 — Celery's name
+    def send(self, type: str, **fields: object) -> None:  # noqa: A002 — Celery's name
         self.events.append({"type": type, **fields})
 
-    def of(self, identity):
+    def of(self, identity: object) -> list[dict[str, Any]]:
         return [event for event in self.events if event["uuid"] == str(identity)]
 
-    def state(self) -> EventState:
-        """What Flower makes of it."""
+    def state(self) -> Any:
+        """What Flower makes of it; celery's stubs leave out its tasks."""
         state = EventState()
         for clock, event in enumerate(self.events):
             state.event({"hostname": "w", "clock": clock, "local_received": event["timestamp"], **event})
@@ -45,7 +48,7 @@ class Recorder:
 
 
 @pytest.fixture(autouse=True)
-def counters(monkeypatch):
+def counters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Celery's counters are those of the process; give this test its own."""
     monkeypatch.setattr(celery_state, "total_count", type(celery_state.total_count)())
     monkeypatch.setattr(celery_state, "all_total_count", [0])
@@ -55,18 +58,18 @@ def counters(monkeypatch):
 
 
 @pytest.fixture
-def served(models) -> ServedModel:
+def served(models: Path) -> ServedModel:
     return ServedModel(ModelDirectory(models).get("double"), device="cpu", threads=1)
 
 
-def monitor_of(events_per_s=50.0):
+def monitor_of(events_per_s: float = 50.0) -> tuple[Monitor, Recorder]:
     monitor = Monitor(events_per_s, lambda _seconds, _function: None)
     monitor.dispatcher = Recorder()
     return monitor, monitor.dispatcher
 
 
-def request_of(served, rows=1, **fields) -> InferenceRequest:
-    known = {
+def request_of(served: ServedModel, rows: int = 1, **fields: Any) -> InferenceRequest:
+    known: dict[str, Any] = {
         "id": new_id(),
         "row_id": uuid.uuid4(),
         "model": "double",
@@ -86,8 +89,10 @@ def request_of(served, rows=1, **fields) -> InferenceRequest:
     return InferenceRequest(**(known | fields))
 
 
-def batch_of(served, requests, outcomes=(), **fields) -> FinishedBatch:
-    known = {
+def batch_of(
+    served: ServedModel, requests: Sequence[InferenceRequest], outcomes: Sequence[Outcome] = (), **fields: Any
+) -> FinishedBatch:
+    known: dict[str, Any] = {
         "served": served,
         "batch_id": uuid.uuid4(),
         "rows": sum(request.rows for request in requests) + sum(outcome.request.rows for outcome in outcomes),
@@ -101,15 +106,15 @@ def batch_of(served, requests, outcomes=(), **fields) -> FinishedBatch:
     return FinishedBatch(**(known | fields))
 
 
-def refused(served, outcome) -> FinishedBatch:
+def refused(served: ServedModel, outcome: Outcome) -> FinishedBatch:
     return batch_of(served, [], [outcome], batch_id=None, reason="", runs=[], finished_at=100.0, seconds=0.0)
 
 
-def ended(request, state: State, error: HeadraceError) -> Outcome:
+def ended(request: InferenceRequest, state: State, error: HeadraceError) -> Outcome:
     return Outcome(request=request, state=state, error=error)
 
 
-def test_a_micro_batch_is_a_task_with_size_reason_and_seconds(served):
+def test_a_micro_batch_is_a_task_with_size_reason_and_seconds(served: ServedModel) -> None:
     monitor, recorder = monitor_of()
     requests = [request_of(served, rows) for rows in (1, 2)]
     batch = batch_of(served, requests)
@@ -129,7 +134,7 @@ def test_a_micro_batch_is_a_task_with_size_reason_and_seconds(served):
     assert (succeeded["type"], succeeded["runtime"], succeeded["result"]) == ("task-succeeded", 0.25, "2 succeeded")
 
 
-def test_a_model_whose_rows_were_found_dependent_is_a_failed_check(served):
+def test_a_model_whose_rows_were_found_dependent_is_a_failed_check(served: ServedModel) -> None:
     monitor, recorder = monitor_of()
     batch = batch_of(served, [request_of(served)], dependence="output 'y' differs: by 0.5, its values being up to 1")
     monitor.settled([batch])
@@ -142,7 +147,7 @@ def test_a_model_whose_rows_were_found_dependent_is_a_failed_check(served):
     assert recorder.state().tasks[check].state == "FAILURE"
 
 
-def test_a_request_is_the_child_of_its_micro_batch(served):
+def test_a_request_is_the_child_of_its_micro_batch(served: ServedModel) -> None:
     monitor, recorder = monitor_of()
     request = request_of(served)
     batch = batch_of(served, [request])
@@ -157,7 +162,7 @@ def test_a_request_is_the_child_of_its_micro_batch(served):
     assert ast.literal_eval(shown.kwargs) == {"rows": 1, "priority": 0, "version": "1"}
 
 
-def test_more_micro_batches_than_the_budget_are_summed_up_and_none_is_missed(served):
+def test_more_micro_batches_than_the_budget_are_summed_up_and_none_is_missed(served: ServedModel) -> None:
     monitor, recorder = monitor_of(events_per_s=0)
     scheduled = []
     monitor._call_later = lambda seconds, function: scheduled.append((seconds, function))
@@ -180,7 +185,7 @@ def test_more_micro_batches_than_the_budget_are_summed_up_and_none_is_missed(ser
     assert len(scheduled) == 1, "a flush must not schedule another one"
 
 
-def test_requests_are_sampled_and_counted_in_full(served):
+def test_requests_are_sampled_and_counted_in_full(served: ServedModel) -> None:
     monitor, recorder = monitor_of(events_per_s=5)
     requests = [request_of(served) for _ in range(100)]
     monitor.received(requests)
@@ -194,7 +199,7 @@ def test_requests_are_sampled_and_counted_in_full(served):
     assert celery_state.all_total_count == [100]
 
 
-def test_a_refused_request_shows_its_error_and_ends_no_earlier_than_it_came(served):
+def test_a_refused_request_shows_its_error_and_ends_no_earlier_than_it_came(served: ServedModel) -> None:
     monitor, recorder = monitor_of(events_per_s=1)
     request = request_of(served, rows=0)
     monitor.settled([refused(served, ended(request, State.FAILED, SignatureMismatch("wrong shape")))])
@@ -206,7 +211,7 @@ def test_a_refused_request_shows_its_error_and_ends_no_earlier_than_it_came(serv
     assert ast.literal_eval(received["kwargs"]) == {"priority": 0, "version": "1"}
 
 
-def test_a_failure_inside_a_batch_belongs_to_it(served):
+def test_a_failure_inside_a_batch_belongs_to_it(served: ServedModel) -> None:
     monitor, recorder = monitor_of()
     good, bad = request_of(served), request_of(served)
     monitor.received([good, bad])
@@ -222,7 +227,9 @@ def test_a_failure_inside_a_batch_belongs_to_it(served):
     ("state", "error", "expired"),
     [(State.CANCELLED, Cancelled(), False), (State.EXPIRED, DeadlineExceeded(), True)],
 )
-def test_cancelled_and_expired_requests_are_revoked_and_say_which(served, state, error, expired):
+def test_cancelled_and_expired_requests_are_revoked_and_say_which(
+    served: ServedModel, state: State, error: HeadraceError, expired: bool
+) -> None:
     monitor, recorder = monitor_of()
     request = request_of(served)
     monitor.received([request])
@@ -233,7 +240,7 @@ def test_cancelled_and_expired_requests_are_revoked_and_say_which(served, state,
     assert revoked["exception"].startswith(type(error).__name__)
 
 
-def test_a_flood_of_failures_is_sampled_but_no_announced_request_stays_open(served):
+def test_a_flood_of_failures_is_sampled_but_no_announced_request_stays_open(served: ServedModel) -> None:
     monitor, recorder = monitor_of(events_per_s=3)
     requests = [request_of(served) for _ in range(500)]
     monitor.received(requests)
@@ -245,7 +252,7 @@ def test_a_flood_of_failures_is_sampled_but_no_announced_request_stays_open(serv
     assert len(failed) < 100
 
 
-def test_celery_takes_a_model_for_active_as_long_as_it_holds_requests(served):
+def test_celery_takes_a_model_for_active_as_long_as_it_holds_requests(served: ServedModel) -> None:
     monitor, _ = monitor_of()
     requests = [request_of(served) for _ in range(3)]
     monitor.received(requests)
@@ -258,7 +265,7 @@ def test_celery_takes_a_model_for_active_as_long_as_it_holds_requests(served):
     assert (list(celery_state.active_requests), list(celery_state.reserved_requests)) == ([], [])
 
 
-def test_without_an_event_consumer_all_is_counted_and_nothing_kept(served):
+def test_without_an_event_consumer_all_is_counted_and_nothing_kept(served: ServedModel) -> None:
     monitor, recorder = monitor_of()
     monitor.dispatcher = None
     requests = [request_of(served) for _ in range(3)]
@@ -276,7 +283,7 @@ def test_without_an_event_consumer_all_is_counted_and_nothing_kept(served):
     rate=st.floats(0, 1000),
     steps=st.lists(st.tuples(st.floats(0, 10), st.integers(0, 3000)), min_size=1, max_size=50),
 )
-def test_a_rate_is_never_exceeded_and_never_withheld(rate, steps):
+def test_a_rate_is_never_exceeded_and_never_withheld(rate: float, steps: list[tuple[float, int]]) -> None:
     limit = RateLimit(rate)
     now, given_out, asked = 0.0, 0, 0
     for elapsed_s, wanted in steps:
@@ -291,6 +298,6 @@ def test_a_rate_is_never_exceeded_and_never_withheld(rate, steps):
         assert given_out == asked
 
 
-def test_a_rate_below_one_allows_one_now_and_then():
+def test_a_rate_below_one_allows_one_now_and_then() -> None:
     limit = RateLimit(0.5)
     assert [limit.take(1, float(second)) for second in range(6)] == [1, 0, 1, 0, 1, 0]

@@ -74,10 +74,15 @@ def by_openvino(folder: Path, nodes: Sequence[Any], inputs: Tensors, constants: 
 
 node = helper.make_node
 
+#: Nodes, inputs and constants of a graph.
+Graph = tuple[list[onnx.NodeProto], Tensors, Tensors]
+
+ADD: Graph
 ADD = ([node("Add", ["p", "q"], ["y"], name="/encoder/Add_1")], {"p": np.ones((1, 3), F), "q": np.ones((1, 4), F)}, {})
 RESHAPE = ([node("Reshape", ["x", "s"], ["y"], name="flat")], ONE, {"s": np.array([2, 2])})
 GATHER = ([node("Gather", ["t", "i"], ["y"], name="look")], {"i": np.array([99])}, {"t": np.arange(10, dtype=F)})
 MATMUL = ([node("MatMul", ["x", "w"], ["y"], name="head")], ONE, {"w": np.ones((4, 2), F)})
+CONCAT: Graph
 CONCAT = ([node("Concat", ["p", "q"], ["y"], name="cat", axis=0)], ADD[1], {})
 SQUEEZE = ([node("Squeeze", ["x", "a"], ["y"], name="sq")], ONE, {"a": np.array([1])})
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.workers.example_request import made_request
 
-from headrace.contracts import Signature, State, TensorSpec
+from headrace.contracts import Signature, State, Tensors, TensorSpec
+from headrace.runtimes.base import LoadedModel
 from headrace.workers.execution.layers.revoked import end_cancelled
 from headrace.workers.execution.runner import Runner
 from headrace.workers.models.checked_model import CheckedModel
 from headrace.workers.models.failures import BrokenContract
+from headrace.workers.request import InferenceRequest
 
 X = TensorSpec(name="x", datatype="FP32")
 Y = TensorSpec(name="y", datatype="FP32")
@@ -22,29 +26,29 @@ SIGNATURE = Signature(inputs=(X,), outputs=(Y,))
 class Doubler:
     """Doubles; refuses a batch with a negative number in it; notes the sizes it ran."""
 
-    def __init__(self):
-        self.sizes = []
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
 
-    def infer(self, inputs):
+    def infer(self, inputs: Tensors) -> Tensors:
         self.sizes.append(len(inputs["x"]))
         if (inputs["x"] < 0).any():
             raise ValueError("negative: secret detail")
         return {"y": inputs["x"] * 2}
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
-def request(values):
+def request(values: Sequence[float]) -> InferenceRequest:
     return made_request({"x": np.array(values, np.float32)}, len(values))
 
 
-def runner(model, max_rows):
+def runner(model: LoadedModel, max_rows: int) -> Runner:
     return Runner(CheckedModel(model, SIGNATURE), max_rows)
 
 
 @given(st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=3), min_size=1, max_size=12), st.integers(1, 6))
-def test_each_request_gets_its_own_rows_and_only_culprits_fail(values, max_rows):
+def test_each_request_gets_its_own_rows_and_only_culprits_fail(values: list[list[int]], max_rows: int) -> None:
     requests = [request(each) for each in values]
     verdict = runner(Doubler(), max_rows).run(requests)
     runs, outcomes = verdict.runs, verdict.outcomes
@@ -66,7 +70,9 @@ def test_each_request_gets_its_own_rows_and_only_culprits_fail(values, max_rows)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1, max_size=8), st.integers(1, 6))
-def test_what_was_cancelled_while_it_ran_ends_so_and_its_neighbours_keep_their_rows(shapes, max_rows):
+def test_what_was_cancelled_while_it_ran_ends_so_and_its_neighbours_keep_their_rows(
+    shapes: list[tuple[int, bool]], max_rows: int
+) -> None:
     requests = [request([float(number)] * rows) for number, (rows, _) in enumerate(shapes)]
     revoked = {one.id for one, (_, cancelled) in zip(requests, shapes, strict=True) if cancelled}
     verdict = runner(Doubler(), max_rows).run(requests)
@@ -79,7 +85,7 @@ def test_what_was_cancelled_while_it_ran_ends_so_and_its_neighbours_keep_their_r
     assert values.tolist() == [2 * value for one in kept for value in one.inputs["x"].tolist()]
 
 
-def test_one_culprit_among_many_costs_few_runs():
+def test_one_culprit_among_many_costs_few_runs() -> None:
     model = Doubler()
     verdict = runner(model, 64).run([request([n if n != 37 else -1]) for n in range(64)])
     assert (sum(len(run.requests) for run in verdict.runs), len(verdict.outcomes)) == (63, 1)
@@ -96,9 +102,9 @@ def test_one_culprit_among_many_costs_few_runs():
         ({"y": np.zeros(3, np.float64)}, "model.toml says FP32"),
     ],
 )
-def test_a_model_that_breaks_its_contract_is_caught(outputs, words):
+def test_a_model_that_breaks_its_contract_is_caught(outputs: Tensors, words: str) -> None:
     class Liar(Doubler):
-        def infer(self, inputs):
+        def infer(self, inputs: Tensors) -> Tensors:
             return outputs
 
     with pytest.raises(BrokenContract, match=words):
@@ -108,18 +114,18 @@ def test_a_model_that_breaks_its_contract_is_caught(outputs, words):
 class Stacked:
     """Takes rows at axis 1 and a factor; returns rows at axis 2, how many rows ran, and whether it was too many."""
 
-    def __init__(self, most=100):
+    def __init__(self, most: int = 100) -> None:
         self.most = most
-        self.sizes = []
+        self.sizes: list[int] = []
 
-    def infer(self, inputs):
+    def infer(self, inputs: Tensors) -> Tensors:
         state = inputs["state"]
         self.sizes.append(state.shape[1])
         if state.shape[1] > self.most:
             raise MemoryError
         return {"next": np.moveaxis(state, 1, 2) * inputs["factor"], "table": np.arange(4, dtype=np.float32)}
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
@@ -135,13 +141,15 @@ STACKED = Signature(
 )
 
 
-def stacked_request(rows, start=0):
+def stacked_request(rows: int, start: int = 0) -> InferenceRequest:
     values = np.arange(start, start + 6 * rows, dtype=np.float32).reshape(2, rows, 3)
     return made_request({"state": values, "factor": np.array(2, np.float32)}, rows)
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(1, 7), st.integers(1, 9))
-def test_rows_at_any_axis_come_back_to_their_request_whatever_was_cut(counts, max_rows, most):
+def test_rows_at_any_axis_come_back_to_their_request_whatever_was_cut(
+    counts: list[int], max_rows: int, most: int
+) -> None:
     requests = [stacked_request(rows, 100 * number) for number, rows in enumerate(counts)]
     verdict = Runner(CheckedModel(Stacked(most), STACKED), max_rows).run(requests)
     assert (verdict.outcomes, verdict.transient_failures) == ([], [])
@@ -152,7 +160,7 @@ def test_rows_at_any_axis_come_back_to_their_request_whatever_was_cut(counts, ma
     assert sum(len(run.requests) for run in verdict.runs) == len(requests)
 
 
-def test_requests_of_dependent_rows_run_whole_and_alone():
+def test_requests_of_dependent_rows_run_whole_and_alone() -> None:
     model = Stacked()
     served = CheckedModel(model, STACKED, independent_rows=False)
     verdict = Runner(served, max_rows=2).run([stacked_request(rows) for rows in (5, 1, 3)])
@@ -160,7 +168,7 @@ def test_requests_of_dependent_rows_run_whole_and_alone():
     assert [run.rows for run in verdict.runs] == [[5], [1], [3]]
 
 
-def test_a_whole_request_for_which_memory_lacks_is_tried_once_and_put_off():
+def test_a_whole_request_for_which_memory_lacks_is_tried_once_and_put_off() -> None:
     model = Stacked(most=2)
     requests = [stacked_request(5), stacked_request(2)]
     verdict = Runner(CheckedModel(model, STACKED, independent_rows=False), max_rows=8).run(requests)
@@ -169,9 +177,9 @@ def test_a_whole_request_for_which_memory_lacks_is_tried_once_and_put_off():
     assert verdict.out_of_memory_rows is None
 
 
-def test_a_request_that_runs_alone_gets_outputs_of_any_size_but_of_its_datatype():
+def test_a_request_that_runs_alone_gets_outputs_of_any_size_but_of_its_datatype() -> None:
     class Counter(Doubler):
-        def infer(self, inputs):
+        def infer(self, inputs: Tensors) -> Tensors:
             return {"y": np.flatnonzero(inputs["x"]).astype(np.float32)}
 
     alone = CheckedModel(Counter(), SIGNATURE, independent_rows=False)
@@ -187,9 +195,9 @@ LENGTHS = Signature(
 )
 
 
-def test_an_output_of_another_length_than_its_input_breaks_the_contract():
+def test_an_output_of_another_length_than_its_input_breaks_the_contract() -> None:
     class Shortened(Doubler):
-        def infer(self, inputs):
+        def infer(self, inputs: Tensors) -> Tensors:
             return {"y": inputs["x"][:, 1:]}
 
     with pytest.raises(BrokenContract, match="'len' must be the same everywhere, but it is 4 in 'x' and 3 in 'y'"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.workers.conftest import running_worker
+from tests.workers.conftest import StartWorker, running_worker
+from tests.workers.predictions import prediction_of
 from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
 
 from headrace.contracts import DeadlineExceeded, PackageError, Settings
@@ -29,12 +29,12 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Callable[[], object]:
+def start(settings: Settings, tmp_path: Path) -> StartWorker:
     plugin = str(write_plugin(tmp_path / "plugin"))
     return lambda: running_worker(settings, tmp_path / "worker.log", PYTHONPATH=plugin)
 
 
-def test_other_models_and_versions_are_served_while_one_is_loaded(settings, start) -> None:
+def test_other_models_and_versions_are_served_while_one_is_loaded(settings: Settings, start: StartWorker) -> None:
     with start(), Client(settings) as client:
         client.predict("fast", ones(1))
         # More than fits one batch: what is beyond waits in the server, and keeps the queue free for version 2.
@@ -48,11 +48,11 @@ def test_other_models_and_versions_are_served_while_one_is_loaded(settings, star
         assert served > 3
         answers = [handle.result(timeout_s=60)["y"].item() for handle in late]
         assert answers == [2.0 * number for number in range(1, 21)]
-        assert all(client.get(handle.id).version == "1" for handle in late)
-        assert all(client.get(handle.id).attempts == 1 for handle in late)
+        assert all(prediction_of(client, handle.id).version == "1" for handle in late)
+        assert all(prediction_of(client, handle.id).attempts == 1 for handle in late)
 
 
-def test_a_load_that_fails_fails_its_requests_and_no_others(settings, start) -> None:
+def test_a_load_that_fails_fails_its_requests_and_no_others(settings: Settings, start: StartWorker) -> None:
     (settings.models / "late" / "1" / "model.txt").write_text("not what the checksum says")
     with start(), Client(settings) as client:
         late = [client.submit("late", ones(1), version="1") for _ in range(10)]
@@ -62,7 +62,9 @@ def test_a_load_that_fails_fails_its_requests_and_no_others(settings, start) -> 
         assert client.predict("late", ones(1), timeout_s=60)["y"].item() == 2
 
 
-def test_what_waits_for_a_load_that_never_ends_expires_and_holds_up_no_shutdown(settings, start) -> None:
+def test_what_waits_for_a_load_that_never_ends_expires_and_holds_up_no_shutdown(
+    settings: Settings, start: StartWorker
+) -> None:
     (settings.models / "late" / "1" / "model.txt.wait").touch()
     with start() as worker, Client(settings) as client:
         hopeless = client.submit("late", ones(1), version="1", deadline_s=LOAD_S + 1)
@@ -74,4 +76,4 @@ def test_what_waits_for_a_load_that_never_ends_expires_and_holds_up_no_shutdown(
         (settings.models / "late" / "1" / "model.txt.wait").unlink()
         with start():
             assert patient.result(timeout_s=60)["y"].item() == 2
-        assert client.get(patient.id).attempts == 1
+        assert prediction_of(client, patient.id).attempts == 1

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import psycopg
-from tests.runtimes.conftest import CLASSES, packages  # noqa: F401  (a fixture)
+from tests.runtimes.conftest import packages  # noqa: F401  (a fixture)
+from tests.runtimes.small_net import CLASSES
+from tests.workers.conftest import StartWorker
 
+from headrace.contracts import ModelPackage, Settings
 from headrace.contracts.package.manifest import write_manifest
 from headrace.producers.client import Client
 from headrace.runtimes.base import find_runtime
 
 
-def test_a_worker_serves_programs_of_torch_and_models_of_openvino(settings, start_worker, packages, tmp_path):  # noqa: F811
+def test_a_worker_serves_programs_of_torch_and_models_of_openvino(
+    settings: Settings,
+    start_worker: StartWorker,
+    packages: Callable[[str], ModelPackage],  # noqa: F811
+    tmp_path: Path,
+) -> None:
     images = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
     expected = find_runtime("onnxruntime", "cpu", 1).load(packages("onnxruntime")).infer({"image": images})
     for runtime in ("torch", "openvino"):

@@ -6,13 +6,14 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from tests.eventually import eventually
-from tests.workers.conftest import running_worker
+from tests.workers.conftest import StartWorker, running_worker
+from tests.workers.predictions import prediction_of
 from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
 
 from headrace.contracts import Settings, SignatureMismatch
@@ -31,13 +32,13 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def start(settings: Settings, tmp_path: Path) -> Callable[..., object]:
+def start(settings: Settings, tmp_path: Path) -> StartWorker:
     plugin = str(write_plugin(tmp_path / "plugin"))
     return lambda name="one": running_worker(settings, tmp_path / f"{name}.log", name=name, PYTHONPATH=plugin)
 
 
 @pytest.fixture
-def broker(settings: Settings):
+def broker(settings: Settings) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(settings.require_broker_url()) as broker:
         yield broker
 
@@ -54,7 +55,9 @@ def add_version_2(settings: Settings) -> Path:
     return write_sleepy(settings.models, "m", run_s=0.0, version="2", size=2)
 
 
-def test_after_a_version_was_added_the_old_inputs_work_until_the_worker_restarts(settings, start, broker) -> None:
+def test_after_a_version_was_added_the_old_inputs_work_until_the_worker_restarts(
+    settings: Settings, start: StartWorker, broker: redis.Redis
+) -> None:
     with start(), Client(settings) as client:
         wait_until_served(broker, "1")
         assert client.predict("m", ones(1))["y"].shape == (1, 1)
@@ -63,7 +66,7 @@ def test_after_a_version_was_added_the_old_inputs_work_until_the_worker_restarts
             for each in (client, fresh):
                 handle = each.submit("m", ones(1))
                 assert handle.result(timeout_s=60)["y"].shape == (1, 1)
-                assert client.get(handle.id).version == "1"
+                assert prediction_of(client, handle.id).version == "1"
                 with pytest.raises(SignatureMismatch, match=r"x FP32 \[rows, 1\]"):
                     each.submit("m", ones(1, size=2))
             assert fresh.predict("m", ones(1, size=2), version="2")["y"].shape == (1, 2)
@@ -74,7 +77,7 @@ def test_after_a_version_was_added_the_old_inputs_work_until_the_worker_restarts
             client.submit("m", ones(1))
 
 
-def test_asyncio_clients_go_by_the_workers_too(settings, start, broker) -> None:
+def test_asyncio_clients_go_by_the_workers_too(settings: Settings, start: StartWorker, broker: redis.Redis) -> None:
     async def predict() -> tuple[int, ...]:
         async with AsyncClient(settings) as client:
             with pytest.raises(SignatureMismatch):
@@ -87,7 +90,9 @@ def test_asyncio_clients_go_by_the_workers_too(settings, start, broker) -> None:
         assert asyncio.run(predict()) == (1, 1)
 
 
-def test_a_client_without_the_model_directory_checks_as_well(settings, start, broker, tmp_path) -> None:
+def test_a_client_without_the_model_directory_checks_as_well(
+    settings: Settings, start: StartWorker, broker: redis.Redis, tmp_path: Path
+) -> None:
     elsewhere = settings.model_copy(update={"models": tmp_path / "nothing"})
     with start(), Client(elsewhere) as client:
         wait_until_served(broker, "1")
@@ -96,7 +101,9 @@ def test_a_client_without_the_model_directory_checks_as_well(settings, start, br
         assert client.predict("m", {"x": [[1]]}, timeout_s=60)["y"].tolist() == [[2]]
 
 
-def test_a_version_that_was_removed_is_served_by_who_has_it(settings, start, broker) -> None:
+def test_a_version_that_was_removed_is_served_by_who_has_it(
+    settings: Settings, start: StartWorker, broker: redis.Redis
+) -> None:
     with start(), Client(settings) as client:
         wait_until_served(broker, "1")
         shutil.rmtree(settings.models / "m")
@@ -106,7 +113,9 @@ def test_a_version_that_was_removed_is_served_by_who_has_it(settings, start, bro
 
 
 @pytest.mark.parametrize("fault", ["missing", "damaged", "half a manifest"])
-def test_a_folder_that_is_still_being_copied_is_not_chosen(settings, start, broker, fault) -> None:
+def test_a_folder_that_is_still_being_copied_is_not_chosen(
+    settings: Settings, start: StartWorker, broker: redis.Redis, fault: str
+) -> None:
     folder = add_version_2(settings)
     if fault == "missing":
         (folder / "model.txt").unlink()
@@ -120,7 +129,9 @@ def test_a_folder_that_is_still_being_copied_is_not_chosen(settings, start, brok
         assert client.predict("m", ones(1), timeout_s=60)["y"].shape == (1, 1)
 
 
-def test_workers_that_disagree_answer_all_requests_with_the_version_that_all_can_serve(settings, start, broker) -> None:
+def test_workers_that_disagree_answer_all_requests_with_the_version_that_all_can_serve(
+    settings: Settings, start: StartWorker, broker: redis.Redis
+) -> None:
     with start("one"):
         wait_until_served(broker, "1")
         add_version_2(settings)
@@ -128,10 +139,12 @@ def test_workers_that_disagree_answer_all_requests_with_the_version_that_all_can
             wait_until_served(broker, "1", "2")
             handles = [client.submit("m", ones(1)) for _ in range(40)]
             assert {handle.result(timeout_s=60)["y"].shape for handle in handles} == {(1, 1)}
-            assert {client.get(handle.id).version for handle in handles} == {"1"}
+            assert {prediction_of(client, handle.id).version for handle in handles} == {"1"}
 
 
-def test_a_request_that_was_checked_against_another_version_is_told_so(settings, start, broker) -> None:
+def test_a_request_that_was_checked_against_another_version_is_told_so(
+    settings: Settings, start: StartWorker, broker: redis.Redis
+) -> None:
     add_version_2(settings)
     request = Request(
         id=new_id(),
@@ -143,11 +156,14 @@ def test_a_request_that_was_checked_against_another_version_is_told_so(settings,
         wait_until_served(broker, "2")
         broker.lpush("infer.m", json.dumps(json.loads(encode_request(request))))
         row = eventually(lambda: client.get(request.id), 30, "the row")
+    assert row is not None
     assert row.state == "failed"
     assert "serves version 2, but the request was checked against version 1" in str(row.error)
 
 
-def test_what_a_killed_worker_served_counts_until_its_lease_ends(settings, start, broker) -> None:
+def test_what_a_killed_worker_served_counts_until_its_lease_ends(
+    settings: Settings, start: StartWorker, broker: redis.Redis
+) -> None:
     with start() as worker:
         wait_until_served(broker, "1")
         worker.kill()

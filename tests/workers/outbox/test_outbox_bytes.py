@@ -7,6 +7,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 from tests.eventually import eventually
-from tests.workers.conftest import write_package
+from tests.workers.conftest import StartWorker, write_package
 from tests.workers.example_request import made_request
 
 from headrace.cli.stack.servers import Postgres
-from headrace.contracts import TensorSpec
+from headrace.contracts import Settings, TensorSpec
 from headrace.contracts.ids import new_uuid
 from headrace.contracts.tensors.rows import RowAxes
 from headrace.producers import Client
-from headrace.workers.execution.executor import not_run
+from headrace.workers.outbox.finished import not_run
 from headrace.workers.outbox.held import Held, portions
 from headrace.workers.request import FinishedBatch, Run
 
@@ -55,8 +56,8 @@ def held(*widths: int) -> Held:
 
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=8), min_size=1, max_size=5), st.integers(1, 100))
-def test_portions_hold_every_request_once_and_keep_to_the_limit(parcel, limit_bytes):
-    parcel = [held(*widths) for widths in parcel]
+def test_portions_hold_every_request_once_and_keep_to_the_limit(widths: list[list[int]], limit_bytes: int) -> None:
+    parcel = [held(*each) for each in widths]
     whole = [request for one in parcel for run in one.batch.runs for request in run.requests]
     rows, size_bytes = sum(one.rows for one in parcel), sum(one.size_bytes for one in parcel)
     ids = {one.batch.batch_id for one in parcel}
@@ -74,23 +75,24 @@ def test_portions_hold_every_request_once_and_keep_to_the_limit(parcel, limit_by
     assert all(part.frees_bytes == 0 for part in parts if part is not last[part.batch.batch_id])
 
 
-def test_rows_set_aside_count_as_the_copies_that_they_are():
+def test_rows_set_aside_count_as_the_copies_that_they_are() -> None:
     whole = held(10, 20, 30)
     first, *rest = whole.cut(30)
     (request,) = first.batch.runs[0].requests
     aside = first.set_aside({request.row_id})
+    assert aside is not None
     assert (aside.size_bytes, aside.frees_bytes) == (10, 10)
     assert [part.frees_bytes for part in (first, *rest)] == [0, 60]
     assert aside.batch.runs[0].outputs["y"].base is None
 
 
-def test_what_is_stored_is_held_no_longer_by_whoever_is_told():
+def test_what_is_stored_is_held_no_longer_by_whoever_is_told() -> None:
     stored = held(10)
     (run,) = stored.settled().runs
     assert run.outputs == {}
 
 
-def test_a_request_that_has_ended_holds_its_inputs_no_longer():
+def test_a_request_that_has_ended_holds_its_inputs_no_longer() -> None:
     batch = not_run(None, [])
     request = made_request({"x": np.zeros((1, 1 << 20))}, 1)
     batch.runs = [Run(requests=[request], outputs={}, axes=RowAxes([]))]
@@ -99,14 +101,14 @@ def test_a_request_that_has_ended_holds_its_inputs_no_longer():
 
 
 @pytest.fixture(scope="module")
-def postgres():
+def postgres() -> Iterator[Postgres]:
     """A server of this module's own, since all its databases are silent together."""
     with tempfile.TemporaryDirectory(prefix="headrace-bytes-") as folder, Postgres(Path(folder) / "pg") as server:
         yield server
 
 
 @pytest.fixture
-def database_url(postgres, request):
+def database_url(postgres: Postgres, request: pytest.FixtureRequest) -> str:
     postgres.create_database(request.node.name)
     return postgres.url_of(request.node.name)
 
@@ -153,8 +155,8 @@ def write_wide(models: Path, name: str, store: str) -> None:
 
 
 def test_large_outputs_stay_within_the_bound_while_postgres_is_silent_and_when_it_is_back(
-    settings, models, start_worker, postgres, database_url
-):
+    settings: Settings, models: Path, start_worker: StartWorker, postgres: Postgres, database_url: str
+) -> None:
     # Two models, since each has memory of its own where they don't share it.
     names = ("packed", "text")
     for name, store in zip(names, ("binary", "json"), strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -11,9 +13,11 @@ import pytest
 import redis
 from psycopg.errors import _sqlcodes
 from tests.eventually import eventually
+from tests.workers.conftest import StartWorker
+from tests.workers.predictions import prediction_of
 
-from headrace.contracts import InferenceFailed
-from headrace.producers import Client
+from headrace.contracts import InferenceFailed, Settings
+from headrace.producers import Client, Handle
 from headrace.queueing import dead_letters
 from headrace.queueing.keys import PLAIN
 from headrace.results_store.writing import error_causes
@@ -56,13 +60,15 @@ TRIGGER = """
 
 
 @pytest.fixture
-def store(settings):
+def store(settings: Settings) -> Iterator[psycopg.Connection]:
     with psycopg.connect(settings.require_database_url(), autocommit=True) as connection:
         connection.execute(TRIGGER)
         yield connection
 
 
-def submit_faulty(client: Client, store: psycopg.Connection, refused: list[str], states: list[str]):
+def submit_faulty(
+    client: Client, store: psycopg.Connection, refused: list[str], states: list[str]
+) -> tuple[dict[str, Handle], list[Handle]]:
     """Submit one request for each code, among many others; its rows are refused in these states."""
     inputs = np.arange(4 * (len(refused) + NEIGHBOURS), dtype=np.float32).reshape(-1, 4)
     handles = client.submit_many("double", {"x": inputs})
@@ -74,14 +80,14 @@ def submit_faulty(client: Client, store: psycopg.Connection, refused: list[str],
     return dict(zip(refused, faulty, strict=True)), others
 
 
-def check_others(others) -> None:
+def check_others(others: list[Handle]) -> None:
     for handle in others:
         assert handle.result(timeout_s=60)["y"].shape == (1, 4)
 
 
 def test_whatever_code_a_trigger_raises_for_a_row_the_row_fails_and_its_neighbours_succeed(
-    settings, start_worker, store, tmp_path
-):
+    settings: Settings, start_worker: StartWorker, store: psycopg.Connection, tmp_path: Path
+) -> None:
     refused = codes()
     assert len({code[:2] for code in refused}) > 40
     with Client(settings) as client:
@@ -91,7 +97,7 @@ def test_whatever_code_a_trigger_raises_for_a_row_the_row_fails_and_its_neighbou
             for code, handle in faulty.items():
                 with pytest.raises(InferenceFailed, match="can't be stored"):
                     handle.result(timeout_s=SUSPECT_S + 60)
-                assert client.get(handle.id).state == "failed", code
+                assert prediction_of(client, handle.id).state == "failed", code
             # And it goes on as before.
             assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=10)["y"].shape == (1, 4)
             assert worker.poll() is None
@@ -102,8 +108,8 @@ def test_whatever_code_a_trigger_raises_for_a_row_the_row_fails_and_its_neighbou
 
 @pytest.mark.parametrize("code", ["P0001", "57014", "XX000", "42P05", "53100", "HR001"])
 def test_a_row_that_is_refused_in_every_form_is_answered_and_becomes_a_dead_letter(
-    settings, start_worker, store, tmp_path, code
-):
+    settings: Settings, start_worker: StartWorker, store: psycopg.Connection, tmp_path: Path, code: str
+) -> None:
     with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
         faulty, others = submit_faulty(client, store, [code], ["succeeded", "failed"])
         with start_worker() as worker:
@@ -121,7 +127,9 @@ def test_a_row_that_is_refused_in_every_form_is_answered_and_becomes_a_dead_lett
 
 
 @pytest.mark.parametrize("asked", ["result", "status"])
-def test_a_reply_without_a_row_that_got_lost_is_found(settings, start_worker, store, asked):
+def test_a_reply_without_a_row_that_got_lost_is_found(
+    settings: Settings, start_worker: StartWorker, store: psycopg.Connection, asked: str
+) -> None:
     with Client(settings) as client, redis.Redis.from_url(settings.require_broker_url()) as broker:
         faulty, _ = submit_faulty(client, store, ["P0001"], ["succeeded", "failed"])
         handle = faulty["P0001"]
@@ -136,7 +144,9 @@ def test_a_reply_without_a_row_that_got_lost_is_found(settings, start_worker, st
             eventually(lambda: handle.status() == "failed", 30, "the status is known")
 
 
-def test_a_row_that_ends_the_session_of_who_writes_it_is_found_too(settings, start_worker, store):
+def test_a_row_that_ends_the_session_of_who_writes_it_is_found_too(
+    settings: Settings, start_worker: StartWorker, store: psycopg.Connection
+) -> None:
     store.execute(
         "CREATE FUNCTION deadly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF EXISTS (SELECT FROM faults WHERE id = NEW.id AND NEW.state = ANY(states)) THEN"
@@ -152,7 +162,9 @@ def test_a_row_that_ends_the_session_of_who_writes_it_is_found_too(settings, sta
             assert worker.poll() is None
 
 
-def test_a_row_that_is_taken_after_all_succeeds(settings, start_worker, store):
+def test_a_row_that_is_taken_after_all_succeeds(
+    settings: Settings, start_worker: StartWorker, store: psycopg.Connection
+) -> None:
     with Client(settings) as client:
         # Refused as a lock would refuse it, which is waited for longest: a busy machine may take seconds until here.
         faulty, others = submit_faulty(client, store, ["55P03"], ["succeeded"])
@@ -161,12 +173,12 @@ def test_a_row_that_is_taken_after_all_succeeds(settings, start_worker, store):
             assert not faulty["55P03"].done()
             store.execute("TRUNCATE faults")
             assert faulty["55P03"].result(timeout_s=SUSPECT_S + 60)["y"].shape == (1, 4)
-            assert client.get(faulty["55P03"].id).batch_rows >= 1
+            assert (prediction_of(client, faulty["55P03"].id).batch_rows or 0) >= 1
 
 
 def test_a_trigger_that_refuses_every_row_is_the_servers_fault_and_nothing_fails(
-    settings, start_worker, store, tmp_path
-):
+    settings: Settings, start_worker: StartWorker, store: psycopg.Connection, tmp_path: Path
+) -> None:
     store.execute(
         "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'closed'; END $$;"
         " CREATE TRIGGER never BEFORE INSERT ON predictions FOR EACH ROW EXECUTE FUNCTION never()"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -12,7 +13,7 @@ import redis
 from celery import Celery
 from onnx import helper
 from pydantic import SecretStr
-from tests.workers.conftest import running_worker, write_package
+from tests.workers.conftest import StartWorker, running_worker, write_package
 
 from headrace.cli.stack.servers import Valkey
 from headrace.contracts import Settings
@@ -45,7 +46,8 @@ def replies(count: int, size: int, first: int = 0) -> list[Reply]:
 
 
 def arrived(broker: redis.Redis) -> list[list[Reply]]:
-    return [decode_replies(element) for element in broker.lrange(PLAIN.inbox(INBOX), 0, -1)]  # type: ignore[union-attr]
+    elements: list[Any] = broker.lrange(PLAIN.inbox(INBOX), 0, -1)
+    return [decode_replies(element) for element in elements]
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_many_bytes_are_split_into_elements(broker: redis.Redis) -> None:
     sent = replies(50, 100_000)
     sender(broker).send(answers(*sent), [])
     elements = broker.lrange(PLAIN.inbox(INBOX), 0, -1)
-    assert max(map(len, elements)) <= ELEMENT_BYTES  # type: ignore[arg-type]
+    assert max(map(len, elements)) <= ELEMENT_BYTES
     assert [reply for each in arrived(broker) for reply in each] == sent
 
 
@@ -85,7 +87,7 @@ def test_an_inbox_that_nobody_reads_gets_references_and_then_nothing_but_a_note(
     assert len(found) < 10_000
     assert broker.memory_usage(PLAIN.inbox(INBOX), samples=0) <= 101_000  # type: ignore[operator]
     assert broker.lrange(PLAIN.inbox(INBOX), -1, -1) == [REPLIES_DROPPED]
-    assert broker.lrange(PLAIN.inbox(INBOX), 0, -1).count(REPLIES_DROPPED) == 1  # type: ignore[union-attr]
+    assert broker.lrange(PLAIN.inbox(INBOX), 0, -1).count(REPLIES_DROPPED) == 1
     assert broker.get("settled") == b"500"
 
 
@@ -163,7 +165,7 @@ def test_a_client_that_reads_nothing_holds_up_nobody(
         Client(settings) as other,
     ):
         other.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
-        used = int(broker.info("memory")["used_memory"])  # type: ignore[index]
+        used = int(broker.info("memory")["used_memory"])
         broker.config_set("maxmemory", used + (6 << 20))
         lots = silent.submit_many(wide, {"x": np.ones((1000, 1), np.float32)})
         other.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
@@ -177,7 +179,9 @@ def test_a_client_that_reads_nothing_holds_up_nobody(
     assert "Traceback" not in log
 
 
-def test_a_celery_client_is_not_among_those_who_wait_in_vain(settings: Settings, start_worker, broker_url: str) -> None:
+def test_a_celery_client_is_not_among_those_who_wait_in_vain(
+    settings: Settings, start_worker: StartWorker, broker_url: str
+) -> None:
     app = Celery("plain", broker=broker_url, backend=broker_url, set_as_current=False)
     with start_worker():
         task = app.send_task("infer.double", kwargs={"inputs": {"x": [[1, 2, 3, 4]]}}, queue="infer.double")

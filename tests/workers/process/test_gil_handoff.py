@@ -13,7 +13,12 @@ HANGS_S = 10
 def test_the_main_thread_goes_on_when_the_other_thread_is_done() -> None:
     way = GilHandoff()
     started = threading.Event()
-    passing = threading.Thread(target=lambda: (started.wait(HANGS_S), way.release()))
+
+    def wait_and_release() -> None:
+        started.wait(HANGS_S)
+        way.release()
+
+    passing = threading.Thread(target=wait_and_release)
     passing.start()
     way.run_and_yield(started.set)
     passing.join()

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,14 +18,16 @@ from pydantic import SecretStr
 from tests.eventually import eventually
 from tests.queueing.wire import Wire
 from tests.workers.conftest import submit_and_see_it_run, worker_environment
+from tests.workers.predictions import prediction_of
 
+from headrace.contracts import Settings
 from headrace.producers import Client
 
 FOUR = np.ones((1, 4), np.float32)
 
 
 @pytest.fixture
-def supervisor(settings, tmp_path):
+def supervisor(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     with (tmp_path / "worker.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "headrace.cli", "worker", "--processes", "2"],
@@ -37,21 +41,23 @@ def supervisor(settings, tmp_path):
         process.wait()
 
 
-def workers_of(client, count):
+def workers_of(client: Client, count: int) -> set[str]:
     """Ask until `count` different workers answered; return their names."""
-    seen = set()
+    seen: set[str] = set()
 
-    def are_all_seen():
+    def are_all_seen() -> bool:
         handle = client.submit("double", {"x": FOUR})
         handle.result(timeout_s=60)
-        seen.add(client.get(handle.id).worker)
+        seen.add(prediction_of(client, handle.id).worker or "nobody")
         return len(seen) == count
 
     eventually(are_all_seen, 90, f"answers of {count} workers")
     return seen
 
 
-def test_processes_share_the_work_are_restarted_when_they_die_and_stop_together(settings, supervisor):
+def test_processes_share_the_work_are_restarted_when_they_die_and_stop_together(
+    settings: Settings, supervisor: subprocess.Popen[bytes]
+) -> None:
     with Client(settings) as client:
         names = workers_of(client, 2)
         assert {name.partition("@")[0] for name in names} == {"headrace-1", "headrace-2"}
@@ -65,7 +71,7 @@ def test_processes_share_the_work_are_restarted_when_they_die_and_stop_together(
         assert not any(child.is_running() for child in children)
 
 
-def test_workers_end_when_their_supervisor_was_killed(settings, supervisor):
+def test_workers_end_when_their_supervisor_was_killed(settings: Settings, supervisor: subprocess.Popen[bytes]) -> None:
     with Client(settings) as client:
         workers_of(client, 2)
     children = psutil.Process(supervisor.pid).children()
@@ -74,7 +80,7 @@ def test_workers_end_when_their_supervisor_was_killed(settings, supervisor):
     assert alive == []
 
 
-def test_a_second_sigint_ends_all_at_once(settings, supervisor):
+def test_a_second_sigint_ends_all_at_once(settings: Settings, supervisor: subprocess.Popen[bytes]) -> None:
     with Client(settings) as client:
         workers_of(client, 2)
         handle = submit_and_see_it_run(client, settings, rows=600)
@@ -88,15 +94,17 @@ def test_a_second_sigint_ends_all_at_once(settings, supervisor):
         assert not any(child.is_running() for child in children)
 
 
-def test_a_signal_while_everything_starts_ends_it(settings, supervisor):
+def test_a_signal_while_everything_starts_ends_it(settings: Settings, supervisor: subprocess.Popen[bytes]) -> None:
     threading.Event().wait(0.5)  # any moment will do
     supervisor.send_signal(signal.SIGTERM)
     assert supervisor.wait(60) in (0, -signal.SIGTERM)
 
 
-def test_a_process_that_dies_young_while_the_broker_refuses_is_started_again(settings, tmp_path):
+def test_a_process_that_dies_young_while_the_broker_refuses_is_started_again(
+    settings: Settings, tmp_path: Path
+) -> None:
     """Without the refusal it would be a mistake in the set-up, here an address without Postgres."""
-    wire = Wire(urlsplit(settings.require_broker_url()).port)
+    wire = Wire(int(urlsplit(settings.require_broker_url()).port or 0))
     nowhere = "postgresql://nobody@127.0.0.1:1/none"
     url = SecretStr(f"redis://127.0.0.1:{wire.port}/0")
     behind = settings.model_copy(update={"broker_url": url, "database_url": SecretStr(nowhere)})
@@ -107,7 +115,7 @@ def test_a_process_that_dies_young_while_the_broker_refuses_is_started_again(set
     )
     log = tmp_path / "log"
 
-    def start():
+    def start() -> subprocess.Popen[bytes]:
         with log.open("wb") as file:
             return subprocess.Popen(
                 [sys.executable, "-c", code], env=worker_environment(behind), stdout=file, stderr=subprocess.STDOUT

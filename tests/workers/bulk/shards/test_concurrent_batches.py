@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from tests.eventually import eventually
 from tests.runtimes.remote.endpoints.scripted import Scripted, remote_model
 from tests.workers.servers.conftest import write_package
 
-from headrace.contracts import ModelDirectory
+from headrace.contracts import ModelDirectory, Tensors
 from headrace.runtimes.remote.base import BatchTooLarge, Refused, ServerAway
 from headrace.workers.bulk.shards.execution import BulkExecution
 from headrace.workers.models.served_model import ServedModel
@@ -36,7 +38,7 @@ def served(tmp_path: Path, server: Scripted, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def execution() -> BulkExecution:
+def execution() -> Iterator[BulkExecution]:
     with closing(BulkExecution(lambda: None, lambda: False)) as execution:
         yield execution
 
@@ -45,11 +47,13 @@ def batches(count: int, rows: int = 2) -> list[dict[str, np.ndarray]]:
     return [{"x": np.full((rows, 1), number, np.float32)} for number in range(count)]
 
 
-def firsts(answers: list) -> list[float]:
+def firsts(answers: list[Any]) -> list[float]:
     return [answer.outputs["y"][0, 0].item() for answer in answers]
 
 
-def test_batches_run_side_by_side_and_leave_one_place_to_online_requests(execution, served, server) -> None:
+def test_batches_run_side_by_side_and_leave_one_place_to_online_requests(
+    execution: BulkExecution, served: ServedModel, server: Scripted
+) -> None:
     server.run_s = 0.02
     futures = [execution.submit(served, batches(20)) for _ in range(2)]
     for future in futures:
@@ -57,13 +61,13 @@ def test_batches_run_side_by_side_and_leave_one_place_to_online_requests(executi
     assert server.most == 3
 
 
-def test_nothing_is_left_to_the_executor(execution, served) -> None:
+def test_nothing_is_left_to_the_executor(execution: BulkExecution, served: ServedModel) -> None:
     execution.submit(served, batches(3)).result(60)
     assert not execution.ready
     assert execution.submit(served, []).result(1) == []
 
 
-def test_a_server_that_is_away_is_waited_for(execution, served, server) -> None:
+def test_a_server_that_is_away_is_waited_for(execution: BulkExecution, served: ServedModel, server: Scripted) -> None:
     server.error = ServerAway("killed")
     future = execution.submit(served, batches(5))
     time.sleep(0.3)
@@ -72,8 +76,8 @@ def test_a_server_that_is_away_is_waited_for(execution, served, server) -> None:
     assert firsts(future.result(60)) == [0.0, 2.0, 4.0, 6.0, 8.0]
 
 
-def test_a_batch_too_large_is_cut(execution, served, server) -> None:
-    def answer(inputs):
+def test_a_batch_too_large_is_cut(execution: BulkExecution, served: ServedModel, server: Scripted) -> None:
+    def answer(inputs: Tensors) -> Tensors:
         if len(inputs["x"]) > 3:
             raise BatchTooLarge("at most 3", 3)
         return {"y": 2 * inputs["x"]}
@@ -84,14 +88,16 @@ def test_a_batch_too_large_is_cut(execution, served, server) -> None:
     assert served.batcher.max_rows == 3
 
 
-def test_a_row_that_is_too_large_by_itself_is_an_answer(execution, served, server) -> None:
+def test_a_row_that_is_too_large_by_itself_is_an_answer(
+    execution: BulkExecution, served: ServedModel, server: Scripted
+) -> None:
     server.error = BatchTooLarge("too many bytes")
     (answer,) = execution.submit(served, batches(1, rows=1)).result(60)
     assert isinstance(answer.error, BatchTooLarge)
 
 
-def test_a_refusal_is_that_of_its_batch(execution, served, server) -> None:
-    def answer(inputs):
+def test_a_refusal_is_that_of_its_batch(execution: BulkExecution, served: ServedModel, server: Scripted) -> None:
+    def answer(inputs: Tensors) -> Tensors:
         if inputs["x"][0, 0] == 1:
             raise Refused("no")
         return {"y": 2 * inputs["x"]}
@@ -101,10 +107,12 @@ def test_a_refusal_is_that_of_its_batch(execution, served, server) -> None:
     assert [type(each.error) for each in found] == [type(None), Refused, type(None)]
 
 
-def test_the_end_of_the_worker_cancels_what_has_not_begun(execution, served, server) -> None:
+def test_the_end_of_the_worker_cancels_what_has_not_begun(
+    execution: BulkExecution, served: ServedModel, server: Scripted
+) -> None:
     held = threading.Event()
 
-    def answer(inputs):
+    def answer(inputs: Tensors) -> Tensors:
         held.wait(60)
         return {"y": 2 * inputs["x"]}
 

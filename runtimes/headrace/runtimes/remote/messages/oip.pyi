@@ -20,6 +20,9 @@ class ModelReadyResponse(Message):
     def __init__(self, *, ready: bool = ...) -> None: ...
 
 class ModelMetadataRequest(Message):
+    name: str
+    version: str
+
     def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
 
 class ModelMetadataResponse(Message):

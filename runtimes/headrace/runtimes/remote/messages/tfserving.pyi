@@ -84,6 +84,9 @@ class SignatureDefMap(Message):
     signature_def: MutableMapping[str, SignatureDef]
 
 class GetModelMetadataRequest(Message):
+    model_spec: ModelSpec
+    metadata_field: MutableSequence[str]
+
     def __init__(self, *, model_spec: ModelSpec = ..., metadata_field: Iterable[str] = ...) -> None: ...
 
 class GetModelMetadataResponse(Message):
