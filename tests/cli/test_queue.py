@@ -10,7 +10,7 @@ from kombu.utils.json import dumps
 from tests.cli.conftest import Outcome
 
 from headrace.contracts import Signature
-from headrace.contracts.trouble import Trouble
+from headrace.contracts.problem import Problem
 from headrace.queueing import ClaimingConsumer, connect
 from headrace.queueing.consumer.serving import Served
 from headrace.queueing.keys import Keys
@@ -68,12 +68,12 @@ def test_stats_say_what_keeps_requests_waiting(
         broker.lpush("infer.other", "message")
         consumer = ClaimingConsumer(broker, lease_s=60)
         consumer.queues.add("infer.digits")
-        trouble = Trouble("digits at grpc://host:8500: wrong token; set HEADRACE_SERVER_CREDENTIALS_<NAME>", 1e9)
-        consumer.queues.serve({"infer.digits": Served("1", Signature(inputs=(), outputs=()), trouble=trouble)})
+        problem = Problem("digits at grpc://host:8500: wrong token; set HEADRACE_SERVER_CREDENTIALS_<NAME>", 1e9)
+        consumer.queues.serve({"infer.digits": Served("1", Signature(inputs=(), outputs=()), problem=problem)})
         assert headrace("queue", "stats").out.splitlines()[-1] == (
             "digits: digits at grpc://host:8500: wrong token; set HEADRACE_SERVER_CREDENTIALS_<NAME> (since 2001-09-09 "
             "01:46:40 UTC)"
         )
-        found = {one["queue"]: one["trouble"] for one in headrace("queue", "stats", "--json").json()}
-        assert found == {"infer.digits": [{"text": trouble.text, "since": 1e9}], "infer.other": []}
+        found = {one["queue"]: one["problem"] for one in headrace("queue", "stats", "--json").json()}
+        assert found == {"infer.digits": [{"text": problem.text, "since": 1e9}], "infer.other": []}
         consumer.close()

@@ -151,10 +151,10 @@ def test_a_model_that_is_unloaded_and_loaded_again_fails_no_request(own_server: 
     handles = client.submit_many("affine", {"x": x})
     late = client.submit("affine", {"x": x[:1]}, deadline_s=1.0)
     eventually(lambda: late.status() == "expired", ENDS_S, "the request with a deadline to expire")
-    eventually(lambda: "affine at grpc://" in client.trouble_of("affine"), ENDS_S, "the worker's report")
+    eventually(lambda: "affine at grpc://" in client.problem_of("affine"), ENDS_S, "the worker's report")
     post(f"{server.addresses['http']}/v2/repository/models/affine/load")
     check(handles, x)
-    eventually(lambda: client.trouble_of("affine") == "", ENDS_S, "a worker that reports nothing")
+    eventually(lambda: client.problem_of("affine") == "", ENDS_S, "a worker that reports nothing")
 
 
 def test_a_model_with_other_tensors_after_a_reload_is_refused_by_name(own_server: Running, serve: Serve) -> None:

@@ -205,9 +205,9 @@ class AsyncClient(ClientBase):
         """Return a phrase on where a model is served that is not served here; see `Client.where_served`."""
         return await asyncio.to_thread(self._where, model)
 
-    async def trouble_of(self, model: str) -> str:
-        """Return why the workers of a model get no answers of it at present; see `Client.trouble_of`."""
-        return await asyncio.to_thread(self._trouble, model)
+    async def problem_of(self, model: str) -> str:
+        """Return why the workers of a model get no answers of it at present; see `Client.problem_of`."""
+        return await asyncio.to_thread(self._problem, model)
 
     async def explain(self, handle: AsyncHandle) -> str:
         """Return why a durable request was not sent yet; see `Client.explain`."""

@@ -28,7 +28,7 @@ class AsyncHandleClient(Protocol):
     async def explain(self, handle: AsyncHandle) -> str: ...  # noqa: D102
     async def is_served(self, model: str) -> bool: ...  # noqa: D102
     async def where_served(self, model: str) -> str: ...  # noqa: D102
-    async def trouble_of(self, model: str) -> str: ...  # noqa: D102
+    async def problem_of(self, model: str) -> str: ...  # noqa: D102
     def read_row(self, request_id: str) -> Prediction | None: ...  # noqa: D102
 
 
@@ -52,8 +52,8 @@ class AsyncHandle(Waiting):
             unsent = await self._client.explain(self) if timeout_s else ""
             served = bool(unsent) or not timeout_s or await self._client.is_served(self.model)
             where = "" if served else await self._client.where_served(self.model)
-            trouble = await self._client.trouble_of(self.model) if served and timeout_s and not unsent else ""
-            raise timed_out(self, timeout_s, served=served, where=where, unsent=unsent, trouble=trouble)
+            problem = await self._client.problem_of(self.model) if served and timeout_s and not unsent else ""
+            raise timed_out(self, timeout_s, served=served, where=where, unsent=unsent, problem=problem)
         if reads_store(self.reply):
             return await asyncio.to_thread(outputs_of, self.reply, self._client.read_row)
         return outputs_of(self.reply, self._client.read_row)

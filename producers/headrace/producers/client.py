@@ -255,12 +255,12 @@ class Client(ClientBase):
         """Return a phrase on where a model is served that is not served here; `Handle.result` asks when it isn't."""
         return self._where(model)
 
-    def trouble_of(self, model: str) -> str:
+    def problem_of(self, model: str) -> str:
         """Return why the workers of a model get no answers of it at present, as when its model server is misconfigured.
 
         "" if they report nothing. `Handle.result` asks when its time is up.
         """
-        return self._trouble(model)
+        return self._problem(model)
 
     def explain(self, handle: Handle) -> str:
         """Return why a durable request was not sent yet, "" for others; `Handle.result` asks when its time is up."""

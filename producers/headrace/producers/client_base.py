@@ -13,7 +13,7 @@ from headrace.producers.jobs.desk import JobDesk
 from headrace.producers.replies.store_lookup import RowLookup
 from headrace.producers.requests.factory import RequestFactory
 from headrace.producers.transport.fork import renew_after_fork
-from headrace.producers.transport.serving import SharedLook, trouble_of, where_served
+from headrace.producers.transport.serving import SharedLook, problem_of, where_served
 from headrace.queueing import keys
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ClientBase(ABC):
         self._rows.renew()
         self._desk.renew()
         self._where = SharedLook(lambda model: where_served(self._url, model, self._prefix))
-        self._trouble = SharedLook(lambda model: trouble_of(self._url, model, self._prefix))
+        self._problem = SharedLook(lambda model: problem_of(self._url, model, self._prefix))
         inbox = keys.inbox_name(uuid.uuid4().hex)
         self._factory = RequestFactory(self._settings, inbox)
         self._connect(keys.Keys(self._prefix).inbox(inbox))

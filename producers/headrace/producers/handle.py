@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def timed_out(
-    handle: Waiting, timeout_s: float | None, *, served: bool, where: str = "", unsent: str = "", trouble: str = ""
+    handle: Waiting, timeout_s: float | None, *, served: bool, where: str = "", unsent: str = "", problem: str = ""
 ) -> ResultTimeout:
     """Return the error for a wait that ended without a result.
 
     served: whether a worker serves the model. where: what is known of where it is served, if it isn't here. unsent: why
-    a durable request was not sent yet. trouble: why workers get no answers of the model.
+    a durable request was not sent yet. problem: why workers get no answers of the model.
     """
     why = f"no result within {timeout_s:g} s for request {handle.id} to model {handle.model}"
     if unsent:
         why += f": {unsent}"
         rest = "wait again after that, or read its row with Client.get(request_id)"
     elif served:
-        why += f": its worker reports: {trouble}" if trouble else ""
+        why += f": its worker reports: {problem}" if problem else ""
         rest = "the request goes on: wait again, or read its row with Client.get(request_id)"
     else:
         why += f": no worker serves model {handle.model!r} at present{where}"
@@ -76,7 +76,7 @@ class HandleClient(Protocol):
     def explain(self, handle: Handle) -> str: ...  # noqa: D102
     def is_served(self, model: str) -> bool: ...  # noqa: D102
     def where_served(self, model: str) -> str: ...  # noqa: D102
-    def trouble_of(self, model: str) -> str: ...  # noqa: D102
+    def problem_of(self, model: str) -> str: ...  # noqa: D102
     def get(self, request_id: str) -> Prediction | None: ...  # noqa: D102
 
 
@@ -108,8 +108,8 @@ class Handle(Waiting):
             unsent = self._client.explain(self) if timeout_s else ""
             served = bool(unsent) or not timeout_s or self._client.is_served(self.model)
             where = "" if served else self._client.where_served(self.model)
-            trouble = self._client.trouble_of(self.model) if served and timeout_s and not unsent else ""
-            raise timed_out(self, timeout_s, served=served, where=where, unsent=unsent, trouble=trouble)
+            problem = self._client.problem_of(self.model) if served and timeout_s and not unsent else ""
+            raise timed_out(self, timeout_s, served=served, where=where, unsent=unsent, problem=problem)
         return outputs_of(self.reply, self._client.get)
 
     def done(self) -> bool:

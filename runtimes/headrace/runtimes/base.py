@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias, runtim
 
 from headrace.contracts.errors import ConfigurationError, PackageError
 from headrace.contracts.package.manifest import ModelPackage
+from headrace.contracts.problem import Problem
 from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.contracts.trouble import Trouble
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -89,9 +89,9 @@ def max_in_flight(model: LoadedModel) -> int:
     return max(declared, 1)
 
 
-def trouble_of(model: LoadedModel) -> Trouble | None:
-    """Return why a model gives no answers at present: its attribute `trouble`, which those on servers have."""
-    found: Trouble | None = getattr(model, "trouble", None)
+def problem_of(model: LoadedModel) -> Problem | None:
+    """Return why a model gives no answers at present: its attribute `problem`, which those on servers have."""
+    found: Problem | None = getattr(model, "problem", None)
     return found
 
 

@@ -16,17 +16,17 @@ from tests.eventually import eventually
 from tests.queueing.commands import score_of
 
 from headrace.contracts.package.signature import Signature, TensorSpec
-from headrace.contracts.trouble import Trouble
+from headrace.contracts.problem import Problem
 from headrace.queueing import ClaimingConsumer, LeaseKeeper, connect, headrace_url, keys
 from headrace.queueing.consumer.serving import (
     SERVED_TTL_S,
     Served,
     is_served,
     is_served_async,
+    problems_in,
     served,
     served_async,
     served_on,
-    troubles_in,
 )
 
 QUEUE = "infer.digits"
@@ -185,25 +185,25 @@ def test_what_a_consumer_serves_is_said_again_when_the_server_has_lost_it(client
         consumer.close()
 
 
-def test_troubles_that_consumers_report_are_read_in_one_go(client: redis.Redis, any_url: str) -> None:
+def test_problems_that_consumers_report_are_read_in_one_go(client: redis.Redis, any_url: str) -> None:
     one, two, three = (ClaimingConsumer(connect(any_url), lease_s=60) for _ in range(3))
     reports = {one: ("wrong credentials", 200.5), two: ("wrong credentials", 100.0), three: ("no such model", 150.0)}
     for consumer, (text, since) in reports.items():
         consumer.queues.add(QUEUE)
-        consumer.queues.serve({QUEUE: msgspec.structs.replace(version("1"), trouble=Trouble(text, since))})
+        consumer.queues.serve({QUEUE: msgspec.structs.replace(version("1"), problem=Problem(text, since))})
     found = served_on(client, [QUEUE, "infer.other"])
     assert found["infer.other"] == []
-    assert troubles_in(found[QUEUE]) == [Trouble("wrong credentials", 100.0), Trouble("no such model", 150.0)]
+    assert problems_in(found[QUEUE]) == [Problem("wrong credentials", 100.0), Problem("no such model", 150.0)]
     for consumer in reports:
         consumer.queues.serve({QUEUE: version("1")})
-    assert troubles_in(served(client, QUEUE)) == []
+    assert problems_in(served(client, QUEUE)) == []
     assert served_on(client, []) == {}
     for consumer in reports:
         consumer.close()
         consumer.client.close()
 
 
-def test_a_worker_that_knows_no_troubles_is_understood(client: redis.Redis) -> None:
+def test_a_worker_that_knows_no_problems_is_understood(client: redis.Redis) -> None:
     client.zadd(keys.PLAIN.consumers(QUEUE), {"older": (time.time() + 60) * 1000})
     client.hset(keys.PLAIN.served("older"), QUEUE, b'{"version":"1","signature":{"inputs":[],"outputs":[]}}')
     assert served(client, QUEUE) == [Served("1", Signature(inputs=(), outputs=()))]

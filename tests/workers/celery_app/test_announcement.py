@@ -10,13 +10,13 @@ import redis
 from tests.queueing.wire import Wire
 
 from headrace.contracts import Settings, Signature
-from headrace.contracts.trouble import Trouble
+from headrace.contracts.problem import Problem
 from headrace.queueing import ClaimingConsumer, connect_to, keys
 from headrace.queueing.consumer.serving import Served, served
 from headrace.workers.celery_app.announcement import Announcement
 
 QUEUE = "infer.m"
-TROUBLE = Trouble("wrong credentials", 1.5)
+TROUBLE = Problem("wrong credentials", 1.5)
 
 
 class Worker:
@@ -24,14 +24,14 @@ class Worker:
 
     def __init__(self, consumer: ClaimingConsumer) -> None:
         self.version = "1"
-        self.trouble: Trouble | None = None
-        self.announcement = Announcement(self.served, self.troubles, consumer.queues)
+        self.problem: Problem | None = None
+        self.announcement = Announcement(self.served, self.problems, consumer.queues)
 
     def served(self) -> dict[str, Served]:
-        return {QUEUE: Served(self.version, Signature(inputs=(), outputs=()), trouble=self.trouble)}
+        return {QUEUE: Served(self.version, Signature(inputs=(), outputs=()), problem=self.problem)}
 
-    def troubles(self) -> dict[str, Trouble]:
-        return {QUEUE: self.trouble} if self.trouble else {}
+    def problems(self) -> dict[str, Problem]:
+        return {QUEUE: self.problem} if self.problem else {}
 
 
 @pytest.fixture
@@ -49,20 +49,20 @@ def consumer(settings: Settings) -> Iterator[ClaimingConsumer]:
         consumer.close()
 
 
-def test_troubles_are_announced_when_they_come_and_when_they_go(
+def test_problems_are_announced_when_they_come_and_when_they_go(
     broker: redis.Redis, consumer: ClaimingConsumer
 ) -> None:
     worker = Worker(consumer)
     worker.announcement.announce()
     assert served(broker, QUEUE) == list(worker.served().values())
-    for worker.trouble in (TROUBLE, Trouble("no such model", 1.5), None):
+    for worker.problem in (TROUBLE, Problem("no such model", 1.5), None):
         worker.announcement.look()
-        assert [each.trouble for each in served(broker, QUEUE)] == [worker.trouble]
+        assert [each.problem for each in served(broker, QUEUE)] == [worker.problem]
 
 
 def test_a_look_that_finds_nothing_new_sends_nothing(broker: redis.Redis, consumer: ClaimingConsumer) -> None:
     worker = Worker(consumer)
-    worker.trouble = TROUBLE
+    worker.problem = TROUBLE
     worker.announcement.announce()
     broker.delete(keys.PLAIN.served(consumer.id))
     worker.announcement.look()
@@ -87,11 +87,11 @@ def test_what_could_not_be_sent_is_announced_by_the_next_look(broker: redis.Redi
         consumer.queues.add(QUEUE)
         worker = Worker(consumer)
         worker.announcement.announce()
-        worker.trouble = TROUBLE
+        worker.problem = TROUBLE
         wire.cut()
         with pytest.raises(redis.RedisError):
             worker.announcement.look()
         wire.mend()
         worker.announcement.look()
-        assert [each.trouble for each in served(broker, QUEUE)] == [TROUBLE]
+        assert [each.problem for each in served(broker, QUEUE)] == [TROUBLE]
         consumer.close()

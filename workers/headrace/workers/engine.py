@@ -9,7 +9,7 @@ from typing import Final
 
 from headrace.contracts import ModelDirectory, Settings
 from headrace.contracts.jobs import score_queue
-from headrace.contracts.trouble import Trouble
+from headrace.contracts.problem import Problem
 from headrace.queueing import RunningMarker, connect_to
 from headrace.queueing.consumer.serving import Served
 from headrace.results_store import StoreReader, StoreWriter
@@ -121,13 +121,13 @@ class Engine:
         found = {}
         for model in self.models.defaults():
             package = model.package
-            served = Served(package.version, model.signature, package.manifest.checksum, model.trouble)
+            served = Served(package.version, model.signature, package.manifest.checksum, model.problem)
             found[model.queue] = found[score_queue(package.name)] = served
         return found
 
-    def troubles(self) -> dict[str, Trouble]:
+    def problems(self) -> dict[str, Problem]:
         """Return, by queue, why models give no answers at present: the part of `served` that changes often."""
-        return {model.queue: trouble for model in self.models.defaults() if (trouble := model.trouble)}
+        return {model.queue: problem for model in self.models.defaults() if (problem := model.problem)}
 
     def drain(self, grace_s: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Stop: put back what has not started, finish what runs within `grace_s`, store it, end the threads.

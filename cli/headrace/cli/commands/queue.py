@@ -26,17 +26,17 @@ def stats(as_json: Json = False) -> None:
     Workers report models whose server is away, misconfigured or has another model than its package says.
     """
     from headrace.queueing import broken_preconditions, connect_to, queue_stats, translate_errors
-    from headrace.queueing.consumer.serving import served_on, troubles_in
+    from headrace.queueing.consumer.serving import problems_in, served_on
 
     with translate_errors(), connect_to(settings_with()) as client:
         found = queue_stats(client)
         broken = broken_preconditions(client)
         served = served_on(client, [one.queue for one in found])
-    troubles = {queue: troubles_in(each) for queue, each in served.items()}
+    problems = {queue: problems_in(each) for queue, each in served.items()}
     for line in broken:
         typer.echo(f"warning: {line}", err=True)
     if as_json:
-        print_json([{**msgspec.to_builtins(one, str_keys=True), "trouble": troubles[one.queue]} for one in found])
+        print_json([{**msgspec.to_builtins(one, str_keys=True), "problem": problems[one.queue]} for one in found])
         return
     rows = (
         (
@@ -52,9 +52,9 @@ def stats(as_json: Json = False) -> None:
     )
     columns = ("model", "waiting", "running", "delayed", "oldest (s)", "dead", "oldest dead (s)")
     print_table(columns, rows, "nothing waits, runs or is dead")
-    for queue, reported in troubles.items():
-        for trouble in reported:
-            typer.echo(f"{queue.removeprefix(TASK_PREFIX)}: {trouble}")
+    for queue, reported in problems.items():
+        for problem in reported:
+            typer.echo(f"{queue.removeprefix(TASK_PREFIX)}: {problem}")
 
 
 @app.command()

@@ -15,7 +15,7 @@ from headrace.queueing.consumer import serving
 
 T = TypeVar("T")
 
-#: Troubles that an error tells of; more workers rarely have more of them.
+#: Problems that an error tells of; more workers rarely have more of them.
 _MOST_TROUBLES: Final = 2
 
 
@@ -90,17 +90,17 @@ class AsyncSharedLook(Generic[T]):
             return found
 
 
-def trouble_of(url: str, model: str, prefix: str = "") -> str:
+def problem_of(url: str, model: str, prefix: str = "") -> str:
     """Return, for an error, why workers get no answers of a model at present; "" if they report nothing."""
     client = connect_for_look(url, prefix)
     try:
         with broker_errors():
-            troubles = serving.troubles_in(serving.served(client, queue_name(model)))
+            problems = serving.problems_in(serving.served(client, queue_name(model)))
     except BrokerUnavailable:
         return ""
     finally:
         client.close()
-    return "; ".join(map(str, troubles[:_MOST_TROUBLES]))
+    return "; ".join(map(str, problems[:_MOST_TROUBLES]))
 
 
 def where_served(url: str, model: str, prefix: str = "") -> str:

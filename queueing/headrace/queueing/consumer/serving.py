@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.package.signature import Signature
-from headrace.contracts.trouble import Trouble
+from headrace.contracts.problem import Problem
 from headrace.queueing.keys import PREFIXES, Keys, keys_of
 from headrace.queueing.lua import scripts
 
@@ -35,14 +35,14 @@ _FIELDS: Final = 500
 class Served(msgspec.Struct, frozen=True):
     """The version with which the consumer of a model's queue answers requests that name none.
 
-    checksum: of its package, `Manifest.checksum`; "" of a worker that doesn't announce it. trouble: why the consumer
+    checksum: of its package, `Manifest.checksum`; "" of a worker that doesn't announce it. problem: why the consumer
     gets no answers of the model at present, as when its server refuses the credentials.
     """
 
     version: str
     signature: Signature
     checksum: str = ""
-    trouble: Trouble | None = None
+    problem: Problem | None = None
 
 
 _decode: Final = msgspec.json.Decoder(Served).decode
@@ -177,11 +177,11 @@ def served_on(client: redis.Redis, queues: Sequence[str]) -> dict[str, list[Serv
         return {queue: _read(answers) for queue, answers in zip(queues, pipe.execute(), strict=True)}
 
 
-def troubles_in(found: Iterable[Served]) -> list[Trouble]:
-    """Return the troubles that consumers report, each text once, the oldest first."""
-    first: dict[str, Trouble] = {}
-    for trouble in sorted((each.trouble for each in found if each.trouble), key=lambda trouble: trouble.since):
-        first.setdefault(trouble.text, trouble)
+def problems_in(found: Iterable[Served]) -> list[Problem]:
+    """Return the problems that consumers report, each text once, the oldest first."""
+    first: dict[str, Problem] = {}
+    for problem in sorted((each.problem for each in found if each.problem), key=lambda problem: problem.since):
+        first.setdefault(problem.text, problem)
     return list(first.values())
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from headrace.contracts.trouble import Trouble
+from headrace.contracts.problem import Problem
 from headrace.queueing.consumer.serving import ConsumedQueues, Served
 
 #: The announcement is renewed this often; it expires after `serving.SERVED_TTL_S`.
 RENEW_S: Final = 30.0
 
-#: Troubles of models are announced within this time. A look costs less than a microsecond a model, and nothing is sent
+#: Problems of models are announced within this time. A look costs less than a microsecond a model, and nothing is sent
 #: unless something has changed.
 LOOK_S: Final = 1.0
 
@@ -22,20 +22,20 @@ class Announcement:
     def __init__(
         self,
         served: Callable[[], dict[str, Served]],
-        troubles: Callable[[], dict[str, Trouble]],
+        problems: Callable[[], dict[str, Problem]],
         queues: ConsumedQueues,
     ) -> None:
-        """served: by queue. troubles: those of `served`, by queue too."""
+        """served: by queue. problems: those of `served`, by queue too."""
         self._served = served
-        self._troubles = troubles
+        self._problems = problems
         self._queues = queues
         self._announced: dict[str, Served] = {}
-        self._known: dict[str, Trouble] = {}
+        self._known: dict[str, Problem] = {}
 
     def announce(self) -> None:
         """Announce everything."""
         # Before the other, which then is as new or newer.
-        known, served = self._troubles(), self._served()
+        known, served = self._problems(), self._served()
         self._queues.serve(served)
         self._known, self._announced = known, served
 
@@ -47,6 +47,6 @@ class Announcement:
             self.announce()
 
     def look(self) -> None:
-        """Announce troubles that have come, changed or gone since."""
-        if self._troubles() != self._known:
+        """Announce problems that have come, changed or gone since."""
+        if self._problems() != self._known:
             self.announce()

@@ -137,7 +137,7 @@ class ConsumerHooks(bootsteps.StartStopStep):
             max_deaths=engine.settings.max_deliveries,
         ).take
         engine.loop.claim_by(channel.claim_soon)
-        announcement = Announcement(engine.served, engine.troubles, channel.consumer.queues)
+        announcement = Announcement(engine.served, engine.problems, channel.consumer.queues)
         announcement.announce()
         self._timers = (
             parent.hub.call_repeatedly(RENEW_S, announcement.renew),

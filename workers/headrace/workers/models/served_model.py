@@ -16,10 +16,10 @@ from headrace.contracts.formatting import first_line
 from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import BatchingAdvice
 from headrace.contracts.package.processor import place_of
+from headrace.contracts.problem import Problem
 from headrace.contracts.tensors.datatypes import dtype_of
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.contracts.trouble import Trouble
-from headrace.runtimes.base import LoadedModel, is_concurrent, max_in_flight, trouble_of
+from headrace.runtimes.base import LoadedModel, is_concurrent, max_in_flight, problem_of
 from headrace.runtimes.loading import load_model
 from headrace.workers.batching import BatchPolicy, CostModel, MicroBatcher
 from headrace.workers.models.batch_limit import BatchLimit
@@ -135,9 +135,9 @@ class ServedModel:
         return 1 if self._loaded is None else max_in_flight(self._loaded)
 
     @property
-    def trouble(self) -> Trouble | None:
+    def problem(self) -> Problem | None:
         """Why the model gives no answers at present, None if it does or isn't loaded."""
-        return None if self._loaded is None else trouble_of(self._loaded)
+        return None if self._loaded is None else problem_of(self._loaded)
 
     @property
     def model(self) -> CheckedModel:

@@ -11,8 +11,8 @@ from headrace.cli.commands.models.adding import add
 from headrace.cli.commands.models.check import check
 from headrace.cli.commands.models.description import document_of, show_package
 from headrace.cli.commands.models.explained import explained_toml
+from headrace.cli.commands.models.problems import problems_of, problems_with
 from headrace.cli.commands.models.profile import profile
-from headrace.cli.commands.models.troubles import troubles_of, troubles_with
 from headrace.cli.terminal.console import Json, print_json, print_table, say
 from headrace.cli.terminal.options import Models, directory_of, settings_with
 from headrace.contracts.errors import PackageError
@@ -28,7 +28,7 @@ app.command()(add)
 
 @app.command(name="list")
 def list_(models: Models = None, as_json: Json = False) -> None:
-    """List the models and their versions, and the troubles that workers report of those on servers."""
+    """List the models and their versions, and the problems that workers report of those on servers."""
     settings = settings_with(models=models)
     directory = ModelDirectory(settings.models)
     found = []
@@ -38,7 +38,7 @@ def list_(models: Models = None, as_json: Json = False) -> None:
         except PackageError as exc:
             # One package that is wrong must not hide the others.
             say(f"{name}: {exc.message}")
-    troubles = troubles_with([latest for _, _, latest in found], settings)
+    problems = problems_with([latest for _, _, latest in found], settings)
     if as_json:
         print_json(
             [
@@ -47,7 +47,7 @@ def list_(models: Models = None, as_json: Json = False) -> None:
                     "versions": versions,
                     "latest": versions[-1],
                     "runtime": latest.manifest.runtime,
-                    "trouble": troubles.get(name, []),
+                    "problem": problems.get(name, []),
                 }
                 for name, versions, latest in found
             ]
@@ -64,9 +64,9 @@ def list_(models: Models = None, as_json: Json = False) -> None:
     )
     empty = f"no model in {directory.root}; add one with `headrace models add FILE`"
     print_table(("model", "versions", "inputs", "outputs"), rows, empty)
-    for name, reported in troubles.items():
-        for trouble in reported:
-            typer.echo(f"{name}: {trouble}")
+    for name, reported in problems.items():
+        for problem in reported:
+            typer.echo(f"{name}: {problem}")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def show(
 ) -> None:
     """Show a model's inputs, outputs and batching, and verify the checksums of its files.
 
-    Of a model on a server, it shows the troubles that workers report.
+    Of a model on a server, it shows the problems that workers report.
     """
     if as_toml and as_json:
         raise typer.BadParameter("print either TOML or JSON", param_hint="--toml")
@@ -89,11 +89,11 @@ def show(
     if as_toml:
         typer.echo(explained_toml(package.manifest), nl=False)
         return
-    troubles = troubles_of(package, settings)
+    problems = problems_of(package, settings)
     if as_json:
-        print_json({**document_of(package), "trouble": troubles})
+        print_json({**document_of(package), "problem": problems})
     else:
-        show_package(package, troubles)
+        show_package(package, problems)
 
 
 app.command()(profile)

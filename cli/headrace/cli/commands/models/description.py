@@ -12,7 +12,7 @@ from headrace.cli.terminal.console import print_fields
 from headrace.contracts.formatting import sized
 from headrace.contracts.package.manifest import Manifest, ModelPackage
 from headrace.contracts.package.signature import TensorSpec
-from headrace.contracts.trouble import Trouble
+from headrace.contracts.problem import Problem
 
 #: Characters of a constant's value that are shown.
 _SHOWN_VALUE: Final = 60
@@ -37,8 +37,8 @@ _UNPROVEN: Final = (
 )
 
 
-def show_package(package: ModelPackage, troubles: Sequence[Trouble] = ()) -> None:
-    """Print what a package takes and gives, how it is served, and a call. troubles: as workers report them."""
+def show_package(package: ModelPackage, problems: Sequence[Problem] = ()) -> None:
+    """Print what a package takes and gives, how it is served, and a call. problems: as workers report them."""
     from headrace.lifecycle.packages.registry import notes_of
 
     manifest = package.manifest
@@ -57,7 +57,7 @@ def show_package(package: ModelPackage, troubles: Sequence[Trouble] = ()) -> Non
             *((("note", _UNPROVEN),) if manifest.batching.independent_rows and not manifest.was_tried else ()),
             ("outputs in rows", store.outputs),
             *_place(package),
-            *(("trouble", str(trouble)) for trouble in troubles),
+            *(("problem", str(problem)) for problem in problems),
             *(("beside it", name) for name in manifest.files),
             *((f"{key}", value) for key, value in manifest.provenance.items() if key not in {"profile", "trial"}),
             *_profiled(manifest.provenance.get("profile")),

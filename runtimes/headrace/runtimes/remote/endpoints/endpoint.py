@@ -12,8 +12,8 @@ import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.package.signature import TensorSpec
+from headrace.contracts.problem import Problem, in_one_line
 from headrace.contracts.tensors.codec import Tensors
-from headrace.contracts.trouble import Trouble, in_one_line
 from headrace.runtimes.base import Computed, TransientFailure
 from headrace.runtimes.remote.base import (
     BadAnswer,
@@ -65,7 +65,7 @@ class Call(msgspec.Struct, frozen=True, eq=False):
 class Endpoint:
     """A connection and its load; `load` is to be touched under `lock` only.
 
-    judge: returns how a signature differs from the one that is expected, "" if it doesn't. trouble: why it gives no
+    judge: returns how a signature differs from the one that is expected, "" if it doesn't. problem: why it gives no
     answers at present, None while it does.
     """
 
@@ -87,8 +87,8 @@ class Endpoint:
         self._looking = threading.Lock()
         self._version = ""
         self._said = ""
-        self.trouble: Trouble | None = None
-        #: Whether a batch found a trouble that no check has seen, so that no check can tell that it is over.
+        self.problem: Problem | None = None
+        #: Whether a batch found a problem that no check has seen, so that no check can tell that it is over.
         self._unseen = False
         #: Whether the model's tensors were seen to be as expected since the endpoint was last away.
         self._verified = False
@@ -134,18 +134,18 @@ class Endpoint:
             self._connection.check_ready(ASKED_S)
         except (ServerAway, Misconfigured) as exc:
             self._note(exc)
-            self._in_trouble(exc)
+            self._set_problem(exc)
             least_s = MISCONFIGURED_S if isinstance(exc, Misconfigured) else getattr(exc, "retry_after_s", 0.0)
             with self._lock:
                 self.load.failed(time.monotonic(), least_s)
         except Exception as exc:  # noqa: BLE001 — a server may answer anything, and this thread must go on
             self._note(exc)
-            self._in_trouble(exc)
+            self._set_problem(exc)
             with self._lock:
                 self.load.failed(time.monotonic(), MISCONFIGURED_S)
         else:
             if not self._unseen and not self.load.mismatch:
-                self.trouble = None
+                self.problem = None
             with self._lock:
                 self.load.breaker.ready()
                 self._lock.notify_all()
@@ -188,12 +188,12 @@ class Endpoint:
                 logger.error("server.other_model endpoint=%s: %s", self.name, found)
             elif self.load.mismatch and not mismatch:
                 logger.warning("server.model_fits_again endpoint=%s", self.name)
-                self.trouble = None
+                self.problem = None
             self.load.mismatch = mismatch
             self._verified = not mismatch
             self._lock.notify_all()
         if mismatch:
-            self._in_trouble(mismatch)
+            self._set_problem(mismatch)
 
     def _described(self, timeout_s: float) -> RemoteSignature:
         """Return the model's tensors, none if the server has the model and can't describe it, as TorchServe can't."""
@@ -230,7 +230,7 @@ class Endpoint:
             away = not self.load.breaker.is_up
         if away:
             self._verified = False
-            self._in_trouble(exc)
+            self._set_problem(exc)
         if went_away:
             logger.warning("server.away endpoint=%s: %s", self.name, exc)
         if ran_out and answered_others and call.patient:
@@ -239,7 +239,7 @@ class Endpoint:
 
     def _misconfigured(self, exc: Misconfigured) -> NoReturn:
         self._note(exc)
-        self._in_trouble(exc)
+        self._set_problem(exc)
         self._unseen = True
         self._verified = False
         with self._lock:
@@ -254,10 +254,10 @@ class Endpoint:
         self._said = text
         logger.error("server.misconfigured endpoint=%s: %s; its requests wait", self.name, text)
 
-    def _in_trouble(self, reason: object) -> None:
+    def _set_problem(self, reason: object) -> None:
         """Take note of why there are no answers; the time is that of the first reason since there were."""
-        since = self.trouble.since if self.trouble else time.time()
-        self.trouble = Trouble(in_one_line(str(reason)), since)
+        since = self.problem.since if self.problem else time.time()
+        self.problem = Problem(in_one_line(str(reason)), since)
         self._unseen = False
 
     def _answered(self) -> None:
@@ -275,8 +275,8 @@ class Endpoint:
             self._version = version
 
     def _is_back(self, back: bool) -> None:
-        if self.trouble and not self.load.mismatch:
-            self.trouble = None
+        if self.problem and not self.load.mismatch:
+            self.problem = None
         if back:
             self._said = ""
             logger.warning("server.back endpoint=%s", self.name)

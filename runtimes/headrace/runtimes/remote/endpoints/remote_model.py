@@ -13,9 +13,9 @@ from headrace.contracts.errors import PackageError
 from headrace.contracts.package.manifest import Manifest
 from headrace.contracts.package.server import Server
 from headrace.contracts.package.signature import Signature
+from headrace.contracts.problem import Problem
 from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.rows import RowAxes
-from headrace.contracts.trouble import Trouble
 from headrace.runtimes.base import Computed
 from headrace.runtimes.remote.base import Connection, RemoteSignature, ServerAway, ServerBusy
 from headrace.runtimes.remote.endpoints.endpoint import Call, Endpoint
@@ -61,15 +61,15 @@ class RemoteModel:
         return most_in_flight(self._loads, time.monotonic())
 
     @property
-    def trouble(self) -> Trouble | None:
+    def problem(self) -> Problem | None:
         """Why endpoints give no answers at present: the reason of the one that has been so for longest."""
-        found = [trouble for endpoint in self._endpoints if (trouble := endpoint.trouble)]
+        found = [problem for endpoint in self._endpoints if (problem := endpoint.problem)]
         if not found:
             return None
-        first = min(found, key=lambda trouble: trouble.since)
+        first = min(found, key=lambda problem: problem.since)
         if len(self._endpoints) == 1:
             return first
-        return Trouble(f"{len(found)} of {len(self._endpoints)} endpoints: {first.text}", first.since)
+        return Problem(f"{len(found)} of {len(self._endpoints)} endpoints: {first.text}", first.since)
 
     def warm_up(self) -> None:
         """Do nothing: a server warms its models up itself, and may be away."""

@@ -133,8 +133,8 @@ class TorchServeRest:
 
     def _read(self, reply: Reply) -> object:
         document: object = read_document(reply.body)
-        if isinstance(document, dict) and (trouble := hidden_failure(document, self._where)):
-            raise trouble
+        if isinstance(document, dict) and (problem := hidden_failure(document, self._where)):
+            raise problem
         return document
 
     def _call(self, method: str, path: str, ends_at: float, body: Sequence[bytes] = (), headers: Any = None) -> Reply:

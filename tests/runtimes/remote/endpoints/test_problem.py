@@ -11,7 +11,7 @@ from tests.eventually import eventually
 from tests.runtimes.remote.endpoints.scripted import SIGNATURE, Scripted, remote_model, rows
 
 from headrace.contracts import PackageError, TensorSpec
-from headrace.runtimes.base import Unavailable, trouble_of
+from headrace.runtimes.base import Unavailable, problem_of
 from headrace.runtimes.remote.base import Misconfigured, Refused, ServerAway, ServerBusy
 from headrace.runtimes.remote.endpoints import endpoint, keeper
 from headrace.runtimes.remote.endpoints.remote_model import RemoteModel
@@ -39,8 +39,8 @@ def model(server: Scripted) -> Iterator[RemoteModel]:
 
 
 def text(model: RemoteModel) -> str:
-    trouble = trouble_of(model)
-    return trouble.text if trouble else ""
+    problem = problem_of(model)
+    return problem.text if problem else ""
 
 
 def works(model: RemoteModel) -> bool:
@@ -51,10 +51,10 @@ def works(model: RemoteModel) -> bool:
 
 
 def test_a_model_that_answers_has_none(model: RemoteModel) -> None:
-    assert trouble_of(model) is None
+    assert problem_of(model) is None
     assert works(model)
-    assert trouble_of(model) is None
-    assert trouble_of(object()) is None  # type: ignore[arg-type]  # a model of another runtime
+    assert problem_of(model) is None
+    assert problem_of(object()) is None  # type: ignore[arg-type]  # a model of another runtime
 
 
 def test_a_misconfiguration_is_told_with_its_time_until_a_batch_is_answered(
@@ -64,21 +64,21 @@ def test_a_misconfiguration_is_told_with_its_time_until_a_batch_is_answered(
     before = time.time()
     server.error = FORBIDDEN
     assert not works(model)
-    trouble = trouble_of(model)
-    assert trouble is not None
-    assert trouble.text == FORBIDDEN.message
-    assert before <= trouble.since <= time.time()
+    problem = problem_of(model)
+    assert problem is not None
+    assert problem.text == FORBIDDEN.message
+    assert before <= problem.since <= time.time()
     calls = server.calls
 
     def fails_again() -> bool:
         assert not works(model)
-        assert trouble_of(model) == trouble
+        assert problem_of(model) == problem
         return server.calls > calls
 
     eventually(fails_again, 10, "another batch that is refused")
     server.error = None
     eventually(lambda: works(model), 10, "an answer")
-    assert trouble_of(model) is None
+    assert problem_of(model) is None
 
 
 def test_an_endpoint_that_is_away_is_told_until_it_says_that_it_is_back(server: Scripted, model: RemoteModel) -> None:
@@ -86,17 +86,17 @@ def test_an_endpoint_that_is_away_is_told_until_it_says_that_it_is_back(server: 
     assert not works(model)
     assert text(model) == "connection refused"
     server.error = None
-    eventually(lambda: trouble_of(model) is None, 10, "an endpoint that is back")
+    eventually(lambda: problem_of(model) is None, 10, "an endpoint that is back")
 
 
 @pytest.mark.parametrize("error", [ServerBusy("all batch threads are busy"), Refused("the value 13 is out of range")])
-def test_a_server_that_is_busy_or_refuses_values_is_in_no_trouble(
+def test_a_server_that_is_busy_or_refuses_values_is_in_no_problem(
     server: Scripted, model: RemoteModel, error: Exception
 ) -> None:
     server.error = error
     with pytest.raises(type(error)):
         model.infer(rows())
-    assert trouble_of(model) is None
+    assert problem_of(model) is None
 
 
 def test_another_signature_is_told_until_the_model_fits_again(server: Scripted, model: RemoteModel) -> None:
@@ -106,7 +106,7 @@ def test_another_signature_is_told_until_the_model_fits_again(server: Scripted, 
     eventually(lambda: "input x FP64 [rows, 1], but model.toml says x FP32" in refusal(model), 10, "a look")
     assert "input x FP64 [rows, 1], but model.toml says x FP32 [rows, 1]; add it anew" in text(model)
     server.tensors, server.error = SIGNATURE, None
-    eventually(lambda: trouble_of(model) is None, 10, "a model that fits")
+    eventually(lambda: problem_of(model) is None, 10, "a model that fits")
     eventually(lambda: works(model), 10, "an answer")
 
 
@@ -118,7 +118,7 @@ def refusal(model: RemoteModel) -> str:
     return ""
 
 
-def test_of_several_endpoints_the_trouble_of_one_is_told_as_such() -> None:
+def test_of_several_endpoints_the_problem_of_one_is_told_as_such() -> None:
     broken, fine = Scripted(), Scripted()
     broken.error = FORBIDDEN
     model = remote_model(broken, fine)

@@ -1,4 +1,4 @@
-"""Troubles: why a model that workers serve gives no answers at present, as workers report it to people."""
+"""Problems: why a model that workers serve gives no answers at present, as workers report it to people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_TEXT: Final = 400
 _LAST_SECOND: Final = 253_402_300_799
 
 
-class Trouble(msgspec.Struct, frozen=True):
+class Problem(msgspec.Struct, frozen=True):
     """A reason in one line, with what to do where that is known. since: seconds since 1970."""
 
     text: str

@@ -19,14 +19,14 @@ from tests.workers.servers.conftest import ModelServer
 from headrace.contracts import ResultTimeout, Settings
 from headrace.producers import AsyncClient, Client
 from headrace.queueing import connect_to
-from headrace.queueing.consumer.serving import served, troubles_in
+from headrace.queueing.consumer.serving import problems_in, served
 
 GONE = "'m' is not found; load the model there, or correct [server] in its model.toml"
 X = {"x": np.ones((1, 1), np.float32)}
 
 
 def told(broker: redis.Redis) -> str:
-    return "".join(map(str, troubles_in(served(broker, "infer.m"))))
+    return "".join(map(str, problems_in(served(broker, "infer.m"))))
 
 
 def headrace(settings: Settings, *words: str) -> str:
@@ -57,18 +57,18 @@ def test_why_requests_wait_is_told_until_they_do_no_more(
 
         (queue,) = json.loads(headrace(settings, "queue", "stats", "--json"))
         assert queue["queue"] == "infer.m"
-        assert GONE in queue["trouble"][0]["text"]
+        assert GONE in queue["problem"][0]["text"]
         assert any(
             line.startswith("m: ") and GONE in line for line in headrace(settings, "queue", "stats").splitlines()
         )
         assert GONE in headrace(settings, "models", "list")
-        (shown,) = json.loads(headrace(settings, "models", "show", "m", "--json"))["trouble"]
+        (shown,) = json.loads(headrace(settings, "models", "show", "m", "--json"))["problem"]
         assert GONE in shown["text"]
 
         server.does()
         assert handle.result(timeout_s=60)["y"].item() == 2.0
         eventually(lambda: told(broker) == "", 60, "a worker that reports nothing")
-        assert json.loads(headrace(settings, "models", "show", "m", "--json"))["trouble"] == []
+        assert json.loads(headrace(settings, "models", "show", "m", "--json"))["problem"] == []
 
 
 def test_asyncio_clients_are_told_why_a_server_is_away(

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING
 from headrace.contracts.errors import BrokerUnavailable
 from headrace.contracts.message import queue_name
 from headrace.contracts.package.manifest import ModelPackage
+from headrace.contracts.problem import Problem
 from headrace.contracts.settings import Settings
-from headrace.contracts.trouble import Trouble
 
 if TYPE_CHECKING:
     from headrace.queueing.consumer.serving import Served
 
 
-def troubles_with(packages: Sequence[ModelPackage], settings: Settings) -> dict[str, list[Trouble]]:
+def problems_with(packages: Sequence[ModelPackage], settings: Settings) -> dict[str, list[Problem]]:
     """Return by model what workers report of it, whichever version they serve.
 
     Nothing without a broker that answers within a second. Models in files have none, and are shown without a broker.
     """
-    from headrace.queueing.consumer.serving import troubles_in
+    from headrace.queueing.consumer.serving import problems_in
 
-    return {name: troubles_in(served) for name, served in _served(packages, settings).items()}
+    return {name: problems_in(served) for name, served in _served(packages, settings).items()}
 
 
-def troubles_of(package: ModelPackage, settings: Settings) -> list[Trouble]:
-    """Return what workers report of one version; see `troubles_with`."""
-    from headrace.queueing.consumer.serving import troubles_in
+def problems_of(package: ModelPackage, settings: Settings) -> list[Problem]:
+    """Return what workers report of one version; see `problems_with`."""
+    from headrace.queueing.consumer.serving import problems_in
 
     served = _served([package], settings).get(package.name, [])
-    return troubles_in(each for each in served if each.version == package.version)
+    return problems_in(each for each in served if each.version == package.version)
 
 
 def _served(packages: Sequence[ModelPackage], settings: Settings) -> dict[str, list[Served]]:
