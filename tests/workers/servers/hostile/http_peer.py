@@ -91,11 +91,11 @@ class Model:
 class HttpPeer:
     """Listens until `close`; each name is a model."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.models: dict[str, Model] = defaultdict(Model)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=256)
         self.port = int(self._listener.getsockname()[1])
-        self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -106,13 +106,16 @@ class HttpPeer:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.connections += 1
+                self._open.add(connection)
                 threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
@@ -120,6 +123,7 @@ class HttpPeer:
             stream = connection.makefile("rb")
             while (call := _read(stream, connection)) is not None:
                 self._serve(call)
+        self._open.discard(connection)
 
     def _serve(self, call: Call) -> None:
         parts = [part for part in call.path.split("?")[0].split("/") if part]
@@ -151,10 +155,11 @@ def _metadata(call: Call) -> None:
 
 
 def _read(stream: Any, connection: socket.socket) -> Call | None:
-    line = stream.readline()
-    if not line.strip():
+    if not stream.peek(1)[:1].isalpha() or len(words := stream.readline().decode("latin-1").split(" ")) != 3:
+        # As real servers do when somebody speaks TLS or gRPC to them.
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         return None
-    method, path, _ = line.decode("latin-1").split(" ", 2)
+    method, path, _ = words
     headers = {}
     while (line := stream.readline()).strip():
         name, _, value = line.decode("latin-1").partition(":")
