@@ -1,4 +1,4 @@
-"""A model server of the Open Inference Protocol over HTTP, in this process, whose answers a test writes byte by byte."""
+"""A model server of the Open Inference Protocol over HTTP whose answers a test writes byte by byte."""
 
 from __future__ import annotations
 
