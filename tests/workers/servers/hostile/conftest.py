@@ -117,7 +117,7 @@ def write_double(models: Path) -> None:
 def arena(
     request: pytest.FixtureRequest, headrace_stack: TemporaryStack, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Arena]:
-    """The models of a module are in its `PACKAGES`: name → options of `write_model`; its worker's settings in `ENVIRONMENT`."""
+    """The models of a module are in its `PACKAGES`: name → options of `write_model`."""
     folder = tmp_path_factory.mktemp("arena")
     with ExitStack() as stack:
         broker_url = stack.enter_context(headrace_stack.key_space())

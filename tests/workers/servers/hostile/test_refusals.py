@@ -178,7 +178,6 @@ def test_a_server_that_asks_for_an_absurd_time_is_asked_again_all_the_same(arena
 def test_a_code_for_good_ends_by_name_or_waits(arena: Arena, model: str) -> None:
     arena.grpc.models[model].infer = refusing(FOR_GOOD_GRPC[model], "it is so")
     ends = arena.ends(model, 1.0, 2.0, 3.0, deadline_s=3.0)
-    print("ENDS", model, type(ends[0]).__name__, ends[0], len(arena.grpc.models[model].calls))
     assert all(isinstance(each, InferenceFailed | DeadlineExceeded) for each in ends), ends
     arena.is_well(model)
     arena.mend(model)
@@ -189,7 +188,6 @@ def test_a_status_for_good_ends_by_name_or_waits(arena: Arena, status: int) -> N
     model = f"h-status-{status}"
     arena.http.models[model].infer = lambda call: call.refuse(f"{status} It Is So", "it is so")
     ends = arena.ends(model, 1.0, 2.0, 3.0, deadline_s=3.0)
-    print("ENDS", model, type(ends[0]).__name__, ends[0], len(arena.http.models[model].calls))
     assert all(isinstance(each, InferenceFailed | DeadlineExceeded) for each in ends), ends
     arena.is_well(model)
     arena.mend(model)
@@ -296,7 +294,6 @@ def test_one_value_that_ends_connections_does_not_stop_its_neighbours(arena: Are
     _peer(arena, model).models[model].infer = _poisoned(model)
     handles = arena.submit(model, *range(40), deadline_s=20.0)
     ends = [outcome(handle) for handle in handles]
-    print("ENDS", model, ends[13], ends)
     assert isinstance(ends.pop(13), DeadlineExceeded | InferenceFailed)
     assert ends == [2.0 * x for x in range(40) if x != 13]
     arena.is_well()
