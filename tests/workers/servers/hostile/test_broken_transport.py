@@ -1,0 +1,323 @@
+"""Servers that break HTTP itself: connections cut in the middle, lengths that lie, answers that drip or never end."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.eventually import eventually
+from tests.workers.servers.hostile import http_peer
+from tests.workers.servers.hostile.conftest import PATIENCE_S, Arena, outcome
+from tests.workers.servers.hostile.http_peer import Call, Hangup
+
+from headrace.contracts import DeadlineExceeded, HeadraceError, InferenceFailed
+
+
+def _good(call: Call) -> bytes:
+    return json.dumps(http_peer.answer(2 * call.x)).encode()
+
+
+def _hang_up_before(call: Call) -> None:
+    raise Hangup
+
+
+def _hang_up_inside(call: Call) -> None:
+    body = _good(call)
+    call.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body[: len(body) // 2])
+    raise Hangup
+
+
+def _hang_up_in_head(call: Call) -> None:
+    call.send(b"HTTP/1.1 200 OK\r\nContent-Le")
+    raise Hangup
+
+
+def _reset(call: Call) -> None:
+    call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{")
+    http_peer.reset(call)
+
+
+def _chunks_cut(call: Call) -> None:
+    call.send(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"mod\r\n')
+    raise Hangup
+
+
+def _chunks_broken(call: Call) -> None:
+    call.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + _good(call) + b"\r\n0\r\n\r\n")
+    raise Hangup
+
+
+def _chunks_negative(call: Call) -> None:
+    call.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n" + _good(call) + b"\r\n0\r\n\r\n")
+    raise Hangup
+
+
+def _length(value: str) -> http_peer.Behaviour:
+    def respond(call: Call) -> None:
+        call.send(f"HTTP/1.1 200 OK\r\nContent-Length: {value}\r\n\r\n".encode() + _good(call))
+        raise Hangup
+
+    return respond
+
+
+def _raw(data: bytes) -> http_peer.Behaviour:
+    def respond(call: Call) -> None:
+        call.send(data)
+        raise Hangup
+
+    return respond
+
+
+def _garbage(call: Call) -> None:
+    call.send(b"-ERR unknown command\r\n" * 10)
+    raise Hangup
+
+
+#: The connection is lost or nobody can tell where the answer ends: a wait until the deadline, or an error by name.
+BROKEN: dict[str, http_peer.Behaviour] = {
+    "h-before": _hang_up_before,
+    "h-inside": _hang_up_inside,
+    "h-in-head": _hang_up_in_head,
+    "h-reset": _reset,
+    "h-chunks-cut": _chunks_cut,
+    "h-chunks-broken": _chunks_broken,
+    "h-chunks-negative": _chunks_negative,
+    "h-length-larger": _length("9999"),
+    "h-length-smaller": _length("20"),
+    "h-length-zero": _length("0"),
+    "h-length-negative": _length("-5"),
+    "h-length-text": _length("many"),
+    "h-length-twice": _length("20\r\nContent-Length: 30"),
+    "h-length-huge": _length("999999999999999"),
+    "h-length-long": _length("9" * 5000),
+    "h-garbage": _garbage,
+    "h-no-head": _raw(b"\r\n\r\n"),
+    "h-status-text": _raw(b"HTTP/1.1 well OK\r\n\r\n"),
+    "h-status-0": _raw(b"HTTP/1.1 0 OK\r\n\r\n"),
+    "h-status-999": _raw(b"HTTP/1.1 999 OK\r\nContent-Length: 0\r\n\r\n"),
+    "h-status-101": _raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"),
+    "h-http-2": _raw(b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\x04\0\x10\0\0"),
+    "h-long-line": _raw(b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 5_000_000 + b"\r\nContent-Length: 0\r\n\r\n"),
+    "h-many-headers": _raw(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000 + b"Content-Length: 0\r\n\r\n"),
+}
+
+
+def _redirecting(status: str) -> http_peer.Behaviour:
+    def respond(call: Call) -> None:
+        # To a model of this very server that would answer well.
+        call.respond("", status, location="/v2/models/h-trap/infer")
+
+    return respond
+
+
+REDIRECTS = {f"h-redirect-{status[:3]}": _redirecting(status) for status in (
+    "301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect",
+)}  # fmt: skip
+
+
+def _then_close(call: Call) -> None:
+    call.respond(_good(call), connection="close")
+    raise Hangup
+
+
+def _close_unannounced(call: Call) -> None:
+    call.respond(_good(call))
+    raise Hangup
+
+
+def _chunked(call: Call) -> None:
+    body = _good(call)
+    call.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for byte in body:
+        call.send(b"1;ext=1\r\n%c\r\n" % byte)
+    call.send(b"0\r\nX-Trailer: 1\r\n\r\n")
+
+
+def _until_close(call: Call) -> None:
+    call.send(b"HTTP/1.0 200 OK\r\n\r\n" + _good(call))
+    raise Hangup
+
+
+def _continue(call: Call) -> None:
+    call.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + b"HTTP/1.1 102 Processing\r\n\r\n")
+    call.respond(_good(call))
+
+
+def _trickle(call: Call) -> None:
+    body = _good(call)
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    for start in range(0, len(data), 20):
+        call.send(data[start : start + 20])
+        time.sleep(0.02)
+
+
+WELL = {
+    "h-close": _then_close,
+    "h-close-unannounced": _close_unannounced,
+    "h-chunked": _chunked,
+    "h-until-close": _until_close,
+    "h-continue": _continue,
+    "h-trickle": _trickle,
+}
+
+TIMED = ["h-drip", "h-drip-head", "h-never", "h-late", "h-endless", "h-endless-head", "h-bomb", "h-gzip-real"]
+PACKAGES: dict[str, dict[str, object]] = {name: {} for name in ("h-trap", *BROKEN, *REDIRECTS, *WELL, *TIMED)}
+
+
+def _is_a_wait_or_named(ends: list[float | HeadraceError]) -> bool:
+    return all(isinstance(each, DeadlineExceeded | InferenceFailed) and each.message for each in ends)
+
+
+@pytest.mark.parametrize("model", BROKEN)
+def test_a_broken_answer_is_an_error_or_a_wait_and_then_all_is_well(arena: Arena, model: str) -> None:
+    arena.http.models[model].infer = BROKEN[model]
+    ends = arena.ends(model, 1.0, 2.0, 3.0, 4.0, deadline_s=3.0)
+    assert _is_a_wait_or_named(ends), ends
+    arena.is_well(model)
+    arena.mend(model)
+
+
+@pytest.mark.parametrize("model", ["h-before", "h-inside", "h-reset", "h-chunks-cut", "h-length-larger"])
+def test_a_request_without_a_deadline_outlives_lost_connections_and_none_counts(arena: Arena, model: str) -> None:
+    arena.http.models[model].infer = BROKEN[model]
+    handles = arena.submit(model, *range(30))
+    eventually(lambda: len(arena.http.models[model].calls) >= 12, PATIENCE_S, "a dozen lost batches")
+    assert not any(handle.done() for handle in handles)
+    arena.http.models[model] = http_peer.Model()
+    assert [outcome(handle) for handle in handles] == [2.0 * x for x in range(30)]
+    assert {arena.client.get(handle.id).attempts for handle in handles} == {1}
+    arena.is_well(model)
+
+
+@pytest.mark.parametrize("model", REDIRECTS)
+def test_a_redirect_is_not_followed(arena: Arena, model: str) -> None:
+    arena.http.models[model].infer = REDIRECTS[model]
+    ends = arena.ends(model, 1.0, 2.0, deadline_s=3.0)
+    assert _is_a_wait_or_named(ends), ends
+    assert not arena.http.models["h-trap"].calls
+    arena.is_well(model)
+    arena.mend(model)
+
+
+@pytest.mark.parametrize("model", WELL)
+def test_an_odd_but_right_server_answers_every_request(arena: Arena, model: str) -> None:
+    arena.http.models[model].infer = WELL[model]
+    for start in range(0, 60, 20):
+        arena.hears(model, *range(start, start + 20))
+    handle = arena.client.submit(model, {"x": np.arange(30, dtype=np.float32)[:, None]})
+    assert handle.result(timeout_s=PATIENCE_S)["y"].ravel().tolist() == [2.0 * x for x in range(30)]
+    arena.is_well(model)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="an answer packed unasked makes requests wait, and no line says server.misconfigured"
+)
+def test_an_answer_packed_unasked_is_read_or_refused_by_name(arena: Arena) -> None:
+    arena.http.models["h-gzip-real"].infer = lambda call: call.respond(
+        gzip.compress(_good(call)), content_encoding="gzip"
+    )
+    ends = arena.ends("h-gzip-real", 1.0, 2.0)
+    assert ends == [2.0, 4.0] or all(isinstance(each, InferenceFailed) for each in ends), ends
+    arena.is_well("h-gzip-real")
+
+
+def _drip(call: Call) -> None:
+    body = _good(call)
+    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body:
+        call.send(b"%c" % byte)
+        time.sleep(1.0)
+
+
+def _drip_body(call: Call) -> None:
+    body = _good(call)
+    call.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+    for byte in body:
+        call.send(b"%c" % byte)
+        time.sleep(1.0)
+
+
+def _never(call: Call) -> None:
+    time.sleep(120)
+
+
+@pytest.mark.parametrize(("model", "slow"), [("h-drip-head", _drip), ("h-drip", _drip_body), ("h-never", _never)])
+def test_a_deadline_is_kept_however_slowly_bytes_come(arena: Arena, model: str, slow: http_peer.Behaviour) -> None:
+    arena.http.models[model].infer = slow
+    ends = arena.ends(model, 1.0, 2.0, deadline_s=2.0)
+    assert all(isinstance(each, DeadlineExceeded) for each in ends), ends
+    arena.is_well()
+    # No deadline: the call ends after HEADRACE_SERVER_TIMEOUT_S, and the request is asked for again.
+    (patient,) = arena.submit(model, 7.0)
+    calls = len(arena.http.models[model].calls)
+    eventually(lambda: len(arena.http.models[model].calls) > calls, PATIENCE_S, "a call")
+    arena.http.models[model].infer = http_peer.well
+    assert outcome(patient) == 14.0
+    arena.is_well(model)
+
+
+def test_an_answer_that_comes_too_late_is_given_to_nobody(arena: Arena) -> None:
+    model = arena.http.models["h-late"]
+    answered = threading.Semaphore(0)
+
+    def late(call: Call) -> None:
+        body = _good(call)
+        time.sleep(2.5)
+        try:
+            call.respond(body)
+        finally:
+            answered.release()
+
+    model.infer = late
+    ends = arena.ends("h-late", *range(1, 9), deadline_s=1.5)
+    assert all(isinstance(each, DeadlineExceeded) for each in ends), ends
+    model.infer = http_peer.well
+    for start in range(100, 400, 10):
+        arena.hears("h-late", *range(start, start + 10))
+    assert answered.acquire(timeout=PATIENCE_S)
+    for start in range(400, 500, 10):
+        arena.hears("h-late", *range(start, start + 10))
+    arena.is_well("h-late")
+
+
+def _memory_mib(pid: int) -> float:
+    """The most memory that the process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _endless(call: Call) -> None:
+    call.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    piece = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    for _ in range(3000):
+        call.send(piece)
+    raise Hangup
+
+
+def _endless_head(call: Call) -> None:
+    call.send(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(3000):
+        call.send(b"X-A: " + b"a" * 0x100000 + b"\r\n")
+    raise Hangup
+
+
+def _bomb(call: Call) -> None:
+    packed = gzip.compress(b" " * 2**31, 9)
+    call.respond(packed, content_encoding="gzip")
+
+
+@pytest.mark.parametrize(
+    ("model", "flood"), [("h-endless", _endless), ("h-endless-head", _endless_head), ("h-bomb", _bomb)]
+)
+def test_an_answer_without_end_does_not_fill_the_memory(arena: Arena, model: str, flood: http_peer.Behaviour) -> None:
+    arena.http.models[model].infer = flood
+    ends = arena.ends(model, 1.0, deadline_s=15.0)
+    assert _is_a_wait_or_named(ends), ends
+    # Messages of up to 1 GiB are read, and may be held twice while they are put together.
+    assert _memory_mib(arena.worker.pid) < 2600
+    arena.is_well(model)
+    arena.mend(model)
