@@ -109,11 +109,11 @@ def test_the_url_alone_is_enough(start: Callable[..., Any], app: Celery, wire: W
 def test_a_worker_whose_connections_are_frozen_ends_when_it_is_told_to(
     pool: str, new_ones: bool, ways: tuple[str, ...], start: Callable[..., Any], app: Celery, wire: Wire
 ) -> None:
-    # Celery's heartbeat tries to connect without end, with any transport, and the worker hears no signal meanwhile.
-    worker = start(pool, *(["--without-heartbeat"] if new_ones else []))
+    worker = start(pool, **({"socket_timeout": BOUND_S} if new_ones else {}))
     add(app)
     wire.freeze(ways, new_ones=new_ones)
-    time.sleep(0.5)
+    # Also while it is about to connect again, and long after.
+    time.sleep(4 * BOUND_S if new_ones else 0.5)
     worker.process.send_signal(signal.SIGTERM)
     try:
         assert worker.process.wait(GONE_S[pool]) == 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
@@ -11,6 +12,11 @@ from redis.client import Pipeline
 
 from headrace.queueing import keys
 from headrace.queueing.channel.queues import QueueChannel
+
+logger = logging.getLogger(__name__)
+
+#: The routing key of Celery's heartbeats.
+_HEARTBEAT: Final = "worker.heartbeat"
 
 
 def ring(pipe: Any, queue: str) -> None:
@@ -47,6 +53,7 @@ class PublishingChannel(QueueChannel):
     """A channel that publishes to queues whose consumers wait for doorbells."""
 
     if TYPE_CHECKING:  # what kombu's stubs leave out
+        connection_errors: tuple[type[Exception], ...]
 
         def _get_message_priority(self, message: Any, reverse: bool = ...) -> int: ...
 
@@ -64,6 +71,19 @@ class PublishingChannel(QueueChannel):
             self._add_expiry(pipe, queue)
             ring(pipe, queue)
             pipe.execute()
+
+    def basic_publish(self, message: Any, exchange: str, routing_key: str, **kwargs: Any) -> Any:
+        """Publish a message; a heartbeat that can't be sent is dropped.
+
+        Celery would have kombu connect for it without end, on the main thread, which then hears no SIGTERM; and the
+        next heartbeat says as much.
+        """
+        try:
+            return super().basic_publish(message, exchange, routing_key, **kwargs)
+        except self.connection_errors as exc:
+            if routing_key != _HEARTBEAT:
+                raise
+            logger.debug("a heartbeat was not sent: %s", exc)
 
     def create_publish_batch(self, max_size: int) -> RingingBatch:
         """Return a batch that sends many messages in few round trips."""
