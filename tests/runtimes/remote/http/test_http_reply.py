@@ -20,7 +20,7 @@ from headrace.runtimes.remote.base import (
     ServerBusy,
 )
 from headrace.runtimes.remote.transport.http_reply import Reply, error_text, failure, hidden_failure, retry_after_s
-from headrace.runtimes.remote.transport.server_text import NotFound
+from headrace.runtimes.remote.transport.server_text import NoModelServer, NotFound
 
 NOW = dt.datetime(2026, 11, 30, 12, 0, 0, tzinfo=dt.UTC)
 TORCHSERVE_FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
@@ -48,6 +48,15 @@ def failed(status: int, body: object = b"", **headers: str) -> Exception:
         (400, b"<html><body>The plain HTTP request was sent to HTTPS port</body></html>", Misconfigured, "https://"),
         (401, {"error": "who?"}, Misconfigured, "HEADRACE_SERVER_CREDENTIALS_<NAME>"),
         (403, b"", Misconfigured, "Forbidden"),
+        (
+            404,
+            b"<html>404 Not Found</html>",
+            NoModelServer,
+            "404 Not Found; no model server of this kind answers there",
+        ),
+        (404, b"", NoModelServer, "Not Found; no model server"),
+        (404, b"7", NoModelServer, "no model server"),
+        (404, {"detail": "Not Found"}, NoModelServer, "no model server"),
         (404, {"error": "nothing here"}, NotFound, "load the model there"),
         (404, {"error": "Request for unknown model: 'm' is not at ready state"}, ModelNotReady, "ready"),
         (405, b"", Misconfigured, "another protocol or port"),

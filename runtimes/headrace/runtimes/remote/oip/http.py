@@ -84,7 +84,7 @@ class OipHttp:
         ends_at = time.monotonic() + timeout_s
         server = self._known_server(ends_at)
         reply = self._send("GET", "", ends_at)
-        if is_unknown_path(reply):
+        if is_unknown_path(reply) and reply.holds_document:
             return RemoteSignature(inputs=(), outputs=(), platform=server.name)
         succeed(reply, self._where)
         try:
@@ -100,7 +100,9 @@ class OipHttp:
         ends_at = time.monotonic() + timeout_s
         reply = self._send("GET", "/ready", ends_at)
         if is_unknown_path(reply):
-            # TorchServe can't tell; it is there.
+            # TorchServe can't tell; it is there. An ingress without a backend isn't.
+            if not reply.holds_document:
+                self._call("GET", "", ends_at)
             return
         if reply.status == HTTPStatus.BAD_REQUEST:
             # Triton says no more of a model that it doesn't have.
@@ -168,6 +170,9 @@ class OipHttp:
         reply = self._send_to(self._path + tail, method, ends_at, written)
         if not is_unknown_path(reply):
             self._version_path = ""
+        elif not reply.holds_document:
+            # What answers in place of the server said nothing of it at /v2 either.
+            self._server = None
         return reply
 
     def _send_to(self, path: str, method: str, ends_at: float, written: Written) -> Reply:
