@@ -28,6 +28,10 @@ class ServerAway(Unavailable):
         super().__init__(message[:MOST_TEXT], retry_after_s)
 
 
+class NoAnswer(ServerAway):
+    """The time of a call was over before anything came; its connection may be one that nothing passes any more."""
+
+
 class ServerBusy(ServerAway):
     """The server has more work than it takes; nothing is wrong with the batch."""
 
@@ -152,6 +156,10 @@ class Connection(Protocol):
 
     def check_ready(self, timeout_s: float) -> None:
         """Raise what `infer` raises if the model doesn't answer."""
+        ...
+
+    def reopen(self) -> None:
+        """Make the next call over a new connection; calls that are under way keep theirs."""
         ...
 
     def close(self) -> None:

@@ -83,6 +83,25 @@ def test_while_all_are_away_nothing_is_sent_and_the_time_to_wait_is_told() -> No
         eventually(lambda: works(model), 60, "an endpoint that is back")
 
 
+def test_a_connection_that_went_mute_is_opened_anew_before_the_endpoint_is_asked() -> None:
+    server = Scripted()
+    with serving(server) as model:
+        assert works(model)
+        server.mute = True
+        assert not works(model)
+        eventually(lambda: works(model), 60, "an answer over a new connection")
+
+
+def test_a_connection_that_was_refused_is_not_opened_anew() -> None:
+    server = Scripted()
+    with serving(server) as model:
+        server.error = ServerAway("connection refused")
+        server.reopen = lambda: pytest.fail("reopened")  # type: ignore[method-assign]
+        assert not works(model)
+        server.error = None
+        eventually(lambda: works(model), 60, "an endpoint that is back")
+
+
 def test_a_server_that_dies_and_comes_back_twenty_times_loses_nothing() -> None:
     server = Scripted(run_s=0.001)
     done = []

@@ -91,6 +91,10 @@ class OipGrpc:
         self._metadata(ends_at)
         raise ModelNotReady(f"{self._where}: the model is not ready")
 
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._channel.reopen()
+
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()

@@ -113,6 +113,10 @@ class OipHttp:
         if bytes(reply.body).strip() and reply.document().get("ready") is False:
             raise ModelNotReady(f"{self._where}: the model is not ready")
 
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._client.reopen()
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

@@ -90,6 +90,10 @@ class TorchServeRest:
         # Answers with a description; nothing is inferred.
         self._call("OPTIONS", self._path, ends_at)
 
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._client.reopen()
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

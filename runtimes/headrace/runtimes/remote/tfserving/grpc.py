@@ -71,6 +71,10 @@ class TfServingGrpc:
         ends_at = time.monotonic() + timeout_s
         check_status(self._call(_STATUS, self._target.status_request(), ends_at), self._where)
 
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._channel.reopen()
+
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()

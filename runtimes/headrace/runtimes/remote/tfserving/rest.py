@@ -89,6 +89,10 @@ class TfServingRest:
         """Raise what `infer` raises if no version of the model is available."""
         check_status(self._call("GET", self._path, time.monotonic() + timeout_s).document(), self._where)
 
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._client.reopen()
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()

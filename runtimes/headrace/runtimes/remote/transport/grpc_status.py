@@ -13,6 +13,7 @@ from headrace.runtimes.remote.base import (
     BatchTooLarge,
     Misconfigured,
     ModelNotReady,
+    NoAnswer,
     Refused,
     ServerAway,
     ServerBusy,
@@ -58,7 +59,7 @@ class FailedCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _late(call: FailedCall) -> Exception:
-    return ServerAway(f"{call.where}: no answer in time")
+    return NoAnswer(f"{call.where}: no answer in time")
 
 
 def _exhausted(call: FailedCall) -> Exception:

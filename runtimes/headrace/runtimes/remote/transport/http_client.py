@@ -72,6 +72,13 @@ class HttpClient:
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as exc:
             raise trouble_of(exc, self._address, timeout_s, first=not self._speaks_http) from exc
 
+    def reopen(self) -> None:
+        """Close the connections of this process that no call uses; a call that has taken one meanwhile fails."""
+        if pool := self._pools.get(os.getpid()):
+            for connection in pool.connections:
+                if connection.is_idle():
+                    connection.close()
+
     def close(self) -> None:
         """Close the connections of this process."""
         if pool := self._pools.pop(os.getpid(), None):
