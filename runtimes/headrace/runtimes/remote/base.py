@@ -19,13 +19,19 @@ SCHEMES: Final = {"grpc": False, "grpcs": True, "http": False, "https": True}
 #: So much of a server's text goes into an error.
 MOST_TEXT: Final = 500
 
+#: Whatever a server asks for, it is asked again after this time. Some ask for years, or for a date that is wrong.
+LONGEST_RETRY_AFTER_S: Final = 30.0
+
 
 class ServerAway(Unavailable):
-    """The server can't be reached, is loading the model, or did not answer in time. retry_after_s: as it asks for."""
+    """The server can't be reached, is loading the model, or did not answer in time.
+
+    retry_after_s: as it asks for, but at most LONGEST_RETRY_AFTER_S.
+    """
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         """message: with the server's own words."""
-        super().__init__(message[:MOST_TEXT], retry_after_s)
+        super().__init__(message[:MOST_TEXT], min(LONGEST_RETRY_AFTER_S, max(0.0, retry_after_s)))
 
 
 class NoAnswer(ServerAway):

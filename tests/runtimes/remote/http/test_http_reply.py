@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.runtimes.remote.base import (
+    LONGEST_RETRY_AFTER_S,
     BadAnswer,
     BatchTooLarge,
     Misconfigured,
@@ -103,6 +104,20 @@ def test_a_server_that_names_a_time_is_busy_until_then(status: int) -> None:
     found = failed(status, b"", retry_after="7")
     assert type(found) is ServerBusy
     assert found.retry_after_s == 7
+
+
+@pytest.mark.parametrize("value", ["31", "1000000000", "1" + "0" * 30, "1e300", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_server_that_asks_for_an_absurd_time_is_asked_again_sooner(value: str) -> None:
+    found = failed(429, b"", retry_after=value)
+    assert isinstance(found, ServerBusy)
+    assert found.retry_after_s == LONGEST_RETRY_AFTER_S
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "inf", "-5", "soon", "Mon, 99 Foo 2026 99:99:99 GMT"])
+def test_a_time_that_is_none_counts_for_nothing(value: str) -> None:
+    found = failed(429, b"", retry_after=value)
+    assert isinstance(found, ServerBusy)
+    assert found.retry_after_s == 0
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,6 @@ def test_requests_wait_for_a_server_that_is_away(arena: Arena, model: str) -> No
         _well_again(arena, model, _http_refusing(f"{model[2:]} Gateway", None), 8)
 
 
-@pytest.mark.xfail(strict=True, reason="the endpoint is not asked again within a minute")
 @pytest.mark.parametrize("model", [f"h-{status}-{name}" for status in ("429", "503") for name in ABSURD])
 def test_a_server_that_asks_for_an_absurd_time_is_asked_again_all_the_same(arena: Arena, model: str) -> None:
     _, status, name = model.split("-", 2)
