@@ -140,7 +140,10 @@ class HttpClient:
     def _read(self, response: httpcore.Response, where: str) -> Reply:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
         if headers.get("content-encoding", "identity").lower() != "identity":
-            raise Misconfigured(f"{where}: the server compresses its answers although it was asked not to")
+            raise Misconfigured(
+                f"{where}: the answer is compressed, though it was asked not to be; switch compression off for this "
+                "path, in the server or in the proxy in front of it"
+            )
         failed = response.status != HTTPStatus.OK
         most = _MAX_ERROR_BYTES if failed else self._max_answer_bytes
         body = bytearray()
