@@ -221,17 +221,7 @@ def test_no_request_of_one_row_fails_because_its_batch_is_too_large(arena: Arena
     arena.is_well(model)
 
 
-#: Words that say that the batch is too large, and are taken for a refusal of the values.
-_NOT_UNDERSTOOD = pytest.mark.xfail(strict=True, reason="a batch too large is taken for bad values")
-_SAYS = [
-    pytest.param(model, marks=_NOT_UNDERSTOOD)
-    if model in ("h-400-plain", "h-400-numbers", "g-invalid-ovms", "g-invalid-plain")
-    else model
-    for model in SAYS
-]
-
-
-@pytest.mark.parametrize("model", _SAYS)
+@pytest.mark.parametrize("model", SAYS)
 def test_a_request_of_many_rows_is_cut_to_what_the_server_takes(arena: Arena, model: str) -> None:
     _peer(arena, model).models[model].infer = _at_most_four(model)
     x = np.arange(30, dtype=np.float32)[:, None]
@@ -239,7 +229,7 @@ def test_a_request_of_many_rows_is_cut_to_what_the_server_takes(arena: Arena, mo
     arena.is_well(model)
 
 
-@pytest.mark.parametrize("model", _SAYS)
+@pytest.mark.parametrize("model", SAYS)
 def test_a_ceiling_is_learned_whatever_the_words(arena: Arena, model: str) -> None:
     models = _peer(arena, model).models
     models[model].infer = _at_most_four(model)

@@ -105,6 +105,8 @@ _PATTERNS: Final[tuple[tuple[Meaning, str], ...]] = (
     (Meaning.TOO_LARGE, r"Task size \d+ is larger than maximum input batch size (?P<rows>\d+)"),
     (Meaning.TOO_LARGE, r"inference request batch-size must be <= (?P<rows>\d+)"),
     (Meaning.TOO_LARGE, r"Batch size \d+ exceeds (?:the )?max(?:imum)?(?: batch size)?\D{0,3}(?P<rows>\d+)"),
+    (Meaning.TOO_LARGE, r"(?:the )?batch(?:[ -]size)? (?:is )?too (?:large|big)"),
+    (Meaning.TOO_LARGE, r"too many rows"),
     (Meaning.TOO_LARGE, r"(?:grpc: )?(?:trying to send |received |sent )message larger than max \("),
     (Meaning.TOO_LARGE, r"gRPC message exceeds maximum size"),
     (Meaning.TOO_LARGE, r"(?:Error, )?(?:decoded |encoded )?message length too large"),
@@ -146,7 +148,9 @@ def _compiled() -> tuple[tuple[Meaning, re.Pattern[str]], ...]:
 
 
 #: OpenVINO Model Server names the one row count of a model whose batch is fixed, in both directions.
-_FIXED_ROWS: Final = re.compile(r"Invalid batch size - Expected: (?P<rows>\d+); Actual: (?P<have>\d+)", re.IGNORECASE)
+_FIXED_ROWS: Final = re.compile(
+    r"Invalid (?:input )?batch size - Expected: (?P<rows>\d+); Actual: (?P<have>\d+)", re.IGNORECASE
+)
 
 #: Memory that ran out is found anywhere in a text: frameworks wrap it in their own. It names no number of rows.
 _OUT_OF_MEMORY: Final = re.compile(
