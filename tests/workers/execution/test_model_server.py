@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.workers.example_request import made_request
 
-from headrace.contracts import InputRefused, OutputMismatch, PackageError, Signature, State, TensorSpec
+from headrace.contracts import InferenceFailed, InputRefused, OutputMismatch, PackageError, Signature, State, TensorSpec
 from headrace.runtimes.base import Computed, TransientFailure
-from headrace.runtimes.remote.base import BadAnswer, BatchTooLarge, Refused, ServerAway, ServerBusy
+from headrace.runtimes.remote.base import BadAnswer, BatchTooLarge, Refused, ServerAway, ServerBusy, ServerFailed
 from headrace.workers.execution.layers.backoff import LEAST_WAIT_S, LOOK_S, MOST_WAIT_S, SPREAD, defer
 from headrace.workers.execution.runner import Runner, latest_deadline
 from headrace.workers.execution.verdict import Verdict
@@ -127,6 +127,20 @@ def test_a_bad_row_among_many_costs_few_runs_and_lowers_no_limit(rows: int, at: 
     assert len(model.sizes) <= first + 2 * first + 2 * np.log2(max_rows)
 
 
+def test_what_a_server_fails_on_says_nothing_of_the_size_of_batches() -> None:
+    class Flickering(Served):
+        def compute(self, inputs: dict[str, Any], deadline: float | None) -> Computed:
+            if not self.sizes:
+                self.sizes.append(len(inputs["x"]))
+                raise ServerFailed("error 2")
+            return super().compute(inputs, deadline)
+
+    verdict = run(Flickering(), [request([1.0]) for _ in range(16)])
+    assert (verdict.outcomes, verdict.out_of_memory_rows) == ([], None)
+    whole = run(Flickering(), [request([1.0] * 16)])
+    assert type(whole.outcomes[0].error) is InferenceFailed
+
+
 def test_rows_that_depend_on_each_other_are_not_taken_apart() -> None:
     model = Served(error=Refused("no negatives"))
     verdict = run(model, [request([1.0, -1.0])], independent_rows=False)
@@ -170,6 +184,7 @@ def test_a_server_that_names_more_rows_than_it_refused_is_not_believed() -> None
     ("error", "kind", "words"),
     [
         (Refused("out of range"), InputRefused, "the model server refuses this input: out of range"),
+        (ServerFailed("error 2"), InferenceFailed, "the model server failed on this input: error 2"),
         (BadAnswer("0 rows for 1"), OutputMismatch, "0 rows for 1"),
     ],
 )

@@ -59,6 +59,14 @@ class Refused(Exception):
     """The server refuses the values of the batch, of one of its requests or of all."""
 
 
+class ServerFailed(Refused):
+    """The server failed on the batch: an error of its own or of the model, which the values may have caused or not.
+
+    Treated as a refusal, since a model that raises on one request does so on its batch; but no caller is told that its
+    values are wrong, and nothing is concluded for the size of batches.
+    """
+
+
 class Misconfigured(HeadraceError):
     """A call that can't succeed before a person acts: no such model, wrong credentials, no TLS on that port."""
 

@@ -19,6 +19,7 @@ from headrace.runtimes.remote.base import (
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.transport.http_reply import Reply, error_text, failure, hidden_failure, retry_after_s
 from headrace.runtimes.remote.transport.server_text import NoModelServer, NotFound
@@ -65,22 +66,22 @@ def failed(status: int, body: object = b"", **headers: str) -> Exception:
         (413, b"", BatchTooLarge, "Too Large"),
         (415, b"", Misconfigured, "another protocol or port"),
         (429, b"", ServerBusy, "Too Many Requests"),
-        (500, {"error": "RuntimeError: mat1 and mat2"}, Refused, "mat1"),
-        (500, b"Internal Server Error", Refused, "Internal Server Error"),
-        (500, {"code": 500, "message": "Worker died."}, Refused, "Worker died"),
+        (500, {"error": "RuntimeError: mat1 and mat2"}, ServerFailed, "mat1"),
+        (500, b"Internal Server Error", ServerFailed, "Internal Server Error"),
+        (500, {"code": 500, "message": "Worker died."}, ServerFailed, "Worker died"),
         (500, {"error": "CUDA out of memory. Tried to allocate"}, BatchTooLarge, "CUDA"),
         (501, {"error": "no versions"}, Misconfigured, "no versions"),
         (502, b"", ServerAway, "Bad Gateway"),
         (503, b"", ServerAway, "Service Unavailable"),
         (503, {"error": "Model m is not ready"}, ModelNotReady, "not ready"),
         (503, {"error": "This task would start a fresh batch, but all batch threads are busy"}, ServerBusy, "busy"),
-        (503, TORCHSERVE_FAILED, Refused, "Prediction failed"),
+        (503, TORCHSERVE_FAILED, ServerFailed, "Prediction failed"),
         (503, TORCHSERVE_EMPTY, ServerBusy, "no worker"),
         (504, b"", ServerAway, "Timeout"),
         (507, {"message": "Out of resources"}, BatchTooLarge, "resources"),
         (204, b"", BadAnswer, "HTTP 204"),
         (302, b"", Misconfigured, "redirects"),
-        (599, b"", Refused, "HTTP 599"),
+        (599, b"", ServerFailed, "HTTP 599"),
     ],
 )
 def test_a_status_and_its_text_have_a_meaning(status: int, body, error: type[Exception], words: str) -> None:
@@ -170,10 +171,10 @@ def test_any_answer_has_a_meaning(body: bytes, status: int) -> None:
 @pytest.mark.parametrize(
     ("document", "error"),
     [
-        ({"error": "values"}, Refused),
-        ({"error": {"code": 3}}, Refused),
+        ({"error": "values"}, ServerFailed),
+        ({"error": {"code": 3}}, ServerFailed),
         ({"error": "Task size 64 is larger than maximum input batch size 32"}, BatchTooLarge),
-        ({"error": "all batch threads are busy"}, Refused),
+        ({"error": "all batch threads are busy"}, ServerFailed),
     ],
 )
 def test_an_error_in_a_success_is_one(document, error: type[Exception]) -> None:

@@ -26,6 +26,7 @@ from headrace.runtimes.remote.base import (
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.encoding.raw import pack
 from headrace.runtimes.remote.oip.http import OipHttp
@@ -292,11 +293,11 @@ def test_a_success_that_is_none_is_a_bad_answer(connect, answer: bytes, words: s
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (reply(200, b'{"error":"bad values"}'), Refused),
+        (reply(200, b'{"error":"bad values"}'), ServerFailed),
         (reply(400, b'{"error":"unexpected shape for input"}'), Refused),
         (reply(400, b'{"error":"[request id: 1] inference request batch-size must be <= 32 for m"}'), BatchTooLarge),
         (reply(400, b"{\"error\":\"unexpected inference input 'q' for model 'm'\"}"), OtherSignature),
-        (reply(500, b"Internal Server Error"), Refused),
+        (reply(500, b"Internal Server Error"), ServerFailed),
         (reply(503, b'{"error":"Exceeds maximum queue size"}'), ServerBusy),
         (reply(429, b"slow down", retry_after="3"), ServerBusy),
         (reply(503, b"<h1>Service Unavailable</h1>"), ServerAway),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from headrace.contracts import HeadraceError, PackageError, State, Tensors
 from headrace.runtimes.base import Computed, OutOfMemory, TransientFailure, joined
-from headrace.runtimes.remote.base import BatchTooLarge, Refused
+from headrace.runtimes.remote.base import BatchTooLarge, Refused, ServerFailed
 from headrace.workers.execution.verdict import Verdict
 from headrace.workers.models.checked_model import CheckedModel
 from headrace.workers.request import InferenceRequest, Outcome, Run
@@ -77,17 +77,23 @@ class Runner:
             case PackageError():
                 # The model isn't the package's any more, which is no request's fault.
                 self._verdict.outcomes += [self._failure(request, exc) for request in requests]
-            case Refused() if len(requests) > 1:
-                self._halve_refused(requests)
-            case Refused() if self._model.independent_rows and requests[0].rows > 1:
-                self._run_in_pieces(requests[0], exc)
+            case Refused() if not isinstance(exc, ServerFailed):
+                self._refused(requests, exc)
             case _ if len(requests) > 1:
                 self._halve(requests)
             case _:
                 self._verdict.outcomes.append(self._failure(requests[0], exc))
 
+    def _refused(self, requests: list[InferenceRequest], exc: Refused) -> None:
+        if len(requests) > 1:
+            self._halve_refused(requests)
+        elif requests[0].rows > 1 and self._model.independent_rows:
+            self._run_in_pieces(requests[0], exc)
+        else:
+            self._verdict.outcomes.append(self._failure(requests[0], exc))
+
     def _halve_refused(self, requests: list[InferenceRequest]) -> None:
-        """Run both halves; when all of them succeeds, the whole was too large."""
+        """Run both halves; when every request succeeds, the whole was too large."""
         rows = self._padded(sum(request.rows for request in requests))
         verdict = self._verdict
         before, most = len(verdict.outcomes) + len(verdict.transient_failures), self._max_rows

@@ -17,6 +17,7 @@ from headrace.runtimes.remote.base import (
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
@@ -153,7 +154,7 @@ def _by_text(call: FailedCall) -> Exception:
     if reading.meaning is Meaning.UNKNOWN and _CUT_OFF.search(call.text):
         return ServerAway(call.line, call.retry_after_s)
     # A model that raises on a batch may do so for one request in it.
-    return reading.failure(call.where) or Refused(call.line)
+    return reading.failure(call.where) or ServerFailed(call.line)
 
 
 _BY_STATUS: Final[dict[str, Callable[[FailedCall], Exception]]] = {

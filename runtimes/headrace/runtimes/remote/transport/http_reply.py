@@ -22,6 +22,7 @@ from headrace.runtimes.remote.base import (
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.encoding.json_values import read_document
 from headrace.runtimes.remote.encoding.raw import Buffer
@@ -176,13 +177,17 @@ def _by_text(status: int, text: str, where: str) -> Exception:
     if meant or status < 400:
         return meant or BadAnswer(f"{where}: the server answers HTTP {status}, not 200")
     # 500 stands for values too: a model that raises on a batch, or dies of it, may do so for one request in it.
-    return _BY_STATUS.get(status, Refused)(line)
+    return _BY_STATUS.get(status, ServerFailed if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Refused)(line)
 
 
 def hidden_failure(document: Mapping[str, Any], where: str) -> Exception | None:
     """Return the error in the body of an answer with status 200, None if it holds none."""
     words = document.get("error")
-    return _by_text(HTTPStatus.BAD_REQUEST, " ".join(str(words).split()), where) if words else None
+    if not words:
+        return None
+    found = _by_text(HTTPStatus.BAD_REQUEST, " ".join(str(words).split()), where)
+    # A server that looks at values says so with a status.
+    return ServerFailed(str(found)) if type(found) is Refused else found
 
 
 def _reason(status: int) -> str:
