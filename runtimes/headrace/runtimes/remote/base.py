@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -77,6 +77,16 @@ class OtherSignature(Misconfigured):
 
 class BadAnswer(InferenceFailed):
     """The server's answer can't be read, or is not what was asked for."""
+
+
+#: An error whose message can be written anew.
+Placed = TypeVar("Placed", bound=HeadraceError)
+
+
+def placed(exc: Placed, where: str) -> Placed:
+    """Return an error that begins with the model and its server, once. where: both of them."""
+    prefix = f"{where}: "
+    return exc if exc.message.startswith(prefix) else type(exc)(prefix + exc.message)
 
 
 class Answer(msgspec.Struct, frozen=True):

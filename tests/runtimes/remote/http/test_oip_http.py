@@ -286,8 +286,9 @@ def test_a_lie_is_a_bad_answer_that_names_the_server(connect, head: dict, raw: b
     ],
 )
 def test_a_success_that_is_none_is_a_bad_answer(connect, answer: bytes, words: str) -> None:
-    with pytest.raises(BadAnswer, match=words):
+    with pytest.raises(BadAnswer, match=words) as caught:
         connect(FakeServer(TRITON, lambda asked: answer))[1].infer({"x": X}, ["y"], LONG_S)
+    assert caught.value.message.count("m at http://") == 1
 
 
 @pytest.mark.parametrize(

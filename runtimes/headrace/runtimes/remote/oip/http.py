@@ -23,6 +23,7 @@ from headrace.runtimes.remote.base import (
     RemoteSignature,
     ServerAway,
     ServerBusy,
+    placed,
 )
 from headrace.runtimes.remote.oip.http_codec import (
     JSON_LENGTH,
@@ -71,7 +72,7 @@ class OipHttp:
             self.check_ready(ends_at - time.monotonic())
             raise exc.when_ready() from None
         except BadAnswer as exc:
-            raise BadAnswer(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
         except ServerBusy:
             raise
         except ServerAway:
@@ -91,7 +92,7 @@ class OipHttp:
             found = read_model(reply)
             most_rows = found.max_rows or (self._most_rows(ends_at) if server.shows_config else 0)
         except (PackageError, BadAnswer) as exc:
-            raise type(exc)(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
         version, platform = self._version if self._version_path else found.version, found.platform or server.name
         return msgspec.structs.replace(found, max_rows=most_rows, version=version, platform=platform)
 
