@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -35,6 +34,7 @@ _PUSHBACK: Final = "grpc-retry-pushback-ms"
 _MOST_PUSHBACK_DIGITS: Final = 9
 
 _Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
+_Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class GrpcChannel:
@@ -45,7 +45,7 @@ class GrpcChannel:
         self._address: Final = address
         self._access: Final = access
         self._max_message_bytes: Final = max_message_bytes
-        self._metadata: Final = (("authorization", access.authorization),) if access.authorization else ()
+        self._metadata: Final[_Metadata] = (("authorization", access.authorization),) if access.authorization else ()
         #: By process: channels that a fork inherited belong to the parent, and are neither used nor closed.
         self._channels: dict[int, _OpenChannel] = {}
 
@@ -144,7 +144,7 @@ class _OpenChannel:
         self._under_way = 0
         self._retired = False
 
-    def call(self, method: str, request: bytes, timeout_s: float, metadata: Sequence[tuple[str, str]]) -> bytes:
+    def call(self, method: str, request: bytes, timeout_s: float, metadata: _Metadata) -> bytes:
         with self._lock:
             self._under_way += 1
         try:
