@@ -54,6 +54,10 @@ TOO_LARGE = [
     ("[request id: 8] inference request batch-size must be <= 8 for 'digits'", 8),
     ("in ensemble 'both', [request id: 8] inference request batch-size must be <= 2 for 'digits'", 2),
     ("Invalid batch size - Expected: 4; Actual: 9; input name: b", 4),
+    ("Invalid input batch size - Expected: 4; Actual: 8 - input name: x", 4),
+    ("batch too large", 0),
+    ("The batch size is too big", 0),
+    ("too many rows", 0),
     ("SERVER: Received message larger than max (5000000 vs. 4194304)", 0),
     ("Stream removed (CLIENT: Received message larger than max (10000000 vs. 5000000))", 0),
     ("grpc: received message larger than max (5000000 vs. 4194304)", 0),
@@ -63,7 +67,9 @@ TOO_LARGE = [
 UNKNOWN = [
     "",
     "Invalid batch size - Expected: 16; Actual: 3; input name: b",
+    "Invalid input batch size - Expected: 16; Actual: 3 - input name: x",
     "Incompatible shapes: [2,3] vs. [2,4]",
+    "no such name: batch too large",
     "Key not found: 'all batch threads are busy'",
     "could not parse 'Task size 64 is larger than maximum input batch size 1'",
 ]

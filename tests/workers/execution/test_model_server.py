@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.workers.example_request import made_request
 
-from headrace.contracts import InputRefused, OutputMismatch, PackageError, Signature, State, TensorSpec
+from headrace.contracts import InferenceFailed, InputRefused, OutputMismatch, PackageError, Signature, State, TensorSpec
 from headrace.runtimes.base import Computed, TransientFailure
-from headrace.runtimes.remote.base import BadAnswer, BatchTooLarge, Refused, ServerAway, ServerBusy
+from headrace.runtimes.remote.base import BadAnswer, BatchTooLarge, Refused, ServerAway, ServerBusy, ServerFailed
 from headrace.workers.execution.layers.backoff import LEAST_WAIT_S, LOOK_S, MOST_WAIT_S, SPREAD, defer
 from headrace.workers.execution.runner import Runner, latest_deadline
 from headrace.workers.execution.verdict import Verdict
@@ -25,10 +25,15 @@ SIGNATURE = Signature(inputs=(TensorSpec(name="x", datatype="FP32"),), outputs=(
 
 
 class Served:
-    """Doubles, with at most `most_rows` a batch; says so, or not. error: raised by batches that hold a negative."""
+    """Doubles, with at most `most_rows` a batch; says so, or not. error: raised by batches that hold a negative.
 
-    def __init__(self, most_rows: int = 100, *, says: bool = True, error: Exception | None = None) -> None:
-        self.most_rows, self.says, self.error = most_rows, says, error
+    vague: refuses larger batches in words that nobody knows.
+    """
+
+    def __init__(
+        self, most_rows: int = 100, *, says: bool = True, error: Exception | None = None, vague: bool = False
+    ) -> None:
+        self.most_rows, self.says, self.error, self.vague = most_rows, says, error, vague
         self.sizes: list[int] = []
         self.deadlines: list[float | None] = []
 
@@ -36,6 +41,8 @@ class Served:
         self.sizes.append(len(inputs["x"]))
         self.deadlines.append(deadline)
         if len(inputs["x"]) > self.most_rows:
+            if self.vague:
+                raise Refused("error 17")
             raise BatchTooLarge("too large", self.most_rows if self.says else 0)
         if self.error is not None and (inputs["x"] < 0).any():
             raise self.error
@@ -79,6 +86,79 @@ def test_a_batch_too_large_is_cut_until_it_fits_and_every_request_has_its_rows(
         assert not verdict.is_clean
 
 
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 20), st.integers(1, 64), st.data())
+def test_a_batch_too_large_is_found_out_whatever_the_words_and_bad_requests_fail_alone(
+    sizes: list[int], most: int, max_rows: int, data: st.DataObject
+) -> None:
+    model = Served(most, vague=True, error=Refused("no negatives"))
+    bad = data.draw(st.sets(st.integers(0, len(sizes) - 1)))
+    requests = [request([float(number)] * rows) for number, rows in enumerate(sizes)]
+    for number in bad:
+        requests[number].inputs["x"][data.draw(st.integers(0, sizes[number] - 1))] = -1
+    verdict = run(model, requests, max_rows)
+    found = {}
+    for one in verdict.runs:
+        for each, piece in zip(one.requests, one.pieces(), strict=True):
+            found[each.id] = piece["y"].tolist()
+    assert found == {one.id: [2.0 * at] * one.rows for at, one in enumerate(requests) if at not in bad}
+    assert {outcome.request.id for outcome in verdict.outcomes} == {requests[at].id for at in bad}
+    if verdict.out_of_memory_rows is not None:
+        assert verdict.out_of_memory_rows > most, "no size is called too large that the server takes"
+
+
+def test_the_size_that_a_server_takes_is_learned_from_halves_that_succeed() -> None:
+    model = Served(4, vague=True)
+    verdict = run(model, [request([1.0]) for _ in range(16)], 16)
+    assert (verdict.outcomes, verdict.out_of_memory_rows) == ([], 8)
+    assert not verdict.is_clean
+    whole = run(model, [request([1.0] * 30)], 8)
+    assert (whole.outcomes, whole.out_of_memory_rows) == ([], 8)
+
+
+@pytest.mark.parametrize(("rows", "at", "max_rows"), [(64, 63, 64), (64, 0, 64), (1000, 999, 100), (30, 17, 8)])
+def test_a_bad_row_among_many_costs_few_runs_and_lowers_no_limit(rows: int, at: int, max_rows: int) -> None:
+    model = Served(error=Refused("no negatives"))
+    values = [1.0] * rows
+    values[at] = -1.0
+    verdict = run(model, [request(values)], max_rows)
+    assert isinstance(verdict.outcomes[0].error, InputRefused)
+    assert verdict.out_of_memory_rows is None
+    first = at // max_rows + 1
+    assert len(model.sizes) <= first + 2 * first + 2 * np.log2(max_rows)
+
+
+def test_what_a_server_fails_on_says_nothing_of_the_size_of_batches() -> None:
+    class Flickering(Served):
+        def compute(self, inputs: dict[str, Any], deadline: float | None) -> Computed:
+            if not self.sizes:
+                self.sizes.append(len(inputs["x"]))
+                raise ServerFailed("error 2")
+            return super().compute(inputs, deadline)
+
+    verdict = run(Flickering(), [request([1.0]) for _ in range(16)])
+    assert (verdict.outcomes, verdict.out_of_memory_rows) == ([], None)
+    whole = run(Flickering(), [request([1.0] * 16)])
+    assert type(whole.outcomes[0].error) is InferenceFailed
+
+
+def test_rows_that_depend_on_each_other_are_not_taken_apart() -> None:
+    model = Served(error=Refused("no negatives"))
+    verdict = run(model, [request([1.0, -1.0])], independent_rows=False)
+    assert (len(verdict.outcomes), model.sizes) == (1, [2])
+
+
+def test_a_server_that_goes_away_in_the_middle_of_pieces_makes_the_request_wait() -> None:
+    class Leaving(Served):
+        def compute(self, inputs: dict[str, Any], deadline: float | None) -> Computed:
+            if len(self.sizes) == 2:
+                raise ServerAway("killed")
+            return super().compute(inputs, deadline)
+
+    verdict = run(Leaving(4, vague=True), [request([1.0] * 8)])
+    assert (verdict.runs, verdict.outcomes) == ([], [])
+    assert len(verdict.transient_failures) == 1
+
+
 def test_a_request_that_is_too_large_by_itself_fails_by_name() -> None:
     verdict = run(Served(0, says=False), [request([1.0])])
     (outcome,) = verdict.outcomes
@@ -104,6 +184,7 @@ def test_a_server_that_names_more_rows_than_it_refused_is_not_believed() -> None
     ("error", "kind", "words"),
     [
         (Refused("out of range"), InputRefused, "the model server refuses this input: out of range"),
+        (ServerFailed("error 2"), InferenceFailed, "the model server failed on this input: error 2"),
         (BadAnswer("0 rows for 1"), OutputMismatch, "0 rows for 1"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,13 +19,23 @@ SCHEMES: Final = {"grpc": False, "grpcs": True, "http": False, "https": True}
 #: So much of a server's text goes into an error.
 MOST_TEXT: Final = 500
 
+#: Whatever a server asks for, it is asked again after this time. Some ask for years, or for a date that is wrong.
+LONGEST_RETRY_AFTER_S: Final = 30.0
+
 
 class ServerAway(Unavailable):
-    """The server can't be reached, is loading the model, or did not answer in time. retry_after_s: as it asks for."""
+    """The server can't be reached, is loading the model, or did not answer in time.
+
+    retry_after_s: as it asks for, but at most LONGEST_RETRY_AFTER_S.
+    """
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         """message: with the server's own words."""
-        super().__init__(message[:MOST_TEXT], retry_after_s)
+        super().__init__(message[:MOST_TEXT], min(LONGEST_RETRY_AFTER_S, max(0.0, retry_after_s)))
+
+
+class NoAnswer(ServerAway):
+    """The time of a call was over before anything came; its connection may be one that nothing passes any more."""
 
 
 class ServerBusy(ServerAway):
@@ -49,6 +59,14 @@ class Refused(Exception):
     """The server refuses the values of the batch, of one of its requests or of all."""
 
 
+class ServerFailed(Refused):
+    """The server failed on the batch: an error of its own or of the model, which the values may have caused or not.
+
+    Treated as a refusal, since a model that raises on one request does so on its batch; but no caller is told that its
+    values are wrong, and nothing is concluded for the size of batches.
+    """
+
+
 class Misconfigured(HeadraceError):
     """A call that can't succeed before a person acts: no such model, wrong credentials, no TLS on that port."""
 
@@ -59,6 +77,16 @@ class OtherSignature(Misconfigured):
 
 class BadAnswer(InferenceFailed):
     """The server's answer can't be read, or is not what was asked for."""
+
+
+#: An error whose message can be written anew.
+Placed = TypeVar("Placed", bound=HeadraceError)
+
+
+def placed(exc: Placed, where: str) -> Placed:
+    """Return an error that begins with the model and its server, once. where: both of them."""
+    prefix = f"{where}: "
+    return exc if exc.message.startswith(prefix) else type(exc)(prefix + exc.message)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -152,6 +180,10 @@ class Connection(Protocol):
 
     def check_ready(self, timeout_s: float) -> None:
         """Raise what `infer` raises if the model doesn't answer."""
+        ...
+
+    def reopen(self) -> None:
+        """Make the next call over a new connection; calls that are under way keep theirs."""
         ...
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from headrace.contracts import TensorSpec
 from headrace.contracts.package.manifest import Manifest
 from headrace.contracts.package.server import Server
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Answer, RemoteSignature, ServerAway, ServerBusy
+from headrace.runtimes.remote.base import Answer, NoAnswer, RemoteSignature, ServerAway, ServerBusy
 from headrace.runtimes.remote.endpoints.remote_model import RemoteModel
 
 X = TensorSpec(name="x", datatype="FP32", shape=(1,))
@@ -23,7 +23,8 @@ SIGNATURE = RemoteSignature(inputs=(X,), outputs=(Y,), version="7")
 class Scripted:
     """y = 2·x. error: raised by all calls, if set. answer: in place of the model. run_s: of a batch.
 
-    most: how many batches were in flight at once. calls, looks: how many batches and looks at the signature there were.
+    most: how many batches were in flight at once. mute: whether the connection passes nothing until it is opened anew.
+    calls, looks: how many batches and looks at the signature there were.
     """
 
     def __init__(self, *, run_s: float = 0.0) -> None:
@@ -33,7 +34,7 @@ class Scripted:
         self.version = "7"
         self.run_s = run_s
         self.calls = self.looks = self.running = self.most = 0
-        self.closed = False
+        self.mute = self.closed = False
         self._lock = threading.Lock()
 
     def infer(self, inputs: Tensors, outputs: Sequence[str], timeout_s: float) -> Answer:
@@ -42,6 +43,7 @@ class Scripted:
             self.running += 1
             self.most = max(self.most, self.running)
         try:
+            self._answer_at_all()
             if self.error is not None:
                 raise self.error
             if self.run_s > timeout_s:
@@ -56,13 +58,22 @@ class Scripted:
     def signature(self, timeout_s: float) -> RemoteSignature:
         with self._lock:
             self.looks += 1
+        self._answer_at_all()
         if isinstance(self.error, ServerAway) and not isinstance(self.error, ServerBusy):
             raise self.error
         return self.tensors
 
     def check_ready(self, timeout_s: float) -> None:
+        self._answer_at_all()
         if isinstance(self.error, ServerAway) and not isinstance(self.error, ServerBusy):
             raise self.error
+
+    def reopen(self) -> None:
+        self.mute = False
+
+    def _answer_at_all(self) -> None:
+        if self.mute:
+            raise NoAnswer("no answer in time")
 
     def close(self) -> None:
         self.closed = True

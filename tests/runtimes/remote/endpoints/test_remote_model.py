@@ -83,6 +83,25 @@ def test_while_all_are_away_nothing_is_sent_and_the_time_to_wait_is_told() -> No
         eventually(lambda: works(model), 60, "an endpoint that is back")
 
 
+def test_a_connection_that_went_mute_is_opened_anew_before_the_endpoint_is_asked() -> None:
+    server = Scripted()
+    with serving(server) as model:
+        assert works(model)
+        server.mute = True
+        assert not works(model)
+        eventually(lambda: works(model), 60, "an answer over a new connection")
+
+
+def test_a_connection_that_was_refused_is_not_opened_anew() -> None:
+    server = Scripted()
+    with serving(server) as model:
+        server.error = ServerAway("connection refused")
+        server.reopen = lambda: pytest.fail("reopened")  # type: ignore[method-assign]
+        assert not works(model)
+        server.error = None
+        eventually(lambda: works(model), 60, "an endpoint that is back")
+
+
 def test_a_server_that_dies_and_comes_back_twenty_times_loses_nothing() -> None:
     server = Scripted(run_s=0.001)
     done = []
@@ -118,11 +137,11 @@ def test_a_busy_server_gets_less_and_its_batches_go_elsewhere() -> None:
 
 def test_a_busy_server_alone_is_asked_again_when_it_said() -> None:
     server = Scripted()
-    server.error = ServerBusy("full", retry_after_s=60.0)
+    server.error = ServerBusy("full", retry_after_s=30.0)
     with serving(server) as model:
         with pytest.raises(ServerBusy) as raised:
             model.infer(rows())
-        assert 30.0 < raised.value.retry_after_s <= 60.0
+        assert 15.0 < raised.value.retry_after_s <= 30.0
         with pytest.raises(Unavailable):
             model.infer(rows())
         assert server.calls == 1

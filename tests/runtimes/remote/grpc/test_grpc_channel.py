@@ -250,6 +250,34 @@ def test_answers_above_the_limit_of_grpc_itself_arrive(serve: Serve, connect: An
     assert call(connect(serve({ECHO: lambda request, context: answer}).address)) == answer
 
 
+def test_a_reopened_channel_has_a_new_connection_and_calls_under_way_end_on_the_old_one(
+    serve: Serve, connect: Any
+) -> None:
+    here, go_on = threading.Event(), threading.Event()
+    peers: list[str] = []
+
+    def slow(request: bytes, context: grpc.ServicerContext) -> bytes:
+        peers.append(context.peer())
+        if request == b"slow":
+            here.set()
+            go_on.wait(LONG_S)
+        return request
+
+    channel = connect(serve({ECHO: slow}).address)
+    channel.reopen()
+    answers: list[bytes] = []
+    thread = threading.Thread(target=lambda: answers.append(call(channel, b"slow")))
+    thread.start()
+    assert here.wait(LONG_S)
+    channel.reopen()
+    assert call(channel) == b"x"
+    go_on.set()
+    thread.join()
+    assert answers == [b"slow"]
+    assert call(channel) == b"x"
+    assert peers[0] != peers[1] == peers[2]
+
+
 def test_credentials_go_with_every_call(serve: Serve, closing: Closing) -> None:
     def who(request: bytes, context: grpc.ServicerContext) -> bytes:
         return str(dict(context.invocation_metadata()).get("authorization")).encode()

@@ -10,10 +10,12 @@ from headrace.runtimes.remote.base import (
     BatchTooLarge,
     Misconfigured,
     ModelNotReady,
+    NoAnswer,
     OtherSignature,
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.transport.grpc_status import FailedCall, Unimplemented
 from headrace.runtimes.remote.transport.server_text import NotFound
@@ -40,7 +42,7 @@ def failure(status: str, text: str = "", **options: float) -> Exception:
         ("RESOURCE_EXHAUSTED", "", ServerBusy),
         ("RESOURCE_EXHAUSTED", "OOM when allocating tensor with shape[64,4096]", BatchTooLarge),
         ("RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max (10 vs. 5)", BatchTooLarge),
-        ("DEADLINE_EXCEEDED", "Deadline Exceeded", ServerAway),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", NoAnswer),
         ("CANCELLED", "", ServerAway),
         ("ABORTED", "", ServerAway),
         ("DATA_LOSS", "", ServerAway),
@@ -59,12 +61,12 @@ def failure(status: str, text: str = "", **options: float) -> Exception:
         ("UNAUTHENTICATED", "", Misconfigured),
         ("PERMISSION_DENIED", "RBAC: access denied", Misconfigured),
         ("UNIMPLEMENTED", "Method not found!", Unimplemented),
-        ("INTERNAL", "onnx runtime error 2: not implemented", Refused),
+        ("INTERNAL", "onnx runtime error 2: not implemented", ServerFailed),
         ("INTERNAL", "Failed to allocate memory for requested buffer of size 99", BatchTooLarge),
         ("INTERNAL", "Received RST_STREAM with error code 2", ServerAway),
-        ("UNKNOWN", "Exception calling application: bad value", Refused),
+        ("UNKNOWN", "Exception calling application: bad value", ServerFailed),
         ("UNKNOWN", "Stream removed", ServerAway),
-        ("UNKNOWN", "", Refused),
+        ("UNKNOWN", "", ServerFailed),
     ],
 )
 def test_what_a_status_means(status: str, text: str, error: type[Exception]) -> None:

@@ -169,6 +169,7 @@ def test_text_is_text_where_it_can_be() -> None:
     [
         ([1.0, None], "FP32", "null: reach this one over gRPC"),
         ([1.5], "INT64", "is no INT64 tensor"),
+        ([1.5], "FP7", "has the unknown datatype 'FP7'$"),
         ([300], "UINT8", "outside UINT8"),
         ([1e39], "FP32", "outside FP32"),
         ([[1], [1, 2]], "FP32", "is no FP32 tensor"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.runtimes.remote.base import (
+    LONGEST_RETRY_AFTER_S,
     BadAnswer,
     BatchTooLarge,
     Misconfigured,
@@ -18,9 +19,10 @@ from headrace.runtimes.remote.base import (
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.transport.http_reply import Reply, error_text, failure, hidden_failure, retry_after_s
-from headrace.runtimes.remote.transport.server_text import NotFound
+from headrace.runtimes.remote.transport.server_text import NoModelServer, NotFound
 
 NOW = dt.datetime(2026, 11, 30, 12, 0, 0, tzinfo=dt.UTC)
 TORCHSERVE_FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
@@ -48,6 +50,15 @@ def failed(status: int, body: object = b"", **headers: str) -> Exception:
         (400, b"<html><body>The plain HTTP request was sent to HTTPS port</body></html>", Misconfigured, "https://"),
         (401, {"error": "who?"}, Misconfigured, "HEADRACE_SERVER_CREDENTIALS_<NAME>"),
         (403, b"", Misconfigured, "Forbidden"),
+        (
+            404,
+            b"<html>404 Not Found</html>",
+            NoModelServer,
+            "404 Not Found; no model server of this kind answers there",
+        ),
+        (404, b"", NoModelServer, "Not Found; no model server"),
+        (404, b"7", NoModelServer, "no model server"),
+        (404, {"detail": "Not Found"}, NoModelServer, "no model server"),
         (404, {"error": "nothing here"}, NotFound, "load the model there"),
         (404, {"error": "Request for unknown model: 'm' is not at ready state"}, ModelNotReady, "ready"),
         (405, b"", Misconfigured, "another protocol or port"),
@@ -55,22 +66,22 @@ def failed(status: int, body: object = b"", **headers: str) -> Exception:
         (413, b"", BatchTooLarge, "Too Large"),
         (415, b"", Misconfigured, "another protocol or port"),
         (429, b"", ServerBusy, "Too Many Requests"),
-        (500, {"error": "RuntimeError: mat1 and mat2"}, Refused, "mat1"),
-        (500, b"Internal Server Error", Refused, "Internal Server Error"),
-        (500, {"code": 500, "message": "Worker died."}, Refused, "Worker died"),
+        (500, {"error": "RuntimeError: mat1 and mat2"}, ServerFailed, "mat1"),
+        (500, b"Internal Server Error", ServerFailed, "Internal Server Error"),
+        (500, {"code": 500, "message": "Worker died."}, ServerFailed, "Worker died"),
         (500, {"error": "CUDA out of memory. Tried to allocate"}, BatchTooLarge, "CUDA"),
         (501, {"error": "no versions"}, Misconfigured, "no versions"),
         (502, b"", ServerAway, "Bad Gateway"),
         (503, b"", ServerAway, "Service Unavailable"),
         (503, {"error": "Model m is not ready"}, ModelNotReady, "not ready"),
         (503, {"error": "This task would start a fresh batch, but all batch threads are busy"}, ServerBusy, "busy"),
-        (503, TORCHSERVE_FAILED, Refused, "Prediction failed"),
+        (503, TORCHSERVE_FAILED, ServerFailed, "Prediction failed"),
         (503, TORCHSERVE_EMPTY, ServerBusy, "no worker"),
         (504, b"", ServerAway, "Timeout"),
         (507, {"message": "Out of resources"}, BatchTooLarge, "resources"),
         (204, b"", BadAnswer, "HTTP 204"),
         (302, b"", Misconfigured, "redirects"),
-        (599, b"", Refused, "HTTP 599"),
+        (599, b"", ServerFailed, "HTTP 599"),
     ],
 )
 def test_a_status_and_its_text_have_a_meaning(status: int, body, error: type[Exception], words: str) -> None:
@@ -94,6 +105,20 @@ def test_a_server_that_names_a_time_is_busy_until_then(status: int) -> None:
     found = failed(status, b"", retry_after="7")
     assert type(found) is ServerBusy
     assert found.retry_after_s == 7
+
+
+@pytest.mark.parametrize("value", ["31", "1000000000", "1" + "0" * 30, "1e300", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_server_that_asks_for_an_absurd_time_is_asked_again_sooner(value: str) -> None:
+    found = failed(429, b"", retry_after=value)
+    assert isinstance(found, ServerBusy)
+    assert found.retry_after_s == LONGEST_RETRY_AFTER_S
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "inf", "-5", "soon", "Mon, 99 Foo 2026 99:99:99 GMT"])
+def test_a_time_that_is_none_counts_for_nothing(value: str) -> None:
+    found = failed(429, b"", retry_after=value)
+    assert isinstance(found, ServerBusy)
+    assert found.retry_after_s == 0
 
 
 @pytest.mark.parametrize(
@@ -146,10 +171,10 @@ def test_any_answer_has_a_meaning(body: bytes, status: int) -> None:
 @pytest.mark.parametrize(
     ("document", "error"),
     [
-        ({"error": "values"}, Refused),
-        ({"error": {"code": 3}}, Refused),
+        ({"error": "values"}, ServerFailed),
+        ({"error": {"code": 3}}, ServerFailed),
         ({"error": "Task size 64 is larger than maximum input batch size 32"}, BatchTooLarge),
-        ({"error": "all batch threads are busy"}, Refused),
+        ({"error": "all batch threads are busy"}, ServerFailed),
     ],
 )
 def test_an_error_in_a_success_is_one(document, error: type[Exception]) -> None:

@@ -26,11 +26,12 @@ from headrace.runtimes.remote.base import (
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.encoding.raw import pack
 from headrace.runtimes.remote.oip.http import OipHttp
 from headrace.runtimes.remote.oip.http_codec import Question, read_answer, split
-from headrace.runtimes.remote.transport.server_text import NotFound
+from headrace.runtimes.remote.transport.server_text import NoModelServer, NotFound
 
 LONG_S = 30.0
 
@@ -285,18 +286,19 @@ def test_a_lie_is_a_bad_answer_that_names_the_server(connect, head: dict, raw: b
     ],
 )
 def test_a_success_that_is_none_is_a_bad_answer(connect, answer: bytes, words: str) -> None:
-    with pytest.raises(BadAnswer, match=words):
+    with pytest.raises(BadAnswer, match=words) as caught:
         connect(FakeServer(TRITON, lambda asked: answer))[1].infer({"x": X}, ["y"], LONG_S)
+    assert caught.value.message.count("m at http://") == 1
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (reply(200, b'{"error":"bad values"}'), Refused),
+        (reply(200, b'{"error":"bad values"}'), ServerFailed),
         (reply(400, b'{"error":"unexpected shape for input"}'), Refused),
         (reply(400, b'{"error":"[request id: 1] inference request batch-size must be <= 32 for m"}'), BatchTooLarge),
         (reply(400, b"{\"error\":\"unexpected inference input 'q' for model 'm'\"}"), OtherSignature),
-        (reply(500, b"Internal Server Error"), Refused),
+        (reply(500, b"Internal Server Error"), ServerFailed),
         (reply(503, b'{"error":"Exceeds maximum queue size"}'), ServerBusy),
         (reply(429, b"slow down", retry_after="3"), ServerBusy),
         (reply(503, b"<h1>Service Unavailable</h1>"), ServerAway),
@@ -370,6 +372,28 @@ def test_values_that_a_model_does_not_find_are_refused(connect) -> None:
     missing = reply(404, b'{"error":"key 7 is not in the table"}')
     with pytest.raises(Refused, match="key 7"):
         connect(FakeServer(TRITON, lambda asked: missing))[1].infer({"x": X}, ["y"], LONG_S)
+
+
+@pytest.mark.parametrize("page", [reply(404, b"<html>404</html>"), reply(404)])
+def test_an_address_where_no_model_server_is_needs_a_person(connect, page: bytes) -> None:
+    here = FakeServer(TRITON)
+    server, connection = connect(lambda asked: page)
+    for call in (
+        lambda: connection.infer({"x": X}, ["y"], LONG_S),
+        lambda: connection.signature(LONG_S),
+        lambda: connection.check_ready(LONG_S),
+    ):
+        with pytest.raises(NoModelServer, match="no model server of this kind"):
+            call()
+    server.answer = here
+    connection.infer({"x": X}, ["y"], LONG_S)
+    assert [asked.path for asked in server.asked][-2:] == ["/v2", "/v2/models/m/infer"], "it is asked what it is now"
+
+
+def test_a_path_without_a_handler_refuses_no_values(connect) -> None:
+    _, connection = connect(FakeServer(None, lambda asked: reply(404, b'{"detail":"Not Found"}')))
+    with pytest.raises(NoModelServer):
+        connection.infer({"x": X}, ["y"], LONG_S)
 
 
 def test_a_model_that_loads_is_waited_for(connect) -> None:

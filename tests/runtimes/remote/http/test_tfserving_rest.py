@@ -23,6 +23,7 @@ from headrace.runtimes.remote.base import (
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.tfserving.rest import TfServingRest
 from headrace.runtimes.remote.transport.server_text import NotFound
@@ -240,7 +241,7 @@ def test_outputs_of_a_version_that_was_loaded_since_are_understood(connect) -> N
         (reply(400, b'{"error":"input tensor alias not found in signature: q"}'), OtherSignature),
         (reply(503, b'{"error":"This task would start a fresh batch, but all batch threads are busy"}'), ServerBusy),
         (reply(503, b'{"error":"the server is going down"}'), ServerAway),
-        (reply(200, b'{"error":"odd"}'), Refused),
+        (reply(200, b'{"error":"odd"}'), ServerFailed),
         (reply(200, b'{"something":1}'), BadAnswer),
         (reply(200, b'{"outputs":"y"}'), BadAnswer),
         (reply(200, b'{"outputs":[[1.0,2.0],[1.0]]}'), BadAnswer),

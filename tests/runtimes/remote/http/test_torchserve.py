@@ -10,7 +10,7 @@ import pytest
 from tests.runtimes.remote.http.scripted import Asked, reply
 
 from headrace.contracts.package.signature import TensorSpec
-from headrace.runtimes.remote.base import Access, BadAnswer, Refused, ServerAway, ServerBusy
+from headrace.runtimes.remote.base import Access, BadAnswer, Refused, ServerAway, ServerBusy, ServerFailed
 from headrace.runtimes.remote.oip.torchserve import ROWS_SIDE_BY_SIDE, TorchServeRest
 from headrace.runtimes.remote.transport.server_text import NotFound
 
@@ -109,13 +109,13 @@ def test_text_is_text_in_json(connect) -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (answered(FAILED, 503), Refused),
+        (answered(FAILED, 503), ServerFailed),
         (answered(NO_WORKER, 503), ServerBusy),
         (answered(NO_MODEL, 404), NotFound),
-        (answered({"code": 500, "type": "InternalServerException", "message": "Worker died."}, 500), Refused),
+        (answered({"code": 500, "type": "InternalServerException", "message": "Worker died."}, 500), ServerFailed),
         (reply(200, b"kitten"), BadAnswer),
         (answered({"other": 1}), BadAnswer),
-        (answered({"error": "odd"}), Refused),
+        (answered({"error": "odd"}), ServerFailed),
     ],
 )
 @pytest.mark.parametrize("form", ["row", "instances"])

@@ -214,15 +214,15 @@ def test_an_odd_but_right_server_answers_every_request(arena: Arena, model: str)
     arena.is_well(model)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an answer packed unasked makes requests wait, and no line says server.misconfigured"
-)
-def test_an_answer_packed_unasked_is_read_or_refused_by_name(arena: Arena) -> None:
+def test_an_answer_packed_unasked_makes_requests_wait_and_says_why(arena: Arena) -> None:
     arena.http.models["h-gzip-real"].infer = lambda call: call.respond(
         gzip.compress(_good(call)), content_encoding="gzip"
     )
-    ends = arena.ends("h-gzip-real", 1.0, 2.0)
-    assert ends == [2.0, 4.0] or all(isinstance(each, InferenceFailed) for each in ends), ends
+    ends = arena.ends("h-gzip-real", 1.0, 2.0, deadline_s=3.0)
+    assert all(isinstance(each, DeadlineExceeded) for each in ends), ends
+    eventually(lambda: "switch" in arena.client.problem_of("h-gzip-real"), PATIENCE_S, "a problem that is published")
+    lines = [line for line in arena.log.read_text().splitlines() if "server.misconfigured" in line]
+    assert any("switch compression off for this path" in line for line in lines), lines
     arena.is_well("h-gzip-real")
 
 

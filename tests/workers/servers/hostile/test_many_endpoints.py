@@ -79,10 +79,6 @@ def test_a_bad_endpoint_beside_a_good_one_fails_nothing(arena: Arena, protocol: 
     arena.is_well(model)
 
 
-#: A page that no model server wrote is taken for the model's refusal of the input.
-_NO_SERVER = pytest.mark.xfail(strict=True, reason="404 of what is no model server fails requests as InputRefused")
-
-
 def _no_model_server(model: str) -> None:
     """As a web server or an ingress without a backend answers."""
 
@@ -93,7 +89,6 @@ def _no_model_server(model: str) -> None:
     WRONG.models[""] = http_peer.Model(not_found, not_found, not_found)
 
 
-@_NO_SERVER
 def test_an_address_where_no_model_server_is_fails_nothing_beside_a_good_one(arena: Arena) -> None:
     model = "h-wrong-server"
     _no_model_server(model)
@@ -102,7 +97,6 @@ def test_an_address_where_no_model_server_is_fails_nothing_beside_a_good_one(are
     arena.is_well(model)
 
 
-@_NO_SERVER
 def test_an_address_where_no_model_server_is_makes_requests_wait(arena: Arena) -> None:
     model = "h-wrong-server-alone"
     _no_model_server(model)

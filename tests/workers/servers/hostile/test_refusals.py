@@ -163,7 +163,6 @@ def test_requests_wait_for_a_server_that_is_away(arena: Arena, model: str) -> No
         _well_again(arena, model, _http_refusing(f"{model[2:]} Gateway", None), 8)
 
 
-@pytest.mark.xfail(strict=True, reason="the endpoint is not asked again within a minute")
 @pytest.mark.parametrize("model", [f"h-{status}-{name}" for status in ("429", "503") for name in ABSURD])
 def test_a_server_that_asks_for_an_absurd_time_is_asked_again_all_the_same(arena: Arena, model: str) -> None:
     _, status, name = model.split("-", 2)
@@ -222,17 +221,7 @@ def test_no_request_of_one_row_fails_because_its_batch_is_too_large(arena: Arena
     arena.is_well(model)
 
 
-#: Words that say that the batch is too large, and are taken for a refusal of the values.
-_NOT_UNDERSTOOD = pytest.mark.xfail(strict=True, reason="a batch too large is taken for bad values")
-_SAYS = [
-    pytest.param(model, marks=_NOT_UNDERSTOOD)
-    if model in ("h-400-plain", "h-400-numbers", "g-invalid-ovms", "g-invalid-plain")
-    else model
-    for model in SAYS
-]
-
-
-@pytest.mark.parametrize("model", _SAYS)
+@pytest.mark.parametrize("model", SAYS)
 def test_a_request_of_many_rows_is_cut_to_what_the_server_takes(arena: Arena, model: str) -> None:
     _peer(arena, model).models[model].infer = _at_most_four(model)
     x = np.arange(30, dtype=np.float32)[:, None]
@@ -240,7 +229,7 @@ def test_a_request_of_many_rows_is_cut_to_what_the_server_takes(arena: Arena, mo
     arena.is_well(model)
 
 
-@pytest.mark.parametrize("model", _SAYS)
+@pytest.mark.parametrize("model", SAYS)
 def test_a_ceiling_is_learned_whatever_the_words(arena: Arena, model: str) -> None:
     models = _peer(arena, model).models
     models[model].infer = _at_most_four(model)

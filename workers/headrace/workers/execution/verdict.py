@@ -11,7 +11,8 @@ class Verdict(msgspec.Struct):
     """How the requests of a batch ended, as the layers pass it outwards.
 
     transient_failures: requests whose failure may pass, each with its cause. out_of_memory_rows: the fewest rows of a
-    run that needed more memory than there is; None if none did. most_rows: that the model's server takes, as it said;
+    run that needed more memory than there is, or that a server refused as too many without saying how many it takes;
+    None if none did. most_rows: that the model's server takes, as it said;
     None if it said nothing. deferred: requests that are tried again later.
     rows: how many ran. started_at: seconds since 1970. seconds: duration of the run. dependence: how a request's
     outputs were found to depend on those beside it; "" if they weren't.

@@ -23,7 +23,7 @@ from headrace.contracts import (
 from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.runtimes.base import OutOfMemory, TransientFailure
 from headrace.runtimes.local.failures import device_trouble, refusal_reason
-from headrace.runtimes.remote.base import BadAnswer, BatchTooLarge, Refused
+from headrace.runtimes.remote.base import BadAnswer, BatchTooLarge, Refused, ServerFailed
 
 #: What a log line, a row of a table and a terminal bear.
 LONGEST: Final = 300
@@ -36,6 +36,7 @@ _SMALLER: Final = "send fewer rows or smaller inputs in a request, or run the wo
 _FEWER: Final = "send fewer rows or smaller inputs in a request"
 _PACKAGE: Final = "add the file anew by `headrace models add`, which tries it out, or with --alone"
 _LATER: Final = "submit it again later; the worker's log has the cause under the request id"
+_SERVER_LOG: Final = "the server's log may have the cause"
 _LOG: Final = "the worker's log has the cause under the request id"
 
 
@@ -62,6 +63,8 @@ def cause_of(exc: Exception, inputs: Tensors, specs: Iterable[TensorSpec] = ()) 
 
 def _refused(exc: Exception, inputs: Tensors, given: str) -> HeadraceError:
     # What a server says of a batch that held this request alone is for its client to read.
+    if isinstance(exc, ServerFailed):
+        return InferenceFailed(_line(f"the model server failed on this input: {exc}", given, _SERVER_LOG))
     if isinstance(exc, Refused):
         return InputRefused(_line(f"the model server refuses this input: {exc}", given, _TAKES))
     if isinstance(exc, BatchTooLarge):

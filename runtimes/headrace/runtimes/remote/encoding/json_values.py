@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from headrace.contracts.errors import SignatureMismatch, quoted
 from headrace.contracts.tensors import python_json
 from headrace.contracts.tensors.codec import as_array
-from headrace.contracts.tensors.datatypes import datatype_of
+from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
 from headrace.runtimes.remote.base import BadAnswer, Refused
 from headrace.runtimes.remote.encoding.raw import Buffer
 
@@ -59,6 +59,8 @@ def write_flat(array: NDArray[Any], name: str) -> bytes:
 
 def read_values(value: object, datatype: str, name: str) -> NDArray[Any]:
     """Return the array of nested lists in an answer. Raises BadAnswer."""
+    if datatype not in DTYPES:
+        raise BadAnswer(f"the server's output {quoted(name)} has the unknown datatype {quoted(datatype)}")
     try:
         return as_array(_each(value, _as_bytes) if datatype == "BYTES" else value, datatype, name)
     except (SignatureMismatch, binascii.Error, UnicodeEncodeError, RecursionError) as exc:

@@ -20,6 +20,7 @@ from headrace.runtimes.remote.base import (
     BatchTooLarge,
     Connection,
     Misconfigured,
+    NoAnswer,
     OtherSignature,
     Refused,
     RemoteSignature,
@@ -93,6 +94,8 @@ class Endpoint:
         #: Whether the model's tensors were seen to be as expected since the endpoint was last away.
         self._verified = False
         self._looked_at = 0.0
+        #: Whether calls since the last answer ran out of time, though the connection stands.
+        self._mute = False
 
     def run(self, call: Call) -> Computed:
         """Run a batch for which `load.begin` was called.
@@ -130,9 +133,13 @@ class Endpoint:
         """Ask an endpoint that was away, or had another model, whether it is back; never raises."""
         try:
             self._verified = False
+            if self._mute:
+                # A connection that nothing passes stands for a minute, and new ones may work.
+                self._connection.reopen()
             self._look()
             self._connection.check_ready(ASKED_S)
         except (ServerAway, Misconfigured) as exc:
+            self._mute = isinstance(exc, NoAnswer)
             self._note(exc)
             self._set_problem(exc)
             least_s = MISCONFIGURED_S if isinstance(exc, Misconfigured) else getattr(exc, "retry_after_s", 0.0)
@@ -144,6 +151,7 @@ class Endpoint:
             with self._lock:
                 self.load.failed(time.monotonic(), MISCONFIGURED_S)
         else:
+            self._mute = False
             if not self._unseen and not self.load.mismatch:
                 self.problem = None
             with self._lock:
@@ -230,6 +238,7 @@ class Endpoint:
             away = not self.load.breaker.is_up
         if away:
             self._verified = False
+            self._mute = self._mute or isinstance(exc, NoAnswer)
             self._set_problem(exc)
         if went_away:
             logger.warning("server.away endpoint=%s: %s", self.name, exc)

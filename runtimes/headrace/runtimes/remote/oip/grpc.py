@@ -12,7 +12,16 @@ import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, ModelNotReady, Refused, RemoteSignature
+from headrace.runtimes.remote.base import (
+    Access,
+    Address,
+    Answer,
+    BadAnswer,
+    ModelNotReady,
+    Refused,
+    RemoteSignature,
+    placed,
+)
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.wire import parsed, serialized
 from headrace.runtimes.remote.oip.messages import Batch, read_answer, read_metadata
@@ -66,7 +75,7 @@ class OipGrpc:
         try:
             return read_answer(answer, request_id)
         except BadAnswer as exc:
-            raise BadAnswer(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
 
     def signature(self, timeout_s: float) -> RemoteSignature:
         """Ask for the model's tensors, and for the most rows of a batch, which Triton knows."""
@@ -75,7 +84,7 @@ class OipGrpc:
         try:
             found = read_metadata(answer)
         except (BadAnswer, PackageError) as exc:
-            raise type(exc)(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
         most_rows = self._most_rows(ends_at)
         return msgspec.structs.replace(found, max_rows=most_rows) if most_rows else found
 
@@ -90,6 +99,10 @@ class OipGrpc:
         # Servers say no more of a model that they don't have.
         self._metadata(ends_at)
         raise ModelNotReady(f"{self._where}: the model is not ready")
+
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._channel.reopen()
 
     def close(self) -> None:
         """Close the channel."""

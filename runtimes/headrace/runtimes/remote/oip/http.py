@@ -23,6 +23,7 @@ from headrace.runtimes.remote.base import (
     RemoteSignature,
     ServerAway,
     ServerBusy,
+    placed,
 )
 from headrace.runtimes.remote.oip.http_codec import (
     JSON_LENGTH,
@@ -71,7 +72,7 @@ class OipHttp:
             self.check_ready(ends_at - time.monotonic())
             raise exc.when_ready() from None
         except BadAnswer as exc:
-            raise BadAnswer(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
         except ServerBusy:
             raise
         except ServerAway:
@@ -84,14 +85,14 @@ class OipHttp:
         ends_at = time.monotonic() + timeout_s
         server = self._known_server(ends_at)
         reply = self._send("GET", "", ends_at)
-        if is_unknown_path(reply):
+        if is_unknown_path(reply) and reply.holds_document:
             return RemoteSignature(inputs=(), outputs=(), platform=server.name)
         succeed(reply, self._where)
         try:
             found = read_model(reply)
             most_rows = found.max_rows or (self._most_rows(ends_at) if server.shows_config else 0)
         except (PackageError, BadAnswer) as exc:
-            raise type(exc)(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
         version, platform = self._version if self._version_path else found.version, found.platform or server.name
         return msgspec.structs.replace(found, max_rows=most_rows, version=version, platform=platform)
 
@@ -100,7 +101,9 @@ class OipHttp:
         ends_at = time.monotonic() + timeout_s
         reply = self._send("GET", "/ready", ends_at)
         if is_unknown_path(reply):
-            # TorchServe can't tell; it is there.
+            # TorchServe can't tell; it is there. An ingress without a backend isn't.
+            if not reply.holds_document:
+                self._call("GET", "", ends_at)
             return
         if reply.status == HTTPStatus.BAD_REQUEST:
             # Triton says no more of a model that it doesn't have.
@@ -110,6 +113,10 @@ class OipHttp:
         # Some servers have nothing in the body, others {"ready": false} in a success.
         if bytes(reply.body).strip() and reply.document().get("ready") is False:
             raise ModelNotReady(f"{self._where}: the model is not ready")
+
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._client.reopen()
 
     def close(self) -> None:
         """Close the connections."""
@@ -168,6 +175,9 @@ class OipHttp:
         reply = self._send_to(self._path + tail, method, ends_at, written)
         if not is_unknown_path(reply):
             self._version_path = ""
+        elif not reply.holds_document:
+            # What answers in place of the server said nothing of it at /v2 either.
+            self._server = None
         return reply
 
     def _send_to(self, path: str, method: str, ends_at: float, written: Written) -> Reply:

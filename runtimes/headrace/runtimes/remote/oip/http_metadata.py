@@ -5,20 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from headrace.runtimes.remote.base import BadAnswer, RemoteSignature
 from headrace.runtimes.remote.encoding.specs import Described, signature_of
-from headrace.runtimes.remote.transport.http_reply import Reply
+from headrace.runtimes.remote.transport.http_reply import Reply, has_no_handler
 
 #: The first version of KServe's Python server that takes binary tensors; it doesn't list the extension.
 _KSERVE_BINARY: Final = (0, 14)
-
-#: Answers to a path that a server has no handler for: FastAPI's and Triton's. TorchServe's has a type of its own.
-_NO_HANDLER: Final = ({"detail": "Not Found"}, {"error": "Not Found"})
-_NO_HANDLER_TYPE: Final = "ResourceNotFoundException"
 
 
 class Server(msgspec.Struct):
@@ -86,15 +82,7 @@ def read_model(reply: Reply) -> RemoteSignature:
 
 def is_unknown_path(reply: Reply) -> bool:
     """Return whether a server has no such path at all, rather than no such model or version of it."""
-    if reply.status == HTTPStatus.NOT_IMPLEMENTED:
-        return True
-    if reply.status != HTTPStatus.NOT_FOUND:
-        return False
-    try:
-        document: dict[str, Any] = reply.document()
-    except BadAnswer:
-        return True
-    return document in _NO_HANDLER or document.get("type") == _NO_HANDLER_TYPE
+    return reply.status == HTTPStatus.NOT_IMPLEMENTED or has_no_handler(reply)
 
 
 def _described(tensors: Sequence[_Tensor] | None) -> list[Described]:

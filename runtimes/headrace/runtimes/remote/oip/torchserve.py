@@ -24,7 +24,7 @@ import numpy as np
 from headrace.contracts.errors import quoted
 from headrace.contracts.package.signature import TensorSpec
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, Refused, RemoteSignature
+from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, Refused, RemoteSignature, placed
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, stacked, write_rows
 from headrace.runtimes.remote.encoding.json_values import as_text, read_document
 from headrace.runtimes.remote.oip.repetition import Repetition
@@ -75,7 +75,7 @@ class TorchServeRest:
         try:
             found = infer(inputs, ends_at)
         except BadAnswer as exc:
-            raise BadAnswer(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
         return Answer({name: found[name] for name in outputs or found}, self._declared.version)
 
     def signature(self, timeout_s: float) -> RemoteSignature:
@@ -89,6 +89,10 @@ class TorchServeRest:
         self._call("GET", "/ping", ends_at)
         # Answers with a description; nothing is inferred.
         self._call("OPTIONS", self._path, ends_at)
+
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._client.reopen()
 
     def close(self) -> None:
         """Close the connections."""

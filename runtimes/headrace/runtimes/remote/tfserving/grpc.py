@@ -8,7 +8,7 @@ from typing import Final
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.tensors.codec import Tensors
-from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, RemoteSignature
+from headrace.runtimes.remote.base import Access, Address, Answer, BadAnswer, RemoteSignature, placed
 from headrace.runtimes.remote.tfserving.calls import Target, check_status, read_answer
 from headrace.runtimes.remote.transport.grpc_channel import GrpcChannel
 from headrace.runtimes.remote.transport.server_text import NotFound
@@ -51,7 +51,7 @@ class TfServingGrpc:
             self.check_ready(ends_at - time.monotonic())
             raise exc.when_ready() from None
         except BadAnswer as exc:
-            raise BadAnswer(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
 
     def signature(self, timeout_s: float) -> RemoteSignature:
         """Ask for the model's tensors."""
@@ -64,12 +64,16 @@ class TfServingGrpc:
             self.check_ready(ends_at - time.monotonic())
             raise
         except (BadAnswer, PackageError) as exc:
-            raise type(exc)(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
 
     def check_ready(self, timeout_s: float) -> None:
         """Raise what `infer` raises if no version of the model is available."""
         ends_at = time.monotonic() + timeout_s
         check_status(self._call(_STATUS, self._target.status_request(), ends_at), self._where)
+
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._channel.reopen()
 
     def close(self) -> None:
         """Close the channel."""

@@ -24,6 +24,7 @@ from headrace.runtimes.remote.base import (
     OtherSignature,
     Refused,
     RemoteSignature,
+    placed,
 )
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, write_columns, write_rows
 from headrace.runtimes.remote.tfserving.rest_metadata import check_status, read_metadata
@@ -66,7 +67,7 @@ class TfServingRest:
             self.check_ready(ends_at - time.monotonic())
             raise exc.when_ready() from None
         except BadAnswer as exc:
-            raise BadAnswer(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
         except PackageError as exc:
             raise OtherSignature(f"{self._where}: {exc.message}") from None
         for name in outputs:
@@ -83,11 +84,15 @@ class TfServingRest:
             self.check_ready(ends_at - time.monotonic())
             raise
         except (PackageError, BadAnswer) as exc:
-            raise type(exc)(f"{self._where}: {exc.message}") from None
+            raise placed(exc, self._where) from None
 
     def check_ready(self, timeout_s: float) -> None:
         """Raise what `infer` raises if no version of the model is available."""
         check_status(self._call("GET", self._path, time.monotonic() + timeout_s).document(), self._where)
+
+    def reopen(self) -> None:
+        """Make the next call over a new connection."""
+        self._client.reopen()
 
     def close(self) -> None:
         """Close the connections."""

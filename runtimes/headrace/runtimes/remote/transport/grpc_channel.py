@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -33,6 +34,7 @@ _PUSHBACK: Final = "grpc-retry-pushback-ms"
 _MOST_PUSHBACK_DIGITS: Final = 9
 
 _Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
+_Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class GrpcChannel:
@@ -43,7 +45,7 @@ class GrpcChannel:
         self._address: Final = address
         self._access: Final = access
         self._max_message_bytes: Final = max_message_bytes
-        self._metadata: Final = (("authorization", access.authorization),) if access.authorization else ()
+        self._metadata: Final[_Metadata] = (("authorization", access.authorization),) if access.authorization else ()
         #: By process: channels that a fork inherited belong to the parent, and are neither used nor closed.
         self._channels: dict[int, _OpenChannel] = {}
 
@@ -57,12 +59,17 @@ class GrpcChannel:
         if timeout_s <= 0:
             raise ServerAway(f"{where}: no time is left for the call")
         try:
-            return self._open().call_of(method)(request, timeout=timeout_s, metadata=self._metadata)
+            return self._open().call(method, request, timeout_s, self._metadata)
         except grpc.RpcError as exc:
             raise self._failure(exc, where, len(request), timeout_s) from None
         except ValueError:
             # gRPC's word for a channel that another thread closed meanwhile.
             raise ServerAway(f"{where}: the connection is closed") from None
+
+    def reopen(self) -> None:
+        """Make the next call over a new channel; the old one is closed when the last call on it has ended."""
+        if opened := self._channels.pop(os.getpid(), None):
+            opened.retire()
 
     def close(self) -> None:
         """Close the channel of this process; calls that are under way end as ServerAway."""
@@ -128,13 +135,37 @@ class GrpcChannel:
 
 
 class _OpenChannel:
-    """A channel and its calls by method."""
+    """A channel, its calls by method, and how many of them are under way."""
 
     def __init__(self, channel: grpc.Channel) -> None:
         self.channel: Final = channel
         self._calls: dict[str, _Call] = {}
+        self._lock: Final = threading.Lock()
+        self._under_way = 0
+        self._retired = False
 
-    def call_of(self, method: str) -> _Call:
+    def call(self, method: str, request: bytes, timeout_s: float, metadata: _Metadata) -> bytes:
+        with self._lock:
+            self._under_way += 1
+        try:
+            return self._call_of(method)(request, timeout=timeout_s, metadata=metadata)
+        finally:
+            with self._lock:
+                self._under_way -= 1
+            self._close_if_unused()
+
+    def retire(self) -> None:
+        with self._lock:
+            self._retired = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        with self._lock:
+            unused = self._retired and not self._under_way
+        if unused:
+            self.channel.close()
+
+    def _call_of(self, method: str) -> _Call:
         call = self._calls.get(method)
         if call is None:
             # Messages are serialized by the caller, whose errors gRPC would swallow.

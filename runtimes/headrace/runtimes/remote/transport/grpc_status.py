@@ -13,9 +13,11 @@ from headrace.runtimes.remote.base import (
     BatchTooLarge,
     Misconfigured,
     ModelNotReady,
+    NoAnswer,
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
@@ -58,7 +60,7 @@ class FailedCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _late(call: FailedCall) -> Exception:
-    return ServerAway(f"{call.where}: no answer in time")
+    return NoAnswer(f"{call.where}: no answer in time")
 
 
 def _exhausted(call: FailedCall) -> Exception:
@@ -152,7 +154,7 @@ def _by_text(call: FailedCall) -> Exception:
     if reading.meaning is Meaning.UNKNOWN and _CUT_OFF.search(call.text):
         return ServerAway(call.line, call.retry_after_s)
     # A model that raises on a batch may do so for one request in it.
-    return reading.failure(call.where) or Refused(call.line)
+    return reading.failure(call.where) or ServerFailed(call.line)
 
 
 _BY_STATUS: Final[dict[str, Callable[[FailedCall], Exception]]] = {

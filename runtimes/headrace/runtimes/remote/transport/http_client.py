@@ -72,6 +72,13 @@ class HttpClient:
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as exc:
             raise trouble_of(exc, self._address, timeout_s, first=not self._speaks_http) from exc
 
+    def reopen(self) -> None:
+        """Close the connections of this process that no call uses; a call that has taken one meanwhile fails."""
+        if pool := self._pools.get(os.getpid()):
+            for connection in pool.connections:
+                if connection.is_idle():
+                    connection.close()
+
     def close(self) -> None:
         """Close the connections of this process."""
         if pool := self._pools.pop(os.getpid(), None):
@@ -133,7 +140,10 @@ class HttpClient:
     def _read(self, response: httpcore.Response, where: str) -> Reply:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
         if headers.get("content-encoding", "identity").lower() != "identity":
-            raise Misconfigured(f"{where}: the server compresses its answers although it was asked not to")
+            raise Misconfigured(
+                f"{where}: the answer is compressed, though it was asked not to be; switch compression off for this "
+                "path, in the server or in the proxy in front of it"
+            )
         failed = response.status != HTTPStatus.OK
         most = _MAX_ERROR_BYTES if failed else self._max_answer_bytes
         body = bytearray()

@@ -22,10 +22,11 @@ from headrace.runtimes.remote.base import (
     Refused,
     ServerAway,
     ServerBusy,
+    ServerFailed,
 )
 from headrace.runtimes.remote.encoding.json_values import read_document
 from headrace.runtimes.remote.encoding.raw import Buffer
-from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
+from headrace.runtimes.remote.transport.server_text import Meaning, NoModelServer, NotFound, read_text
 
 #: Where JSON errors have their text: the protocols' own, TorchServe's, FastAPI's.
 _TEXT_FIELDS: Final = ("error", "message", "detail", "reason")
@@ -38,6 +39,10 @@ _TLS_WANTED: Final = re.compile(r"plain HTTP request was sent to HTTPS port|HTTP
 
 #: TorchServe's words for a handler that raised on the values, under the status of a server that is away.
 _HANDLER_FAILED: Final = ("Prediction failed", "Invalid model predict output", "number of batch response mismatched")
+
+#: Answers to a path that a server has no handler for: FastAPI's and Triton's. TorchServe's has a type of its own.
+_NO_HANDLER: Final = ({"detail": "Not Found"}, {"error": "Not Found"})
+_NO_HANDLER_TYPE: Final = "ResourceNotFoundException"
 
 _INVISIBLE: Final = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
@@ -75,12 +80,34 @@ class Reply(msgspec.Struct, frozen=True):
         """Whether the status is 200, which is that of every answer to a batch."""
         return self.status == HTTPStatus.OK
 
+    @property
+    def holds_document(self) -> bool:
+        """Whether the body is a JSON object."""
+        try:
+            self.document()
+        except BadAnswer:
+            return False
+        return True
+
     def document(self) -> dict[str, Any]:
         """Return the JSON object of the body. Raises BadAnswer."""
         found = read_document(self.body)
         if not isinstance(found, dict):
             raise BadAnswer(f"the server's answer is no JSON object: {quoted(found)}")
         return found
+
+
+def has_no_handler(reply: Reply) -> bool:
+    """Return whether there is no such path at all, rather than no such model or version of it.
+
+    Model servers explain a 404 in JSON; a page or nothing is the answer of what stands in front of them.
+    """
+    if reply.status != HTTPStatus.NOT_FOUND:
+        return False
+    if not reply.holds_document:
+        return True
+    document = reply.document()
+    return document in _NO_HANDLER or document.get("type") == _NO_HANDLER_TYPE
 
 
 def error_text(body: Buffer) -> str:
@@ -135,7 +162,7 @@ def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
             return ModelNotReady(line, asks_s)
         away = status in _AWAY and not asks_s and meaning is not Meaning.BUSY
         return (ServerAway if away else ServerBusy)(line, asks_s)
-    return _by_text(status, text, where)
+    return NoModelServer(line) if has_no_handler(reply) else _by_text(status, text, where)
 
 
 def _by_text(status: int, text: str, where: str) -> Exception:
@@ -150,13 +177,17 @@ def _by_text(status: int, text: str, where: str) -> Exception:
     if meant or status < 400:
         return meant or BadAnswer(f"{where}: the server answers HTTP {status}, not 200")
     # 500 stands for values too: a model that raises on a batch, or dies of it, may do so for one request in it.
-    return _BY_STATUS.get(status, Refused)(line)
+    return _BY_STATUS.get(status, ServerFailed if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Refused)(line)
 
 
 def hidden_failure(document: Mapping[str, Any], where: str) -> Exception | None:
     """Return the error in the body of an answer with status 200, None if it holds none."""
     words = document.get("error")
-    return _by_text(HTTPStatus.BAD_REQUEST, " ".join(str(words).split()), where) if words else None
+    if not words:
+        return None
+    found = _by_text(HTTPStatus.BAD_REQUEST, " ".join(str(words).split()), where)
+    # A server that looks at values says so with a status.
+    return ServerFailed(str(found)) if type(found) is Refused else found
 
 
 def _reason(status: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import httpcore
 
-from headrace.runtimes.remote.base import Address, Misconfigured, ServerAway
+from headrace.runtimes.remote.base import Address, Misconfigured, NoAnswer, ServerAway
 from headrace.runtimes.remote.transport.tls import speaks_tls
 
 #: OpenSSL's reasons that mean: the other side doesn't speak TLS.
@@ -20,7 +20,7 @@ _NOT_TLS = frozenset(
 def trouble_of(exc: Exception, address: Address, timeout_s: float, *, first: bool) -> ServerAway | Misconfigured:
     """Return the error of headrace for one of httpcore. first: whether the server never answered before."""
     if isinstance(exc, httpcore.TimeoutException):
-        return ServerAway(f"{address} did not answer within {timeout_s:.3g} s")
+        return NoAnswer(f"{address} did not answer within {timeout_s:.3g} s")
     for cause in _causes(exc):
         if isinstance(cause, ssl.SSLError):
             return _tls_trouble(cause, address)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import cache
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -29,15 +29,28 @@ class NotFound(Misconfigured):
     Servers use one status for both; `check_ready` tells which, unless the text does.
     """
 
+    #: What to do about it.
+    remedy: ClassVar = "load the model there, or correct [server] in its model.toml"
+
     def __init__(self, line: str, of_model: bool = False) -> None:
         """line: with the server's own words. of_model: whether they name the model, or a version of it."""
-        super().__init__(f"{line}; load the model there, or correct [server] in its model.toml")
+        super().__init__(f"{line}; {self.remedy}")
         self.line = line
         self.of_model = of_model
 
     def when_ready(self) -> Exception:
         """Return the error for a model that proved to be ready: the values are refused, or a version is missing."""
         return self if self.of_model else Refused(self.line)
+
+
+class NoModelServer(NotFound):
+    """Nothing at that address knows the path: a web server, an ingress without a backend, or another protocol."""
+
+    remedy = "no model server of this kind answers there; correct the address, or the ingress in front of the server"
+
+    def when_ready(self) -> Exception:
+        """Return this error: whoever has no such path has looked at no values."""
+        return self
 
 
 class Meaning(Enum):
@@ -92,6 +105,8 @@ _PATTERNS: Final[tuple[tuple[Meaning, str], ...]] = (
     (Meaning.TOO_LARGE, r"Task size \d+ is larger than maximum input batch size (?P<rows>\d+)"),
     (Meaning.TOO_LARGE, r"inference request batch-size must be <= (?P<rows>\d+)"),
     (Meaning.TOO_LARGE, r"Batch size \d+ exceeds (?:the )?max(?:imum)?(?: batch size)?\D{0,3}(?P<rows>\d+)"),
+    (Meaning.TOO_LARGE, r"(?:the )?batch(?:[ -]size)? (?:is )?too (?:large|big)"),
+    (Meaning.TOO_LARGE, r"too many rows"),
     (Meaning.TOO_LARGE, r"(?:grpc: )?(?:trying to send |received |sent )message larger than max \("),
     (Meaning.TOO_LARGE, r"gRPC message exceeds maximum size"),
     (Meaning.TOO_LARGE, r"(?:Error, )?(?:decoded |encoded )?message length too large"),
@@ -133,7 +148,9 @@ def _compiled() -> tuple[tuple[Meaning, re.Pattern[str]], ...]:
 
 
 #: OpenVINO Model Server names the one row count of a model whose batch is fixed, in both directions.
-_FIXED_ROWS: Final = re.compile(r"Invalid batch size - Expected: (?P<rows>\d+); Actual: (?P<have>\d+)", re.IGNORECASE)
+_FIXED_ROWS: Final = re.compile(
+    r"Invalid (?:input )?batch size - Expected: (?P<rows>\d+); Actual: (?P<have>\d+)", re.IGNORECASE
+)
 
 #: Memory that ran out is found anywhere in a text: frameworks wrap it in their own. It names no number of rows.
 _OUT_OF_MEMORY: Final = re.compile(
