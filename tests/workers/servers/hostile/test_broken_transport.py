@@ -165,12 +165,60 @@ WELL: dict[str, http_peer.Behaviour] = {
     "h-trickle": _trickle,
 }
 
+
+def _drip(call: Call) -> None:
+    body = _good(call)
+    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body:
+        call.send(b"%c" % byte)
+        time.sleep(1.0)
+
+
+def _drip_body(call: Call) -> None:
+    body = _good(call)
+    call.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+    for byte in body:
+        call.send(b"%c" % byte)
+        time.sleep(1.0)
+
+
+def _never(call: Call) -> None:
+    time.sleep(120)
+
+
+SLOW: dict[str, http_peer.Behaviour] = {"h-drip-head": _drip, "h-drip": _drip_body, "h-never": _never}
+
+
+def _endless(call: Call) -> None:
+    call.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    piece = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    for _ in range(3000):
+        call.send(piece)
+    raise Hangup
+
+
+def _endless_head(call: Call) -> None:
+    call.send(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(3000):
+        call.send(b"X-A: " + b"a" * 0x100000 + b"\r\n")
+    raise Hangup
+
+
+def _bomb(call: Call) -> None:
+    # The members of one file: 4 GiB unpacked.
+    call.respond(gzip.compress(bytes(2**26), 1) * 64, content_encoding="gzip")
+
+
+#: Answers whose memory nobody has. The first is read up to the limit of an answer's size, the others are not.
+FLOODS: dict[str, http_peer.Behaviour] = {"h-endless": _endless, "h-endless-head": _endless_head, "h-bomb": _bomb}
+
+
+PACKAGES: dict[str, dict[str, object]] = {
+    name: {} for name in ("h-trap", "h-late", "h-gzip-real", *BROKEN, *REDIRECTS, *WELL, *SLOW, *FLOODS)
+}
+ENVIRONMENT = {"HEADRACE_SERVER_TIMEOUT_S": "3"}
+
 #: Of `BROKEN`, those whose requests wait.
 LOST = ["h-before", "h-inside", "h-reset", "h-chunks-cut", "h-length-larger"]
-
-TIMED = ["h-drip", "h-drip-head", "h-never", "h-late", "h-endless", "h-endless-head", "h-bomb", "h-gzip-real"]
-PACKAGES: dict[str, dict[str, object]] = {name: {} for name in ("h-trap", *BROKEN, *REDIRECTS, *WELL, *TIMED)}
-ENVIRONMENT = {"HEADRACE_SERVER_TIMEOUT_S": "3"}
 
 
 def _is_a_wait_or_named(ends: list[End]) -> bool:
@@ -179,7 +227,9 @@ def _is_a_wait_or_named(ends: list[End]) -> bool:
 
 @pytest.fixture(scope="module")
 def ordeal(arena: Arena) -> Ordeal:
-    return arena.undergo(BROKEN | REDIRECTS, range(1, 5), deadline_s=3.0)
+    """Two floods at a time are too much for the limit of the memory test; those here are stopped at their start."""
+    early = {model: FLOODS[model] for model in ("h-endless-head", "h-bomb")}
+    return arena.undergo(BROKEN | REDIRECTS | early, range(1, 5), deadline_s=3.0)
 
 
 @pytest.mark.parametrize("model", BROKEN)
@@ -203,8 +253,8 @@ def test_requests_without_a_deadline_outlive_lost_connections_and_none_counts(ar
         arena.behave(model, BROKEN[model])
     handles = {model: arena.submit(model, *range(20)) for model in LOST}
     for model, each in handles.items():
-        # More than are in flight together: each batch is lost several times.
-        eventually(lambda model=model: len(arena.calls(model)) >= 6, PATIENCE_S, f"lost batches of {model}")  # type: ignore[misc]
+        # More than are in flight together: there are batches that were lost twice.
+        eventually(lambda model=model: len(arena.calls(model)) >= 4, PATIENCE_S, f"lost batches of {model}")  # type: ignore[misc]
         assert not any(handle.done() for handle in each)
     arena.mend(*LOST)
     for model, each in handles.items():
@@ -233,28 +283,6 @@ def test_an_answer_packed_unasked_is_read_or_refused_by_name(arena: Arena) -> No
     ends = arena.ends("h-gzip-real", 1.0, 2.0, deadline_s=2.0)
     assert ends == [2.0, 4.0] or all(isinstance(each, InferenceFailed) for each in ends), ends
     arena.is_well("h-gzip-real")
-
-
-def _drip(call: Call) -> None:
-    body = _good(call)
-    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body:
-        call.send(b"%c" % byte)
-        time.sleep(1.0)
-
-
-def _drip_body(call: Call) -> None:
-    body = _good(call)
-    call.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
-    for byte in body:
-        call.send(b"%c" % byte)
-        time.sleep(1.0)
-
-
-def _never(call: Call) -> None:
-    time.sleep(120)
-
-
-SLOW: dict[str, http_peer.Behaviour] = {"h-drip-head": _drip, "h-drip": _drip_body, "h-never": _never}
 
 
 def test_deadlines_are_kept_however_slowly_bytes_come(arena: Arena) -> None:
@@ -306,35 +334,14 @@ def _memory_mib(pid: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def _endless(call: Call) -> None:
-    call.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    piece = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
-    for _ in range(3000):
-        call.send(piece)
-    raise Hangup
-
-
-def _endless_head(call: Call) -> None:
-    call.send(b"HTTP/1.1 200 OK\r\n")
-    for _ in range(3000):
-        call.send(b"X-A: " + b"a" * 0x100000 + b"\r\n")
-    raise Hangup
-
-
-def _bomb(call: Call) -> None:
-    # The members of one file: 4 GiB unpacked.
-    call.respond(gzip.compress(bytes(2**26), 1) * 64, content_encoding="gzip")
-
-
-@pytest.mark.parametrize(
-    ("model", "flood"), [("h-endless", _endless), ("h-endless-head", _endless_head), ("h-bomb", _bomb)]
-)
-def test_an_answer_without_end_does_not_fill_the_memory(arena: Arena, model: str, flood: http_peer.Behaviour) -> None:
-    arena.behave(model, flood)
-    ends = arena.ends(model, 1.0, deadline_s=8.0)
-    assert _is_a_wait_or_named(ends), ends
+def test_answers_without_end_do_not_fill_the_memory(arena: Arena, ordeal: Ordeal) -> None:
+    arena.behave("h-endless", _endless)
+    ends = {**ordeal.ends, "h-endless": arena.ends("h-endless", 1.0, deadline_s=8.0)}
+    for model in FLOODS:
+        assert _is_a_wait_or_named(ends[model]), (model, ends[model])
     # Messages of up to 1 GiB are read, and may be held twice while they are put together.
     assert _memory_mib(arena.worker.pid) < 2600
-    arena.mend(model)
-    arena.hears(model, 1.0, 2.0)
-    arena.is_well(model)
+    arena.mend("h-endless")
+    arena.hears("h-endless", 1.0, 2.0)
+    assert all(ordeal.is_over(model) for model in ("h-endless-head", "h-bomb"))
+    arena.is_well(*FLOODS)
