@@ -19,6 +19,7 @@ from tests.workers.servers.hostile.grpc_peer import refusing, x_of
 from tests.workers.servers.hostile.http_peer import Call, Hangup
 
 from headrace.contracts import DeadlineExceeded, HeadraceError, OutputMismatch
+from headrace.producers import Handle
 
 
 def _mute() -> socket.socket:
@@ -237,34 +238,7 @@ def test_wrong_credentials_are_a_wait_and_a_line_in_the_log_until_they_are_right
     arena.is_well("h-secret")
 
 
-@pytest.mark.parametrize("model", ["h-blinks", "g-blinks"])
-def test_a_model_that_is_reloaded_again_and_again_under_load_fails_nothing(arena: Arena, model: str) -> None:
-    stop = threading.Event()
-
-    def blink() -> None:
-        while not stop.wait(0.15):
-            _unload(arena, model)
-            stop.wait(0.05)
-            _load(arena, model)
-
-    blinking = threading.Thread(target=blink)
-    blinking.start()
-    try:
-        handles = []
-        for start in range(0, 600, 10):
-            handles += arena.submit(model, *range(start, start + 10))
-            time.sleep(0.03)
-    finally:
-        stop.set()
-        blinking.join()
-    ends = outcomes(handles)
-    wrong = [(x, end) for x, end in enumerate(ends) if end != 2.0 * x]
-    assert not wrong, (len(wrong), wrong[:3])
-    assert arena.attempts(handles[::50]) == {1}
-    arena.is_well(model)
-
-
-def test_a_server_that_fails_every_other_call_fails_nothing(arena: Arena) -> None:
+def _flapping() -> http_peer.Behaviour:
     turn = iter(range(10**9))
 
     def flap(call: Call) -> None:
@@ -278,10 +252,50 @@ def test_a_server_that_fails_every_other_call_fails_nothing(arena: Arena) -> Non
             case _:
                 http_peer.well(call)
 
-    arena.http.models["h-flaps"].infer = flap
-    handles = arena.submit("h-flaps", *range(100))
-    assert outcomes(handles) == doubled(range(100))
-    assert arena.attempts(handles) == {1}
+    return flap
+
+
+@pytest.fixture(scope="module")
+def unsteady(arena: Arena) -> dict[str, list[Handle]]:
+    """Requests of models that are reloaded again and again meanwhile, and of one of whose calls most fail."""
+    arena.behave("h-flaps", _flapping())
+    handles = {"h-flaps": arena.submit("h-flaps", *range(100)), "h-blinks": [], "g-blinks": []}
+    stop = threading.Event()
+
+    def blink() -> None:
+        while not stop.wait(0.15):
+            for change in (_unload, _load):
+                for model in ("h-blinks", "g-blinks"):
+                    change(arena, model)
+                stop.wait(0.05)
+
+    blinking = threading.Thread(target=blink)
+    blinking.start()
+    try:
+        for start in range(0, 600, 10):
+            for model in ("h-blinks", "g-blinks"):
+                handles[model] += arena.submit(model, *range(start, start + 10))
+            time.sleep(0.03)
+    finally:
+        stop.set()
+        blinking.join()
+    return handles
+
+
+@pytest.mark.parametrize("model", ["h-blinks", "g-blinks"])
+def test_a_model_that_is_reloaded_again_and_again_under_load_fails_nothing(
+    arena: Arena, unsteady: dict[str, list[Handle]], model: str
+) -> None:
+    ends = outcomes(unsteady[model])
+    wrong = [(x, end) for x, end in enumerate(ends) if end != 2.0 * x]
+    assert not wrong, (len(wrong), wrong[:3])
+    assert arena.attempts(unsteady[model][::50]) == {1}
+    arena.is_well(model)
+
+
+def test_a_server_that_fails_most_calls_fails_nothing(arena: Arena, unsteady: dict[str, list[Handle]]) -> None:
+    assert outcomes(unsteady["h-flaps"]) == doubled(range(100))
+    assert arena.attempts(unsteady["h-flaps"]) == {1}
     arena.is_well("h-flaps")
 
 
