@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from tests.eventually import eventually
 from tests.workers.conftest import running_worker
 from tests.workers.conftest import write_package as write_file_package
+from tests.workers.predictions import prediction_of
 from tests.workers.servers.hostile import grpc_peer, http_peer
 from tests.workers.servers.hostile.grpc_peer import GrpcPeer
 from tests.workers.servers.hostile.http_peer import HttpPeer
@@ -110,10 +111,13 @@ class Arena:
         """The rows of the batches that came to the model."""
         return self.http.models[model].calls if model.startswith("h-") else self.grpc.models[model].calls
 
+    def is_called(self, model: str, times: int = 1) -> None:
+        """Wait until as many batches have come to the model."""
+        eventually(lambda: len(self.calls(model)) >= times, PATIENCE_S, f"{times} batches of {model}")
+
     def attempts(self, handles: Iterable[Handle]) -> set[int]:
         """Return how many attempts the requests took, each by its row."""
-        rows = [self.client.get(handle.id) for handle in handles]
-        return {row.attempts if row else 0 for row in rows}
+        return {prediction_of(self.client, handle.id).attempts for handle in handles}
 
     def behave(self, model: str, behaviour: Behaviour) -> None:
         """Have the model treat batches so from now on."""

@@ -59,15 +59,16 @@ class GrpcPeer:
         self._server = grpc.server(
             ThreadPoolExecutor(64), options=[("grpc.so_reuseport", 0), *options.items()], compression=None
         )
+        methods: dict[str, tuple[Behaviour, Any]] = {
+            "ModelInfer": (self._infer, oip.ModelInferRequest),
+            "ModelMetadata": (self._metadata, oip.ModelMetadataRequest),
+            "ModelReady": (self._ready, oip.ModelReadyRequest),
+        }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 run, request_deserializer=kind.FromString, response_serializer=_bytes_of
             )
-            for name, (run, kind) in {
-                "ModelInfer": (self._infer, oip.ModelInferRequest),
-                "ModelMetadata": (self._metadata, oip.ModelMetadataRequest),
-                "ModelReady": (self._ready, oip.ModelReadyRequest),
-            }.items()
+            for name, (run, kind) in methods.items()
         }
         service = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)
         self._server.add_generic_rpc_handlers([service])

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.eventually import eventually
 from tests.runtimes.remote.wrong_answers import json_answer
 from tests.workers.servers.hostile import http_peer
 from tests.workers.servers.hostile.conftest import PATIENCE_S, Arena, End, Ordeal, doubled, outcomes
@@ -254,7 +253,7 @@ def test_requests_without_a_deadline_outlive_lost_connections_and_none_counts(ar
     handles = {model: arena.submit(model, *range(20)) for model in LOST}
     for model, each in handles.items():
         # More than are in flight together: there are batches that were lost twice.
-        eventually(lambda model=model: len(arena.calls(model)) >= 4, PATIENCE_S, f"lost batches of {model}")  # type: ignore[misc]
+        arena.is_called(model, 4)
         assert not any(handle.done() for handle in each)
     arena.mend(*LOST)
     for model, each in handles.items():
@@ -297,7 +296,7 @@ def test_deadlines_are_kept_however_slowly_bytes_come(arena: Arena) -> None:
     before = {model: len(arena.calls(model)) for model in SLOW}
     patient = {model: arena.submit(model, 7.0) for model in SLOW}
     for model, calls in before.items():
-        eventually(lambda model=model, calls=calls: len(arena.calls(model)) > calls, PATIENCE_S, f"a call of {model}")  # type: ignore[misc]
+        arena.is_called(model, calls + 1)
     arena.mend(*SLOW)
     for model, handles in patient.items():
         assert outcomes(handles) == [14.0], model

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import grpc
 import numpy as np
 import pytest
-from tests.eventually import eventually
 from tests.workers.servers.hostile import grpc_peer, http_peer
 from tests.workers.servers.hostile.conftest import PATIENCE_S, Arena, Behaviour, End, Ordeal, doubled, outcomes
 from tests.workers.servers.hostile.grpc_peer import refusing, x_of
@@ -122,7 +121,7 @@ def absurd(arena: Arena) -> dict[str, Absurd]:
         for model in _ABSURD
     }
     for model in _ABSURD:
-        eventually(lambda model=model: arena.calls(model), PATIENCE_S, f"a call of {model}")  # type: ignore[misc]
+        arena.is_called(model)
     arena.mend(*_ABSURD)
     return begun
 
@@ -137,7 +136,7 @@ class Waiting(NamedTuple):
 
 @pytest.fixture(scope="module")
 def waiting(arena: Arena) -> dict[str, Waiting]:
-    behaviours = {
+    behaviours: dict[str, Behaviour] = {
         **{model: _status_of(model) for model in (*BUSY_HTTP, *GATEWAY)},
         **{model: refusing(*status) for model, status in BUSY_GRPC.items()},
     }
@@ -146,7 +145,7 @@ def waiting(arena: Arena) -> dict[str, Waiting]:
     handles = {model: arena.submit(model, *range(20)) for model in behaviours}
     for model in behaviours:
         # More than are in flight together: there are batches that were refused twice.
-        eventually(lambda model=model: len(arena.calls(model)) >= 4, PATIENCE_S, f"refused batches of {model}")  # type: ignore[misc]
+        arena.is_called(model, 4)
     early = {model: sum(handle.done() for handle in each) for model, each in handles.items()}
     arena.is_well()
     arena.mend(*behaviours)
