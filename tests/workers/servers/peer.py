@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -93,12 +94,12 @@ class Peer:
 
 def serve(port: int, folder: Path) -> None:
     peer = Peer(folder)
-    methods = {
+    methods: dict[str, tuple[Callable[[Any, Any], Any], Any]] = {
         "ModelInfer": (peer.infer, oip.ModelInferRequest),
         "ModelMetadata": (peer.metadata, oip.ModelMetadataRequest),
         "ModelReady": (peer.ready, oip.ModelReadyRequest),
     }
-    handlers = {
+    handlers: dict[str, Any] = {
         name: grpc.unary_unary_rpc_method_handler(
             run, request_deserializer=kind.FromString, response_serializer=lambda answer: answer.SerializeToString()
         )

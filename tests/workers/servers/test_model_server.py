@@ -6,19 +6,26 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.eventually import eventually
+from tests.workers.conftest import StartWorker
+from tests.workers.predictions import prediction_of
 from tests.workers.servers.conftest import ModelServer, write_package
 
 from headrace.contracts import DeadlineExceeded, InputRefused, OutputMismatch, PackageError, Settings, State
 from headrace.producers import Client, Handle
 
 
-def submit(client: Client, *values: float, **options: object) -> list[Handle]:
-    return client.submit_many("m", {"x": np.array(values, np.float32)[:, None]}, **options)
+def submit(client: Client, *values: float, deadline_s: float | None = None) -> list[Handle]:
+    return client.submit_many("m", {"x": np.array(values, np.float32)[:, None]}, deadline_s=deadline_s)
+
+
+def called(server: ModelServer, times: int) -> bool:
+    return len(server.calls) >= times
 
 
 def answers(handles: list[Handle], timeout_s: float = 60) -> list[float]:
@@ -26,20 +33,20 @@ def answers(handles: list[Handle], timeout_s: float = 60) -> list[float]:
 
 
 def test_a_batch_is_computed_by_the_server_and_the_row_names_its_version(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     server.does(version="17")
     with start_worker(), Client(settings) as client:
         handles = submit(client, *range(100))
         assert answers(handles) == [2.0 * value for value in range(100)]
-        row = client.get(handles[0].id)
+        row = prediction_of(client, handles[0].id)
         assert (row.version, row.served_version, row.attempts) == ("1", "17", 1)
     assert len(server.calls) < 100
     assert sum(server.calls) == 100
 
 
 def test_many_batches_are_in_flight_and_the_next_are_there_when_they_end(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     server.does(run_s=0.2)
     with start_worker(), Client(settings) as client:
@@ -55,7 +62,7 @@ def test_many_batches_are_in_flight_and_the_next_are_there_when_they_end(
 
 
 def test_requests_wait_for_a_server_that_comes_later(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     server.kill()
     with start_worker(), Client(settings) as client:
@@ -67,11 +74,11 @@ def test_requests_wait_for_a_server_that_comes_later(
         assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)
         server.start()
         assert answers(handles) == [2.0 * value for value in range(50)]
-        assert {client.get(handle.id).attempts for handle in handles} == {1}
+        assert {prediction_of(client, handle.id).attempts for handle in handles} == {1}
 
 
 def test_a_server_that_is_killed_and_restarted_twenty_times_loses_nothing(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     handles: list[Handle] = []
     stop = threading.Event()
@@ -87,8 +94,8 @@ def test_a_server_that_is_killed_and_restarted_twenty_times_loses_nothing(
         thread = threading.Thread(target=load)
         thread.start()
         for _ in range(20):
-            before = len(server.calls)
-            eventually(lambda before=before: len(server.calls) > before + 3, 60, "batches that reach the server")
+            enough = len(server.calls) + 4
+            eventually(partial(called, server, enough), 60, "batches that reach the server")
             server.kill()
             time.sleep(0.1)
             server.start()
@@ -96,14 +103,14 @@ def test_a_server_that_is_killed_and_restarted_twenty_times_loses_nothing(
         thread.join()
         assert len(handles) > 500
         assert answers(handles) == [2.0 * value for value in range(len(handles))]
-        assert {client.get(handle.id).attempts for handle in handles[::50]} == {1}
+        assert {prediction_of(client, handle.id).attempts for handle in handles[::50]} == {1}
 
 
 def test_while_one_of_two_servers_hangs_the_other_answers(
     settings: Settings,
     server: ModelServer,
     make_server: Callable[[str], ModelServer],
-    start_worker: Callable[..., object],
+    start_worker: StartWorker,
 ) -> None:
     other = make_server("other")
     write_package(settings.models, server.address, other.address)
@@ -115,9 +122,7 @@ def test_while_one_of_two_servers_hangs_the_other_answers(
         assert answers(submit(client, *range(200))) == [2.0 * value for value in range(200)]
 
 
-def test_a_busy_server_makes_requests_wait(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
-) -> None:
+def test_a_busy_server_makes_requests_wait(settings: Settings, server: ModelServer, start_worker: StartWorker) -> None:
     server.does(busy=True)
     with start_worker(), Client(settings) as client:
         handles = submit(client, *range(30))
@@ -129,11 +134,11 @@ def test_a_busy_server_makes_requests_wait(
         assert calls < 60 + 10 * (time.monotonic() - began)
         server.does()
         assert answers(handles) == [2.0 * value for value in range(30)]
-        assert {client.get(handle.id).attempts for handle in handles} == {1}
+        assert {prediction_of(client, handle.id).attempts for handle in handles} == {1}
 
 
 def test_a_batch_too_large_is_cut_and_no_later_one_is_as_large(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     write_package(settings.models, server.address, max_rows=64)
     server.does(most_rows=5)
@@ -150,7 +155,7 @@ def test_a_batch_too_large_is_cut_and_no_later_one_is_as_large(
 
 
 def test_a_request_with_many_rows_is_cut_too(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     server.does(most_rows=3)
     with start_worker(), Client(settings) as client:
@@ -159,7 +164,7 @@ def test_a_request_with_many_rows_is_cut_too(
 
 
 def test_a_value_that_the_server_refuses_fails_its_request_alone(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     server.does(refuse=13.0)
     with start_worker(), Client(settings) as client:
@@ -171,7 +176,7 @@ def test_a_value_that_the_server_refuses_fails_its_request_alone(
 
 
 def test_a_server_that_leaves_rows_out_fails_by_name_and_never_misroutes(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     server.does(lie=True)
     with start_worker(), Client(settings) as client:
@@ -183,7 +188,7 @@ def test_a_server_that_leaves_rows_out_fails_by_name_and_never_misroutes(
 
 
 def test_a_slow_server_keeps_a_deadline_and_others_wait_for_it(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     write_package(settings.models, server.address, max_rows=1)
     server.does(run_s=1.0)
@@ -196,7 +201,7 @@ def test_a_slow_server_keeps_a_deadline_and_others_wait_for_it(
 
 
 def test_a_model_that_is_loading_is_waited_for(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     server.does(loading=True)
     with start_worker(), Client(settings) as client:
@@ -209,7 +214,7 @@ def test_a_model_that_is_loading_is_waited_for(
 
 
 def test_a_model_that_is_gone_makes_requests_wait_until_a_person_puts_it_back(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object], tmp_path: Path
+    settings: Settings, server: ModelServer, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     server.does(unloaded=True, away=False)
     with start_worker(), Client(settings) as client:
@@ -225,7 +230,7 @@ def test_a_model_that_is_gone_makes_requests_wait_until_a_person_puts_it_back(
 
 
 def test_a_reloaded_model_with_other_tensors_is_refused_by_name(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     with start_worker(), Client(settings) as client:
         assert answers(submit(client, 1.0)) == [2.0]
@@ -240,7 +245,7 @@ def test_a_reloaded_model_with_other_tensors_is_refused_by_name(
 
 
 def test_a_package_may_go_by_the_tensors_of_a_reloaded_model(
-    settings: Settings, server: ModelServer, start_worker: Callable[..., object]
+    settings: Settings, server: ModelServer, start_worker: StartWorker
 ) -> None:
     write_package(settings.models, server.address, allow_new_signature=True)
     with start_worker(), Client(settings) as client:
@@ -250,11 +255,11 @@ def test_a_package_may_go_by_the_tensors_of_a_reloaded_model(
         # This one was checked against the old tensors.
         first = submit(client, 1.0)[0]
         eventually(first.done, 60, "the end of a request of the old form")
-        assert client.get(first.id).state is State.FAILED
+        assert prediction_of(client, first.id).state is State.FAILED
 
         def takes_two() -> bool:
             handle = client.submit("m", {"x": [[1.0, 2.0]]})
-            return handle.result(timeout_s=60)["y"].tolist() == [[2.0, 4.0]]
+            return bool(handle.result(timeout_s=60)["y"].tolist() == [[2.0, 4.0]])
 
         from headrace.contracts import SignatureMismatch
 

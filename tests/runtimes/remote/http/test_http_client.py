@@ -82,9 +82,10 @@ def test_proxies_of_the_environment_are_not_used(serve, client, monkeypatch) -> 
     assert client(serve(lambda asked: reply())).call("GET", "/", LONG_S).status == 200
 
 
-def test_redirects_are_not_followed(serve, client) -> None:
-    server = serve(lambda asked: reply(307, location="http://127.0.0.1:1/"))
-    assert client(server).call("POST", "/", LONG_S, [b"x"]).status == 307
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(serve, client, status: int) -> None:
+    server = serve(lambda asked: reply(status, location="http://127.0.0.1:1/"))
+    assert client(server).call("POST", "/", LONG_S, [b"x"]).status == status
     assert len(server.asked) == 1
 
 

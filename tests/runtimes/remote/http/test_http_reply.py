@@ -90,14 +90,24 @@ def test_a_status_and_its_text_have_a_meaning(status: int, body, error: type[Exc
     assert words in str(found)
 
 
+@pytest.mark.parametrize("text", ["", "it is so", "<html>no</html>", "x" * 5000, "\0\n"])
+def test_every_status_but_success_has_an_error(text: str) -> None:
+    known = (ServerAway, BatchTooLarge, Refused, Misconfigured, BadAnswer)
+    unknown = [status for status in range(201, 1000) if not isinstance(failed(status, text.encode()), known)]
+    assert not unknown
+
+
 def test_the_rows_that_a_server_takes_are_read() -> None:
     found = failed(400, {"error": "[request id: 1] inference request batch-size must be <= 32 for 'm'"})
     assert isinstance(found, BatchTooLarge)
     assert found.most_rows == 32
 
 
-def test_a_redirect_names_where_to() -> None:
-    assert "'http://elsewhere/'" in str(failed(308, b"", location="http://elsewhere/"))
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_names_where_to(status: int) -> None:
+    found = failed(status, b"", location="http://elsewhere/")
+    assert type(found) is Misconfigured
+    assert "'http://elsewhere/'" in str(found)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -134,6 +144,15 @@ def test_a_time_that_is_none_counts_for_nothing(value: str) -> None:
         ("inf", 0),
         ("soon", 0),
         ("", 0),
+        (" ", 0),
+        ("1", 1),
+        ("\u0661", 1),
+        ("\u00b2", 0),
+        ("9" * 5000, 0),
+        ("1e400", 0),
+        ("Mon, 99 Foo 2026 99:99:99 GMT", 0),
+        ("Mon, 30 Nov 2020 08:00:00", 0),
+        ("1, 2", 0),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 from numpy.typing import NDArray
+from tests.runtimes.remote.wrong_answers import message
 
 from headrace.runtimes.remote.messages import oip
 
@@ -25,17 +26,9 @@ def x_of(request: Any) -> NDArray[np.float32]:
     return np.frombuffer(request.raw_input_contents[0], np.float32).reshape(tensor.shape)
 
 
-def answer(y: NDArray[Any], raw: bytes | None = None, **changes: Any) -> Any:
-    """Return the answer of the protocol for the output `y`; changes: of the output. raw: in place of its bytes."""
-    message = oip.ModelInferResponse(model_name="m", model_version="1")
-    message.outputs.add(**{"name": "y", "datatype": "FP32", "shape": y.shape, **changes})
-    message.raw_output_contents.append(y.tobytes() if raw is None else raw)
-    return message
-
-
 def well(request: Any, context: Any) -> Any:
     """Answer y = 2·x."""
-    return answer(2 * x_of(request))
+    return message(2 * x_of(request))
 
 
 def refusing(code: grpc.StatusCode, text: str = "no") -> Behaviour:
@@ -66,15 +59,16 @@ class GrpcPeer:
         self._server = grpc.server(
             ThreadPoolExecutor(64), options=[("grpc.so_reuseport", 0), *options.items()], compression=None
         )
+        methods: dict[str, tuple[Behaviour, Any]] = {
+            "ModelInfer": (self._infer, oip.ModelInferRequest),
+            "ModelMetadata": (self._metadata, oip.ModelMetadataRequest),
+            "ModelReady": (self._ready, oip.ModelReadyRequest),
+        }
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(
                 run, request_deserializer=kind.FromString, response_serializer=_bytes_of
             )
-            for name, (run, kind) in {
-                "ModelInfer": (self._infer, oip.ModelInferRequest),
-                "ModelMetadata": (self._metadata, oip.ModelMetadataRequest),
-                "ModelReady": (self._ready, oip.ModelReadyRequest),
-            }.items()
+            for name, (run, kind) in methods.items()
         }
         service = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers)
         self._server.add_generic_rpc_handlers([service])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.runtimes.remote.wrong_answers import json_answer
 
 #: What a model of the server answers a batch with; it raises `Hangup` to close the connection.
 Behaviour = Callable[["Call"], None]
@@ -67,15 +68,9 @@ class Call:
         self.respond(json.dumps({"error": text}), status, **headers)
 
 
-def answer(y: NDArray[Any], **changes: Any) -> dict[str, Any]:
-    """Return the answer of the protocol for the output `y`; changes: of the output."""
-    output = {"name": "y", "datatype": "FP32", "shape": list(y.shape), "data": y.ravel().tolist(), **changes}
-    return {"model_name": "m", "model_version": "1", "outputs": [output]}
-
-
 def well(call: Call) -> None:
     """Answer y = 2·x."""
-    call.respond(json.dumps(answer(2 * call.x)))
+    call.respond(json.dumps(json_answer(2 * call.x)))
 
 
 @dataclass

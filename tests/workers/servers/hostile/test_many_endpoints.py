@@ -7,14 +7,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import grpc
 import pytest
 from tests.eventually import eventually
+from tests.runtimes.remote.wrong_answers import json_answer, message
 from tests.workers.servers.hostile import grpc_peer, http_peer
-from tests.workers.servers.hostile.conftest import PATIENCE_S, Arena, outcome
+from tests.workers.servers.hostile.conftest import PATIENCE_S, Arena, End, doubled, outcomes
+from tests.workers.servers.hostile.grpc_peer import refusing, x_of
 from tests.workers.servers.hostile.http_peer import Call, Hangup
 
 from headrace.contracts import DeadlineExceeded, HeadraceError, OutputMismatch
+from headrace.producers import Handle
 
 
 def _mute() -> socket.socket:
@@ -38,7 +43,10 @@ BAD = {
     "unknown-host": "no-such-host.invalid:8500",
     "other-protocol": "",
 }
-PACKAGES = {
+#: Models with a good endpoint and one of `BAD`.
+BESIDE = [f"{protocol}-{name}" for protocol in "hg" for name in BAD]
+PLAIN_ON_TLS = ["h-plain-on-tls", "g-plain-on-tls"]
+PACKAGES: dict[str, dict[str, Any]] = {
     **{f"h-{name}": {"endpoints": (GOOD.address, f"http://{bad}")} for name, bad in BAD.items() if bad},
     **{f"g-{name}": {"endpoints": (GOOD_GRPC.address, f"grpc://{bad}")} for name, bad in BAD.items() if bad},
     # Each port speaks the other's protocol.
@@ -56,7 +64,6 @@ PACKAGES = {
     "g-blinks": {},
     "h-flaps": {},
     "h-reloads": {},
-    "h-opens": {"allow_new_signature": True},
     "h-alone-dead": {"endpoints": (f"http://127.0.0.1:{_PORT}",)},
     "h-secret": {"credentials": "LAB"},
 }
@@ -70,13 +77,21 @@ def _peers() -> Iterator[None]:
         peer.close()
 
 
-@pytest.mark.parametrize("name", BAD)
-@pytest.mark.parametrize("protocol", "hg")
-def test_a_bad_endpoint_beside_a_good_one_fails_nothing(arena: Arena, protocol: str, name: str) -> None:
-    model = f"{protocol}-{name}"
+@pytest.fixture(scope="module")
+def beside(arena: Arena) -> dict[str, list[End]]:
+    ends: dict[str, list[End]] = {model: [] for model in BESIDE}
     for start in range(0, 120, 40):
-        arena.hears(model, *range(start, start + 40))
-    arena.is_well(model)
+        handles = {model: arena.submit(model, *range(start, start + 40)) for model in BESIDE}
+        for model, each in handles.items():
+            ends[model] += outcomes(each)
+    arena.is_well()
+    return ends
+
+
+@pytest.mark.parametrize("model", BESIDE)
+def test_a_bad_endpoint_beside_a_good_one_fails_nothing(arena: Arena, beside: dict[str, list[End]], model: str) -> None:
+    assert beside[model] == doubled(range(120))
+    arena.has_done_all_of(model)
 
 
 def _no_model_server(model: str) -> None:
@@ -107,23 +122,24 @@ def test_an_address_where_no_model_server_is_makes_requests_wait(arena: Arena) -
     arena.hears(model, 1.0, 2.0)
 
 
-@pytest.mark.parametrize("model", ["h-plain-on-tls", "g-plain-on-tls"])
-def test_plain_text_on_a_tls_port_is_a_wait_and_a_line_in_the_log(arena: Arena, model: str) -> None:
-    ends = arena.ends(model, 1.0, 2.0, deadline_s=4.0)
-    assert all(isinstance(each, DeadlineExceeded) for each in ends), ends
-    (endpoint,) = PACKAGES[model]["endpoints"]
-    lines = [line for line in arena.log.read_text().splitlines() if "server.misconfigured" in line]
-    assert any(f"endpoint={endpoint}:" in line and "TLS" in line for line in lines), lines
-    arena.is_well(model)
+def test_plain_text_on_a_tls_port_is_a_wait_and_a_line_in_the_log(arena: Arena) -> None:
+    handles = {model: arena.submit(model, 1.0, 2.0, deadline_s=3.0) for model in PLAIN_ON_TLS}
+    for model, each in handles.items():
+        ends = outcomes(each)
+        assert all(isinstance(end, DeadlineExceeded) for end in ends), ends
+        (endpoint,) = PACKAGES[model]["endpoints"]
+        lines = [line for line in arena.log.read_text().splitlines() if "server.misconfigured" in line]
+        assert any(f"endpoint={endpoint}:" in line and "TLS" in line for line in lines), lines
+    arena.is_well(*PLAIN_ON_TLS)
 
 
 @pytest.mark.parametrize("model", ["h-liar", "g-liar"])
 def test_of_a_liar_and_an_honest_server_no_row_gets_a_wrong_value(arena: Arena, model: str) -> None:
     if model == "h-liar":
-        LIAR.models[model].infer = lambda call: call.respond(json.dumps(http_peer.answer(9 * call.x[:-1])))
+        LIAR.models[model].infer = lambda call: call.respond(json.dumps(json_answer(9 * call.x[:-1])))
     else:
-        LIAR_GRPC.models[model].infer = lambda request, _: grpc_peer.answer(9 * grpc_peer.x_of(request), name="z")
-    ends: list[float | HeadraceError] = []
+        LIAR_GRPC.models[model].infer = lambda request, _: message(9 * x_of(request), name="z")
+    ends: list[End] = []
     for start in range(0, 120, 40):
         ends += arena.ends(model, *range(start, start + 40), deadline_s=20.0)
     assert all(isinstance(end, OutputMismatch) or end == 2.0 * x for x, end in enumerate(ends)), ends
@@ -134,8 +150,7 @@ def _absent_http(call: Call) -> None:
     call.refuse("404 Not Found", "Model m not found")
 
 
-def _absent_grpc(request: object, context: object) -> None:
-    context.abort(grpc_peer.grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'm' is not found")  # type: ignore[attr-defined]
+_absent_grpc = refusing(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'm' is not found")
 
 
 def _unload(arena: Arena, model: str) -> None:
@@ -152,48 +167,72 @@ def _load(arena: Arena, model: str) -> None:
         arena.grpc.models[model] = grpc_peer.Model()
 
 
+def _unauthorized(call: Call) -> None:
+    assert call.headers.get("authorization") == "Bearer right"
+    call.refuse("401 Unauthorized", "who are you?", www_authenticate="Bearer")
+
+
+class Wanting(NamedTuple):
+    """What became of requests with a deadline, and of patient ones. early: how many of these ended before it was well.
+
+    log: the worker's, before that.
+    """
+
+    hasty: list[End]
+    early: int
+    patient: list[End]
+    attempts: set[int]
+    log: str
+
+    def waited(self) -> bool:
+        """Return whether a wait was all that came of it."""
+        return (
+            all(isinstance(end, DeadlineExceeded) for end in self.hasty)
+            and self.early == 0
+            and self.patient == doubled(range(20))
+            and self.attempts == {1}
+        )
+
+
+@pytest.fixture(scope="module")
+def wanting(arena: Arena) -> dict[str, Wanting]:
+    """Models that have no answers until a person acts: two that are unloaded while they run, one that is protected."""
+    for model in ("h-gone", "g-gone"):
+        arena.hears(model, 1.0)
+        _unload(arena, model)
+    arena.http.models["h-secret"] = http_peer.Model(_unauthorized, _unauthorized, _unauthorized)
+    models = ("h-gone", "g-gone", "h-secret")
+    patient = {model: arena.submit(model, *range(20)) for model in models}
+    hasty = {model: outcomes(arena.submit(model, 1.0, deadline_s=2.0)) for model in models}
+    early = {model: sum(handle.done() for handle in each) for model, each in patient.items()}
+    log = arena.log.read_text()
+    for model in models:
+        _load(arena, model)
+    return {
+        model: Wanting(hasty[model], early[model], outcomes(patient[model]), arena.attempts(patient[model]), log)
+        for model in models
+    }
+
+
 @pytest.mark.parametrize("model", ["h-gone", "g-gone"])
-def test_a_model_that_is_unloaded_while_it_runs_is_waited_for(arena: Arena, model: str) -> None:
-    arena.hears(model, 1.0)
-    _unload(arena, model)
-    waiting = arena.submit(model, *range(20))
-    ends = arena.ends(model, 1.0, deadline_s=2.0)
-    assert all(isinstance(each, DeadlineExceeded) for each in ends), ends
-    assert not any(handle.done() for handle in waiting)
-    _load(arena, model)
-    assert [outcome(handle) for handle in waiting] == [2.0 * x for x in range(20)]
-    assert {arena.client.get(handle.id).attempts for handle in waiting} == {1}
+def test_a_model_that_is_unloaded_while_it_runs_is_waited_for(
+    arena: Arena, wanting: dict[str, Wanting], model: str
+) -> None:
+    assert wanting[model].waited(), wanting[model]
     arena.is_well(model)
 
 
-@pytest.mark.parametrize("model", ["h-blinks", "g-blinks"])
-def test_a_model_that_is_reloaded_again_and_again_under_load_fails_nothing(arena: Arena, model: str) -> None:
-    stop = threading.Event()
-
-    def blink() -> None:
-        while not stop.wait(0.15):
-            _unload(arena, model)
-            stop.wait(0.05)
-            _load(arena, model)
-
-    blinking = threading.Thread(target=blink)
-    blinking.start()
-    try:
-        handles = []
-        for start in range(0, 1000, 10):
-            handles += arena.submit(model, *range(start, start + 10))
-            time.sleep(0.03)
-    finally:
-        stop.set()
-        blinking.join()
-    ends = [outcome(handle) for handle in handles]
-    wrong = [(x, end) for x, end in enumerate(ends) if end != 2.0 * x]
-    assert not wrong, (len(wrong), wrong[:3])
-    assert {arena.client.get(handle.id).attempts for handle in handles[::50]} == {1}
-    arena.is_well(model)
+def test_wrong_credentials_are_a_wait_and_a_line_in_the_log_until_they_are_right(
+    arena: Arena, wanting: dict[str, Wanting]
+) -> None:
+    found = wanting["h-secret"]
+    assert found.waited(), found
+    assert any("server.misconfigured" in line and "h-secret" in line for line in found.log.splitlines())
+    assert "Bearer right" not in arena.log.read_text()
+    arena.is_well("h-secret")
 
 
-def test_a_server_that_fails_every_other_call_fails_nothing(arena: Arena) -> None:
+def _flapping() -> http_peer.Behaviour:
     turn = iter(range(10**9))
 
     def flap(call: Call) -> None:
@@ -207,15 +246,54 @@ def test_a_server_that_fails_every_other_call_fails_nothing(arena: Arena) -> Non
             case _:
                 http_peer.well(call)
 
-    arena.http.models["h-flaps"].infer = flap
-    handles = arena.submit("h-flaps", *range(100))
-    assert [outcome(handle) for handle in handles] == [2.0 * x for x in range(100)]
-    assert {arena.client.get(handle.id).attempts for handle in handles} == {1}
+    return flap
+
+
+@pytest.fixture(scope="module")
+def unsteady(arena: Arena) -> dict[str, list[Handle]]:
+    """Requests of models that are reloaded again and again meanwhile, and of one of whose calls most fail."""
+    arena.behave("h-flaps", _flapping())
+    handles = {"h-flaps": arena.submit("h-flaps", *range(100)), "h-blinks": [], "g-blinks": []}
+    stop = threading.Event()
+
+    def blink() -> None:
+        while not stop.wait(0.15):
+            for change in (_unload, _load):
+                for model in ("h-blinks", "g-blinks"):
+                    change(arena, model)
+                stop.wait(0.05)
+
+    blinking = threading.Thread(target=blink)
+    blinking.start()
+    try:
+        for start in range(0, 600, 10):
+            for model in ("h-blinks", "g-blinks"):
+                handles[model] += arena.submit(model, *range(start, start + 10))
+            time.sleep(0.03)
+    finally:
+        stop.set()
+        blinking.join()
+    return handles
+
+
+@pytest.mark.parametrize("model", ["h-blinks", "g-blinks"])
+def test_a_model_that_is_reloaded_again_and_again_under_load_fails_nothing(
+    arena: Arena, unsteady: dict[str, list[Handle]], model: str
+) -> None:
+    ends = outcomes(unsteady[model])
+    wrong = [(x, end) for x, end in enumerate(ends) if end != 2.0 * x]
+    assert not wrong, (len(wrong), wrong[:3])
+    assert arena.attempts(unsteady[model][::50]) == {1}
+    arena.is_well(model)
+
+
+def test_a_server_that_fails_most_calls_fails_nothing(arena: Arena, unsteady: dict[str, list[Handle]]) -> None:
+    assert outcomes(unsteady["h-flaps"]) == doubled(range(100))
+    assert arena.attempts(unsteady["h-flaps"]) == {1}
     arena.is_well("h-flaps")
 
 
 def test_another_signature_after_a_reload_is_refused_by_name_until_it_fits_again(arena: Arena) -> None:
-
     model = "h-reloads"
     arena.hears(model, 1.0, 2.0)
     time.sleep(2.1)  # the tensors are looked at every two seconds at most
@@ -233,38 +311,19 @@ def test_another_signature_after_a_reload_is_refused_by_name_until_it_fits_again
     eventually(lambda: arena.ends(model, 5.0) == [10.0], PATIENCE_S, "a model that fits again")
 
 
-def test_wrong_credentials_are_a_wait_and_a_line_in_the_log_until_they_are_right(arena: Arena) -> None:
-    model = "h-secret"
-
-    def unauthorized(call: Call) -> None:
-        assert call.headers.get("authorization") == "Bearer right"
-        call.refuse("401 Unauthorized", "who are you?", www_authenticate="Bearer")
-
-    arena.http.models[model] = http_peer.Model(unauthorized, unauthorized, unauthorized)
-    waiting = arena.submit(model, *range(10))
-    ends = arena.ends(model, 1.0, deadline_s=2.0)
-    assert all(isinstance(each, DeadlineExceeded) for each in ends), ends
-    text = arena.log.read_text()
-    assert any("server.misconfigured" in line and model in line for line in text.splitlines())
-    assert "Bearer right" not in text
-    arena.http.models[model] = http_peer.Model()
-    assert [outcome(handle) for handle in waiting] == [2.0 * x for x in range(10)]
-    arena.is_well(model)
-
-
 def test_a_server_that_starts_later_answers_what_waited(arena: Arena) -> None:
     handles = arena.submit("h-alone-dead", *range(20))
     ends = arena.ends("h-alone-dead", 1.0, deadline_s=1.5)
     assert all(isinstance(each, DeadlineExceeded) for each in ends), ends
     late = http_peer.HttpPeer(_PORT)
     try:
-        assert [outcome(handle) for handle in handles] == [2.0 * x for x in range(20)]
-        for _ in range(5):
+        assert outcomes(handles) == doubled(range(20))
+        for _ in range(3):
             late.close()
             more = arena.submit("h-alone-dead", *range(30))
             time.sleep(0.3)
             late = http_peer.HttpPeer(_PORT)
-            assert [outcome(handle) for handle in more] == [2.0 * x for x in range(30)]
+            assert outcomes(more) == doubled(range(30))
     finally:
         late.close()
     arena.is_well("h-alone-dead")
