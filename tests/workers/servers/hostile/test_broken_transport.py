@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.eventually import eventually
 from tests.runtimes.remote.wrong_answers import json_answer
 from tests.workers.servers.hostile import http_peer
 from tests.workers.servers.hostile.conftest import PATIENCE_S, Arena, End, Ordeal, doubled, outcomes
