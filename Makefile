@@ -31,6 +31,8 @@ ARGS ?=
 
 # Test files that run side by side, each lot with servers of its own. Most tests wait for a process to start or to die.
 JOBS ?= 2
+# In the order of tests/conftest.py, where long files come first; xdist would put files of many tests first.
+SIDE_BY_SIDE = --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Folders whose tests need no library that has no wheel for a new Python yet, as torch has none for months.
 NEWEST_TESTS := $(addprefix tests/,contracts fuzz house producers queueing results_store security testing workers) \
@@ -56,17 +58,17 @@ demo: $(VENV)/.installed-local ## Score real images through Celery, Valkey, ONNX
 
 test: $(VENV)/.installed-dev ## Run every test that needs no browser, converter, engine or model server, against a real Valkey and a real Postgres
 	@bash deploy/ensure_pgbouncer.sh
-	@$(RUN) -m pytest -m "not browser and not converters and not engines and not modelservers" --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -m "not browser and not converters and not engines and not modelservers" $(SIDE_BY_SIDE) $(ARGS)
 
 FAST := -m "not server and not slow and not browser and not converters and not engines and not modelservers"
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that need no server, no worker and no training, in a minute
-	@$(RUN) -m pytest $(FAST) --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest $(FAST) $(SIDE_BY_SIDE) $(ARGS)
 
 test-newest: ## Run the fast tests on the newest Python of this machine, without torch and what needs it
 	@if [ -z "$(NEWEST)" ]; then echo "There is no Python newer than 3.11 here: nothing to test."; \
 	else $(MAKE) --no-print-directory $(NEWEST_VENV)/.installed && \
-		$(NEWEST_VENV)/bin/python -m pytest $(FAST) --numprocesses $(JOBS) --dist loadfile $(NEWEST_TESTS) $(ARGS); fi
+		$(NEWEST_VENV)/bin/python -m pytest $(FAST) $(SIDE_BY_SIDE) $(NEWEST_TESTS) $(ARGS); fi
 
 test-browser: $(VENV)/.installed-dev ## Run the tests that look at Flower in Chromium (installs Debian's chromium when root)
 	@bash deploy/ensure_chromium.sh
