@@ -62,7 +62,7 @@ def test_others_go_on_while_batches_are_in_flight_and_all_of_these_are_marked(
         def marked() -> int:
             return sum(value.count(b"\n") for key in broker.keys(keys.PLAIN.running("*")) if (value := broker.get(key)))
 
-        eventually(lambda: marked() == IN_FLIGHT, 30, "a marker that names all batches in flight")
+        eventually(lambda: marked() == IN_FLIGHT, 60, "a marker that names all batches in flight")
         assert client.predict("double", {"x": np.ones((1, 4), np.float32)}, timeout_s=60)["y"].tolist() == [[2.0] * 4]
         assert not any(handle.done() for handle in held)
         (folder / "go").touch()

@@ -63,7 +63,7 @@ def test_a_thousand_threads_that_wait_in_vain_ask_once_who_serves(
     monkeypatch.setattr("headrace.producers.transport.serving.is_served", is_served)
     failures = at_once(lambda number: client.predict(MODEL, x(number), timeout_s=3))
     assert {type(failure) for failure in failures} == {ResultTimeout}
-    assert all("no worker serves model 'digits'" in str(failure) for failure in failures)
+    assert {str(failure) for failure in failures if "no worker serves model 'digits'" not in str(failure)} == set()
     # They time out over the seconds that starting them took; each question is asked for a second.
     assert len(asked) < COUNT / 10
 
