@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import onnx
 import pytest
+from hypothesis import settings
 from onnx import TensorProto, helper
 from tests.queueing.wire import Wire
 from tests.sentinels import Watched, watched_servers
@@ -18,6 +19,10 @@ from headrace.cli.stack.servers import Valkey
 from headrace.testing import TemporaryStack
 
 pytest_plugins = ["headrace.testing"]
+
+# Property tests look for wrong answers, not for slow ones: a busy machine must not fail them.
+settings.register_profile("headrace", deadline=None)
+settings.load_profile("headrace")
 
 #: Fixtures that start servers: tests that use one, themselves or through other fixtures, are marked `server`. `any_url`
 #: and `server_url` ask for theirs by name, when the test runs. Tests that start one without a fixture carry the mark.

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 from tests.bulk.s3_server import S3Server, weed_binary
 
 
@@ -46,8 +45,3 @@ def s3_bucket(s3_server: S3Server, s3_environment: dict[str, str]) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.make_bucket(name)
     return f"s3://{name}"
-
-
-# Property tests look for wrong answers, not for slow ones: a busy machine must not fail them.
-settings.register_profile("headrace", deadline=None)
-settings.load_profile("headrace")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.cli.conftest import Outcome
+from tests.onnx_files import save, value
 
 from headrace.cli.commands.models.explained import EXPLANATIONS, explained_toml
 from headrace.contracts import TensorSpec, read_package
@@ -35,22 +35,6 @@ TABLES = {
     "store.": StoreAdvice,
     "tokenizer.": Tokenizer,
 }
-
-
-def value(name: str, shape: Sequence[str | int | None], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def save(
-    path: Path,
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-    initializers: Sequence[onnx.TensorProto] = (),
-) -> Path:
-    graph = helper.make_graph(nodes, "g", inputs, outputs, list(initializers))
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-    return path
 
 
 @pytest.fixture

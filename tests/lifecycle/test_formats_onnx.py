@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,42 +14,13 @@ import pytest
 from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 from tests.lifecycle.onnx_text import write
+from tests.onnx_files import save, sequence_of, value
 
 from headrace.contracts import PackageError
 from headrace.lifecycle.packages.declared import DeclaredModel, DeclaredTensor
 from headrace.lifecycle.packages.formats import onnx_weights, take_in
 
 FLOAT = TensorProto.FLOAT
-
-#: As `make_tensor_value_info` takes it; None for an unknown rank.
-Shape: TypeAlias = Sequence[str | int | None] | None
-
-
-def value(name: str, shape: Shape, kind: int = FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def sequence_of(name: str, shape: Shape, kind: int = FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_value_info(name, helper.make_sequence_type_proto(helper.make_tensor_type_proto(kind, shape)))
-
-
-def save(
-    path: Path,
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-    initializers: Sequence[onnx.TensorProto] = (),
-    *,
-    opset: int = 18,
-    ir: int = 9,
-    domains: Sequence[str] = (),
-    **options: Any,
-) -> Path:
-    graph = helper.make_graph(nodes, "graph", inputs, outputs, list(initializers))
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
-    opsets += [helper.make_opsetid(domain, 1) for domain in domains]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=ir), path, **options)
-    return path
 
 
 def constant(name: str, array: ArrayLike) -> onnx.TensorProto:

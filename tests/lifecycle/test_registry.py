@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from tests.onnx_files import save, value
 
 from headrace.contracts import ModelDirectory, PackageError, UnknownModel
 from headrace.lifecycle.packages.registry import add_model, remove_model
 from headrace.runtimes.local.onnx import OnnxRuntime
 
-
-def value(name: str, kind: int, shape: list[int | str]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def save(
-    path: Path,
-    nodes: list[onnx.NodeProto],
-    inputs: list[onnx.ValueInfoProto],
-    outputs: list[onnx.ValueInfoProto],
-    initializer: list[onnx.TensorProto] | None = None,
-    **options: Any,
-) -> Path:
-    graph = helper.make_graph(nodes, "graph", inputs, outputs, initializer or [])
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path, **options)
-    return path
-
-
-X = value("x", TensorProto.FLOAT, ["rows", 4])
-Y = value("y", TensorProto.FLOAT, ["rows", 4])
+X = value("x", ["rows", 4])
+Y = value("y", ["rows", 4])
 ADD = helper.make_node("Add", ["x", "x"], ["y"])
 
 

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
+from tests.onnx_files import sequence_of, value
 from tests.runtimes.conftest import package_of
 
 from headrace.contracts import ModelPackage, OutputMismatch, PackageError, Tensors, TensorSpec
@@ -24,14 +25,6 @@ from headrace.runtimes.local.onnx_support.outputs import model_of_outputs
 
 FLOAT, BF16, STRING = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.STRING
 X = np.array([[1, -2, 3.14159], [np.inf, np.nan, 1e-3]], np.float32)
-
-
-def value(name: str, shape: Sequence[str | int | None], kind: int = FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def sequence_of(name: str, shape: Sequence[str | int | None], kind: int = FLOAT) -> onnx.ValueInfoProto:
-    return helper.make_value_info(name, helper.make_sequence_type_proto(helper.make_tensor_type_proto(kind, shape)))
 
 
 def spec(name: str, datatype: str = "FP32", shape: tuple[int, ...] = (3,), **fields: Any) -> TensorSpec:

@@ -133,17 +133,22 @@ def models(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def settings(models: Path, broker_url: str, database_url: str, tmp_path: Path) -> Settings:
+def worker_settings(models: Path, broker_url: str, database_url: str, home: Path) -> Settings:
+    """Return settings whose lease lapses soon, for an empty database, which is migrated."""
     migrate(database_url)
     return Settings(
         broker_url=SecretStr(broker_url),
         database_url=SecretStr(database_url),
         models=models,
-        home=tmp_path / "home",
+        home=home,
         lease_s=4.0,
         grace_s=10.0,
     )
+
+
+@pytest.fixture
+def settings(models: Path, broker_url: str, database_url: str, tmp_path: Path) -> Settings:
+    return worker_settings(models, broker_url, database_url, tmp_path / "home")
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

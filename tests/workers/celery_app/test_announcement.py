@@ -16,7 +16,7 @@ from headrace.queueing.consumer.serving import Served, served
 from headrace.workers.celery_app.announcement import Announcement
 
 QUEUE = "infer.m"
-TROUBLE = Problem("wrong credentials", 1.5)
+PROBLEM = Problem("wrong credentials", 1.5)
 
 
 class Worker:
@@ -55,14 +55,14 @@ def test_problems_are_announced_when_they_come_and_when_they_go(
     worker = Worker(consumer)
     worker.announcement.announce()
     assert served(broker, QUEUE) == list(worker.served().values())
-    for worker.problem in (TROUBLE, Problem("no such model", 1.5), None):
+    for worker.problem in (PROBLEM, Problem("no such model", 1.5), None):
         worker.announcement.look()
         assert [each.problem for each in served(broker, QUEUE)] == [worker.problem]
 
 
 def test_a_look_that_finds_nothing_new_sends_nothing(broker: redis.Redis, consumer: ClaimingConsumer) -> None:
     worker = Worker(consumer)
-    worker.problem = TROUBLE
+    worker.problem = PROBLEM
     worker.announcement.announce()
     broker.delete(keys.PLAIN.served(consumer.id))
     worker.announcement.look()
@@ -87,11 +87,11 @@ def test_what_could_not_be_sent_is_announced_by_the_next_look(broker: redis.Redi
         consumer.queues.add(QUEUE)
         worker = Worker(consumer)
         worker.announcement.announce()
-        worker.problem = TROUBLE
+        worker.problem = PROBLEM
         wire.cut()
         with pytest.raises(redis.RedisError):
             worker.announcement.look()
         wire.mend()
         worker.announcement.look()
-        assert [each.problem for each in served(broker, QUEUE)] == [TROUBLE]
+        assert [each.problem for each in served(broker, QUEUE)] == [PROBLEM]
         consumer.close()

@@ -82,7 +82,7 @@ def test_a_batch_too_large_is_cut_until_it_fits_and_every_request_has_its_rows(
     refused = [size for size in model.sizes if size > most]
     assert not says or len(refused) <= 1
     if refused:
-        assert (verdict.most_rows if says else verdict.out_of_memory_rows) is not None
+        assert (verdict.most_rows if says else verdict.too_many_rows) is not None
         assert not verdict.is_clean
 
 
@@ -102,17 +102,17 @@ def test_a_batch_too_large_is_found_out_whatever_the_words_and_bad_requests_fail
             found[each.id] = piece["y"].tolist()
     assert found == {one.id: [2.0 * at] * one.rows for at, one in enumerate(requests) if at not in bad}
     assert {outcome.request.id for outcome in verdict.outcomes} == {requests[at].id for at in bad}
-    if verdict.out_of_memory_rows is not None:
-        assert verdict.out_of_memory_rows > most, "no size is called too large that the server takes"
+    if verdict.too_many_rows is not None:
+        assert verdict.too_many_rows > most, "no size is called too large that the server takes"
 
 
 def test_the_size_that_a_server_takes_is_learned_from_halves_that_succeed() -> None:
     model = Served(4, vague=True)
     verdict = run(model, [request([1.0]) for _ in range(16)], 16)
-    assert (verdict.outcomes, verdict.out_of_memory_rows) == ([], 8)
+    assert (verdict.outcomes, verdict.too_many_rows) == ([], 8)
     assert not verdict.is_clean
     whole = run(model, [request([1.0] * 30)], 8)
-    assert (whole.outcomes, whole.out_of_memory_rows) == ([], 8)
+    assert (whole.outcomes, whole.too_many_rows) == ([], 8)
 
 
 @pytest.mark.parametrize(("rows", "at", "max_rows"), [(64, 63, 64), (64, 0, 64), (1000, 999, 100), (30, 17, 8)])
@@ -122,7 +122,7 @@ def test_a_bad_row_among_many_costs_few_runs_and_lowers_no_limit(rows: int, at: 
     values[at] = -1.0
     verdict = run(model, [request(values)], max_rows)
     assert isinstance(verdict.outcomes[0].error, InputRefused)
-    assert verdict.out_of_memory_rows is None
+    assert verdict.too_many_rows is None
     first = at // max_rows + 1
     assert len(model.sizes) <= first + 2 * first + 2 * np.log2(max_rows)
 
@@ -136,7 +136,7 @@ def test_what_a_server_fails_on_says_nothing_of_the_size_of_batches() -> None:
             return super().compute(inputs, deadline)
 
     verdict = run(Flickering(), [request([1.0]) for _ in range(16)])
-    assert (verdict.outcomes, verdict.out_of_memory_rows) == ([], None)
+    assert (verdict.outcomes, verdict.too_many_rows) == ([], None)
     whole = run(Flickering(), [request([1.0] * 16)])
     assert type(whole.outcomes[0].error) is InferenceFailed
 

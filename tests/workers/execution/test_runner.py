@@ -174,7 +174,7 @@ def test_a_whole_request_for_which_memory_lacks_is_tried_once_and_put_off() -> N
     verdict = Runner(CheckedModel(model, STACKED, independent_rows=False), max_rows=8).run(requests)
     assert model.sizes == [5, 2]
     assert [one.id for one, _ in verdict.transient_failures] == [requests[0].id]
-    assert verdict.out_of_memory_rows is None
+    assert verdict.too_many_rows is None
 
 
 def test_a_request_that_runs_alone_gets_outputs_of_any_size_but_of_its_datatype() -> None:

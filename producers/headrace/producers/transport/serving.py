@@ -16,7 +16,7 @@ from headrace.queueing.consumer import serving
 T = TypeVar("T")
 
 #: Problems that an error tells of; more workers rarely have more of them.
-_MOST_TROUBLES: Final = 2
+_MOST_PROBLEMS: Final = 2
 
 
 def is_served(url: str, model: str, prefix: str = "") -> bool:
@@ -100,7 +100,7 @@ def problem_of(url: str, model: str, prefix: str = "") -> str:
         return ""
     finally:
         client.close()
-    return "; ".join(map(str, problems[:_MOST_TROUBLES]))
+    return "; ".join(map(str, problems[:_MOST_PROBLEMS]))
 
 
 def where_served(url: str, model: str, prefix: str = "") -> str:

@@ -90,7 +90,7 @@ def test_an_endpoint_that_is_away_is_told_until_it_says_that_it_is_back(server: 
 
 
 @pytest.mark.parametrize("error", [ServerBusy("all batch threads are busy"), Refused("the value 13 is out of range")])
-def test_a_server_that_is_busy_or_refuses_values_is_in_no_problem(
+def test_a_server_that_is_busy_or_refuses_values_has_no_problem(
     server: Scripted, model: RemoteModel, error: Exception
 ) -> None:
     server.error = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -355,15 +355,20 @@ def test_a_server_is_not_asked_again_for_what_it_is_because_it_is_busy(connect) 
     assert [asked.path for asked in server.asked].count("/v2") == 1
 
 
+def calls(connection: OipHttp) -> list[Callable[[], object]]:
+    """Return one call of each kind."""
+    return [
+        lambda: connection.infer({"x": X}, ["y"], LONG_S),
+        lambda: connection.signature(LONG_S),
+        lambda: connection.check_ready(LONG_S),
+    ]
+
+
 def test_a_model_that_is_not_there_needs_a_person(connect) -> None:
     gone = reply(404, b'{"error":"Request for unknown model: \'m\' is not found"}')
     paths = {"/v2/models/m": gone, "/v2/models/m/ready": reply(400, b'{"error":"Model version not ready"}')}
     _, connection = connect(FakeServer(TRITON, lambda asked: gone, paths))
-    for call in (
-        lambda: connection.infer({"x": X}, ["y"], LONG_S),
-        lambda: connection.signature(LONG_S),
-        lambda: connection.check_ready(LONG_S),
-    ):
+    for call in calls(connection):
         with pytest.raises(NotFound, match="unknown model"):
             call()
 
@@ -378,11 +383,7 @@ def test_values_that_a_model_does_not_find_are_refused(connect) -> None:
 def test_an_address_where_no_model_server_is_needs_a_person(connect, page: bytes) -> None:
     here = FakeServer(TRITON)
     server, connection = connect(lambda asked: page)
-    for call in (
-        lambda: connection.infer({"x": X}, ["y"], LONG_S),
-        lambda: connection.signature(LONG_S),
-        lambda: connection.check_ready(LONG_S),
-    ):
+    for call in calls(connection):
         with pytest.raises(NoModelServer, match="no model server of this kind"):
             call()
     server.answer = here

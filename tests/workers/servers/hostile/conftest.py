@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 import redis
 from onnx import helper
-from pydantic import SecretStr
 from tests.eventually import eventually
-from tests.workers.conftest import running_worker
+from tests.workers.conftest import running_worker, worker_settings
 from tests.workers.conftest import write_package as write_file_package
 from tests.workers.predictions import prediction_of
 from tests.workers.servers.hostile import grpc_peer, http_peer
@@ -32,7 +31,6 @@ from headrace.contracts.package.manifest import BatchingAdvice, Manifest, write_
 from headrace.contracts.package.server import Server
 from headrace.producers import Client, Handle
 from headrace.queueing import queue_stats
-from headrace.results_store import migrate
 from headrace.testing import TemporaryStack
 
 #: Enough for any of these tests on a machine that does other things too.
@@ -191,7 +189,6 @@ def arena(
     with ExitStack() as stack:
         broker_url = stack.enter_context(headrace_stack.key_space())
         database_url = stack.enter_context(headrace_stack.database())
-        migrate(database_url)
         http, grpc = HttpPeer(), GrpcPeer()
         stack.callback(http.close)
         stack.callback(grpc.close)
@@ -200,14 +197,7 @@ def arena(
         for name, options in {"h-steady": {}, "g-steady": {}, **request.module.PACKAGES}.items():
             own = http.address if name.startswith("h-") else grpc.address
             write_model(models, name, **{"endpoints": (own,), **options})
-        settings = Settings(
-            broker_url=SecretStr(broker_url),
-            database_url=SecretStr(database_url),
-            models=models,
-            home=folder / "home",
-            lease_s=4.0,
-            grace_s=10.0,
-        )
+        settings = worker_settings(models, broker_url, database_url, folder / "home")
         log = folder / "worker.log"
         environment = {"HEADRACE_SERVER_TIMEOUT_S": "4", **getattr(request.module, "ENVIRONMENT", {})}
         worker = stack.enter_context(running_worker(settings, log, **environment))

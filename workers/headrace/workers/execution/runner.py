@@ -141,8 +141,8 @@ class Runner:
         return joined(self._model.output_axes, pieces), refused
 
     def _learn_too_large(self, rows: int) -> None:
-        lowest = self._verdict.out_of_memory_rows
-        self._verdict.out_of_memory_rows = rows if lowest is None else min(lowest, rows)
+        lowest = self._verdict.too_many_rows
+        self._verdict.too_many_rows = rows if lowest is None else min(lowest, rows)
         self._max_rows = min(self._max_rows, max(rows // 2, 1))
 
     def _halve(self, requests: list[InferenceRequest]) -> None:
@@ -176,7 +176,7 @@ class Runner:
         if said:
             verdict.most_rows = min(most, verdict.most_rows or most)
         else:
-            verdict.out_of_memory_rows = min(rows, verdict.out_of_memory_rows or rows)
+            verdict.too_many_rows = min(rows, verdict.too_many_rows or rows)
         self._max_rows = most
         if self._padded(most) > most:
             # Nothing smaller is allowed to run.

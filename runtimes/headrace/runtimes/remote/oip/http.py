@@ -143,8 +143,8 @@ class OipHttp:
         written = write_binary(question) if server.takes_binary else write_json(question)
         reply = self._call("POST", "/infer", ends_at, written)
         document, binary = split(reply.body, reply.headers.get(JSON_LENGTH.lower()))
-        if problem := hidden_failure(document, self._where):
-            raise problem
+        if hidden := hidden_failure(document, self._where):
+            raise hidden
         answer = read_answer(document, binary, question)
         if self._version and answer.version not in ("", self._version):
             raise Misconfigured(f"{self._where}: version {answer.version} answers, not {self._version}")

@@ -137,8 +137,8 @@ class TorchServeRest:
 
     def _read(self, reply: Reply) -> object:
         document: object = read_document(reply.body)
-        if isinstance(document, dict) and (problem := hidden_failure(document, self._where)):
-            raise problem
+        if isinstance(document, dict) and (hidden := hidden_failure(document, self._where)):
+            raise hidden
         return document
 
     def _call(self, method: str, path: str, ends_at: float, body: Sequence[bytes] = (), headers: Any = None) -> Reply:

@@ -17,8 +17,8 @@ class MemoryLimit:
         verdict = following(batch)
         if verdict.most_rows is not None:
             batch.served.refused_above(verdict.most_rows)
-        if verdict.out_of_memory_rows is not None:
-            batch.served.ran_out_at(verdict.out_of_memory_rows)
+        if verdict.too_many_rows is not None:
+            batch.served.ran_out_at(verdict.too_many_rows)
         elif verdict.is_clean:
             batch.served.succeeded_with(batch.rows)
         return verdict
