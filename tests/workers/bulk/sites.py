@@ -24,6 +24,10 @@ from headrace.producers.jobs.job import Job
 #: Rows of a batch of the gated model.
 GATED_ROWS: Final = 8
 
+#: Rows of a shard of the gated model, but for the last one. Two shards run at once, and the later one may begin first:
+#: if it is held there, the other one waits as well.
+SHARD_ROWS: Final = 128
+
 #: Longer than any job here takes, unless something is lost.
 END_S: Final = 60.0
 

@@ -22,6 +22,7 @@ from tests.eventually import eventually
 from tests.workers.bulk.gated_runtime import DEADLY
 from tests.workers.bulk.sites import (
     END_S,
+    SHARD_ROWS,
     Site,
     check_doubled,
     errors_of,
@@ -67,7 +68,7 @@ def test_after_kill_9_only_the_shard_that_ran_runs_again(site: Site, client: Cli
     job = submitted(site, client, 1_000)
     site.hold(1_500)
     with site.worker() as worker:
-        until_run(site, 496)
+        until_run(site, 3 * SHARD_ROWS)  # a shard that is held is claimed when three before it have ended
         worker.kill()
         worker.wait()
     done = sum(row[1] for row in shards(site, job, "shard_no, CASE WHEN state = 2 THEN rows ELSE 0 END"))
@@ -389,7 +390,7 @@ def test_a_worker_takes_over_from_a_dead_one_of_its_name_before_the_lease_has_pa
 
 def test_a_job_whose_workers_die_more_often_than_a_shard_may_fail_still_ends(site: Site, client: Client) -> None:
     """As on spot machines: every life of a worker gets some rows further, or none."""
-    job = submitted(site, client, 200)
+    job = submitted(site, client, SHARD_ROWS)
     for _ in range(4):
         site.hold(1_096)
         ran = len(site.runs())
@@ -400,7 +401,7 @@ def test_a_job_whose_workers_die_more_often_than_a_shard_may_fail_still_ends(sit
     site.let_go()
     with site.worker():
         job.wait(END_S)
-    check_doubled(job, range(1000, 1200))
+    check_doubled(job, range(1000, 1000 + SHARD_ROWS))
 
 
 def test_a_worker_that_is_told_to_stop_while_it_is_frozen_and_one_that_takes_over_agree(

@@ -13,7 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 from tests.eventually import eventually
 from tests.workers.bulk.gated_runtime import REFUSED
-from tests.workers.bulk.sites import END_S, Site, check_doubled, is_finished, manifest_of, output_of, parts_of
+from tests.workers.bulk.sites import (
+    END_S,
+    SHARD_ROWS,
+    Site,
+    check_doubled,
+    is_finished,
+    manifest_of,
+    output_of,
+    parts_of,
+)
 
 from headrace.contracts import HeadraceError
 from headrace.producers import Client, Job
@@ -44,9 +53,9 @@ def ids(job: Job) -> list[int]:
 
 def test_a_job_that_is_restarted_while_it_runs_scores_everything_once(site: Site, client: Client) -> None:
     source, target = site.rows(400), site.new()
-    site.hold(1_200)
+    site.hold(1_000 + 2 * SHARD_ROWS)
     old = client.score("gated", source, target, keep=["id"])
-    eventually(lambda: sum(map(len, site.runs())) >= 200, 30, "half of the job")
+    eventually(lambda: sum(map(len, site.runs())) >= SHARD_ROWS, 30, "a shard")
     new = client.score("gated", source, target, keep=["id"], restart=True)
     assert new.id != old.id
     site.let_go()
@@ -172,7 +181,7 @@ def three_large(site: Site) -> Path:
 def test_a_cancelled_job_keeps_its_parts_and_says_so_in_its_manifest(site: Site, client: Client) -> None:
     site.hold(1_002)
     job = client.score("gated", three_large(site), site.new(), keep=["id"])
-    eventually(lambda: len(parts_of(job)) == 2, 30, "two parts")
+    eventually(lambda: parts_of(job), 30, "a part")
     job.cancel()
     site.let_go()
     with pytest.raises(JobCancelled):
@@ -180,7 +189,7 @@ def test_a_cancelled_job_keeps_its_parts_and_says_so_in_its_manifest(site: Site,
     eventually((Path(job.output) / "_manifest.json").exists, 30, "the manifest")
     assert manifest_of(job)["state"] == "cancelled"
     assert not is_finished(job)
-    assert output_of(job).num_rows == 10
+    assert output_of(job).num_rows == 5 * len(parts_of(job)) < 15
     job.resume()
     job.wait(END_S)
     assert output_of(job).num_rows == 15
