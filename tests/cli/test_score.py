@@ -232,7 +232,7 @@ def test_jobs_are_listed_shown_and_steered(headrace: Run, play: Run) -> None:
 def test_nobody_who_works_on_a_job_is_said(
     headrace: Run, home: Path, consumer: Any, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.cli.commands.jobs.watching._LONELY_S", 0.0)
+    monkeypatch.setattr("headrace.cli.commands.jobs.watching._STANDSTILL_S", 0.0)
     headrace("score", MODEL, "a.parquet", "--detach", "--name", "mine", "--max-errors", "1%")
     consumer.queues.close()
     thread = threading.Timer(1.5, signal.raise_signal, [signal.SIGINT])

@@ -40,12 +40,16 @@ class AsyncJob(JobBase):
         until = None if timeout_s is None else time.monotonic() + timeout_s
         async for progress in self.watch():
             if not has_ended(progress) and until is not None and time.monotonic() >= until:
-                raise not_in_time(progress, timeout_s or 0.0)
+                raise not_in_time(progress, timeout_s or 0.0, await self.problem())
         return check_end(progress)
 
     async def is_served(self) -> bool:
         """Return whether a worker takes bulk jobs of this model at present; see `Job.is_served`."""
         return await asyncio.to_thread(self._desk.is_served, self.model)
+
+    async def problem(self) -> str:
+        """Return why the workers get no answers of this model at present; see `Job.problem`."""
+        return await asyncio.to_thread(self._desk.problem_of, self.model)
 
     async def pause(self) -> None:
         """Start no further shards; see `Job.pause`."""

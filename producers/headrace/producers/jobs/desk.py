@@ -25,6 +25,7 @@ from headrace.producers.jobs.order import Location, Order, ScoreOptions, order_o
 from headrace.producers.jobs.pinning import Pin, check_mapping, check_model, pin
 from headrace.producers.jobs.rechecking import check_unchanged
 from headrace.producers.transport.connections import broker_errors, connect_for_calls, connect_for_look
+from headrace.producers.transport.serving import problem_of
 from headrace.queueing.consumer import serving
 from headrace.queueing.submission import send_tickets
 
@@ -171,6 +172,12 @@ class JobDesk:
                 return serving.is_served(client, score_queue(model))
         except BrokerUnavailable:
             return True
+
+    def problem_of(self, model: str) -> str:
+        """Return why workers get no answers of a model at present; "" if they, or the broker, report nothing."""
+        if self._settings.broker_url is None:
+            return ""
+        return problem_of(self._url, model, self._settings.key_prefix)
 
     def close(self) -> None:
         """Close the connections."""

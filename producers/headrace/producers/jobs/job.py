@@ -116,10 +116,13 @@ def check_end(progress: Progress) -> Progress:
     return progress
 
 
-def not_in_time(progress: Progress, timeout_s: float) -> JobTimeout:
-    """Return the error of a job that has not ended in time."""
+def not_in_time(progress: Progress, timeout_s: float, problem: str) -> JobTimeout:
+    """Return the error of a job that has not ended in time. problem: see `Job.problem`."""
     done = "" if progress.share is None else f", {progress.share:.1%} done"
-    return JobTimeout(f"job {short(progress.job)} is {progress.job.state} after {timeout_s:g} s{done}; it goes on")
+    reported = f"; its worker reports: {problem}" if problem else ""
+    return JobTimeout(
+        f"job {short(progress.job)} is {progress.job.state} after {timeout_s:g} s{done}; it goes on{reported}"
+    )
 
 
 class Job(JobBase):
@@ -150,12 +153,19 @@ class Job(JobBase):
         until = None if timeout_s is None else time.monotonic() + timeout_s
         for progress in self.watch():
             if not has_ended(progress) and until is not None and time.monotonic() >= until:
-                raise not_in_time(progress, timeout_s or 0.0)
+                raise not_in_time(progress, timeout_s or 0.0, self.problem())
         return check_end(progress)
 
     def is_served(self) -> bool:
         """Return whether a worker takes bulk jobs of this model at present; True also if the broker doesn't tell."""
         return self._desk.is_served(self.model)
+
+    def problem(self) -> str:
+        """Return why the workers get no answers of this model at present, as when its model server is misconfigured.
+
+        "" if they report nothing.
+        """
+        return self._desk.problem_of(self.model)
 
     def pause(self) -> None:
         """Let running shards publish what is done, and start no others until `resume`."""

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 #: Outside of a terminal, a line this often, and whenever the state changes.
 _LINE_S: Final = 10.0
 
-#: A job on which nobody works for so long makes one ask whether there is anybody.
-_LONELY_S: Final = 5.0
+#: A job that makes no progress for so long makes one ask for the reason.
+_STANDSTILL_S: Final = 5.0
 
 Show: TypeAlias = "Callable[[Progress], None]"
 
 
 def watched(job: Job, readings: Iterable[Progress], *, as_json: bool = False) -> Iterator[Progress]:
     """Show readings of a job as they come, and pass them on."""
-    lonely, noted = _Lonely(job), as_json
+    standstill, noted = _Standstill(job), as_json
     with _json_lines() if as_json else _shown(job.spec.title) as show:
         for progress in readings:
             if progress.job.notes and not noted:
@@ -39,7 +39,7 @@ def watched(job: Job, readings: Iterable[Progress], *, as_json: bool = False) ->
                 for note in progress.job.notes:
                     say(f"note: {note}")
             show(progress)
-            lonely(progress)
+            standstill(progress)
             yield progress
 
 
@@ -80,23 +80,33 @@ class _Lines:
         say(f"{self._name}: {progress_line(progress)}")
 
 
-class _Lonely:
-    """A word, once, on a job on which nobody works."""
+class _Standstill:
+    """A word on a job that makes no progress: that no worker takes it, or what its workers report."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._rows = -1
         self._since = time.monotonic()
-        self._said = False
+        self._told: set[str] = set()
 
     def __call__(self, progress: Progress) -> None:
-        if progress.job.state not in {JobState.PLANNING, JobState.RUNNING} or progress.shards_running:
-            self._since = time.monotonic()
-        if self._said or time.monotonic() - self._since < _LONELY_S:
+        now = time.monotonic()
+        if progress.rows_done != self._rows or progress.job.state not in {JobState.PLANNING, JobState.RUNNING}:
+            self._rows, self._since = progress.rows_done, now
+        if now - self._since < _STANDSTILL_S:
             return
-        self._since = time.monotonic()
-        if not self._job.is_served():
-            self._said = True
-            say(
-                f"no worker takes bulk jobs of model {self._job.model!r} at present, so job {self._job.name} waits; "
+        self._since = now
+        text = self._why(progress)
+        if text and text not in self._told:
+            self._told.add(text)
+            say(text)
+
+    def _why(self, progress: Progress) -> str:
+        job = self._job
+        if not progress.shards_running and not job.is_served():
+            return (
+                f"no worker takes bulk jobs of model {job.model!r} at present, so job {job.name} waits; "
                 'start one with `headrace worker --models DIR` where "headrace[bulk]" is installed'
             )
+        problem = job.problem()
+        return f"job {job.name} waits; its worker reports: {problem}" if problem else ""
