@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 #: `tensorflow.DataType` → numpy dtype, field of single values.
-KINDS: dict[str, tuple[Any, str]] = {
+KINDS: dict[str, tuple[DTypeLike, str]] = {
     "DT_BOOL": (np.bool_, "bool_val"),
     "DT_UINT8": (np.uint8, "int_val"),
     "DT_UINT16": (np.uint16, "int_val"),
@@ -40,7 +41,7 @@ def tensor(kind: str) -> NDArray[Any]:
     return np.array([[np.nan, np.inf, -np.inf], [-0.0, 1.5, -2.25]]).astype(dtype)
 
 
-def single_values(kind: str) -> list[Any]:
+def single_values(kind: str) -> Sequence[object]:
     """Return the values of `tensor` as its field holds them."""
     flat = tensor(kind).reshape(-1)
     return flat.view(np.uint16).tolist() if KINDS[kind][1] == "half_val" else flat.tolist()

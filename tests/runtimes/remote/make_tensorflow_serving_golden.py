@@ -11,9 +11,9 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.message import Message
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
@@ -45,7 +45,12 @@ def check_fields(package: str, message: descriptor_pb2.DescriptorProto) -> None:
             check_fields(full_name, nested)
 
 
-def filled(kind: str, content: bool) -> Any:
+def serialized(message: Message) -> bytes:
+    written: bytes = message.SerializeToString(deterministic=True)
+    return written
+
+
+def filled(kind: str, content: bool) -> tensor_pb2.TensorProto:
     value = tensor(kind)
     message = tensor_pb2.TensorProto(dtype=types_pb2.DataType.Value(kind))
     for size in value.shape:
@@ -64,7 +69,7 @@ def request() -> bytes:
     message.model_spec.version.value = 7
     for kind in KINDS:
         message.inputs[kind].CopyFrom(filled(kind, content=True))
-    return message.SerializeToString(deterministic=True)
+    return serialized(message)
 
 
 def response(content: bool) -> bytes:
@@ -73,7 +78,7 @@ def response(content: bool) -> bytes:
     message.model_spec.version.value = 7
     for kind in KINDS:
         message.outputs[kind].CopyFrom(filled(kind, content))
-    return message.SerializeToString(deterministic=True)
+    return serialized(message)
 
 
 def metadata() -> bytes:
@@ -89,13 +94,13 @@ def metadata() -> bytes:
     message.model_spec.name = "digits"
     message.model_spec.version.value = 7
     message.metadata["signature_def"].Pack(signatures)
-    return message.SerializeToString(deterministic=True)
+    return serialized(message)
 
 
 def status() -> bytes:
     message = get_model_status_pb2.GetModelStatusResponse()
     message.model_version_status.add(version=7, state=30)
-    return message.SerializeToString(deterministic=True)
+    return serialized(message)
 
 
 def main() -> None:
@@ -110,8 +115,8 @@ def main() -> None:
         "metadata": metadata(),
         "status": status(),
     }
-    written = {name: base64.b64encode(serialized).decode() for name, serialized in golden.items()}
-    (HERE / "tensorflow_serving.json").write_text(json.dumps(written, indent=1) + "\n")
+    texts = {name: base64.b64encode(written).decode() for name, written in golden.items()}
+    (HERE / "tensorflow_serving.json").write_text(json.dumps(texts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.runtimes.remote.equality import same
 from tests.runtimes.remote.golden_cases import KINDS, tensor
 
 from headrace.contracts import TensorSpec
@@ -71,9 +72,7 @@ def test_answers_of_the_official_messages_are_read_in_both_forms(form: str, kind
     expected = tensor(kind)
     found = answer.outputs[kind]
     assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-    # Bytes, so that NaN and the sign of zero count.
-    same = found.tolist() == expected.tolist() if found.dtype == object else found.tobytes() == expected.tobytes()
-    assert same
+    assert same(found, expected)
 
 
 def test_the_official_metadata_is_a_signature() -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+from tests.runtimes.remote.equality import same
 
 from headrace.contracts import PackageError
 from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
@@ -38,12 +39,6 @@ def echo(request: bytes) -> bytes:
         output.contents.MergeFrom(tensor.contents)
     response.raw_output_contents.extend(asked.raw_input_contents)
     return serialized(response)
-
-
-def same(found: NDArray[Any], expected: NDArray[Any]) -> bool:
-    if found.dtype == object:
-        return found.tolist() == expected.tolist()
-    return (found.dtype, found.shape, found.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
 
 
 @given(NUMBERS | STRINGS, NUMBERS)
@@ -84,7 +79,7 @@ def test_what_torchserve_can_not_take_is_refused_by_name(datatype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_half_widths_one_by_one_are_read_from_wider_floats(dtype: Any) -> None:
+def test_half_widths_one_by_one_are_read_from_wider_floats(dtype: DTypeLike) -> None:
     response = oip.ModelInferResponse()
     output = response.outputs.add(name="y", datatype=datatype_of(dtype), shape=[2])
     output.contents.fp32_contents.extend([1.5, -2.0])
@@ -116,7 +111,7 @@ def response(*outputs: tuple[str, str, list[int]], raw: list[bytes] | None = Non
         (response(("y", "BOOL", [2]), raw=[b"\1\2"]), "0 and 1"),
     ],
 )
-def test_an_answer_that_is_not_what_it_says_is_bad(message: Any, words: str) -> None:
+def test_an_answer_that_is_not_what_it_says_is_bad(message: oip.ModelInferResponse, words: str) -> None:
     with pytest.raises(BadAnswer) as caught:
         read_answer(serialized(message), "7-1")
     assert words in str(caught.value)

@@ -83,7 +83,7 @@ UNKNOWN = [
     + [(text, Meaning.OTHER_SIGNATURE, OtherSignature) for text in OTHER_SIGNATURE]
     + [(text, Meaning.UNKNOWN, type(None)) for text in UNKNOWN],
 )
-def test_what_a_text_means(text: str, meaning: Meaning, error: type) -> None:
+def test_what_a_text_means(text: str, meaning: Meaning, error: type[object]) -> None:
     reading = read_text(text)
     assert reading.meaning is meaning
     failure = reading.failure("digits at grpc://host:1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from tests.runtimes.remote.equality import same
 
 from headrace.contracts import PackageError
 from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
@@ -34,12 +35,6 @@ STRINGS = st.lists(st.binary(max_size=200), min_size=1, max_size=20).map(lambda 
 
 def sent(array: NDArray[Any]) -> tfserving.TensorProto:
     return tfserving.TensorProto.FromString(b"".join(write_tensor(array)))
-
-
-def same(found: NDArray[Any], expected: NDArray[Any]) -> bool:
-    if found.dtype == object:
-        return found.tolist() == expected.tolist()
-    return (found.dtype, found.shape, found.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
 
 
 @given(NUMBERS | STRINGS)
@@ -100,7 +95,11 @@ def test_strings_are_read_from_tensor_content_too() -> None:
     assert read_tensor(message, "y").tolist() == [[long], [b"b"]]
 
 
-def change(**fields: Any) -> Callable[[tfserving.TensorProto], None]:
+#: Makes a right tensor a wrong one.
+Lie: TypeAlias = Callable[[tfserving.TensorProto], None]
+
+
+def change(**fields: object) -> Lie:
     def apply(message: tfserving.TensorProto) -> None:
         for name, value in fields.items():
             if isinstance(value, list):
@@ -111,9 +110,9 @@ def change(**fields: Any) -> Callable[[tfserving.TensorProto], None]:
     return apply
 
 
-def reshape(*sizes: int) -> Callable[[tfserving.TensorProto], None]:
+def reshape(*sizes: int) -> Lie:
     def apply(message: tfserving.TensorProto) -> None:
-        del message.tensor_shape.dim[:]
+        message.tensor_shape.ClearField("dim")
         for size in sizes:
             message.tensor_shape.dim.add(size=size)
 
@@ -146,7 +145,7 @@ def unknown_rank(message: tfserving.TensorProto) -> None:
         (unknown_rank, "no shape"),
     ],
 )
-def test_a_tensor_that_is_not_what_it_says_is_a_bad_answer(lie: Callable[[Any], None], words: str) -> None:
+def test_a_tensor_that_is_not_what_it_says_is_a_bad_answer(lie: Lie, words: str) -> None:
     message = sent(np.arange(6, dtype=np.float32).reshape(2, 3))
     lie(message)
     with pytest.raises(BadAnswer, match="output 'y'") as caught:
@@ -161,7 +160,11 @@ def test_no_bytes_break_the_readers(received: bytes) -> None:
             read(received)
 
 
-def metadata(*tensors: tuple[str, str, int, list[int] | None], signature: str = "serving_default") -> bytes:
+#: A tensor of a signature: "inputs" or "outputs", name, datatype, sizes or None for a shape that is not known.
+Tensor: TypeAlias = tuple[str, str, int, list[int] | None]
+
+
+def metadata(*tensors: Tensor, signature: str = "serving_default") -> bytes:
     signatures = tfserving.SignatureDefMap()
     for side, name, dtype, sizes in tensors:
         info = getattr(signatures.signature_def[signature], side)[name]
@@ -188,7 +191,7 @@ FLOAT = TYPES["DT_FLOAT"]
         ([("inputs", "x", TYPES["DT_COMPLEX128"], [-1])], "DT_COMPLEX128"),
     ],
 )
-def test_signatures_that_no_batch_fits_are_refused(tensors: list[Any], words: str) -> None:
+def test_signatures_that_no_batch_fits_are_refused(tensors: list[Tensor], words: str) -> None:
     with pytest.raises(PackageError) as caught:
         TARGET.read_metadata(metadata(*tensors), "digits at grpc://host:1")
     assert words in str(caught.value)

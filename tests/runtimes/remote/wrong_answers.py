@@ -24,13 +24,13 @@ class HttpAnswer(NamedTuple):
     json_length: str | None = None
 
 
-def json_answer(y: Array, **changes: Any) -> dict[str, Any]:
+def json_answer(y: Array, **changes: object) -> dict[str, Any]:
     """Return the right answer over HTTP; changes: of its output."""
     output = {"name": "y", "datatype": "FP32", "shape": list(y.shape), "data": y.ravel().tolist(), **changes}
     return {"model_name": "m", "model_version": "1", "outputs": [output]}
 
 
-def _json(change: Callable[[Array], Any]) -> Callable[[Array], HttpAnswer]:
+def _json(change: Callable[[Array], object]) -> Callable[[Array], HttpAnswer]:
     return lambda y: HttpAnswer(json.dumps(change(y)).encode())
 
 
@@ -52,8 +52,8 @@ def _binary(json_length: str, size: int | None = None) -> Callable[[Array], Http
     """Bytes after the JSON, at a place and of a size that may be lies. json_length: `{}` stands for the right one."""
 
     def respond(y: Array) -> HttpAnswer:
-        output = {"name": "y", "datatype": "FP32", "shape": list(y.shape)}
-        output["parameters"] = {"binary_data_size": y.nbytes if size is None else size}
+        parameters = {"binary_data_size": y.nbytes if size is None else size}
+        output = {"name": "y", "datatype": "FP32", "shape": list(y.shape), "parameters": parameters}
         head = json.dumps({"model_name": "m", "outputs": [output]}).encode()
         return HttpAnswer(head + y.tobytes(), json_length.format(len(head)))
 
@@ -117,7 +117,7 @@ HTTP: dict[str, Callable[[Array], HttpAnswer]] = {
 }
 
 
-def message(y: Array, raw: list[bytes] | None = None, **changes: Any) -> oip.ModelInferResponse:
+def message(y: Array, raw: list[bytes] | None = None, **changes: object) -> oip.ModelInferResponse:
     """Return the right answer over gRPC; changes: of its output. raw: in place of its contents."""
     found = oip.ModelInferResponse(model_name="m", model_version="1")
     found.outputs.add(**{"name": "y", "datatype": "FP32", "shape": y.shape, **changes})
@@ -135,7 +135,7 @@ def _message_twice(y: Array) -> oip.ModelInferResponse:
     return found
 
 
-def _typed(y: Array, **contents: Any) -> oip.ModelInferResponse:
+def _typed(y: Array, **contents: object) -> oip.ModelInferResponse:
     found = message(y, raw=[])
     for name, values in contents.items():
         getattr(found.outputs[0].contents, name).extend(values)

@@ -12,6 +12,7 @@ from headrace.contracts import TensorSpec
 from headrace.contracts.package.manifest import Manifest
 from headrace.contracts.package.server import Server
 from headrace.contracts.tensors.codec import Tensors
+from headrace.runtimes.base import Unavailable
 from headrace.runtimes.remote.base import Answer, NoAnswer, RemoteSignature, ServerAway, ServerBusy
 from headrace.runtimes.remote.endpoints.remote_model import RemoteModel
 
@@ -79,13 +80,23 @@ class Scripted:
         self.closed = True
 
 
-def remote_model(*connections: Scripted, timeout_s: float = 30.0, **server: object) -> RemoteModel:
+def remote_model(
+    *connections: Scripted, timeout_s: float = 30.0, max_in_flight: int = 0, allow_new_signature: bool = False
+) -> RemoteModel:
     named = [(f"server-{number}", connection) for number, connection in enumerate(connections)]
     endpoints = tuple(name for name, _ in named)
-    table = Server(endpoints=endpoints, model="m", **server)  # type: ignore[arg-type]
+    table = Server(endpoints=endpoints, model="m", max_in_flight=max_in_flight, allow_new_signature=allow_new_signature)
     manifest = Manifest(name="m", version="1", runtime="oip", server=table, inputs=(X,), outputs=(Y,))
     return RemoteModel(manifest, table, named, timeout_s)
 
 
 def rows(count: int = 1) -> Tensors:
     return {"x": np.ones((count, 1), np.float32)}
+
+
+def works(model: RemoteModel) -> bool:
+    """Return whether a batch is answered now, and rightly."""
+    try:
+        return bool(model.infer(rows())["y"].item() == 2.0)
+    except Unavailable:
+        return False

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from headrace.contracts import TensorSpec
 from headrace.runtimes.remote.base import BadAnswer
@@ -61,7 +61,7 @@ def test_a_column_is_a_row_of_one_value() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_is_refused_where_the_package_refuses_it(dtype: Any, value: float) -> None:
+def test_nan_is_refused_where_the_package_refuses_it(dtype: DTypeLike, value: float) -> None:
     from headrace.contracts.tensors.datatypes import datatype_of
 
     array = np.full((2, 3), value, np.float32).astype(dtype)

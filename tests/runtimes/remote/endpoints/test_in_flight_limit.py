@@ -15,7 +15,9 @@ def simulate(
     limit: InFlightLimit, *, parallel: int, run_s: float, seconds: float, refuses_above: int = 10**9
 ) -> list[int]:
     """Keep a server busy that computes `parallel` batches at a time; return the limits over time."""
-    now, running, waiting, seen = 0.0, [], 0, []
+    now, waiting = 0.0, 0
+    running: list[float] = []
+    seen: list[int] = []
     while now < seconds:
         while len(running) + waiting < limit.limit:
             if len(running) + waiting >= refuses_above:

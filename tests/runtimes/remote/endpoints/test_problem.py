@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from tests.eventually import eventually
-from tests.runtimes.remote.endpoints.scripted import SIGNATURE, Scripted, remote_model, rows
+from tests.runtimes.remote.endpoints.scripted import SIGNATURE, Scripted, remote_model, rows, works
 
 from headrace.contracts import PackageError, TensorSpec
 from headrace.runtimes.base import Unavailable, problem_of
@@ -41,13 +41,6 @@ def model(server: Scripted) -> Iterator[RemoteModel]:
 def text(model: RemoteModel) -> str:
     problem = problem_of(model)
     return problem.text if problem else ""
-
-
-def works(model: RemoteModel) -> bool:
-    try:
-        return model.infer(rows())["y"].item() == 2.0
-    except Unavailable:
-        return False
 
 
 def test_a_model_that_answers_has_none(model: RemoteModel) -> None:

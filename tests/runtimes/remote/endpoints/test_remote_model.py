@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 import numpy as np
 import pytest
 from tests.eventually import eventually
-from tests.runtimes.remote.endpoints.scripted import SIGNATURE, Scripted, remote_model, rows
+from tests.runtimes.remote.endpoints.scripted import SIGNATURE, Scripted, remote_model, rows, works
 
 from headrace.contracts import PackageError, Signature, TensorSpec
 from headrace.runtimes.base import TransientFailure, Unavailable, is_concurrent, max_in_flight
@@ -29,17 +29,19 @@ from headrace.runtimes.remote.endpoints.remote_model import RemoteModel
 
 
 @contextmanager
-def serving(*connections: Scripted, **options: object) -> Iterator[RemoteModel]:
-    with closing(remote_model(*connections, **options)) as model:  # type: ignore[arg-type]
+def serving(
+    *connections: Scripted, timeout_s: float = 30.0, max_in_flight: int = 0, allow_new_signature: bool = False
+) -> Iterator[RemoteModel]:
+    with closing(
+        remote_model(
+            *connections,
+            timeout_s=timeout_s,
+            max_in_flight=max_in_flight,
+            allow_new_signature=allow_new_signature,
+        )
+    ) as model:
         yield model
     assert all(connection.closed for connection in connections)
-
-
-def works(model: RemoteModel) -> bool:
-    try:
-        return model.infer(rows())["y"].item() == 2.0
-    except Unavailable:
-        return False
 
 
 def test_a_batch_comes_back_with_the_version_that_answered() -> None:
@@ -92,11 +94,11 @@ def test_a_connection_that_went_mute_is_opened_anew_before_the_endpoint_is_asked
         eventually(lambda: works(model), 60, "an answer over a new connection")
 
 
-def test_a_connection_that_was_refused_is_not_opened_anew() -> None:
+def test_a_connection_that_was_refused_is_not_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Scripted()
     with serving(server) as model:
         server.error = ServerAway("connection refused")
-        server.reopen = lambda: pytest.fail("reopened")  # type: ignore[method-assign]
+        monkeypatch.setattr(server, "reopen", lambda: pytest.fail("reopened"))
         assert not works(model)
         server.error = None
         eventually(lambda: works(model), 60, "an endpoint that is back")
@@ -263,7 +265,7 @@ def test_the_new_signature_is_taken_where_the_package_allows_it() -> None:
 
         def answers() -> bool:
             try:
-                return model.infer({"x": np.ones((1, 2))})["y"].tolist() == [[2.0, 2.0]]
+                return bool(model.infer({"x": np.ones((1, 2))})["y"].tolist() == [[2.0, 2.0]])
             except Unavailable:
                 return False
 

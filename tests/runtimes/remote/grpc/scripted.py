@@ -30,9 +30,10 @@ class ScriptedServer:
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 4 << 20)],
         )
         place = f"127.0.0.1:{port}"
-        add = self._server.add_insecure_port if credentials is None else self._server.add_secure_port
-        port = add(place) if credentials is None else add(place, credentials)
-        self.address = Address("grpc" if credentials is None else "grpcs", "127.0.0.1", port)
+        if credentials is None:
+            self.address = Address("grpc", "127.0.0.1", self._server.add_insecure_port(place))
+        else:
+            self.address = Address("grpcs", "127.0.0.1", self._server.add_secure_port(place, credentials))
         self._server.start()
 
     def stop(self) -> None:
@@ -44,7 +45,7 @@ class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, answers: Mapping[str, Answerer]) -> None:
         self._answers = answers
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         answer = self._answers.get(handler_call_details.method)
         return grpc.unary_unary_rpc_method_handler(answer) if answer else None
 

@@ -6,14 +6,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from tests.eventually import eventually
-from tests.runtimes.remote.grpc.scripted import RawServer, ScriptedServer
+from tests.runtimes.remote.conftest import Closing
+from tests.runtimes.remote.grpc.conftest import Serve, ServeRaw
 
 from headrace.runtimes.remote.base import (
     Access,
@@ -24,35 +23,41 @@ from headrace.runtimes.remote.base import (
     ServerAway,
     ServerBusy,
 )
-from headrace.runtimes.remote.transport.grpc_channel import GrpcChannel
+from headrace.runtimes.remote.transport.grpc_channel import MAX_MESSAGE_BYTES, GrpcChannel
 from headrace.runtimes.remote.transport.grpc_status import Unimplemented
 
 ECHO = "/test.Service/Echo"
 LONG_S = 30.0
-
-Serve = Callable[..., ScriptedServer]
-Raw = Callable[..., RawServer]
-Closing = Callable[[Any], Any]
 
 
 def echo(request: bytes, context: grpc.ServicerContext) -> bytes:
     return request
 
 
+class Connect:
+    """Opens channels that close with the test."""
+
+    def __init__(self, closing: Closing) -> None:
+        self._closing = closing
+
+    def __call__(self, address: Address, max_message_bytes: int = MAX_MESSAGE_BYTES) -> GrpcChannel:
+        return self._closing(GrpcChannel(address, Access(), max_message_bytes))
+
+
 @pytest.fixture
-def connect(closing: Closing) -> Callable[..., GrpcChannel]:
-    return lambda address, **options: closing(GrpcChannel(address, Access(), **options))
+def connect(closing: Closing) -> Connect:
+    return Connect(closing)
 
 
 def call(channel: GrpcChannel, request: bytes = b"x", timeout_s: float = LONG_S) -> bytes:
     return channel.call(ECHO, request, timeout_s, "digits")
 
 
-def test_an_answer_comes_back(serve: Serve, connect: Any) -> None:
+def test_an_answer_comes_back(serve: Serve, connect: Connect) -> None:
     assert call(connect(serve({ECHO: echo}).address), b"batch") == b"batch"
 
 
-def test_several_calls_share_a_connection_side_by_side(serve: Serve, connect: Any) -> None:
+def test_several_calls_share_a_connection_side_by_side(serve: Serve, connect: Connect) -> None:
     all_here = threading.Barrier(4)
 
     def meet(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -77,13 +82,15 @@ def test_several_calls_share_a_connection_side_by_side(serve: Serve, connect: An
         (grpc.StatusCode.UNAVAILABLE, "shutting down", ServerAway),
     ],
 )
-def test_a_status_is_an_error(serve: Serve, connect: Any, code: Any, text: str, error: type[Exception]) -> None:
+def test_a_status_is_an_error(
+    serve: Serve, connect: Connect, code: grpc.StatusCode, text: str, error: type[Exception]
+) -> None:
     server = serve({ECHO: lambda request, context: context.abort(code, text)})
     with pytest.raises(error, match=f"digits at grpc://127.0.0.1:[0-9]+: {text}"):
         call(connect(server.address))
 
 
-def test_a_server_that_raises_refuses_the_batch(serve: Serve, connect: Any) -> None:
+def test_a_server_that_raises_refuses_the_batch(serve: Serve, connect: Connect) -> None:
     def broken(request: bytes, context: grpc.ServicerContext) -> bytes:
         raise ValueError("3 is no digit")
 
@@ -91,14 +98,14 @@ def test_a_server_that_raises_refuses_the_batch(serve: Serve, connect: Any) -> N
         call(connect(serve({ECHO: broken}).address))
 
 
-def test_a_server_of_another_kind_is_said_to_be_one(serve: Serve, connect: Any) -> None:
+def test_a_server_of_another_kind_is_said_to_be_one(serve: Serve, connect: Connect) -> None:
     with pytest.raises(Unimplemented, match="is it one of the runtime's kind"):
         call(connect(serve({}).address))
 
 
-def test_the_wait_that_a_server_asks_for_arrives(serve: Serve, connect: Any) -> None:
+def test_the_wait_that_a_server_asks_for_arrives(serve: Serve, connect: Connect) -> None:
     def push_back(request: bytes, context: grpc.ServicerContext) -> bytes:
-        context.set_trailing_metadata([("grpc-retry-pushback-ms", "1500")])
+        context.set_trailing_metadata((("grpc-retry-pushback-ms", "1500"),))
         context.abort(grpc.StatusCode.UNAVAILABLE, "later")
         raise AssertionError
 
@@ -107,7 +114,7 @@ def test_the_wait_that_a_server_asks_for_arrives(serve: Serve, connect: Any) -> 
     assert caught.value.retry_after_s == 1.5
 
 
-def test_a_slow_server_is_left_at_the_deadline(serve: Serve, connect: Any) -> None:
+def test_a_slow_server_is_left_at_the_deadline(serve: Serve, connect: Connect) -> None:
     released = threading.Event()
 
     def slow(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -122,12 +129,12 @@ def test_a_slow_server_is_left_at_the_deadline(serve: Serve, connect: Any) -> No
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0])
-def test_a_deadline_that_has_passed_makes_no_call(connect: Any, timeout_s: float) -> None:
+def test_a_deadline_that_has_passed_makes_no_call(connect: Connect, timeout_s: float) -> None:
     with pytest.raises(ServerAway, match="no time is left"):
         call(connect(Address("grpc", "127.0.0.1", 1)), timeout_s=timeout_s)
 
 
-def test_a_server_that_dies_in_a_call_is_away_and_found_again(serve: Serve, connect: Any) -> None:
+def test_a_server_that_dies_in_a_call_is_away_and_found_again(serve: Serve, connect: Connect) -> None:
     called = threading.Event()
 
     def hang(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -166,7 +173,7 @@ def test_a_server_that_dies_in_a_call_is_away_and_found_again(serve: Serve, conn
     assert eventually(answered, LONG_S, "the restarted server")
 
 
-def test_closing_ends_the_calls_that_are_under_way(serve: Serve, connect: Any) -> None:
+def test_closing_ends_the_calls_that_are_under_way(serve: Serve, connect: Connect) -> None:
     called, released = threading.Event(), threading.Event()
 
     def hang(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -192,66 +199,66 @@ def test_closing_ends_the_calls_that_are_under_way(serve: Serve, connect: Any) -
     assert len(errors) == 1
 
 
-def test_a_port_where_nobody_listens_is_away(connect: Any) -> None:
+def test_a_port_where_nobody_listens_is_away(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ServerAway, match="Connection refused"):
         call(connect(Address("grpc", "127.0.0.1", port)))
 
 
-def test_a_name_that_does_not_exist_is_away(connect: Any) -> None:
+def test_a_name_that_does_not_exist_is_away(connect: Connect) -> None:
     with pytest.raises(ServerAway, match=r"nowhere\.invalid"):
         call(connect(Address("grpc", "nowhere.invalid", 8500)))
 
 
-def test_a_server_that_hangs_up_is_away(raw: Raw, connect: Any) -> None:
+def test_a_server_that_hangs_up_is_away(raw: ServeRaw, connect: Connect) -> None:
     with pytest.raises(ServerAway):
         call(connect(raw().address))
 
 
-def test_a_half_open_connection_ends_at_the_deadline(raw: Raw, connect: Any) -> None:
+def test_a_half_open_connection_ends_at_the_deadline(raw: ServeRaw, connect: Connect) -> None:
     with pytest.raises(ServerAway):
         call(connect(raw(hang_up=False).address), timeout_s=0.3)
 
 
-def test_a_server_of_another_protocol_is_away(raw: Raw, connect: Any) -> None:
+def test_a_server_of_another_protocol_is_away(raw: ServeRaw, connect: Connect) -> None:
     with pytest.raises(ServerAway):
         call(connect(raw(b"SSH-2.0-OpenSSH_9.2\r\n").address))
 
 
-def test_a_port_of_http_is_named_as_one(raw: Raw, connect: Any) -> None:
+def test_a_port_of_http_is_named_as_one(raw: ServeRaw, connect: Connect) -> None:
     server = raw(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
     with pytest.raises(Misconfigured, match=f"is it http://{server.address.authority}"):
         call(connect(server.address))
 
 
-def test_a_gigantic_answer_is_too_large_a_batch(serve: Serve, connect: Any) -> None:
+def test_a_gigantic_answer_is_too_large_a_batch(serve: Serve, connect: Connect) -> None:
     channel = connect(serve({ECHO: lambda request, context: bytes(200_000)}).address, max_message_bytes=100_000)
     with pytest.raises(BatchTooLarge, match="larger than max"):
         call(channel)
 
 
-def test_a_request_beyond_our_own_bound_is_too_large_a_batch(serve: Serve, connect: Any) -> None:
+def test_a_request_beyond_our_own_bound_is_too_large_a_batch(serve: Serve, connect: Connect) -> None:
     channel = connect(serve({ECHO: echo}).address, max_message_bytes=100_000)
     with pytest.raises(BatchTooLarge):
         call(channel, bytes(200_000))
     assert call(channel) == b"x"
 
 
-def test_a_request_beyond_the_servers_bound_is_too_large_a_batch(serve: Serve, connect: Any) -> None:
+def test_a_request_beyond_the_servers_bound_is_too_large_a_batch(serve: Serve, connect: Connect) -> None:
     channel = connect(serve({ECHO: echo}).address)
     with pytest.raises(BatchTooLarge):
         call(channel, bytes((4 << 20) + 1))
     assert call(channel) == b"x"
 
 
-def test_answers_above_the_limit_of_grpc_itself_arrive(serve: Serve, connect: Any) -> None:
+def test_answers_above_the_limit_of_grpc_itself_arrive(serve: Serve, connect: Connect) -> None:
     answer = bytes(10 << 20)
     assert call(connect(serve({ECHO: lambda request, context: answer}).address)) == answer
 
 
 def test_a_reopened_channel_has_a_new_connection_and_calls_under_way_end_on_the_old_one(
-    serve: Serve, connect: Any
+    serve: Serve, connect: Connect
 ) -> None:
     here, go_on = threading.Event(), threading.Event()
     peers: list[str] = []
@@ -287,7 +294,9 @@ def test_credentials_go_with_every_call(serve: Serve, closing: Closing) -> None:
     assert call(closing(GrpcChannel(server.address, Access()))) == b"None"
 
 
-def test_proxies_of_the_environment_are_left_out(serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_left_out(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("grpc_proxy", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert call(connect(serve({ECHO: echo}).address)) == b"x"

@@ -27,8 +27,15 @@ QUEUE_FULL = "The batch scheduling queue to which this task was submitted is ful
 TOO_MANY_ROWS = "Task size 64 is larger than maximum input batch size 32"
 
 
-def failure(status: str, text: str = "", **options: float) -> Exception:
-    return FailedCall(status=status, text=text, where="digits at grpc://host:8500", address=PLAIN, **options).failure()
+def failure(status: str, text: str = "", *, request_bytes: int = 0, retry_after_s: float = 0.0) -> Exception:
+    return FailedCall(
+        status=status,
+        text=text,
+        where="digits at grpc://host:8500",
+        address=PLAIN,
+        request_bytes=request_bytes,
+        retry_after_s=retry_after_s,
+    ).failure()
 
 
 @pytest.mark.parametrize(

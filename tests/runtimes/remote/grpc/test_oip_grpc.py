@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import grpc
 import numpy as np
 import pytest
-from tests.runtimes.remote.grpc.scripted import Answerer, ScriptedServer
+from tests.runtimes.remote.conftest import Closing
+from tests.runtimes.remote.grpc.conftest import Serve
+from tests.runtimes.remote.grpc.scripted import Answerer
 
 from headrace.contracts import TensorSpec
 from headrace.runtimes.remote.base import Access, BadAnswer, Connection, Misconfigured, Refused, ServerAway
@@ -32,7 +31,7 @@ class Model:
         self.versioned = True
         self.most_rows = 0
         self.refusals = 0
-        self.asked: list[Any] = []
+        self.asked: list[oip.ModelInferRequest] = []
         self.request_id = ""
 
     def infer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -72,7 +71,7 @@ class Model:
 
     def calls(self, package: str = "inference") -> dict[str, Answerer]:
         path = f"/{package}.GRPCInferenceService/"
-        calls = {
+        calls: dict[str, Answerer] = {
             path + "ModelInfer": self.infer,
             path + "ModelReady": self.is_ready,
             path + "ModelMetadata": self.metadata,
@@ -85,19 +84,25 @@ def model() -> Model:
     return Model()
 
 
+class Connect:
+    """Connects to a new server of the model. package: of the protocol's messages."""
+
+    def __init__(self, model: Model, serve: Serve, closing: Closing) -> None:
+        self._model = model
+        self._serve = serve
+        self._closing = closing
+
+    def __call__(self, package: str = "inference", version: str = "") -> Connection:
+        address = self._serve(self._model.calls(package)).address
+        return self._closing(OipGrpc(address, "digits", access=Access(), service=package, version=version))
+
+
 @pytest.fixture
-def connect(
-    model: Model, serve: Callable[..., ScriptedServer], closing: Callable[[Any], Any]
-) -> Callable[..., Connection]:
-    def start(package: str = "inference", **options: Any) -> Connection:
-        address = serve(model.calls(package)).address
-        found: Connection = closing(OipGrpc(address, "digits", access=Access(), service=package, **options))
-        return found
-
-    return start
+def connect(model: Model, serve: Serve, closing: Closing) -> Connect:
+    return Connect(model, serve, closing)
 
 
-def test_a_batch_goes_out_raw_and_comes_back_with_its_version(model: Model, connect: Callable[..., Connection]) -> None:
+def test_a_batch_goes_out_raw_and_comes_back_with_its_version(model: Model, connect: Connect) -> None:
     answer = connect(version="3").infer({"x": X}, ["y"], LONG_S)
     np.testing.assert_array_equal(answer.outputs["y"], X)
     assert answer.version == "3"
@@ -107,20 +112,20 @@ def test_a_batch_goes_out_raw_and_comes_back_with_its_version(model: Model, conn
     assert list(asked.raw_input_contents) == [X.tobytes()]
 
 
-def test_every_call_has_an_id_of_its_own(model: Model, connect: Callable[..., Connection]) -> None:
+def test_every_call_has_an_id_of_its_own(model: Model, connect: Connect) -> None:
     connection = connect()
     for _ in range(3):
         connection.infer({"x": X}, ["y"], LONG_S)
     assert len({asked.id for asked in model.asked} - {""}) == 3
 
 
-def test_the_answer_to_another_call_is_bad(model: Model, connect: Callable[..., Connection]) -> None:
+def test_the_answer_to_another_call_is_bad(model: Model, connect: Connect) -> None:
     model.request_id = "another"
     with pytest.raises(BadAnswer, match=r"digits at grpc://.*: the server answers request 'another'"):
         connect().infer({"x": X}, ["y"], LONG_S)
 
 
-def test_torchserve_gets_values_under_its_own_name(model: Model, connect: Callable[..., Connection]) -> None:
+def test_torchserve_gets_values_under_its_own_name(model: Model, connect: Connect) -> None:
     answer = connect(TORCHSERVE).infer({"x": X}, ["y"], LONG_S)
     np.testing.assert_array_equal(answer.outputs["y"], X)
     (asked,) = model.asked
@@ -130,7 +135,7 @@ def test_torchserve_gets_values_under_its_own_name(model: Model, connect: Callab
 
 @pytest.mark.parametrize("refusals", [1, 2])
 def test_a_call_that_torchserve_refuses_with_its_neighbours_is_made_once_more(
-    model: Model, connect: Callable[..., Connection], refusals: int
+    model: Model, connect: Connect, refusals: int
 ) -> None:
     model.refusals = refusals
     connection = connect(TORCHSERVE)
@@ -142,26 +147,26 @@ def test_a_call_that_torchserve_refuses_with_its_neighbours_is_made_once_more(
     assert len(model.asked) == 2
 
 
-def test_other_servers_refuse_once(model: Model, connect: Callable[..., Connection]) -> None:
+def test_other_servers_refuse_once(model: Model, connect: Connect) -> None:
     model.refusals = 1
     with pytest.raises(Refused, match="Prediction failed"):
         connect().infer({"x": X}, ["y"], LONG_S)
     assert len(model.asked) == 1
 
 
-def test_the_signature_is_asked_for(connect: Callable[..., Connection]) -> None:
+def test_the_signature_is_asked_for(connect: Connect) -> None:
     found = connect().signature(LONG_S)
     assert found.inputs == (TensorSpec(name="x", datatype="FP32", shape=(4,)),)
     assert found.outputs == (TensorSpec(name="y", datatype="FP32", shape=(4,)),)
     assert found.max_rows == 0
 
 
-def test_triton_says_how_many_rows_a_batch_may_have(model: Model, connect: Callable[..., Connection]) -> None:
+def test_triton_says_how_many_rows_a_batch_may_have(model: Model, connect: Connect) -> None:
     model.most_rows = 32
     assert connect().signature(LONG_S).max_rows == 32
 
 
-def test_a_server_without_versions_works_without_one(model: Model, connect: Callable[..., Connection]) -> None:
+def test_a_server_without_versions_works_without_one(model: Model, connect: Connect) -> None:
     model.versioned = False
     connection = connect(version="3")
     connection.check_ready(LONG_S)
@@ -169,7 +174,7 @@ def test_a_server_without_versions_works_without_one(model: Model, connect: Call
     np.testing.assert_array_equal(connection.infer({"x": X}, ["y"], LONG_S).outputs["y"], X)
 
 
-def test_a_model_that_is_not_ready_is_waited_for(model: Model, connect: Callable[..., Connection]) -> None:
+def test_a_model_that_is_not_ready_is_waited_for(model: Model, connect: Connect) -> None:
     model.ready = False
     connection = connect()
     with pytest.raises(ServerAway, match=r"digits at grpc://.*: the model is not ready"):
@@ -178,7 +183,7 @@ def test_a_model_that_is_not_ready_is_waited_for(model: Model, connect: Callable
     connection.check_ready(LONG_S)
 
 
-def test_a_model_that_is_gone_needs_a_person(model: Model, connect: Callable[..., Connection]) -> None:
+def test_a_model_that_is_gone_needs_a_person(model: Model, connect: Connect) -> None:
     model.ready, model.absent = False, True
     with pytest.raises(Misconfigured, match="load the model there"):
         connect().check_ready(LONG_S)

@@ -1,34 +1,28 @@
-"""Scripted servers and the connections to them."""
+"""Scripted servers, which stop with the test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import ssl
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from tests.runtimes.remote.http.scripted import Answerer, ScriptedServer
 
 
+class Serve:
+    """Starts servers. context: of those that speak TLS."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def __call__(self, answer: Answerer, context: ssl.SSLContext | None = None) -> ScriptedServer:
+        server = ScriptedServer(answer, context)
+        self._stack.callback(server.stop)
+        return server
+
+
 @pytest.fixture
-def serve() -> Iterator[Callable[..., ScriptedServer]]:
-    """Start servers that stop with the test."""
+def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
-
-        def start(answer: Answerer, context=None) -> ScriptedServer:
-            server = ScriptedServer(answer, context)
-            stack.callback(server.stop)
-            return server
-
-        yield start
-
-
-@pytest.fixture
-def closing() -> Iterator[Callable]:
-    """Close clients with the test."""
-    with ExitStack() as stack:
-
-        def keep(client):
-            stack.callback(client.close)
-            return client
-
-        yield keep
+        yield Serve(stack)

@@ -8,8 +8,9 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from headrace.runtimes.remote.base import Address
 
@@ -92,7 +93,7 @@ class ScriptedServer:
                 return
             number = len(self._open)
             self._open.append(plain)
-            self._start(lambda plain=plain, number=number: self._serve(plain, number))
+            self._start(partial(self._serve, plain, number))
 
     def _serve(self, plain: socket.socket, number: int) -> None:
         # Clients hang up in the middle, which is what tests are about.
@@ -115,7 +116,7 @@ class ScriptedServer:
                 connection.sendall(reaction)
 
 
-def _read(file, number: int) -> Asked | None:
+def _read(file: BinaryIO, number: int) -> Asked | None:
     start = file.read(1)
     if not start:
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -11,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.runtimes.remote.equality import same
 
 from headrace.contracts.package.signature import TensorSpec
+from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
 from headrace.runtimes.remote.base import BadAnswer, Refused
 from headrace.runtimes.remote.encoding.json_rows import read_columns, read_rows, stacked, write_columns, write_rows
@@ -25,6 +29,8 @@ from headrace.runtimes.remote.encoding.json_values import (
 )
 from headrace.runtimes.remote.encoding.raw import pack, unpack
 
+Shapes: TypeAlias = st.SearchStrategy[tuple[int, ...]]
+
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5)
 FULL_SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=4)
 NUMBERS = [name for name in DTYPES if name not in ("BYTES", "BF16")]
@@ -32,17 +38,13 @@ ELEMENTS = st.binary(max_size=20)
 
 
 @st.composite
-def number_arrays(draw, shapes=SHAPES):
+def number_arrays(draw: st.DrawFn, shapes: Shapes = SHAPES) -> np.ndarray:
     return draw(hnp.arrays(DTYPES[draw(st.sampled_from(NUMBERS))], shapes))
 
 
 @st.composite
-def byte_arrays(draw, shapes=SHAPES):
+def byte_arrays(draw: st.DrawFn, shapes: Shapes = SHAPES) -> np.ndarray:
     return draw(hnp.arrays(object, shapes, elements=ELEMENTS))
-
-
-def same(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
 def equal(one: np.ndarray, other: np.ndarray) -> bool:
@@ -182,7 +184,7 @@ def test_text_is_text_where_it_can_be() -> None:
         (None, "FP32", "is no FP32 tensor"),
     ],
 )
-def test_values_of_another_kind_are_refused(value, datatype: str, words: str) -> None:
+def test_values_of_another_kind_are_refused(value: object, datatype: str, words: str) -> None:
     with pytest.raises(BadAnswer, match=words) as caught:
         read_values(value, datatype, "scores")
     assert "'scores'" in caught.value.message
@@ -233,6 +235,10 @@ def test_a_single_output_has_no_name_in_either_form() -> None:
         assert found[spec.name].tolist() == want
 
 
+#: `read_columns` or `read_rows`.
+Read: TypeAlias = Callable[[object, Sequence[TensorSpec]], Tensors]
+
+
 @pytest.mark.parametrize(
     ("read", "document", "words"),
     [
@@ -245,7 +251,7 @@ def test_a_single_output_has_no_name_in_either_form() -> None:
         (read_rows, [{"scores": [1, 2, 3], "label": 1, "text": ""}, {"label": 1}], "row 1 .* has no output 'scores'"),
     ],
 )
-def test_answers_without_their_outputs_are_refused(read, document, words: str) -> None:
+def test_answers_without_their_outputs_are_refused(read: Read, document: object, words: str) -> None:
     with pytest.raises(BadAnswer, match=words):
         read(document, SPECS)
 

@@ -7,28 +7,44 @@ import socket
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.eventually import eventually
-from tests.runtimes.remote.http.scripted import reply
+from tests.runtimes.remote.conftest import Closing
+from tests.runtimes.remote.http.conftest import Serve
+from tests.runtimes.remote.http.scripted import Asked, ScriptedServer, reply
 
 from headrace.runtimes.remote.base import Access, Address, BatchTooLarge, Misconfigured, ServerAway, parse_address
-from headrace.runtimes.remote.transport.http_client import HttpClient
+from headrace.runtimes.remote.encoding.raw import Buffer
+from headrace.runtimes.remote.transport.http_client import MAX_ANSWER_BYTES, HttpClient
 
 #: Ends a call in tests that must not hang; nothing is said about speed.
 LONG_S = 30.0
 SHORT_S = 0.3
 
 
+class NewClient:
+    """Makes clients of servers, which close with the test."""
+
+    def __init__(self, closing: Closing) -> None:
+        self._closing = closing
+
+    def __call__(
+        self, server: ScriptedServer, access: Access | None = None, max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> HttpClient:
+        return self._closing(HttpClient(server.address, access or Access(), max_answer_bytes))
+
+
 @pytest.fixture
-def client(closing):
-    return lambda server, access=None, **options: closing(HttpClient(server.address, access or Access(), **options))
+def client(closing: Closing) -> NewClient:
+    return NewClient(closing)
 
 
-def test_a_call_sends_its_body_and_returns_the_answer(serve, client) -> None:
+def test_a_call_sends_its_body_and_returns_the_answer(serve: Serve, client: NewClient) -> None:
     server = serve(lambda asked: reply(200, b'{"ok":true}', x_served_by="me"))
-    body = [b"head", bytearray(b"-"), memoryview(b"x" * 3_000_000)]
+    body: list[Buffer] = [b"head", bytearray(b"-"), memoryview(b"x" * 3_000_000)]
     answer = client(server).call("POST", "/v2/models/a%20b/infer", LONG_S, body, {"X-Mine": "1"})
     assert (answer.status, bytes(answer.body), answer.headers["x-served-by"]) == (200, b'{"ok":true}', "me")
     (asked,) = server.asked
@@ -38,14 +54,14 @@ def test_a_call_sends_its_body_and_returns_the_answer(serve, client) -> None:
     assert "authorization" not in asked.headers
 
 
-def test_a_path_of_the_address_stands_in_front(serve, closing) -> None:
+def test_a_path_of_the_address_stands_in_front(serve: Serve, closing: Closing) -> None:
     server = serve(lambda asked: reply())
     address = parse_address(f"http://127.0.0.1:{server.address.port}/serving/")
     closing(HttpClient(address, Access())).call("GET", "/v2", LONG_S)
     assert server.asked[0].path == "/serving/v2"
 
 
-def test_credentials_go_into_the_header_and_into_no_error(serve, client) -> None:
+def test_credentials_go_into_the_header_and_into_no_error(serve: Serve, client: NewClient) -> None:
     server = serve(lambda asked: reply(401, b'{"error":"who are you?"}'))
     answer = client(server, Access(authorization="Bearer s3cret")).call("GET", "/", LONG_S)
     assert server.asked[0].headers["authorization"] == "Bearer s3cret"
@@ -53,13 +69,13 @@ def test_credentials_go_into_the_header_and_into_no_error(serve, client) -> None
 
 
 @pytest.mark.parametrize("secret", ["Bearer s3cret\n", "Bearer s3crét", "Bearer s3cret\x00"])
-def test_credentials_that_no_header_carries_are_not_quoted(serve, client, secret: str) -> None:
+def test_credentials_that_no_header_carries_are_not_quoted(serve: Serve, client: NewClient, secret: str) -> None:
     with pytest.raises(Misconfigured, match="credentials hold characters") as caught:
         client(serve(lambda asked: reply()), Access(authorization=secret)).call("GET", "/", LONG_S)
     assert "s3cr" not in str(caught.value)
 
 
-def test_paths_and_hosts_are_encoded(serve, closing) -> None:
+def test_paths_and_hosts_are_encoded(serve: Serve, closing: Closing) -> None:
     server = serve(lambda asked: reply())
     odd = Address("http", "127.0.0.1", server.address.port, "/ä b")
     closing(HttpClient(odd, Access())).call("GET", "/v2", LONG_S)
@@ -70,26 +86,28 @@ def test_paths_and_hosts_are_encoded(serve, closing) -> None:
         closing(HttpClient(Address("http", "ä" * 80, 80), Access())).call("GET", "/", LONG_S)
 
 
-def test_an_address_of_ipv6_has_brackets(closing) -> None:
+def test_an_address_of_ipv6_has_brackets(closing: Closing) -> None:
     # Nobody listens there, whether or not this machine has IPv6.
     with pytest.raises(ServerAway, match=r"^http://\[::1\]:1: "):
         closing(HttpClient(parse_address("http://[::1]:1"), Access())).call("GET", "/", LONG_S)
 
 
-def test_proxies_of_the_environment_are_not_used(serve, client, monkeypatch) -> None:
+def test_proxies_of_the_environment_are_not_used(
+    serve: Serve, client: NewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     assert client(serve(lambda asked: reply())).call("GET", "/", LONG_S).status == 200
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_not_followed(serve, client, status: int) -> None:
+def test_redirects_are_not_followed(serve: Serve, client: NewClient, status: int) -> None:
     server = serve(lambda asked: reply(status, location="http://127.0.0.1:1/"))
     assert client(server).call("POST", "/", LONG_S, [b"x"]).status == status
     assert len(server.asked) == 1
 
 
-def test_connections_are_used_again(serve, client) -> None:
+def test_connections_are_used_again(serve: Serve, client: NewClient) -> None:
     server = serve(lambda asked: reply())
     calls = client(server)
     for _ in range(5):
@@ -97,10 +115,10 @@ def test_connections_are_used_again(serve, client) -> None:
     assert server.connections == 1
 
 
-def test_after_a_reopening_connections_are_new_and_calls_under_way_go_on(serve, client) -> None:
+def test_after_a_reopening_connections_are_new_and_calls_under_way_go_on(serve: Serve, client: NewClient) -> None:
     here, go_on = threading.Event(), threading.Event()
 
-    def answer(asked):
+    def answer(asked: Asked) -> bytes:
         if asked.path == "/slow":
             here.set()
             go_on.wait(LONG_S)
@@ -121,7 +139,7 @@ def test_after_a_reopening_connections_are_new_and_calls_under_way_go_on(serve, 
     assert server.connections == 3
 
 
-def test_calls_run_side_by_side(serve, client) -> None:
+def test_calls_run_side_by_side(serve: Serve, client: NewClient) -> None:
     together = threading.Barrier(8)
     server = serve(lambda asked: (together.wait(LONG_S), reply())[1])
     calls = client(server)
@@ -130,7 +148,7 @@ def test_calls_run_side_by_side(serve, client) -> None:
     assert answers == [200] * 8
 
 
-def test_a_forked_process_opens_connections_of_its_own(serve, client) -> None:
+def test_a_forked_process_opens_connections_of_its_own(serve: Serve, client: NewClient) -> None:
     server = serve(lambda asked: reply())
     calls = client(server)
     calls.call("GET", "/parent", LONG_S)
@@ -150,18 +168,21 @@ def test_a_forked_process_opens_connections_of_its_own(serve, client) -> None:
     assert [(asked.path, asked.connection) for asked in server.asked] == [("/parent", 0), ("/child", 1), ("/parent", 0)]
 
 
-def test_a_silent_server_is_away_when_the_time_is_over(serve, client) -> None:
-    server = serve(lambda asked: server.stopping.wait(LONG_S) and None)
+def test_a_silent_server_is_away_when_the_time_is_over(serve: Serve, client: NewClient) -> None:
+    def stay_silent(asked: Asked) -> None:
+        server.stopping.wait(LONG_S)
+
+    server = serve(stay_silent)
     with pytest.raises(ServerAway, match=r"did not answer within 0\.3 s"):
         client(server).call("GET", "/", SHORT_S)
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_a_server_that_drips_does_not_hold_a_call(serve, client, part: str) -> None:
+def test_a_server_that_drips_does_not_hold_a_call(serve: Serve, client: NewClient, part: str) -> None:
     whole = reply(200, b"x" * 10_000)
     start = whole.index(b"\r\n\r\n") + 4 if part == "body" else 0
 
-    def answer(asked):
+    def answer(asked: Asked) -> Iterator[bytes]:
         yield whole[:start]
         # Each byte comes well within the time of the call; all of them together don't.
         yield from server.drip(whole[start:])
@@ -171,14 +192,14 @@ def test_a_server_that_drips_does_not_hold_a_call(serve, client, part: str) -> N
         client(server).call("GET", "/", SHORT_S)
 
 
-def test_a_server_that_does_not_read_does_not_hold_a_call(closing) -> None:
+def test_a_server_that_does_not_read_does_not_hold_a_call(closing: Closing) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = Address("http", "127.0.0.1", deaf.getsockname()[1])
         with pytest.raises(ServerAway, match="did not answer within"):
             closing(HttpClient(address, Access())).call("POST", "/", SHORT_S, [bytes(64_000_000)])
 
 
-def test_no_call_is_made_without_time(serve, client) -> None:
+def test_no_call_is_made_without_time(serve: Serve, client: NewClient) -> None:
     server = serve(lambda asked: reply())
     with pytest.raises(ServerAway, match="no time is left"):
         client(server).call("GET", "/", 0.0)
@@ -186,10 +207,10 @@ def test_no_call_is_made_without_time(serve, client) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_gigantic_answer_is_refused_while_it_arrives(serve, client, declared: bool) -> None:
-    sent = []
+def test_a_gigantic_answer_is_refused_while_it_arrives(serve: Serve, client: NewClient, declared: bool) -> None:
+    sent: list[int] = []
 
-    def answer(asked):
+    def answer(asked: Asked) -> Iterator[bytes]:
         yield reply(200, content_length=str(1 << 40) if declared else "")
         while not server.stopping.is_set():
             sent.append(1)
@@ -203,8 +224,8 @@ def test_a_gigantic_answer_is_refused_while_it_arrives(serve, client, declared: 
     assert len(sent) < 1000
 
 
-def test_of_a_gigantic_error_the_start_is_read(serve, client) -> None:
-    def answer(asked):
+def test_of_a_gigantic_error_the_start_is_read(serve: Serve, client: NewClient) -> None:
+    def answer(asked: Asked) -> Iterator[bytes]:
         yield reply(500, content_length=str(1 << 40))
         while not server.stopping.is_set():
             yield b"no " * 10_000
@@ -225,12 +246,14 @@ def test_of_a_gigantic_error_the_start_is_read(serve, client) -> None:
     ],
     ids=["nothing", "half a head", "too short", "half a chunk"],
 )
-def test_a_connection_that_ends_early_is_a_server_that_is_away(serve, client, sent: list[bytes], words: str) -> None:
+def test_a_connection_that_ends_early_is_a_server_that_is_away(
+    serve: Serve, client: NewClient, sent: list[bytes], words: str
+) -> None:
     with pytest.raises(ServerAway, match=words):
         client(serve(lambda asked: iter(sent))).call("POST", "/", LONG_S, [b"x"])
 
 
-def test_a_reset_connection_is_a_server_that_is_away(closing) -> None:
+def test_a_reset_connection_is_a_server_that_is_away(closing: Closing) -> None:
     def reset(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -245,8 +268,8 @@ def test_a_reset_connection_is_a_server_that_is_away(closing) -> None:
         thread.join()
 
 
-def test_a_half_closed_connection_is_not_used_again(serve, client) -> None:
-    def answer(asked):
+def test_a_half_closed_connection_is_not_used_again(serve: Serve, client: NewClient) -> None:
+    def answer(asked: Asked) -> Iterator[bytes]:
         yield reply(200, b"first" if asked.connection == 0 else b"second")
 
     server = serve(answer)
@@ -256,7 +279,7 @@ def test_a_half_closed_connection_is_not_used_again(serve, client) -> None:
     assert bytes(calls.call("GET", "/", LONG_S).body) == b"second"
 
 
-def test_an_answer_before_its_question_is_refused(serve, client) -> None:
+def test_an_answer_before_its_question_is_refused(serve: Serve, client: NewClient) -> None:
     stale = reply(200, b"of somebody else")
     server = serve(lambda asked: reply(200, b"mine") + stale if asked.connection == 0 else reply(200, b"new"))
     calls = client(server)
@@ -266,7 +289,7 @@ def test_an_answer_before_its_question_is_refused(serve, client) -> None:
     assert bytes(calls.call("GET", "/", LONG_S).body) == b"new"
 
 
-def test_bytes_behind_an_answer_are_no_reason_to_suspect_the_port(serve, client) -> None:
+def test_bytes_behind_an_answer_are_no_reason_to_suspect_the_port(serve: Serve, client: NewClient) -> None:
     server = serve(lambda asked: reply(200, b'{"cut":1}', content_length="4") if asked.connection == 0 else reply())
     calls = client(server)
     assert bytes(calls.call("GET", "/", LONG_S).body) == b'{"cu'
@@ -275,7 +298,7 @@ def test_bytes_behind_an_answer_are_no_reason_to_suspect_the_port(serve, client)
     assert calls.call("GET", "/", LONG_S).status == 200
 
 
-def test_an_answer_may_come_before_the_whole_request(serve, client) -> None:
+def test_an_answer_may_come_before_the_whole_request(serve: Serve, client: NewClient) -> None:
     def answer_early(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
@@ -294,31 +317,31 @@ def test_an_answer_may_come_before_the_whole_request(serve, client) -> None:
         thread.join()
 
 
-def test_a_compressed_answer_is_refused(serve, client) -> None:
+def test_a_compressed_answer_is_refused(serve: Serve, client: NewClient) -> None:
     server = serve(lambda asked: reply(200, b"\x1f\x8b", content_encoding="gzip"))
     with pytest.raises(Misconfigured, match="switch compression off for this path"):
         client(server).call("GET", "/", LONG_S)
 
 
-def test_nobody_there_is_a_server_that_is_away(closing) -> None:
+def test_nobody_there_is_a_server_that_is_away(closing: Closing) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ServerAway, match=rf"http://127\.0\.0\.1:{port}: Connection refused"):
         closing(HttpClient(Address("http", "127.0.0.1", port), Access())).call("GET", "/", LONG_S)
 
 
-def test_an_unknown_host_is_named(closing) -> None:
+def test_an_unknown_host_is_named(closing: Closing) -> None:
     with pytest.raises(ServerAway, match=r"the name nowhere\.invalid is not known"):
         closing(HttpClient(parse_address("http://nowhere.invalid:80"), Access())).call("GET", "/", LONG_S)
 
 
 @pytest.mark.parametrize("greeting", [b"\x00\x00\x12\x04\x00\x00\x00\x00\x00", b"SSH-2.0-OpenSSH_9.6\r\n\r\n"])
-def test_a_port_of_another_protocol_is_named(serve, client, greeting: bytes) -> None:
+def test_a_port_of_another_protocol_is_named(serve: Serve, client: NewClient, greeting: bytes) -> None:
     with pytest.raises(Misconfigured, match=r"doesn't speak HTTP/1\.1 on that port"):
         client(serve(lambda asked: [greeting * 10])).call("GET", "/", LONG_S)
 
 
-def test_a_closed_client_opens_again(serve, client) -> None:
+def test_a_closed_client_opens_again(serve: Serve, client: NewClient) -> None:
     server = serve(lambda asked: reply())
     calls = client(server)
     calls.call("GET", "/", LONG_S)
@@ -328,7 +351,9 @@ def test_a_closed_client_opens_again(serve, client) -> None:
     assert server.connections == 2
 
 
-def test_idle_connections_close_before_servers_do(serve, client, monkeypatch) -> None:
+def test_idle_connections_close_before_servers_do(
+    serve: Serve, client: NewClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("headrace.runtimes.remote.transport.http_client.KEEPALIVE_S", 0.05)
     server = serve(lambda asked: reply())
     calls = client(server)

@@ -84,7 +84,7 @@ def failed(status: int, body: object = b"", **headers: str) -> Exception:
         (599, b"", ServerFailed, "HTTP 599"),
     ],
 )
-def test_a_status_and_its_text_have_a_meaning(status: int, body, error: type[Exception], words: str) -> None:
+def test_a_status_and_its_text_have_a_meaning(status: int, body: object, error: type[Exception], words: str) -> None:
     found = failed(status, body)
     assert type(found) is error
     assert words in str(found)
@@ -196,10 +196,10 @@ def test_any_answer_has_a_meaning(body: bytes, status: int) -> None:
         ({"error": "all batch threads are busy"}, ServerFailed),
     ],
 )
-def test_an_error_in_a_success_is_one(document, error: type[Exception]) -> None:
+def test_an_error_in_a_success_is_one(document: dict[str, object], error: type[Exception]) -> None:
     assert type(hidden_failure(document, "m")) is error
 
 
 @pytest.mark.parametrize("document", [{}, {"error": None}, {"error": ""}, {"outputs": []}])
-def test_a_success_without_an_error_is_none(document) -> None:
+def test_a_success_without_an_error_is_none(document: dict[str, object]) -> None:
     assert hidden_failure(document, "m") is None

@@ -6,13 +6,17 @@ import json
 import math
 import socket
 from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtimes.remote.http.scripted import Asked, reply
+from numpy.typing import DTypeLike
+from tests.runtimes.remote.conftest import Closing
+from tests.runtimes.remote.http.conftest import Serve
+from tests.runtimes.remote.http.scripted import Answerer, Asked, Reaction, ScriptedServer, reply
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.package.signature import TensorSpec
@@ -35,6 +39,11 @@ from headrace.runtimes.remote.transport.server_text import NoModelServer, NotFou
 
 LONG_S = 30.0
 
+#: An object of JSON.
+Document: TypeAlias = dict[str, Any]
+#: Tensors of a model: name → (datatype, shape with rows).
+Specs: TypeAlias = Mapping[str, tuple[str, tuple[int, ...]]]
+
 TRITON = {
     "name": "triton",
     "version": "2.51.0",
@@ -45,8 +54,8 @@ KSERVE = {"name": "kserve", "version": "0.21.0", "extensions": ["model_repositor
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
-def described(inputs: Mapping[str, tuple], outputs: Mapping[str, tuple], **more) -> dict:
-    def tensors(part):
+def described(inputs: Specs, outputs: Specs) -> Document:
+    def tensors(part: Specs) -> list[Document]:
         return [{"name": name, "datatype": kind, "shape": list(shape)} for name, (kind, shape) in part.items()]
 
     return {
@@ -55,7 +64,7 @@ def described(inputs: Mapping[str, tuple], outputs: Mapping[str, tuple], **more)
         "platform": "onnx",
         "inputs": tensors(inputs),
         "outputs": tensors(outputs),
-    } | more
+    }
 
 
 MODEL = described({"x": ("FP32", (-1, 4))}, {"y": ("FP32", (-1, 4))})
@@ -64,12 +73,14 @@ MODEL = described({"x": ("FP32", (-1, 4))}, {"y": ("FP32", (-1, 4))})
 class FakeServer:
     """Answers by method and path; "infer" is a function of the request. Computes nothing."""
 
-    def __init__(self, server: dict | None, infer=None, paths: Mapping[str, bytes] | None = None) -> None:
+    def __init__(
+        self, server: Document | None, infer: Answerer | None = None, paths: Mapping[str, bytes] | None = None
+    ) -> None:
         self.server = server
         self.infer = infer or echo
         self.paths = paths or {}
 
-    def __call__(self, asked: Asked):
+    def __call__(self, asked: Asked) -> Reaction:
         if asked.path in self.paths:
             return self.paths[asked.path]
         if asked.path == "/v2":
@@ -87,7 +98,7 @@ class FakeServer:
         return reply(404, b'{"detail":"Not Found"}')
 
 
-def parts(asked: Asked) -> tuple[dict, bytes]:
+def parts(asked: Asked) -> tuple[Document, bytes]:
     length = int(asked.headers.get("inference-header-content-length", len(asked.body)))
     return json.loads(asked.body[:length]), asked.body[length:]
 
@@ -100,20 +111,31 @@ def echo(asked: Asked) -> bytes:
     return answered(head, raw if "inference-header-content-length" in asked.headers else None)
 
 
-def answered(head: dict, raw: bytes | None = None) -> bytes:
+def answered(head: Document, raw: bytes | None = None) -> bytes:
     text = json.dumps(head).encode()
     if raw is None:
         return reply(200, text)
     return reply(200, text + raw, inference_header_content_length=str(len(text)))
 
 
-@pytest.fixture
-def connect(serve, closing):
-    def start(answer, **options):
-        server = serve(answer)
-        return server, closing(OipHttp(server.address, "m", access=Access(), **options))
+class Connect:
+    """Starts a server and connects to it."""
 
-    return start
+    def __init__(self, serve: Serve, closing: Closing) -> None:
+        self._serve = serve
+        self._closing = closing
+
+    def __call__(
+        self, answer: Answerer, *, version: str = "", torchserve: bool = False
+    ) -> tuple[ScriptedServer, OipHttp]:
+        server = self._serve(answer)
+        connection = OipHttp(server.address, "m", access=Access(), version=version, torchserve=torchserve)
+        return server, self._closing(connection)
+
+
+@pytest.fixture
+def connect(serve: Serve, closing: Closing) -> Connect:
+    return Connect(serve, closing)
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -130,7 +152,7 @@ def connect(serve, closing):
     ],
     ids=["FP32", "NaN", "INT64", "BOOL", "UINT64", "BYTES", "empty"],
 )
-def test_tensors_travel_exactly(connect, binary: bool, x: np.ndarray) -> None:
+def test_tensors_travel_exactly(connect: Connect, binary: bool, x: np.ndarray) -> None:
     server, connection = connect(FakeServer(TRITON if binary else MLSERVER))
     answer = connection.infer({"x": x}, ["y"], LONG_S)
     assert ("inference-header-content-length" in server.asked[-1].headers) is binary
@@ -141,7 +163,7 @@ def test_tensors_travel_exactly(connect, binary: bool, x: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_half_precision_travels_as_bytes_alone(connect, dtype) -> None:
+def test_half_precision_travels_as_bytes_alone(connect: Connect, dtype: DTypeLike) -> None:
     x = np.array([[1.5, -2.0]], dtype)
     assert connect(FakeServer(TRITON))[1].infer({"x": x}, ["y"], LONG_S).outputs["y"].tobytes() == x.tobytes()
     server, connection = connect(FakeServer(MLSERVER))
@@ -150,21 +172,21 @@ def test_half_precision_travels_as_bytes_alone(connect, dtype) -> None:
     assert [asked.path for asked in server.asked] == ["/v2"]
 
 
-def test_bytes_that_are_no_text_travel_as_bytes_alone(connect) -> None:
+def test_bytes_that_are_no_text_travel_as_bytes_alone(connect: Connect) -> None:
     x = np.array([[b"\xff\x00"]], object)
     assert connect(FakeServer(TRITON))[1].infer({"x": x}, ["y"], LONG_S).outputs["y"].tolist() == [[b"\xff\x00"]]
     with pytest.raises(Refused, match="no UTF-8 text"):
         connect(FakeServer(MLSERVER))[1].infer({"x": x}, ["y"], LONG_S)
 
 
-def test_the_server_is_asked_for_its_extensions_once(connect) -> None:
+def test_the_server_is_asked_for_its_extensions_once(connect: Connect) -> None:
     server, connection = connect(FakeServer(TRITON))
     for _ in range(3):
         connection.infer({"x": X}, ["y"], LONG_S)
     assert [asked.path for asked in server.asked].count("/v2") == 1
 
 
-def test_after_a_server_was_away_it_is_asked_again(connect) -> None:
+def test_after_a_server_was_away_it_is_asked_again(connect: Connect) -> None:
     fake = FakeServer(TRITON)
     server, connection = connect(fake)
     connection.infer({"x": X}, ["y"], LONG_S)
@@ -177,7 +199,7 @@ def test_after_a_server_was_away_it_is_asked_again(connect) -> None:
 
 
 @pytest.mark.parametrize(("version", "binary"), [("0.21.0", True), ("0.14.0rc1", True), ("0.13.1", False), ("", False)])
-def test_kserve_takes_bytes_though_it_does_not_say_so(connect, version: str, binary: bool) -> None:
+def test_kserve_takes_bytes_though_it_does_not_say_so(connect: Connect, version: str, binary: bool) -> None:
     server, connection = connect(FakeServer(KSERVE | {"version": version}))
     connection.infer({"x": X}, ["y"], LONG_S)
     assert ("inference-header-content-length" in server.asked[-1].headers) is binary
@@ -187,13 +209,13 @@ def test_kserve_takes_bytes_though_it_does_not_say_so(connect, version: str, bin
     "description",
     [reply(404, b"nope"), reply(501), reply(405), reply(200, b'{"name":null,"extensions":null}'), reply(200, b"{}")],
 )
-def test_a_server_that_does_not_describe_itself_gets_json(connect, description: bytes) -> None:
+def test_a_server_that_does_not_describe_itself_gets_json(connect: Connect, description: bytes) -> None:
     server, connection = connect(FakeServer(None, paths={"/v2": description}))
     connection.infer({"x": X}, ["y"], LONG_S)
     assert server.asked[-1].headers["content-type"] == "application/json"
 
 
-def test_every_request_has_an_id_of_its_own(connect) -> None:
+def test_every_request_has_an_id_of_its_own(connect: Connect) -> None:
     server, connection = connect(FakeServer(MLSERVER))
     for _ in range(3):
         connection.infer({"x": X}, ["y"], LONG_S)
@@ -203,8 +225,8 @@ def test_every_request_has_an_id_of_its_own(connect) -> None:
 
 
 @pytest.mark.parametrize("server_of", [TRITON, MLSERVER])
-def test_the_outputs_that_are_wanted_are_asked_for(connect, server_of) -> None:
-    def infer(asked):
+def test_the_outputs_that_are_wanted_are_asked_for(connect: Connect, server_of: Document) -> None:
+    def infer(asked: Asked) -> bytes:
         question = parts(asked)[0]
         y = {"name": "y", "datatype": "FP32", "shape": [1], "data": [1.0]}
         return answered({"id": question["id"], "outputs": [y, y | {"name": "z"}, y | {"name": "debug"}]})
@@ -215,7 +237,7 @@ def test_the_outputs_that_are_wanted_are_asked_for(connect, server_of) -> None:
     assert list(connection.infer({"x": X}, [], LONG_S).outputs) == ["y", "z", "debug"]
 
 
-def test_triton_is_told_how_long_a_batch_may_wait(connect) -> None:
+def test_triton_is_told_how_long_a_batch_may_wait(connect: Connect) -> None:
     server, connection = connect(FakeServer(TRITON))
     connection.infer({"x": X}, ["y"], 12.0)
     assert 0 < parts(server.asked[-1])[0]["parameters"]["timeout"] <= 12_000_000
@@ -224,8 +246,8 @@ def test_triton_is_told_how_long_a_batch_may_wait(connect) -> None:
     assert "parameters" not in parts(server.asked[-1])[0]
 
 
-def test_an_answer_may_mix_json_and_bytes(connect) -> None:
-    def infer(asked):
+def test_an_answer_may_mix_json_and_bytes(connect: Connect) -> None:
+    def infer(asked: Asked) -> bytes:
         outputs = [
             {"name": "a", "datatype": "INT64", "shape": [2], "data": [1, 2]},
             {"name": "b", "datatype": "FP32", "shape": [2, 1], "parameters": {"binary_data_size": 8}},
@@ -266,7 +288,9 @@ Y_RAW = {"name": "y", "datatype": "FP32", "shape": [2], "parameters": {"binary_d
         ({"outputs": [Y_RAW | {"parameters": {"binary_data_size": "8"}}]}, b"12345678", "has '8' bytes"),
     ],
 )
-def test_a_lie_is_a_bad_answer_that_names_the_server(connect, head: dict, raw: bytes | None, words: str) -> None:
+def test_a_lie_is_a_bad_answer_that_names_the_server(
+    connect: Connect, head: Document, raw: bytes | None, words: str
+) -> None:
     server, connection = connect(FakeServer(TRITON, lambda asked: answered(head, raw)))
     with pytest.raises(BadAnswer, match=words) as caught:
         connection.infer({"x": X}, ["y"], LONG_S)
@@ -285,7 +309,7 @@ def test_a_lie_is_a_bad_answer_that_names_the_server(connect, head: dict, raw: b
         (reply(202, b"{}"), "HTTP 202"),
     ],
 )
-def test_a_success_that_is_none_is_a_bad_answer(connect, answer: bytes, words: str) -> None:
+def test_a_success_that_is_none_is_a_bad_answer(connect: Connect, answer: bytes, words: str) -> None:
     with pytest.raises(BadAnswer, match=words) as caught:
         connect(FakeServer(TRITON, lambda asked: answer))[1].infer({"x": X}, ["y"], LONG_S)
     assert caught.value.message.count("m at http://") == 1
@@ -306,7 +330,7 @@ def test_a_success_that_is_none_is_a_bad_answer(connect, answer: bytes, words: s
         (reply(302, location="/login"), Misconfigured),
     ],
 )
-def test_errors_of_a_batch(connect, answer: bytes, error: type[Exception]) -> None:
+def test_errors_of_a_batch(connect: Connect, answer: bytes, error: type[Exception]) -> None:
     server, connection = connect(FakeServer(TRITON, lambda asked: answer))
     with pytest.raises(error) as caught:
         connection.infer({"x": X}, ["y"], LONG_S)
@@ -318,7 +342,7 @@ def test_errors_of_a_batch(connect, answer: bytes, error: type[Exception]) -> No
 FAILED = {"code": 503, "type": "InternalServerException", "message": "Prediction failed"}
 
 
-def test_a_batch_that_its_neighbours_spoiled_on_torchserve_is_sent_once_more(connect) -> None:
+def test_a_batch_that_its_neighbours_spoiled_on_torchserve_is_sent_once_more(connect: Connect) -> None:
     calls: list[Asked] = []
 
     def infer(asked: Asked) -> bytes:
@@ -332,7 +356,7 @@ def test_a_batch_that_its_neighbours_spoiled_on_torchserve_is_sent_once_more(con
 
 @pytest.mark.parametrize(("torchserve", "calls"), [(True, 2), (False, 1)])
 def test_a_batch_that_is_refused_again_is_to_blame_and_others_are_not_repeated(
-    connect, torchserve: bool, calls: int
+    connect: Connect, torchserve: bool, calls: int
 ) -> None:
     made: list[Asked] = []
 
@@ -346,7 +370,7 @@ def test_a_batch_that_is_refused_again_is_to_blame_and_others_are_not_repeated(
     assert len(made) == calls
 
 
-def test_a_server_is_not_asked_again_for_what_it_is_because_it_is_busy(connect) -> None:
+def test_a_server_is_not_asked_again_for_what_it_is_because_it_is_busy(connect: Connect) -> None:
     server, connection = connect(FakeServer(TRITON, lambda asked: reply(429, retry_after="2")))
     for _ in range(2):
         with pytest.raises(ServerBusy) as caught:
@@ -364,7 +388,7 @@ def calls(connection: OipHttp) -> list[Callable[[], object]]:
     ]
 
 
-def test_a_model_that_is_not_there_needs_a_person(connect) -> None:
+def test_a_model_that_is_not_there_needs_a_person(connect: Connect) -> None:
     gone = reply(404, b'{"error":"Request for unknown model: \'m\' is not found"}')
     paths = {"/v2/models/m": gone, "/v2/models/m/ready": reply(400, b'{"error":"Model version not ready"}')}
     _, connection = connect(FakeServer(TRITON, lambda asked: gone, paths))
@@ -373,14 +397,14 @@ def test_a_model_that_is_not_there_needs_a_person(connect) -> None:
             call()
 
 
-def test_values_that_a_model_does_not_find_are_refused(connect) -> None:
+def test_values_that_a_model_does_not_find_are_refused(connect: Connect) -> None:
     missing = reply(404, b'{"error":"key 7 is not in the table"}')
     with pytest.raises(Refused, match="key 7"):
         connect(FakeServer(TRITON, lambda asked: missing))[1].infer({"x": X}, ["y"], LONG_S)
 
 
 @pytest.mark.parametrize("page", [reply(404, b"<html>404</html>"), reply(404)])
-def test_an_address_where_no_model_server_is_needs_a_person(connect, page: bytes) -> None:
+def test_an_address_where_no_model_server_is_needs_a_person(connect: Connect, page: bytes) -> None:
     here = FakeServer(TRITON)
     server, connection = connect(lambda asked: page)
     for call in calls(connection):
@@ -391,13 +415,13 @@ def test_an_address_where_no_model_server_is_needs_a_person(connect, page: bytes
     assert [asked.path for asked in server.asked][-2:] == ["/v2", "/v2/models/m/infer"], "it is asked what it is now"
 
 
-def test_a_path_without_a_handler_refuses_no_values(connect) -> None:
+def test_a_path_without_a_handler_refuses_no_values(connect: Connect) -> None:
     _, connection = connect(FakeServer(None, lambda asked: reply(404, b'{"detail":"Not Found"}')))
     with pytest.raises(NoModelServer):
         connection.infer({"x": X}, ["y"], LONG_S)
 
 
-def test_a_model_that_loads_is_waited_for(connect) -> None:
+def test_a_model_that_loads_is_waited_for(connect: Connect) -> None:
     loading = {
         "/v2/models/m/ready": reply(400, b'{"error":"Model version not ready"}'),
         "/v2/models/m": reply(400, b'{"error":"Request for unknown model: \'m\' is not at ready state"}'),
@@ -419,7 +443,7 @@ def test_a_model_that_loads_is_waited_for(connect) -> None:
         (reply(404, b'{"code":404,"type":"ResourceNotFoundException","message":"no such path"}'), True),
     ],
 )
-def test_readiness_in_every_dialect(connect, answer: bytes, ready: bool) -> None:
+def test_readiness_in_every_dialect(connect: Connect, answer: bytes, ready: bool) -> None:
     _, connection = connect(FakeServer(TRITON, paths={"/v2/models/m/ready": answer}))
     if ready:
         connection.check_ready(LONG_S)
@@ -428,27 +452,27 @@ def test_readiness_in_every_dialect(connect, answer: bytes, ready: bool) -> None
             connection.check_ready(LONG_S)
 
 
-def test_the_signature_is_read(connect) -> None:
+def test_the_signature_is_read(connect: Connect) -> None:
     found = connect(FakeServer(TRITON))[1].signature(LONG_S)
     assert found.inputs == (TensorSpec(name="x", datatype="FP32", shape=(4,)),)
     assert found.outputs == (TensorSpec(name="y", datatype="FP32", shape=(4,)),)
     assert (found.version, found.platform, found.max_rows) == ("3", "onnx", 32)
 
 
-def test_only_triton_is_asked_for_its_configuration(connect) -> None:
+def test_only_triton_is_asked_for_its_configuration(connect: Connect) -> None:
     server, connection = connect(FakeServer(MLSERVER))
     assert connection.signature(LONG_S).max_rows == 0
     assert "/v2/models/m/config" not in [asked.path for asked in server.asked]
 
 
 @pytest.mark.parametrize("versions", [None, []])
-def test_a_model_may_have_no_versions_and_no_tensors(connect, versions) -> None:
+def test_a_model_may_have_no_versions_and_no_tensors(connect: Connect, versions: list[str] | None) -> None:
     bare = json.dumps({"name": "m", "versions": versions, "platform": "", "inputs": [], "outputs": None}).encode()
     found = connect(FakeServer(MLSERVER, paths={"/v2/models/m": reply(200, bare)}))[1].signature(LONG_S)
     assert (found.inputs, found.outputs, found.version, found.platform) == ((), (), "", "mlserver")
 
 
-def test_a_server_without_descriptions_names_no_tensors(connect) -> None:
+def test_a_server_without_descriptions_names_no_tensors(connect: Connect) -> None:
     nothing = reply(404, b'{"code":404,"type":"ResourceNotFoundException","message":"no such path"}')
     found = connect(FakeServer(None, paths={"/v2/models/m": nothing}))[1].signature(LONG_S)
     assert (found.inputs, found.outputs) == ((), ())
@@ -462,7 +486,7 @@ def test_a_server_without_descriptions_names_no_tensors(connect) -> None:
         (described({"x": ("STRING", (-1,))}, {}), "'STRING'"),
     ],
 )
-def test_a_model_without_rows_is_refused(connect, model: dict, words: str) -> None:
+def test_a_model_without_rows_is_refused(connect: Connect, model: Document, words: str) -> None:
     with pytest.raises(PackageError, match=words):
         connect(FakeServer(MLSERVER, paths={"/v2/models/m": reply(200, json.dumps(model).encode())}))[1].signature(
             LONG_S
@@ -470,13 +494,13 @@ def test_a_model_without_rows_is_refused(connect, model: dict, words: str) -> No
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"inputs":[{"name":1}]}', b"[]"])
-def test_a_description_that_can_not_be_read_is_a_bad_answer(connect, body: bytes) -> None:
+def test_a_description_that_can_not_be_read_is_a_bad_answer(connect: Connect, body: bytes) -> None:
     with pytest.raises(BadAnswer, match="m at http://"):
         connect(FakeServer(MLSERVER, paths={"/v2/models/m": reply(200, body)}))[1].signature(LONG_S)
 
 
-def test_a_version_stands_in_the_path(connect) -> None:
-    def answer(asked: Asked):
+def test_a_version_stands_in_the_path(connect: Connect) -> None:
+    def answer(asked: Asked) -> Reaction:
         path = asked.path.replace("/versions/3", "")
         return FakeServer(TRITON)(Asked(asked.method, path, asked.headers, asked.body))
 
@@ -501,8 +525,8 @@ def test_a_version_stands_in_the_path(connect) -> None:
         reply(404, b""),
     ],
 )
-def test_a_server_without_versions_is_called_without(connect, refusal: bytes) -> None:
-    def without_version(asked):
+def test_a_server_without_versions_is_called_without(connect: Connect, refusal: bytes) -> None:
+    def without_version(asked: Asked) -> bytes:
         head = {"id": parts(asked)[0]["id"], "model_version": None, "outputs": [Y]}
         return answered(head)
 
@@ -515,14 +539,14 @@ def test_a_server_without_versions_is_called_without(connect, refusal: bytes) ->
     assert connection.signature(LONG_S).version == "3"
 
 
-def test_another_version_than_the_one_that_was_asked_for_is_refused(connect) -> None:
+def test_another_version_than_the_one_that_was_asked_for_is_refused(connect: Connect) -> None:
     fake = FakeServer(MLSERVER)
     _, connection = connect(lambda asked: reply(404) if "/versions/" in asked.path else fake(asked), version="7")
     with pytest.raises(Misconfigured, match="version 3 answers, not 7"):
         connection.infer({"x": X}, ["y"], LONG_S)
 
 
-def test_a_version_that_is_not_there_is_not_replaced(connect) -> None:
+def test_a_version_that_is_not_there_is_not_replaced(connect: Connect) -> None:
     gone = reply(404, b'{"error":"Request for unknown model: \'m\' version 7 is not found"}')
     fake = FakeServer(TRITON)
     _, connection = connect(lambda asked: gone if "/versions/" in asked.path else fake(asked), version="7")
@@ -530,13 +554,13 @@ def test_a_version_that_is_not_there_is_not_replaced(connect) -> None:
         connection.infer({"x": X}, ["y"], LONG_S)
 
 
-def test_the_time_of_a_call_covers_its_questions(connect) -> None:
+def test_the_time_of_a_call_covers_its_questions(connect: Connect) -> None:
     server, connection = connect(FakeServer(TRITON, lambda asked: server.drip(echo(asked))))
     with pytest.raises(ServerAway, match="did not answer within"):
         connection.infer({"x": X}, ["y"], 0.3)
 
 
-def test_nobody_there_is_a_server_that_is_away(closing) -> None:
+def test_nobody_there_is_a_server_that_is_away(closing: Closing) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     connection = closing(OipHttp(Address("http", "127.0.0.1", port), "m", access=Access()))
@@ -560,7 +584,7 @@ TENSORS = st.fixed_dictionaries(
 
 
 @given(st.fixed_dictionaries({"outputs": st.lists(TENSORS, max_size=3) | JSON}), st.binary(max_size=20))
-def test_any_answer_is_one_or_a_bad_answer(document: dict, raw: bytes) -> None:
+def test_any_answer_is_one_or_a_bad_answer(document: Document, raw: bytes) -> None:
     question = Question(request_id="1", inputs={}, outputs=["y"])
     try:
         answer = read_answer(document, memoryview(raw), question)

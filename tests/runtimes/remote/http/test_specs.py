@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import pytest
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.remote.encoding.specs import Described, fitted, signature_of
+
+#: Name, datatype, shape with rows or None for one that is not known.
+Tensor: TypeAlias = tuple[str, str, tuple[int, ...] | None]
 
 
 def test_the_rows_are_no_part_of_the_shape() -> None:
@@ -33,7 +38,7 @@ def test_a_fixed_number_of_rows_is_the_only_size() -> None:
         ([("x", "DT_COMPLEX64", (-1,))], [], "'DT_COMPLEX64'"),
     ],
 )
-def test_models_without_rows_are_refused_early(inputs, outputs, words: str) -> None:
+def test_models_without_rows_are_refused_early(inputs: list[Tensor], outputs: list[Tensor], words: str) -> None:
     with pytest.raises(PackageError, match=words):
         signature_of([Described(*each) for each in inputs], [Described(*each) for each in outputs])
 
@@ -54,7 +59,7 @@ def test_models_without_rows_are_refused_early(inputs, outputs, words: str) -> N
         ((), (4, 1), (4, 1)),
     ],
 )
-def test_dimensions_of_1_are_fitted(shape, given, want) -> None:
+def test_dimensions_of_1_are_fitted(shape: tuple[int, ...], given: tuple[int, ...], want: tuple[int, ...]) -> None:
     array = np.arange(np.prod(given)).reshape(given)
     found = fitted(array, TensorSpec(name="y", datatype="INT64", shape=shape), 5)
     assert found.shape == want

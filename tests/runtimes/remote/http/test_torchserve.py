@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pytest
-from tests.runtimes.remote.http.scripted import Asked, reply
+from tests.runtimes.remote.conftest import Closing
+from tests.runtimes.remote.http.conftest import Serve
+from tests.runtimes.remote.http.scripted import Answerer, Asked, Reaction, ScriptedServer, reply
 
 from headrace.contracts.package.signature import TensorSpec
 from headrace.runtimes.remote.base import Access, BadAnswer, Refused, ServerAway, ServerBusy, ServerFailed
@@ -15,6 +19,10 @@ from headrace.runtimes.remote.oip.torchserve import ROWS_SIDE_BY_SIDE, TorchServ
 from headrace.runtimes.remote.transport.server_text import NotFound
 
 LONG_S = 30.0
+
+#: A call for each row, or one for all.
+Form: TypeAlias = Literal["row", "instances"]
+
 X = np.arange(8, dtype=np.float32).reshape(2, 4)
 X_SPEC = TensorSpec(name="x", datatype="FP32", shape=(4,))
 Y_SPEC = TensorSpec(name="y", datatype="FP32", shape=(4,))
@@ -31,21 +39,39 @@ def answered(value: object, status: int = 200) -> bytes:
     return reply(status, json.dumps(value).encode())
 
 
-@pytest.fixture
-def connect(serve, closing):
-    def start(answer, inputs=(X_SPEC,), outputs=(Y_SPEC,), **options):
-        server = serve(answer)
-        connection = TorchServeRest(server.address, "m", access=Access(), inputs=inputs, outputs=outputs, **options)
-        return server, closing(connection)
+class Connect:
+    """Starts a server and connects to it."""
 
-    return start
+    def __init__(self, serve: Serve, closing: Closing) -> None:
+        self._serve = serve
+        self._closing = closing
+
+    def __call__(
+        self,
+        answer: Answerer,
+        inputs: Sequence[TensorSpec] = (X_SPEC,),
+        outputs: Sequence[TensorSpec] = (Y_SPEC,),
+        *,
+        version: str = "",
+        form: Form = "row",
+    ) -> tuple[ScriptedServer, TorchServeRest]:
+        server = self._serve(answer)
+        connection = TorchServeRest(
+            server.address, "m", access=Access(), inputs=inputs, outputs=outputs, version=version, form=form
+        )
+        return server, self._closing(connection)
+
+
+@pytest.fixture
+def connect(serve: Serve, closing: Closing) -> Connect:
+    return Connect(serve, closing)
 
 
 def echo(asked: Asked) -> bytes:
     return reply(200, asked.body)
 
 
-def test_every_row_is_a_call(connect) -> None:
+def test_every_row_is_a_call(connect: Connect) -> None:
     server, connection = connect(echo)
     assert np.array_equal(connection.infer({"x": X}, ["y"], LONG_S).outputs["y"], X)
     assert sorted(asked.body for asked in server.asked) == [b"[0.0,1.0,2.0,3.0]", b"[4.0,5.0,6.0,7.0]"]
@@ -53,7 +79,7 @@ def test_every_row_is_a_call(connect) -> None:
     assert {asked.headers["content-type"] for asked in server.asked} == {"application/json"}
 
 
-def test_rows_are_under_way_side_by_side_and_answered_in_order(connect) -> None:
+def test_rows_are_under_way_side_by_side_and_answered_in_order(connect: Connect) -> None:
     # TorchServe gathers what waits at the same time; here nothing is answered before so many calls are there.
     together = threading.Barrier(ROWS_SIDE_BY_SIDE)
     x = np.arange(2 * ROWS_SIDE_BY_SIDE * 4, dtype=np.float32).reshape(-1, 4)
@@ -61,8 +87,8 @@ def test_rows_are_under_way_side_by_side_and_answered_in_order(connect) -> None:
     assert np.array_equal(connection.infer({"x": x}, ["y"], LONG_S).outputs["y"], x)
 
 
-def test_all_rows_go_in_one_call_with_the_envelope(connect) -> None:
-    def answer(asked):
+def test_all_rows_go_in_one_call_with_the_envelope(connect: Connect) -> None:
+    def answer(asked: Asked) -> bytes:
         return answered({"predictions": json.loads(asked.body)["instances"]})
 
     server, connection = connect(answer, form="instances")
@@ -70,17 +96,17 @@ def test_all_rows_go_in_one_call_with_the_envelope(connect) -> None:
     assert len(server.asked) == 1
 
 
-def test_a_version_stands_in_the_path(connect) -> None:
+def test_a_version_stands_in_the_path(connect: Connect) -> None:
     server, connection = connect(echo, version="2.0")
     assert connection.infer({"x": X[:1]}, ["y"], LONG_S).version == "2.0"
     assert server.asked[0].path == "/predictions/m/2.0"
 
 
-def test_several_tensors_have_names(connect) -> None:
+def test_several_tensors_have_names(connect: Connect) -> None:
     specs = (X_SPEC, TensorSpec(name="k", datatype="INT64"))
     outputs = (Y_SPEC, TensorSpec(name="label", datatype="INT64"))
 
-    def answer(asked):
+    def answer(asked: Asked) -> bytes:
         row = json.loads(asked.body)
         return answered({"label": row["k"], "y": row["x"]})
 
@@ -88,7 +114,7 @@ def test_several_tensors_have_names(connect) -> None:
     assert {name: array.tolist() for name, array in found.items()} == {"label": [7, 2**60 + 1]}
 
 
-def test_a_single_input_of_bytes_is_the_body(connect) -> None:
+def test_a_single_input_of_bytes_is_the_body(connect: Connect) -> None:
     image = TensorSpec(name="image", datatype="BYTES")
     label = TensorSpec(name="label", datatype="BYTES")
     server, connection = connect(lambda asked: reply(200, asked.body[:2] + b"cat"), (image,), (label,))
@@ -98,7 +124,7 @@ def test_a_single_input_of_bytes_is_the_body(connect) -> None:
     assert {asked.headers["content-type"] for asked in server.asked} == {"application/octet-stream"}
 
 
-def test_text_is_text_in_json(connect) -> None:
+def test_text_is_text_in_json(connect: Connect) -> None:
     text = TensorSpec(name="x", datatype="BYTES", shape=(2,))
     server, connection = connect(echo, (text,), (TensorSpec(name="y", datatype="BYTES", shape=(2,)),))
     x = np.array([["ä".encode(), b"\xff"]], object)
@@ -119,7 +145,7 @@ def test_text_is_text_in_json(connect) -> None:
     ],
 )
 @pytest.mark.parametrize("form", ["row", "instances"])
-def test_errors_of_a_batch(connect, answer: bytes, error: type[Exception], form) -> None:
+def test_errors_of_a_batch(connect: Connect, answer: bytes, error: type[Exception], form: Form) -> None:
     server, connection = connect(lambda asked: answer, form=form)
     with pytest.raises(error) as caught:
         connection.infer({"x": X}, ["y"], LONG_S)
@@ -127,29 +153,29 @@ def test_errors_of_a_batch(connect, answer: bytes, error: type[Exception], form)
     assert str(server.address) in str(caught.value)
 
 
-def test_the_error_of_one_row_is_that_of_the_batch(connect) -> None:
-    def answer(asked):
+def test_the_error_of_one_row_is_that_of_the_batch(connect: Connect) -> None:
+    def answer(asked: Asked) -> bytes:
         return answered(FAILED, 503) if asked.body.startswith(b"[4") else echo(asked)
 
     with pytest.raises(Refused, match="Prediction failed"):
         connect(answer)[1].infer({"x": X}, ["y"], LONG_S)
 
 
-def test_a_row_that_its_neighbours_spoiled_is_sent_again_alone(connect) -> None:
+def test_a_row_that_its_neighbours_spoiled_is_sent_again_alone(connect: Connect) -> None:
     """TorchServe fails all calls that it gathered when its handler raises on one of them."""
     seen: list[bytes] = []
 
-    def answer(asked):
+    def answer(asked: Asked) -> bytes:
         seen.append(asked.body)
         return answered(FAILED, 503) if seen.count(asked.body) == 1 else echo(asked)
 
     assert np.array_equal(connect(answer)[1].infer({"x": X}, ["y"], LONG_S).outputs["y"], X)
 
 
-def test_no_call_outlives_its_batch(connect) -> None:
+def test_no_call_outlives_its_batch(connect: Connect) -> None:
     answered_late = threading.Event()
 
-    def answer(asked):
+    def answer(asked: Asked) -> bytes:
         if asked.body.startswith(b"[4"):
             return answered(FAILED, 503)
         # The refused call is over by far.
@@ -163,14 +189,14 @@ def test_no_call_outlives_its_batch(connect) -> None:
     assert answered_late.is_set()
 
 
-def test_rows_of_other_shapes_are_a_bad_answer(connect) -> None:
+def test_rows_of_other_shapes_are_a_bad_answer(connect: Connect) -> None:
     _, connection = connect(lambda asked: answered([1.0] * int(json.loads(asked.body)[0] + 1)))
     with pytest.raises(BadAnswer, match="don't fit together"):
         connection.infer({"x": X}, ["y"], LONG_S)
 
 
-def test_a_slow_row_does_not_hold_a_batch(connect) -> None:
-    def answer(asked):
+def test_a_slow_row_does_not_hold_a_batch(connect: Connect) -> None:
+    def answer(asked: Asked) -> Reaction:
         return server.drip(echo(asked)) if asked.body.startswith(b"[4") else echo(asked)
 
     server, connection = connect(answer)
@@ -178,7 +204,7 @@ def test_a_slow_row_does_not_hold_a_batch(connect) -> None:
         connection.infer({"x": X}, ["y"], 0.3)
 
 
-def test_the_declared_tensors_are_the_signature_of_a_model_that_is_there(connect) -> None:
+def test_the_declared_tensors_are_the_signature_of_a_model_that_is_there(connect: Connect) -> None:
     server, connection = connect(lambda asked: answered({"openapi": "3.0.1"}), version="1.0")
     found = connection.signature(LONG_S)
     assert (found.inputs, found.outputs, found.version) == ((X_SPEC,), (Y_SPEC,), "1.0")
@@ -191,14 +217,14 @@ def test_the_declared_tensors_are_the_signature_of_a_model_that_is_there(connect
     ]
 
 
-def test_a_model_that_is_not_there_needs_a_person(connect) -> None:
+def test_a_model_that_is_not_there_needs_a_person(connect: Connect) -> None:
     _, connection = connect(lambda asked: answered(NO_MODEL, 404) if asked.method == "OPTIONS" else answered({}))
     for call in (connection.signature, connection.check_ready):
         with pytest.raises(NotFound, match="Model not found: m"):
             call(LONG_S)
 
 
-def test_a_closed_connection_opens_again(connect) -> None:
+def test_a_closed_connection_opens_again(connect: Connect) -> None:
     _, connection = connect(echo)
     connection.infer({"x": X}, ["y"], LONG_S)
     connection.close()

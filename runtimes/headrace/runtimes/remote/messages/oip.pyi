@@ -12,6 +12,9 @@ class _Parts(Protocol[_Part_co]):
     def __getitem__(self, index: int) -> _Part_co: ...
 
 class ModelReadyRequest(Message):
+    name: str
+    version: str
+
     def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
 
 class ModelReadyResponse(Message):
@@ -87,6 +90,9 @@ class ModelInferResponse(Message):
     raw_output_contents: MutableSequence[bytes]
 
 class ModelConfigRequest(Message):
+    name: str
+    version: str
+
     def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
 
 class ModelConfig(Message):
