@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--requests", type=int, default=10_000, metavar="N", help="requests that are submitted together (default 10000)"
     )
-    add("--heavy-requests", type=int, default=6_000, metavar="N", help="the same for `heavy`, a quarter for `deep`")
+    add("--heavy-requests", type=int, default=6_000, metavar="N", help="the same for `heavy` and `deep`")
     add("--batch-rows", type=int, default=64, metavar="N", help="rows of a full batch (default 64)")
     add("--own-core", action="store_true", help="leave the server a core to itself, for all figures")
     add("--in-flight", type=int, nargs="+", default=[1, 2, 4], help="full batches at a time; the best counts")

@@ -78,6 +78,25 @@ SLOW: Final = (
 LONG: Final = ("chaos", "benchmarks", "workers", "security", "queueing", "cli", "examples", "producers")
 
 
+class FailuresAtOnce:
+    """Names each failure when it comes; pytest does so at the end, which in a long run is half an hour later."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if report.failed and terminal is not None:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            terminal.write_line(f"\n{report.when} of {report.nodeid} failed: {crash or report.longrepr}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Show failures at once, but in the processes of xdist, which have no terminal."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config))
+
+
 def _place(folder: str) -> int:
     return LONG.index(folder) if folder in LONG else len(LONG)
 

@@ -25,8 +25,8 @@ from headrace.producers import Client
 #: The model whose overhead shows.
 SMALL: Final = "dense"
 
-#: Models whose time is the server's own, and how many of `--heavy-requests` requests each is given.
-HEAVY: Final = {"heavy": 1.0, "deep": 0.25}
+#: Models whose time is the server's own.
+HEAVY: Final = ("heavy", "deep")
 
 #: Server → the runtime of its packages.
 RUNTIMES: Final = {"tfserving": "tfserving", "triton": "oip", "mlserver": "oip", "kserve": "oip"}
@@ -132,7 +132,7 @@ def _small_parts(straight: load.Call, client: Client, options: argparse.Namespac
 
 
 def _heavy_parts(model: str, straight: load.Call, client: Client, options: argparse.Namespace) -> Parts:
-    requests = int(options.heavy_requests * HEAVY[model])
+    requests = options.heavy_requests
     load.pipelined_rows_per_s(client, model, max(1, requests // 10))
     return {
         f"{model}_full_batches_rows_per_s": lambda: max(
