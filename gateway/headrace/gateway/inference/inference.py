@@ -1,0 +1,162 @@
+"""Request → queue → answer: what every protocol of the gateway does with a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from headrace.contracts.errors import HeadraceError
+from headrace.contracts.states import State
+from headrace.gateway.inference.failure import Failure, Kind, failure_of
+from headrace.gateway.inference.interruption import Interruptible
+from headrace.gateway.inference.models import ServedModels
+from headrace.gateway.inference.question import Answer, Question
+from headrace.producers import AsyncClient, AsyncHandle
+
+#: How long a request waits before the gateway asks whether any worker serves its model: longer than workers take to
+#: follow each other in a rolling restart, shorter than people wait.
+_PATIENCE_S: Final = 5.0
+
+#: A worker's verdict on a deadline comes a moment after it.
+_VERDICT_S: Final = 1.0
+
+#: Cancellations under way at a time. Each writes a row and tells all workers.
+_CANCELLING: Final = 4
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Inference:
+    """Submits requests and waits for their answers; belongs to one event loop."""
+
+    def __init__(self, client: AsyncClient, models: ServedModels) -> None:
+        """client: the owner closes it. models: what workers serve."""
+        self._client = client
+        self._models = models
+        self._draining = False
+        self._waiting: dict[Interruptible, str] = {}
+        self._cancelling = asyncio.Semaphore(_CANCELLING)
+        self._cancellations: set[asyncio.Task[None]] = set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused."""
+        return self._draining
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their answer."""
+        return len(self._waiting)
+
+    def drain(self) -> None:
+        """Refuse new requests; those that wait go on waiting."""
+        self._draining = True
+
+    def abandon_waiting(self) -> None:
+        """End the waits of all requests with Kind.DRAINING; the requests themselves go on."""
+        for waiting, request_id in list(self._waiting.items()):
+            waiting.interrupt(
+                Failure(
+                    Kind.DRAINING,
+                    "the gateway shuts down before the answer came; the request goes on: its answer will be at "
+                    f"/v2/requests/{request_id}",
+                    request_id,
+                )
+            )
+
+    async def submit(self, question: Question) -> AsyncHandle:
+        """Put a request on its queue. Raises Failure."""
+        if self._draining:
+            raise Failure(Kind.DRAINING, "the gateway is shutting down; send the request to another one, or again soon")
+        try:
+            await self._models.check(question.model)
+            return await self._client.submit(
+                question.model,
+                question.inputs,
+                priority=question.priority,
+                deadline_s=question.deadline_s,
+                version=question.version,
+            )
+        except HeadraceError as exc:
+            raise failure_of(exc) from exc
+
+    async def answer(self, handle: AsyncHandle, question: Question, wait_s: float, waiting: Interruptible) -> Answer:
+        """Wait for an answer. waiting: through which the wait is ended from outside. Raises Failure."""
+        self._waiting[waiting] = handle.id
+        try:
+            async with waiting:
+                await self._wait(handle, wait_s)
+                outputs = await handle.result(0)
+        except HeadraceError as exc:
+            raise failure_of(exc, handle.id) from exc
+        finally:
+            del self._waiting[waiting]
+        return Answer(handle.id, outputs, self._models.version_answering(question.model, question.version))
+
+    async def wait(self, handle: AsyncHandle, wait_s: float) -> bool:
+        """Wait for the end of a request, however it ends; return whether it came. Raises Failure."""
+        try:
+            await self._client.wait(handle, wait_s)
+        except HeadraceError as exc:
+            raise failure_of(exc, handle.id) from exc
+        return handle.ended
+
+    def cancel_later(self, handle: AsyncHandle) -> None:
+        """Cancel a request that nobody waits for any more, in the background."""
+        task = asyncio.create_task(self._cancel(handle), name="headrace-gateway-cancel")
+        self._cancellations.add(task)
+        task.add_done_callback(self._cancellations.discard)
+
+    async def close(self) -> None:
+        """Wait for the cancellations under way."""
+        if self._cancellations:
+            await asyncio.wait(self._cancellations)
+
+    async def _cancel(self, handle: AsyncHandle) -> None:
+        async with self._cancelling:
+            try:
+                await handle.cancel()
+            except HeadraceError as exc:
+                _log.warning("cancel_failed request=%s error=%r", handle.id, exc.message)
+
+    async def _wait(self, handle: AsyncHandle, wait_s: float) -> None:
+        """Wait for the reply; raise Failure when there is none in time, or no worker to make one."""
+        first_s = min(_PATIENCE_S, wait_s)
+        await self._client.wait(handle, first_s)
+        if handle.ended:
+            return
+        await self._check_served(handle)
+        await self._client.wait(handle, wait_s - first_s + _VERDICT_S)
+        if handle.ended:
+            return
+        await self._check_served(handle)
+        self.cancel_later(handle)
+        if problem := await self._client.problem_of(handle.model):
+            raise Failure(Kind.MODEL_UNAVAILABLE, f"the workers of model {handle.model!r} report: {problem}", handle.id)
+        raise Failure(
+            Kind.DEADLINE,
+            f"no answer came within {wait_s:g} s, and the request is cancelled; allow more time (parameter timeout, "
+            "HEADRACE_GATEWAY_WAIT_S), add workers, or ask with `Prefer: respond-async`",
+            handle.id,
+        )
+
+    async def _check_served(self, handle: AsyncHandle) -> None:
+        if not await self._client.is_served(handle.model):
+            self.cancel_later(handle)
+            where = await self._client.where_served(handle.model)
+            raise Failure(
+                Kind.NO_WORKER,
+                f"no worker serves model {handle.model!r} at present{where}; start one with `headrace worker`",
+                handle.id,
+            )
+
+
+def state_of(handle: AsyncHandle) -> str:
+    """Return the state of a request as far as its handle knows it."""
+    return handle.reply.state if handle.reply is not None else ("lost" if handle.standing.lost else "pending")
+
+
+def succeeded(handle: AsyncHandle) -> bool:
+    """Return whether a request has its outputs."""
+    return state_of(handle) == State.SUCCEEDED
