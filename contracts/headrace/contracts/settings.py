@@ -229,6 +229,15 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value()
 
 
+def variables_of(settings: Settings) -> dict[str, str]:
+    """Return the HEADRACE_* variables from which another process reads these settings."""
+    return {
+        "HEADRACE_" + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in settings
+        if value is not None
+    }
+
+
 def _missing(name: str, home: Path) -> str:
     return f"{name} is not set and no local stack runs in {home}; set it, or start one with `headrace up`"
 

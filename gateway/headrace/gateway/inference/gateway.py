@@ -37,10 +37,20 @@ class Gateway:
         """Raise BrokerUnavailable unless the broker answers."""
         await self.models.ping()
 
+    async def drain(self, within_s: float) -> None:
+        """Refuse new requests, and return when the others have their answers or the time is up."""
+        self.inference.drain()
+        await self.inference.wait_until_idle(within_s)
+        self._end_waits()
+
+    def _end_waits(self) -> None:
+        self.inference.abandon_waiting()
+        self.tracking.end_waits()
+
     async def close(self) -> None:
         """End the waits that are left, and close all connections; requests on the queue go on."""
         self.inference.drain()
-        self.inference.abandon_waiting()
+        self._end_waits()
         await self.inference.close()
         await self.tracking.close()
         await self.client.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from typing import Final
 
 from headrace.contracts.errors import HeadraceError
@@ -35,6 +37,7 @@ class Inference:
         self._client = client
         self._models = models
         self._draining = False
+        self._idle = asyncio.Event()
         self._waiting: dict[Interruptible, str] = {}
         self._cancelling = asyncio.Semaphore(_CANCELLING)
         self._cancellations: set[asyncio.Task[None]] = set()
@@ -52,6 +55,14 @@ class Inference:
     def drain(self) -> None:
         """Refuse new requests; those that wait go on waiting."""
         self._draining = True
+
+    async def wait_until_idle(self, within_s: float) -> None:
+        """Return when no request waits for its answer, or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._waiting:
+                    self._idle.clear()
+                    await self._idle.wait()
 
     def abandon_waiting(self) -> None:
         """End the waits of all requests with Kind.DRAINING; the requests themselves go on."""
@@ -83,24 +94,41 @@ class Inference:
 
     async def answer(self, handle: AsyncHandle, question: Question, wait_s: float, waiting: Interruptible) -> Answer:
         """Wait for an answer. waiting: through which the wait is ended from outside. Raises Failure."""
-        self._waiting[waiting] = handle.id
         try:
-            async with waiting:
+            async with self._registered(waiting, handle):
                 await self._wait(handle, wait_s)
                 outputs = await handle.result(0)
         except HeadraceError as exc:
             raise failure_of(exc, handle.id) from exc
-        finally:
-            del self._waiting[waiting]
         return Answer(handle.id, outputs, self._models.version_answering(question.model, question.version))
 
-    async def wait(self, handle: AsyncHandle, wait_s: float) -> bool:
-        """Wait for the end of a request, however it ends; return whether it came. Raises Failure."""
+    async def wait(self, handle: AsyncHandle, wait_s: float, waiting: Interruptible) -> bool:
+        """Wait for the end of a request, however it ends; return whether it came. waiting: as of `answer`.
+
+        Raises Failure.
+        """
         try:
-            await self._client.wait(handle, wait_s)
+            async with self._registered(waiting, handle):
+                await self._client.wait(handle, wait_s)
         except HeadraceError as exc:
             raise failure_of(exc, handle.id) from exc
+        except Failure as exc:
+            # Nobody was promised an answer now.
+            if exc.kind is not Kind.DRAINING:
+                raise
         return handle.ended
+
+    @contextlib.asynccontextmanager
+    async def _registered(self, waiting: Interruptible, handle: AsyncHandle) -> AsyncIterator[None]:
+        """Enter a wait, and have it ended by `abandon_waiting` if it takes too long."""
+        self._waiting[waiting] = handle.id
+        try:
+            async with waiting:
+                yield
+        finally:
+            del self._waiting[waiting]
+            if not self._waiting:
+                self._idle.set()
 
     def cancel_later(self, handle: AsyncHandle) -> None:
         """Cancel a request that nobody waits for any more, in the background."""

@@ -98,6 +98,10 @@ class Tracking:
             raise failure_of(exc, request_id) from exc
         return await self.find(request_id)
 
+    def end_waits(self) -> None:
+        """Have all who wait for the end of a request return at once."""
+        self._watch.end_waits()
+
     async def close(self) -> None:
         """Stop waiting; the notes on requests that have not ended stay."""
         for task in self._following:

@@ -51,6 +51,13 @@ class RowWatch:
             if not waiters:
                 del self._waiters[request_id]
 
+    def end_waits(self) -> None:
+        """Have all waiters return None."""
+        for waiters in self._waiters.values():
+            for future in waiters:
+                if not future.done():
+                    future.set_exception(TimeoutError())
+
     async def close(self) -> None:
         """Stop looking."""
         if self._task is not None:

@@ -111,8 +111,7 @@ class Exchange:
         waiting = Interruptible()
         leaving = asyncio.create_task(_until_gone(receive, waiting))
         try:
-            async with waiting:
-                return await self._inference.wait(handle, wait_s)
+            return await self._inference.wait(handle, wait_s, waiting)
         finally:
             leaving.cancel()
 
