@@ -13,6 +13,9 @@ from headrace.gateway.http.refusal import HttpRefusal
 #: Bodies above this size are decoded in a thread: 256 KiB of gzip take a few milliseconds.
 _IN_THREAD_BYTES: Final = 256 << 10
 
+#: Of a length that a body could have.
+_MOST_DIGITS: Final = 18
+
 #: A client may pause no longer than this within a body; slower ones hold a connection for nothing.
 _PAUSE_S: Final = 30.0
 
@@ -27,6 +30,13 @@ class Limits:
     def __init__(self, most_bytes: int) -> None:
         """most_bytes: at least 1."""
         self.most_bytes = most_bytes
+
+    def are_passed_by(self, length: str) -> bool:
+        """Return whether a header Content-Length says that the body is too large."""
+        if not (length.isascii() and length.isdigit()):
+            return False
+        # Python refuses to read numbers of thousands of digits.
+        return len(length) > _MOST_DIGITS or int(length) > self.most_bytes
 
     def refuse(self) -> HttpRefusal:
         """Return the error of a body that is too large."""
@@ -43,7 +53,7 @@ async def read_body(receive: Receive, length: str | None, coding: str, limits: L
 
     Raises HttpRefusal, before reading where the length says so; ClientGone.
     """
-    if length is not None and length.isascii() and length.isdigit() and int(length) > limits.most_bytes:
+    if length is not None and limits.are_passed_by(length):
         raise limits.refuse()
     body = await _read_raw(receive, limits)
     if not coding:

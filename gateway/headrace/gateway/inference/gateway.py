@@ -41,6 +41,7 @@ class Gateway:
         """Refuse new requests, and return when the others have their answers or the time is up."""
         self.inference.drain()
         await self.inference.wait_until_idle(within_s)
+        await self.tracking.note(self.inference.waiting)
         self._end_waits()
 
     def _end_waits(self) -> None:

@@ -38,7 +38,7 @@ class Inference:
         self._models = models
         self._draining = False
         self._idle = asyncio.Event()
-        self._waiting: dict[Interruptible, str] = {}
+        self._waiting: dict[Interruptible, AsyncHandle] = {}
         self._cancelling = asyncio.Semaphore(_CANCELLING)
         self._cancellations: set[asyncio.Task[None]] = set()
 
@@ -48,9 +48,9 @@ class Inference:
         return self._draining
 
     @property
-    def waiting(self) -> int:
-        """Requests that wait for their answer."""
-        return len(self._waiting)
+    def waiting(self) -> list[AsyncHandle]:
+        """The requests that wait for their answers."""
+        return list(self._waiting.values())
 
     def drain(self) -> None:
         """Refuse new requests; those that wait go on waiting."""
@@ -66,13 +66,13 @@ class Inference:
 
     def abandon_waiting(self) -> None:
         """End the waits of all requests with Kind.DRAINING; the requests themselves go on."""
-        for waiting, request_id in list(self._waiting.items()):
+        for waiting, handle in list(self._waiting.items()):
             waiting.interrupt(
                 Failure(
                     Kind.DRAINING,
-                    "the gateway shuts down before the answer came; the request goes on: its answer will be at "
-                    f"/v2/requests/{request_id}",
-                    request_id,
+                    "the gateway shuts down before the answer came; the request goes on, and Location says where its "
+                    "answer will be",
+                    handle.id,
                 )
             )
 
@@ -121,7 +121,7 @@ class Inference:
     @contextlib.asynccontextmanager
     async def _registered(self, waiting: Interruptible, handle: AsyncHandle) -> AsyncIterator[None]:
         """Enter a wait, and have it ended by `abandon_waiting` if it takes too long."""
-        self._waiting[waiting] = handle.id
+        self._waiting[waiting] = handle
         try:
             async with waiting:
                 yield

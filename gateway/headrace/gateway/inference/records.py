@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -34,10 +35,13 @@ class Records:
         """client: the owner closes it."""
         self._client = client
 
-    async def write(self, request_id: str, record: Record) -> None:
-        """Note a request."""
+    async def write(self, records: Mapping[str, Record]) -> None:
+        """Note requests. records: by the ids of the requests."""
         with broker_errors():
-            await self._client.set(keys_of(self._client).gateway_request(request_id), _encode(record), ex=_TTL_S)
+            async with self._client.pipeline(transaction=False) as pipe:
+                for request_id, record in records.items():
+                    pipe.set(keys_of(self._client).gateway_request(request_id), _encode(record), ex=_TTL_S)
+                await pipe.execute()
 
     async def read(self, request_id: str) -> Record | None:
         """Return the note on a request, None if there is none."""

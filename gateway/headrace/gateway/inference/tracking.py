@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -53,13 +54,23 @@ class Tracking:
         """Make an asynchronous request known under its id until it has a row. Raises Failure."""
         record = Record(question.model, question.version, time.time())
         try:
-            await self._records.write(handle.id, record)
+            await self._records.write({handle.id: record})
         except HeadraceError as exc:
             raise failure_of(exc, handle.id) from exc
         task = asyncio.create_task(self._follow(handle), name="headrace-gateway-follow")
         self._following.add(task)
         task.add_done_callback(self._following.discard)
         return _pending(handle.id, record)
+
+    async def note(self, handles: Iterable[AsyncHandle]) -> None:
+        """Make requests known under their ids to other gateways, since this one ends. Errors are logged."""
+        now = time.time()
+        records = {handle.id: Record(handle.model, "", now) for handle in handles}
+        try:
+            if records:
+                await self._records.write(records)
+        except BrokerUnavailable as exc:
+            _log.warning("requests_not_noted requests=%d error=%r", len(records), exc.message)
 
     async def find(self, request_id: str, wait_s: float = 0.0) -> Tracked:
         """Return a request; wait for its end if it has not ended. Raises Failure."""

@@ -15,7 +15,7 @@ from headrace.gateway.http.refusal import HttpRefusal
 from headrace.gateway.inference.failure import Failure, Kind
 from headrace.gateway.inference.models import Description
 from headrace.gateway.oip.description import example_curl, model_config, model_metadata, repository_entry
-from headrace.gateway.routes.answering import gateway_of, handler, json_response
+from headrace.gateway.routes.answering import base_path, gateway_of, handler, json_response
 
 
 @handler
@@ -30,7 +30,9 @@ async def _listed(request: Request, name: str) -> dict[str, Any] | None:
         found = await gateway_of(request).models.describe(name)
     except UnknownModel:
         return None  # it went away meanwhile
-    url = f"{str(request.base_url).rstrip('/')}/v2/models/{quote(name)}"
+    # Not `base_url`, which leaves out where the gateway is mounted.
+    root = base_path(request.scope.get("root_path", ""))
+    url = f"{request.url.scheme}://{request.url.netloc}{root}/v2/models/{quote(name)}"
     entry: dict[str, Any] = {
         "name": name,
         "versions": list(found.versions),
