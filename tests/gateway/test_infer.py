@@ -58,7 +58,7 @@ def test_values_of_each_datatype_come_back_exactly_as_json(gateway: Running, dat
     (output,) = json.loads(response.content)["outputs"]
     assert output == {"name": "y", "shape": [1, len(values)], "datatype": datatype, "data": output["data"]}
     if datatype == "FP32":
-        assert np.float32(output["data"]).tolist() == np.float32(values).tolist()
+        assert np.array(output["data"], np.float32).tolist() == np.array(values, np.float32).tolist()
     else:
         assert output["data"] == values
 
@@ -158,7 +158,7 @@ def test_nan_and_infinity_are_refused_as_json_unless_the_request_says_how(gatewa
     location = refused.headers["Location"]
     assert "nonfinite=null" in gateway.client.get(location).json()["error"]
     _, rest = split(gateway.client.get(location, params={"binary_data_output": "true"}))
-    assert rest == np.float32([np.nan, np.inf, -np.inf, 1]).tobytes()
+    assert rest == np.array([np.nan, np.inf, -np.inf, 1], np.float32).tobytes()
 
     as_null = gateway.client.post(path, content=text + b', "parameters": {"nonfinite": "null"}}')
     assert as_null.json()["outputs"][0]["data"] == [None, None, None, 1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from typing import Any
 
 import orjson
 import pytest
+from tests.eventually import eventually
 from tests.gateway.conftest import Running, question
 
 from headrace.contracts.tensors.datatypes import DTYPES
@@ -64,6 +66,30 @@ def test_the_repository_lists_every_version_and_its_state(gateway: Running) -> N
     assert {(each["name"], each["version"]) for each in ready} == {
         key for key, state in states.items() if state == "READY"
     }
+
+
+def test_statistics_count_requests_batches_and_their_time(gateway: Running) -> None:
+    path = "/v2/models/mirror-int8/stats"
+    before = gateway.client.get(path).json()["model_stats"][0]
+    assert (before["name"], before["version"], before["inference_count"]) == ("mirror-int8", "1", 0)
+    rows = {"name": "x", "shape": [3, 1], "datatype": "INT8", "data": [1, 2, 3]}
+    for _ in range(4):
+        assert gateway.infer("mirror-int8", {"inputs": [rows]}).status_code == 200
+
+    def stats() -> dict[str, Any] | None:
+        found: dict[str, Any] = gateway.client.get(path).json()["model_stats"][0]
+        return found if found["inference_stats"]["success"]["count"] >= 4 else None
+
+    after = eventually(stats, 30, "the requests among the statistics")
+    assert after is not None
+    assert (after["inference_count"], after["execution_count"]) == (12, 4)
+    assert after["inference_stats"]["queue"]["ns"] > 0
+    assert [(each["batch_size"], each["compute_infer"]["count"]) for each in after["batch_stats"]] == [(3, 4)]
+    assert after["last_inference"] > 0
+    assert gateway.client.get("/v2/models/mirror-int8/versions/1/stats").json()["model_stats"] == [after]
+    everything = gateway.client.get("/v2/models/stats").json()["model_stats"]
+    assert after in everything
+    assert {(each["name"], each["version"]) for each in everything} >= {("mirror", "1"), ("mirror", "2")}
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{", b'{"ready": 1}'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from functools import partial
 
 import numpy as np
 import orjson
@@ -129,7 +130,7 @@ def test_a_client_that_leaves_cancels_its_request_and_the_model_never_runs_it(ga
         for number in range(200, 220):
             with connected(gateway.url) as connection:
                 connection.send(GATE, orjson.dumps(question(number)))
-                eventually(lambda n=number: _waits(served, n), 30, "a request on the queue")
+                eventually(partial(_waits, served, number), 30, "a request on the queue")
         eventually(lambda: _cancelled(served) == 20, 60, "cancelled rows")
     assert gateway.client.get(first.headers["Location"], params={"wait": 60}).json()["state"] == "succeeded"
     assert gateway.infer("gate", question(2)).status_code == 200

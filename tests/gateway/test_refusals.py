@@ -185,8 +185,6 @@ def test_a_gateway_without_a_broker_does_not_start(served: Served) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/v2/models/mirror/stats",
-        "/v2/models/stats",
         "/v2/trace/setting",
         "/v2/logging",
         "/v2/systemsharedmemory/status",

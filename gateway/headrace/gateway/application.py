@@ -34,16 +34,16 @@ _ROUTES: Final[tuple[tuple[str, str, Handler, str], ...]] = (
     ("/v2/models", "GET", models.listing, "All models, with a call that works"),
     ("/v2/requests/{id:path}", "GET", tracked.show, "A request, and its answer when there is one"),
     ("/v2/requests/{id:path}", "DELETE", tracked.cancel, "Cancel a request"),
+    ("/v2/models/stats", "GET", models.all_statistics, "Counts and times of all models"),
     ("/v2/repository/index", "POST", models.repository_index, "All versions of all models"),
     *((path, "GET", models.metadata, "Versions, inputs and outputs of a model") for path in _OF_MODELS),
     *((path + "/ready", "GET", models.ready, "Whether a model gets answers") for path in _OF_MODELS),
+    *((path + "/stats", "GET", models.statistics, "Counts and times of a model") for path in _OF_MODELS),
     *((path + "/config", "GET", models.config, "A model's configuration") for path in _OF_MODELS),
 )
 
 #: Paths of Triton's extensions that headrace has nothing for; they answer 501 with the reason.
 _UNSUPPORTED: Final = (
-    "/v2/models/stats",
-    *(path + "/stats" for path in _OF_MODELS),
     *(path + "/trace/setting" for path in _OF_MODELS),
     "/v2/repository/models/{model}/load",
     "/v2/repository/models/{model}/unload",

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from headrace.contracts.errors import HeadraceError
+from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.datatypes import DTYPES, all_finite, datatype_of
 from headrace.contracts.tensors.oip_http import BINARY_ONLY
 from headrace.contracts.tensors.raw import pack, unpack
@@ -176,7 +177,7 @@ def test_a_size_that_is_not_that_of_the_shape_is_refused(array: NDArray[Any], of
             ]
         }
     )
-    with pytest.raises((MalformedBody, MalformedInput)) as caught:
+    with pytest.raises(MalformedInput) as caught:
         read_request(text + raw + bytes(max(off, 0)), str(len(text)))
     assert caught.value.message.startswith("input 'x' ")
     assert caught.value.field == "inputs[0]"
@@ -195,7 +196,7 @@ def test_lengths_within_bytes_elements_are_checked(array: NDArray[Any], data: st
 
 
 def test_a_tensor_may_begin_at_any_byte() -> None:
-    tensors = {"a": np.array([True]), "b": np.arange(3, dtype=np.int64), "c": np.float64([1.5])}
+    tensors: Tensors = {"a": np.array([True]), "b": np.arange(3, dtype=np.int64), "c": np.array([1.5])}
     written = write_binary(Question(request_id="r", inputs=tensors))
     found = read_request(joined(written.body), written.headers["Inference-Header-Content-Length"]).inputs
     assert all(each.flags.aligned and same(each, tensors[name]) for name, each in found.items())

@@ -8,6 +8,7 @@ from headrace.contracts.settings import Settings, load_settings
 from headrace.gateway.inference.inference import Inference
 from headrace.gateway.inference.models import ServedModels
 from headrace.gateway.inference.records import Records
+from headrace.gateway.inference.statistics import Statistics
 from headrace.gateway.inference.tracking import Tracking
 from headrace.producers import AsyncClient
 from headrace.producers.transport.connections import connect_for_calls_async
@@ -32,6 +33,7 @@ class Gateway:
             settings.require_broker_url(), settings.key_prefix, settings.broker_timeout_s
         )
         self.tracking = Tracking(self.client, self._rows, Records(self._calls))
+        self.statistics = Statistics(self._rows)
 
     async def ping(self) -> None:
         """Raise BrokerUnavailable unless the broker answers."""

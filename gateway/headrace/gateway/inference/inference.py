@@ -8,8 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
-from headrace.contracts.errors import HeadraceError
-from headrace.contracts.states import State
+from headrace.contracts.errors import DeadlineExceeded, HeadraceError
 from headrace.gateway.inference.failure import Failure, Kind, failure_of
 from headrace.gateway.inference.interruption import Interruptible
 from headrace.gateway.inference.models import ServedModels
@@ -98,6 +97,8 @@ class Inference:
             async with self._registered(waiting, handle):
                 await self._wait(handle, wait_s)
                 outputs = await handle.result(0)
+        except DeadlineExceeded as exc:
+            raise await self._late(handle, exc.message) from exc
         except HeadraceError as exc:
             raise failure_of(exc, handle.id) from exc
         return Answer(handle.id, outputs, self._models.version_answering(question.model, question.version))
@@ -151,23 +152,29 @@ class Inference:
     async def _wait(self, handle: AsyncHandle, wait_s: float) -> None:
         """Wait for the reply; raise Failure when there is none in time, or no worker to make one."""
         first_s = min(_PATIENCE_S, wait_s)
-        await self._client.wait(handle, first_s)
-        if handle.ended:
+        if await self._ends_within(handle, first_s):
             return
         await self._check_served(handle)
-        await self._client.wait(handle, wait_s - first_s + _VERDICT_S)
-        if handle.ended:
+        if await self._ends_within(handle, wait_s - first_s + _VERDICT_S):
             return
         await self._check_served(handle)
         self.cancel_later(handle)
-        if problem := await self._client.problem_of(handle.model):
-            raise Failure(Kind.MODEL_UNAVAILABLE, f"the workers of model {handle.model!r} report: {problem}", handle.id)
-        raise Failure(
-            Kind.DEADLINE,
+        raise await self._late(
+            handle,
             f"no answer came within {wait_s:g} s, and the request is cancelled; allow more time (parameter timeout, "
             "HEADRACE_GATEWAY_WAIT_S), add workers, or ask with `Prefer: respond-async`",
-            handle.id,
         )
+
+    async def _late(self, handle: AsyncHandle, message: str) -> Failure:
+        """Return the failure of a request that was not answered in time: what its workers report, if they do."""
+        if problem := await self._client.problem_of(handle.model):
+            text = f"the workers of model {handle.model!r} report: {problem}"
+            return Failure(Kind.MODEL_UNAVAILABLE, text, handle.id)
+        return Failure(Kind.DEADLINE, message, handle.id)
+
+    async def _ends_within(self, handle: AsyncHandle, wait_s: float) -> bool:
+        await self._client.wait(handle, wait_s)
+        return handle.ended
 
     async def _check_served(self, handle: AsyncHandle) -> None:
         if not await self._client.is_served(handle.model):
@@ -178,13 +185,3 @@ class Inference:
                 f"no worker serves model {handle.model!r} at present{where}; start one with `headrace worker`",
                 handle.id,
             )
-
-
-def state_of(handle: AsyncHandle) -> str:
-    """Return the state of a request as far as its handle knows it."""
-    return handle.reply.state if handle.reply is not None else ("lost" if handle.standing.lost else "pending")
-
-
-def succeeded(handle: AsyncHandle) -> bool:
-    """Return whether a request has its outputs."""
-    return state_of(handle) == State.SUCCEEDED

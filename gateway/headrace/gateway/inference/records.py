@@ -48,7 +48,7 @@ class Records:
         with broker_errors():
             found = await self._client.get(keys_of(self._client).gateway_request(request_id))
         try:
-            return None if found is None else _decode(found)
+            return _decode(found) if isinstance(found, bytes) else None
         except msgspec.DecodeError:
             return None  # of another version of headrace
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +17,7 @@ from headrace.gateway.http.refusal import HttpRefusal
 from headrace.gateway.inference.failure import Failure, Kind
 from headrace.gateway.inference.models import Description
 from headrace.gateway.oip.description import example_curl, model_config, model_metadata, repository_entry
+from headrace.gateway.oip.statistics import model_statistics
 from headrace.gateway.routes.answering import base_path, gateway_of, handler, json_response
 
 
@@ -71,6 +74,35 @@ async def config(request: Request) -> Response:
     found = await _described(request)
     max_rows = found.package.manifest.batching.max_rows if found.package else 0
     return json_response(model_config(found.name, found.versions, _platform(found), found.signature, max_rows))
+
+
+@handler
+async def statistics(request: Request) -> Response:
+    """Return counts and times of a model's versions, or of one version, since this process began."""
+    found = await _described(request)
+    versions = [found.version] if "version" in request.path_params else found.versions
+    return json_response({"model_stats": await _counted(request, {found.name: versions})})
+
+
+@handler
+async def all_statistics(request: Request) -> Response:
+    """Return counts and times of every version of every model, since this process began."""
+    models = gateway_of(request).models
+    names: dict[str, Sequence[str]] = {}
+    for name in await models.names():
+        with suppress(UnknownModel):  # it went away meanwhile
+            names[name] = (await models.describe(name)).versions
+    return json_response({"model_stats": await _counted(request, names)})
+
+
+async def _counted(request: Request, versions: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    counted = gateway_of(request).statistics
+    await counted.update(versions)
+    return [
+        model_statistics(name, version, counted.sums(name, version), counted.last_ms(name, version))
+        for name, each in versions.items()
+        for version in each
+    ]
 
 
 @handler
