@@ -1,4 +1,4 @@
-"""What both ends of the Open Inference Protocol over HTTP share: flat JSON values, and the bytes behind the JSON.
+"""The Open Inference Protocol over HTTP, as far as both of its ends share it: flat JSON, and the bytes behind it.
 
 Source: https://github.com/kserve/open-inference-protocol (inference_rest.md), and Triton's extension_binary_data.md.
 """

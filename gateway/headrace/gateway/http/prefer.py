@@ -8,7 +8,7 @@ import msgspec
 
 
 class Preferences(msgspec.Struct, frozen=True):
-    """What a client prefers. wait_s: None where it says nothing."""
+    """The preferences of a client. wait_s: None where it states none."""
 
     respond_async: bool = False
     wait_s: int | None = None

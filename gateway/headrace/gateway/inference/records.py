@@ -17,7 +17,7 @@ _TTL_S: Final = 86_400
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What is to know of a request without a row. submitted_at: seconds since 1970."""
+    """A note on a request without a row. submitted_at: seconds since 1970."""
 
     model: str
     version: str

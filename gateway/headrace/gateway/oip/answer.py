@@ -19,7 +19,7 @@ from headrace.gateway.oip.request import InferRequest
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """What an answer says of itself. id: the client's own, else that of the row. version: "" where it isn't known."""
+    """The names in an answer. id: the client's own, else that of the row. version: "" where it isn't known."""
 
     model: str
     version: str

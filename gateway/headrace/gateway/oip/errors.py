@@ -1,4 +1,4 @@
-"""What is wrong with a body, and where in it."""
+"""Errors of bodies, with the place in them."""
 
 from __future__ import annotations
 
