@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -12,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from headrace.contracts.settings import Settings
 from headrace.gateway.http.problem import problem
@@ -25,6 +28,8 @@ _MODEL: Final = "/v2/models/{model}"
 
 #: Every path of a model is there for a version, too.
 _OF_MODELS: Final = (_MODEL, _MODEL + "/versions/{version}")
+
+_INFER: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 #: Path, method, handler, and a line for the OpenAPI document.
 _ROUTES: Final[tuple[tuple[str, str, Handler, str], ...]] = (
@@ -56,23 +61,45 @@ _UNSUPPORTED: Final = (
 )
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+class GatewayApp(FastAPI):
+    """The application: FastAPI for all paths but the one that is hot, which passes its layers by."""
+
+    infer: InferRoute
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            found = _INFER.fullmatch(_own_path(scope))
+            if found:
+                model, version = found.groups(default="")
+                await self.infer({**scope, "path_params": {"model": model, "version": version}}, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def _own_path(scope: Scope) -> str:
+    """Return the path of a request without what the gateway is mounted below."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def create_app(settings: Settings | None = None) -> GatewayApp:
     """Return a gateway as an ASGI application. Nothing is connected before the first request, or `lifespan`.
 
     settings: by default from HEADRACE_* variables, or the running local stack, when they are first needed.
     """
     opening = Opening(settings)
-    app = FastAPI(
+    app = GatewayApp(
         title="headrace gateway",
         description="The Open Inference Protocol v2 over a queue; every answer is a row in Postgres.",
         lifespan=lifespan,
         redirect_slashes=False,
     )
     app.state.opening = opening
-    infer = InferRoute(opening)
-    # First, so that no other path is looked at before the one that is hot.
-    for at, path in enumerate(_OF_MODELS):
-        app.router.routes.insert(at, Route(path + "/infer", infer, methods=["POST"], include_in_schema=False))
+    app.infer = InferRoute(opening)
+    for path in _OF_MODELS:
+        # For the answer to other methods.
+        app.router.routes.append(Route(path + "/infer", app.infer, methods=["POST"], include_in_schema=False))
     app.add_route("/v2/", health.server, methods=["GET"], include_in_schema=False)
     for path in _UNSUPPORTED:
         app.add_route(path, health.unsupported, methods=["GET", "POST"], include_in_schema=False)
@@ -99,9 +126,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     """Turn the framework's own errors into problems."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    if status == 405:
+    if not isinstance(error, HTTPException):
+        raise error
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return problem("too-large", "the body is larger than the application around the gateway allows")
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         detail = f"{request.url.path} does not take {request.method}; it takes {headers.get('Allow', 'other methods')}"
         return problem("wrong-method", detail, headers=headers)
     return problem("unknown-path", f"Not Found: there is no path {request.url.path}; GET /v2/models lists the models")

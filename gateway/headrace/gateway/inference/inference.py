@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
 from typing import Final
 
 from headrace.contracts.errors import DeadlineExceeded, HeadraceError
@@ -94,13 +93,16 @@ class Inference:
     async def answer(self, handle: AsyncHandle, question: Question, wait_s: float, waiting: Interruptible) -> Answer:
         """Wait for an answer. waiting: through which the wait is ended from outside. Raises Failure."""
         try:
-            async with self._registered(waiting, handle):
+            self._waiting[waiting] = handle
+            async with waiting:
                 await self._wait(handle, wait_s)
                 outputs = await handle.result(0)
         except DeadlineExceeded as exc:
             raise await self._late(handle, exc.message) from exc
         except HeadraceError as exc:
             raise failure_of(exc, handle.id) from exc
+        finally:
+            self._no_longer(waiting)
         return Answer(handle.id, outputs, self._models.version_answering(question.model, question.version))
 
     async def wait(self, handle: AsyncHandle, wait_s: float, waiting: Interruptible) -> bool:
@@ -109,7 +111,8 @@ class Inference:
         Raises Failure.
         """
         try:
-            async with self._registered(waiting, handle):
+            self._waiting[waiting] = handle
+            async with waiting:
                 await self._client.wait(handle, wait_s)
         except HeadraceError as exc:
             raise failure_of(exc, handle.id) from exc
@@ -117,19 +120,14 @@ class Inference:
             # Nobody was promised an answer now.
             if exc.kind is not Kind.DRAINING:
                 raise
+        finally:
+            self._no_longer(waiting)
         return handle.ended
 
-    @contextlib.asynccontextmanager
-    async def _registered(self, waiting: Interruptible, handle: AsyncHandle) -> AsyncIterator[None]:
-        """Enter a wait, and have it ended by `abandon_waiting` if it takes too long."""
-        self._waiting[waiting] = handle
-        try:
-            async with waiting:
-                yield
-        finally:
-            del self._waiting[waiting]
-            if not self._waiting:
-                self._idle.set()
+    def _no_longer(self, waiting: Interruptible) -> None:
+        del self._waiting[waiting]
+        if not self._waiting:
+            self._idle.set()
 
     def cancel_later(self, handle: AsyncHandle) -> None:
         """Cancel a request that nobody waits for any more, in the background."""

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Final, TypeAlias
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -92,6 +93,9 @@ async def answered(answer: Awaitable[Response], root: str) -> Response:
     except ClientGone:
         # Nobody reads it.
         return Response(status_code=499)
+    except HTTPException:
+        # Of a host that limits bodies: its own middleware answers.
+        raise
     except Exception:  # noqa: BLE001 — the last seam: a client gets a problem, the log the cause
         _log.exception("request_crashed")
         return problem("internal", "the gateway failed on the request; its log has the cause")

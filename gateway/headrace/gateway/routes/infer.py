@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -24,6 +23,8 @@ from headrace.gateway.oip.request import InferRequest, read_request
 from headrace.gateway.routes.answering import answered, failed, json_response, request_headers
 from headrace.gateway.routes.tracked import resource
 from headrace.producers import AsyncHandle
+
+_JSON_LENGTH: Final = JSON_LENGTH.lower().encode()
 
 _JSON: Final = "application/json"
 _BINARY: Final = "application/octet-stream"
@@ -44,17 +45,19 @@ class InferRoute:
 
     async def _respond(self, scope: Scope, receive: Receive, root: str) -> Response:
         gateway = self._opening.open()
-        headers = Headers(scope=scope)
+        # Names are in lower case; only Prefer may rightly be there more than once.
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         limits = Limits(gateway.settings.gateway_body_bytes)
-        body = await read_body(receive, headers.get("content-length"), headers.get("content-encoding", ""), limits)
-        # Large bodies would hold up everybody else, were they not read elsewhere; small ones cost less than a thread.
-        request = read_request(body, headers.get(JSON_LENGTH))
+        coding = headers.get(b"content-encoding", b"").decode("latin-1")
+        body = await read_body(receive, _text(headers.get(b"content-length")), coding, limits)
+        request = read_request(body, _text(headers.get(_JSON_LENGTH)))
         path = scope["path_params"]
         exchange = Exchange(gateway, request, path["model"], path.get("version", ""), root)
-        prefer = read_prefer(headers.getlist("prefer")) if "prefer" in headers else Preferences()
-        if prefer.respond_async:
-            return await exchange.answer_later(receive, prefer)
-        return await exchange.answer_now(receive, headers.get("accept-encoding", ""))
+        if b"prefer" in headers:
+            prefer = read_prefer(value.decode("latin-1") for name, value in scope["headers"] if name == b"prefer")
+            if prefer.respond_async:
+                return await exchange.answer_later(receive, prefer)
+        return await exchange.answer_now(receive, headers.get(b"accept-encoding", b"").decode("latin-1"))
 
 
 class Exchange:
@@ -180,6 +183,10 @@ class Exchange:
         names = list(self._request.inputs)
         name = input_named(error.message, names)
         return f"inputs[{names.index(name)}]" if name else "inputs"
+
+
+def _text(header: bytes | None) -> str | None:
+    return None if header is None else header.decode("latin-1")
 
 
 async def _until_gone(receive: Receive, waiting: Interruptible) -> None:
