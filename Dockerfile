@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image for the worker, the migration and Flower; docker-compose.yml says which of them a container is.
+# One image for the worker, the gateway, the migration and Flower; docker-compose.yml says which of them a container is.
 
 FROM python:3.13-slim AS build
 WORKDIR /src
@@ -14,13 +14,14 @@ COPY producers producers
 COPY workers workers
 COPY reporting reporting
 COPY compression compression
+COPY gateway gateway
 COPY cli cli
 COPY testing testing
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 # Flower by itself: the `local` extra would add a Valkey and a Postgres, which have containers of their own here.
 RUN python -m venv /opt/headrace \
     && /opt/headrace/bin/python -m pip install --no-cache-dir --constraint constraints.txt \
-        "$(ls /wheels/headrace-*.whl)[worker,tfserving]" "flower>=2.0.1"
+        "$(ls /wheels/headrace-*.whl)[worker,tfserving,gateway]" "flower>=2.0.1"
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="headrace" \

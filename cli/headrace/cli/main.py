@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from headrace.cli.commands import dead, predict, queue, score, stack, store
+from headrace.cli.commands import dead, gateway, predict, queue, score, stack, store
 from headrace.cli.commands.compress.command import app as compress
 from headrace.cli.commands.jobs.command import app as jobs
 from headrace.cli.commands.models.command import app as models
@@ -30,6 +30,8 @@ _EXTRAS: Final = {
     "psycopg": "store",
     "sqlalchemy": "store",
     "pyarrow": "bulk",
+    "fastapi": "gateway",
+    "uvicorn": "gateway",
     "celery": "worker",
     "google": "tfserving",
     "grpc": "tfserving",
@@ -72,6 +74,7 @@ def demo(context: typer.Context) -> None:
 
 
 app.command(rich_help_panel=_RUN)(stack.worker)
+app.command(rich_help_panel=_RUN)(gateway.gateway)
 app.command(rich_help_panel=_RUN)(stack.flower)
 app.command(rich_help_panel=_USE)(predict.predict)
 app.command(rich_help_panel=_USE)(score.score)

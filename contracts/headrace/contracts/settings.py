@@ -172,6 +172,33 @@ class Settings(BaseSettings):
         description="Folder in which workers write the parts of bulk jobs before they are published; on the disk of "
         "the outputs, publishing needs no copy.",
     )
+    gateway_host: str = Field(
+        "127.0.0.1",
+        description="Address on which the gateway listens; `0.0.0.0` for all, as in a container. Whoever reaches it "
+        "may send requests.",
+    )
+    gateway_port: int = Field(8000, ge=0, le=65_535, description="Port of the gateway; 0 takes a free one.")
+    gateway_processes: int = Field(1, ge=1, le=256, description="Processes of the gateway, which share its port.")
+    gateway_wait_s: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="Longest time that the gateway holds a connection open for an answer. A synchronous request "
+        "without a shorter `timeout` has it as its deadline.",
+    )
+    gateway_body_bytes: int = Field(
+        64 << 20,
+        gt=0,
+        le=_LONGEST_STRING,
+        description="Largest body of a request to the gateway, also once decompressed.",
+    )
+    gateway_grace_s: float = Field(
+        4.0,
+        ge=0,
+        le=3600,
+        description="Time that requests have to get their answers when the gateway is told to stop; after it, they are "
+        "told where those will be.",
+    )
     server_timeout_s: float = Field(
         60.0,
         ge=0.1,
@@ -200,6 +227,15 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise ConfigurationError(_missing("HEADRACE_DATABASE_URL", self.home))
         return self.database_url.get_secret_value()
+
+
+def variables_of(settings: Settings) -> dict[str, str]:
+    """Return the HEADRACE_* variables from which another process reads these settings."""
+    return {
+        "HEADRACE_" + name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in settings
+        if value is not None
+    }
 
 
 def _missing(name: str, home: Path) -> str:

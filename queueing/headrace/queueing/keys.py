@@ -149,6 +149,10 @@ class Keys:
         """Return the string with the reply to a request that has no row, for a client that got no reply."""
         return f"{self.prefix}headrace:answer:{request_id}"
 
+    def gateway_request(self, request_id: str) -> str:
+        """Return the string with what the gateway notes of an asynchronous request, until it has a row."""
+        return f"{self.prefix}headrace:gateway:request:{request_id}"
+
     def queue_list(self, queue: str, step: int) -> str:
         """Return the list that holds a queue's messages of one priority step."""
         return self.prefix + self.lists.list_of(queue, step)

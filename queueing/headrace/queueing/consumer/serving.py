@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from headrace.contracts.errors import PackageError
+from headrace.contracts.message import TASK_PREFIX
 from headrace.contracts.package.signature import Signature
 from headrace.contracts.problem import Problem
 from headrace.queueing.keys import PREFIXES, Keys, keys_of
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 #: Seconds after which an announcement that was not renewed disappears; readers go by the consumer's lease.
 SERVED_TTL_S: Final = 120
 
+
+#: Keys looked at in one step when queues are searched for.
+_SCAN_STEP: Final = 1000
 
 #: Most fields that are announced in one step.
 _FIELDS: Final = 500
@@ -175,6 +179,16 @@ def served_on(client: redis.Redis, queues: Sequence[str]) -> dict[str, list[Serv
         for queue in queues:
             pipe.eval(text, 0, queue)
         return {queue: _read(answers) for queue, answers in zip(queues, pipe.execute(), strict=True)}
+
+
+def queues_consumed(client: redis.Redis) -> list[str]:
+    """Return the queues of models that have, or lately had, consumers, sorted; looks through all keys of the database.
+
+    Raises the errors of `redis.exceptions`.
+    """
+    start = keys_of(client).consumers("")
+    found = client.scan_iter(f"{start}{TASK_PREFIX}*", count=_SCAN_STEP, _type="ZSET")
+    return sorted({key.decode().removeprefix(start) for key in found})
 
 
 def problems_in(found: Iterable[Served]) -> list[Problem]:

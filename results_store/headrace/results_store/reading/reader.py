@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,6 +21,7 @@ from headrace.results_store.database.bounded import ANSWER_S, LONG_WORK_S
 from headrace.results_store.database.errors import driver_errors_translated
 from headrace.results_store.reading.prediction import Prediction, prediction_of
 from headrace.results_store.reading.statistics import StoreStats, read_stats
+from headrace.results_store.reading.traffic import Traffic, traffic_in, traffic_of
 from headrace.results_store.schema import predictions
 
 _table = predictions.c
@@ -149,6 +150,11 @@ class StoreReader:
                 return read_stats(connection)
         finally:
             patient.dispose()
+
+    def traffic(self, models: Collection[str], since: dt.datetime, until: dt.datetime) -> list[Traffic]:
+        """Count what became of the requests to some models; since < finished_at ≤ until. Raises StoreUnavailable."""
+        with self._reading() as connection:
+            return [traffic_in(row) for row in connection.execute(traffic_of(models, since, until)).all()]
 
     def close(self) -> None:
         """Close every connection; a later read opens others."""

@@ -15,6 +15,7 @@ from typing import Final
 
 from headrace.contracts import BrokerUnavailable, ConfigurationError, ModelDirectory, Settings
 from headrace.contracts.process import end_with_parent
+from headrace.contracts.settings import variables_of
 from headrace.queueing import check_writes, connect_to, translate_errors
 from headrace.results_store import check_schema
 
@@ -146,12 +147,7 @@ class Supervisor:
 
 def environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a worker process: this one's, and the settings in force."""
-    values = {
-        "HEADRACE_" + name.upper(): value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        for name, value in settings
-        if value is not None
-    }
-    return {**os.environ, **values, SUPERVISOR_VARIABLE: str(os.getpid())}
+    return {**os.environ, **variables_of(settings), SUPERVISOR_VARIABLE: str(os.getpid())}
 
 
 def run_workers(settings: Settings, *, processes: int = 1, name: str = "headrace", log_level: str = "INFO") -> int:

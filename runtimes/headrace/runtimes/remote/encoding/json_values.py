@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts.errors import SignatureMismatch, quoted
 from headrace.contracts.tensors import python_json
 from headrace.contracts.tensors.codec import as_array
 from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
+from headrace.contracts.tensors.oip_http import flat_json, native
+from headrace.contracts.tensors.raw import MalformedTensor
 from headrace.runtimes.remote.base import BadAnswer, Refused
 from headrace.runtimes.remote.encoding.raw import Buffer
 
@@ -40,21 +41,18 @@ def write_values(array: NDArray[Any], element: Callable[[bytes | str], JsonEleme
     if datatype_of(array.dtype) == "BYTES":
         return msgspec.json.encode(_each(array.tolist(), element))
     # The encoder takes no array without dimensions; such a value is the only one of a list.
-    return python_json.encode_array(_native(array)) if array.ndim else write_values(array.reshape(1))[1:-1]
+    return python_json.encode_array(native(array)) if array.ndim else write_values(array.reshape(1))[1:-1]
 
 
 def write_flat(array: NDArray[Any], name: str) -> bytes:
     """Return an array as one list; BYTES as text. Raises Refused for bytes that are no text."""
-    if datatype_of(array.dtype) != "BYTES":
-        return python_json.encode_array(_native(array).reshape(-1))
     try:
-        texts = [item if isinstance(item, str) else item.decode() for item in array.reshape(-1).tolist()]
-    except UnicodeDecodeError:
+        return flat_json(array)
+    except MalformedTensor:
         raise Refused(
             f"input {quoted(name)} holds bytes that are no UTF-8 text, and the server takes JSON alone; "
             "reach it over gRPC"
         ) from None
-    return msgspec.json.encode(texts)
 
 
 def read_values(value: object, datatype: str, name: str) -> NDArray[Any]:
@@ -76,14 +74,6 @@ def read_document(body: Buffer) -> Any:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as exc:
         start = bytes(body[:200]).decode(errors="replace")
         raise BadAnswer(f"the server's answer is no JSON ({exc}); it begins with {quoted(start)}") from None
-
-
-def _native(array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype.kind == "V" or (array.dtype.kind == "f" and array.dtype.itemsize == 2):
-        # Exact, and known to the encoder.
-        with np.errstate(invalid="ignore"):
-            array = array.astype(np.float32)
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 
 def _each(value: Any, convert: Callable[[Any], object]) -> Any:

@@ -12,6 +12,7 @@ import msgspec
 
 from headrace.contracts.errors import PackageError
 from headrace.contracts.tensors.codec import Tensors
+from headrace.contracts.tensors.oip_http import JSON_LENGTH
 from headrace.runtimes.remote.base import (
     Access,
     Address,
@@ -26,7 +27,6 @@ from headrace.runtimes.remote.base import (
     placed,
 )
 from headrace.runtimes.remote.oip.http_codec import (
-    JSON_LENGTH,
     NOTHING,
     Question,
     Written,

@@ -14,15 +14,11 @@ import orjson
 from headrace.contracts.errors import quoted
 from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.datatypes import datatype_of
+from headrace.contracts.tensors.oip_http import BINARY_ONLY, JSON_LENGTH, json_part, take
+from headrace.contracts.tensors.raw import MalformedTensor
 from headrace.runtimes.remote.base import Answer, BadAnswer, Misconfigured
 from headrace.runtimes.remote.encoding.json_values import read_document, read_values, write_flat
-from headrace.runtimes.remote.encoding.raw import Buffer, element_count, pack, unpack
-
-#: Header with the length of the JSON part, where binary tensors follow it.
-JSON_LENGTH: Final = "Inference-Header-Content-Length"
-
-#: What the protocol has no JSON form for.
-_BINARY_ONLY: Final = frozenset({"FP16", "BF16"})
+from headrace.runtimes.remote.encoding.raw import Buffer, answer_blamed, element_count, pack, unpack
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +60,7 @@ def write_json(question: Question) -> Written:
     tensors = []
     for name, array in question.inputs.items():
         datatype = datatype_of(array.dtype)
-        if datatype in _BINARY_ONLY:
+        if datatype in BINARY_ONLY:
             raise Misconfigured(
                 f"input {quoted(name)} is {datatype}, which has no JSON form, and the server takes no binary tensors; "
                 "reach it over gRPC"
@@ -106,11 +102,10 @@ def split(body: Buffer, json_length: str | None) -> tuple[dict[str, Any], memory
     json_length: the answer's header of that name, None where there are no binary tensors.
     """
     view = memoryview(body)
-    length = view.nbytes
-    if json_length is not None:
-        length = int(json_length) if json_length.isascii() and json_length.isdigit() and len(json_length) < 19 else -1
-        if not 0 <= length <= view.nbytes:
-            raise BadAnswer(f"the server's answer has {view.nbytes} bytes, but its JSON part {quoted(json_length)}")
+    try:
+        length = json_part(view.nbytes, json_length)
+    except MalformedTensor as exc:
+        raise BadAnswer(f"the server's answer {exc}") from None
     document = read_document(view[:length])
     if not isinstance(document, dict):
         raise BadAnswer(f"the server's answer is no JSON object: {quoted(document)}")
@@ -143,12 +138,10 @@ def _read_tensors(tensors: Sequence[_Tensor], binary: memoryview) -> Tensors:
         if size is None:
             found[tensor.name] = _from_json(tensor)
             continue
-        if type(size) is not int or not 0 <= size <= binary.nbytes - at:
-            raise BadAnswer(
-                f"the server's output {quoted(tensor.name)} has {quoted(size)} bytes, but {binary.nbytes - at} came"
-            )
-        found[tensor.name] = unpack(binary[at : at + size], tensor.datatype, tensor.shape, tensor.name)
-        at += size
+        with answer_blamed(tensor.name):
+            data = take(binary, at, size)
+        found[tensor.name] = unpack(data, tensor.datatype, tensor.shape, tensor.name)
+        at += data.nbytes
     if at != binary.nbytes:
         raise BadAnswer(f"the server's answer carries {binary.nbytes - at} bytes too many")
     return found

@@ -1,0 +1,1 @@
+"""HTTP as every route uses it: bodies within limits, compression, problem details, preferences."""

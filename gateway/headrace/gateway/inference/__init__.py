@@ -1,0 +1,1 @@
+"""From a request to its answer by way of the queue, whatever the protocol."""

@@ -1,0 +1,1 @@
+"""The paths of the gateway, one module for each group."""

@@ -1,0 +1,141 @@
+"""Asynchronous requests: accepted at once, found by id, waited for, cancelled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from tests.eventually import eventually
+from tests.gateway.conftest import Running, Served, question, running_gateway
+from tests.gateway.mirror_runtime import REFUSED
+
+from headrace.producers import Client
+from headrace.queueing import connect_to
+
+ASYNC = {"Prefer": "respond-async"}
+
+
+def notes(served: Served) -> int:
+    with connect_to(served.settings) as client:
+        return sum(1 for _ in client.scan_iter("headrace:gateway:request:*"))
+
+
+def test_a_request_is_accepted_at_once_and_answered_later(gateway: Running, served: Served) -> None:
+    with served.held():
+        accepted = gateway.infer("gate", question(1), headers=ASYNC)
+        assert accepted.status_code == 202
+        assert accepted.headers["Preference-Applied"] == "respond-async"
+        found = accepted.json()
+        location = accepted.headers["Location"]
+        assert (found["state"], found["model"]) == ("pending", "gate")
+        assert found["urls"] == {"self": location, "cancel": location}
+        pending = gateway.client.get(location)
+        assert (pending.status_code, pending.json()["state"]) == (200, "pending")
+        assert pending.headers["Retry-After"] == "1"
+        assert gateway.client.get(location, params={"wait": 1}).json()["state"] == "pending"
+    ended = gateway.client.get(location, params={"wait": 60}).json()
+    assert (ended["state"], ended["urls"]) == ("succeeded", {"self": location})
+    assert ended["answer"]["outputs"][0]["data"] == [1]
+    eventually(lambda: notes(served) == 0, 30, "no note on a request that has a row")
+
+
+def test_who_waits_gets_the_answer_when_it_comes_in_time(gateway: Running) -> None:
+    response = gateway.infer("mirror", question(7, id="mine"), headers={"Prefer": "respond-async, wait=60"})
+    assert (response.status_code, response.json()["outputs"][0]["data"]) == (200, [7])
+    assert response.json()["id"] == "mine"
+    assert response.headers["Preference-Applied"] == "respond-async, wait=60"
+    assert gateway.client.get(response.headers["Location"]).json()["state"] == "succeeded"
+
+
+def test_who_waits_too_briefly_gets_the_place_of_the_answer(gateway: Running, served: Served) -> None:
+    with served.held():
+        response = gateway.infer(
+            "gate", question(8), headers={"Prefer": "respond-async; foo, wait=1, handling=lenient"}
+        )
+        assert response.status_code == 202
+    assert gateway.client.get(response.headers["Location"], params={"wait": 60}).json()["state"] == "succeeded"
+
+
+def test_a_cancelled_request_never_runs(gateway: Running, served: Served) -> None:
+    with served.held():
+        running = gateway.infer("gate", question(21), headers=ASYNC)
+        waiting = gateway.infer("gate", question(22), headers=ASYNC)
+        cancelled = gateway.client.delete(waiting.json()["urls"]["cancel"])
+        assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+        assert cancelled.json()["error"]["type"] == "urn:headrace:problem:cancelled"
+    assert gateway.client.get(running.headers["Location"], params={"wait": 60}).json()["state"] == "succeeded"
+    gateway.infer("gate", question(23))
+    assert "22\n" not in served.runs()
+    assert gateway.client.get(waiting.headers["Location"]).json()["state"] == "cancelled"
+
+
+def test_what_has_ended_stays_as_it_ended(gateway: Running) -> None:
+    location = gateway.infer("mirror", question(1)).headers["Location"]
+    assert gateway.client.delete(location).json()["state"] == "succeeded"
+    assert gateway.client.get(location).json()["state"] == "succeeded"
+
+
+def test_a_failed_request_tells_why(gateway: Running) -> None:
+    accepted = gateway.infer("gate", question(REFUSED), headers=ASYNC)
+    found = gateway.client.get(accepted.headers["Location"], params={"wait": 60}).json()
+    assert found["state"] == "failed"
+    assert found["error"]["status"] in {422, 500}
+    assert "answer" not in found
+
+
+def test_a_request_may_be_cancelled_while_its_client_waits(gateway: Running, served: Served) -> None:
+    with served.held():
+        accepted = gateway.infer("gate", question(31), headers=ASYNC)
+        gateway.client.delete(accepted.headers["Location"])
+        response = gateway.client.get(accepted.headers["Location"], params={"wait": 60})
+        assert response.json()["state"] == "cancelled"
+
+
+def test_requests_of_other_clients_are_found_once_they_have_a_row(gateway: Running, served: Served) -> None:
+    with Client(served.settings) as client:
+        for request_id in (None, f"order/{uuid.uuid4()}/…"):
+            handle = client.submit("mirror", {"x": np.ones((1, 2), np.float32)}, request_id=request_id)
+            handle.result(60)
+            found = gateway.client.get(f"/v2/requests/{quote(handle.id, safe='')}")
+            assert found.json()["answer"]["outputs"][0]["data"] == [1, 1]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_an_unknown_request_is_not_found(gateway: Running, method: str) -> None:
+    response = gateway.client.request(method, f"/v2/requests/{uuid.uuid4()}")
+    assert (response.status_code, response.json()["type"]) == (404, "urn:headrace:problem:unknown-request")
+
+
+@pytest.mark.parametrize("query", ["wait=soon", "wait=-1", "nonfinite=maybe"])
+def test_a_query_that_makes_no_sense_is_refused_by_name(gateway: Running, query: str) -> None:
+    location = gateway.infer("mirror", question(1)).headers["Location"]
+    response = gateway.client.get(f"{location}?{query}")
+    assert (response.status_code, response.json()["field"]) == (400, f"?{query.partition('=')[0]}")
+
+
+def test_requests_outlive_the_gateway_that_took_them(served: Served) -> None:
+    with served.held(), running_gateway(served.settings) as first:
+        accepted = [first.infer("gate", question(number), headers=ASYNC) for number in range(40, 60)]
+        locations = [each.headers["Location"] for each in accepted]
+        os.kill(first.process.pid, signal.SIGKILL)
+        first.process.wait()
+        with running_gateway(served.settings) as second:
+            assert {second.client.get(each).json()["state"] for each in locations} == {"pending"}
+    with running_gateway(served.settings) as third:
+        states = [third.client.get(each, params={"wait": 60}).json()["state"] for each in locations]
+    assert states == ["succeeded"] * 20
+
+
+def test_a_deadline_holds_for_asynchronous_requests_too(gateway: Running, served: Served) -> None:
+    with served.held():
+        blocking = gateway.infer("gate", question(61), headers=ASYNC)
+        late = gateway.infer("gate", question(62, parameters={"timeout": 300_000}), headers=ASYNC)
+        time.sleep(0.5)
+    assert gateway.client.get(blocking.headers["Location"], params={"wait": 60}).json()["state"] == "succeeded"
+    found = gateway.client.get(late.headers["Location"], params={"wait": 60}).json()
+    assert (found["state"], found["error"]["status"]) == ("expired", 504)
