@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         description="Largest body of a request to the gateway, also once decompressed.",
     )
     gateway_grace_s: float = Field(
-        4.0,
+        2.0,
         ge=0,
         le=3600,
         description="Time that requests have to get their answers when the gateway is told to stop; after it, they are "

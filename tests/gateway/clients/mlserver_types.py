@@ -48,8 +48,8 @@ def run_in_bulk(address: str, line: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         given, found = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
         given.write_bytes(b"\n".join([line] * 5))
-        command = [Path(sys.executable).with_name("mlserver"), "infer", "-u", address, "-m", "mirror"]
-        subprocess.run([*command, "-i", given, "-o", found], check=True)
+        command = [str(Path(sys.executable).with_name("mlserver")), "infer", "-u", address, "-m", "mirror"]
+        subprocess.run([*command, "-i", str(given), "-o", str(found)], check=True)
         lines = found.read_text().splitlines()
     answers = [InferenceResponse.model_validate_json(each) for each in lines]
     assert [answer.outputs[0].name for answer in answers] == ["y"] * 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
@@ -46,7 +46,7 @@ def _seconds(later: sa.ColumnElement[dt.datetime], earlier: sa.ColumnElement[dt.
     return sa.cast(sa.func.coalesce(sa.func.sum(apart), 0), sa.Float)
 
 
-def traffic_of(models: Collection[str], since: dt.datetime, until: dt.datetime) -> sa.Select[tuple[object, ...]]:
+def traffic_of(models: Collection[str], since: dt.datetime, until: dt.datetime) -> sa.Select[Any]:
     """Return the query for requests with since < finished_at ≤ until, both aware; rows of bulk jobs are left out."""
     return (
         sa.select(
@@ -70,17 +70,17 @@ def traffic_of(models: Collection[str], since: dt.datetime, until: dt.datetime) 
     )
 
 
-def traffic_in(row: sa.Row[tuple[object, ...]]) -> Traffic:
+def traffic_in(row: sa.Row[Any]) -> Traffic:
     """Read a row of `traffic_of`."""
     model, version, state, batch_rows, requests, batches, queued_s, ran_s, newest = row
     return Traffic(
-        model=str(model),
-        version=str(version),
-        state=State(str(state)),
-        batch_rows=int(str(batch_rows)),
-        requests=int(str(requests)),
-        batches=int(str(batches)),
-        queued_s=float(str(queued_s)),
-        ran_s=float(str(ran_s)),
-        newest=newest,  # type: ignore[arg-type]  # the column is a time
+        model=model,
+        version=version,
+        state=State(state),
+        batch_rows=batch_rows,
+        requests=requests,
+        batches=batches,
+        queued_s=queued_s,
+        ran_s=ran_s,
+        newest=newest,
     )
