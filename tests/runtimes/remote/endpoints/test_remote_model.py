@@ -272,8 +272,10 @@ def test_the_new_signature_is_taken_where_the_package_allows_it() -> None:
         eventually(answers, 60, "answers of the new model")
 
 
-def test_a_server_that_lies_about_its_rows_fails_by_name() -> None:
-    server = Scripted()
-    server.answer = lambda inputs: {"y": np.ones((1, 1), np.float32)}
-    with serving(server) as model, pytest.raises(BadAnswer, match="1 rows of 'y' for 5 rows"):
-        model.infer(rows(5))
+def test_of_several_servers_the_one_that_lies_about_its_rows_fails_by_name() -> None:
+    fine, liar = Scripted(), Scripted()
+    liar.answer = lambda inputs: {"y": np.ones((1, 1), np.float32)}
+    with serving(fine, liar) as model:
+        assert model.infer(rows(5))["y"].shape == (5, 1)
+        with pytest.raises(BadAnswer, match=r"^server-1: the server answered 1 rows of 'y' for 5 rows$"):
+            model.infer(rows(5))
