@@ -25,6 +25,7 @@ from headrace.runtimes.remote.base import (
     ServerAway,
     ServerBusy,
 )
+from headrace.runtimes.remote.endpoints import endpoint
 from headrace.runtimes.remote.endpoints.remote_model import RemoteModel
 
 
@@ -92,16 +93,20 @@ def test_a_connection_that_went_mute_is_opened_anew_before_the_endpoint_is_asked
         server.mute = True
         assert not works(model)
         eventually(lambda: works(model), 60, "an answer over a new connection")
+    assert server.reopenings == 1
 
 
-def test_a_connection_that_was_refused_is_not_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_refused_is_not_opened_anew() -> None:
     server = Scripted()
     with serving(server) as model:
         server.error = ServerAway("connection refused")
-        monkeypatch.setattr(server, "reopen", lambda: pytest.fail("reopened"))
         assert not works(model)
+        looks = server.looks
+        # The second of these looks follows one that was refused as well.
+        eventually(lambda: server.looks >= looks + 2, 60, "looks whether the endpoint is back")
         server.error = None
         eventually(lambda: works(model), 60, "an endpoint that is back")
+    assert server.reopenings == 0
 
 
 def test_a_server_that_dies_and_comes_back_twenty_times_loses_nothing() -> None:
@@ -229,13 +234,28 @@ def test_a_model_that_is_reloaded_with_other_tensors_is_noticed_by_the_batch_tha
     server = Scripted()
     with serving(server) as model:
         assert works(model)
-        time.sleep(2.1)  # a look every two seconds at most
         server.error = Refused("unexpected shape")
         server.tensors = RemoteSignature(
             inputs=(TensorSpec(name="x", datatype="FP64", shape=(1,)),), outputs=SIGNATURE.outputs
         )
         with pytest.raises(PackageError, match="input x FP64"):
             model.infer(rows())
+
+
+@pytest.mark.parametrize(("look_again_s", "looks"), [(3600.0, 1), (0.0, 5)])
+def test_batches_that_are_refused_have_the_tensors_looked_at_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, look_again_s: float, looks: int
+) -> None:
+    monkeypatch.setattr(endpoint, "LOOK_AGAIN_S", look_again_s)
+    server = Scripted()
+    with serving(server) as model:
+        assert works(model)
+        before = server.looks
+        server.error = Refused("unexpected values")
+        for _ in range(5):
+            with pytest.raises(Refused):
+                model.infer(rows())
+        assert server.looks - before == looks
 
 
 def test_the_other_endpoint_goes_on_while_one_has_another_model() -> None:
