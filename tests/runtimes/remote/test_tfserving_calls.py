@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -86,6 +86,12 @@ def test_one_value_stands_for_a_tensor_of_equal_values() -> None:
     # However large it is; the check of its rows comes later.
     reshape(1 << 30, 1 << 10)(message)
     assert read_tensor(message, "y").shape == (1 << 30, 1 << 10)
+
+
+def test_a_scalar_is_read_from_its_one_value() -> None:
+    message = tfserving.TensorProto(dtype=TYPES["DT_FLOAT"], float_val=[1.5])
+    found = read_tensor(message, "loss")
+    assert (found.shape, found.tolist()) == ((), 1.5)
 
 
 def test_strings_are_read_from_tensor_content_too() -> None:
@@ -170,7 +176,22 @@ ANSWERS = st.builds(lambda y, z: answered({"y": y, "z": z}), SMALL, SMALL | STRI
 MOST_ELEMENTS = 10_000
 
 
-@given(damaged(ANSWERS) | st.binary(max_size=200))
+@st.composite
+def lies(draw: st.DrawFn) -> bytes:
+    """Return an answer of tensors whose parts need not fit together."""
+    response = tfserving.PredictResponse()
+    for name in draw(st.lists(st.sampled_from("yz"), min_size=1, max_size=2)):
+        tensor = response.outputs[name]
+        tensor.dtype = draw(st.sampled_from([*map(TYPES.get, ("DT_FLOAT", "DT_INT8", "DT_BOOL", "DT_STRING")), 8, 999]))
+        reshape(*draw(st.lists(st.sampled_from([1, 2, 0, -1, 200, 1 << 62]), max_size=2)))(tensor)
+        tensor.tensor_content = draw(st.sampled_from([b"", b"\0", b"\1" * 4, b"\2"]))
+        values = draw(st.lists(st.sampled_from([0, 1, 300]), max_size=2))
+        getattr(tensor, draw(st.sampled_from(["float_val", "int_val", "bool_val"]))).extend(values)
+    return serialized(response)
+
+
+@settings(max_examples=400)
+@given(lies() | damaged(ANSWERS) | st.binary(max_size=200))
 def test_any_bytes_are_outputs_that_can_be_sent_on_or_a_bad_answer(received: bytes) -> None:
     answer = read_or_error(read_answer, received, BadAnswer)
     if isinstance(answer, Exception):
@@ -217,7 +238,23 @@ METADATA = [
 ]
 
 
-@given(damaged(st.sampled_from(METADATA)) | st.binary(max_size=200))
+#: Of models that may be none for batches.
+STRANGE_MODELS = st.builds(
+    lambda tensors, signature: metadata(*tensors, signature=signature),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["inputs", "outputs"]),
+            st.sampled_from(["x", "y"]),
+            st.sampled_from([FLOAT, TYPES["DT_STRING"], TYPES["DT_COMPLEX64"], 999]),
+            st.none() | st.lists(st.sampled_from([-1, 8, 0, -7]), max_size=2),
+        ),
+        max_size=2,
+    ),
+    st.sampled_from(["serving_default", "other"]),
+)
+
+
+@given(STRANGE_MODELS | damaged(st.sampled_from(METADATA)) | st.binary(max_size=200))
 def test_any_bytes_are_the_signature_of_a_model_or_an_error_by_name(received: bytes) -> None:
     where = "digits at grpc://host:1"
     found = read_or_error(
@@ -233,6 +270,7 @@ def test_any_bytes_are_the_signature_of_a_model_or_an_error_by_name(received: by
             for side, specs in (("inputs", found.inputs), ("outputs", found.outputs))
             for spec in specs
         ]
+        assert found.max_rows >= 0
         again = TARGET.read_metadata(metadata(*tensors), where)
         assert (again.inputs, again.outputs, again.max_rows) == (found.inputs, found.outputs, found.max_rows)
 
