@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import DTypeLike, NDArray
@@ -145,7 +145,26 @@ ANSWERS = st.builds(lambda y, z: answered({"y": y, "z": z}), SMALL, SMALL | STRI
 ANSWERS_BY_VALUES = st.builds(lambda y: echo(BATCH.with_values({"y": y})), SMALL)
 
 
-@given(damaged(ANSWERS | ANSWERS_BY_VALUES) | st.binary(max_size=200))
+#: Of tensors that may be lies: datatypes, shapes and contents.
+DATATYPES = st.sampled_from(["FP32", "INT8", "BOOL", "BYTES", "FP16", "?"])
+LYING_SHAPES = st.lists(st.sampled_from([1, 2, 0, -1, 1 << 62]), max_size=2)
+RAW = st.sampled_from([b"", b"\0" * 2, b"\1" * 4, b"\2", b"\3\0\0\0ab", b"\1\0\0\0a"])
+VALUES = st.sampled_from(["fp32_contents", "int_contents", "bool_contents"])
+
+
+@st.composite
+def lies(draw: st.DrawFn) -> bytes:
+    """Return an answer whose parts need not fit together."""
+    found = oip.ModelInferResponse(id=draw(st.sampled_from(["7-1", "", "8"])))
+    for name in draw(st.lists(st.sampled_from("yz"), max_size=2)):
+        output = found.outputs.add(name=name, datatype=draw(DATATYPES), shape=draw(LYING_SHAPES))
+        getattr(output.contents, draw(VALUES)).extend(draw(st.lists(st.sampled_from([0, 1, 100]), max_size=3)))
+    found.raw_output_contents.extend(draw(st.just([]) | st.tuples(*[RAW] * len(found.outputs))))
+    return serialized(found)
+
+
+@settings(max_examples=400)
+@given(lies() | damaged(ANSWERS | ANSWERS_BY_VALUES) | st.binary(max_size=200))
 def test_any_bytes_are_outputs_that_can_be_sent_on_or_a_bad_answer(received: bytes) -> None:
     answer = read_or_error(lambda data: read_answer(data, "7-1"), received, BadAnswer)
     if isinstance(answer, Exception):
@@ -189,12 +208,23 @@ def test_any_signature_is_read_as_it_was_described(signature: RemoteSignature) -
     assert (found.max_rows, found.row_sizes) == (rows, (rows,) if rows else ())
 
 
-@given(damaged(SIGNATURES.map(described)) | st.binary(max_size=200))
+@st.composite
+def strange_models(draw: st.DrawFn) -> bytes:
+    """Return a description that may be one of no model for batches."""
+    message = oip.ModelMetadataResponse(name="digits", versions=draw(st.lists(st.sampled_from("12"), max_size=2)))
+    for side in (message.inputs, message.outputs):
+        for name in draw(st.lists(st.sampled_from(["x", "y", ""]), max_size=2)):
+            side.add(name=name, datatype=draw(DATATYPES), shape=draw(LYING_SHAPES))
+    return serialized(message)
+
+
+@given(strange_models() | damaged(SIGNATURES.map(described)) | st.binary(max_size=200))
 def test_any_bytes_are_a_signature_that_can_be_described_or_an_error_of_the_package(received: bytes) -> None:
     found = read_or_error(read_metadata, received, BadAnswer, PackageError)
     if isinstance(found, Exception):
         assert "server's" in str(found) or str(found).startswith("tensor ")
         return
+    assert found.max_rows >= 0
     again = read_metadata(described(found))
     assert (again.inputs, again.outputs, again.max_rows) == (found.inputs, found.outputs, found.max_rows)
 
