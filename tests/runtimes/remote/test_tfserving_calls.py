@@ -89,7 +89,8 @@ def test_one_value_stands_for_a_tensor_of_equal_values() -> None:
 
 
 def test_a_scalar_is_read_from_its_one_value() -> None:
-    message = tfserving.TensorProto(dtype=TYPES["DT_FLOAT"], float_val=[1.5])
+    message = tfserving.TensorProto(dtype=TYPES["DT_FLOAT"])
+    message.float_val.append(1.5)
     found = read_tensor(message, "loss")
     assert (found.shape, found.tolist()) == ((), 1.5)
 
@@ -182,7 +183,9 @@ def lies(draw: st.DrawFn) -> bytes:
     response = tfserving.PredictResponse()
     for name in draw(st.lists(st.sampled_from("yz"), min_size=1, max_size=2)):
         tensor = response.outputs[name]
-        tensor.dtype = draw(st.sampled_from([*map(TYPES.get, ("DT_FLOAT", "DT_INT8", "DT_BOOL", "DT_STRING")), 8, 999]))
+        tensor.dtype = draw(
+            st.sampled_from([*(TYPES[f"DT_{kind}"] for kind in ("FLOAT", "INT8", "BOOL", "STRING", "COMPLEX64")), 999])
+        )
         reshape(*draw(st.lists(st.sampled_from([1, 2, 0, -1, 200, 1 << 62]), max_size=2)))(tensor)
         tensor.tensor_content = draw(st.sampled_from([b"", b"\0", b"\1" * 4, b"\2"]))
         values = draw(st.lists(st.sampled_from([0, 1, 300]), max_size=2))
