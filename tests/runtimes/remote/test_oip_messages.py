@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import DTypeLike, NDArray
+from tests.runtimes.remote.damage import damaged, read_or_error
 from tests.runtimes.remote.equality import same
 
-from headrace.contracts import PackageError
+from headrace.contracts import PackageError, TensorSpec
 from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
-from headrace.runtimes.remote.base import BadAnswer, Misconfigured
+from headrace.runtimes.remote.base import BadAnswer, Misconfigured, RemoteSignature
+from headrace.runtimes.remote.encoding.raw import pack
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.wire import serialized
 from headrace.runtimes.remote.oip.messages import Batch, read_answer, read_metadata
@@ -129,11 +131,102 @@ def test_the_answer_to_another_request_is_bad() -> None:
         read_answer(serialized(response()), "7-2")
 
 
-@given(st.binary(max_size=200))
-def test_no_bytes_break_the_readers(received: bytes) -> None:
-    for read in (lambda data: read_answer(data, "1"), read_metadata):
-        with contextlib.suppress(BadAnswer, PackageError):
-            read(received)
+def answered(outputs: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return an answer of these outputs, as raw bytes."""
+    found = oip.ModelInferResponse(model_name="digits", model_version="3", id="7-1")
+    for name, array in outputs.items():
+        found.outputs.add(name=name, datatype=datatype_of(array.dtype), shape=array.shape)
+        found.raw_output_contents.append(bytes(pack(array)))
+    return serialized(found)
+
+
+SMALL = arrays.arrays(WHOLE_WIDTH, arrays.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=3))
+ANSWERS = st.builds(lambda y, z: answered({"y": y, "z": z}), SMALL, SMALL | STRINGS)
+ANSWERS_BY_VALUES = st.builds(lambda y: echo(BATCH.with_values({"y": y})), SMALL)
+
+
+#: Of tensors that may be lies: datatypes, shapes and contents.
+DATATYPES = st.sampled_from(["FP32", "INT8", "BOOL", "BYTES", "FP16", "?"])
+LYING_SHAPES = st.lists(st.sampled_from([1, 2, 0, -1, 1 << 62]), max_size=2)
+RAW = st.sampled_from([b"", b"\0" * 2, b"\1" * 4, b"\2", b"\3\0\0\0ab", b"\1\0\0\0a"])
+VALUES = st.sampled_from(["fp32_contents", "int_contents", "bool_contents"])
+
+
+@st.composite
+def lies(draw: st.DrawFn) -> bytes:
+    """Return an answer whose parts need not fit together."""
+    found = oip.ModelInferResponse(id=draw(st.sampled_from(["7-1", "", "8"])))
+    for name in draw(st.lists(st.sampled_from("yz"), max_size=2)):
+        output = found.outputs.add(name=name, datatype=draw(DATATYPES), shape=draw(LYING_SHAPES))
+        getattr(output.contents, draw(VALUES)).extend(draw(st.lists(st.sampled_from([0, 1, 100]), max_size=3)))
+    found.raw_output_contents.extend(draw(st.just([]) | st.tuples(*[RAW] * len(found.outputs))))
+    return serialized(found)
+
+
+@settings(max_examples=400)
+@given(lies() | damaged(ANSWERS | ANSWERS_BY_VALUES) | st.binary(max_size=200))
+def test_any_bytes_are_outputs_that_can_be_sent_on_or_a_bad_answer(received: bytes) -> None:
+    answer = read_or_error(lambda data: read_answer(data, "7-1"), received, BadAnswer)
+    if isinstance(answer, Exception):
+        assert str(answer).startswith(("the server's answer ", "the server's output ", "the server answers "))
+        return
+    again = read_answer(answered(answer.outputs), "7-1").outputs
+    assert list(again) == list(answer.outputs)
+    assert all(same(again[name], answer.outputs[name]) for name in again)
+
+
+def described(found: RemoteSignature) -> bytes:
+    """Return the description of a model with this signature."""
+    message = oip.ModelMetadataResponse(name="digits", platform=found.platform, versions=[found.version])
+    for side, specs in ((message.inputs, found.inputs), (message.outputs, found.outputs)):
+        for spec in specs:
+            side.add(name=spec.name, datatype=spec.datatype, shape=[found.max_rows or -1, *spec.shape])
+    return serialized(message)
+
+
+SPECS = st.builds(
+    lambda name, datatype, shape: TensorSpec(name=name, datatype=datatype, shape=tuple(shape)),
+    st.sampled_from(["x", "y", "image"]),
+    st.sampled_from(list(DTYPES)),
+    st.lists(st.sampled_from([-1, 1, 8]), max_size=3),
+)
+SIGNATURES = st.builds(
+    lambda inputs, outputs, rows: RemoteSignature(
+        inputs=tuple(inputs), outputs=tuple(outputs), version="3", platform="onnx", max_rows=rows
+    ),
+    st.lists(SPECS, max_size=2),
+    st.lists(SPECS, max_size=2),
+    st.sampled_from([0, 8]),
+)
+
+
+@given(SIGNATURES)
+def test_any_signature_is_read_as_it_was_described(signature: RemoteSignature) -> None:
+    found = read_metadata(described(signature))
+    assert (found.inputs, found.outputs) == (signature.inputs, signature.outputs)
+    rows = signature.max_rows if signature.inputs or signature.outputs else 0
+    assert (found.max_rows, found.row_sizes) == (rows, (rows,) if rows else ())
+
+
+@st.composite
+def strange_models(draw: st.DrawFn) -> bytes:
+    """Return a description that may be one of no model for batches."""
+    message = oip.ModelMetadataResponse(name="digits", versions=draw(st.lists(st.sampled_from("12"), max_size=2)))
+    for side in (message.inputs, message.outputs):
+        for name in draw(st.lists(st.sampled_from(["x", "y", ""]), max_size=2)):
+            side.add(name=name, datatype=draw(DATATYPES), shape=draw(LYING_SHAPES))
+    return serialized(message)
+
+
+@given(strange_models() | damaged(SIGNATURES.map(described)) | st.binary(max_size=200))
+def test_any_bytes_are_a_signature_that_can_be_described_or_an_error_of_the_package(received: bytes) -> None:
+    found = read_or_error(read_metadata, received, BadAnswer, PackageError)
+    if isinstance(found, Exception):
+        assert "server's" in str(found) or str(found).startswith("tensor ")
+        return
+    assert found.max_rows >= 0
+    again = read_metadata(described(found))
+    assert (again.inputs, again.outputs, again.max_rows) == (found.inputs, found.outputs, found.max_rows)
 
 
 def test_metadata_is_a_signature() -> None:

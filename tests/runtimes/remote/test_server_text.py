@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.runtimes.remote.error_lines import SAID, is_line_of
 
 from headrace.runtimes.remote.base import BatchTooLarge, ModelNotReady, OtherSignature, ServerBusy
-from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
+from headrace.runtimes.remote.transport.server_text import MOST_SEARCHED, Meaning, NotFound, read_text
 
 BUSY = [
     "The batch scheduling queue to which this task was submitted is full; currently 100 of 100 batches are enqueued",
@@ -108,6 +109,36 @@ def test_a_number_of_rows_that_no_batch_has_is_none() -> None:
     assert read_text(f"Task size 1 is larger than maximum input batch size {'9' * 3000}").most_rows == 0
 
 
-@given(st.text())
-def test_no_text_breaks_the_reader(text: str) -> None:
-    assert read_text(text).meaning in Meaning
+#: The error of each meaning.
+ERRORS: dict[Meaning, type[Exception]] = {
+    Meaning.BUSY: ServerBusy,
+    Meaning.TOO_LARGE: BatchTooLarge,
+    Meaning.OUT_OF_MEMORY: BatchTooLarge,
+    Meaning.LOADING: ModelNotReady,
+    Meaning.ABSENT: NotFound,
+    Meaning.OTHER_SIGNATURE: OtherSignature,
+}
+
+#: Texts with a meaning, in the words of servers.
+KNOWN = st.sampled_from([*BUSY, *LOADING, *ABSENT, *OTHER_SIGNATURE, *(text for text, _ in TOO_LARGE)])
+
+
+@given(SAID | st.builds("{}{}".format, KNOWN, SAID))
+def test_any_text_is_a_line_whose_meaning_has_its_error(text: str) -> None:
+    reading = read_text(text)
+    assert reading.text.isprintable()
+    assert len(reading.text) <= MOST_SEARCHED
+    assert reading.most_rows >= 0
+    failure = reading.failure("digits at grpc://host:1")
+    assert type(failure) is ERRORS.get(reading.meaning, type(None))
+    assert failure is None or is_line_of("digits at grpc://host:1", str(failure))
+
+
+@given(KNOWN, SAID)
+def test_what_follows_the_words_of_a_server_changes_nothing(known: str, text: str) -> None:
+    assert read_text(f"{known} {text}").meaning is read_text(known).meaning
+
+
+@given(st.text("abc \n'\"", min_size=1).filter(str.strip), KNOWN)
+def test_words_of_a_request_in_front_take_the_meaning_away(words: str, known: str) -> None:
+    assert read_text(f"{words}: {known}").meaning is Meaning.UNKNOWN

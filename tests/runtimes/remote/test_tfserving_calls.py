@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from tests.runtimes.remote.damage import damaged, read_or_error
 from tests.runtimes.remote.equality import same
+from tests.runtimes.remote.error_lines import is_line_of
 
 from headrace.contracts import PackageError
 from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
-from headrace.runtimes.remote.base import BadAnswer, Misconfigured, OtherSignature, ServerAway
+from headrace.runtimes.remote.base import BadAnswer, Misconfigured, ModelNotReady, OtherSignature, ServerAway
 from headrace.runtimes.remote.messages import tfserving
 from headrace.runtimes.remote.messages.wire import serialized
 from headrace.runtimes.remote.tfserving.calls import Target, check_status, read_answer
-from headrace.runtimes.remote.tfserving.tensors import read_tensor, write_tensor
+from headrace.runtimes.remote.tfserving.tensors import DATATYPES, read_tensor, write_tensor
 
 TARGET = Target("digits", "serving_default")
 STATES = tfserving.STATES
@@ -85,6 +86,13 @@ def test_one_value_stands_for_a_tensor_of_equal_values() -> None:
     # However large it is; the check of its rows comes later.
     reshape(1 << 30, 1 << 10)(message)
     assert read_tensor(message, "y").shape == (1 << 30, 1 << 10)
+
+
+def test_a_scalar_is_read_from_its_one_value() -> None:
+    message = tfserving.TensorProto(dtype=TYPES["DT_FLOAT"])
+    message.float_val.append(1.5)
+    found = read_tensor(message, "loss")
+    assert (found.shape, found.tolist()) == ((), 1.5)
 
 
 def test_strings_are_read_from_tensor_content_too() -> None:
@@ -153,11 +161,52 @@ def test_a_tensor_that_is_not_what_it_says_is_a_bad_answer(lie: Lie, words: str)
     assert words in str(caught.value)
 
 
-@given(st.binary(max_size=200))
-def test_no_bytes_break_the_readers(received: bytes) -> None:
-    for read in (read_answer, lambda data: TARGET.read_metadata(data, "m"), lambda data: check_status(data, "m")):
-        with contextlib.suppress(BadAnswer, Misconfigured, PackageError, ServerAway):
-            read(received)
+def answered(outputs: Mapping[str, NDArray[Any]]) -> bytes:
+    response = tfserving.PredictResponse()
+    for name, array in outputs.items():
+        response.outputs[name].CopyFrom(sent(array))
+    return serialized(response)
+
+
+SMALL = arrays.arrays(
+    st.sampled_from([DTYPES[name] for name in FIELDS]), arrays.array_shapes(max_dims=2, min_side=0, max_side=3)
+)
+ANSWERS = st.builds(lambda y, z: answered({"y": y, "z": z}), SMALL, SMALL | STRINGS)
+
+#: Larger ones are views of a single value.
+MOST_ELEMENTS = 10_000
+
+
+@st.composite
+def lies(draw: st.DrawFn) -> bytes:
+    """Return an answer of tensors whose parts need not fit together."""
+    response = tfserving.PredictResponse()
+    for name in draw(st.lists(st.sampled_from("yz"), min_size=1, max_size=2)):
+        tensor = response.outputs[name]
+        tensor.dtype = draw(
+            st.sampled_from([*(TYPES[f"DT_{kind}"] for kind in ("FLOAT", "INT8", "BOOL", "STRING", "COMPLEX64")), 999])
+        )
+        reshape(*draw(st.lists(st.sampled_from([1, 2, 0, -1, 200, 1 << 62]), max_size=2)))(tensor)
+        tensor.tensor_content = draw(st.sampled_from([b"", b"\0", b"\1" * 4, b"\2"]))
+        values = draw(st.lists(st.sampled_from([0, 1, 300]), max_size=2))
+        getattr(tensor, draw(st.sampled_from(["float_val", "int_val", "bool_val"]))).extend(values)
+    return serialized(response)
+
+
+@settings(max_examples=400)
+@given(lies() | damaged(ANSWERS) | st.binary(max_size=200))
+def test_any_bytes_are_outputs_that_can_be_sent_on_or_a_bad_answer(received: bytes) -> None:
+    answer = read_or_error(read_answer, received, BadAnswer)
+    if isinstance(answer, Exception):
+        assert str(answer).startswith(("the server's answer ", "the server's output "))
+        return
+    outputs = answer.outputs
+    huge = {name for name, array in outputs.items() if array.size > MOST_ELEMENTS}
+    assert not any(any(outputs[name].strides) for name in huge), "they take memory before their rows are checked"
+    small = {name: array for name, array in outputs.items() if name not in huge}
+    again = read_answer(answered(small)).outputs
+    assert again.keys() == small.keys()
+    assert all(same(again[name], small[name]) for name in small)
 
 
 #: A tensor of a signature: "inputs" or "outputs", name, datatype, sizes or None for a shape that is not known.
@@ -180,6 +229,53 @@ def metadata(*tensors: Tensor, signature: str = "serving_default") -> bytes:
 
 
 FLOAT = TYPES["DT_FLOAT"]
+
+
+#: Numbers of `tensorflow.DataType`, by the names of datatypes.
+NUMBERS_OF = {datatype: TYPES[name] for name, datatype in DATATYPES.items()}
+
+METADATA = [
+    metadata(("inputs", "x", FLOAT, [-1, 4]), ("outputs", "y", TYPES["DT_STRING"], [-1])),
+    metadata(("inputs", "x", FLOAT, [8, 4]), ("outputs", "y", TYPES["DT_INT64"], [8])),
+    metadata(("inputs", "x", FLOAT, None)),
+]
+
+
+#: Of models that may be none for batches.
+STRANGE_MODELS = st.builds(
+    lambda tensors, signature: metadata(*tensors, signature=signature),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["inputs", "outputs"]),
+            st.sampled_from(["x", "y"]),
+            st.sampled_from([FLOAT, TYPES["DT_STRING"], TYPES["DT_COMPLEX64"], 999]),
+            st.none() | st.lists(st.sampled_from([-1, 8, 0, -7]), max_size=2),
+        ),
+        max_size=2,
+    ),
+    st.sampled_from(["serving_default", "other"]),
+)
+
+
+@given(STRANGE_MODELS | damaged(st.sampled_from(METADATA)) | st.binary(max_size=200))
+def test_any_bytes_are_the_signature_of_a_model_or_an_error_by_name(received: bytes) -> None:
+    where = "digits at grpc://host:1"
+    found = read_or_error(
+        lambda data: TARGET.read_metadata(data, where), received, BadAnswer, OtherSignature, PackageError
+    )
+    if isinstance(found, OtherSignature):
+        assert str(found).startswith(f"{where}: the model has no signature 'serving_default'; it has: ")
+    elif isinstance(found, Exception):
+        assert "server's" in str(found) or str(found).startswith(("tensor ", "the server "))
+    else:
+        tensors: list[Tensor] = [
+            (side, spec.name, NUMBERS_OF[spec.datatype], [found.max_rows or -1, *spec.shape])
+            for side, specs in (("inputs", found.inputs), ("outputs", found.outputs))
+            for spec in specs
+        ]
+        assert found.max_rows >= 0
+        again = TARGET.read_metadata(metadata(*tensors), where)
+        assert (again.inputs, again.outputs, again.max_rows) == (found.inputs, found.outputs, found.max_rows)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +318,18 @@ def status(*states: str, message: str = "") -> bytes:
         entry = response.model_version_status.add(version=version, state=STATES[state])
         entry.status.error_message = message
     return serialized(response)
+
+
+@given(damaged(st.lists(st.sampled_from(sorted(STATES)), max_size=3).map(lambda states: status(*states))) | st.binary())
+def test_any_bytes_are_a_ready_model_or_an_error_by_name(received: bytes) -> None:
+    error = read_or_error(lambda data: check_status(data, "digits"), received, BadAnswer, ModelNotReady, Misconfigured)
+    if isinstance(error, BadAnswer):
+        assert str(error) == "the server's answer is no GetModelStatusResponse"
+    elif error:
+        assert is_line_of("digits", str(error))
+    else:
+        versions = tfserving.GetModelStatusResponse.FromString(received).model_version_status
+        assert STATES["AVAILABLE"] in [version.state for version in versions]
 
 
 def test_one_available_version_is_enough() -> None:

@@ -19,6 +19,9 @@ SCHEMES: Final = {"grpc": False, "grpcs": True, "http": False, "https": True}
 #: So much of a server's text goes into an error.
 MOST_TEXT: Final = 500
 
+#: So much of it where words on what to do follow, which a report of a problem must not cut off.
+MOST_BEFORE_REMEDY: Final = 200
+
 #: Whatever a server asks for, it is asked again after this time. Some ask for years, or for a date that is wrong.
 LONGEST_RETRY_AFTER_S: Final = 30.0
 
@@ -77,6 +80,15 @@ class OtherSignature(Misconfigured):
 
 class BadAnswer(InferenceFailed):
     """The server's answer can't be read, or is not what was asked for."""
+
+
+def in_line(text: str, most: int = MOST_TEXT) -> str:
+    """Return a server's words as logs and terminals bear them: one line, no control characters, cut to `most`."""
+    # A body may have a million characters; those that can't be shown are looked for in the first ones alone.
+    line = " ".join(text.split())[: most * 2]
+    if not line.isprintable():
+        line = " ".join("".join(each if each.isprintable() else " " for each in line).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 #: An error whose message can be written anew.

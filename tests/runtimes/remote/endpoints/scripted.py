@@ -25,7 +25,7 @@ class Scripted:
     """y = 2·x. error: raised by all calls, if set. answer: in place of the model. run_s: of a batch.
 
     most: how many batches were in flight at once. mute: whether the connection passes nothing until it is opened anew.
-    calls, looks: how many batches and looks at the signature there were.
+    calls, looks, reopenings: how many batches, looks at the signature and new connections there were.
     """
 
     def __init__(self, *, run_s: float = 0.0) -> None:
@@ -34,7 +34,7 @@ class Scripted:
         self.tensors = SIGNATURE
         self.version = "7"
         self.run_s = run_s
-        self.calls = self.looks = self.running = self.most = 0
+        self.calls = self.looks = self.reopenings = self.running = self.most = 0
         self.mute = self.closed = False
         self._lock = threading.Lock()
 
@@ -70,6 +70,8 @@ class Scripted:
             raise self.error
 
     def reopen(self) -> None:
+        with self._lock:
+            self.reopenings += 1
         self.mute = False
 
     def _answer_at_all(self) -> None:

@@ -25,6 +25,7 @@ from headrace.runtimes.remote.base import (
     ServerAway,
     ServerBusy,
 )
+from headrace.runtimes.remote.endpoints import endpoint
 from headrace.runtimes.remote.endpoints.remote_model import RemoteModel
 
 
@@ -92,16 +93,21 @@ def test_a_connection_that_went_mute_is_opened_anew_before_the_endpoint_is_asked
         server.mute = True
         assert not works(model)
         eventually(lambda: works(model), 60, "an answer over a new connection")
+    # One look before the first batch, one over the new connection: none went into the mute one.
+    assert (server.reopenings, server.looks) == (1, 2)
 
 
-def test_a_connection_that_was_refused_is_not_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_refused_is_not_opened_anew() -> None:
     server = Scripted()
     with serving(server) as model:
         server.error = ServerAway("connection refused")
-        monkeypatch.setattr(server, "reopen", lambda: pytest.fail("reopened"))
         assert not works(model)
+        looks = server.looks
+        # The second of these looks follows one that was refused as well.
+        eventually(lambda: server.looks >= looks + 2, 60, "looks whether the endpoint is back")
         server.error = None
         eventually(lambda: works(model), 60, "an endpoint that is back")
+    assert server.reopenings == 0
 
 
 def test_a_server_that_dies_and_comes_back_twenty_times_loses_nothing() -> None:
@@ -229,13 +235,28 @@ def test_a_model_that_is_reloaded_with_other_tensors_is_noticed_by_the_batch_tha
     server = Scripted()
     with serving(server) as model:
         assert works(model)
-        time.sleep(2.1)  # a look every two seconds at most
         server.error = Refused("unexpected shape")
         server.tensors = RemoteSignature(
             inputs=(TensorSpec(name="x", datatype="FP64", shape=(1,)),), outputs=SIGNATURE.outputs
         )
         with pytest.raises(PackageError, match="input x FP64"):
             model.infer(rows())
+
+
+@pytest.mark.parametrize(("look_again_s", "looks"), [(3600.0, 1), (0.0, 5)])
+def test_batches_that_are_refused_have_the_tensors_looked_at_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, look_again_s: float, looks: int
+) -> None:
+    monkeypatch.setattr(endpoint, "LOOK_AGAIN_S", look_again_s)
+    server = Scripted()
+    with serving(server) as model:
+        assert works(model)
+        before = server.looks
+        server.error = Refused("unexpected values")
+        for _ in range(5):
+            with pytest.raises(Refused):
+                model.infer(rows())
+        assert server.looks - before == looks
 
 
 def test_the_other_endpoint_goes_on_while_one_has_another_model() -> None:
@@ -272,8 +293,10 @@ def test_the_new_signature_is_taken_where_the_package_allows_it() -> None:
         eventually(answers, 60, "answers of the new model")
 
 
-def test_a_server_that_lies_about_its_rows_fails_by_name() -> None:
-    server = Scripted()
-    server.answer = lambda inputs: {"y": np.ones((1, 1), np.float32)}
-    with serving(server) as model, pytest.raises(BadAnswer, match="1 rows of 'y' for 5 rows"):
-        model.infer(rows(5))
+def test_of_several_servers_the_one_that_lies_about_its_rows_fails_by_name() -> None:
+    fine, liar = Scripted(), Scripted()
+    liar.answer = lambda inputs: {"y": np.ones((1, 1), np.float32)}
+    with serving(fine, liar) as model:
+        assert model.infer(rows(5))["y"].shape == (5, 1)
+        with pytest.raises(BadAnswer, match=r"^server-1: the server answered 1 rows of 'y' for 5 rows$"):
+            model.infer(rows(5))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.runtimes.remote.error_lines import SAID, is_line_of
 
+from headrace.contracts.problem import in_one_line
 from headrace.runtimes.remote.base import (
     Address,
     BatchTooLarge,
@@ -141,3 +145,33 @@ def test_what_is_not_found_under_a_ready_model_is_a_value_unless_the_server_name
     missing_file = failure("NOT_FOUND", "a.txt; No such file or directory")
     assert isinstance(missing_file, NotFound)
     assert isinstance(missing_file.when_ready(), Refused)
+
+
+#: The statuses of gRPC but OK, and what a text of such a status may begin with.
+STATUSES = st.sampled_from([status.name for status in grpc.StatusCode if status is not grpc.StatusCode.OK])
+STARTS = st.sampled_from(["", CONNECT, TLS, "Stream removed (", "[request id: 1] ", QUEUE_FULL, TOO_MANY_ROWS])
+
+
+@given(STATUSES, STARTS, SAID)
+def test_any_status_with_any_text_is_a_declared_error_in_one_line_that_names_the_server(
+    status: str, start: str, text: str
+) -> None:
+    found = failure(status, start + text)
+    assert isinstance(found, ServerAway | BatchTooLarge | Refused | Misconfigured)
+    assert is_line_of("digits at grpc://host:8500", str(found))
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        ("UNAUTHENTICATED", "set HEADRACE_SERVER_CREDENTIALS_<NAME>"),
+        ("PERMISSION_DENIED", "set HEADRACE_SERVER_CREDENTIALS_<NAME>"),
+        ("UNIMPLEMENTED", "is it one of the runtime's kind?"),
+        ("NOT_FOUND", "or correct [server] in its model.toml"),
+    ],
+)
+@given(text=SAID)
+def test_a_remedy_is_told_however_much_the_server_said(status: str, remedy: str, text: str) -> None:
+    found = str(failure(status, text))
+    assert found.endswith(remedy)
+    assert in_one_line(found) == found, "a report of the problem holds all of it"

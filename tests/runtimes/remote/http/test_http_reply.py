@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
+from http import HTTPStatus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.runtimes.remote.error_lines import SAID, is_line_of
 
+from headrace.contracts.problem import in_one_line
 from headrace.runtimes.remote.base import (
     LONGEST_RETRY_AFTER_S,
     BadAnswer,
@@ -31,6 +35,16 @@ TORCHSERVE_EMPTY = {
     "type": "ServiceUnavailableException",
     "message": 'Model "m" has no worker to serve inference request. Please use scale workers API to add workers.',
 }
+
+#: Statuses with which a person has to do something, and what that is.
+REMEDIES = [
+    (401, "set HEADRACE_SERVER_CREDENTIALS_<NAME>"),
+    (403, "set HEADRACE_SERVER_CREDENTIALS_<NAME>"),
+    (404, "or correct [server] in its model.toml"),
+    (405, "of another protocol or port of the server"),
+    (407, "name an address that no proxy stands in front of"),
+    (501, "the server can't do this"),
+]
 
 
 def failed(status: int, body: object = b"", **headers: str) -> Exception:
@@ -159,6 +173,16 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
     assert retry_after_s(value, NOW) == seconds
 
 
+#: A number of a date, right or not.
+NUMBERS = st.sampled_from([1, 12, 2026, 10**20]) | st.integers(0, 10_000)
+DATES = st.builds("Mon, {} Nov {} {}:00:00 {}".format, NUMBERS, NUMBERS, NUMBERS, st.sampled_from(["GMT", "+9999", ""]))
+
+
+@given(SAID | st.floats().map(str) | st.sampled_from(["nan", "inf"]) | DATES)
+def test_any_retry_after_is_a_time_that_ends(value: str) -> None:
+    assert 0 <= retry_after_s(value, NOW) < math.inf
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -182,9 +206,46 @@ def test_a_page_is_shortened() -> None:
     assert len(error_text(b"<p>" + b"word " * 1000)) < 250
 
 
-@given(st.binary(max_size=200), st.integers(100, 599))
-def test_any_answer_has_a_meaning(body: bytes, status: int) -> None:
-    assert isinstance(failed(status, body), Exception)
+#: What an error may hold: bytes of any kind, a page, or words in one of the fields of JSON where servers put them.
+BODIES = (
+    st.binary(max_size=200)
+    | SAID.map(lambda text: f"<html><body>{text}</body></html>".encode(errors="replace"))
+    | st.builds(
+        lambda field, text: json.dumps({field: text}).encode(),
+        st.sampled_from(["error", "message", "detail", "reason", "other"]),
+        SAID,
+    )
+)
+
+#: Those that have names come often enough for what is special to some of them.
+STATUSES = st.sampled_from([status.value for status in HTTPStatus if status > HTTPStatus.OK]) | st.integers(201, 599)
+
+#: All that `Connection.infer` raises.
+DECLARED = (ServerAway, BatchTooLarge, Refused, Misconfigured, BadAnswer)
+
+
+@given(STATUSES, BODIES, st.dictionaries(st.sampled_from(["retry_after", "location"]), SAID))
+def test_any_answer_but_success_is_a_declared_error_in_one_line_that_names_the_server(
+    status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    found = failed(status, body, **headers)
+    assert isinstance(found, DECLARED)
+    assert is_line_of("m at http://host:1", str(found))
+
+
+@given(st.sampled_from(REMEDIES), SAID)
+def test_a_remedy_is_told_however_much_the_server_said(status_and_remedy: tuple[int, str], text: str) -> None:
+    status, remedy = status_and_remedy
+    found = str(failed(status, {"error": text}))
+    assert found.endswith(remedy)
+    assert in_one_line(found) == found, "a report of the problem holds all of it"
+
+
+@given(SAID)
+def test_any_error_in_a_success_is_a_declared_error_in_one_line_that_names_the_server(text: str) -> None:
+    found = hidden_failure({"error": text}, "m at http://host:1")
+    assert isinstance(found, DECLARED) if text else found is None
+    assert not text or is_line_of("m at http://host:1", str(found))
 
 
 @pytest.mark.parametrize(

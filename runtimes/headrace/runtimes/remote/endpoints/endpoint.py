@@ -26,6 +26,7 @@ from headrace.runtimes.remote.base import (
     RemoteSignature,
     ServerAway,
     ServerBusy,
+    placed,
 )
 from headrace.runtimes.remote.endpoints.answer_check import checked
 from headrace.runtimes.remote.endpoints.load import Load
@@ -107,7 +108,7 @@ class Endpoint:
             self._verify(call.until)
             names = [spec.name for spec in call.outputs]
             answer = self._connection.infer(call.inputs, names, max(call.until - time.monotonic(), 0.001))
-            outputs = checked(answer.outputs, call.outputs, call.rows, call.nan)
+            outputs = self._checked(answer.outputs, call)
         except ServerBusy as exc:
             with self._lock:
                 self.load.busy(time.monotonic(), exc.retry_after_s)
@@ -128,6 +129,13 @@ class Endpoint:
             raise
         self._succeeded(answer.version, call.rows)
         return Computed(outputs, answer.version)
+
+    def _checked(self, outputs: Tensors, call: Call) -> Tensors:
+        """Return the outputs that a batch wants. Raises BadAnswer that names the endpoint."""
+        try:
+            return checked(outputs, call.outputs, call.rows, call.nan)
+        except BadAnswer as exc:
+            raise placed(exc, self.name) from None
 
     def check(self) -> None:
         """Ask an endpoint that was away, or had another model, whether it is back; never raises."""

@@ -10,11 +10,13 @@ import msgspec
 from headrace.contracts.errors import PackageError, quoted
 from headrace.contracts.tensors.codec import Tensors
 from headrace.runtimes.remote.base import (
+    MOST_BEFORE_REMEDY,
     Answer,
     Misconfigured,
     ModelNotReady,
     OtherSignature,
     RemoteSignature,
+    in_line,
 )
 from headrace.runtimes.remote.encoding.specs import Described, signature_of
 from headrace.runtimes.remote.messages import tfserving
@@ -98,7 +100,8 @@ def check_status(answer: bytes, where: str) -> None:
     if states & {tfserving.STATES["START"], tfserving.STATES["LOADING"]}:
         raise ModelNotReady(f"{where}: the server is loading the model")
     why = next((version.status.error_message for version in versions if version.status.error_message), "")
-    raise Misconfigured(f"{where}: no version of the model is loaded{f': {why}' if why else ''}; load one there")
+    why = f": {in_line(why, MOST_BEFORE_REMEDY)}" if why else ""
+    raise Misconfigured(f"{where}: no version of the model is loaded{why}; load one there")
 
 
 def _described(tensors: Mapping[str, tfserving.TensorInfo]) -> list[Described]:

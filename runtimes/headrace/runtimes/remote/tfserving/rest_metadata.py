@@ -7,7 +7,14 @@ from typing import Any
 import msgspec
 
 from headrace.contracts.errors import PackageError, quoted
-from headrace.runtimes.remote.base import BadAnswer, Misconfigured, ModelNotReady, RemoteSignature
+from headrace.runtimes.remote.base import (
+    MOST_BEFORE_REMEDY,
+    BadAnswer,
+    Misconfigured,
+    ModelNotReady,
+    RemoteSignature,
+    in_line,
+)
 from headrace.runtimes.remote.encoding.specs import Described, signature_of
 from headrace.runtimes.remote.tfserving.tensors import DATATYPES
 
@@ -100,4 +107,5 @@ def check_status(document: dict[str, Any], where: str) -> None:
     if states & {"START", "LOADING"}:
         raise ModelNotReady(f"{where}: the server is loading the model")
     why = next((version.status.error_message for version in versions if version.status.error_message), "")
-    raise Misconfigured(f"{where}: no version of the model is loaded{f': {why}' if why else ''}; load one there")
+    why = f": {in_line(why, MOST_BEFORE_REMEDY)}" if why else ""
+    raise Misconfigured(f"{where}: no version of the model is loaded{why}; load one there")

@@ -87,7 +87,7 @@ def read_tensor(tensor: tfserving.TensorProto, name: str) -> NDArray[Any]:
     if tensor.tensor_content or count == 0:
         return unpack(tensor.tensor_content, datatype, shape, name)
     values = _values(tensor, datatype, name)
-    if values.size == 1:
+    if values.size == 1 and count > 1:
         # TensorFlow writes a tensor of equal values as one of them. Until its shape is checked it takes no memory.
         return np.broadcast_to(values, shape)
     if values.size != count:

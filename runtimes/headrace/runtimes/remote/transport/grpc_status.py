@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from headrace.runtimes.remote.base import (
+    MOST_BEFORE_REMEDY,
     Address,
     BatchTooLarge,
     Misconfigured,
@@ -18,6 +19,7 @@ from headrace.runtimes.remote.base import (
     ServerAway,
     ServerBusy,
     ServerFailed,
+    in_line,
 )
 from headrace.runtimes.remote.transport.server_text import Meaning, NotFound, read_text
 
@@ -50,7 +52,12 @@ class FailedCall(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def line(self) -> str:
         """The message of an error."""
-        return f"{self.where}: {' '.join(self.text.split()) or self.status}"
+        return f"{self.where}: {in_line(self.text) or self.status}"
+
+    @property
+    def brief(self) -> str:
+        """The start of a message that ends with what to do."""
+        return f"{self.where}: {in_line(self.text, MOST_BEFORE_REMEDY) or self.status}"
 
     def failure(self) -> Exception:
         """Return the error that the call stands for."""
@@ -74,15 +81,15 @@ def _not_found(call: FailedCall) -> Exception:
     meaning = read_text(call.text).meaning
     if meaning is Meaning.LOADING:
         return ModelNotReady(call.line, call.retry_after_s)
-    return NotFound(call.line, of_model=meaning is Meaning.ABSENT)
+    return NotFound(call.brief, of_model=meaning is Meaning.ABSENT)
 
 
 def _forbidden(call: FailedCall) -> Exception:
-    return Misconfigured(f"{call.line}; set HEADRACE_SERVER_CREDENTIALS_<NAME>")
+    return Misconfigured(f"{call.brief}; set HEADRACE_SERVER_CREDENTIALS_<NAME>")
 
 
 def _unimplemented(call: FailedCall) -> Exception:
-    return Unimplemented(f"{call.line}; the server doesn't offer this call: is it one of the runtime's kind?")
+    return Unimplemented(f"{call.brief}; the server doesn't offer this call: is it one of the runtime's kind?")
 
 
 def _of_values(call: FailedCall) -> Exception:
@@ -132,13 +139,13 @@ def _of_the_way(call: FailedCall) -> Exception:
     if meaning is Meaning.LOADING:
         return ModelNotReady(call.line, call.retry_after_s)
     if meaning is Meaning.ABSENT:
-        return NotFound(call.line, of_model=True)
+        return NotFound(call.brief, of_model=True)
     for pattern, message in _MISCONFIGURED:
         if found := pattern.search(call.text):
             why = (found.groupdict().get("why") or "it can't be verified").strip()
             words = message.format(why=why, authority=call.address.authority, host=call.address.host)
             return Misconfigured(f"{call.where}: {words}")
-    words = _WRAPPING.sub("", call.text) or "the connection was lost"
+    words = in_line(_WRAPPING.sub("", call.text)) or "the connection was lost"
     return ServerAway(f"{call.where}: {words}", call.retry_after_s)
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from headrace.contracts.errors import quoted
 from headrace.runtimes.remote.base import (
+    MOST_BEFORE_REMEDY,
     BadAnswer,
     BatchTooLarge,
     Misconfigured,
@@ -23,10 +24,11 @@ from headrace.runtimes.remote.base import (
     ServerAway,
     ServerBusy,
     ServerFailed,
+    in_line,
 )
 from headrace.runtimes.remote.encoding.json_values import read_document
 from headrace.runtimes.remote.encoding.raw import Buffer
-from headrace.runtimes.remote.transport.server_text import Meaning, NoModelServer, NotFound, read_text
+from headrace.runtimes.remote.transport.server_text import MOST_SEARCHED, Meaning, NoModelServer, NotFound, read_text
 
 #: Where JSON errors have their text: the protocols' own, TorchServe's, FastAPI's.
 _TEXT_FIELDS: Final = ("error", "message", "detail", "reason")
@@ -120,12 +122,11 @@ def error_text(body: Buffer) -> str:
         if isinstance(document, dict):
             document = next((document[field] for field in _TEXT_FIELDS if document.get(field)), document)
     text = document if isinstance(document, str) else msgspec.json.encode(document).decode()
-    return " ".join(text.split())
+    return in_line(text, MOST_SEARCHED)
 
 
 def _page_text(page: str) -> str:
-    text = " ".join(html.unescape(_INVISIBLE.sub(" ", page)).split())
-    return text if len(text) <= _MOST_PAGE_CHARACTERS else f"{text[:_MOST_PAGE_CHARACTERS]}…"
+    return in_line(html.unescape(_INVISIBLE.sub(" ", page)), _MOST_PAGE_CHARACTERS)
 
 
 def retry_after_s(value: str, now: dt.datetime) -> float:
@@ -147,14 +148,15 @@ def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
     """Return the error that an answer stands for. where: the model and its server, for the message."""
     status = reply.status
     text = error_text(reply.body) or _reason(status)
-    line = f"{where}: {text}"
+    line = f"{where}: {in_line(text)}"
+    brief = _brief(text, where)
     if 300 <= status < 400:
         target = quoted(reply.headers.get("location", ""))
         return Misconfigured(f"{where}: the server redirects to {target}; name that address as the endpoint")
     if _TLS_WANTED.search(text) and status == HTTPStatus.BAD_REQUEST:
-        return Misconfigured(f"{line}; write the endpoint as https://")
+        return Misconfigured(f"{brief}; write the endpoint as https://")
     if status in _REMEDIES:
-        return Misconfigured(f"{line} (HTTP {status}); {_REMEDIES[HTTPStatus(status)]}")
+        return Misconfigured(f"{brief} (HTTP {status}); {_REMEDIES[HTTPStatus(status)]}")
     if status == HTTPStatus.TOO_MANY_REQUESTS or (status in _AWAY and not text.startswith(_HANDLER_FAILED)):
         asks_s = retry_after_s(reply.headers.get("retry-after", ""), now)
         meaning = read_text(text).meaning
@@ -162,15 +164,15 @@ def failure(reply: Reply, where: str, now: dt.datetime) -> Exception:
             return ModelNotReady(line, asks_s)
         away = status in _AWAY and not asks_s and meaning is not Meaning.BUSY
         return (ServerAway if away else ServerBusy)(line, asks_s)
-    return NoModelServer(line) if has_no_handler(reply) else _by_text(status, text, where)
+    return NoModelServer(brief) if has_no_handler(reply) else _by_text(status, text, where)
 
 
 def _by_text(status: int, text: str, where: str) -> Exception:
     """Return the error of a status that servers use for several things."""
-    line = f"{where}: {text}"
+    line = f"{where}: {in_line(text)}"
     reading = read_text(text)
     if status == HTTPStatus.NOT_FOUND and reading.meaning is not Meaning.LOADING:
-        return NotFound(line, of_model=reading.meaning is Meaning.ABSENT)
+        return NotFound(_brief(text, where), of_model=reading.meaning is Meaning.ABSENT)
     # Such a text may begin with a request's own words, and no request may pass for a busy server.
     forged = status in _OF_VALUES and reading.meaning in (Meaning.BUSY, Meaning.OUT_OF_MEMORY)
     meant = None if forged else reading.failure(where)
@@ -188,6 +190,11 @@ def hidden_failure(document: Mapping[str, Any], where: str) -> Exception | None:
     found = _by_text(HTTPStatus.BAD_REQUEST, " ".join(str(words).split()), where)
     # A server that looks at values says so with a status.
     return ServerFailed(str(found)) if type(found) is Refused else found
+
+
+def _brief(text: str, where: str) -> str:
+    """Return the start of an error that ends with what to do."""
+    return f"{where}: {in_line(text, MOST_BEFORE_REMEDY)}"
 
 
 def _reason(status: int) -> str:

@@ -14,12 +14,14 @@ from typing import ClassVar, Final
 import msgspec
 
 from headrace.runtimes.remote.base import (
+    MOST_BEFORE_REMEDY,
     BatchTooLarge,
     Misconfigured,
     ModelNotReady,
     OtherSignature,
     Refused,
     ServerBusy,
+    in_line,
 )
 
 
@@ -33,7 +35,7 @@ class NotFound(Misconfigured):
     remedy: ClassVar = "load the model there, or correct [server] in its model.toml"
 
     def __init__(self, line: str, of_model: bool = False) -> None:
-        """line: with the server's own words. of_model: whether they name the model, or a version of it."""
+        """line: with a few of the server's own words. of_model: whether they name the model, or a version of it."""
         super().__init__(f"{line}; {self.remedy}")
         self.line = line
         self.of_model = of_model
@@ -66,7 +68,7 @@ class Meaning(Enum):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A text and its meaning. most_rows: the rows that the server takes in a batch, 0 if it doesn't say."""
+    """A text in one line, and its meaning. most_rows: that the server takes in a batch, 0 if it doesn't say."""
 
     text: str
     meaning: Meaning
@@ -74,7 +76,8 @@ class Reading(msgspec.Struct, frozen=True):
 
     def failure(self, where: str) -> Exception | None:
         """Return the error to raise for the meaning, None for UNKNOWN. where: such as `resnet at grpc://host:8500`."""
-        line = f"{where}: {self.text}"
+        line = f"{where}: {in_line(self.text)}"
+        brief = f"{where}: {in_line(self.text, MOST_BEFORE_REMEDY)}"
         match self.meaning:
             case Meaning.BUSY:
                 return ServerBusy(line)
@@ -83,9 +86,9 @@ class Reading(msgspec.Struct, frozen=True):
             case Meaning.LOADING:
                 return ModelNotReady(line)
             case Meaning.ABSENT:
-                return NotFound(line, of_model=True)
+                return NotFound(brief, of_model=True)
             case Meaning.OTHER_SIGNATURE:
-                return OtherSignature(f"{line}; add the model anew with `headrace models add --server`")
+                return OtherSignature(f"{brief}; add the model anew with `headrace models add --server`")
             case _:
                 return None
 
@@ -160,12 +163,12 @@ _OUT_OF_MEMORY: Final = re.compile(
 )
 
 #: A longer text is cut before it is searched.
-_MOST_SEARCHED: Final = 4000
+MOST_SEARCHED: Final = 4000
 
 
 def read_text(text: str) -> Reading:
     """Return what a server's error text means."""
-    text = " ".join(text[:_MOST_SEARCHED].split())
+    text = in_line(text, MOST_SEARCHED)
     for meaning, pattern in _compiled():
         if found := pattern.match(text):
             return Reading(text, meaning, _rows(found))
