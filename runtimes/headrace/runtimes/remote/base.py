@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -122,6 +123,10 @@ class RemoteSignature(msgspec.Struct, frozen=True, kw_only=True):
     row_sizes: tuple[int, ...] = ()
 
 
+#: Shorter ones hide nothing, and stand in many words.
+_SHORTEST_SECRET: Final = 4
+
+
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """Credentials and certificates of an endpoint. authorization: value of the header, such as `Bearer …`."""
 
@@ -129,6 +134,18 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+
+    def hide_in(self, text: bytes) -> bytes:
+        """Return a server's words without the credentials that it was sent, for some servers and proxies quote them."""
+        kind, _, token = self.authorization.encode().partition(b" ")
+        secrets = [token]
+        if kind == b"Basic":
+            user_password = base64.b64decode(token)
+            secrets += [user_password, user_password.partition(b":")[2]]
+        for secret in secrets:
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, b"[hidden]")
+        return text
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -294,6 +294,16 @@ def test_credentials_go_with_every_call(serve: Serve, closing: Closing) -> None:
     assert call(closing(GrpcChannel(server.address, Access()))) == b"None"
 
 
+def test_credentials_that_a_server_quotes_are_hidden(serve: Serve, closing: Closing) -> None:
+    def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, str(dict(context.invocation_metadata())["authorization"]))
+
+    channel = closing(GrpcChannel(serve({ECHO: refuse}).address, Access(authorization="Bearer s3cret")))
+    with pytest.raises(Misconfigured, match=r": Bearer \[hidden\]") as caught:
+        call(channel)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_proxies_of_the_environment_are_left_out(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import traceback
 
 import pytest
@@ -81,6 +83,30 @@ def test_an_error_of_refused_credentials_names_the_remedy_and_not_them(
         succeed(answer, "m at http://host")
     assert caught.value.message == f"m at http://host: who are you? (HTTP {status}); {remedy}"
     assert SECRET not in whole_text(caught.value)
+
+
+BASIC = base64.b64encode(b"ann:s3cret pass").decode()
+
+
+@pytest.mark.parametrize(
+    ("authorization", "words", "shown"),
+    [
+        (CREDENTIALS, "no user has the token s3cret", "no user has the token [hidden]"),
+        (f"Basic {BASIC}", f"wrong: Basic {BASIC}", "wrong: Basic [hidden]"),
+        (f"Basic {BASIC}", "ann:s3cret pass is not known", "[hidden] is not known"),
+        (f"Basic {BASIC}", "ann has not the password s3cret pass", "ann has not the password [hidden]"),
+        ("Bearer a", "a bad token", "a bad token"),
+        ("", "a bad token", "a bad token"),
+    ],
+)
+def test_credentials_that_a_server_quotes_are_hidden(
+    serve: Serve, client: NewClient, authorization: str, words: str, shown: str
+) -> None:
+    server = serve(lambda asked: reply(401, json.dumps({"error": words}).encode()))
+    answer = client(server, Access(authorization=authorization)).call("GET", "/", LONG_S)
+    with pytest.raises(Misconfigured) as caught:
+        succeed(answer, "m at http://host")
+    assert caught.value.message.startswith(f"m at http://host: {shown} (HTTP 401)")
 
 
 @pytest.mark.parametrize("secret", [f"{CREDENTIALS}\n", f"{CREDENTIALS}é", f"{CREDENTIALS}\x00"])

@@ -117,7 +117,7 @@ class GrpcChannel:
             raise Misconfigured(f"{self._address}: {path} can't be read: {exc.strerror}") from None
 
     def _failure(self, exc: grpc.RpcError, where: str, request_bytes: int, timeout_s: float) -> Exception:
-        status, text = exc.code().name, exc.details() or ""
+        status, text = exc.code().name, self._access.hide_in((exc.details() or "").encode(errors="replace")).decode()
         if not self._address.encrypted and _hung_up(status, text) and speaks_tls(self._address, timeout_s):
             return Misconfigured(
                 f"{where}: the server speaks TLS on that port; write grpcs://{self._address.authority}"
