@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -10,6 +10,27 @@ class _Parts(Protocol[_Part_co]):
     def __iter__(self) -> Iterator[_Part_co]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> _Part_co: ...
+
+class ServerLiveRequest(Message): ...
+
+class ServerLiveResponse(Message):
+    live: bool
+
+    def __init__(self, *, live: bool = ...) -> None: ...
+
+class ServerReadyRequest(Message): ...
+
+class ServerReadyResponse(Message):
+    ready: bool
+
+    def __init__(self, *, ready: bool = ...) -> None: ...
+
+class ServerMetadataRequest(Message): ...
+
+class ServerMetadataResponse(Message):
+    name: str
+    version: str
+    extensions: MutableSequence[str]
 
 class ModelReadyRequest(Message):
     name: str
@@ -40,6 +61,13 @@ class ModelMetadataResponse(Message):
     inputs: _Parts[TensorMetadata]
     outputs: _Parts[TensorMetadata]
 
+class InferParameter(Message):
+    bool_param: bool
+    int64_param: int
+    string_param: str
+    double_param: float
+    uint64_param: int
+
 class InferTensorContents(Message):
     bool_contents: MutableSequence[bool]
     int_contents: MutableSequence[int]
@@ -55,14 +83,17 @@ class ModelInferRequest(Message):
         name: str
         datatype: str
         shape: MutableSequence[int]
+        parameters: MutableMapping[str, InferParameter]
         contents: InferTensorContents
 
     class InferRequestedOutputTensor(Message):
         name: str
+        parameters: MutableMapping[str, InferParameter]
 
     model_name: str
     model_version: str
     id: str
+    parameters: MutableMapping[str, InferParameter]
     inputs: _Parts[InferInputTensor]
     outputs: _Parts[InferRequestedOutputTensor]
     raw_input_contents: MutableSequence[bytes]
@@ -96,7 +127,50 @@ class ModelConfigRequest(Message):
     def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
 
 class ModelConfig(Message):
+    name: str
+    platform: str
     max_batch_size: int
+    backend: str
 
 class ModelConfigResponse(Message):
     config: ModelConfig
+
+class ModelStatisticsRequest(Message):
+    name: str
+    version: str
+
+    def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
+
+class StatisticDuration(Message):
+    count: int
+    ns: int
+
+class InferStatistics(Message):
+    success: StatisticDuration
+    fail: StatisticDuration
+    queue: StatisticDuration
+
+class ModelStatistics(Message):
+    name: str
+    version: str
+    last_inference: int
+    inference_count: int
+    execution_count: int
+    inference_stats: InferStatistics
+
+class ModelStatisticsResponse(Message):
+    model_stats: _Parts[ModelStatistics]
+
+class RepositoryIndexRequest(Message):
+    ready: bool
+
+    def __init__(self, *, ready: bool = ...) -> None: ...
+
+class RepositoryIndexResponse(Message):
+    class ModelIndex(Message):
+        name: str
+        version: str
+        state: str
+        reason: str
+
+    models: _Parts[ModelIndex]

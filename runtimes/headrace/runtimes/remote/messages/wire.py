@@ -14,7 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from headrace.contracts.errors import quoted
+from headrace.contracts.tensors.raw import MalformedTensor
 from headrace.runtimes.remote.base import BadAnswer
 
 #: Serialized fields: joined only once, when all are there.
@@ -66,9 +66,9 @@ def fixed_numbers(message: Message, name: str, dtype: np.dtype[Any]) -> NDArray[
     return np.frombuffer(written, dtype, len(numbers), len(written) - len(numbers) * dtype.itemsize)
 
 
-def narrowed(values: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    """Return whole numbers of an output in its own datatype. Raises BadAnswer for those outside of it."""
+def narrowed(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return whole numbers of a tensor in its own datatype. Raises MalformedTensor for those outside of it."""
     limits = np.iinfo(dtype)
     if values.size and (values.min() < limits.min or values.max() > limits.max):
-        raise BadAnswer(f"the server's output {quoted(name)} has values outside its own datatype")
+        raise MalformedTensor("has values outside its own datatype")
     return values.astype(dtype, copy=False)

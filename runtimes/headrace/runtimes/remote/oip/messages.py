@@ -5,53 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from headrace.contracts.errors import quoted
 from headrace.contracts.tensors.codec import Tensors
-from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
+from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.runtimes.remote.base import Answer, BadAnswer, Misconfigured, RemoteSignature
-from headrace.runtimes.remote.encoding.raw import element_count, pack, unpack
+from headrace.runtimes.remote.encoding.raw import answer_blamed, pack, unpack
 from headrace.runtimes.remote.encoding.specs import Described, signature_of
 from headrace.runtimes.remote.messages import oip
-from headrace.runtimes.remote.messages.wire import Parts, field, fixed_numbers, narrowed, parsed, serialized
+from headrace.runtimes.remote.messages.contents import read_contents, write_contents
+from headrace.runtimes.remote.messages.wire import Parts, field, parsed, serialized
 
 #: Numbers of fields that are written around arrays: of ModelInferRequest, and of an input in it.
 _INPUTS: Final = 5
 _RAW_INPUTS: Final = 7
 _CONTENTS: Final = 5
-
-#: OIP v2 name → field of InferTensorContents. Half-width floats have none; servers that answer so write them as FP32.
-_FIELDS: Final = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP16": "fp32_contents",
-    "BF16": "fp32_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-
-#: Fields whose numbers have one width on the wire → their number and that width.
-_FIXED_WIDTH: Final = {
-    "bool_contents": (1, np.dtype(np.bool_)),
-    "fp32_contents": (6, np.dtype("<f4")),
-    "fp64_contents": (7, np.dtype("<f8")),
-}
-_WHOLE: Final[dict[str, np.dtype[Any]]] = {
-    "int_contents": np.dtype("i4"),
-    "int64_contents": np.dtype("i8"),
-    "uint_contents": np.dtype("u4"),
-    "uint64_contents": np.dtype("u8"),
-}
 
 
 class Batch:
@@ -84,7 +53,7 @@ class Batch:
             datatype = datatype_of(array.dtype)
             _refuse(name, datatype)
             described = oip.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=array.shape)
-            contents = field(_CONTENTS, _contents(array, datatype))
+            contents = field(_CONTENTS, write_contents(array, datatype))
             parts += field(_INPUTS, [serialized(described), *contents])
         return b"".join([*parts, self._outputs])
 
@@ -95,15 +64,6 @@ def _refuse(name: str, datatype: str) -> None:
     if datatype == "BYTES":
         # TorchServe hands them to the model as base64 within JSON, and quotes what comes back.
         raise Misconfigured(f"input {quoted(name)} is BYTES, which TorchServe garbles over gRPC; reach it over HTTP")
-
-
-def _contents(array: NDArray[Any], datatype: str) -> Parts:
-    where = _FIELDS[datatype]
-    if where in _FIXED_WIDTH:
-        return field(_FIXED_WIDTH[where][0], [pack(array)]) if array.size else []
-    contents = oip.InferTensorContents()
-    getattr(contents, where).extend(array.reshape(-1).tolist())
-    return [serialized(contents)]
 
 
 def read_answer(received: bytes, request_id: str) -> Answer:
@@ -124,22 +84,8 @@ def read_answer(received: bytes, request_id: str) -> Answer:
 
 
 def _values(tensor: oip.ModelInferResponse.InferOutputTensor, shape: tuple[int, ...]) -> NDArray[Any]:
-    count = element_count(shape, tensor.name)
-    dtype = DTYPES.get(tensor.datatype)
-    if dtype is None:
-        raise BadAnswer(f"the server's output {quoted(tensor.name)} has the unknown datatype {quoted(tensor.datatype)}")
-    where = _FIELDS[tensor.datatype]
-    written = getattr(tensor.contents, where)
-    if len(written) != count:
-        raise BadAnswer(f"the server's output {quoted(tensor.name)} of shape {list(shape)} has {len(written)} values")
-    if where in _FIXED_WIDTH:
-        values = fixed_numbers(tensor.contents, where, _FIXED_WIDTH[where][1]).astype(dtype, copy=False)
-    elif where in _WHOLE:
-        values = narrowed(np.array(written, _WHOLE[where]), dtype, tensor.name)
-    else:
-        values = np.empty(count, dtype)
-        values[:] = list(written)
-    return values.reshape(shape)
+    with answer_blamed(tensor.name):
+        return read_contents(tensor.contents, tensor.datatype, shape)
 
 
 def read_metadata(received: bytes) -> RemoteSignature:

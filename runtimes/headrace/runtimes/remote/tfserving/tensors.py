@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace.contracts.errors import quoted
 from headrace.contracts.tensors.datatypes import DTYPES, datatype_of
 from headrace.runtimes.remote.base import BadAnswer
-from headrace.runtimes.remote.encoding.raw import element_count, pack, unpack
+from headrace.runtimes.remote.encoding.raw import answer_blamed, element_count, pack, unpack
 from headrace.runtimes.remote.messages import tfserving
 from headrace.runtimes.remote.messages.wire import Parts, field, fixed_numbers, narrowed
 
@@ -102,11 +102,12 @@ def _values(tensor: tfserving.TensorProto, datatype: str, name: str) -> NDArray[
         return fixed_numbers(tensor, where, dtype)
     if datatype == "BYTES":
         return _strings(list(tensor.string_val))
-    if where == "half_val":
-        # The bits of a number in the lower half of an int32.
-        return narrowed(np.array(tensor.half_val, np.int64), np.dtype("<u2"), name).view(dtype)
-    wide = np.uint64 if dtype.kind == "u" else np.int64
-    return narrowed(np.array(getattr(tensor, where), np.int64 if where == "int_val" else wide), dtype, name)
+    with answer_blamed(name):
+        if where == "half_val":
+            # The bits of a number in the lower half of an int32.
+            return narrowed(np.array(tensor.half_val, np.int64), np.dtype("<u2")).view(dtype)
+        wide = np.uint64 if dtype.kind == "u" else np.int64
+        return narrowed(np.array(getattr(tensor, where), np.int64 if where == "int_val" else wide), dtype)
 
 
 def _strings(elements: list[bytes]) -> NDArray[Any]:
