@@ -48,6 +48,35 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
         """Whether requests get answers now."""
         return self.served and not self.problem
 
+    @property
+    def reason(self) -> str:
+        """Why requests get no answers now, "" if they do."""
+        if self.ready:
+            return ""
+        if self.served:
+            return f"the workers of model {self.name!r} report: {self.problem}"
+        return f"no worker serves model {self.name!r} at present; start one with `headrace worker`"
+
+    @property
+    def platform(self) -> str:
+        """What runs the model, as far as it is known here."""
+        return self.package.manifest.runtime if self.package else "headrace"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of an output's last dimension, as far as they are known here."""
+        return tuple(self.package.manifest.labels) if self.package else ()
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of a batch, 0 where that isn't known here."""
+        return self.package.manifest.batching.max_rows if self.package else 0
+
+    def check_ready(self) -> None:
+        """Raise Failure unless requests get answers now."""
+        if not self.ready:
+            raise Failure(Kind.MODEL_UNAVAILABLE if self.served else Kind.NO_WORKER, self.reason)
+
 
 class ServedModels:
     """Knows which models there are; belongs to one event loop."""

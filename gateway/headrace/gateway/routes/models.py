@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -14,10 +12,9 @@ from starlette.responses import Response
 from headrace.contracts.errors import UnknownModel
 from headrace.gateway.http.body import Limits, read_body
 from headrace.gateway.http.refusal import HttpRefusal
-from headrace.gateway.inference.failure import Failure, Kind
+from headrace.gateway.inference import repository
 from headrace.gateway.inference.models import Description
-from headrace.gateway.oip.description import example_curl, model_config, model_metadata, repository_entry
-from headrace.gateway.oip.statistics import model_statistics
+from headrace.gateway.oip.description import example_curl, model_config, model_metadata
 from headrace.gateway.routes.answering import base_path, gateway_of, handler, json_response
 
 
@@ -44,7 +41,7 @@ async def _listed(request: Request, name: str) -> dict[str, Any] | None:
         "url": f"{url}/infer",
     }
     if not found.ready:
-        entry["reason"] = _reason(found)
+        entry["reason"] = found.reason
     if curl := example_curl(f"{url}/infer", found.signature):
         entry["example"] = curl
     return entry
@@ -54,17 +51,14 @@ async def _listed(request: Request, name: str) -> dict[str, Any] | None:
 async def metadata(request: Request) -> Response:
     """Return a model's versions, inputs and outputs."""
     found = await _described(request)
-    labels = found.package.manifest.labels if found.package else ()
-    return json_response(model_metadata(found.name, found.versions, _platform(found), found.signature, labels))
+    return json_response(model_metadata(found.name, found.versions, found.platform, found.signature, found.labels))
 
 
 @handler
 async def ready(request: Request) -> Response:
     """Return 200 while workers serve the model and get answers of it."""
     found = await _described(request)
-    if not found.ready:
-        kind = Kind.MODEL_UNAVAILABLE if found.served else Kind.NO_WORKER
-        raise Failure(kind, _reason(found))
+    found.check_ready()
     return json_response({"name": found.name, "ready": True})
 
 
@@ -72,56 +66,29 @@ async def ready(request: Request) -> Response:
 async def config(request: Request) -> Response:
     """Return a model as Triton's configuration has it."""
     found = await _described(request)
-    max_rows = found.package.manifest.batching.max_rows if found.package else 0
-    return json_response(model_config(found.name, found.versions, _platform(found), found.signature, max_rows))
+    return json_response(model_config(found.name, found.versions, found.platform, found.signature, found.max_rows))
 
 
 @handler
 async def statistics(request: Request) -> Response:
     """Return counts and times of a model's versions, or of one version, since this process began."""
-    found = await _described(request)
-    versions = [found.version] if "version" in request.path_params else found.versions
-    return json_response({"model_stats": await _counted(request, {found.name: versions})})
+    gateway, path = gateway_of(request), request.path_params
+    stats = await repository.statistics_of(gateway.models, gateway.statistics, path["model"], path.get("version", ""))
+    return json_response({"model_stats": stats})
 
 
 @handler
 async def all_statistics(request: Request) -> Response:
     """Return counts and times of every version of every model, since this process began."""
-    models = gateway_of(request).models
-    names: dict[str, Sequence[str]] = {}
-    for name in await models.names():
-        with suppress(UnknownModel):  # it went away meanwhile
-            names[name] = (await models.describe(name)).versions
-    return json_response({"model_stats": await _counted(request, names)})
-
-
-async def _counted(request: Request, versions: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    counted = gateway_of(request).statistics
-    await counted.update(versions)
-    return [
-        model_statistics(name, version, counted.sums(name, version), counted.last_ms(name, version))
-        for name, each in versions.items()
-        for version in each
-    ]
+    gateway = gateway_of(request)
+    return json_response({"model_stats": await repository.all_statistics(gateway.models, gateway.statistics)})
 
 
 @handler
 async def repository_index(request: Request) -> Response:
     """Return every version of every model and its state."""
     only_ready = await _wants_ready(request)
-    models = gateway_of(request).models
-    entries = []
-    for name in await models.names():
-        try:
-            found = await models.describe(name)
-        except UnknownModel:
-            continue
-        for version in found.versions:
-            ready = found.ready and version == found.version
-            reason = "" if ready else _reason(found) if not found.ready else "loaded when a request asks for it"
-            if ready or not only_ready:
-                entries.append(repository_entry(name, version, ready=ready, reason=reason))
-    return json_response(entries)
+    return json_response(await repository.repository_index(gateway_of(request).models, only_ready=only_ready))
 
 
 async def _wants_ready(request: Request) -> bool:
@@ -143,13 +110,3 @@ async def _wants_ready(request: Request) -> bool:
 async def _described(request: Request) -> Description:
     path = request.path_params
     return await gateway_of(request).models.describe(path["model"], path.get("version", ""))
-
-
-def _platform(found: Description) -> str:
-    return found.package.manifest.runtime if found.package else "headrace"
-
-
-def _reason(found: Description) -> str:
-    if found.served:
-        return f"the workers of model {found.name!r} report: {found.problem}"
-    return f"no worker serves model {found.name!r} at present; start one with `headrace worker`"
