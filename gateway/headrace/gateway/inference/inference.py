@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Final
+from typing import Any, Final
 
 from headrace.contracts.errors import DeadlineExceeded, HeadraceError
 from headrace.gateway.inference.failure import Failure, Kind, failure_of
@@ -38,7 +38,7 @@ class Inference:
         self._idle = asyncio.Event()
         self._waiting: dict[Interruptible, AsyncHandle] = {}
         self._cancelling = asyncio.Semaphore(_CANCELLING)
-        self._cancellations: set[asyncio.Task[None]] = set()
+        self._cancellations: set[asyncio.Task[Any]] = set()
 
     @property
     def draining(self) -> bool:
@@ -68,8 +68,8 @@ class Inference:
             waiting.interrupt(
                 Failure(
                     Kind.DRAINING,
-                    "the gateway shuts down before the answer came; the request goes on, and Location says where its "
-                    "answer will be",
+                    "the gateway shuts down before the answer came; the request goes on, and its answer will be at "
+                    f"/v2/requests/{handle.id}",
                     handle.id,
                 )
             )
@@ -89,6 +89,21 @@ class Inference:
             )
         except HeadraceError as exc:
             raise failure_of(exc) from exc
+
+    async def submit_whole(self, question: Question) -> AsyncHandle:
+        """As `submit`, for callers that are cancelled: a request that is half on its queue then is cancelled, too."""
+        submission = asyncio.create_task(self.submit(question), name="headrace-gateway-submit")
+        try:
+            return await asyncio.shield(submission)
+        except asyncio.CancelledError:
+            self._cancellations.add(submission)
+            submission.add_done_callback(self._cancel_submitted)
+            raise
+
+    def _cancel_submitted(self, submission: asyncio.Task[AsyncHandle]) -> None:
+        self._cancellations.discard(submission)
+        if not submission.cancelled() and submission.exception() is None:
+            self.cancel_later(submission.result())
 
     async def answer(self, handle: AsyncHandle, question: Question, wait_s: float, waiting: Interruptible) -> Answer:
         """Wait for an answer. waiting: through which the wait is ended from outside. Raises Failure."""
@@ -137,7 +152,7 @@ class Inference:
 
     async def close(self) -> None:
         """Wait for the cancellations under way."""
-        if self._cancellations:
+        while self._cancellations:  # the end of a submission begins another one
             await asyncio.wait(self._cancellations)
 
     async def _cancel(self, handle: AsyncHandle) -> None:
@@ -160,7 +175,7 @@ class Inference:
         raise await self._late(
             handle,
             f"no answer came within {wait_s:g} s, and the request is cancelled; allow more time (parameter timeout, "
-            "HEADRACE_GATEWAY_WAIT_S), add workers, or ask with `Prefer: respond-async`",
+            "HEADRACE_GATEWAY_WAIT_S), add workers, or ask over HTTP with `Prefer: respond-async`",
         )
 
     async def _late(self, handle: AsyncHandle, message: str) -> Failure:

@@ -10,6 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from headrace.contracts.errors import quoted
+from headrace.contracts.package.signature import Signature
 from headrace.contracts.tensors.codec import Tensors
 from headrace.contracts.tensors.datatypes import all_finite, datatype_of
 from headrace.contracts.tensors.oip_http import BINARY_ONLY, flat_json, native
@@ -31,6 +32,22 @@ class Written(msgspec.Struct, frozen=True):
 
     body: bytes
     json_bytes: int | None = None
+
+
+def asked_for(request: InferRequest, signature: Signature, model: str) -> dict[str, str]:
+    """Return the outputs that a request asks for, with their datatypes, before the model runs.
+
+    Raises MalformedBody for one that the model doesn't have.
+    """
+    datatypes = {spec.name: spec.datatype for spec in signature.outputs}
+    if request.outputs is None:
+        return datatypes
+    for index, name in enumerate(request.outputs):
+        if name not in datatypes:
+            raise MalformedBody(
+                f"model {model!r} has no output {name!r}; it has {', '.join(datatypes)}", f"outputs[{index}].name"
+            )
+    return {name: datatypes[name] for name in request.outputs}
 
 
 def chosen_outputs(outputs: Tensors, request: InferRequest) -> Tensors:

@@ -17,7 +17,7 @@ from headrace.gateway.oip.errors import MalformedBody, MalformedInput
 from headrace.gateway.oip.parameters import Parameters, flag, read_parameters, refuse_unsupported
 
 #: Longest id of a client's own; it is only returned.
-_LONGEST_ID: Final = 1000
+LONGEST_ID: Final = 1000
 
 
 class InferRequest(msgspec.Struct, frozen=True):
@@ -71,8 +71,8 @@ def read_request(body: Buffer, json_length: str | None) -> InferRequest:
         raise MalformedBody(f"the body {exc}; {JSON_LENGTH} counts the bytes of the JSON, uncompressed") from None
     request = _read_json(view[:length])
     parameters = read_parameters(request.parameters)
-    if request.id is not None and len(request.id) > _LONGEST_ID:
-        raise MalformedBody(f"the id has more than {_LONGEST_ID} characters", "id")
+    if request.id is not None and len(request.id) > LONGEST_ID:
+        raise MalformedBody(f"the id has more than {LONGEST_ID} characters", "id")
     return InferRequest(
         id=request.id,
         inputs=_read_inputs(request.inputs, view[length:]),

@@ -17,8 +17,7 @@ from headrace.gateway.inference.failure import Failure, Kind, input_named
 from headrace.gateway.inference.gateway import Gateway, Opening
 from headrace.gateway.inference.interruption import Interruptible
 from headrace.gateway.inference.question import Answer, Question
-from headrace.gateway.oip.answer import Identity, Written, chosen_outputs, refuse_binary_only, write_answer
-from headrace.gateway.oip.errors import MalformedBody
+from headrace.gateway.oip.answer import Identity, Written, asked_for, chosen_outputs, refuse_binary_only, write_answer
 from headrace.gateway.oip.request import InferRequest, read_request
 from headrace.gateway.routes.answering import answered, failed, json_response, request_headers
 from headrace.gateway.routes.tracked import resource
@@ -140,16 +139,9 @@ class Exchange:
         signature = await self._gateway.models.signature(self._model, self._version)
         if signature is None:
             return
-        datatypes = {spec.name: spec.datatype for spec in signature.outputs}
-        names = datatypes if self._request.outputs is None else self._request.outputs
-        for index, name in enumerate(names):
-            if name not in datatypes:
-                raise MalformedBody(
-                    f"model {self._model!r} has no output {name!r}; it has {', '.join(datatypes)}",
-                    f"outputs[{index}].name",
-                )
+        for name, datatype in asked_for(self._request, signature, self._model).items():
             if not self._request.is_binary(name):
-                refuse_binary_only(name, datatypes[name])
+                refuse_binary_only(name, datatype)
 
     def _answered(self, answer: Answer, accept_encoding: str) -> Response:
         try:
