@@ -26,7 +26,14 @@ An invalid value ends the command with an error that names the variable, but not
 |---|---|---|---|
 """
 
-_TYPES: dict[type, str] = {SecretStr: "URL", Path: "path", str: "text", int: "whole number", float: "number"}
+_TYPES: dict[type, str] = {
+    SecretStr: "URL",
+    Path: "path",
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "`true` or `false`",
+}
 
 
 def settings_page() -> str:
@@ -62,6 +69,8 @@ def _default(field: FieldInfo) -> str:
     default = field.default
     if default is None:
         return "the local stack" if SecretStr in typing.get_args(field.annotation) else "a temporary folder"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     return f"`{default:,}`".replace(",", "_") if isinstance(default, int) else f"`{default}`"
 
 

@@ -53,10 +53,11 @@ class Served:
 
 @dataclass
 class Running:
-    """A gateway that runs as a process."""
+    """A gateway that runs as a process. grpc: its address for gRPC, HOST:PORT, "" without."""
 
     process: subprocess.Popen[str]
     url: str
+    grpc: str
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +94,7 @@ def served(headrace_stack: TemporaryStack, tmp_path_factory: pytest.TempPathFact
             home=folder / "home",
             models=models,
             gateway_port=0,
+            gateway_grpc_port=0,
         )
         settings.home.mkdir()
         environment = {"MIRROR_FOLDER": str(folder), "PYTHONPATH": _path(write_plugin(folder / "plugin"))}
@@ -114,7 +116,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def running_gateway(settings: Settings, *words: str, **variables: str) -> Iterator[Running]:
-    """Run `headrace gateway` on a free port."""
+    """Run `headrace gateway` on free ports."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     process = subprocess.Popen(
         [sys.executable, "-m", "headrace.cli", "gateway", "--port", "0", *words],
@@ -124,7 +126,7 @@ def running_gateway(settings: Settings, *words: str, **variables: str) -> Iterat
         text=True,
     )
     try:
-        running = Running(process, _address(process))
+        running = Running(process, *_addresses(process))
         with running.client:
             eventually(lambda: _is_ready(running), 60, "a gateway that is ready")
             yield running
@@ -134,13 +136,13 @@ def running_gateway(settings: Settings, *words: str, **variables: str) -> Iterat
         process.communicate(timeout=60)
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def _addresses(process: subprocess.Popen[str]) -> tuple[str, str]:
     assert process.stdout
     printed = ""
     for line in process.stdout:
         printed += line
-        if found := re.search(r"gateway: (http\S+);", line):
-            return found[1]
+        if found := re.search(r"gateway: (http\S+);.*?(?: gRPC: (\S+);|$)", line):
+            return found[1], found[2] or ""
     raise AssertionError(printed)
 
 

@@ -178,7 +178,14 @@ class Settings(BaseSettings):
         "may send requests.",
     )
     gateway_port: int = Field(8000, ge=0, le=65_535, description="Port of the gateway; 0 takes a free one.")
-    gateway_processes: int = Field(1, ge=1, le=256, description="Processes of the gateway, which share its port.")
+    gateway_grpc: bool = Field(True, description="Whether the gateway takes requests over gRPC, too.")
+    gateway_grpc_port: int = Field(
+        8001,
+        ge=0,
+        le=65_535,
+        description="Port of the gateway for gRPC; 0 takes a free one. See HEADRACE_GATEWAY_GRPC.",
+    )
+    gateway_processes: int = Field(1, ge=1, le=256, description="Processes of the gateway, which share its ports.")
     gateway_wait_s: float = Field(
         60.0,
         gt=0,

@@ -1,4 +1,4 @@
-"""`headrace gateway`: HTTP in front of the queue."""
+"""`headrace gateway`: HTTP and gRPC in front of the queue."""
 
 from __future__ import annotations
 
@@ -26,6 +26,21 @@ def gateway(
             min=0, max=65535, show_default="8000", help="Port; 0 takes a free one. Also HEADRACE_GATEWAY_PORT."
         ),
     ] = None,
+    grpc: Annotated[
+        bool | None,
+        typer.Option(
+            "--grpc/--no-grpc", show_default="--grpc", help="Take requests over gRPC, too; also HEADRACE_GATEWAY_GRPC."
+        ),
+    ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            show_default="8001",
+            help="Port for gRPC; 0 takes a free one, --no-grpc does without. Also HEADRACE_GATEWAY_GRPC_PORT.",
+        ),
+    ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -34,22 +49,31 @@ def gateway(
             min=1,
             max=256,
             show_default="1",
-            help="Number of processes on the port; also HEADRACE_GATEWAY_PROCESSES.",
+            help="Number of processes on the ports; also HEADRACE_GATEWAY_PROCESSES.",
         ),
     ] = None,
 ) -> None:
-    """Take requests over HTTP (Open Inference Protocol v2), until Ctrl-C.
+    """Take requests over HTTP and gRPC (Open Inference Protocol v2), until Ctrl-C.
 
     Requests go to the workers' queues, and every answer is a row. On SIGTERM, requests that wait have
     HEADRACE_GATEWAY_GRACE_S to get their answers.
     """
-    from headrace.gateway.serving.run import check, open_port, run_gateway, url_of
+    from headrace.gateway.serving.run import check, open_port, rpc_port, run_gateway, url_of
+    from headrace.gateway.serving.server import address_of
 
-    settings = settings_with(models=models, gateway_host=host, gateway_port=port, gateway_processes=processes)
+    settings = settings_with(
+        models=models,
+        gateway_host=host,
+        gateway_port=port,
+        gateway_grpc=grpc,
+        gateway_grpc_port=grpc_port,
+        gateway_processes=processes,
+    )
     check(settings)
-    with open_port(settings) as listening:
+    with open_port(settings) as listening, rpc_port(settings) as chosen:
         url = url_of(listening)
         if settings.gateway_host not in _LOOPBACK:
             say("note: whoever reaches this address may send requests; put a proxy that asks for keys in front of it")
-        say(f"gateway: {url}; models: {url}/v2/models; Ctrl-C stops it")
-        raise typer.Exit(run_gateway(settings, listening))
+        grpc_line = f"gRPC: {address_of(listening, chosen.gateway_grpc_port)}; " if chosen.gateway_grpc else ""
+        say(f"gateway: {url}; models: {url}/v2/models; {grpc_line}Ctrl-C stops it")
+        raise typer.Exit(run_gateway(chosen, listening))

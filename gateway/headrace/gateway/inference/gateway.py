@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import PackageNotFoundError, version
 
 from headrace.contracts.settings import Settings, load_settings
 from headrace.gateway.inference.inference import Inference
@@ -93,3 +94,11 @@ class Opening:
         gateway, self._gateway = self._gateway, None
         if gateway is not None:
             await gateway.close()
+
+
+def installed_version() -> str:
+    """Return the version of headrace, "0" where it runs without being installed."""
+    try:
+        return version("headrace")
+    except PackageNotFoundError:
+        return "0"

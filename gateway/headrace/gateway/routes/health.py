@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from headrace.gateway.http.problem import problem
 from headrace.gateway.inference.failure import Failure, Kind
+from headrace.gateway.inference.gateway import installed_version
 from headrace.gateway.oip.description import server_metadata
 from headrace.gateway.routes.answering import gateway_of, handler, json_response
 
@@ -32,7 +31,7 @@ async def ready(request: Request) -> Response:
 @handler
 async def server(request: Request) -> Response:  # noqa: ARG001 — the form of a handler
     """Return name, version and extensions of the server."""
-    return json_response(server_metadata(_version()))
+    return json_response(server_metadata(installed_version()))
 
 
 @handler
@@ -43,10 +42,3 @@ async def unsupported(request: Request) -> Response:
     if "/repository/models/" in path:
         what = "loading of models over HTTP; workers load what their model directory holds (`headrace models add`)"
     return problem("not-supported", f"headrace has no {what}")
-
-
-def _version() -> str:
-    try:
-        return version("headrace")
-    except PackageNotFoundError:
-        return "0"

@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
 from headrace.contracts.errors import ConfigurationError
 from headrace.contracts.process import end_with_parent
 from headrace.contracts.settings import Settings, load_settings, variables_of
-from headrace.gateway.serving.server import listen, serve
+from headrace.gateway.serving.server import address_of, listen, reserve, serve
 from headrace.queueing import connect_to, translate_errors
 
 #: A process that died is started again after this time.
@@ -50,10 +52,31 @@ def open_port(settings: Settings) -> socket.socket:
         ) from None
 
 
+@contextmanager
+def rpc_port(settings: Settings) -> Iterator[Settings]:
+    """Keep the port for gRPC, and yield the settings with its number, which is another one for 0.
+
+    Raises ConfigurationError.
+    """
+    if not settings.gateway_grpc:
+        yield settings
+        return
+    try:
+        reserved = reserve(settings)
+    except OSError as exc:
+        where = f"{settings.gateway_host}:{settings.gateway_grpc_port}"
+        raise ConfigurationError(
+            f"the gateway can't listen on {where} for gRPC: {exc.strerror or exc}; choose another --grpc-port, or "
+            "--no-grpc"
+        ) from None
+    with reserved:
+        yield settings.model_copy(update={"gateway_grpc_port": reserved.getsockname()[1]})
+
+
 def url_of(listening: socket.socket) -> str:
     """Return the address of a listening socket as clients write it."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    port = listening.getsockname()[1]
+    return f"http://{address_of(listening, port)}"
 
 
 def run_gateway(settings: Settings, listening: socket.socket) -> int:
