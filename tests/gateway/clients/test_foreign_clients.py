@@ -15,13 +15,20 @@ pytestmark = [pytest.mark.modelservers, pytest.mark.timeout(600)]
 
 @pytest.mark.parametrize(
     ("environment", "program"),
-    [("tritonclient", "tritonclient_http.py"), ("kserve", "kserve_rest.py"), ("mlserver", "mlserver_types.py")],
+    [
+        ("tritonclient", "tritonclient_http.py"),
+        ("tritonclient", "tritonclient_grpc.py"),
+        ("kserve", "kserve_rest.py"),
+        ("kserve", "kserve_grpc.py"),
+        ("mlserver", "mlserver_types.py"),
+    ],
 )
 def test_a_foreign_client_gets_its_answers(gateway: Running, environment: str, program: str) -> None:
+    address = gateway.grpc if "grpc" in program else gateway.url.removeprefix("http://")
     python = ensure(environment) / "bin" / "python"
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [python, Path(__file__).with_name(program), gateway.url.removeprefix("http://")],
+        [python, Path(__file__).with_name(program), address],
         env=inherited,
         capture_output=True,
         text=True,

@@ -61,7 +61,7 @@ def refusal_of(future: Any) -> Refusal:
     """Return the end of a call that must fail."""
     error = future.exception()
     assert error is not None, "the call succeeded"
-    metadata = {key: value for key, value in error.trailing_metadata() or ()}
+    metadata = dict(error.trailing_metadata() or ())
     return Refusal(error.code(), error.details(), metadata)
 
 

@@ -32,7 +32,9 @@ def example(datatype: str) -> NDArray[Any]:
 
 
 def same(found: NDArray[Any], given: NDArray[Any]) -> bool:
-    return found.dtype == given.dtype and found.shape == given.shape and found.tolist().__repr__() == repr(given.tolist())
+    return (
+        found.dtype == given.dtype and found.shape == given.shape and found.tolist().__repr__() == repr(given.tolist())
+    )
 
 
 @pytest.mark.parametrize("raw", [True, False])

@@ -68,7 +68,7 @@ def read_contents(contents: oip.InferTensorContents, datatype: str, shape: Seque
     where = _FIELDS[datatype]
     written = getattr(contents, where)
     if len(written) != count:
-        raise MalformedTensor(f"of shape {list(shape)} has {len(written)} values")
+        raise MalformedTensor(f"of shape {list(shape)} has {len(written)} values in {where}, and needs {count}")
     if where in _FIXED_WIDTH:
         values = fixed_numbers(contents, where, _FIXED_WIDTH[where][1]).astype(dtype, copy=False)
     elif where in _WHOLE:
