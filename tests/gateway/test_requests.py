@@ -6,7 +6,7 @@ import os
 import signal
 import time
 import uuid
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -109,6 +109,15 @@ def test_requests_of_other_clients_are_found_once_they_have_a_row(gateway: Runni
 def test_an_unknown_request_is_not_found(gateway: Running, method: str) -> None:
     response = gateway.client.request(method, f"/v2/requests/{uuid.uuid4()}")
     assert (response.status_code, response.json()["type"]) == (404, "urn:headrace:problem:unknown-request")
+
+
+@pytest.mark.parametrize("request_id", ["a\r\nX-Injected: 1", "€", "a b", "\xff", "\x00", "x" * 300, "%", "../.."])
+def test_an_id_of_any_characters_stays_within_its_header(gateway: Running, request_id: str) -> None:
+    response = gateway.client.get(f"/v2/requests/{quote(request_id, safe='')}")
+    assert response.status_code == 404
+    assert response.json()["error"]
+    assert "X-Injected" not in response.headers
+    assert unquote(response.headers.get("Headrace-Request-Id", request_id)) == request_id
 
 
 @pytest.mark.parametrize("query", ["wait=soon", "wait=-1", "nonfinite=maybe"])

@@ -18,12 +18,12 @@ from headrace.gateway.inference.tracking import Tracked
 from headrace.gateway.oip.answer import Identity, write_answer
 from headrace.gateway.oip.errors import NotInJson
 from headrace.gateway.oip.parameters import NONFINITE
-from headrace.gateway.routes.answering import base_path, gateway_of, handler, json_response, request_headers
+from headrace.gateway.routes.answering import gateway_of, handler, json_response, request_headers, request_path
 
 
 def resource(tracked: Tracked, root: str) -> dict[str, Any]:
     """Return a request as clients see it, without its answer. root: what stands in front of all paths."""
-    path = f"{base_path(root)}/v2/requests/{tracked.id}"
+    path = request_path(tracked.id, root)
     found: dict[str, Any] = {
         "id": tracked.id,
         "model": tracked.model,
