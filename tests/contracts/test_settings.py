@@ -32,6 +32,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "broker_url": "redis://broker:6379/0",
         "key_prefix": "shop:",
         "database_url": "postgresql://store/headrace",
+        "gateway_host": "::1",
         "home": "/srv/home",
         "models": "/srv/models",
         "device": "cuda:1",
