@@ -13,7 +13,7 @@ from headrace.contracts.states import PENDING, State
 from headrace.contracts.tensors.oip_http import JSON_LENGTH
 from headrace.gateway.http.problem import KINDS, TYPE_PREFIX
 from headrace.gateway.http.refusal import HttpRefusal
-from headrace.gateway.inference.failure import Failure, failure_of
+from headrace.gateway.inference.failure import Failure
 from headrace.gateway.inference.tracking import Tracked
 from headrace.gateway.oip.answer import Identity, write_answer
 from headrace.gateway.oip.errors import NotInJson
@@ -37,8 +37,8 @@ def resource(tracked: Tracked, root: str) -> dict[str, Any]:
         found["finished_at"] = row.finished_at.isoformat()
         found["batch_rows"] = row.batch_rows
         found["worker"] = row.worker
-        if row.error is not None:
-            found["error"] = _error(failure_of(row.error))
+    if tracked.failure is not None:
+        found["error"] = _error(tracked.failure)
     # Clients take these as they are, instead of building them.
     found["urls"] = {"self": path} | ({"cancel": path} if tracked.state == PENDING else {})
     return found
@@ -81,9 +81,9 @@ async def cancel(request: Request) -> Response:
 
 def _shown(tracked: Tracked, root: str, nonfinite: str) -> Response:
     found = resource(tracked, root)
-    if tracked.row is None:
+    if not tracked.ended:
         return json_response(found, headers={"Retry-After": "1"})
-    if tracked.row.outputs is None:
+    if tracked.row is None or tracked.row.outputs is None:
         return json_response(found)
     try:
         written = write_answer(_identity(tracked), tracked.row.outputs, lambda _: False, nonfinite)
