@@ -13,6 +13,7 @@ import uvicorn
 from headrace.contracts.settings import Settings
 from headrace.gateway.application import create_app
 from headrace.gateway.inference.gateway import Opening
+from headrace.gateway.serving.limited_http import LimitedHttp
 
 #: Seconds that connections have to close once all their requests are answered.
 _CLOSING_S: Final = 2
@@ -49,6 +50,7 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         app,
         access_log=False,
         backlog=_BACKLOG,
+        http=LimitedHttp,
         lifespan="on",
         log_level="warning",
         server_header=False,
