@@ -34,6 +34,7 @@ def commands(group: typer.Typer, words: tuple[str, ...] = ()) -> Iterator[tuple[
 def test_every_command_of_the_design_exists() -> None:
     assert {" ".join(words) for words in commands(app)} == {
         "up",
+        "gateway",
         "demo",
         "worker",
         "flower",

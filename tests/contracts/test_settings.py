@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from headrace.contracts import ConfigurationError, Settings, load_settings
+from headrace.contracts.settings import variables_of
 
 SECRET = "hunter2"
 
@@ -30,6 +32,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "broker_url": "redis://broker:6379/0",
         "key_prefix": "shop:",
         "database_url": "postgresql://store/headrace",
+        "gateway_host": "::1",
         "home": "/srv/home",
         "models": "/srv/models",
         "device": "cuda:1",
@@ -47,7 +50,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
     assert settings.require_database_url() == values["database_url"]
     assert (settings.key_prefix, settings.inbox_bytes) == ("shop:", 4097)
     assert (settings.home, settings.models, settings.device) == (Path("/srv/home"), Path("/srv/models"), "cuda:1")
-    assert settings.serve == "bulk"
+    assert (settings.serve, settings.gateway_host) == ("bulk", "::1")
     assert (settings.bulk_roots, settings.bulk_scratch) == (values["bulk_roots"], Path("/srv/scratch"))
     assert {name: str(getattr(settings, name)) for name in files} == files
     assert all(getattr(settings, name) == 7 for name in numbers)
@@ -118,3 +121,11 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 
 def test_every_setting_says_what_it_is_for() -> None:
     assert all((field.description or "").endswith(".") for field in Settings.model_fields.values())
+
+
+def test_another_process_reads_the_same_settings_from_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(broker_url=SecretStr(f"redis://:{SECRET}@broker/0"), models=Path("elsewhere"), lease_s=7)
+    for name, value in variables_of(settings).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings
+    assert "HEADRACE_DATABASE_URL" not in variables_of(settings)

@@ -13,6 +13,8 @@ from tests.eventually import eventually
 from tests.gateway.conftest import Running, Served, question, running_gateway
 from tests.gateway.raw_http import connected
 
+from headrace.gateway.serving.limited_http import MOST_HEAD_BYTES
+
 INFER = "/v2/models/mirror/infer"
 GATE = "/v2/models/gate/infer"
 
@@ -169,6 +171,36 @@ def _noted(served: Served) -> list[str]:
 
     with connect_to(served.settings) as client:
         return [key.decode().rpartition(":")[2] for key in client.scan_iter("headrace:gateway:request:*")]
+
+
+@pytest.mark.parametrize("piece", [b"X-A: " + b"a" * 1000 + b"\r\n", b"a" * 1000])
+def test_headers_without_end_are_refused(gateway: Running, piece: bytes) -> None:
+    with connected(gateway.url) as connection:
+        head = f"POST {INFER} HTTP/1.1\r\nHost: test\r\nX-B: ".encode() + piece * 70
+        # No byte more: what is left unread when a connection closes takes the answer with it.
+        connection.socket.sendall(head[: MOST_HEAD_BYTES + 1])
+        answer = connection.answer()
+        assert (answer.status, answer.json()["status"], answer.headers["connection"]) == (431, 431, "close")
+        assert connection.is_closed()
+
+
+def test_headers_up_to_the_limit_are_read_with_every_request_of_a_connection(gateway: Running) -> None:
+    with connected(gateway.url) as connection:
+        for number in range(3):
+            connection.send(INFER, orjson.dumps(question(number)), X_Long="a" * 60_000)
+            assert connection.answer().status == 200
+
+
+def test_two_requests_in_one_piece_are_both_answered(gateway: Running) -> None:
+    body = orjson.dumps(question(5))
+    request = f"POST {INFER} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with connected(gateway.url) as connection:
+        connection.socket.sendall(request * 2)
+        connection.socket.sendall(request)
+        received = b""
+        while received.count(b'"outputs"') < 3:
+            received += connection.socket.recv(65_536)
+    assert received.count(b"HTTP/1.1 200 OK") == 3
 
 
 def test_requests_one_behind_the_other_are_answered_in_order(gateway: Running) -> None:

@@ -6,16 +6,19 @@ import os
 import signal
 import time
 import uuid
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
+from pydantic import SecretStr
 from tests.eventually import eventually
 from tests.gateway.conftest import Running, Served, question, running_gateway
 from tests.gateway.mirror_runtime import REFUSED
 
+from headrace.contracts.message import Reply, encode_replies
 from headrace.producers import Client
-from headrace.queueing import connect_to
+from headrace.queueing import ClaimingConsumer, connect, connect_to, keys
+from headrace.testing import TemporaryStack
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -105,10 +108,45 @@ def test_requests_of_other_clients_are_found_once_they_have_a_row(gateway: Runni
             assert found.json()["answer"]["outputs"][0]["data"] == [1, 1]
 
 
+def test_a_request_that_ended_without_a_row_tells_why(gateway: Running, served: Served) -> None:
+    """Postgres may refuse a row; the worker keeps the reply in the broker then."""
+    reply = Reply(id="rowless", state="failed", error_type="OutputMismatch", error_message="what the row would say")
+    with connect_to(served.settings) as client:
+        client.set(keys.PLAIN.answer("rowless"), encode_replies([reply]), ex=60)
+    found = gateway.client.get("/v2/requests/rowless").json()
+    assert (found["state"], found["error"]["status"]) == ("failed", 500)
+    assert found["error"]["detail"] == "what the row would say"
+
+
+def test_a_request_that_the_broker_lost_is_known_as_lost(headrace_stack: TemporaryStack, served: Served) -> None:
+    with headrace_stack.key_space() as broker_url:
+        settings = served.settings.model_copy(update={"broker_url": SecretStr(broker_url), "lease_s": 2.0})
+        with connect(broker_url) as broker:
+            consumer = ClaimingConsumer(broker, lease_s=60)
+            consumer.queues.add("infer.gate")
+            with running_gateway(settings) as gateway:
+                location = gateway.infer("gate", question(90), headers=ASYNC).headers["Location"]
+                assert gateway.client.get(location).json()["state"] == "pending"
+                broker.flushdb()
+                consumer.queues.add("infer.gate")
+                eventually(lambda: gateway.client.get(location).json().get("state") == "lost", 60, "a lost request")
+                found = gateway.client.get(location, params={"wait": 60}).json()
+    assert (found["error"]["type"], found["urls"]) == ("urn:headrace:problem:lost", {"self": location})
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_an_unknown_request_is_not_found(gateway: Running, method: str) -> None:
     response = gateway.client.request(method, f"/v2/requests/{uuid.uuid4()}")
     assert (response.status_code, response.json()["type"]) == (404, "urn:headrace:problem:unknown-request")
+
+
+@pytest.mark.parametrize("request_id", ["a\r\nX-Injected: 1", "€", "a b", "\xff", "\x00", "x" * 300, "%", "../.."])
+def test_an_id_of_any_characters_stays_within_its_header(gateway: Running, request_id: str) -> None:
+    response = gateway.client.get(f"/v2/requests/{quote(request_id, safe='')}")
+    assert response.status_code == 404
+    assert response.json()["error"]
+    assert "X-Injected" not in response.headers
+    assert unquote(response.headers.get("Headrace-Request-Id", request_id)) == request_id
 
 
 @pytest.mark.parametrize("query", ["wait=soon", "wait=-1", "nonfinite=maybe"])

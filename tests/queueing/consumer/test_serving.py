@@ -24,6 +24,7 @@ from headrace.queueing.consumer.serving import (
     is_served,
     is_served_async,
     problems_in,
+    queues_consumed,
     served,
     served_async,
     served_on,
@@ -43,6 +44,16 @@ keeper.start()
 print("serving")
 threading.Event().wait()
 """
+
+
+def test_queues_with_consumers_are_found(client: redis.Redis, any_url: str) -> None:
+    assert queues_consumed(client) == []
+    with connect(any_url) as connection:
+        consumer = ClaimingConsumer(connection, lease_s=60)
+        for queue in (QUEUE, "infer.other", "score.digits", "celery"):
+            consumer.queues.add(queue)
+        assert queues_consumed(client) == [QUEUE, "infer.other"]
+        consumer.close()
 
 
 def test_a_queue_is_served_while_it_has_a_consumer(client: redis.Redis, any_url: str) -> None:

@@ -87,6 +87,7 @@ class ServedModels:
         self._directory = ModelDirectory(settings.models)
         self._looks = connect_for_look_async(settings.require_broker_url(), settings.key_prefix)
         self._served: dict[str, tuple[float, list[Served]]] = {}
+        self._agreed: dict[str, tuple[list[Served], Signature]] = {}
         self._known: set[str] = set()
         self._names: list[str] = []
         self._named_at = -_LIST_AGE_S
@@ -142,8 +143,13 @@ class ServedModels:
         What is on disk alone is left out: a worker may have another version. Raises BrokerUnavailable.
         """
         found = await self.served(model)
+        if not found:
+            return None
         if version in {"", LATEST}:
-            return agreed(found)[0].signature if found else None
+            known = self._agreed.get(model)
+            if known is None or known[0] is not found:
+                known = self._agreed[model] = (found, agreed(found)[0].signature)
+            return known[1]
         return next((each.signature for each in found if each.version == version), None)
 
     async def names(self) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 import redis.asyncio
 
+from headrace.contracts.message import Reply
+from headrace.producers.replies.store_lookup import kept_answers_async
 from headrace.producers.transport.connections import broker_errors
 from headrace.queueing.keys import keys_of
 
@@ -17,11 +19,12 @@ _TTL_S: Final = 86_400
 
 
 class Record(msgspec.Struct, frozen=True):
-    """A note on a request without a row. submitted_at: seconds since 1970."""
+    """A note on a request without a row. submitted_at: seconds since 1970. lost: whether the broker lost it."""
 
     model: str
     version: str
     submitted_at: float
+    lost: bool = False
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -42,6 +45,11 @@ class Records:
                 for request_id, record in records.items():
                     pipe.set(keys_of(self._client).gateway_request(request_id), _encode(record), ex=_TTL_S)
                 await pipe.execute()
+
+    async def answer(self, request_id: str) -> Reply | None:
+        """Return the reply to a request that ended without a row, since Postgres took none; None for others."""
+        found = await kept_answers_async(self._client, [request_id])
+        return found[0] if found else None
 
     async def read(self, request_id: str) -> Record | None:
         """Return the note on a request, None if there is none."""

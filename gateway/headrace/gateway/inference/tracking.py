@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from headrace.contracts.errors import BrokerUnavailable, HeadraceError
+from headrace.contracts.errors import BrokerUnavailable, HeadraceError, RequestLost, error_from_wire
 from headrace.contracts.ids import MAX_ID_LENGTH, is_storable
-from headrace.contracts.states import PENDING
+from headrace.contracts.message import Reply
+from headrace.contracts.states import LOST, PENDING
 from headrace.gateway.inference.failure import Failure, Kind, failure_of
 from headrace.gateway.inference.question import Question
 from headrace.gateway.inference.records import Record, Records
@@ -29,7 +30,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Tracked(msgspec.Struct, frozen=True, kw_only=True):
-    """A request by its id. row: None while it has not ended."""
+    """A request by its id. row: None while it has none. failure: why it ended without an answer, if it did."""
 
     id: str
     model: str
@@ -37,6 +38,12 @@ class Tracked(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     submitted_at: float | None
     row: Prediction | None = None
+    failure: Failure | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state != PENDING
 
 
 class Tracking:
@@ -80,28 +87,33 @@ class Tracking:
             if row is not None:
                 return _ended(request_id, row)
             record = await self._records.read(request_id)
-            if record is not None and wait_s:
+            if record is not None and wait_s and not record.lost:
                 row = await self._watch.wait(request_id, wait_s)
             elif record is None:
                 # It may have ended between the two looks.
                 row = await asyncio.to_thread(self._rows.get, request_id)
+            if row is not None:
+                return _ended(request_id, row)
+            return await self._without_row(request_id, record)
         except HeadraceError as exc:
             raise failure_of(exc, request_id) from exc
-        if row is not None:
-            return _ended(request_id, row)
-        if record is None:
+
+    async def _without_row(self, request_id: str, record: Record | None) -> Tracked:
+        reply = await self._records.answer(request_id)
+        if reply is None and record is None:
             raise Failure(
                 Kind.UNKNOWN_REQUEST,
                 "no request of this id has a row, and none was sent through a gateway with `Prefer: respond-async` in "
                 "the last day; rows are kept for HEADRACE_RETENTION_DAYS",
                 request_id,
             )
-        return _pending(request_id, record)
+        known = record or Record("", "", 0.0)
+        return _pending(request_id, known) if reply is None else _replied(known, reply)
 
     async def cancel(self, request_id: str) -> Tracked:
         """Cancel a request unless it has ended; return it as it is then. Raises Failure."""
         found = await self.find(request_id)
-        if found.row is not None:
+        if found.ended:
             return found
         try:
             await AsyncHandle(self._client, request_id, found.model).cancel()
@@ -127,6 +139,8 @@ class Tracking:
             await self._client.wait(handle, _FOLLOW_S)
             if handle.reply is not None:
                 await self._records.remove(handle.id)
+            elif handle.ended:
+                await self._records.write({handle.id: Record(handle.model, "", time.time(), lost=True)})
         except BrokerUnavailable as exc:
             _log.warning("request_not_followed request=%s error=%r", handle.id, exc.message)
 
@@ -137,12 +151,35 @@ def _check_id(request_id: str) -> None:
 
 
 def _pending(request_id: str, record: Record) -> Tracked:
+    lost = failure_of(RequestLost(), request_id) if record.lost else None
     return Tracked(
-        id=request_id, model=record.model, version=record.version, state=PENDING, submitted_at=record.submitted_at
+        id=request_id,
+        model=record.model,
+        version=record.version,
+        state=LOST if lost else PENDING,
+        submitted_at=record.submitted_at,
+        failure=lost,
+    )
+
+
+def _replied(record: Record, reply: Reply) -> Tracked:
+    return Tracked(
+        id=reply.id,
+        model=record.model,
+        version=record.version,
+        state=reply.state,
+        submitted_at=record.submitted_at or None,
+        failure=failure_of(error_from_wire(reply.error_type, reply.error_message, reply.id)),
     )
 
 
 def _ended(request_id: str, row: Prediction) -> Tracked:
-    submitted_at = None if row.submitted_at is None else row.submitted_at.timestamp()
-    version = row.served_version or row.version
-    return Tracked(id=request_id, model=row.model, version=version, state=row.state, submitted_at=submitted_at, row=row)
+    return Tracked(
+        id=request_id,
+        model=row.model,
+        version=row.served_version or row.version,
+        state=row.state,
+        submitted_at=None if row.submitted_at is None else row.submitted_at.timestamp(),
+        row=row,
+        failure=None if row.error is None else failure_of(row.error),
+    )

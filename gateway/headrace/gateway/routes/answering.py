@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Final, TypeAlias
+from urllib.parse import quote
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -51,7 +52,13 @@ def json_response(value: object, status: int = 200, headers: dict[str, str] | No
 
 def request_headers(request_id: str, root: str) -> dict[str, str]:
     """Return the headers by which a client finds a request again. root: what stands in front of all paths."""
-    return {REQUEST_ID: request_id, "Location": f"{base_path(root)}/v2/requests/{request_id}"}
+    # Ids of other clients may hold anything, line breaks too, which must not get into a header.
+    return {REQUEST_ID: quote(request_id, safe=""), "Location": request_path(request_id, root)}
+
+
+def request_path(request_id: str, root: str) -> str:
+    """Return the path of a request. root: what stands in front of all paths."""
+    return f"{base_path(root)}/v2/requests/{quote(request_id, safe='')}"
 
 
 def failed(error: Failure, field: str = "", root: str = "") -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 from starlette.responses import Response
@@ -12,6 +11,7 @@ from headrace.contracts.errors import HeadraceError
 from headrace.contracts.tensors.oip_http import JSON_LENGTH
 from headrace.gateway.http.body import ClientGone, Limits, read_body
 from headrace.gateway.http.coding import accepted, encoded
+from headrace.gateway.http.leaving import Leaving
 from headrace.gateway.http.prefer import Preferences, read_prefer
 from headrace.gateway.inference.failure import Failure, Kind, input_named
 from headrace.gateway.inference.gateway import Gateway, Opening
@@ -78,16 +78,14 @@ class Exchange:
         question = self._question(wait_s)
         handle = await self._submit(question)
         waiting = Interruptible()
-        leaving = asyncio.create_task(_until_gone(receive, waiting))
         try:
-            answer = await self._inference.answer(handle, question, wait_s, waiting)
+            with Leaving(receive, lambda: waiting.interrupt(ClientGone())):
+                answer = await self._inference.answer(handle, question, wait_s, waiting)
         except ClientGone:
             self._inference.cancel_later(handle)
             raise
         except Failure as exc:
             return self._failed(exc)
-        finally:
-            leaving.cancel()
         return self._answered(answer, accept_encoding)
 
     async def answer_later(self, receive: Receive, prefer: Preferences) -> Response:
@@ -111,11 +109,8 @@ class Exchange:
     async def _wait(self, handle: AsyncHandle, receive: Receive, wait_s: float) -> bool:
         """Wait for the end of a request that goes on if the client leaves."""
         waiting = Interruptible()
-        leaving = asyncio.create_task(_until_gone(receive, waiting))
-        try:
+        with Leaving(receive, lambda: waiting.interrupt(ClientGone())):
             return await self._inference.wait(handle, wait_s, waiting)
-        finally:
-            leaving.cancel()
 
     def _question(self, deadline_s: float | None) -> Question:
         return Question(
@@ -179,10 +174,3 @@ class Exchange:
 
 def _text(header: bytes | None) -> str | None:
     return None if header is None else header.decode("latin-1")
-
-
-async def _until_gone(receive: Receive, waiting: Interruptible) -> None:
-    """End a wait when the client closes its connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    waiting.interrupt(ClientGone())

@@ -13,17 +13,17 @@ from headrace.contracts.states import PENDING, State
 from headrace.contracts.tensors.oip_http import JSON_LENGTH
 from headrace.gateway.http.problem import KINDS, TYPE_PREFIX
 from headrace.gateway.http.refusal import HttpRefusal
-from headrace.gateway.inference.failure import Failure, failure_of
+from headrace.gateway.inference.failure import Failure
 from headrace.gateway.inference.tracking import Tracked
 from headrace.gateway.oip.answer import Identity, write_answer
 from headrace.gateway.oip.errors import NotInJson
 from headrace.gateway.oip.parameters import NONFINITE
-from headrace.gateway.routes.answering import base_path, gateway_of, handler, json_response, request_headers
+from headrace.gateway.routes.answering import gateway_of, handler, json_response, request_headers, request_path
 
 
 def resource(tracked: Tracked, root: str) -> dict[str, Any]:
     """Return a request as clients see it, without its answer. root: what stands in front of all paths."""
-    path = f"{base_path(root)}/v2/requests/{tracked.id}"
+    path = request_path(tracked.id, root)
     found: dict[str, Any] = {
         "id": tracked.id,
         "model": tracked.model,
@@ -37,8 +37,8 @@ def resource(tracked: Tracked, root: str) -> dict[str, Any]:
         found["finished_at"] = row.finished_at.isoformat()
         found["batch_rows"] = row.batch_rows
         found["worker"] = row.worker
-        if row.error is not None:
-            found["error"] = _error(failure_of(row.error))
+    if tracked.failure is not None:
+        found["error"] = _error(tracked.failure)
     # Clients take these as they are, instead of building them.
     found["urls"] = {"self": path} | ({"cancel": path} if tracked.state == PENDING else {})
     return found
@@ -81,9 +81,9 @@ async def cancel(request: Request) -> Response:
 
 def _shown(tracked: Tracked, root: str, nonfinite: str) -> Response:
     found = resource(tracked, root)
-    if tracked.row is None:
+    if not tracked.ended:
         return json_response(found, headers={"Retry-After": "1"})
-    if tracked.row.outputs is None:
+    if tracked.row is None or tracked.row.outputs is None:
         return json_response(found)
     try:
         written = write_answer(_identity(tracked), tracked.row.outputs, lambda _: False, nonfinite)

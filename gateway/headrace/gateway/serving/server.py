@@ -13,6 +13,7 @@ import uvicorn
 from headrace.contracts.settings import Settings
 from headrace.gateway.application import create_app
 from headrace.gateway.inference.gateway import Opening
+from headrace.gateway.serving.limited_http import LimitedHttp
 
 if TYPE_CHECKING:
     from headrace.gateway.rpc.server import RpcServer
@@ -67,6 +68,7 @@ def serve(settings: Settings, listening: socket.socket) -> None:
         app,
         access_log=False,
         backlog=_BACKLOG,
+        http=LimitedHttp,
         lifespan="on",
         log_level="warning",
         server_header=False,

@@ -72,7 +72,8 @@ def traffic_of(models: Collection[str], since: dt.datetime, until: dt.datetime) 
 
 def traffic_in(row: sa.Row[Any]) -> Traffic:
     """Read a row of `traffic_of`."""
-    model, version, state, batch_rows, requests, batches, queued_s, ran_s, newest = tuple(row)
+    values: tuple[Any, ...] = tuple(row)
+    model, version, state, batch_rows, requests, batches, queued_s, ran_s, newest = values
     return Traffic(
         model=model,
         version=version,
