@@ -27,13 +27,25 @@ def test_a_port_that_is_taken_is_one_line(headrace: Callable[..., Outcome], head
     assert "--port" in outcome.line
 
 
+def test_a_port_for_grpc_that_is_taken_is_one_line(
+    headrace: Callable[..., Outcome], headrace_settings: Settings
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        outcome = headrace("gateway", "--port", 0, "--grpc-port", port)
+    assert outcome.code == 1
+    assert f"can't listen on 127.0.0.1:{port} for gRPC" in outcome.line
+    assert "--grpc-port" in outcome.line
+    assert "--no-grpc" in outcome.line
+
+
 def test_an_address_that_is_none_is_one_line(headrace: Callable[..., Outcome], headrace_settings: Settings) -> None:
     outcome = headrace("gateway", "--host", "no such host", "--port", 0)
     assert outcome.code == 1
     assert "can't listen on no such host:0" in outcome.line
 
 
-@pytest.mark.parametrize("words", [("--port", "70000"), ("--processes", "0")])
+@pytest.mark.parametrize("words", [("--port", "70000"), ("--grpc-port", "70000"), ("--processes", "0")])
 def test_misuse_is_told_apart(headrace: Callable[..., Outcome], words: tuple[str, str]) -> None:
     outcome = headrace("gateway", *words)
     assert outcome.code == 2

@@ -32,6 +32,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "broker_url": "redis://broker:6379/0",
         "key_prefix": "shop:",
         "database_url": "postgresql://store/headrace",
+        "gateway_grpc": "false",
         "gateway_host": "::1",
         "home": "/srv/home",
         "models": "/srv/models",
@@ -50,7 +51,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
     assert settings.require_database_url() == values["database_url"]
     assert (settings.key_prefix, settings.inbox_bytes) == ("shop:", 4097)
     assert (settings.home, settings.models, settings.device) == (Path("/srv/home"), Path("/srv/models"), "cuda:1")
-    assert (settings.serve, settings.gateway_host) == ("bulk", "::1")
+    assert (settings.serve, settings.gateway_host, settings.gateway_grpc) == ("bulk", "::1", False)
     assert (settings.bulk_roots, settings.bulk_scratch) == (values["bulk_roots"], Path("/srv/scratch"))
     assert {name: str(getattr(settings, name)) for name in files} == files
     assert all(getattr(settings, name) == 7 for name in numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -14,44 +14,48 @@ from headrace.cli.terminal.options import Models, settings_with
 _LOOPBACK = frozenset({LOOPBACK, "localhost", "::1"})
 
 
+Host: TypeAlias = Annotated[
+    str | None, typer.Option(show_default=LOOPBACK, help="Address to listen on; also HEADRACE_GATEWAY_HOST.")
+]
+Port: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, show_default="8000", help="Port; 0 takes a free one. Also HEADRACE_GATEWAY_PORT."),
+]
+Grpc: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--grpc/--no-grpc", show_default="--grpc", help="Take requests over gRPC, too; also HEADRACE_GATEWAY_GRPC."
+    ),
+]
+GrpcPort: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        show_default="8001",
+        help="Port for gRPC; 0 takes a free one, --no-grpc does without. Also HEADRACE_GATEWAY_GRPC_PORT.",
+    ),
+]
+Processes: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        "-n",
+        min=1,
+        max=256,
+        show_default="1",
+        help="Number of processes on the ports; also HEADRACE_GATEWAY_PROCESSES.",
+    ),
+]
+
+
 def gateway(
     models: Models = None,
-    host: Annotated[
-        str | None,
-        typer.Option(show_default=LOOPBACK, help="Address to listen on; also HEADRACE_GATEWAY_HOST."),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, show_default="8000", help="Port; 0 takes a free one. Also HEADRACE_GATEWAY_PORT."
-        ),
-    ] = None,
-    grpc: Annotated[
-        bool | None,
-        typer.Option(
-            "--grpc/--no-grpc", show_default="--grpc", help="Take requests over gRPC, too; also HEADRACE_GATEWAY_GRPC."
-        ),
-    ] = None,
-    grpc_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            show_default="8001",
-            help="Port for gRPC; 0 takes a free one, --no-grpc does without. Also HEADRACE_GATEWAY_GRPC_PORT.",
-        ),
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            "--processes",
-            "-n",
-            min=1,
-            max=256,
-            show_default="1",
-            help="Number of processes on the ports; also HEADRACE_GATEWAY_PROCESSES.",
-        ),
-    ] = None,
+    host: Host = None,
+    port: Port = None,
+    grpc: Grpc = None,
+    grpc_port: GrpcPort = None,
+    processes: Processes = None,
 ) -> None:
     """Take requests over HTTP and gRPC (Open Inference Protocol v2), until Ctrl-C.
 

@@ -152,7 +152,7 @@ class Inference:
 
     async def close(self) -> None:
         """Wait for the cancellations under way."""
-        while self._cancellations:  # the end of a submission begins another one
+        if self._cancellations:
             await asyncio.wait(self._cancellations)
 
     async def _cancel(self, handle: AsyncHandle) -> None:

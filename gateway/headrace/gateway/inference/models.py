@@ -59,7 +59,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def platform(self) -> str:
-        """What runs the model, as far as it is known here."""
+        """The runtime of the model; "headrace" where it isn't known here."""
         return self.package.manifest.runtime if self.package else "headrace"
 
     @property

@@ -21,7 +21,7 @@ _DELAY_S: Final = 0.05
 
 
 class Call(Protocol):
-    """What gRPC knows of a call."""
+    """A call, as gRPC knows it."""
 
     def time_remaining(self) -> float | None:
         """Return the seconds until its deadline, None without one."""
