@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +106,18 @@ def test_a_message_above_the_limit_is_refused(served: Served, compression: Compr
         assert refused.code is StatusCode.RESOURCE_EXHAUSTED
         assert "larger than max" in refused.text
         client.send("ModelInfer", small, compression=compression)
+
+
+def test_a_compression_bomb_takes_no_memory(gateway: Running, client: Client) -> None:
+    def peak_mib() -> int:
+        status = Path(f"/proc/{gateway.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+
+    client.infer("mirror", 1)
+    before = peak_mib()
+    refused = client.refusal("ModelInfer", bytes(400 << 20), compression=Compression.Gzip)
+    assert refused.code is StatusCode.RESOURCE_EXHAUSTED
+    assert peak_mib() < before + 200  # the limit is 64 MiB, of which it may hold a copy
 
 
 def test_a_full_queue_says_when_to_try_again(served: Served) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
@@ -16,7 +16,7 @@ from headrace.gateway.inference.gateway import Gateway
 from headrace.gateway.oip.errors import NotSupported
 from headrace.gateway.rpc import description
 from headrace.gateway.rpc.infer import model_infer
-from headrace.gateway.rpc.status import CRASHED, Status, status_of
+from headrace.gateway.rpc.status import CRASHED, status_of
 
 SERVICE: Final = "inference.GRPCInferenceService"
 
@@ -106,10 +106,6 @@ def _guarded(name: str, call: _Handler) -> _Handler:
         except Exception:  # noqa: BLE001 — the last seam: a client gets a status, the log the cause
             _log.exception("call_crashed call=%s", name)
             status = CRASHED
-        return await _end(context, status)
+        return await context.abort(status.code, status.text, status.metadata)
 
     return guarded
-
-
-async def _end(context: _Context, status: Status) -> Any:
-    await context.abort(status.code, status.text, status.metadata)
