@@ -36,6 +36,7 @@ def test_every_command_of_the_design_exists() -> None:
         "up",
         "demo",
         "worker",
+        "gateway",
         "flower",
         "predict",
         "score",
