@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from typing import Any
@@ -104,6 +105,11 @@ def test_the_openapi_document_has_every_path(gateway: Running) -> None:
     )
     infer = document["paths"]["/v2/models/{model}/infer"]["post"]
     assert {"200", "202", "429", "503", "504"} <= set(infer["responses"])
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            in_path = {each["name"] for each in operation["parameters"] if each["in"] == "path"}
+            assert in_path == set(re.findall(r"{(\w+)}", path))
+            assert operation["summary"]
 
 
 def test_a_path_in_front_of_v2_may_be_stripped_by_a_proxy(gateway: Running) -> None:

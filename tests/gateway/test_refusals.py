@@ -116,6 +116,8 @@ def test_another_method_is_405_and_names_the_right_one(gateway: Running) -> None
     response = gateway.client.put(INFER)
     assert "POST" in check(response, "wrong-method")["error"]
     assert "POST" in response.headers["Allow"]
+    response = gateway.client.put("/v2/requests/some-id")
+    assert {"GET", "DELETE"} <= set(response.headers["Allow"].split(", "))
 
 
 def test_an_unknown_coding_is_415(gateway: Running) -> None:

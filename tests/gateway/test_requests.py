@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 import uuid
 from urllib.parse import quote, unquote
 
+import httpx
 import numpy as np
 import pytest
 from pydantic import SecretStr
@@ -177,3 +179,25 @@ def test_a_deadline_holds_for_asynchronous_requests_too(gateway: Running, served
     assert gateway.client.get(blocking.headers["Location"], params={"wait": 60}).json()["state"] == "succeeded"
     found = gateway.client.get(late.headers["Location"], params={"wait": 60}).json()
     assert (found["state"], found["error"]["status"]) == ("expired", 504)
+
+
+def test_many_requests_at_once_share_the_connections_to_the_broker(gateway: Running, served: Served) -> None:
+    """More at once than a pool of connections has; each is noted, found, and its note removed."""
+
+    async def main() -> list[str]:
+        limits = httpx.Limits(max_connections=300)
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=120, limits=limits) as client:
+            sent = [
+                client.post("/v2/models/mirror/infer", json=question(number), headers=ASYNC) for number in range(300)
+            ]
+            accepted = await asyncio.gather(*sent)
+            assert {response.status_code for response in accepted} == {202}
+            asked = [client.get(each.headers["Location"], params={"wait": 60}) for each in accepted]
+            unknown = [client.get("/v2/models/nope") for _ in range(100)]
+            found = await asyncio.gather(*asked, *unknown)
+            assert {each.status_code for each in found[300:]} == {404}
+            return [each.json()["state"] for each in found[:300]]
+
+    before = notes(served)  # of gateways that other tests have killed
+    assert asyncio.run(main()) == ["succeeded"] * 300
+    eventually(lambda: notes(served) <= before, 60, "no note on a request that has a row")

@@ -13,13 +13,13 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from headrace.contracts.settings import Settings
 from headrace.gateway.http.problem import problem
 from headrace.gateway.inference.gateway import Opening
-from headrace.gateway.oip.schema import infer_operation
+from headrace.gateway.oip.schema import completed
 from headrace.gateway.routes import health, models, tracked
 from headrace.gateway.routes.answering import Handler
 from headrace.gateway.routes.infer import InferRoute
@@ -128,19 +128,23 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Turn the framework's own errors into problems."""
     if not isinstance(error, HTTPException):
         raise error
-    headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return problem("too-large", "the body is larger than the application around the gateway allows")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.url.path} does not take {request.method}; it takes {headers.get('Allow', 'other methods')}"
-        return problem("wrong-method", detail, headers=headers)
+        allowed = ", ".join(_methods_of(request))
+        detail = f"{request.url.path} does not take {request.method}; it takes {allowed}"
+        return problem("wrong-method", detail, headers={"Allow": allowed})
     return problem("unknown-path", f"Not Found: there is no path {request.url.path}; GET /v2/models lists the models")
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods that a path takes; each has a route of its own, and the framework names those of the first."""
+    found = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in found for method in getattr(route, "methods", None) or ()})
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        for path in _OF_MODELS:
-            document["paths"][path + "/infer"] = {"post": infer_operation("{version}" in path)}
-        app.openapi_schema = document
+        app.openapi_schema = completed(document, [path + "/infer" for path in _OF_MODELS])
     return app.openapi_schema

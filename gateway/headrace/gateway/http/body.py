@@ -7,11 +7,8 @@ from typing import Final
 
 from starlette.types import Message, Receive
 
-from headrace.gateway.http.coding import BadCoding, TooLong, UnknownCoding, decoded
+from headrace.gateway.http.coding import BadCoding, TooLong, UnknownCoding, decoded, in_thread
 from headrace.gateway.http.refusal import HttpRefusal
-
-#: Bodies above this size are decoded in a thread: 256 KiB of gzip take a few milliseconds.
-_IN_THREAD_BYTES: Final = 256 << 10
 
 #: Of a length that a body could have.
 _MOST_DIGITS: Final = 18
@@ -59,9 +56,7 @@ async def read_body(receive: Receive, length: str | None, coding: str, limits: L
     if not coding:
         return body
     try:
-        if len(body) > _IN_THREAD_BYTES:
-            return await asyncio.to_thread(decoded, body, coding, limits.most_bytes)
-        return decoded(body, coding, limits.most_bytes)
+        return await in_thread(decoded, body, coding, limits.most_bytes)
     except TooLong:
         raise limits.refuse() from None
     except UnknownCoding as exc:

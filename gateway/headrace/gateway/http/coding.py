@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from headrace.contracts.errors import quoted
+
+T = TypeVar("T")
+
+#: A body of this size takes some milliseconds to be decompressed or read.
+_IN_THREAD_BYTES: Final = 256 << 10
 
 #: Window bits of zlib for each coding of HTTP; "deflate" is the zlib format (RFC 9110, section 8.4.1.2).
 _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
@@ -63,6 +70,13 @@ def accepted(header: str) -> str:
         if name in {"gzip", "deflate"} and not _is_refused(parameters):
             return name
     return ""
+
+
+async def in_thread(function: Callable[..., T], body: bytes, *more: object) -> T:
+    """Call a function of a body; in a thread where the body is so large that all others would have to wait for it."""
+    if len(body) > _IN_THREAD_BYTES:
+        return await asyncio.to_thread(function, body, *more)
+    return function(body, *more)
 
 
 def _is_refused(parameters: str) -> bool:

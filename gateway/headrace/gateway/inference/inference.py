@@ -24,6 +24,9 @@ _VERDICT_S: Final = 1.0
 #: Cancellations under way at a time. Each writes a row and tells all workers.
 _CANCELLING: Final = 4
 
+#: For cancellations under way when the gateway is closed.
+_CLOSING_S: Final = 2.0
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -151,9 +154,11 @@ class Inference:
         task.add_done_callback(self._cancellations.discard)
 
     async def close(self) -> None:
-        """Wait for the cancellations under way."""
+        """Wait a moment for the cancellations under way; what is not cancelled then has a deadline all the same."""
         if self._cancellations:
-            await asyncio.wait(self._cancellations)
+            _, late = await asyncio.wait(self._cancellations, timeout=_CLOSING_S)
+            for task in late:
+                task.cancel()
 
     async def _cancel(self, handle: AsyncHandle) -> None:
         async with self._cancelling:

@@ -29,6 +29,10 @@ _SERVED_AGE_S: Final = 1.0
 _LIST_AGE_S: Final = 2.0
 
 
+#: Questions to the broker at a time; each has a connection of its own, and anybody may ask for any name.
+_ASKING: Final = 8
+
+
 class Description(msgspec.Struct, frozen=True, kw_only=True):
     """A model in one version. versions: all that are known, the oldest first. package: where it is on disk here.
 
@@ -92,6 +96,7 @@ class ServedModels:
         self._names: list[str] = []
         self._named_at = -_LIST_AGE_S
         self._naming = asyncio.Lock()
+        self._asking = asyncio.Semaphore(_ASKING)
 
     async def check(self, model: str) -> None:
         """Refuse a model that nobody serves or ever served. Raises UnknownModel, Failure(NO_WORKER), BrokerUnavailable.
@@ -122,8 +127,9 @@ class ServedModels:
         if found:
             # One request asks; the others go by what was known.
             self._served[model] = (now, found)
-        with broker_errors():
-            found = await serving.served_async(self._looks, queue_name(model))
+        async with self._asking:
+            with broker_errors():
+                found = await serving.served_async(self._looks, queue_name(model))
         if found or model in self._known:
             self._served[model] = (now, found)
             self._known.add(model)

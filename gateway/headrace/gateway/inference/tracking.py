@@ -61,7 +61,7 @@ class Tracking:
         """Make an asynchronous request known under its id until it has a row. Raises Failure."""
         record = Record(question.model, question.version, time.time())
         try:
-            await self._records.write({handle.id: record})
+            await self._records.write(handle.id, record)
         except HeadraceError as exc:
             raise failure_of(exc, handle.id) from exc
         task = asyncio.create_task(self._follow(handle), name="headrace-gateway-follow")
@@ -72,12 +72,10 @@ class Tracking:
     async def note(self, handles: Iterable[AsyncHandle]) -> None:
         """Make requests known under their ids to other gateways, since this one ends. Errors are logged."""
         now = time.time()
-        records = {handle.id: Record(handle.model, "", now) for handle in handles}
-        try:
-            if records:
-                await self._records.write(records)
-        except BrokerUnavailable as exc:
-            _log.warning("requests_not_noted requests=%d error=%r", len(records), exc.message)
+        notes = [self._records.write(handle.id, Record(handle.model, "", now)) for handle in handles]
+        failed = [each for each in await asyncio.gather(*notes, return_exceptions=True) if each is not None]
+        if failed:
+            _log.warning("requests_not_noted requests=%d error=%r", len(failed), str(failed[0]))
 
     async def find(self, request_id: str, wait_s: float = 0.0) -> Tracked:
         """Return a request; wait for its end if it has not ended. Raises Failure."""
@@ -132,6 +130,7 @@ class Tracking:
         if self._following:
             await asyncio.wait(self._following)
         await self._watch.close()
+        await self._records.close()
 
     async def _follow(self, handle: AsyncHandle) -> None:
         """Remove the note on a request when it has ended; otherwise it goes by itself, but takes memory meanwhile."""
@@ -140,7 +139,7 @@ class Tracking:
             if handle.reply is not None:
                 await self._records.remove(handle.id)
             elif handle.ended:
-                await self._records.write({handle.id: Record(handle.model, "", time.time(), lost=True)})
+                await self._records.write(handle.id, Record(handle.model, "", time.time(), lost=True))
         except BrokerUnavailable as exc:
             _log.warning("request_not_followed request=%s error=%r", handle.id, exc.message)
 

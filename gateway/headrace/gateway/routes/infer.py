@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from headrace.contracts.errors import HeadraceError
 from headrace.contracts.tensors.oip_http import JSON_LENGTH
 from headrace.gateway.http.body import ClientGone, Limits, read_body
-from headrace.gateway.http.coding import accepted, encoded
+from headrace.gateway.http.coding import accepted, encoded, in_thread
 from headrace.gateway.http.leaving import Leaving
 from headrace.gateway.http.prefer import Preferences, read_prefer
 from headrace.gateway.inference.failure import Failure, Kind, input_named
@@ -49,7 +49,7 @@ class InferRoute:
         limits = Limits(gateway.settings.gateway_body_bytes)
         coding = headers.get(b"content-encoding", b"").decode("latin-1")
         body = await read_body(receive, _text(headers.get(b"content-length")), coding, limits)
-        request = read_request(body, _text(headers.get(_JSON_LENGTH)))
+        request = await in_thread(read_request, body, _text(headers.get(_JSON_LENGTH)))
         path = scope["path_params"]
         exchange = Exchange(gateway, request, path["model"], path.get("version", ""), root)
         if b"prefer" in headers:
@@ -86,7 +86,7 @@ class Exchange:
             raise
         except Failure as exc:
             return self._failed(exc)
-        return self._answered(answer, accept_encoding)
+        return await self._answered(answer, accept_encoding)
 
     async def answer_later(self, receive: Receive, prefer: Preferences) -> Response:
         """Return where the answer will be, or the answer if it comes within the time that the client waits."""
@@ -98,7 +98,7 @@ class Exchange:
         if wait_s and await self._wait(handle, receive, wait_s):
             try:
                 answer = await self._inference.answer(handle, question, 0, Interruptible())
-                response = self._answered(answer, "")
+                response = await self._answered(answer, "")
             except Failure as exc:
                 response = self._failed(exc)
             response.headers.update(applied)
@@ -138,7 +138,7 @@ class Exchange:
             if not self._request.is_binary(name):
                 refuse_binary_only(name, datatype)
 
-    def _answered(self, answer: Answer, accept_encoding: str) -> Response:
+    async def _answered(self, answer: Answer, accept_encoding: str) -> Response:
         try:
             written = self._write(answer)
         except HeadraceError as exc:
@@ -148,7 +148,7 @@ class Exchange:
         if written.json_bytes is not None:
             headers[JSON_LENGTH] = str(written.json_bytes)
         coding = accepted(accept_encoding) if accept_encoding else ""
-        packed = encoded(written.body, coding)
+        packed = await in_thread(encoded, written.body, coding)
         if packed is not None:
             headers["Content-Encoding"] = coding
             headers["Vary"] = "Accept-Encoding"
