@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from headrace.contracts.tensors.datatypes import datatype_of
 from headrace.contracts.tensors.raw import pack
 from headrace.gateway.rpc.service import SERVICE
+from headrace.runtimes.remote.base import Answer
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.contents import write_contents
-from headrace.runtimes.remote.oip.messages import Answer, read_answer
+from headrace.runtimes.remote.oip.messages import read_answer
 
 #: No call of a test takes longer on its own.
 LIMIT_S = 60.0
@@ -31,7 +32,8 @@ class Client:
 
     def send(self, call: str, request: Message | bytes, **options: Any) -> bytes:
         """Make a call. Raises grpc.RpcError."""
-        return self.start(call, request, **options).result()
+        received: bytes = self.start(call, request, **options).result()
+        return received
 
     def start(self, call: str, request: Message | bytes, **options: Any) -> Any:
         """Make a call, and return its future."""

@@ -168,8 +168,9 @@ def test_when_its_time_is_up_who_waits_learns_the_id_and_the_request_goes_on(ser
         assert refused.code is StatusCode.UNAVAILABLE
         request_id = refused.metadata["headrace-request-id"]
         assert request_id in refused.text
-        row_of_it = eventually(lambda: served.row(request_id), 30, "a row")
-        assert row_of_it.state == "succeeded"
+        assert eventually(lambda: [row.state for row in rows(served) if row.id == request_id], 30, "a row") == [
+            "succeeded"
+        ]
 
 
 def is_ready(client: Client) -> bool:

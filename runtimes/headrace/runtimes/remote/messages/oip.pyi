@@ -126,10 +126,24 @@ class ModelConfigRequest(Message):
 
     def __init__(self, *, name: str = ..., version: str = ...) -> None: ...
 
+class ModelInput(Message):
+    name: str
+    data_type: int
+    dims: MutableSequence[int]
+    optional: bool
+
+class ModelVersionPolicy(Message):
+    class Specific(Message):
+        versions: MutableSequence[int]
+
+    specific: Specific
+
 class ModelConfig(Message):
     name: str
     platform: str
+    version_policy: ModelVersionPolicy
     max_batch_size: int
+    input: _Parts[ModelInput]
     backend: str
 
 class ModelConfigResponse(Message):
