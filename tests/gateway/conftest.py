@@ -50,6 +50,11 @@ class Served:
         with StoreReader(self.settings.require_database_url()) as reader:
             return reader.get(request_id)
 
+    def are_cancelled(self, found: list[Prediction]) -> bool:
+        """Return whether requests are cancelled and the worker has heard of it, which is a moment after the row."""
+        log = (self.folder / "worker.log").read_text()
+        return all(row.state == "cancelled" and f"revoked: {row.id}" in log for row in found)
+
 
 @dataclass
 class Running:

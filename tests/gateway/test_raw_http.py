@@ -14,6 +14,8 @@ from tests.gateway.conftest import Running, Served, question, running_gateway
 from tests.gateway.raw_http import connected
 
 from headrace.gateway.serving.limited_http import MOST_HEAD_BYTES
+from headrace.queueing import connect_to, queue_stats
+from headrace.results_store import Prediction, StoreReader
 
 INFER = "/v2/models/mirror/infer"
 GATE = "/v2/models/gate/infer"
@@ -133,25 +135,22 @@ def test_a_client_that_leaves_cancels_its_request_and_the_model_never_runs_it(ga
             with connected(gateway.url) as connection:
                 connection.send(GATE, orjson.dumps(question(number)))
                 eventually(partial(_waits, served, number), 30, "a request on the queue")
-        eventually(lambda: _cancelled(served) == 20, 60, "cancelled rows")
+        eventually(lambda: len(_cancelled(served)) == 20, 60, "cancelled rows")
+        eventually(lambda: served.are_cancelled(_cancelled(served)), 30, "a worker that has heard of it")
     assert gateway.client.get(first.headers["Location"], params={"wait": 60}).json()["state"] == "succeeded"
     assert gateway.infer("gate", question(2)).status_code == 200
     assert not {str(number) for number in range(200, 220)} & set(served.runs().split())
 
 
 def _waits(served: Served, number: int) -> bool:
-    from headrace.queueing import connect_to, queue_stats
-
     with connect_to(served.settings) as client:
         (stats,) = queue_stats(client, ["infer.gate"])
-    return stats.waiting + stats.in_flight + _cancelled(served) > number - 200
+    return stats.waiting + stats.in_flight + len(_cancelled(served)) > number - 200
 
 
-def _cancelled(served: Served) -> int:
-    from headrace.results_store import StoreReader
-
+def _cancelled(served: Served) -> list[Prediction]:
     with StoreReader(served.settings.require_database_url()) as reader:
-        return len(reader.find(model="gate", state="cancelled", limit=100))
+        return reader.find(model="gate", state="cancelled", limit=100)
 
 
 def test_a_client_that_leaves_while_it_waits_for_an_asynchronous_answer_cancels_nothing(

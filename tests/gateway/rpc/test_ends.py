@@ -35,12 +35,6 @@ def states(served: Served) -> list[str]:
     return [row.state for row in rows(served)]
 
 
-def are_cancelled(served: Served, found: list[Prediction]) -> bool:
-    """Return whether requests are cancelled and the worker has heard of it, which is a moment after the row."""
-    log = (served.folder / "worker.log").read_text()
-    return all(row.state == "cancelled" and f"revoked: {row.id}" in log for row in found)
-
-
 def test_a_deadline_of_the_request_ends_it(client: Client, served: Served) -> None:
     with served.held():
         first = client.start("ModelInfer", row("gate", 11))
@@ -75,7 +69,7 @@ def test_a_call_that_is_cancelled_cancels_its_request(client: Client, served: Se
         eventually(lambda: on_queue(served) == 2, 30, "another one")
         second.cancel()
         (found,) = eventually(lambda: rows(served)[before:], 30, "its row")
-        eventually(lambda: are_cancelled(served, [found]), 30, "a worker that has heard of it")
+        eventually(lambda: served.are_cancelled([found]), 30, "a worker that has heard of it")
     first.result()
     assert client.infer("gate", 33).outputs["y"].tolist() == [[33]]
     assert "32" not in served.runs().split()
@@ -90,7 +84,7 @@ def test_a_client_that_goes_away_cancels_its_request(gateway: Running, served: S
             calls.append(leaving.start("ModelInfer", row("gate", 42)))
             eventually(lambda: on_queue(served) == 2, 30, "another one")
         eventually(lambda: len(states(served)) == before + 2, 30, "rows")
-        eventually(lambda: are_cancelled(served, rows(served)[before:]), 30, "a worker that has heard of it")
+        eventually(lambda: served.are_cancelled(rows(served)[before:]), 30, "a worker that has heard of it")
     with connected(gateway.grpc) as client:
         client.infer("gate", 43)
     assert "42" not in served.runs().split()
