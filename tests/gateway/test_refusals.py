@@ -201,3 +201,15 @@ def test_extensions_that_headrace_has_not_are_501_with_the_reason(gateway: Runni
 def test_models_are_not_loaded_over_http(gateway: Running, what: str) -> None:
     body = check(gateway.client.post(f"/v2/repository/models/mirror/{what}"), "not-supported")
     assert "headrace models add" in body["error"]
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1:1", "null"])
+def test_a_page_of_another_address_is_refused(gateway: Running, origin: str) -> None:
+    body = check(gateway.infer("mirror", question(1), headers={"Origin": origin}), "foreign-page")
+    assert origin in body["detail"]
+    assert gateway.client.get("/v2/models", headers={"Origin": origin}).status_code == 200
+
+
+def test_a_page_of_the_gateways_own_address_is_served(gateway: Running) -> None:
+    for origin in (gateway.url, gateway.url.replace("http:", "https:")):
+        assert gateway.infer("mirror", question(1), headers={"Origin": origin}).status_code == 200

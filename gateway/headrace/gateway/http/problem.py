@@ -18,6 +18,7 @@ CONTENT_TYPE: Final = "application/problem+json"
 #: Kind of problem → status and title.
 KINDS: Final[dict[str, tuple[int, str]]] = {
     "invalid-request": (400, "The request is malformed"),
+    "foreign-page": (403, "A page of another address sent the request"),
     "unknown-path": (404, "There is no such path"),
     "unknown-model": (404, "There is no such model"),
     "unknown-request": (404, "There is no such request"),

@@ -14,6 +14,7 @@ from headrace.contracts.settings import Settings
 from headrace.gateway.application import create_app
 from headrace.gateway.inference.gateway import Opening
 from headrace.gateway.serving.limited_http import LimitedHttp
+from headrace.gateway.serving.own_pages import OwnPages
 
 if TYPE_CHECKING:
     from headrace.gateway.rpc.server import RpcServer
@@ -65,7 +66,7 @@ def serve(settings: Settings, listening: socket.socket) -> None:
     _allow_many_connections()
     app = create_app(settings)
     config = uvicorn.Config(
-        app,
+        OwnPages(app),
         access_log=False,
         backlog=_BACKLOG,
         http=LimitedHttp,
