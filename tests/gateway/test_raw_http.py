@@ -114,7 +114,11 @@ def test_a_compression_bomb_is_bounded(gateway: Running, coding: str, pack: type
         assert connection.answer().status == 413
 
 
-@pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(b"{}")[:-4], gzip.compress(b"{}") + b"more"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no gzip", gzip.compress(b"{}")[:-4], gzip.compress(b"{}") + b"more"],
+    ids=["nothing", "no gzip", "cut off", "more behind it"],
+)
 def test_a_body_that_is_not_what_its_coding_says_is_refused(gateway: Running, body: bytes) -> None:
     with connected(gateway.url) as connection:
         connection.send(INFER, body, Content_Encoding="gzip")

@@ -43,7 +43,11 @@ def test_a_bomb_takes_no_more_than_the_limit() -> None:
         decoded(inner, "deflate", 1000)
 
 
-@pytest.mark.parametrize("body", [b"", gzip.compress(b"abc")[:-1], gzip.compress(b"abc") * 2, b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", gzip.compress(b"abc")[:-1], gzip.compress(b"abc") * 2, b"\x1f\x8b"],
+    ids=["nothing", "cut off", "twice", "half a head"],
+)
 def test_half_a_body_and_more_than_one_are_refused(body: bytes) -> None:
     with pytest.raises(BadCoding):
         decoded(body, "gzip", 1000)
