@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.compression.misbehaving_runtime import MisbehavingRuntime
+from tests.plugin import write_plugin
 
 from headrace.contracts import ModelPackage, TensorSpec, read_package
 from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
@@ -17,13 +18,7 @@ MakePackage = Callable[..., ModelPackage]
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the runtime a plug-in of processes that are started from now on."""
-    info = folder / "misbehaving-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: misbehaving\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(
-        "[headrace.runtimes]\nmisbehaving = misbehaving_runtime:MisbehavingRuntime\n"
-    )
-    shutil.copy(Path(__file__).with_name("misbehaving_runtime.py"), folder)
+    write_plugin(folder, MisbehavingRuntime)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 

@@ -17,7 +17,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from tests.eventually import eventually
-from tests.gateway.mirror_runtime import write_mirror, write_plugin
+from tests.gateway.mirror_runtime import MirrorRuntime, write_mirror
+from tests.plugin import write_plugin
 
 from headrace.contracts import Settings
 from headrace.contracts.settings import variables_of
@@ -102,7 +103,10 @@ def served(headrace_stack: TemporaryStack, tmp_path_factory: pytest.TempPathFact
             gateway_grpc_port=0,
         )
         settings.home.mkdir()
-        environment = {"MIRROR_FOLDER": str(folder), "PYTHONPATH": _path(write_plugin(folder / "plugin"))}
+        environment = {
+            "MIRROR_FOLDER": str(folder),
+            "PYTHONPATH": _path(write_plugin(folder / "plugin", MirrorRuntime)),
+        }
         with _environment(environment), BackgroundWorker(settings, folder / "worker.log"):
             yield Served(settings, folder)
 

@@ -19,8 +19,6 @@ FOLDER = Path(os.environ.get("MIRROR_FOLDER", "."))
 #: A value that `gate` refuses to run.
 REFUSED = 444.0
 
-ENTRY_POINT = "[headrace.runtimes]\nmirror = mirror_runtime:MirrorRuntime\n"
-
 
 class MirrorModel:
     def __init__(self, gated: bool) -> None:
@@ -67,13 +65,3 @@ def write_mirror(root: Path, name: str, datatype: str, *, version: str = "1", ma
             batching=BatchingAdvice(max_rows=max_rows),
         ),
     )
-
-
-def write_plugin(folder: Path) -> Path:
-    """Write what makes the runtime an entry point, into a folder for PYTHONPATH."""
-    info = folder / "mirror-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mirror\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINT)
-    (folder / "mirror_runtime.py").write_text(Path(__file__).read_text())
-    return folder

@@ -93,13 +93,3 @@ def write_package(root: Path) -> None:
             batching=BatchingAdvice(max_rows=1),
         ),
     )
-
-
-def write_plugin(folder: Path) -> Path:
-    """Write the entry point of the runtime into a folder for PYTHONPATH."""
-    info = folder / "concurrent-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: concurrent\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[headrace.runtimes]\nconcurrent = concurrent_runtime:ConcurrentRuntime\n")
-    (folder / "concurrent_runtime.py").write_text(Path(__file__).read_text())
-    return folder

@@ -15,8 +15,6 @@ from headrace.contracts import ModelDirectory, ModelPackage, Tensors
 from headrace.contracts.package.manifest import BatchingAdvice, Manifest, sha256_of, write_manifest
 from headrace.contracts.package.signature import TensorSpec
 
-ENTRY_POINT = "[headrace.runtimes]\nsleepy = sleepy_runtime:SleepyRuntime\n"
-
 
 class SleepyModel:
     def __init__(self, run_s: float) -> None:
@@ -70,13 +68,3 @@ def write_sleepy(
 
 def ones(rows: int, size: int = 1) -> dict[str, np.ndarray]:
     return {"x": np.ones((rows, size), np.float32)}
-
-
-def write_plugin(folder: Path) -> Path:
-    """Write what makes the runtime an entry point, into a folder for PYTHONPATH."""
-    info = folder / "sleepy-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sleepy\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(ENTRY_POINT)
-    (folder / "sleepy_runtime.py").write_text(Path(__file__).read_text())
-    return folder

@@ -16,8 +16,9 @@ import pytest
 import redis
 from celery import Celery
 from tests.eventually import eventually
+from tests.plugin import write_plugin
 from tests.workers.conftest import StartWorker, command
-from tests.workers.faulty_runtime import BUSY, DEADLY, HOLDER, KILLER, NEVER
+from tests.workers.faulty_runtime import BUSY, DEADLY, HOLDER, KILLER, NEVER, FaultyRuntime
 from tests.workers.predictions import outputs_of, prediction_of
 
 from headrace.contracts import InferenceFailed, PoisonRequest, Settings
@@ -44,14 +45,7 @@ def folder(settings: Settings, tmp_path: Path) -> Path:
         f'name = "faulty"\nversion = "1"\nruntime = "faulty"\nfile = "model.bin"\n'
         f'sha256 = "{sha256_of(package / "model.bin")}"\n{specs}\n[batching]\nmax_rows = {MAX_ROWS}\n'
     )
-    plugin = tmp_path / "plugin"
-    (plugin / "faulty-1.dist-info").mkdir(parents=True)
-    (plugin / "faulty-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
-    (plugin / "faulty-1.dist-info" / "entry_points.txt").write_text(
-        "[headrace.runtimes]\nfaulty = faulty_runtime:FaultyRuntime\n"
-    )
-    (plugin / "faulty_runtime.py").write_text(Path(__file__).with_name("faulty_runtime.py").read_text())
-    return plugin
+    return write_plugin(tmp_path / "plugin", FaultyRuntime)
 
 
 @pytest.fixture

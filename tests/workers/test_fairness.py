@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 from tests.eventually import eventually
+from tests.plugin import write_plugin
 from tests.workers.conftest import running_worker
 from tests.workers.predictions import prediction_of
-from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
+from tests.workers.sleepy_runtime import SleepyRuntime, ones, write_sleepy
 
 from headrace.contracts import Settings
 from headrace.producers import Client
@@ -37,7 +38,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> StartWorkers:
     """`with start(2):` runs that many workers; their log is `worker.log` in tmp_path."""
-    plugin = str(write_plugin(tmp_path / "plugin"))
+    plugin = str(write_plugin(tmp_path / "plugin", SleepyRuntime))
 
     @contextmanager
     def start(count: int, **environment: str) -> Iterator[None]:

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import redis
 from tests.eventually import eventually
-from tests.workers.concurrent_runtime import BUSY, HELD, IN_FLIGHT, MEETING, REFUSED, write_package, write_plugin
+from tests.plugin import write_plugin
+from tests.workers.concurrent_runtime import (
+    BUSY,
+    HELD,
+    IN_FLIGHT,
+    MEETING,
+    REFUSED,
+    ConcurrentRuntime,
+    write_package,
+)
 from tests.workers.conftest import StartWorker, running_worker
 from tests.workers.predictions import prediction_of
 
@@ -22,7 +31,7 @@ from headrace.queueing import keys
 def folder(settings: Settings, tmp_path: Path) -> Path:
     """Where the model keeps its notes; adds the model `remote`."""
     write_package(settings.models)
-    return write_plugin(tmp_path / "plugin")
+    return write_plugin(tmp_path / "plugin", ConcurrentRuntime)
 
 
 @pytest.fixture

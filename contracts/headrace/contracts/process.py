@@ -1,10 +1,14 @@
-"""The tie between a process and its parent."""
+"""The tie between a process and its parent, and signals that a main thread waits for."""
 
 from __future__ import annotations
 
 import os
+import signal as signals
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from signal import Signals
+from types import FrameType
 from typing import Final
 
 #: From <linux/prctl.h>.
@@ -22,3 +26,25 @@ def end_with_parent(parent_pid: int, signal: Signals) -> bool:
 
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal), 0, 0, 0)
     return os.getppid() == parent_pid
+
+
+@contextmanager
+def signal_pipe(*numbers: Signals) -> Iterator[tuple[int, int]]:
+    """Yield the ends of a pipe, to read and to write: within, each of these signals writes its number as one byte.
+
+    The main thread must call this. Other threads may write bytes of their own.
+    """
+    reading, writing = os.pipe()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        # Nothing here may take a lock, as Event.set does: another signal can interrupt this very function.
+        os.write(writing, bytes([number]))
+
+    previous = {number: signals.signal(number, on_signal) for number in numbers}
+    try:
+        yield reading, writing
+    finally:
+        for number, handler in previous.items():
+            signals.signal(number, handler)
+        os.close(reading)
+        os.close(writing)

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from onnx import helper
+from tests.plugin import write_plugin
+from tests.workers.bulk.gated_runtime import GatedRuntime
 from tests.workers.conftest import running_worker, write_package
 
 from headrace.contracts import Settings
@@ -140,12 +142,7 @@ def write_gated(root: Path, plugin: Path) -> None:
         f'name = "gated"\nversion = "1"\nruntime = "gated"\nfile = "model.bin"\n'
         f'sha256 = "{sha256_of(package / "model.bin")}"\n{specs}\n[batching]\nmax_rows = {GATED_ROWS}\n'
     )
-    (plugin / "gated-1.dist-info").mkdir(parents=True)
-    (plugin / "gated-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: gated\nVersion: 1\n")
-    (plugin / "gated-1.dist-info" / "entry_points.txt").write_text(
-        "[headrace.runtimes]\ngated = gated_runtime:GatedRuntime\n"
-    )
-    (plugin / "gated_runtime.py").write_text(Path(__file__).with_name("gated_runtime.py").read_text())
+    write_plugin(plugin, GatedRuntime)
 
 
 def output_of(job: Job) -> pa.Table:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.plugin import write_plugin
 from tests.workers.conftest import StartWorker, running_worker
 from tests.workers.predictions import prediction_of
-from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
+from tests.workers.sleepy_runtime import SleepyRuntime, ones, write_sleepy
 
 from headrace.contracts import DeadlineExceeded, PackageError, Settings
 from headrace.producers import Client
@@ -30,7 +31,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> StartWorker:
-    plugin = str(write_plugin(tmp_path / "plugin"))
+    plugin = str(write_plugin(tmp_path / "plugin", SleepyRuntime))
     return lambda: running_worker(settings, tmp_path / "worker.log", PYTHONPATH=plugin)
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import redis
 from tests.eventually import eventually
+from tests.plugin import write_plugin
 from tests.workers.conftest import StartWorker, running_worker
 from tests.workers.predictions import prediction_of
-from tests.workers.sleepy_runtime import ones, write_plugin, write_sleepy
+from tests.workers.sleepy_runtime import SleepyRuntime, ones, write_sleepy
 
 from headrace.contracts import Settings, SignatureMismatch
 from headrace.contracts.ids import new_id
@@ -33,7 +34,7 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def start(settings: Settings, tmp_path: Path) -> StartWorker:
-    plugin = str(write_plugin(tmp_path / "plugin"))
+    plugin = str(write_plugin(tmp_path / "plugin", SleepyRuntime))
     return lambda name="one": running_worker(settings, tmp_path / f"{name}.log", name=name, PYTHONPATH=plugin)
 
 

@@ -43,6 +43,12 @@ KINDS: Final[dict[str, tuple[int, str]]] = {
 }
 
 
+def document(kind: str, status: int, detail: str) -> dict[str, object]:
+    """Return the members that every problem has. kind, detail: as of `problem`. status: of the response."""
+    _, title = KINDS[kind]
+    return {"type": TYPE_PREFIX + kind, "title": title, "status": status, "detail": detail, "error": detail}
+
+
 def problem(
     kind: str,
     detail: str,
@@ -56,14 +62,8 @@ def problem(
 
     field: the place in the request's JSON. request_id: of the row. retry_after_s: when to try again.
     """
-    status, title = KINDS[kind]
-    body: dict[str, object] = {
-        "type": TYPE_PREFIX + kind,
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "error": detail,
-    }
+    status, _ = KINDS[kind]
+    body = document(kind, status, detail)
     if field:
         body["field"] = field
     if request_id:

@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 from headrace.contracts.errors import SignatureMismatch, quoted
 from headrace.contracts.tensors import python_json, raw
 from headrace.contracts.tensors.codec import Tensors, as_array
-from headrace.contracts.tensors.datatypes import DTYPES
 from headrace.contracts.tensors.oip_http import BINARY_ONLY, JSON_LENGTH, json_part, take
 from headrace.contracts.tensors.raw import Buffer, MalformedTensor
+from headrace.gateway.oip.checks import check_id, check_input, check_output
 from headrace.gateway.oip.errors import MalformedBody, MalformedInput
 from headrace.gateway.oip.parameters import Parameters, flag, read_parameters, refuse_unsupported
-
-#: Longest id of a client's own; it is only returned.
-LONGEST_ID: Final = 1000
 
 
 class InferRequest(msgspec.Struct, frozen=True):
@@ -71,8 +68,7 @@ def read_request(body: Buffer, json_length: str | None) -> InferRequest:
         raise MalformedBody(f"the body {exc}; {JSON_LENGTH} counts the bytes of the JSON, uncompressed") from None
     request = _read_json(view[:length])
     parameters = read_parameters(request.parameters)
-    if request.id is not None and len(request.id) > LONGEST_ID:
-        raise MalformedBody(f"the id has more than {LONGEST_ID} characters", "id")
+    check_id(request.id or "")
     return InferRequest(
         id=request.id,
         inputs=_read_inputs(request.inputs, view[length:]),
@@ -103,15 +99,7 @@ def _read_inputs(inputs: list[_Input], binary: memoryview) -> Tensors:
     at = 0
     for index, given in enumerate(inputs):
         where = f"inputs[{index}]"
-        if given.name in found:
-            raise MalformedBody(f"the input {quoted(given.name)} is there twice", f"{where}.name")
-        if given.datatype not in DTYPES:
-            names = ", ".join(DTYPES)
-            raise MalformedBody(
-                f"input {quoted(given.name)} has the datatype {quoted(given.datatype)}, which does not exist; use one "
-                f"of {names}",
-                f"{where}.datatype",
-            )
+        check_input(given.name, given.datatype, found, where)
         size = (given.parameters or {}).get("binary_data_size")
         try:
             if given.parameters:
@@ -165,11 +153,10 @@ def _read_outputs(outputs: list[_Output] | None, parameters: Parameters) -> dict
         return None
     found: dict[str, bool] = {}
     for index, wanted in enumerate(outputs):
-        where = f"outputs[{index}].parameters"
-        if wanted.name in found:
-            raise MalformedBody(f"the output {quoted(wanted.name)} is asked for twice", f"outputs[{index}].name")
+        where = f"outputs[{index}]"
+        check_output(wanted.name, found, where)
         if wanted.parameters:
-            refuse_unsupported(wanted.parameters, where)
-        own = flag(wanted.parameters, "binary_data", where)
+            refuse_unsupported(wanted.parameters, f"{where}.parameters")
+        own = flag(wanted.parameters, "binary_data", f"{where}.parameters")
         found[wanted.name] = parameters.binary if own is None else own
     return found

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from headrace.contracts.errors import quoted
 from headrace.contracts.tensors import raw
 from headrace.contracts.tensors.codec import Tensors
-from headrace.contracts.tensors.datatypes import DTYPES
 from headrace.contracts.tensors.oip_http import BINARY_ONLY
 from headrace.contracts.tensors.raw import MalformedTensor
+from headrace.gateway.oip.checks import check_id, check_input, check_output
 from headrace.gateway.oip.errors import MalformedBody, MalformedInput
 from headrace.gateway.oip.parameters import Parameters, read_parameters, refuse_unsupported
-from headrace.gateway.oip.request import LONGEST_ID, InferRequest
+from headrace.gateway.oip.request import InferRequest
 from headrace.runtimes.remote.messages import oip
 from headrace.runtimes.remote.messages.contents import read_contents
 
@@ -52,8 +52,7 @@ def read_request(received: bytes) -> ModelRequest:
     if len(message.raw_input_contents):
         # Who sends bytes reads bytes; `binary_data_output` asks for them after typed contents.
         parameters = msgspec.structs.replace(parameters, binary=True)
-    if len(message.id) > LONGEST_ID:
-        raise MalformedBody(f"the id has more than {LONGEST_ID} characters", "id")
+    check_id(message.id)
     request = InferRequest(
         id=message.id or None,
         inputs=_read_inputs(message),
@@ -80,14 +79,7 @@ def _read_inputs(message: oip.ModelInferRequest) -> Tensors:
     found: Tensors = {}
     for index, given in enumerate(message.inputs):
         where = f"inputs[{index}]"
-        if given.name in found:
-            raise MalformedBody(f"the input {quoted(given.name)} is there twice", f"{where}.name")
-        if given.datatype not in DTYPES:
-            raise MalformedBody(
-                f"input {quoted(given.name)} has the datatype {quoted(given.datatype)}, which does not exist; use one "
-                f"of {', '.join(DTYPES)}",
-                f"{where}.datatype",
-            )
+        check_input(given.name, given.datatype, found, where)
         refuse_unsupported(_values(given.parameters), f"{where}.parameters")
         try:
             found[given.name] = _read_input(given, contents[index] if len(contents) else None)
@@ -114,8 +106,8 @@ def _read_outputs(message: oip.ModelInferRequest, parameters: Parameters) -> dic
         return None
     found: dict[str, bool] = {}
     for index, wanted in enumerate(message.outputs):
-        if wanted.name in found:
-            raise MalformedBody(f"the output {quoted(wanted.name)} is asked for twice", f"outputs[{index}].name")
-        refuse_unsupported(_values(wanted.parameters), f"outputs[{index}].parameters")
+        where = f"outputs[{index}]"
+        check_output(wanted.name, found, where)
+        refuse_unsupported(_values(wanted.parameters), f"{where}.parameters")
         found[wanted.name] = parameters.binary
     return found

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Final
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from headrace.gateway.http.problem import CONTENT_TYPE, document
 
 #: Bytes of request line and headers; what proxies allow is half of it or less.
 MOST_HEAD_BYTES: Final = 65_536
@@ -15,15 +19,14 @@ HEAD_S: Final = 20.0
 
 _DETAIL: Final = f"request line and headers have more than {MOST_HEAD_BYTES} bytes; send less"
 
-_BODY: Final = (
-    b'{"type":"urn:headrace:problem:too-large","title":"The request is too large","status":431,'
-    b'"detail":"%s","error":"%s"}' % (_DETAIL.encode(), _DETAIL.encode())
-)
+_STATUS: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+_BODY: Final = orjson.dumps(document("too-large", _STATUS, _DETAIL))
 
 _TOO_LARGE: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n"
-    b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n" % len(_BODY)
-) + _BODY
+    f"HTTP/1.1 {_STATUS} {_STATUS.phrase}\r\nConnection: close\r\n"
+    f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: {len(_BODY)}\r\n\r\n"
+).encode() + _BODY
 
 
 class LimitedHttp(HttpToolsProtocol):

@@ -11,11 +11,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Final
 
 from headrace.contracts.errors import ConfigurationError
-from headrace.contracts.process import end_with_parent
+from headrace.contracts.process import end_with_parent, signal_pipe
 from headrace.contracts.settings import Settings, load_settings, variables_of
 from headrace.gateway.serving.server import address_of, listen, reserve, serve
 from headrace.queueing import connect_to, translate_errors
@@ -96,25 +95,17 @@ class _Processes:
         self._stop = threading.Event()
 
     def run(self) -> int:
-        # Nothing here may take a lock, and Event.set does: another signal can interrupt this very handler.
-        stopped, stop = os.pipe()
-
-        def on_signal(number: int, _: FrameType | None) -> None:
-            os.write(stop, bytes([number]))
-
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         threads = [
             threading.Thread(target=self._keep, name=f"headrace-gateway-{index}")
             for index in range(self._settings.gateway_processes)
         ]
         try:
-            for thread in threads:
-                thread.start()
-            os.read(stopped, 1)
+            with signal_pipe(signal.SIGTERM, signal.SIGINT) as (arrived, _):
+                for thread in threads:
+                    thread.start()
+                os.read(arrived, 1)
         finally:
             self._stop.set()
-            for number, handler in previous.items():
-                signal.signal(number, handler)
             for thread in threads:
                 thread.join()
             self._listening.close()

@@ -10,11 +10,10 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Final
 
 from headrace.contracts import BrokerUnavailable, ConfigurationError, ModelDirectory, Settings
-from headrace.contracts.process import end_with_parent
+from headrace.contracts.process import end_with_parent, signal_pipe
 from headrace.contracts.settings import variables_of
 from headrace.queueing import check_writes, connect_to, translate_errors
 from headrace.results_store import check_schema
@@ -56,34 +55,24 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT, and return the exit code. The main thread must call this."""
-        news, tell = os.pipe()
-
-        def on_signal(number: int, _: FrameType | None) -> None:
-            # Nothing here may take a lock: another signal can interrupt this very function.
-            os.write(tell, bytes([number]))
-
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        threads = [
-            threading.Thread(target=self._keep, args=(index, tell), name=f"headrace-keeper-{index}")
-            for index in range(1, self.processes + 1)
-        ]
-        try:
-            for thread in threads:
-                thread.start()
-            running = len(threads)
-            while running:
-                (number,) = os.read(news, 1)
-                if number == _KEEPER_ENDED:
-                    running -= 1
-                else:
-                    self._pass_on(number)
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-            for thread in threads:
-                thread.join()
-            os.close(news)
-            os.close(tell)
+        with signal_pipe(signal.SIGTERM, signal.SIGINT) as (news, tell):
+            threads = [
+                threading.Thread(target=self._keep, args=(index, tell), name=f"headrace-keeper-{index}")
+                for index in range(1, self.processes + 1)
+            ]
+            try:
+                for thread in threads:
+                    thread.start()
+                running = len(threads)
+                while running:
+                    (number,) = os.read(news, 1)
+                    if number == _KEEPER_ENDED:
+                        running -= 1
+                    else:
+                        self._pass_on(number)
+            finally:
+                for thread in threads:
+                    thread.join()
         return self._exit_code
 
     def _pass_on(self, number: int) -> None:

@@ -153,7 +153,7 @@ class HttpClient:
                 if failed:
                     break
                 raise BatchTooLarge(f"{where}: the answer is larger than {most} bytes")
-        return Reply(response.status, headers, bytearray(self._access.hide_in(bytes(body))) if failed else body)
+        return Reply(response.status, headers, self._access.hide_in(bytes(body)) if failed else body)
 
 
 def succeed(reply: Reply, where: str) -> Reply:
